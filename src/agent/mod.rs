@@ -1,0 +1,3 @@
+//! The static-pod agent: what a kubelet does with a directory of pod manifests, without a kubelet.
+
+pub mod report;

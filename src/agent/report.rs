@@ -1,0 +1,160 @@
+//! What the agent says of itself and its pods. One [`HealthReport`] is one line on the control socket.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Everything the agent knows, at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthReport {
+    /// Grows by one with each report that differs from the one before.
+    pub sequence: u64,
+    /// The agent itself.
+    pub agent: AgentReport,
+    /// Every pod that is wanted or still being stopped, by namespace and name.
+    pub pods: Vec<PodReport>,
+    /// What is wrong with sources (an invalid manifest, a missing directory) and with the runtime.
+    pub problems: Vec<Problem>,
+}
+
+/// The agent itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentReport {
+    /// Process id.
+    pub pid: u32,
+    /// kubeboot's version.
+    pub version: String,
+    /// The node's name, the suffix of its pods' names.
+    pub node_name: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// The directory or file it watches.
+    pub static_pod_path: Option<String>,
+    /// The container runtime (`docker 20.10.24`), None while it cannot be reached.
+    pub runtime: Option<String>,
+    /// Whether every source has been read once, so that a pod that is missing here is really not wanted.
+    pub synced: bool,
+}
+
+/// One pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodReport {
+    /// Name with the node's suffix.
+    pub name: String,
+    /// Namespace.
+    pub namespace: String,
+    /// UID; also the hash of the manifest as the agent understood it (`kubernetes.io/config.hash`).
+    pub uid: String,
+    /// The file it comes from.
+    pub file: Option<String>,
+    /// SHA-256 in hex of the file's bytes: what a writer of the file can know beforehand.
+    pub file_hash: Option<String>,
+    /// Label `component`, which control-plane pods carry.
+    pub component: Option<String>,
+    /// Phase, in the API's words.
+    pub phase: Phase,
+    /// Ready in the kubelet's sense: every container is, by its readiness probe's own rules.
+    pub ready: bool,
+    /// Healthy: every container runs and has answered its readiness check (or, where it has none, its startup or liveness
+    /// check) since it started, asked at once and often rather than by `initialDelaySeconds` and `periodSeconds`, and
+    /// no probe says otherwise now.
+    pub healthy: bool,
+    /// Being stopped because its manifest was changed or removed.
+    pub terminating: bool,
+    /// Since when `healthy` is what it is.
+    pub since: Timestamp,
+    /// Why the pod as a whole cannot go on (a failed mount, an image that cannot be had, held back until the API server is
+    /// ready), None as a rule.
+    pub message: Option<String>,
+    /// Its containers, init containers first.
+    pub containers: Vec<ContainerReport>,
+}
+
+/// Phases of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Not every container has been started.
+    Pending,
+    /// At least one runs or will be restarted.
+    Running,
+    /// All ended well and none will be restarted.
+    Succeeded,
+    /// All ended, one of them badly, and none will be restarted.
+    Failed,
+}
+
+/// One container of a pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerReport {
+    /// Name.
+    pub name: String,
+    /// Whether it is an init container.
+    pub init: bool,
+    /// Image as the manifest names it.
+    pub image: String,
+    /// The runtime's id of the current instance.
+    pub id: Option<String>,
+    /// State.
+    pub state: StateReport,
+    /// How the instance before ended.
+    pub last_termination: Option<TerminationReport>,
+    /// The startup probe has passed, or there is none.
+    pub started: bool,
+    /// See [`PodReport::ready`].
+    pub ready: bool,
+    /// See [`PodReport::healthy`].
+    pub healthy: bool,
+    /// How often it was restarted.
+    pub restarts: u32,
+    /// What the last failing probe or check said.
+    pub probe_message: Option<String>,
+}
+
+/// State of a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "state")]
+pub enum StateReport {
+    /// Not running yet, or not again.
+    Waiting {
+        /// `ContainerCreating`, `CrashLoopBackOff`, `ErrImagePull`, ...
+        reason: String,
+        /// More words.
+        message: String,
+    },
+    /// Running.
+    Running {
+        /// Since when.
+        started_at: Timestamp,
+    },
+    /// Ended.
+    Terminated(TerminationReport),
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TerminationReport {
+    /// Exit code.
+    pub exit_code: i64,
+    /// `Completed`, `Error`, `OOMKilled`, `ContainerCannotRun`.
+    pub reason: String,
+    /// The runtime's words, or the termination message.
+    pub message: String,
+    /// When.
+    pub finished_at: Option<Timestamp>,
+    /// Its last log lines (20 at most), oldest first; only of a container that ended badly.
+    pub log: Vec<String>,
+}
+
+/// Something wrong that is no pod's own fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// Where: a file, a directory, `runtime`.
+    pub subject: String,
+    /// What is wrong and what the agent does about it.
+    pub message: String,
+}

@@ -1,0 +1,1 @@
+//! One file per command: clap types and a thin handler, no logic.

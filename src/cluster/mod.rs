@@ -1,0 +1,1 @@
+//! Objects written to the API server.

@@ -1,0 +1,300 @@
+//! [`ClusterSpec`]: the one resolved, validated value that everything else takes.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{EnvVar, Taint};
+use serde::{Deserialize, Serialize};
+
+use crate::release::KubernetesVersion;
+
+/// Everything `init`, `upgrade` and `manifests` need to know, with every default filled in and every value checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterSpec {
+    /// The version to run; never a label such as `stable-1`.
+    pub kubernetes_version: KubernetesVersion,
+    /// `clusterName`, which names contexts and clusters in kubeconfigs.
+    pub cluster_name: String,
+    /// This machine.
+    pub node: NodeSpec,
+    /// `controlPlaneEndpoint`, its port filled in from `bindPort`.
+    pub control_plane_endpoint: Option<Endpoint>,
+    /// `certificatesDir`, as the node sees it.
+    pub certificates_dir: PathBuf,
+    /// `imageRepository`.
+    pub image_repository: String,
+    /// Networks of services and pods.
+    pub networking: Networking,
+    /// Where etcd is.
+    pub etcd: EtcdSpec,
+    /// kube-apiserver.
+    pub api_server: ComponentSpec,
+    /// `apiServer.certSANs`.
+    pub api_server_cert_sans: Vec<String>,
+    /// kube-controller-manager.
+    pub controller_manager: ComponentSpec,
+    /// kube-scheduler.
+    pub scheduler: ComponentSpec,
+    /// `encryptionAlgorithm`.
+    pub key_algorithm: KeyAlgorithm,
+    /// `certificateValidityPeriod`.
+    pub certificate_validity: Duration,
+    /// `caCertificateValidityPeriod`.
+    pub ca_certificate_validity: Duration,
+    /// `patches.directory` or `--patches`.
+    pub patches_dir: Option<PathBuf>,
+    /// `timeouts`.
+    pub timeouts: Timeouts,
+    /// `skipPhases` or `--skip-phases`.
+    pub skip_phases: Vec<String>,
+    /// `featureGates`.
+    pub feature_gates: Vec<(String, bool)>,
+    /// The user's KubeletConfiguration document as written, without defaults (an empty object when there is none).
+    pub kubelet: serde_json::Value,
+    /// Our own document.
+    pub kubeboot: KubebootSpec,
+}
+
+impl ClusterSpec {
+    /// The API server of this very node, `https://ADVERTISE:PORT`.
+    pub fn local_endpoint(&self) -> Endpoint {
+        Endpoint { host: self.node.advertise_address.to_string(), port: self.node.bind_port }
+    }
+
+    /// What clients outside use: `controlPlaneEndpoint`, else the local endpoint.
+    pub fn shared_endpoint(&self) -> Endpoint {
+        self.control_plane_endpoint.clone().unwrap_or_else(|| self.local_endpoint())
+    }
+
+    /// The address on which components of an IPv6 or IPv4 node talk to themselves.
+    pub fn loopback(&self) -> &'static str {
+        if self.node.advertise_address.is_ipv6() { "::1" } else { "127.0.0.1" }
+    }
+}
+
+/// This machine's part of the configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeSpec {
+    /// `nodeRegistration.name`: lower case, a DNS subdomain.
+    pub name: String,
+    /// The operating system's host name; `--hostname-override` is needed where it differs from `name`.
+    pub hostname: String,
+    /// `localAPIEndpoint.advertiseAddress`.
+    pub advertise_address: IpAddr,
+    /// `localAPIEndpoint.bindPort`.
+    pub bind_port: u16,
+    /// `nodeRegistration.criSocket`, a `unix://` URL; None when the configuration named none.
+    pub cri_socket: Option<String>,
+    /// `nodeRegistration.taints`: None means kubeadm's default taint.
+    pub taints: Option<Vec<Taint>>,
+    /// `nodeRegistration.kubeletExtraArgs`, in order.
+    pub kubelet_extra_args: Vec<Arg>,
+    /// `nodeRegistration.ignorePreflightErrors` and the flag, merged, lower case.
+    pub ignore_preflight_errors: Vec<String>,
+    /// `nodeRegistration.imagePullPolicy`.
+    pub image_pull_policy: PullPolicy,
+}
+
+/// A host and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// A DNS name or an address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Endpoint {
+    /// `host:port`, IPv6 addresses in brackets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// `networking`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Networking {
+    /// One network, or two of different families; never empty.
+    pub service_subnets: Vec<IpNet>,
+    /// None, one, or two of different families.
+    pub pod_subnets: Vec<IpNet>,
+    /// `dnsDomain`.
+    pub dns_domain: String,
+}
+
+/// Which etcd the API server uses.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EtcdSpec {
+    /// A static pod on this node.
+    Local(LocalEtcd),
+    /// Somebody else's.
+    External(ExternalEtcd),
+}
+
+impl EtcdSpec {
+    /// The local etcd, if that is where it is.
+    pub fn local(&self) -> Option<&LocalEtcd> {
+        match self {
+            Self::Local(local) => Some(local),
+            Self::External(_) => None,
+        }
+    }
+}
+
+/// `etcd.local`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalEtcd {
+    /// `dataDir`, as the node sees it.
+    pub data_dir: PathBuf,
+    /// Own repository, else the cluster's.
+    pub image_repository: Option<String>,
+    /// Own tag, else the release's.
+    pub image_tag: Option<String>,
+    /// `extraArgs` and `extraEnvs`.
+    pub component: ComponentSpec,
+    /// `serverCertSANs`.
+    pub server_cert_sans: Vec<String>,
+    /// `peerCertSANs`.
+    pub peer_cert_sans: Vec<String>,
+}
+
+/// `etcd.external`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalEtcd {
+    /// `endpoints`, URLs.
+    pub endpoints: Vec<String>,
+    /// `caFile`.
+    pub ca_file: Option<PathBuf>,
+    /// `certFile`.
+    pub cert_file: Option<PathBuf>,
+    /// `keyFile`.
+    pub key_file: Option<PathBuf>,
+}
+
+/// What a user may add to one component.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ComponentSpec {
+    /// `extraArgs`, in the user's order, duplicates kept.
+    pub extra_args: Vec<Arg>,
+    /// `extraVolumes`.
+    pub extra_volumes: Vec<HostPathMount>,
+    /// `extraEnvs`.
+    pub extra_envs: Vec<EnvVar>,
+}
+
+/// One `--name=value`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arg {
+    /// Without dashes.
+    pub name: String,
+    /// May be empty.
+    #[serde(default)]
+    pub value: String,
+}
+
+/// One of `extraVolumes`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostPathMount {
+    /// Volume name.
+    pub name: String,
+    /// Path on the node.
+    pub host_path: String,
+    /// Path in the container.
+    pub mount_path: String,
+    /// Mounted read-only.
+    #[serde(default)]
+    pub read_only: bool,
+    /// hostPath type, empty for none.
+    #[serde(default)]
+    pub path_type: String,
+}
+
+/// `encryptionAlgorithm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeyAlgorithm {
+    /// `RSA-2048`, kubeadm's default.
+    Rsa2048,
+    /// `RSA-3072`.
+    Rsa3072,
+    /// `RSA-4096`.
+    Rsa4096,
+    /// `ECDSA-P256`, ours: as strong as RSA-3072 and made in a millisecond.
+    #[default]
+    EcdsaP256,
+    /// `ECDSA-P384`.
+    EcdsaP384,
+}
+
+/// `imagePullPolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum PullPolicy {
+    /// Ask the registry each time.
+    Always,
+    /// Pull what is missing.
+    #[default]
+    IfNotPresent,
+    /// Never ask a registry.
+    Never,
+}
+
+/// `timeouts`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// How long the components may take to become healthy (4 min).
+    pub control_plane_component_health_check: Duration,
+    /// How long the node agent may take to answer (4 min).
+    pub kubelet_health_check: Duration,
+    /// How long one object may take to be accepted (1 min).
+    pub kubernetes_api_call: Duration,
+    /// How long etcd may take to answer (2 min).
+    pub etcd_api_call: Duration,
+    /// How long TLS bootstrap may take (5 min).
+    pub tls_bootstrap: Duration,
+    /// How long discovery may take (5 min).
+    pub discovery: Duration,
+    /// How long one replaced static pod may take to be healthy (5 min).
+    pub upgrade_manifests: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let minutes = |n: u64| Duration::from_secs(n * 60);
+        Self {
+            control_plane_component_health_check: minutes(4),
+            kubelet_health_check: minutes(4),
+            kubernetes_api_call: minutes(1),
+            etcd_api_call: minutes(2),
+            tls_bootstrap: minutes(5),
+            discovery: minutes(5),
+            upgrade_manifests: minutes(5),
+        }
+    }
+}
+
+/// `kubeboot.dev/v1alpha1 KubebootConfiguration`: what kubeadm's documents have no word for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct KubebootSpec {
+    /// Who runs the static pods.
+    pub node_agent: NodeAgent,
+    /// Address of the Docker Engine (`unix:///var/run/docker.sock`); None takes `DOCKER_HOST`, else the default socket.
+    pub docker_host: Option<String>,
+}
+
+/// Who runs the static pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeAgent {
+    /// This program's own agent.
+    #[default]
+    Embedded,
+    /// A real kubelet, found on the PATH.
+    Kubelet,
+}

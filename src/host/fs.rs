@@ -1,0 +1,150 @@
+//! One way to write a file: aside, synced, renamed, the directory synced; and only when its content differs.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// A file operation that failed, with the path it was on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct FsError {
+    /// What was tried (`write`, `read`, `create directory`).
+    pub action: &'static str,
+    /// On which path.
+    pub path: PathBuf,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl FsError {
+    /// An error of `action` on `path`.
+    pub fn new(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self { action, path: path.into(), source }
+    }
+
+    /// Whether the disk is full (or a quota is used up).
+    pub fn is_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
+/// What [`write_file`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// The file was not there.
+    Created,
+    /// The file had another content or mode.
+    Changed,
+    /// Nothing was touched, so the modification time stays.
+    Same,
+}
+
+/// Writes `content` to `path` with `mode`, in one rename: a reader sees the old file or the new one, never half of one.
+///
+/// The temporary file is a dot file beside the target, so no reader of manifests takes it for one, and is gone when
+/// anything fails. The parent directory must exist.
+pub fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<Written, FsError> {
+    let before = match (fs::read(path), fs::metadata(path)) {
+        (Ok(old), Ok(meta)) => Some((old, meta.permissions().mode() & 0o7777)),
+        _ => None,
+    };
+    if let Some((old, old_mode)) = &before
+        && old == content
+        && *old_mode == mode
+    {
+        return Ok(Written::Same);
+    }
+    let fail = |source| FsError::new("write", path, source);
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let mut temp = tempfile::Builder::new()
+        .prefix(".kubeboot-")
+        .permissions(fs::Permissions::from_mode(mode))
+        .tempfile_in(dir)
+        .map_err(fail)?;
+    temp.write_all(content).map_err(fail)?;
+    // The umask may have taken bits away at birth; keys stay closed because bits are only added now.
+    temp.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(fail)?;
+    temp.as_file().sync_all().map_err(fail)?;
+    temp.persist(path).map_err(|e| fail(e.error))?;
+    sync_dir(dir)?;
+    Ok(if before.is_some() { Written::Changed } else { Written::Created })
+}
+
+/// Makes `path` and what is missing above it, each with `mode`, and returns the directories it made, outermost first.
+pub fn make_dirs(path: &Path, mode: u32) -> Result<Vec<PathBuf>, FsError> {
+    let missing: Vec<PathBuf> =
+        path.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).map(Path::to_owned).collect();
+    let mut made = Vec::new();
+    for dir in missing.into_iter().rev() {
+        match fs::DirBuilder::new().mode(mode).create(&dir) {
+            Ok(()) => made.push(dir),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(FsError::new("create directory", dir, e)),
+        }
+    }
+    Ok(made)
+}
+
+/// Reads a whole file, or None when it is not there.
+pub fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, FsError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(FsError::new("read", path, e)),
+    }
+}
+
+/// Removes a file; that it is not there is fine. Returns whether it was.
+pub fn remove_file(path: &Path) -> Result<bool, FsError> {
+    match fs::remove_file(path) {
+        Ok(()) => {
+            if let Some(dir) = path.parent() {
+                sync_dir(dir)?;
+            }
+            Ok(true)
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(FsError::new("remove", path, e)),
+    }
+}
+
+/// Makes renames and removals in `dir` survive a power cut.
+pub fn sync_dir(dir: &Path) -> Result<(), FsError> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| FsError::new("sync directory", dir, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_written_with_its_mode_and_left_alone_when_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        assert_eq!(write_file(&path, b"a", 0o600).unwrap(), Written::Created);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let before = fs::metadata(&path).unwrap().modified().unwrap();
+        assert_eq!(write_file(&path, b"a", 0o600).unwrap(), Written::Same);
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
+        assert_eq!(write_file(&path, b"b", 0o644).unwrap(), Written::Changed);
+        assert_eq!(fs::read(&path).unwrap(), b"b");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn make_dirs_tells_what_it_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = make_dirs(&dir.path().join("a/b"), 0o700).unwrap();
+        assert_eq!(made, [dir.path().join("a"), dir.path().join("a/b")]);
+        assert!(make_dirs(&dir.path().join("a/b"), 0o700).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_write_into_a_missing_directory_names_the_file() {
+        let error = write_file(Path::new("/nonexistent-kubeboot/x"), b"", 0o600).unwrap_err();
+        assert_eq!(error.to_string(), "cannot write /nonexistent-kubeboot/x");
+        assert_eq!(error.source.kind(), io::ErrorKind::NotFound);
+    }
+}

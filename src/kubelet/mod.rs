@@ -1,0 +1,1 @@
+//! The kubelet files: config.yaml, flags, unit and drop-in; and the service manager that runs them.

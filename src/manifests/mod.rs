@@ -1,0 +1,1 @@
+//! Component settings -> askama template -> typed Pod -> patches -> file.

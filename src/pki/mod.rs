@@ -1,0 +1,1 @@
+//! The certificate table, issuing, storing and inspecting; kubeconfigs.

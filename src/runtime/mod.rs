@@ -1,0 +1,115 @@
+//! Container runtimes behind one trait. `docker` (and, later, `cri`) are the only places that know a runtime.
+
+mod types;
+
+pub use types::*;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+/// What went wrong in a runtime. Decisions match on the variant, never on the text.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// Nobody answers at the address.
+    #[error("cannot reach the container runtime at {address}")]
+    Unreachable {
+        /// The socket or URL.
+        address: String,
+        /// The transport's error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The container or image is not there.
+    #[error("{what} not found")]
+    NotFound {
+        /// Which one.
+        what: String,
+    },
+    /// The name is taken, or the state does not allow the call.
+    #[error("conflict: {message}")]
+    Conflict {
+        /// The runtime's words.
+        message: String,
+    },
+    /// An image could not be had.
+    #[error("cannot pull image {image}: {message}")]
+    Pull {
+        /// The reference.
+        image: String,
+        /// The runtime's words.
+        message: String,
+    },
+    /// The runtime refused the call for another reason.
+    #[error("{call}: {message}")]
+    Refused {
+        /// Which call (`create container etcd`).
+        call: String,
+        /// The runtime's words.
+        message: String,
+    },
+    /// The call took longer than it may.
+    #[error("{call}: no answer within {} s", limit.as_secs())]
+    Timeout {
+        /// Which call.
+        call: String,
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+/// Result of a runtime call.
+pub type Result<T> = std::result::Result<T, RuntimeError>;
+
+/// A container runtime as the static-pod agent needs it, in CRI's shape: sandboxes, containers, images, events.
+///
+/// Every call may be repeated: starting what runs, stopping what stopped and removing what is gone succeed.
+#[async_trait]
+pub trait ContainerRuntime: Send + Sync {
+    /// Name and version (`docker 20.10.24`, API 1.41); also the reachability check.
+    async fn version(&self) -> Result<RuntimeVersion>;
+
+    /// Every sandbox and container, running or not, that carries the agent's owner label with this value.
+    async fn list(&self, owner: &str) -> Result<Vec<ContainerRecord>>;
+
+    /// The current record of one container; `NotFound` when it is gone.
+    async fn inspect(&self, id: &str) -> Result<ContainerRecord>;
+
+    /// Creates (does not start) the pause container of a pod.
+    async fn create_sandbox(&self, config: &SandboxConfig) -> Result<String>;
+
+    /// Creates (does not start) a container.
+    async fn create_container(&self, config: &ContainerConfig) -> Result<String>;
+
+    /// Starts a created container.
+    async fn start(&self, id: &str) -> Result<()>;
+
+    /// Sends the stop signal, waits `grace`, then kills. Returns when the container has stopped.
+    async fn stop(&self, id: &str, grace: Duration) -> Result<()>;
+
+    /// Removes a container, its anonymous volumes and its log, by force.
+    async fn remove(&self, id: &str) -> Result<()>;
+
+    /// Runs a command in a container and waits for it, for `limit` at most.
+    async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput>;
+
+    /// The last `lines` lines of stdout and stderr, oldest first.
+    async fn log_tail(&self, id: &str, lines: usize) -> Result<Vec<String>>;
+
+    /// Where the runtime keeps the container's log, for the link in /var/log/pods; None if it has none.
+    async fn log_path(&self, id: &str) -> Result<Option<String>>;
+
+    /// Start, exit and removal of containers with the owner label, from now on. The stream ends when the connection does;
+    /// the caller lists and subscribes again.
+    async fn events(&self, owner: &str) -> Result<BoxStream<'static, Result<RuntimeEvent>>>;
+
+    /// The image if it is present locally.
+    async fn image(&self, reference: &str) -> Result<Option<ImageRecord>>;
+
+    /// Pulls an image, telling `progress` the bytes so far and, when known, in all. Returns when it is usable.
+    async fn pull(&self, reference: &str, progress: &(dyn Fn(u64, Option<u64>) + Send + Sync)) -> Result<ImageRecord>;
+
+    /// Removes an image by reference; `Conflict` when a container uses it.
+    async fn remove_image(&self, reference: &str) -> Result<()>;
+}

@@ -1,0 +1,342 @@
+//! What goes into and comes out of a runtime, in no runtime's own terms.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+/// The kubelet's label keys (`pkg/kubelet/types/labels.go`), which `docker ps` and `crictl` show and adoption reads.
+pub mod labels {
+    /// Pod name with the node's suffix.
+    pub const POD_NAME: &str = "io.kubernetes.pod.name";
+    /// Pod namespace.
+    pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+    /// Pod UID.
+    pub const POD_UID: &str = "io.kubernetes.pod.uid";
+    /// Container name; `POD` for the sandbox.
+    pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+    /// dockershim: `podsandbox` or `container`.
+    pub const DOCKER_TYPE: &str = "io.kubernetes.docker.type";
+    /// dockershim: the sandbox a container belongs to; empty for a container without one.
+    pub const SANDBOX_ID: &str = "io.kubernetes.sandbox.id";
+    /// dockershim: the container's log file below /var/log/pods.
+    pub const LOG_PATH: &str = "io.kubernetes.container.logpath";
+    /// Ours: which agent the container belongs to (its root directory), so that two agents on a machine stay apart.
+    pub const OWNER: &str = "dev.kubeboot.agent";
+    /// Annotation: hash of what the container was made from.
+    pub const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
+    /// Annotation: how often the container was restarted; equals the attempt in its name.
+    pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
+    /// Annotation: the pod's grace period in seconds, so that an orphan can be stopped as its manifest asked.
+    pub const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
+    /// Annotation: path of the termination message in the container.
+    pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
+}
+
+/// Name and versions of a runtime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeVersion {
+    /// `docker`, `containerd`, ...
+    pub name: String,
+    /// The runtime's own version.
+    pub version: String,
+    /// The version of the protocol spoken with it.
+    pub api_version: String,
+}
+
+/// Which pod and container something is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerName {
+    /// Pod name with the node's suffix.
+    pub pod: String,
+    /// Pod namespace.
+    pub namespace: String,
+    /// Pod UID.
+    pub uid: String,
+    /// Container name, `POD` for the sandbox.
+    pub container: String,
+    /// Restart count; for a sandbox, how many came before it.
+    pub attempt: u32,
+}
+
+/// Whose network a container uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// The machine's own.
+    Host,
+    /// The runtime's default network (a sandbox of a pod with its own address).
+    Default,
+    /// That of the sandbox with this id.
+    Sandbox(String),
+}
+
+/// A pause container to make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SandboxConfig {
+    /// Its identity; `container` is `POD`.
+    pub name: ContainerName,
+    /// The pause image.
+    pub image: String,
+    /// Host name; None under the host's network.
+    pub hostname: Option<String>,
+    /// Host or Default.
+    pub network: NetworkMode,
+    /// Ports to publish on the machine.
+    pub ports: Vec<PortMapping>,
+    /// Name servers, searches and options; None leaves the runtime's.
+    pub dns: Option<DnsConfig>,
+    /// Labels (the kubelet's, the pod's and the owner).
+    pub labels: BTreeMap<String, String>,
+    /// Annotations; Docker keeps them as labels with the prefix `annotation.`.
+    pub annotations: BTreeMap<String, String>,
+    /// Host's IPC namespace instead of the pod's.
+    pub host_ipc: bool,
+    /// Host's PID namespace.
+    pub host_pid: bool,
+    /// Sysctls of the pod.
+    pub sysctls: BTreeMap<String, String>,
+    /// Adjustment of the OOM score; the runtime drops a negative one with a warning where the machine forbids it.
+    pub oom_score_adj: i64,
+}
+
+/// `hostPort` of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortMapping {
+    /// Port in the pod.
+    pub container_port: u16,
+    /// Port on the machine.
+    pub host_port: u16,
+    /// Address on the machine; empty for all.
+    pub host_ip: String,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+}
+
+/// resolv.conf of a pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// Name servers.
+    pub servers: Vec<String>,
+    /// Search domains.
+    pub searches: Vec<String>,
+    /// Options such as `ndots:5`.
+    pub options: Vec<String>,
+}
+
+/// A container to make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerConfig {
+    /// Its identity.
+    pub name: ContainerName,
+    /// Image reference or id.
+    pub image: String,
+    /// ENTRYPOINT; empty keeps the image's.
+    pub command: Vec<String>,
+    /// CMD; with an empty command, empty keeps the image's.
+    pub args: Vec<String>,
+    /// Working directory; None keeps the image's.
+    pub working_dir: Option<String>,
+    /// Environment in order, `$(VAR)` already expanded.
+    pub env: Vec<(String, String)>,
+    /// Mounts.
+    pub mounts: Vec<Mount>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Network.
+    pub network: NetworkMode,
+    /// The sandbox, whose IPC (and, with `share_pid`, PID) namespace is joined; None for a pod that has none.
+    pub sandbox: Option<String>,
+    /// Host's IPC namespace.
+    pub host_ipc: bool,
+    /// Host's PID namespace.
+    pub host_pid: bool,
+    /// The sandbox's PID namespace (`shareProcessNamespace`).
+    pub share_pid: bool,
+    /// User, groups, capabilities and the like.
+    pub security: SecurityConfig,
+    /// Limits.
+    pub resources: ResourceConfig,
+    /// Keep stdin open.
+    pub stdin: bool,
+    /// Close stdin after the first client left.
+    pub stdin_once: bool,
+    /// A terminal.
+    pub tty: bool,
+}
+
+/// One bind mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Path on the machine.
+    pub host_path: String,
+    /// Path in the container.
+    pub container_path: String,
+    /// Read-only.
+    pub read_only: bool,
+    /// Propagation.
+    pub propagation: Propagation,
+}
+
+/// Mount propagation, in Kubernetes' words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Propagation {
+    /// `None`.
+    #[default]
+    Private,
+    /// `HostToContainer`.
+    HostToContainer,
+    /// `Bidirectional`.
+    Bidirectional,
+}
+
+/// Who a container's processes are and what they may.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SecurityConfig {
+    /// `runAsUser`.
+    pub user: Option<i64>,
+    /// `runAsGroup`.
+    pub group: Option<i64>,
+    /// `supplementalGroups` and `fsGroup`.
+    pub supplemental_groups: Vec<i64>,
+    /// `privileged`.
+    pub privileged: bool,
+    /// `capabilities.add`.
+    pub add_capabilities: Vec<String>,
+    /// `capabilities.drop`.
+    pub drop_capabilities: Vec<String>,
+    /// `readOnlyRootFilesystem`.
+    pub read_only_root: bool,
+    /// `allowPrivilegeEscalation: false`.
+    pub no_new_privileges: bool,
+    /// Seccomp.
+    pub seccomp: Seccomp,
+}
+
+/// A seccomp profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Seccomp {
+    /// The runtime's default profile.
+    RuntimeDefault,
+    /// None at all: what Kubernetes means by leaving the field out.
+    #[default]
+    Unconfined,
+    /// A profile file on the machine.
+    Localhost(String),
+}
+
+/// Limits of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResourceConfig {
+    /// cpu.shares, at least 2.
+    pub cpu_shares: i64,
+    /// CFS quota in microseconds per period; 0 is unlimited.
+    pub cpu_quota: i64,
+    /// CFS period in microseconds; 0 leaves the runtime's.
+    pub cpu_period: i64,
+    /// Memory limit in bytes; 0 is unlimited.
+    pub memory_bytes: i64,
+    /// Adjustment of the OOM score.
+    pub oom_score_adj: i64,
+}
+
+/// What a container is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Made, never started.
+    Created,
+    /// Running.
+    Running {
+        /// Since when.
+        started_at: Timestamp,
+    },
+    /// Stopped.
+    Exited {
+        /// Exit code.
+        exit_code: i64,
+        /// `Completed`, `Error`, `OOMKilled` or `ContainerCannotRun`.
+        reason: String,
+        /// The runtime's message, empty as a rule.
+        message: String,
+        /// When it was started, if ever.
+        started_at: Option<Timestamp>,
+        /// When it ended.
+        finished_at: Option<Timestamp>,
+    },
+}
+
+impl ContainerState {
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
+        matches!(self, Self::Running { .. })
+    }
+}
+
+/// A container as the runtime has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerRecord {
+    /// The runtime's id.
+    pub id: String,
+    /// Identity, from the labels and the name.
+    pub name: ContainerName,
+    /// Whether this is a sandbox.
+    pub is_sandbox: bool,
+    /// Image reference it was made from.
+    pub image: String,
+    /// Image id.
+    pub image_id: String,
+    /// State.
+    pub state: ContainerState,
+    /// When it was created.
+    pub created_at: Option<Timestamp>,
+    /// Address in the pod network; None for the host's network or when stopped.
+    pub ip: Option<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What a command in a container left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecOutput {
+    /// Exit code; 126 and 127 where the command could not be run.
+    pub exit_code: i64,
+    /// stdout and stderr, 10 KiB at most.
+    pub output: String,
+}
+
+/// Something happened to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeEvent {
+    /// Which container.
+    pub id: String,
+    /// Its pod's UID.
+    pub pod_uid: String,
+    /// What.
+    pub kind: RuntimeEventKind,
+}
+
+/// Kinds of [`RuntimeEvent`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuntimeEventKind {
+    /// It runs.
+    Started,
+    /// It ended.
+    Exited,
+    /// It was removed.
+    Removed,
+}
+
+/// An image in the local store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRecord {
+    /// Image id.
+    pub id: String,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Bytes.
+    pub size: u64,
+    /// The image's user, as written (`""`, `1000`, `nobody`).
+    pub user: String,
+}

@@ -1,0 +1,1 @@
+//! Progress, prompts, tables and `-o text|json|yaml`.

@@ -1,0 +1,1 @@
+//! plan, diff, apply, rollback.

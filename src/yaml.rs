@@ -1,0 +1,1 @@
+//! Documents in and out, strict, as Kubernetes reads them. The only module that knows a YAML crate.
