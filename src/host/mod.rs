@@ -3,5 +3,6 @@
 
 pub mod fs;
 pub mod paths;
+pub mod tree;
 
 pub use paths::Paths;

@@ -1,0 +1,209 @@
+//! The file tree a command writes into: the real one, which tells a recorder before it makes anything, or one in memory,
+//! which is what a dry run is.
+//!
+//! Every path given here is a path *as the node sees it* (`/etc/kubernetes/...`); the tree puts its root in front.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::Paths;
+use super::fs::{self, FsError, Written};
+
+/// Where files of the node are read and written.
+pub trait Tree: Send {
+    /// The content of a file, None when it is not there.
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, FsError>;
+
+    /// Whether something is at `path`.
+    fn exists(&self, path: &Path) -> bool;
+
+    /// Makes a directory and what is missing above it; what is missing above gets 0755. An existing one is left as it is.
+    fn make_dir(&mut self, path: &Path, mode: u32) -> Result<(), FsError>;
+
+    /// Writes a file in one rename, and the directories above it (0755) where they are missing.
+    fn write(&mut self, path: &Path, content: &[u8], mode: u32) -> Result<Written, FsError>;
+
+    /// Removes a file; returns whether it was there.
+    fn remove(&mut self, path: &Path) -> Result<bool, FsError>;
+}
+
+/// Hears of everything a [`HostTree`] is about to make, before it is made, so that whatever happens then, somebody knows
+/// whose it is.
+pub trait Recorder: Send {
+    /// `path`, as the node sees it, is not there now and will be made. Must be durable when this returns.
+    fn will_create(&mut self, path: &Path, is_dir: bool) -> Result<(), FsError>;
+}
+
+/// A recorder that forgets: for files of somebody else's.
+pub struct NoRecord;
+
+impl Recorder for NoRecord {
+    fn will_create(&mut self, _: &Path, _: bool) -> Result<(), FsError> {
+        Ok(())
+    }
+}
+
+/// The real file system below a root.
+pub struct HostTree<R: Recorder> {
+    paths: Paths,
+    recorder: R,
+}
+
+impl<R: Recorder> HostTree<R> {
+    /// Writes below `paths.root()` and tells `recorder`.
+    pub fn new(paths: Paths, recorder: R) -> Self {
+        Self { paths, recorder }
+    }
+
+    /// The recorder.
+    pub fn recorder_mut(&mut self) -> &mut R {
+        &mut self.recorder
+    }
+}
+
+impl<R: Recorder> Tree for HostTree<R> {
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, FsError> {
+        fs::read_if_exists(&self.paths.on_host(path))
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        self.paths.on_host(path).exists()
+    }
+
+    fn make_dir(&mut self, path: &Path, mode: u32) -> Result<(), FsError> {
+        let missing: Vec<&Path> = path.ancestors().take_while(|dir| !self.exists(dir)).collect();
+        for dir in missing.into_iter().rev() {
+            self.recorder.will_create(dir, true)?;
+            fs::make_dirs(&self.paths.on_host(dir), if dir == path { mode } else { 0o755 })?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, path: &Path, content: &[u8], mode: u32) -> Result<Written, FsError> {
+        if !self.exists(path) {
+            if let Some(dir) = path.parent() {
+                self.make_dir(dir, 0o755)?;
+            }
+            self.recorder.will_create(path, false)?;
+        }
+        fs::write_file(&self.paths.on_host(path), content, mode)
+    }
+
+    fn remove(&mut self, path: &Path) -> Result<bool, FsError> {
+        fs::remove_file(&self.paths.on_host(path))
+    }
+}
+
+/// One file that a [`MemoryTree`] holds.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MemoryFile {
+    /// Its content; may be a private key, hence no Debug.
+    pub content: Vec<u8>,
+    /// Its mode.
+    pub mode: u32,
+}
+
+/// What would be written, kept in memory above a real tree that is only read.
+///
+/// What the process may not read (an ordinary user looking at `/etc/kubernetes/pki`) counts as absent: a dry run shows
+/// what `init` would write on a fresh machine rather than failing.
+#[derive(Clone, Default)]
+pub struct MemoryTree {
+    below: Option<Paths>,
+    files: BTreeMap<PathBuf, MemoryFile>,
+    dirs: BTreeMap<PathBuf, u32>,
+}
+
+impl MemoryTree {
+    /// Nothing but memory.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// Memory above the real tree of `paths`.
+    pub fn above(paths: Paths) -> Self {
+        Self { below: Some(paths), ..Self::default() }
+    }
+
+    /// What was written, by path.
+    pub fn files(&self) -> &BTreeMap<PathBuf, MemoryFile> {
+        &self.files
+    }
+
+    /// The directories that were made, with their modes.
+    pub fn dirs(&self) -> &BTreeMap<PathBuf, u32> {
+        &self.dirs
+    }
+}
+
+impl Tree for MemoryTree {
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, FsError> {
+        if let Some(file) = self.files.get(path) {
+            return Ok(Some(file.content.clone()));
+        }
+        Ok(self.below.as_ref().and_then(|paths| std::fs::read(paths.on_host(path)).ok()))
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        self.files.contains_key(path)
+            || self.dirs.contains_key(path)
+            || self.below.as_ref().is_some_and(|paths| paths.on_host(path).exists())
+    }
+
+    fn make_dir(&mut self, path: &Path, mode: u32) -> Result<(), FsError> {
+        if !self.exists(path) {
+            self.dirs.insert(path.to_owned(), mode);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, path: &Path, content: &[u8], mode: u32) -> Result<Written, FsError> {
+        let before = self.read(path)?;
+        self.files.insert(path.to_owned(), MemoryFile { content: content.to_vec(), mode });
+        Ok(match before {
+            None => Written::Created,
+            Some(old) if old == content => Written::Same,
+            Some(_) => Written::Changed,
+        })
+    }
+
+    fn remove(&mut self, path: &Path) -> Result<bool, FsError> {
+        Ok(self.files.remove(path).is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Log(Vec<(PathBuf, bool)>);
+
+    impl Recorder for Log {
+        fn will_create(&mut self, path: &Path, is_dir: bool) -> Result<(), FsError> {
+            self.0.push((path.to_owned(), is_dir));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_host_tree_makes_is_recorded_once_and_before() {
+        let root = tempfile::tempdir().unwrap();
+        let mut tree = HostTree::new(Paths::new(root.path()), Log(vec![]));
+        tree.write(Path::new("/a/b/c"), b"x", 0o600).unwrap();
+        tree.write(Path::new("/a/b/c"), b"y", 0o600).unwrap();
+        let made: Vec<_> = tree.recorder.0.iter().map(|(p, d)| (p.to_str().unwrap(), *d)).collect();
+        assert_eq!(made, [("/a", true), ("/a/b", true), ("/a/b/c", false)]);
+        assert_eq!(tree.read(Path::new("/a/b/c")).unwrap().unwrap(), b"y");
+    }
+
+    #[test]
+    fn a_memory_tree_touches_nothing_and_reads_what_it_wrote() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        let mut tree = MemoryTree::above(Paths::new(root.path()));
+        assert!(tree.exists(Path::new("/etc")));
+        assert_eq!(tree.write(Path::new("/etc/f"), b"x", 0o600).unwrap(), Written::Created);
+        assert_eq!(tree.read(Path::new("/etc/f")).unwrap().unwrap(), b"x");
+        assert!(!root.path().join("etc/f").exists());
+    }
+}
