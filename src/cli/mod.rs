@@ -1,1 +1,200 @@
 //! One file per command: clap types and a thin handler, no logic.
+//!
+//! How a command is added: a file with `pub struct Args` (derive `clap::Args`) and
+//! `pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode>`, a variant of [`Command`], an arm in
+//! `dispatch`. A handler that waits for something is `async` and its arm says `block_on(...)`; the others start no runtime.
+//! A flag of type `bool` also takes `=true` and `=false`, as every flag of the Kubernetes tools does; no attribute is needed.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::host::Paths;
+use crate::ui;
+
+mod completion;
+mod failure;
+mod version;
+
+pub use failure::{Hint, report};
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubeboot",
+    version,
+    about = "Turns a Linux machine into a Kubernetes control-plane node",
+    long_about = "Turns a Linux machine into a Kubernetes control-plane node: it writes kubeadm's files at kubeadm's \
+                  paths, runs etcd and the control plane as static pods with its own agent, and waits until they are \
+                  healthy. The machine needs a container runtime and nothing else.",
+    after_help = "Exit codes: 0 done, 1 any error (wrong usage too). Commands with further codes list them in their own \
+                  help.",
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Globals {
+    /// Directory to use as the root of the file system. Only a prefix of every path: no chroot, no privilege needed.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
+    pub rootfs: PathBuf,
+    /// Log level on stderr: 0 warnings, 1 information, 4 debugging, 8 everything.
+    #[arg(short = 'v', long = "v", global = true, value_name = "N")]
+    pub verbosity: Option<u8>,
+}
+
+impl Globals {
+    /// Every path below `--rootfs`.
+    pub fn paths(&self) -> Paths {
+        Paths::new(&self.rootfs)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Version(version::Args),
+    Completion(completion::Args),
+}
+
+impl Command {
+    /// `-v` of a command that was given none.
+    fn default_verbosity(&self) -> u8 {
+        match self {
+            Self::Version(_) | Self::Completion(_) => 0,
+        }
+    }
+}
+
+fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Version(args) => version::run(args, globals),
+        Command::Completion(args) => completion::run(args, globals),
+    }
+}
+
+/// Runs the program: parses `args` (the first is the program's name), runs the command, prints its error.
+///
+/// Returns what the command returned, and 1 for every error, wrong usage included, as kubeadm does.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // The first thing of all: rustls panics at the first client when nobody chose a provider. It fails only where one
+    // was installed before, which serves as well.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match parse(args.into_iter().collect()) {
+        Ok(cli) => run(cli),
+        Err(error) => {
+            // Help goes to stdout, errors to stderr; nobody is left to tell when either is closed.
+            let _ = error.print();
+            match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// Runs a parsed command line.
+pub fn run(cli: Cli) -> ExitCode {
+    let Some(command) = cli.command else {
+        let _ = Cli::command().print_help();
+        return ExitCode::SUCCESS;
+    };
+    ui::log::init(cli.globals.verbosity.unwrap_or(command.default_verbosity()));
+    dispatch(command, &cli.globals).unwrap_or_else(|error| {
+        report(&error);
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs `future` on a new tokio runtime. Commands that wait for nothing do without one and start sooner.
+pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    use anyhow::Context;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    runtime.block_on(future)
+}
+
+fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let parsed = bools_take_values(Cli::command())
+        .try_get_matches_from(&args)
+        .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    match parsed {
+        // Help shows `--force` rather than `--force[=<FORCE>]`.
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => match Cli::command().try_get_matches_from(&args) {
+            Err(plain) if plain.kind() == ErrorKind::DisplayHelp => Err(plain),
+            _ => Err(error),
+        },
+        other => other,
+    }
+}
+
+/// Lets every switch of `command` and its subcommands take `=true` and `=false`, as Go's flag packages do.
+fn bools_take_values(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| match arg.get_action() {
+            ArgAction::SetTrue => arg
+                .action(ArgAction::Set)
+                .value_parser(clap::value_parser!(bool))
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_value("false")
+                .default_missing_value("true"),
+            _ => arg,
+        })
+        .mut_subcommands(bools_take_values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        bools_take_values(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn the_log_level_is_taken_in_every_form_kubeadm_takes() {
+        for form in [&["--v=5"][..], &["--v", "5"], &["-v5"], &["-v", "5"], &["-v=5"]] {
+            for position in 0..2 {
+                let mut args = vec!["kubeboot", "version"];
+                args.splice(1 + position..1 + position, form.iter().copied());
+                let cli = parse(args.iter().map(OsString::from).collect()).unwrap();
+                assert_eq!(cli.globals.verbosity, Some(5), "{args:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_switch_takes_a_value_after_an_equals_sign_and_nothing_else() {
+        let command = || {
+            bools_take_values(
+                clap::Command::new("x").arg(clap::Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue)),
+            )
+        };
+        for (args, value) in [
+            (&["x"][..], false),
+            (&["x", "--dry-run"], true),
+            (&["x", "--dry-run=false"], false),
+            (&["x", "--dry-run=true"], true),
+        ] {
+            assert_eq!(command().try_get_matches_from(args).unwrap().get_flag("dry-run"), value, "{args:?}");
+        }
+        assert!(command().try_get_matches_from(["x", "--dry-run=maybe"]).is_err());
+        assert!(command().try_get_matches_from(["x", "--dry-run", "false"]).is_err());
+    }
+}

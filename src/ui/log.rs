@@ -1,0 +1,25 @@
+//! Logs: `tracing`, to stderr, one line an entry.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging at kubeadm's `-v` level. A second call changes nothing.
+pub fn init(verbosity: u8) {
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter(verbosity)))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(verbosity >= 4)
+        .try_init();
+}
+
+/// Our own entries by the level asked for; those of libraries only when everything is wanted.
+fn filter(verbosity: u8) -> &'static str {
+    match verbosity {
+        0 => "warn",
+        1..4 => "warn,kubeboot=info",
+        4..8 => "warn,kubeboot=debug",
+        8.. => "debug,kubeboot=trace",
+    }
+}
