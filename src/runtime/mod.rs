@@ -64,7 +64,8 @@ pub type Result<T> = std::result::Result<T, RuntimeError>;
 
 /// A container runtime as the static-pod agent needs it, in CRI's shape: sandboxes, containers, images, events.
 ///
-/// Every call may be repeated: starting what runs, stopping what stopped and removing what is gone succeed.
+/// Every call may be repeated: starting what runs, stopping what stopped or is gone, and removing what is gone
+/// succeed.
 #[async_trait]
 pub trait ContainerRuntime: Send + Sync {
     /// Name and version (`docker 20.10.24`, API 1.41); also the reachability check.

@@ -58,6 +58,15 @@ pub struct ContainerName {
     pub attempt: u32,
 }
 
+/// dockershim's container name, which every tool that knows Kubernetes on Docker parses:
+/// `k8s_<container>_<pod>_<namespace>_<uid>_<attempt>`.
+impl std::fmt::Display for ContainerName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { pod, namespace, uid, container, attempt } = self;
+        write!(f, "k8s_{container}_{pod}_{namespace}_{uid}_{attempt}")
+    }
+}
+
 /// Whose network a container uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkMode {

@@ -2,6 +2,8 @@
 
 //! Fakes that record calls and fail the n-th one by name, and sample values. Compiled for tests only.
 
+pub mod runtime;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
