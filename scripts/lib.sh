@@ -28,3 +28,52 @@ need_packages() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
     die "apt-get could not install: ${missing[*]}"
 }
+
+# The Docker Engine, started where nobody has: by systemd, else as a process of its own with a log.
+docker_up() {
+  need_packages docker.io=dockerd iptables
+  docker version >/dev/null 2>&1 && return 0
+  if [ -d /run/systemd/system ]; then
+    systemctl enable --now docker >&2
+  else
+    say "starting dockerd (log: $KUBEBOOT_CACHE/dockerd.log)"
+    mkdir -p "$KUBEBOOT_CACHE"
+    # A dockerd that was killed leaves its pid file, and the next one believes it.
+    if [ -f /var/run/docker.pid ] && ! kill -0 "$(cat /var/run/docker.pid)" 2>/dev/null; then rm -f /var/run/docker.pid; fi
+    setsid dockerd >"$KUBEBOOT_CACHE/dockerd.log" 2>&1 </dev/null &
+  fi
+  local deadline=$((SECONDS + 60))
+  until docker version >/dev/null 2>&1; do
+    [ "$SECONDS" -lt "$deadline" ] || die "dockerd does not answer after 60 s: $(tail -n 3 "$KUBEBOOT_CACHE/dockerd.log" 2>/dev/null)"
+    sleep 0.2
+  done
+}
+
+# Rust of the version that Cargo.toml asks for.
+rust_up() {
+  local want have
+  want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "${BASH_SOURCE[0]}")/../Cargo.toml")
+  if ! command -v cargo >/dev/null && apt-cache show rustup >/dev/null 2>&1; then
+    need_packages rustup
+    rustup toolchain install --profile minimal --component rustfmt,clippy stable >&2
+  fi
+  command -v cargo >/dev/null || die "no Rust here: install Rust $want or newer with rustup (https://rustup.rs) and run this again"
+  have=$(rustc --version | cut -d' ' -f2)
+  [ "$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ] ||
+    die "Rust $have is too old: kubeboot needs $want (rustup update)"
+  need_packages gcc=cc libc6-dev=/usr/include/stdlib.h
+}
+
+# kubectl, for looking at what was made. Debian has it as kubernetes-client.
+kubectl_up() {
+  command -v kubectl >/dev/null && return 0
+  need_packages kubernetes-client=kubectl
+}
+
+# images_up BIN VERSION: component images of VERSION are in Docker, built from VERSION's binaries if need be.
+images_built() {
+  local bin=$1 version=$2
+  "$bin" images list --kubernetes-version "$version" --missing >/dev/null 2>&1 && return 0
+  "$(dirname "${BASH_SOURCE[0]}")/components.sh" "$version"
+  "$bin" images build --from-dir "$KUBEBOOT_CACHE/components/$version" --tag-version "$version"
+}

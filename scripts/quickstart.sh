@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# From a fresh Debian or Ubuntu machine to a running Kubernetes control plane:
+#
+#   sudo ./scripts/quickstart.sh [--help] [KUBEADM-STYLE INIT FLAGS ...]
+#
+# Installs what is missing, builds kubeboot, finds the component images (already there, else pulled, else built from
+# Debian's source package) and runs `kubeboot init`. Running it again is safe and quick.
+# KUBERNETES_VERSION=v1.36.2 chooses a version.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+case ${1:-} in -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+[ "$(id -u)" -eq 0 ] || die "a control plane needs root: sudo $0 $*"
+
+started=$SECONDS
+rust_up
+docker_up
+kubectl_up
+
+say "building kubeboot"
+cargo build --release --locked --quiet
+bin=$PWD/target/release/kubeboot
+
+# Versions whose images are tried, in this order; the last can be built where no registry answers.
+default=$("$bin" version --default-kubernetes-version)
+buildable=v1.20.2
+version=${KUBERNETES_VERSION:-}
+if [ -z "$version" ]; then
+  for candidate in "$default" "$buildable"; do
+    if "$bin" images list --kubernetes-version "$candidate" --missing >/dev/null 2>&1; then version=$candidate; break; fi
+  done
+fi
+if [ -z "$version" ]; then
+  say "pulling the images of Kubernetes $default"
+  if "$bin" images pull --kubernetes-version "$default"; then
+    version=$default
+  else
+    say "no registry answers: building Kubernetes $buildable from Debian's source package"
+    version=$buildable
+  fi
+fi
+[ "$version" != "$buildable" ] || images_built "$bin" "$version"
+
+say "kubeboot init --kubernetes-version $version $*"
+"$bin" init --kubernetes-version "$version" "$@"
+
+export KUBECONFIG=/etc/kubernetes/admin.conf
+show() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
+show kubectl get --raw='/readyz?verbose'
+show kubectl get ns
+show docker ps --format 'table {{.Names}}\t{{.Image}}\t{{.Status}}'
+show "$bin" status
+cat <<TEXT
+
+The control plane is up after $((SECONDS - started)) s. To use it:   export KUBECONFIG=/etc/kubernetes/admin.conf
+To take it away again, whole:            $bin reset
+TEXT

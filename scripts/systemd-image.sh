@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# A Docker image of Debian with a real systemd and a Docker Engine of its own, for the tests of units and reboots.
+#
+#   scripts/systemd-image.sh [TAG]        default: kubeboot-test/systemd:1
+#
+# Made with debootstrap from the machine's own apt mirror, once; the tree is kept in $KUBEBOOT_CACHE/systemd.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+tag=${1:-kubeboot-test/systemd:1}
+docker_up
+docker image inspect "$tag" >/dev/null 2>&1 && exit 0
+
+archive=$KUBEBOOT_CACHE/systemd.tar
+if [ ! -f "$archive" ]; then
+  need_packages debootstrap
+  . /etc/os-release
+  # The first mirror that this machine installs from.
+  mirror=$({ sed -n 's/^URIs: *\([^ ]*\).*/\1/p' /etc/apt/sources.list.d/*.sources; sed -n 's/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p' /etc/apt/sources.list; } 2>/dev/null | head -n 1)
+  [ -n "$mirror" ] || die "no apt mirror found in /etc/apt"
+  say "making a Debian with systemd (debootstrap, a minute or two)"
+  tree=$(mktemp -d "$KUBEBOOT_CACHE/systemd.XXXXXX")
+  trap 'rm -rf "$tree"' EXIT
+  debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,docker.io,iptables,procps,iproute2,ca-certificates \
+    "${VERSION_CODENAME:-bookworm}" "$tree" "$mirror" >"$KUBEBOOT_CACHE/systemd.log" 2>&1 ||
+    die "debootstrap failed: $(tail -n 3 "$KUBEBOOT_CACHE/systemd.log")"
+  rm -rf "$tree"/var/cache/apt/archives/*.deb "$tree"/var/lib/apt/lists/*
+  # Consoles and mounts that a container does not have.
+  for unit in getty.target systemd-firstboot.service systemd-resolved.service systemd-udevd.service \
+    sys-kernel-debug.mount sys-kernel-tracing.mount dev-hugepages.mount; do
+    ln -sf /dev/null "$tree/etc/systemd/system/$unit"
+  done
+  tar -C "$tree" -cf "$archive.part" .
+  mv "$archive.part" "$archive"
+fi
+docker import --change 'CMD ["/sbin/init"]' --change 'STOPSIGNAL SIGRTMIN+3' "$archive" "$tag" >/dev/null
+say "image $tag"

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Runs every test, and installs what that needs:
+#
+#   sudo ./scripts/test.sh [--quick]
+#
+#   --quick   format, lints, unit and golden tests only: no root, no Docker, no control plane
+#
+# The end-to-end tests bring up a real control plane on this machine (ports 6443, 2379, 10257, 10259; /etc/kubernetes and
+# so on) and take it away again; they refuse a machine that has one already.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+case ${1:-} in -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+
+started=$SECONDS
+step() { say "[$((SECONDS - started)) s] $*"; }
+
+rust_up
+# A clean clone shares its compiled dependencies with the one before.
+[ -d target ] || export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$KUBEBOOT_CACHE/target}
+target=${CARGO_TARGET_DIR:-$PWD/target}
+
+step "format, lints, one TLS provider"
+cargo fmt --check
+cargo clippy --quiet --locked --all-targets --features testing -- -D warnings
+for crate in ring openssl-sys native-tls; do
+  if cargo tree --locked --quiet -i "$crate" 2>/dev/null | grep -q .; then die "$crate is linked: one TLS provider only"; fi
+done
+bash -n scripts/*.sh
+
+step "unit, golden and command-line tests"
+cargo test --quiet --locked --features testing --lib --bins --test 'unit_*' --test 'golden*' --test 'cli*'
+[ "${1:-}" != --quick ] || { step "quick tests passed"; exit 0; }
+
+[ "$(id -u)" -eq 0 ] || die "the rest needs root (a real control plane is made): sudo $0, or $0 --quick"
+step "component binaries and images"
+docker_up
+kubectl_up
+need_packages busybox-static=/bin/busybox openssl
+./scripts/components.sh v1.20.2 v1.20.3
+cargo build --release --locked --quiet
+export KUBEBOOT_BIN=$target/release/kubeboot
+for version in v1.20.2 v1.20.3; do images_built "$KUBEBOOT_BIN" "$version"; done
+
+step "container runtime and agent on real Docker"
+cargo test --quiet --locked --features testing --test '*_docker' -- --test-threads=2
+
+step "a real control plane, end to end"
+cargo test --quiet --locked --features testing --test 'e2e*' -- --test-threads=1 --nocapture
+
+step "under a real systemd"
+./scripts/systemd-image.sh
+cargo test --quiet --locked --features testing --test 'systemd*' -- --test-threads=1 --nocapture
+
+step "quickstart, and away with it"
+./scripts/quickstart.sh
+"$KUBEBOOT_BIN" reset --force
+step "all tests passed"
