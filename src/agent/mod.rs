@@ -1,3 +1,4 @@
 //! The static-pod agent: what a kubelet does with a directory of pod manifests, without a kubelet.
 
+pub mod expect;
 pub mod report;

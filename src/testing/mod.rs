@@ -3,6 +3,7 @@
 //! Fakes that record calls and fail the n-th one by name, and sample values. Compiled for tests only.
 
 pub mod runtime;
+pub mod report;
 
 use std::path::PathBuf;
 use std::time::Duration;

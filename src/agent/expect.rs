@@ -1,0 +1,306 @@
+//! Waiting for the agent to report what somebody wrote: the very manifest, by the hash of its bytes, running and healthy.
+//!
+//! `init` waits for all four components this way, `upgrade` for one after the other. Nobody asks the API server: it may be
+//! the component that is being replaced.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::time::Instant;
+
+use super::report::{ContainerReport, HealthReport, PodReport, StateReport, TerminationReport};
+
+/// A manifest that was written and is to become healthy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expectation {
+    /// Its `component` label.
+    pub component: String,
+    /// The file, as the agent sees it.
+    pub file: String,
+    /// SHA-256 of the file's bytes in hex; None waits for the component to be gone.
+    pub file_hash: Option<String>,
+}
+
+/// How far an [`Expectation`] is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// Not there yet; the text says what it waits for.
+    Waiting(String),
+    /// As it should be.
+    Met,
+    /// It will not get there by waiting.
+    Failed(Failure),
+}
+
+/// Why a component will not become healthy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// Which one.
+    pub component: String,
+    /// In the API's words: `CrashLoopBackOff`, `ErrImagePull`, `InvalidManifest`, ...
+    pub reason: String,
+    /// More words.
+    pub message: String,
+    /// Exit code of the last instance.
+    pub exit_code: Option<i64>,
+    /// Its last log lines, oldest first.
+    pub log: Vec<String>,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.component, self.reason)?;
+        if let Some(code) = self.exit_code {
+            write!(f, " (exit code {code})")?;
+        }
+        if !self.message.is_empty() {
+            write!(f, ": {}", self.message)?;
+        }
+        for line in &self.log {
+            write!(f, "\n    {line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why waiting ended without success.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// A component failed for good.
+    #[error("{0}")]
+    Failed(Failure),
+    /// The time is over.
+    #[error("not healthy after {} s: {}", limit.as_secs(), waiting.join("; "))]
+    Timeout {
+        /// The limit.
+        limit: Duration,
+        /// What each unmet component was doing, `component: state`.
+        waiting: Vec<String>,
+    },
+}
+
+/// Where health reports come from: the agent's control socket, or a script in tests.
+#[async_trait]
+pub trait HealthSource: Send + Sync {
+    /// The current report and every later change. Ends when the agent does, and is then asked for again.
+    async fn watch(&self) -> Result<BoxStream<'static, HealthReport>, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// Reasons of a waiting container that do not go away by themselves, or not soon enough to wait for.
+const HOPELESS: &[&str] = &[
+    "CrashLoopBackOff",
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+];
+
+/// How far `want` is in `report`.
+pub fn judge(report: &HealthReport, want: &Expectation) -> Verdict {
+    let mut of_component = report.pods.iter().filter(|p| p.component.as_deref() == Some(want.component.as_str()));
+    let Some(hash) = &want.file_hash else {
+        return match of_component.next() {
+            None if report.agent.synced => Verdict::Met,
+            None => Verdict::Waiting("agent starting".into()),
+            Some(_) => Verdict::Waiting("being stopped".into()),
+        };
+    };
+    match of_component.clone().find(|p| p.file_hash.as_ref() == Some(hash) && !p.terminating) {
+        Some(pod) => judge_pod(pod, want),
+        None => match report.problems.iter().find(|p| p.subject == want.file) {
+            Some(problem) => Verdict::Failed(Failure {
+                component: want.component.clone(),
+                reason: "InvalidManifest".into(),
+                message: problem.message.clone(),
+                exit_code: None,
+                log: vec![],
+            }),
+            None if of_component.next().is_some() => Verdict::Waiting("old instance being stopped".into()),
+            None => Verdict::Waiting("not seen by the agent yet".into()),
+        },
+    }
+}
+
+fn judge_pod(pod: &PodReport, want: &Expectation) -> Verdict {
+    if pod.healthy {
+        return Verdict::Met;
+    }
+    if let Some(failure) = pod.containers.iter().find_map(|c| failure_of(c, want)) {
+        return Verdict::Failed(failure);
+    }
+    Verdict::Waiting(pod.containers.iter().find(|c| !c.healthy).map_or_else(
+        || pod.message.clone().unwrap_or_else(|| "starting".into()),
+        |c| state_text(c, pod.message.as_deref()),
+    ))
+}
+
+fn failure_of(container: &ContainerReport, want: &Expectation) -> Option<Failure> {
+    let ended = match &container.state {
+        StateReport::Terminated(t) => Some(t),
+        _ => container.last_termination.as_ref(),
+    };
+    let (reason, message) = match &container.state {
+        StateReport::Waiting { reason, message } if HOPELESS.contains(&reason.as_str()) => {
+            (reason.clone(), message.clone())
+        }
+        // One crash may be bad luck (the API server was not there yet); a second one is the component's own.
+        _ if container.restarts >= 2 => ("CrashLoopBackOff".to_owned(), String::new()),
+        _ => return None,
+    };
+    let bad = ended.filter(|t: &&TerminationReport| t.exit_code != 0 || reason == "CrashLoopBackOff");
+    Some(Failure {
+        component: want.component.clone(),
+        reason,
+        message: if message.is_empty() { bad.map(|t| t.message.clone()).unwrap_or_default() } else { message },
+        exit_code: bad.map(|t| t.exit_code),
+        log: bad.map(|t| t.log.clone()).unwrap_or_default(),
+    })
+}
+
+fn state_text(container: &ContainerReport, pod_message: Option<&str>) -> String {
+    let mut text = match &container.state {
+        StateReport::Waiting { reason, message } if message.is_empty() => reason.clone(),
+        StateReport::Waiting { reason, message } => format!("{reason}: {message}"),
+        StateReport::Running { .. } => match &container.probe_message {
+            Some(probe) => format!("running, not healthy yet: {probe}"),
+            None => "running, not healthy yet".into(),
+        },
+        StateReport::Terminated(t) => format!("ended with exit code {}", t.exit_code),
+    };
+    if let Some(message) = pod_message {
+        text = format!("{text} ({message})");
+    }
+    text
+}
+
+/// Waits until every one of `wants` is met, for `limit` at most. `changed` hears of each new verdict.
+///
+/// An agent that goes away meanwhile (it was restarted, or has not opened its socket yet) is waited for within the limit.
+///
+/// # Errors
+/// The first failure, or at the limit what was still being waited for.
+pub async fn until_met(
+    source: &dyn HealthSource,
+    wants: &[Expectation],
+    limit: Duration,
+    changed: &mut (dyn FnMut(&Expectation, &Verdict) + Send),
+) -> Result<(), WaitError> {
+    let deadline = Instant::now() + limit;
+    let mut last: Vec<Verdict> = vec![Verdict::Waiting("agent not answering yet".into()); wants.len()];
+    while Instant::now() < deadline {
+        // No event tells when a socket appears in a directory that may not exist yet: asked again, shortly after.
+        let Ok(mut reports) = source.watch().await else {
+            tokio::time::sleep(Duration::from_millis(25)).await;
+            continue;
+        };
+        while let Ok(Some(report)) = tokio::time::timeout_at(deadline, reports.next()).await {
+            if settle(&report, wants, &mut last, changed)? {
+                return Ok(());
+            }
+        }
+    }
+    let waiting = wants.iter().zip(&last).filter_map(|(want, verdict)| match verdict {
+        Verdict::Waiting(text) => Some(format!("{}: {text}", want.component)),
+        _ => None,
+    });
+    Err(WaitError::Timeout { limit, waiting: waiting.collect() })
+}
+
+/// Judges each want against one report; true when all are met.
+fn settle(
+    report: &HealthReport,
+    wants: &[Expectation],
+    last: &mut [Verdict],
+    changed: &mut (dyn FnMut(&Expectation, &Verdict) + Send),
+) -> Result<bool, WaitError> {
+    for (want, known) in wants.iter().zip(last.iter_mut()) {
+        let verdict = judge(report, want);
+        if verdict != *known {
+            changed(want, &verdict);
+            *known = verdict.clone();
+        }
+        if let Verdict::Failed(failure) = verdict {
+            return Err(WaitError::Failed(failure));
+        }
+    }
+    Ok(last.iter().all(|v| *v == Verdict::Met))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::report::{container, pod, report};
+
+    fn want(hash: &str) -> Expectation {
+        Expectation { component: "etcd".into(), file: "/m/etcd.yaml".into(), file_hash: Some(hash.into()) }
+    }
+
+    #[test]
+    fn only_the_manifest_that_was_written_counts() {
+        let mut old = pod("etcd", "old");
+        old.healthy = true;
+        assert_eq!(
+            judge(&report(vec![old.clone()]), &want("new")),
+            Verdict::Waiting("old instance being stopped".into())
+        );
+        assert_eq!(judge(&report(vec![old]), &want("old")), Verdict::Met);
+    }
+
+    #[test]
+    fn a_crash_loop_fails_with_the_exit_code_and_the_log() {
+        let mut crashed = pod("etcd", "new");
+        let mut c = container("etcd");
+        c.state = StateReport::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off 10s".into() };
+        c.last_termination = Some(TerminationReport {
+            exit_code: 3,
+            reason: "Error".into(),
+            message: String::new(),
+            finished_at: None,
+            log: vec!["boom".into()],
+        });
+        crashed.containers = vec![c];
+        let Verdict::Failed(failure) = judge(&report(vec![crashed]), &want("new")) else { panic!("not failed") };
+        assert_eq!(failure.to_string(), "etcd: CrashLoopBackOff (exit code 3): back-off 10s\n    boom");
+    }
+
+    #[test]
+    fn an_invalid_manifest_fails_although_the_old_pod_runs_on() {
+        let mut with_problem = report(vec![pod("etcd", "old")]);
+        with_problem
+            .problems
+            .push(super::super::report::Problem { subject: "/m/etcd.yaml".into(), message: "no Pod".into() });
+        assert!(matches!(judge(&with_problem, &want("new")), Verdict::Failed(f) if f.reason == "InvalidManifest"));
+    }
+
+    #[test]
+    fn gone_means_no_pod_of_the_component_once_the_agent_has_synced() {
+        let gone = Expectation { file_hash: None, ..want("x") };
+        assert_eq!(judge(&report(vec![]), &gone), Verdict::Met);
+        assert_eq!(judge(&report(vec![pod("etcd", "old")]), &gone), Verdict::Waiting("being stopped".into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_says_what_was_waited_for() {
+        let source = crate::testing::report::Script::new(vec![vec![report(vec![pod("etcd", "new")])]]);
+        let error = until_met(&source, &[want("new")], Duration::from_secs(60), &mut |_, _| {}).await.unwrap_err();
+        assert_eq!(error.to_string(), "not healthy after 60 s: etcd: running, not healthy yet");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_restarts_is_waited_for() {
+        let mut ready = pod("etcd", "new");
+        ready.healthy = true;
+        let source = crate::testing::report::Script::new(vec![
+            vec![report(vec![])],
+            vec![report(vec![pod("etcd", "new")]), report(vec![ready])],
+        ]);
+        let mut seen = vec![];
+        until_met(&source, &[want("new")], Duration::from_secs(60), &mut |_, v| seen.push(v.clone())).await.unwrap();
+        assert_eq!(seen.last(), Some(&Verdict::Met));
+    }
+}
