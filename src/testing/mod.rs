@@ -58,3 +58,22 @@ pub fn spec() -> ClusterSpec {
         kubeboot: KubebootSpec::default(),
     }
 }
+
+/// Every path below `root`, relative and sorted, directories with a `/` behind them.
+pub fn listing(root: &std::path::Path) -> Vec<String> {
+    fn walk(root: &std::path::Path, dir: &std::path::Path, out: &mut Vec<String>) {
+        for entry in std::fs::read_dir(dir).expect("a directory that can be read") {
+            let path = entry.expect("an entry").path();
+            let is_dir = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+            let name = path.strip_prefix(root).expect("a path below the root").display().to_string();
+            out.push(if is_dir { format!("{name}/") } else { name });
+            if is_dir {
+                walk(root, &path, out);
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk(root, root, &mut out);
+    out.sort();
+    out
+}

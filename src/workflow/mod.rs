@@ -1,1 +1,7 @@
 //! Phases of init and reset: an ordered list of named steps, and the journal that lets a killed run go on.
+
+pub mod inventory;
+pub mod journal;
+pub mod lock;
+mod record;
+pub mod state;

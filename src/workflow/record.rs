@@ -1,0 +1,115 @@
+//! A file of records, one JSON object a line, only ever appended to: what a process that may be killed at any moment
+//! leaves for the next one to read.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::state::StateError;
+use crate::host::fs::FsError;
+
+/// An open file of records.
+#[derive(Debug)]
+pub struct RecordLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl RecordLog {
+    /// Opens or makes the file (0600) and returns what it holds, oldest first.
+    ///
+    /// A last record that a kill cut short is dropped, from the file as well, so that the next one starts a line of its own.
+    pub fn open<T: DeserializeOwned>(path: &Path) -> Result<(Self, Vec<T>), StateError> {
+        let bytes = crate::host::fs::read_if_exists(path)?.unwrap_or_default();
+        let (records, whole) = parse(path, &bytes)?;
+        let fail = |source| FsError::new("open", path, source);
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(fail)?;
+        if whole < bytes.len() {
+            file.set_len(whole as u64).map_err(fail)?;
+        }
+        Ok((Self { path: path.to_owned(), file }, records))
+    }
+
+    /// Appends records in one write. A kill of this process loses none of them; a power cut may, until [`Self::sync`].
+    pub fn append<T: Serialize>(&mut self, records: &[T]) -> Result<(), StateError> {
+        let mut lines = Vec::new();
+        for record in records {
+            serde_json::to_writer(&mut lines, record).map_err(|e| self.failed(e.into()))?;
+            lines.push(b'\n');
+        }
+        self.file.write_all(&lines).map_err(|e| self.failed(e))
+    }
+
+    /// Appends records and returns when they will survive a power cut.
+    pub fn append_durably<T: Serialize>(&mut self, records: &[T]) -> Result<(), StateError> {
+        self.append(records)?;
+        self.sync()
+    }
+
+    /// Makes everything appended so far survive a power cut.
+    pub fn sync(&mut self) -> Result<(), StateError> {
+        self.file.sync_data().map_err(|e| self.failed(e))
+    }
+
+    fn failed(&self, source: std::io::Error) -> StateError {
+        FsError::new("write", &self.path, source).into()
+    }
+}
+
+/// Reads records without opening the file for writing; a last one that was cut short is left out.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, StateError> {
+    let bytes = crate::host::fs::read_if_exists(path)?.unwrap_or_default();
+    Ok(parse(path, &bytes)?.0)
+}
+
+/// The records and how many bytes hold whole ones.
+fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<(Vec<T>, usize), StateError> {
+    let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+    let mut records = Vec::new();
+    for (index, line) in bytes[..whole].split_inclusive(|&b| b == b'\n').enumerate() {
+        let record = serde_json::from_slice(line).map_err(|source| StateError::Record {
+            path: path.to_owned(),
+            line: index + 1,
+            source,
+        })?;
+        records.push(record);
+    }
+    Ok((records, whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_cut_at_any_byte_reads_up_to_its_last_whole_record_and_goes_on_from_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        RecordLog::open::<String>(&path).unwrap().0.append(&["one", "two\nlines", "three"]).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let all = ["one", "two\nlines", "three"];
+        for cut in 0..=whole.len() {
+            let path = dir.path().join(format!("cut-{cut}"));
+            crate::host::fs::write_file(&path, &whole[..cut], 0o600).unwrap();
+            let expected = whole[..cut].iter().filter(|&&b| b == b'\n').count();
+            let (mut log, records) = RecordLog::open::<String>(&path).unwrap();
+            assert_eq!(records, all[..expected], "cut at byte {cut}");
+            log.append_durably(&["next"]).unwrap();
+            assert_eq!(read::<String>(&path).unwrap().last().unwrap(), "next", "cut at byte {cut}");
+            assert_eq!(read::<String>(&path).unwrap().len(), expected + 1, "cut at byte {cut}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_named_by_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        crate::host::fs::write_file(&path, b"\"a\"\n{broken\n\"b\"\n", 0o600).unwrap();
+        let error = RecordLog::open::<String>(&path).unwrap_err();
+        assert!(error.to_string().contains("line 2"), "{error}");
+    }
+}

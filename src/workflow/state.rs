@@ -1,0 +1,266 @@
+//! kubeboot's own directory on a machine: lock, inventory and journal, made in one rename and removed last.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::inventory::{Entry, Inventory};
+use super::journal::Journal;
+use super::lock::{Lock, LockError};
+use crate::host::Paths;
+use crate::host::fs::{FsError, sync_dir};
+use crate::host::paths::STATE_DIR;
+
+/// What is wrong with kubeboot's own directory.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Another command runs.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FsError),
+    /// A record makes no sense to this version.
+    #[error("{} line {line} is no record that kubeboot {} knows; use the kubeboot that wrote it", path.display(),
+        env!("CARGO_PKG_VERSION"))]
+    Record {
+        /// Which file.
+        path: PathBuf,
+        /// Which line.
+        line: usize,
+        /// What the decoder said.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The directory is there and the inventory is not.
+    #[error("{} is missing, so nobody knows what kubeboot made on this machine; put it back, or remove its directory",
+        path.display())]
+    NoInventory {
+        /// Where it should be.
+        path: PathBuf,
+    },
+}
+
+/// Name of the directory while it is being made or removed; the process id follows.
+const ASIDE: &str = ".kubeboot-state-";
+const LOCK: &str = "lock";
+
+/// The open, locked state of a machine.
+#[derive(Debug)]
+pub struct State {
+    paths: Paths,
+    /// What was made.
+    pub inventory: Inventory,
+    /// What was run.
+    pub journal: Journal,
+    _lock: Lock,
+}
+
+impl State {
+    /// Locks and reads the state, or None on a machine that has none.
+    pub fn open(paths: &Paths) -> Result<Option<Self>, StateError> {
+        let dir = paths.state();
+        if !dir.exists() {
+            return Ok(None);
+        }
+        let lock = Lock::acquire(&dir.join(LOCK))?;
+        let inventory = Inventory::open(&dir.join(Inventory::FILE), None)?;
+        let journal = Journal::open(&dir.join(Journal::FILE))?;
+        Ok(Some(Self { paths: paths.clone(), inventory, journal, _lock: lock }))
+    }
+
+    /// Locks and reads the state, made now if it has to be.
+    ///
+    /// The directory appears in one rename with an inventory that names it, so that no kill leaves it unaccounted for.
+    pub fn open_or_create(paths: &Paths) -> Result<Self, StateError> {
+        if let Some(state) = Self::open(paths)? {
+            return Ok(state);
+        }
+        let site = Site::of(paths);
+        let aside = site.base.join(format!("{ASIDE}{}", std::process::id()));
+        match site.build(&aside) {
+            Ok(Some(lock)) => {
+                let dir = paths.state();
+                let inventory = Inventory::open(&dir.join(Inventory::FILE), None)?;
+                let journal = Journal::open(&dir.join(Journal::FILE))?;
+                Ok(Self { paths: paths.clone(), inventory, journal, _lock: lock })
+            }
+            // Somebody else was quicker; that one holds the lock, or has died since.
+            Ok(None) => {
+                remove_aside(&aside)?;
+                Self::open(paths)?.ok_or_else(|| LockError::Gone { path: paths.state().join(LOCK) }.into())
+            }
+            Err(error) => {
+                let _ = remove_aside(&aside);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the directory and those above it that were made for it. Everything else must be gone: nobody knows of it
+    /// afterwards.
+    pub fn discard(self) -> Result<(), StateError> {
+        let made = opened_dirs(self.inventory.entries());
+        let dir = self.paths.state();
+        let site = Site::of_made(&self.paths, &made);
+        let aside = site.base.join(format!("{ASIDE}{}", std::process::id()));
+        fs::rename(&dir, &aside).map_err(|e| FsError::new("remove", &dir, e))?;
+        finish_discard(&self.paths, &made, &aside)?;
+        Ok(sync_dir(&site.base)?)
+    }
+
+    /// Finishes what killed processes left of making or removing the directory. Returns whether there was anything.
+    pub fn sweep(paths: &Paths) -> Result<bool, StateError> {
+        let mut found = false;
+        for dir in paths.state().ancestors().skip(1).filter(|dir| dir.starts_with(paths.root())) {
+            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(ASIDE)) else { continue };
+                if Path::new("/proc").join(pid).exists() {
+                    continue;
+                }
+                let made = opened_dirs(Inventory::read(&entry.path().join(Inventory::FILE))?.iter());
+                finish_discard(paths, &made, &entry.path())?;
+                found = true;
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn finish_discard(paths: &Paths, made: &[PathBuf], aside: &Path) -> Result<(), StateError> {
+    for dir in made.iter().rev() {
+        // One that is not empty has something of somebody else's in it by now.
+        let _ = fs::remove_dir(paths.on_host(dir));
+    }
+    Ok(remove_aside(aside)?)
+}
+
+fn remove_aside(aside: &Path) -> Result<(), FsError> {
+    match fs::remove_dir_all(aside) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(FsError::new("remove", aside, e)),
+        _ => Ok(()),
+    }
+}
+
+fn opened_dirs<'a>(mut entries: impl Iterator<Item = &'a Entry>) -> Vec<PathBuf> {
+    entries.find_map(|e| if let Entry::Opened { dirs, .. } = e { Some(dirs.clone()) } else { None }).unwrap_or_default()
+}
+
+/// Where the state directory comes to be: the deepest directory that is there, and those that are missing below it.
+struct Site {
+    base: PathBuf,
+    /// As the node sees them, outermost first, the state directory last.
+    missing: Vec<PathBuf>,
+    paths: Paths,
+}
+
+impl Site {
+    fn of(paths: &Paths) -> Self {
+        let missing: Vec<PathBuf> = Path::new(STATE_DIR)
+            .ancestors()
+            .take_while(|dir| !paths.on_host(dir).exists())
+            .map(Path::to_owned)
+            .collect();
+        let missing = missing.into_iter().rev().collect::<Vec<_>>();
+        Self::of_made(paths, &missing)
+    }
+
+    fn of_made(paths: &Paths, made: &[PathBuf]) -> Self {
+        let outermost = made.first().map_or(Path::new(STATE_DIR), PathBuf::as_path);
+        let base = paths.on_host(outermost.parent().unwrap_or(Path::new("/")));
+        Self { base, missing: made.to_vec(), paths: paths.clone() }
+    }
+
+    /// Makes everything aside, locked, and moves it into place; None when something is in that place by now.
+    fn build(&self, aside: &Path) -> Result<Option<Lock>, StateError> {
+        let Some(outermost) = self.missing.first() else { return Ok(None) };
+        let mut dir = aside.to_owned();
+        for made in &self.missing {
+            let below = made.strip_prefix(outermost).unwrap_or(Path::new(""));
+            dir = if below.as_os_str().is_empty() { aside.to_owned() } else { aside.join(below) };
+            let mode = if made == Path::new(STATE_DIR) { 0o700 } else { 0o755 };
+            fs::DirBuilder::new().mode(mode).create(&dir).map_err(|e| FsError::new("create directory", &dir, e))?;
+        }
+        let lock = Lock::acquire(&dir.join(LOCK))?;
+        let first = Entry::Opened {
+            format: 1,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            at: Timestamp::now(),
+            dirs: self.missing.clone(),
+        };
+        Inventory::open(&dir.join(Inventory::FILE), Some(first))?;
+        sync_dir(&dir)?;
+        let target = self.paths.on_host(outermost);
+        match fs::rename(aside, &target) {
+            Ok(()) => {}
+            Err(e) if matches!(e.raw_os_error(), Some(libc_codes::ENOTEMPTY | libc_codes::EEXIST)) => return Ok(None),
+            Err(e) => return Err(FsError::new("create directory", target, e).into()),
+        }
+        sync_dir(&self.base)?;
+        Ok(Some(lock))
+    }
+}
+
+/// The two codes with which `rename` refuses to replace a directory that is in use.
+mod libc_codes {
+    use rustix::io::Errno;
+
+    pub const ENOTEMPTY: i32 = Errno::NOTEMPTY.raw_os_error();
+    pub const EEXIST: i32 = Errno::EXIST.raw_os_error();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::listing;
+
+    #[test]
+    fn the_directory_comes_with_an_inventory_and_goes_with_everything_made_for_it() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        let state = State::open_or_create(&paths).unwrap();
+        assert!(state.inventory.is_unused());
+        assert!(matches!(State::open(&paths), Err(StateError::Lock(LockError::Held { .. }))));
+        drop(state);
+        let state = State::open(&paths).unwrap().unwrap();
+        state.discard().unwrap();
+        assert_eq!(listing(root.path()), Vec::<String>::new());
+        assert!(State::open(&paths).unwrap().is_none());
+    }
+
+    #[test]
+    fn directories_that_were_there_before_stay() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("var/lib")).unwrap();
+        let paths = Paths::new(root.path());
+        State::open_or_create(&paths).unwrap().discard().unwrap();
+        assert_eq!(listing(root.path()), ["var/", "var/lib/"]);
+    }
+
+    #[test]
+    fn what_killed_processes_left_aside_is_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        drop(State::open_or_create(&paths).unwrap());
+        // As `discard` leaves it when it is killed after its rename; no process has this id.
+        let aside = root.path().join(format!("{ASIDE}999999999"));
+        fs::rename(paths.state(), &aside).unwrap();
+        fs::create_dir_all(root.path().join(format!("{ASIDE}999999998/lib/kubeboot"))).unwrap();
+        assert!(State::sweep(&paths).unwrap());
+        assert_eq!(listing(root.path()), Vec::<String>::new());
+        assert!(!State::sweep(&paths).unwrap());
+    }
+
+    #[test]
+    fn a_directory_without_its_inventory_is_an_error_that_says_what_to_do() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        drop(State::open_or_create(&paths).unwrap());
+        fs::remove_file(paths.state().join(Inventory::FILE)).unwrap();
+        let error = State::open(&paths).unwrap_err();
+        assert!(error.to_string().contains("inventory.json is missing"), "{error}");
+    }
+}
