@@ -1,5 +1,7 @@
 //! The program's surface: help, wrong usage, version, completion.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::{contains, starts_with};

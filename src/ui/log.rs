@@ -1,15 +1,17 @@
 //! Logs: `tracing`, to stderr, one line an entry.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
+
+use super::terminal::suspended;
 
 /// Starts logging at kubeadm's `-v` level. A second call changes nothing.
 pub fn init(verbosity: u8) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter(verbosity)))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(|| BesideLiveLines)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(verbosity >= 4)
         .try_init();
 }
@@ -21,5 +23,19 @@ fn filter(verbosity: u8) -> &'static str {
         1..4 => "warn,kubeboot=info",
         4..8 => "warn,kubeboot=debug",
         8.. => "debug,kubeboot=trace",
+    }
+}
+
+/// stderr, with the live lines of a running command out of the way while an entry is written.
+struct BesideLiveLines;
+
+impl Write for BesideLiveLines {
+    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        suspended(|| io::stderr().lock().write_all(entry))?;
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().lock().flush()
     }
 }

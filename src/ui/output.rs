@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::terminal::suspended;
+
 /// `-o`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Output {
@@ -63,7 +65,7 @@ pub fn print(text: &str) -> Result<(), UiError> {
 /// Writes `text` to stderr: errors only, everything else is a log line or an event.
 pub fn error_text(text: &str) {
     // Nobody is left to tell when stderr is closed.
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let _ = suspended(|| io::stderr().lock().write_all(text.as_bytes()));
 }
 
 /// Prints `value` as JSON (indented) or YAML; as [`Output::Text`] it is YAML, which reads best.
@@ -79,5 +81,17 @@ fn encode<T: Serialize>(output: Output, value: &T) -> Result<String, UiError> {
         Output::Yaml | Output::Text => {
             serde_yaml::to_string(value).map_err(|e| UiError::Encode { format: "yaml", source: e.into() })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_printed_in_the_form_asked_for() {
+        let value = serde_json::json!({"name": "etcd", "ready": true});
+        assert_eq!(encode(Output::Json, &value).unwrap(), "{\n  \"name\": \"etcd\",\n  \"ready\": true\n}\n");
+        assert_eq!(encode(Output::Yaml, &value).unwrap(), "name: etcd\nready: true\n");
     }
 }
