@@ -1,0 +1,310 @@
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::*;
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Sample {
+    name: String,
+    count: i32,
+    on: bool,
+    words: Vec<String>,
+    inner: Vec<Inner>,
+    level: Option<Level>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Inner {
+    name: String,
+    #[serde(default)]
+    value: String,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+enum Level {
+    High,
+    Low,
+}
+
+/// Words and numbers that some reader of YAML takes for something else than text.
+const HOSTILE: &[&str] = &[
+    "y",
+    "Y",
+    "yes",
+    "Yes",
+    "YES",
+    "n",
+    "N",
+    "no",
+    "No",
+    "NO",
+    "on",
+    "On",
+    "ON",
+    "off",
+    "Off",
+    "OFF",
+    "true",
+    "True",
+    "TRUE",
+    "false",
+    "null",
+    "Null",
+    "NULL",
+    "~",
+    "",
+    " ",
+    "-",
+    "--",
+    "---",
+    "...",
+    "1",
+    "-1",
+    "+1",
+    "1_000",
+    "0644",
+    "0o644",
+    "0O17",
+    "0x1F",
+    "0X1f",
+    "0x1_F",
+    "0b11",
+    "0B1",
+    "1e3",
+    "1E3",
+    "1.0",
+    ".5",
+    "5.",
+    "1_0.5",
+    ".inf",
+    "-.inf",
+    ".nan",
+    "12:30",
+    "1:30:15",
+    "190:20:30.15",
+    "2001-01-01",
+    "2001-12-14t21:59:43.10-05:00",
+    "=",
+    "<<",
+    "*a",
+    "&a",
+    "!x",
+    "!!str x",
+    "%x",
+    "@x",
+    "`x",
+    "a: b",
+    "a #b",
+    "#a",
+    ": a",
+    "a:",
+    "- a",
+    "? a",
+    "[a]",
+    "{a}",
+    "a,b",
+    "'",
+    "\"",
+    "\\",
+    "\t",
+    "\n",
+    "a\nb\n\n",
+    " a",
+    "a ",
+    "\u{feff}",
+    "\u{85}",
+    "\u{2028}",
+    "\r\n",
+    "\0",
+    "\u{7f}",
+    "é",
+    "🦀",
+    "{{ x }}",
+    "$(X)",
+    "|",
+    ">",
+    "|\n a",
+];
+
+fn survives(value: &Value) -> Result<(), TestCaseError> {
+    let text = to_string(value).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    prop_assert_eq!(&to_value(&text).unwrap(), value, "as Go reads it: {}", text);
+    prop_assert_eq!(&serde_yaml::from_str::<Value>(&text).unwrap(), value, "as libyaml reads it: {}", text);
+    Ok(())
+}
+
+#[test]
+fn every_hostile_word_survives_as_value_key_and_list_item() {
+    for word in HOSTILE {
+        survives(&json!({ "value": word, "list": [word, [word]], "map": { *word: word } })).unwrap();
+    }
+}
+
+fn hostile() -> impl Strategy<Value = String> {
+    prop_oneof![
+        proptest::sample::select(HOSTILE).prop_map(str::to_owned),
+        "[ -~\t\n]{0,20}",
+        "[0-9_:.eExXoObB+-]{1,8}",
+        any::<String>(),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_text_survives_writing_and_reading(key in hostile(), value in hostile(), items in prop::collection::vec(hostile(), 0..4)) {
+        survives(&json!({ key: value, "items": items, "deep": [{ "x": items }] }))?;
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in any::<String>(), yamlish in "[a-z:\\[\\]{} \n\"'&*!|>%@#-]{0,60}") {
+        let _ = to_value(&text);
+        let _ = to_value(&yamlish);
+        let _ = documents(&yamlish);
+    }
+}
+
+#[test]
+fn scalars_are_typed_as_go_types_them() {
+    let cases = [
+        ("yes", json!(true)),
+        ("Off", json!(false)),
+        ("y", json!(true)),
+        ("0644", json!(420)),
+        ("0o644", json!(420)),
+        ("0x1F", json!(31)),
+        ("1_000", json!(1000)),
+        ("1e3", json!(1000)),
+        ("1.20", json!(1.2)),
+        ("12:30", json!("12:30")),
+        ("2001-01-01", json!("2001-01-01")),
+        ("1.36.2", json!("1.36.2")),
+        ("~", Value::Null),
+        ("'yes'", json!("yes")),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(to_value(text).unwrap(), expected, "{text}");
+    }
+}
+
+#[test]
+fn output_has_sorted_keys_and_list_items_level_with_their_key() {
+    let text = to_string(&json!({"b": [{"y": "no", "x": [1]}, "plain"], "a": {"e": {}, "l": []}})).unwrap();
+    assert_eq!(text, "a:\n  e: {}\n  l: []\nb:\n- x:\n  - 1\n  \"y\": \"no\"\n- plain\n");
+}
+
+#[test]
+fn long_lines_stay_whole() {
+    let text = to_string(&json!({ "command": "word ".repeat(60) })).unwrap();
+    assert_eq!(text.lines().count(), 1);
+}
+
+#[test]
+fn a_stream_is_cut_at_separators_and_knows_its_lines() {
+    let stream = "\u{feff}# licence\n---\na: 1\n---\n---\n# nothing\n--- # comment\nb: 2\n--- {c: 3}\n...\n---\n";
+    let found = documents(stream).unwrap();
+    let lines = found.iter().map(|document| document.line).collect::<Vec<_>>();
+    assert_eq!(lines, [2, 7, 9]);
+    let values = found.iter().map(|document| Node::parse(document).unwrap().to_value()).collect::<Vec<_>>();
+    assert_eq!(values, [json!({"a": 1}), json!({"b": 2}), json!({"c": 3})]);
+    let place = Node::parse(&found[2]).unwrap().get("c").unwrap().at;
+    assert_eq!(place, Position { line: 9, column: 9 });
+    assert_eq!(documents("a: |\n  ---\n--x\r\n---\r\nb: 1").unwrap().len(), 2);
+    assert_eq!(documents("").unwrap(), []);
+}
+
+#[test]
+fn json_is_yaml_too() {
+    assert_eq!(to_value("{\"a\":\n\t[1, \"no\", null]}").unwrap(), json!({"a": [1, "no", null]}));
+}
+
+#[test]
+fn faults_of_syntax_name_line_and_column() {
+    let cases = [
+        ("a: 1\na: 2\n", "line 2, column 1: \"a\" is written twice in the same map"),
+        ("a:\n  b: 1\n  b: 2\n", "line 3, column 3: \"b\" is written twice in the same map"),
+        ("a: [1\n", "line 1, column 4: unclosed bracket '['"),
+        ("a: 1\n b: 2\n", "line 2, column 3: mapping values are not allowed in this context"),
+        ("a: 1\n---\nb: 1\n", "line 2, column 1: a second document begins here; only one is allowed"),
+        ("a: *x", "line 1, column 4: alias references unknown anchor"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(to_value(text).unwrap_err().to_string(), expected);
+    }
+}
+
+#[test]
+fn a_fault_of_decoding_names_the_field_and_says_what_to_write() {
+    let cases = [
+        ("name: 1.20", "line 1, column 7: name: expected a string, found the number 1.20; put it in quotes"),
+        ("name: on", "line 1, column 7: name: expected a string, found the boolean on; put it in quotes"),
+        ("count: many", "line 1, column 8: count: expected a whole number, found the text \"many\""),
+        ("count: 3000000000", "line 1, column 8: count: expected a whole number, found the number 3000000000"),
+        ("on: 3", "line 1, column 5: on: expected true or false, found the number 3"),
+        ("words: a", "line 1, column 8: words: expected a list, found the text \"a\""),
+        ("inner: [[a, b]]", "line 1, column 9: inner[0]: expected a map of fields, found a list"),
+        ("inner:\n- value: x", "line 2, column 3: inner[0]: the field name is missing"),
+        ("level: Mid", "line 1, column 8: level: \"Mid\" is none of High, Low"),
+        ("- a", "line 1, column 1: expected a map of fields, found a list"),
+        ("count: 1\nnmae: x", "line 2, column 1: nmae: unknown field; did you mean name?"),
+        ("size: 1", "line 1, column 1: size: unknown field; known are name, count, on, words, inner, level"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(from_str::<Sample>(text).unwrap_err().to_string(), expected);
+    }
+}
+
+#[test]
+fn null_fields_of_a_struct_are_absent_ones() {
+    let sample: Sample = from_str("name: null\ncount:\nwords: ~\ninner: null\nlevel: Low\n").unwrap();
+    assert_eq!(sample, Sample { level: Some(Level::Low), ..Sample::default() });
+}
+
+#[test]
+fn all_faults_come_out_at_once_and_the_rest_is_decoded() {
+    let text = "name: 1\nextra: 2\nwords: [a, 3, b, {}]\ninner:\n- {nam: x}\n- {name: 5}\n- {name: good}\non: true\n";
+    let mut node = Node::parse(&documents(text).unwrap()[0]).unwrap();
+    let (sample, faults) = node.decode_all::<Sample>();
+    let mut places =
+        faults.iter().map(|fault| (fault.at.unwrap().line, path_to_string(&fault.path))).collect::<Vec<_>>();
+    places.sort();
+    let expected = [
+        (1, "name"),
+        (2, "extra"),
+        (3, "words[1]"),
+        (3, "words[3]"),
+        (5, "inner[0]"),
+        (5, "inner[0].nam"),
+        (6, "inner[1].name"),
+    ];
+    assert_eq!(places, expected.map(|(line, path)| (line, path.to_owned())));
+    assert_eq!((sample.on, sample.words.join(",")), (true, "a,b".to_owned()));
+    assert_eq!(sample.inner, [Inner { name: "good".into(), value: String::new() }]);
+    let path = [Segment::Key("inner".into()), Segment::Index(0), Segment::Key("name".into())];
+    let (at, real) = node.locate(&path);
+    assert_eq!((at, path_to_string(&real).as_str()), (Position { line: 7, column: 10 }, "inner[2].name"));
+}
+
+#[test]
+fn kubernetes_types_decode_as_go_decodes_them() {
+    use k8s_openapi::api::core::v1::Pod;
+    let text = "kind: Pod\napiVersion: v1\nspec:\n  containers:\n  - name: a\n    args: null\n    resources:\n      limits: {cpu: 1.50}\n    \
+                livenessProbe: {httpGet: {port: 80}}\n  volumes:\n  - name: v\n    configMap: {defaultMode: 0644}\n";
+    let pod: Pod = from_str(text).unwrap();
+    let spec = pod.spec.unwrap();
+    assert_eq!(spec.containers[0].resources.as_ref().unwrap().limits.as_ref().unwrap()["cpu"].0, "1.50");
+    assert_eq!(spec.volumes.unwrap()[0].config_map.as_ref().unwrap().default_mode, Some(420));
+}
+
+#[test]
+fn bombs_are_refused() {
+    assert!(to_value(&"[".repeat(5000)).is_err());
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for n in 1..12 {
+        let items = vec![format!("*a{}", n - 1); 9].join(", ");
+        bomb.push_str(&format!("a{n}: &a{n} [{items}]\n"));
+    }
+    assert!(to_value(&bomb).is_err());
+}
