@@ -1,6 +1,72 @@
 //! Versions: which image, flag, probe path and etcd belongs to which Kubernetes minor. The only place that compares
 //! versions; everything else asks a [`Release`].
 
+mod image;
+mod table;
+mod upgrade;
 mod version;
 
+pub use image::{ComponentImage, coredns_image, etcd_image, images, pause_image};
+pub use table::{ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_row};
+pub use upgrade::{Refusal, upgrade_allowed};
 pub use version::{KubernetesVersion, VersionError};
+
+/// What runs when nobody names a version: the newest release that the table covers whole.
+pub const DEFAULT_VERSION: &str = "v1.37.0";
+
+/// The row that serves a version.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The row.
+    pub row: &'static Release,
+    /// Set when the version's own minor has no row and a neighbour's is used.
+    pub warning: Option<String>,
+}
+
+/// The row of `version`'s minor, else the newest row that starts at or below it, with a warning.
+///
+/// A row *starts* at the first minor that still takes its flags, so what lies between two rows gets flags it accepts.
+pub fn find(version: &KubernetesVersion) -> Found {
+    let minor = version.minor();
+    let row = RELEASES.iter().rev().find(|row| row.since <= minor).unwrap_or(&RELEASES[0]);
+    let warning = (row.minor != minor).then(|| {
+        format!("Kubernetes 1.{minor} is not in the release table: it gets the flags, probes and etcd of 1.{}", row.minor)
+    });
+    Found { row, warning }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row_of(text: &str) -> (u64, bool) {
+        let found = find(&text.parse().unwrap());
+        (found.row.minor, found.warning.is_some())
+    }
+
+    #[test]
+    fn a_minor_in_the_table_finds_its_row_without_a_warning() {
+        for minor in [20, 34, 35, 36, 37] {
+            assert_eq!(row_of(&format!("v1.{minor}.1")), (minor, false));
+        }
+    }
+
+    #[test]
+    fn any_other_minor_finds_a_row_whose_flags_it_takes_and_a_warning() {
+        // --insecure-port and --port went away in 1.24, so the 1.20 row ends before it.
+        for (minor, row) in [(19, 20), (23, 20), (24, 34), (33, 34), (38, 37), (99, 37)] {
+            assert_eq!(row_of(&format!("v1.{minor}.0")), (row, true), "1.{minor}");
+        }
+    }
+
+    #[test]
+    fn the_default_version_is_of_the_newest_row() {
+        assert_eq!(row_of(DEFAULT_VERSION), (RELEASES.last().unwrap().minor, false));
+    }
+
+    #[test]
+    fn rows_are_in_order_and_start_at_or_below_themselves() {
+        assert!(RELEASES.is_sorted_by(|a, b| a.minor < b.minor && a.since < b.since));
+        assert!(RELEASES.iter().all(|row| row.since <= row.minor));
+    }
+}

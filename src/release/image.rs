@@ -1,0 +1,110 @@
+//! Image references.
+
+use super::find;
+use crate::config::spec::{ClusterSpec, EtcdSpec, LocalEtcd};
+
+/// kubeadm's default `imageRepository`, the only one with a `coredns/` level.
+const DEFAULT_REPOSITORY: &str = "registry.k8s.io";
+
+/// One image that a control-plane node runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComponentImage {
+    /// `kube-apiserver`, ..., `pause`, `etcd`.
+    pub component: &'static str,
+    /// The reference, `registry.k8s.io/kube-apiserver:v1.36.2`.
+    pub reference: String,
+    /// Whether the node comes up without it. The pause image is: a pod with one container on the host's network needs
+    /// no container that holds the network.
+    pub optional: bool,
+}
+
+/// What a control-plane node runs, in the order of `kubeadm config images list`; no etcd when that is external.
+pub fn images(spec: &ClusterSpec) -> Vec<ComponentImage> {
+    let tag = spec.kubernetes_version.image_tag();
+    let mut images: Vec<ComponentImage> = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"]
+        .into_iter()
+        .map(|component| ComponentImage {
+            component,
+            reference: format!("{}/{component}:{tag}", spec.image_repository),
+            optional: false,
+        })
+        .collect();
+    images.push(ComponentImage { component: "pause", reference: pause_image(spec), optional: true });
+    if let EtcdSpec::Local(local) = &spec.etcd {
+        images.push(ComponentImage { component: "etcd", reference: etcd_image(spec, local), optional: false });
+    }
+    images
+}
+
+/// The image of the local etcd: its own repository and tag where they are given, else the cluster's and the release's.
+pub fn etcd_image(spec: &ClusterSpec, local: &LocalEtcd) -> String {
+    let repository = local.image_repository.as_deref().unwrap_or(&spec.image_repository);
+    let tag = local.image_tag.as_deref().unwrap_or(find(&spec.kubernetes_version).row.etcd_tag);
+    format!("{repository}/etcd:{tag}")
+}
+
+/// The image that holds a pod's network.
+pub fn pause_image(spec: &ClusterSpec) -> String {
+    format!("{}/pause:{}", spec.image_repository, find(&spec.kubernetes_version).row.pause_tag)
+}
+
+/// The CoreDNS image. As in kubeadm only the default repository has a `coredns/` level.
+pub fn coredns_image(spec: &ClusterSpec) -> String {
+    let row = find(&spec.kubernetes_version).row;
+    let level = if row.coredns_nested && spec.image_repository == DEFAULT_REPOSITORY { "/coredns" } else { "" };
+    format!("{}{level}/coredns:{}", spec.image_repository, row.coredns_tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::spec::ExternalEtcd;
+
+    fn references(spec: &ClusterSpec) -> Vec<String> {
+        images(spec).into_iter().map(|image| image.reference).collect()
+    }
+
+    #[test]
+    fn the_images_of_1_36_2_are_kubeadms() {
+        assert_eq!(
+            references(&crate::testing::spec()),
+            [
+                "registry.k8s.io/kube-apiserver:v1.36.2",
+                "registry.k8s.io/kube-controller-manager:v1.36.2",
+                "registry.k8s.io/kube-scheduler:v1.36.2",
+                "registry.k8s.io/pause:3.10.2",
+                "registry.k8s.io/etcd:3.6.8-0",
+            ]
+        );
+        assert_eq!(coredns_image(&crate::testing::spec()), "registry.k8s.io/coredns/coredns:v1.14.2");
+    }
+
+    #[test]
+    fn only_the_pause_image_may_be_missing() {
+        let optional: Vec<_> = images(&crate::testing::spec()).into_iter().filter(|image| image.optional).collect();
+        assert_eq!(optional.iter().map(|image| image.component).collect::<Vec<_>>(), ["pause"]);
+    }
+
+    #[test]
+    fn a_repository_of_ones_own_holds_everything_but_a_pinned_etcd() {
+        let mut spec = crate::testing::spec();
+        spec.image_repository = "registry.example.com/k8s".into();
+        let EtcdSpec::Local(local) = &mut spec.etcd else { unreachable!() };
+        local.image_repository = Some("quay.io/coreos".into());
+        local.image_tag = Some("v3.6.1".into());
+        assert_eq!(references(&spec)[4], "quay.io/coreos/etcd:v3.6.1");
+        assert_eq!(coredns_image(&spec), "registry.example.com/k8s/coredns:v1.14.2");
+    }
+
+    #[test]
+    fn external_etcd_needs_no_etcd_image() {
+        let mut spec = crate::testing::spec();
+        spec.etcd = EtcdSpec::External(ExternalEtcd {
+            endpoints: vec!["https://10.1.0.1:2379".into()],
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+        });
+        assert!(images(&spec).iter().all(|image| image.component != "etcd"));
+    }
+}

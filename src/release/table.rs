@@ -1,0 +1,162 @@
+//! The rows.
+
+use crate::config::spec::LocalEtcd;
+
+/// Everything that differs from one Kubernetes minor to the next.
+#[derive(Debug)]
+pub struct Release {
+    /// The minor this row was made for.
+    pub minor: u64,
+    /// The first minor that accepts this row's flags.
+    pub since: u64,
+    /// Tag of the etcd image.
+    pub etcd_tag: &'static str,
+    /// Tag of the pause image.
+    pub pause_tag: &'static str,
+    /// Tag of the CoreDNS image.
+    pub coredns_tag: &'static str,
+    /// Whether the default registry keeps CoreDNS at `coredns/coredns` rather than at `coredns`.
+    pub coredns_nested: bool,
+    /// Feature gate that two service networks need while dual-stack is not on by itself.
+    pub dual_stack_gate: Option<&'static str>,
+    /// kube-apiserver.
+    pub api_server: ComponentRow,
+    /// kube-controller-manager.
+    pub controller_manager: ComponentRow,
+    /// kube-scheduler.
+    pub scheduler: ComponentRow,
+}
+
+/// What one component needs beyond the flags that every release shares.
+#[derive(Debug)]
+pub struct ComponentRow {
+    /// Flags, name and value.
+    pub flags: &'static [(&'static str, &'static str)],
+    /// Where it answers about its health.
+    pub probes: ProbePaths,
+}
+
+/// HTTP paths of the probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProbePaths {
+    /// Liveness.
+    pub liveness: &'static str,
+    /// Readiness; None where the component has no such probe.
+    pub readiness: Option<&'static str>,
+    /// Startup.
+    pub startup: &'static str,
+}
+
+const fn probes(liveness: &'static str, readiness: Option<&'static str>, startup: &'static str) -> ProbePaths {
+    ProbePaths { liveness, readiness, startup }
+}
+
+const API_SERVER_PROBES: ProbePaths = probes("/livez", Some("/readyz"), "/livez");
+const CONTROLLER_MANAGER_PROBES: ProbePaths = probes("/healthz", None, "/healthz");
+const SCHEDULER_PROBES: ProbePaths = probes("/livez", Some("/readyz"), "/livez");
+
+/// A row of the releases that take today's flags: only their images differ.
+const fn current(minor: u64, since: u64, etcd: &'static str, coredns: &'static str, pause: &'static str) -> Release {
+    Release {
+        minor,
+        since,
+        etcd_tag: etcd,
+        pause_tag: pause,
+        coredns_tag: coredns,
+        coredns_nested: true,
+        dual_stack_gate: None,
+        api_server: ComponentRow { flags: &[], probes: API_SERVER_PROBES },
+        controller_manager: ComponentRow { flags: &[], probes: CONTROLLER_MANAGER_PROBES },
+        scheduler: ComponentRow { flags: &[], probes: SCHEDULER_PROBES },
+    }
+}
+
+/// All releases, oldest first.
+///
+/// etcd of 1.34 to 1.36 is what kubeadm 1.36.2 maps them to; 1.37 is what kubeadm 1.37 lists with `config images list`.
+pub static RELEASES: [Release; 5] = [
+    Release {
+        minor: 20,
+        since: 0,
+        etcd_tag: "3.4.13-0",
+        pause_tag: "3.2",
+        coredns_tag: "1.7.0",
+        coredns_nested: false,
+        // Alpha in 1.20, on by default from 1.21.
+        dual_stack_gate: Some("IPv6DualStack=true"),
+        // The insecure ports are open unless they are set to 0, as kubeadm 1.20 did; 1.24 no longer knows the flags.
+        api_server: ComponentRow { flags: &[("insecure-port", "0")], probes: API_SERVER_PROBES },
+        controller_manager: ComponentRow { flags: &[("port", "0")], probes: CONTROLLER_MANAGER_PROBES },
+        scheduler: ComponentRow { flags: &[("port", "0")], probes: probes("/healthz", None, "/healthz") },
+    },
+    current(34, 24, "3.6.8-0", "v1.12.1", "3.10.1"),
+    current(35, 35, "3.6.8-0", "v1.13.1", "3.10.1"),
+    current(36, 36, "3.6.8-0", "v1.14.2", "3.10.2"),
+    current(37, 37, "3.7.0-0", "v1.14.6", "3.10.2"),
+];
+
+/// What differs from one etcd minor to the next. Apart from [`Release`], because `etcd.local.imageTag` may pin another
+/// etcd than the release's own.
+#[derive(Debug)]
+pub struct EtcdRow {
+    /// First etcd version of the row, major and minor.
+    pub since: (u64, u64),
+    /// Flags, name and value.
+    pub flags: &'static [(&'static str, &'static str)],
+    /// Where it answers on the metrics address.
+    pub probes: ProbePaths,
+}
+
+const ETCD_PROBES: ProbePaths = probes("/livez", Some("/readyz"), "/readyz");
+
+static ETCD: [EtcdRow; 3] = [
+    EtcdRow { since: (0, 0), flags: &[], probes: probes("/health", Some("/health"), "/health") },
+    EtcdRow {
+        since: (3, 5),
+        flags: &[("experimental-initial-corrupt-check", "true"), ("experimental-watch-progress-notify-interval", "5s")],
+        probes: ETCD_PROBES,
+    },
+    EtcdRow {
+        since: (3, 6),
+        flags: &[("feature-gates", "InitialCorruptCheck=true"), ("watch-progress-notify-interval", "5s")],
+        probes: ETCD_PROBES,
+    },
+];
+
+/// The row of the etcd that `local` runs: by its own image tag where that is a version, else by the release's.
+pub fn etcd_row(release: &Release, local: &LocalEtcd) -> &'static EtcdRow {
+    let version = local.image_tag.as_deref().and_then(major_minor).or_else(|| major_minor(release.etcd_tag));
+    ETCD.iter().rev().find(|row| version.is_some_and(|v| row.since <= v)).unwrap_or(&ETCD[0])
+}
+
+/// `3.6.8-0` and `v3.6.8` are (3, 6).
+fn major_minor(tag: &str) -> Option<(u64, u64)> {
+    let mut parts = tag.strip_prefix('v').unwrap_or(tag).split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::spec::EtcdSpec;
+
+    fn flags_of(release: &Release, tag: Option<&str>) -> Vec<&'static str> {
+        let EtcdSpec::Local(mut local) = crate::testing::spec().etcd else { unreachable!() };
+        local.image_tag = tag.map(str::to_owned);
+        etcd_row(release, &local).flags.iter().map(|(name, _)| *name).collect()
+    }
+
+    #[test]
+    fn etcd_flags_follow_the_etcd_that_runs_rather_than_the_kubernetes_version() {
+        let (old, new) = (&RELEASES[0], &RELEASES[4]);
+        assert!(flags_of(old, None).is_empty());
+        assert_eq!(flags_of(new, None), ["feature-gates", "watch-progress-notify-interval"]);
+        assert_eq!(flags_of(new, Some("v3.5.21"))[0], "experimental-initial-corrupt-check");
+        assert_eq!(flags_of(old, Some("3.6.8-0"))[0], "feature-gates");
+    }
+
+    #[test]
+    fn an_etcd_tag_that_is_no_version_counts_as_the_releases_own() {
+        assert_eq!(flags_of(&RELEASES[4], Some("mine")), flags_of(&RELEASES[4], None));
+    }
+}
