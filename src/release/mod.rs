@@ -30,7 +30,10 @@ pub fn find(version: &KubernetesVersion) -> Found {
     let minor = version.minor();
     let row = RELEASES.iter().rev().find(|row| row.since <= minor).unwrap_or(&RELEASES[0]);
     let warning = (row.minor != minor).then(|| {
-        format!("Kubernetes 1.{minor} is not in the release table: it gets the flags, probes and etcd of 1.{}", row.minor)
+        format!(
+            "Kubernetes 1.{minor} is not in the release table: it gets the flags, probes and etcd of 1.{}",
+            row.minor
+        )
     });
     Found { row, warning }
 }
