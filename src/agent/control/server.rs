@@ -1,0 +1,165 @@
+//! The answering side, in the agent. Clients are strangers: few at a time, short requests, and none can hold the agent up.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::{ControlError, Refusal, Request, VERSION};
+use crate::agent::report::HealthReport;
+
+/// Clients at a time.
+const CLIENTS: usize = 32;
+/// The longest request.
+const REQUEST_LIMIT: u64 = 4096;
+/// How long a client may take to ask, and to take one report.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A control socket that is listened on. Dropping it removes the socket file, if it is still this one.
+#[derive(Debug)]
+pub struct Listener {
+    listener: UnixListener,
+    path: PathBuf,
+    inode: Option<u64>,
+}
+
+impl Listener {
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if self.inode.is_some() && inode(&self.path) == self.inode {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().map(|m| m.ino())
+}
+
+/// Listens at `path` with mode 0600, making its directory. The file of an agent that is gone is replaced.
+///
+/// # Errors
+/// [`ControlError::InUse`] when an agent answers there, [`ControlError::Listen`] when the socket cannot be made or something
+/// else than a socket is in its place.
+pub async fn bind(path: &Path) -> Result<Listener, ControlError> {
+    let failed = |source| ControlError::Listen { socket: path.to_owned(), source };
+    match fs::symlink_metadata(path) {
+        Ok(found) if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
+            if UnixStream::connect(path).await.is_ok() {
+                return Err(ControlError::InUse { socket: path.to_owned() });
+            }
+        }
+        Ok(_) => return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, "the path exists and is no socket"))),
+        Err(_) => {}
+    }
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(failed)?;
+    }
+    // Under another name until its mode is right, then put in place of whatever is left there in one step.
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let fresh = PathBuf::from(name);
+    let _ = fs::remove_file(&fresh);
+    let listener = UnixListener::bind(&fresh).map_err(failed)?;
+    let placed = fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).and_then(|()| fs::rename(&fresh, path));
+    if let Err(error) = placed {
+        let _ = fs::remove_file(&fresh);
+        return Err(failed(error));
+    }
+    Ok(Listener { listener, path: path.to_owned(), inode: inode(path) })
+}
+
+/// Answers clients until `shutdown`, then ends their streams and removes the socket file.
+pub async fn serve(listener: Listener, reports: watch::Receiver<Arc<HealthReport>>, shutdown: CancellationToken) {
+    let (clients, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(CLIENTS)));
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, as a rule; accept would fail again at once.
+                debug!(%error, "cannot accept a control client");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let slot = Arc::clone(&slots).try_acquire_owned().ok();
+        let (reports, shutdown) = (reports.clone(), shutdown.clone());
+        clients.spawn(async move {
+            let talk = async {
+                match slot {
+                    Some(_slot) => answer(stream, reports).await,
+                    None => refuse(stream, format!("{CLIENTS} clients are connected already")).await,
+                }
+            };
+            if let Some(Err(error)) = shutdown.run_until_cancelled(talk).await {
+                debug!(%error, "control client left");
+            }
+        });
+    }
+    clients.close();
+    clients.wait().await;
+}
+
+async fn answer(mut stream: UnixStream, mut reports: watch::Receiver<Arc<HealthReport>>) -> io::Result<()> {
+    let (read, mut write) = stream.split();
+    let mut lines = BufReader::new(read);
+    let mut line = Vec::new();
+    within((&mut lines).take(REQUEST_LIMIT).read_until(b'\n', &mut line)).await?;
+    let watching = match serde_json::from_slice::<Request>(&line) {
+        Err(error) => return refuse(stream, format!("cannot read the request: {error}")).await,
+        Ok(request) if request.version != VERSION => {
+            let why = format!("this agent speaks version {VERSION} of the protocol, not {}", request.version);
+            return refuse(stream, why).await;
+        }
+        Ok(request) => match request.request.as_str() {
+            "report" => false,
+            "watch" => true,
+            other => return refuse(stream, format!("unknown request {other:?}; known are report and watch")).await,
+        },
+    };
+    loop {
+        let report = Arc::clone(&reports.borrow_and_update());
+        send(&mut write, &*report).await?;
+        if !watching {
+            return Ok(());
+        }
+        tokio::select! {
+            changed = reports.changed() => if changed.is_err() { return Ok(()) },
+            // Nothing more is to come from the client but its end.
+            gone = lines.read_u8() => if gone.is_err() { return Ok(()) },
+        }
+    }
+}
+
+async fn refuse(mut stream: UnixStream, error: String) -> io::Result<()> {
+    send(&mut stream, &Refusal { error }).await
+}
+
+async fn send(write: &mut (impl AsyncWriteExt + Unpin), value: &impl serde::Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    within(write.write_all(&line)).await
+}
+
+async fn within<T>(io: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(PATIENCE, io).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}

@@ -1,0 +1,198 @@
+//! `httpGet` as the kubelet makes it: HTTP/1.1, one connection a request, no proxy, nothing verified.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::Outcome;
+use super::check::cannot_connect;
+
+/// What is read of a body.
+const BODY_LIMIT: usize = 10 * 1024;
+/// How many redirects are followed.
+const REDIRECTS: usize = 10;
+/// What is shown of a body that says why.
+const SHOWN: usize = 200;
+/// The version the user agent names: the kubelet of the newest release in the table.
+const USER_AGENT: &str = concat!("kube-probe/", "1.36");
+
+struct Answer {
+    status: StatusCode,
+    location: Option<String>,
+    body: String,
+}
+
+/// Where a request goes; a redirect makes another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// HTTPS.
+    pub tls: bool,
+    /// Name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path and query.
+    pub path: String,
+}
+
+/// GETs a place; 200 to 399 is a success. A redirect to the same host is followed, one to another is a doubtful success.
+pub(super) async fn get(tls: &Arc<ClientConfig>, mut place: Place, headers: &[(String, String)]) -> Outcome {
+    for _ in 0..REDIRECTS {
+        let answer = match exchange(tls, &place, headers).await {
+            Ok(answer) => answer,
+            Err(outcome) => return outcome,
+        };
+        let Some(location) = answer.location.as_deref().filter(|_| is_redirect(answer.status)) else {
+            return judge(&answer);
+        };
+        match follow(&place, location) {
+            Some(next) if next.host.eq_ignore_ascii_case(&place.host) => place = next,
+            Some(_) => {
+                let warning = Some(format!("redirected to another host, not followed: {location}"));
+                return Outcome::Success { warning };
+            }
+            None => return failure(format!("redirected to {location:?}, which is no address")),
+        }
+    }
+    failure(format!("stopped after {REDIRECTS} redirects"))
+}
+
+fn judge(answer: &Answer) -> Outcome {
+    match answer.status.as_u16() {
+        200..300 => Outcome::Success { warning: None },
+        300..400 => Outcome::Success { warning: Some(format!("answered with status {}", answer.status.as_u16())) },
+        code => {
+            let why = said(&answer.body);
+            let colon = if why.is_empty() { "" } else { ": " };
+            failure(format!("HTTP probe failed with statuscode: {code}{colon}{why}"))
+        }
+    }
+}
+
+/// The lines of a health endpoint's body that say what is wrong (`[-]etcd failed: ...`), else its first line.
+fn said(body: &str) -> String {
+    let failed: Vec<_> = body.lines().filter(|line| line.starts_with("[-]")).collect();
+    let text = if failed.is_empty() { body.lines().next().unwrap_or_default().to_owned() } else { failed.join(", ") };
+    text.trim().chars().filter(|c| !c.is_control()).take(SHOWN).collect()
+}
+
+fn failure(message: String) -> Outcome {
+    Outcome::Failure { message, refused: false }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// The place a `Location` names, seen from `from`.
+fn follow(from: &Place, location: &str) -> Option<Place> {
+    if location.starts_with('/') && !location.starts_with("//") {
+        return Some(Place { path: location.to_owned(), ..from.clone() });
+    }
+    let scheme = if from.tls { "https:" } else { "http:" };
+    let absolute = if location.starts_with("//") { format!("{scheme}{location}") } else { location.to_owned() };
+    let absolute = absolute.split('#').next().unwrap_or_default();
+    if !absolute.contains("://") {
+        let base = from.path.split('?').next().unwrap_or_default();
+        let directory = base.rsplit_once('/').map_or("", |(directory, _)| directory);
+        return Some(Place { path: format!("{directory}/{absolute}"), ..from.clone() });
+    }
+    let uri: Uri = absolute.parse().ok()?;
+    let tls = match uri.scheme_str()? {
+        "http" => false,
+        "https" => true,
+        _ => return None,
+    };
+    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
+    Some(Place { tls, host, port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }), path })
+}
+
+async fn exchange(tls: &Arc<ClientConfig>, place: &Place, headers: &[(String, String)]) -> Result<Answer, Outcome> {
+    let request = request(place, headers)?;
+    let stream = TcpStream::connect((place.host.as_str(), place.port)).await;
+    let stream = stream.map_err(|error| cannot_connect(&place.host, place.port, &error))?;
+    if !place.tls {
+        return converse(stream, request).await;
+    }
+    let name = ServerName::try_from(place.host.clone())
+        .map_err(|_| Outcome::Error { message: format!("{:?} is no host name", place.host) })?;
+    let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
+    converse(stream.map_err(|error| failure(format!("TLS handshake failed: {error}")))?, request).await
+}
+
+async fn converse<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Answer, Outcome>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let broken = |error: hyper::Error| failure(format!("HTTP exchange failed: {error}"));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let mut exchange = pin!(async {
+        let response = sender.send_request(request).await.map_err(broken)?;
+        Ok(read(response).await)
+    });
+    tokio::select! {
+        answer = &mut exchange => answer,
+        // What the server sent before it closed is still to be read.
+        _ = connection => exchange.await,
+    }
+}
+
+async fn read(response: Response<Incoming>) -> Answer {
+    let (parts, mut body) = response.into_parts();
+    let mut bytes = Vec::new();
+    while bytes.len() < BODY_LIMIT {
+        // A body that breaks off does not change what the status said.
+        let Some(Ok(frame)) = body.frame().await else { break };
+        bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..]));
+    }
+    bytes.truncate(BODY_LIMIT);
+    let location = parts.headers.get(header::LOCATION).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    Answer { status: parts.status, location, body: String::from_utf8_lossy(&bytes).into_owned() }
+}
+
+/// The request, with the kubelet's own headers unless the probe sets them; an empty `Accept` or `User-Agent` drops it.
+fn request(place: &Place, headers: &[(String, String)]) -> Result<Request<Empty<Bytes>>, Outcome> {
+    let host = if place.host.contains(':') { format!("[{}]", place.host) } else { place.host.clone() };
+    let usual = if place.tls { 443 } else { 80 };
+    let host = if place.port == usual { host } else { format!("{host}:{}", place.port) };
+    let own = [("Host", host.as_str()), ("User-Agent", USER_AGENT), ("Accept", "*/*")];
+    let mut builder = Request::get(escaped(&place.path)).header(header::CONNECTION, "close");
+    for (name, value) in own {
+        if !headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name)) {
+            builder = builder.header(name, value);
+        }
+    }
+    for (name, value) in headers {
+        let drops = value.is_empty() && own.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        if !drops {
+            builder = builder.header(name.as_str(), value.as_str());
+        }
+    }
+    builder.body(Empty::new()).map_err(|error| Outcome::Error { message: format!("cannot make the request: {error}") })
+}
+
+/// The path as a request target: with a leading slash, without a fragment, bytes that may not stand there escaped.
+fn escaped(path: &str) -> String {
+    let path = path.split('#').next().unwrap_or_default();
+    let mut target = String::from(if path.starts_with('/') { "" } else { "/" });
+    for byte in path.bytes() {
+        match byte {
+            0..=b' ' | 127.. | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => {
+                target.push_str(&format!("%{byte:02X}"));
+            }
+            _ => target.push(char::from(byte)),
+        }
+    }
+    target
+}
