@@ -41,6 +41,9 @@ pub enum Written {
     Same,
 }
 
+/// What the names of temporary files begin with: they are left behind only by a process that is killed while it writes.
+pub const TEMPORARY_PREFIX: &str = ".kubeboot-";
+
 /// Writes `content` to `path` with `mode`, in one rename: a reader sees the old file or the new one, never half of one.
 ///
 /// The temporary file is a dot file beside the target, so no reader of manifests takes it for one, and is gone when
@@ -59,7 +62,7 @@ pub fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<Written, FsE
     let fail = |source| FsError::new("write", path, source);
     let dir = path.parent().unwrap_or(Path::new("/"));
     let mut temp = tempfile::Builder::new()
-        .prefix(".kubeboot-")
+        .prefix(TEMPORARY_PREFIX)
         .permissions(fs::Permissions::from_mode(mode))
         .tempfile_in(dir)
         .map_err(fail)?;

@@ -110,6 +110,7 @@ pub struct MemoryFile {
 #[derive(Clone, Default)]
 pub struct MemoryTree {
     below: Option<Paths>,
+    strict: bool,
     files: BTreeMap<PathBuf, MemoryFile>,
     dirs: BTreeMap<PathBuf, u32>,
 }
@@ -123,6 +124,12 @@ impl MemoryTree {
     /// Memory above the real tree of `paths`.
     pub fn above(paths: Paths) -> Self {
         Self { below: Some(paths), ..Self::default() }
+    }
+
+    /// Memory above the real tree of `paths`, for what will be written there: a file that is there and cannot be read is an
+    /// error, because taking it for absent would replace it.
+    pub fn staging(paths: Paths) -> Self {
+        Self { strict: true, ..Self::above(paths) }
     }
 
     /// What was written, by path.
@@ -141,7 +148,11 @@ impl Tree for MemoryTree {
         if let Some(file) = self.files.get(path) {
             return Ok(Some(file.content.clone()));
         }
-        Ok(self.below.as_ref().and_then(|paths| std::fs::read(paths.on_host(path)).ok()))
+        match &self.below {
+            Some(paths) if self.strict => fs::read_if_exists(&paths.on_host(path)),
+            Some(paths) => Ok(std::fs::read(paths.on_host(path)).ok()),
+            None => Ok(None),
+        }
     }
 
     fn exists(&self, path: &Path) -> bool {

@@ -3,5 +3,7 @@
 pub mod inventory;
 pub mod journal;
 pub mod lock;
+pub mod phase;
 mod record;
+pub mod stage;
 pub mod state;
