@@ -14,8 +14,9 @@ archive=$KUBEBOOT_CACHE/systemd.tar
 if [ ! -f "$archive" ]; then
   need_packages debootstrap
   . /etc/os-release
-  # The first mirror that this machine installs from.
-  mirror=$({ sed -n 's/^URIs: *\([^ ]*\).*/\1/p' /etc/apt/sources.list.d/*.sources; sed -n 's/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p' /etc/apt/sources.list; } 2>/dev/null | head -n 1)
+  # The mirror that this machine installs Debian from.
+  mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.sources 2>/dev/null | tr ' ' '\n' |
+    grep -m 1 -E '^https?://.*/(debian|ubuntu)/?$' || true)
   [ -n "$mirror" ] || die "no apt mirror found in /etc/apt"
   say "making a Debian with systemd (debootstrap, a minute or two)"
   tree=$(mktemp -d "$KUBEBOOT_CACHE/systemd.XXXXXX")
@@ -32,5 +33,5 @@ if [ ! -f "$archive" ]; then
   tar -C "$tree" -cf "$archive.part" .
   mv "$archive.part" "$archive"
 fi
-docker import --change 'CMD ["/sbin/init"]' --change 'STOPSIGNAL SIGRTMIN+3' "$archive" "$tag" >/dev/null
+docker import --change 'CMD ["/sbin/init"]' "$archive" "$tag" >/dev/null
 say "image $tag"
