@@ -1,5 +1,6 @@
 //! Container runtimes behind one trait. `docker` (and, later, `cri`) are the only places that know a runtime.
 
+pub mod docker;
 mod types;
 
 pub use types::*;

@@ -1,0 +1,275 @@
+//! The calls of the API, one function each.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+use bollard::errors::Error as BollardError;
+use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
+use bollard::query_parameters::*;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::progress::PullProgress;
+use super::{Docker, record};
+use crate::runtime::*;
+
+/// How many containers are inspected at once.
+const INSPECT_AT_ONCE: usize = 8;
+
+/// What a command's output is cut to (the kubelet's `maxRespBodyLength` for probes).
+const EXEC_OUTPUT_LIMIT: usize = 10 * 1024;
+
+/// How long a registry may say nothing (the kubelet's `imagePullProgressDeadline`).
+const PULL_STALL: Duration = Duration::from_secs(60);
+
+/// How long a container may be in the way of its removal by somebody else.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(60);
+
+impl Docker {
+    pub(super) async fn get_version(&self) -> Result<RuntimeVersion> {
+        let version = self.client().await?.version().await;
+        let version = version.map_err(|error| self.error("ask docker for its version", "docker", error))?;
+        Ok(RuntimeVersion {
+            name: "docker".to_owned(),
+            version: version.version.unwrap_or_default(),
+            api_version: version.api_version.unwrap_or_default(),
+        })
+    }
+
+    /// The list says neither when a container started nor how it ended, so each is inspected.
+    pub(super) async fn list_containers(&self, owner: &str) -> Result<Vec<ContainerRecord>> {
+        let filters = HashMap::from([("label", vec![format!("{}={owner}", labels::OWNER)])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let listed = self.client().await?.list_containers(Some(options)).await;
+        let listed = listed.map_err(|error| self.error("list containers", "docker", error))?;
+        let ids = listed.into_iter().filter_map(|container| container.id);
+        let inspected = stream::iter(ids).map(|id| async move {
+            match self.inspect_container(&id).await {
+                Ok(inspected) => Ok(Some(record::container(&inspected))),
+                Err(RuntimeError::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        });
+        inspected.buffered(INSPECT_AT_ONCE).try_filter_map(|record| async { Ok(record) }).try_collect().await
+    }
+
+    pub(super) async fn inspect_container(&self, id: &str) -> Result<ContainerInspectResponse> {
+        let inspected = self.client().await?.inspect_container(id, None).await;
+        inspected.map_err(|error| self.error("inspect container", &format!("container {id}"), error))
+    }
+
+    /// Creates a container under dockershim's name. Where the name is taken by a dead container of ours, that goes first;
+    /// where it is taken otherwise, a random suffix makes another.
+    pub(super) async fn create(
+        &self,
+        name: &ContainerName,
+        labels: &BTreeMap<String, String>,
+        body: ContainerCreateBody,
+    ) -> Result<String> {
+        let plain = name.to_string();
+        let first = self.create_named(&plain, &body).await;
+        let Err(RuntimeError::Conflict { .. }) = first else { return first };
+        if self.remove_leftover(&plain, labels.get(labels::OWNER)).await? {
+            let second = self.create_named(&plain, &body).await;
+            let Err(RuntimeError::Conflict { .. }) = second else { return second };
+        }
+        self.create_named(&format!("{plain}_{:08x}", random()), &body).await
+    }
+
+    async fn create_named(&self, name: &str, body: &ContainerCreateBody) -> Result<String> {
+        let options = CreateContainerOptionsBuilder::default().name(name).build();
+        let created = self.client().await?.create_container(Some(options), body.clone()).await;
+        // What is missing when nothing exists yet is the image, or the sandbox whose namespaces are joined: Docker says
+        // which one.
+        let created = created.map_err(|error| match error {
+            BollardError::DockerResponseServerError { status_code: 404, message } => {
+                RuntimeError::NotFound { what: message.trim_start_matches("No such ").replacen(": ", " ", 1) }
+            }
+            other => self.error(&format!("create container {name}"), name, other),
+        })?;
+        for warning in created.warnings {
+            tracing::debug!(container = name, %warning, "docker warns");
+        }
+        Ok(created.id)
+    }
+
+    /// Removes the container of this name if it does not run and is its owner's (or nobody's); returns whether the name
+    /// is free now.
+    async fn remove_leftover(&self, name: &str, owner: Option<&String>) -> Result<bool> {
+        let inspected = match self.inspect_container(name).await {
+            Err(RuntimeError::NotFound { .. }) => return Ok(true),
+            other => record::container(&other?),
+        };
+        let foreign = inspected.labels.get(labels::OWNER).is_some_and(|other| Some(other) != owner);
+        if inspected.state.is_running() || foreign {
+            return Ok(false);
+        }
+        self.remove_container(&inspected.id).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn start_container(&self, id: &str) -> Result<()> {
+        let started = self.client().await?.start_container(id, None).await;
+        started.map_err(|error| self.error("start container", &format!("container {id}"), error))
+    }
+
+    pub(super) async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
+        // Whole seconds, and never less than asked for.
+        let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
+        let options = StopContainerOptionsBuilder::default().t(i32::try_from(seconds).unwrap_or(i32::MAX)).build();
+        // The answer comes when the container has stopped.
+        let limit = Duration::from_secs(seconds) + super::CALL_LIMIT;
+        let client = self.client().await?.clone().with_timeout(limit);
+        match client.stop_container(id, Some(options)).await {
+            Ok(()) | Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            Err(BollardError::RequestTimeoutError) => {
+                Err(RuntimeError::Timeout { call: format!("stop container {id}"), limit })
+            }
+            Err(error) => Err(self.error("stop container", &format!("container {id}"), error)),
+        }
+    }
+
+    pub(super) async fn remove_container(&self, id: &str) -> Result<()> {
+        let client = self.client().await?;
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        match client.remove_container(id, Some(options)).await {
+            Ok(()) | Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            // Somebody else is at it: gone is gone, whoever did it.
+            Err(BollardError::DockerResponseServerError { status_code: 409, .. }) => {
+                let options = WaitContainerOptionsBuilder::default().condition("removed").build();
+                let gone = client.wait_container(id, Some(options)).collect::<Vec<_>>();
+                let timeout = || RuntimeError::Timeout { call: format!("remove container {id}"), limit: REMOVAL_LIMIT };
+                tokio::time::timeout(REMOVAL_LIMIT, gone).await.map_err(|_| timeout())?;
+                Ok(())
+            }
+            Err(error) => Err(self.error("remove container", &format!("container {id}"), error)),
+        }
+    }
+
+    pub(super) async fn run_in_container(&self, id: &str, command: &[String]) -> Result<ExecOutput> {
+        let client = self.client().await?;
+        let failed = |error| self.error("run a command in a container", &format!("container {id}"), error);
+        let config = CreateExecOptions {
+            cmd: Some(command.to_vec()),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            ..CreateExecOptions::default()
+        };
+        let exec = client.create_exec(id, config).await.map_err(failed)?.id;
+        let mut output = Vec::new();
+        let started = client.start_exec(&exec, None::<StartExecOptions>).await.map_err(failed)?;
+        if let StartExecResults::Attached { output: mut frames, .. } = started {
+            while let Some(frame) = frames.next().await {
+                let frame = frame.map_err(failed)?.into_bytes();
+                let room = EXEC_OUTPUT_LIMIT.saturating_sub(output.len()).min(frame.len());
+                output.extend_from_slice(&frame[..room]);
+            }
+        }
+        // The streams end a moment before Docker has taken the exit code in, and no event says when it has.
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let inspected = client.inspect_exec(&exec).await.map_err(failed)?;
+            if let (Some(exit_code), Some(false) | None) = (inspected.exit_code, inspected.running) {
+                return Ok(ExecOutput { exit_code, output: String::from_utf8_lossy(&output).into_owned() });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    pub(super) async fn last_log_lines(&self, id: &str, lines: usize) -> Result<Vec<String>> {
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(&lines.to_string()).build();
+        let frames = self.client().await?.logs(id, Some(options));
+        let frames: Vec<_> = frames
+            .try_collect()
+            .await
+            .map_err(|error| self.error("read the log of a container", &format!("container {id}"), error))?;
+        let text: Vec<u8> = frames.into_iter().flat_map(bollard::container::LogOutput::into_bytes).collect();
+        let all: Vec<String> = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect();
+        Ok(all[all.len().saturating_sub(lines)..].to_vec())
+    }
+
+    /// The request goes out at the first poll only, so Docker is asked for what happened since now; and somebody must
+    /// answer now, or a missing daemon would show as a quiet one.
+    pub(super) async fn subscribe(&self, owner: &str) -> Result<BoxStream<'static, Result<RuntimeEvent>>> {
+        let client = self.client().await?.clone();
+        let since = jiff::Timestamp::now();
+        client.ping().await.map_err(|error| self.error("watch events", "docker", error))?;
+        let filters = HashMap::from([
+            ("type", vec!["container".to_owned()]),
+            ("event", vec!["start".to_owned(), "die".to_owned(), "destroy".to_owned()]),
+            ("label", vec![format!("{}={owner}", labels::OWNER)]),
+        ]);
+        let since = format!("{}.{:09}", since.as_second(), since.subsec_nanosecond());
+        let events = client.events(Some(EventsOptionsBuilder::default().since(&since).filters(&filters).build()));
+        let address = self.address();
+        let events = events.filter_map(move |message| {
+            let event = match message {
+                Ok(message) => record::event(message).map(Ok),
+                Err(error) => {
+                    Some(Err(RuntimeError::Unreachable { address: address.clone(), source: Box::new(error) }))
+                }
+            };
+            std::future::ready(event)
+        });
+        Ok(events.boxed())
+    }
+
+    pub(super) async fn inspect_image(&self, reference: &str) -> Result<Option<ImageRecord>> {
+        match self.client().await?.inspect_image(reference).await {
+            Ok(inspected) => Ok(Some(record::image(inspected))),
+            Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(error) => Err(self.error("inspect image", &format!("image {reference}"), error)),
+        }
+    }
+
+    pub(super) async fn pull_image(
+        &self,
+        reference: &str,
+        progress: &(dyn Fn(u64, Option<u64>) + Send + Sync),
+    ) -> Result<ImageRecord> {
+        let failed = |message: String| RuntimeError::Pull { image: reference.to_owned(), message };
+        // Without a tag Docker would pull every tag there is.
+        let options = CreateImageOptionsBuilder::default().from_image(&with_tag(reference)).build();
+        let mut lines = self.client().await?.create_image(Some(options), None, None);
+        let mut layers = PullProgress::default();
+        loop {
+            let line = tokio::time::timeout(PULL_STALL, lines.next())
+                .await
+                .map_err(|_| failed(format!("the registry has sent nothing for {} s", PULL_STALL.as_secs())))?;
+            let line = match line {
+                None => break,
+                Some(Ok(line)) => line,
+                Some(Err(
+                    BollardError::DockerStreamError { error: message }
+                    | BollardError::DockerResponseServerError { message, .. },
+                )) => return Err(failed(message.trim().to_owned())),
+                Some(Err(other)) => return Err(self.error(&format!("pull image {reference}"), reference, other)),
+            };
+            if let Some((current, total)) = layers.update(&line) {
+                progress(current, total);
+            }
+        }
+        self.inspect_image(reference).await?.ok_or_else(|| failed("pulled, but not there".to_owned()))
+    }
+
+    pub(super) async fn delete_image(&self, reference: &str) -> Result<()> {
+        match self.client().await?.remove_image(reference, None::<RemoveImageOptions>, None).await {
+            Ok(_) | Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            Err(error) => Err(self.error("remove image", &format!("image {reference}"), error)),
+        }
+    }
+}
+
+/// A reference with neither tag nor digest means `latest`.
+fn with_tag(reference: &str) -> String {
+    let last = reference.rsplit('/').next().unwrap_or(reference);
+    if last.contains(':') || last.contains('@') { reference.to_owned() } else { format!("{reference}:latest") }
+}
+
+fn random() -> u32 {
+    let hash = std::hash::RandomState::new().build_hasher().finish();
+    u32::try_from(hash & u64::from(u32::MAX)).unwrap_or_default()
+}

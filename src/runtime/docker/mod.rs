@@ -1,0 +1,165 @@
+//! Docker Engine (API 1.41 and newer), seen through its HTTP API, with dockershim's names and labels.
+
+mod address;
+mod calls;
+mod oom;
+mod progress;
+mod record;
+mod spec;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::errors::Error as BollardError;
+use futures::stream::BoxStream;
+use tokio::sync::OnceCell;
+
+use super::*;
+use address::Address;
+
+/// How long Docker may take to answer a call that does not wait for a container.
+const CALL_LIMIT: Duration = Duration::from_secs(120);
+
+/// A Docker daemon.
+///
+/// Nothing is kept open between calls, so that one value outlives every restart of the daemon.
+pub struct Docker {
+    address: Address,
+    client: OnceCell<bollard::Docker>,
+    /// The lowest OOM score adjustment that containers may have, None without a limit.
+    oom_score_floor: Option<i64>,
+}
+
+impl Docker {
+    /// Points at a daemon: `unix:///run/docker.sock`, a path, or `tcp://host:2375` (no TLS). None means `DOCKER_HOST`,
+    /// else `/var/run/docker.sock`.
+    ///
+    /// Whether somebody answers there shows in the first call ([`ContainerRuntime::version`]): an agent may well start
+    /// before its runtime does.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Refused`] for an address that cannot be one.
+    pub fn connect(host: Option<&str>) -> Result<Self> {
+        let from_environment = std::env::var("DOCKER_HOST").ok().filter(|value| !value.is_empty());
+        let address = Address::parse(host.or(from_environment.as_deref()).unwrap_or(address::DEFAULT))?;
+        // A daemon elsewhere has rights of its own, which nothing here says anything of.
+        let oom_score_floor = if address.is_local() { oom::floor() } else { None };
+        Ok(Self { address, client: OnceCell::new(), oom_score_floor })
+    }
+
+    /// The address, as a user would write it.
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The client, made at the first use and told the daemon's API version.
+    async fn client(&self) -> Result<&bollard::Docker> {
+        let connect = async {
+            let client = self.address.client(CALL_LIMIT)?;
+            client.negotiate_version().await
+        };
+        let client = self.client.get_or_try_init(|| connect).await;
+        client.map_err(|error| self.error("connect to docker", "docker", error))
+    }
+
+    /// Turns the client's error into the trait's: `call` is what was being done, `what` the thing it was done to.
+    fn error(&self, call: &str, what: &str, error: BollardError) -> RuntimeError {
+        match error {
+            BollardError::DockerResponseServerError { status_code: 404, .. } => {
+                RuntimeError::NotFound { what: what.to_owned() }
+            }
+            BollardError::DockerResponseServerError { status_code: 409, message } => RuntimeError::Conflict { message },
+            BollardError::DockerResponseServerError { message, .. } => {
+                RuntimeError::Refused { call: call.to_owned(), message: message.trim().to_owned() }
+            }
+            BollardError::RequestTimeoutError => RuntimeError::Timeout { call: call.to_owned(), limit: CALL_LIMIT },
+            BollardError::SocketNotFoundError(_)
+            | BollardError::HyperLegacyError { .. }
+            | BollardError::HyperResponseError { .. }
+            | BollardError::IOError { .. } => {
+                RuntimeError::Unreachable { address: self.address(), source: Box::new(error) }
+            }
+            other => RuntimeError::Refused { call: call.to_owned(), message: other.to_string() },
+        }
+    }
+
+    /// An OOM score adjustment this machine allows.
+    fn allowed_oom_score_adj(&self, wanted: i64) -> i64 {
+        let allowed = self.oom_score_floor.map_or(wanted, |floor| wanted.max(floor));
+        if allowed != wanted {
+            oom::warn_once(wanted, allowed);
+        }
+        allowed
+    }
+}
+
+#[async_trait]
+impl ContainerRuntime for Docker {
+    async fn version(&self) -> Result<RuntimeVersion> {
+        self.get_version().await
+    }
+
+    async fn list(&self, owner: &str) -> Result<Vec<ContainerRecord>> {
+        self.list_containers(owner).await
+    }
+
+    async fn inspect(&self, id: &str) -> Result<ContainerRecord> {
+        Ok(record::container(&self.inspect_container(id).await?))
+    }
+
+    async fn create_sandbox(&self, config: &SandboxConfig) -> Result<String> {
+        let config =
+            SandboxConfig { oom_score_adj: self.allowed_oom_score_adj(config.oom_score_adj), ..config.clone() };
+        self.create(&config.name, &config.labels, spec::sandbox(&config)).await
+    }
+
+    async fn create_container(&self, config: &ContainerConfig) -> Result<String> {
+        let mut config = config.clone();
+        config.resources.oom_score_adj = self.allowed_oom_score_adj(config.resources.oom_score_adj);
+        self.create(&config.name, &config.labels, spec::container(&config)?).await
+    }
+
+    async fn start(&self, id: &str) -> Result<()> {
+        self.start_container(id).await
+    }
+
+    async fn stop(&self, id: &str, grace: Duration) -> Result<()> {
+        self.stop_container(id, grace).await
+    }
+
+    async fn remove(&self, id: &str) -> Result<()> {
+        self.remove_container(id).await
+    }
+
+    async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
+        let timeout = || RuntimeError::Timeout { call: format!("{} in container {id}", command.join(" ")), limit };
+        tokio::time::timeout(limit, self.run_in_container(id, command)).await.map_err(|_| timeout())?
+    }
+
+    async fn log_tail(&self, id: &str, lines: usize) -> Result<Vec<String>> {
+        self.last_log_lines(id, lines).await
+    }
+
+    async fn log_path(&self, id: &str) -> Result<Option<String>> {
+        Ok(self.inspect_container(id).await?.log_path.filter(|path| !path.is_empty()))
+    }
+
+    async fn events(&self, owner: &str) -> Result<BoxStream<'static, Result<RuntimeEvent>>> {
+        self.subscribe(owner).await
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<ImageRecord>> {
+        self.inspect_image(reference).await
+    }
+
+    async fn pull(&self, reference: &str, progress: &(dyn Fn(u64, Option<u64>) + Send + Sync)) -> Result<ImageRecord> {
+        self.pull_image(reference, progress).await
+    }
+
+    async fn remove_image(&self, reference: &str) -> Result<()> {
+        self.delete_image(reference).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! What Docker answers, in the trait's terms.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::models::{
+    ContainerInspectResponse, ContainerState as ApiState, EventMessage, ImageInspect, NetworkSettings,
+};
+use jiff::Timestamp;
+
+use super::spec::ANNOTATION_PREFIX;
+use crate::runtime::*;
+
+/// What `docker inspect` says, as a record. A container that is not a pod's gets an identity of empty words.
+pub fn container(inspected: &ContainerInspectResponse) -> ContainerRecord {
+    let config = inspected.config.as_ref();
+    let (annotations, labels) = split_labels(config.and_then(|config| config.labels.as_ref()));
+    let name = name(inspected.name.as_deref().unwrap_or_default(), &labels, &annotations);
+    let state = inspected.state.as_ref();
+    ContainerRecord {
+        id: inspected.id.clone().unwrap_or_default(),
+        is_sandbox: is_sandbox(&labels, &name),
+        name,
+        image: config.and_then(|config| config.image.clone()).unwrap_or_default(),
+        image_id: inspected.image.clone().unwrap_or_default(),
+        state: state.map_or(ContainerState::Created, self::state),
+        created_at: inspected.created.as_deref().and_then(timestamp),
+        ip: inspected.network_settings.as_ref().and_then(address),
+        labels,
+        annotations,
+    }
+}
+
+/// Docker's labels hold annotations too, behind a prefix.
+fn split_labels(labels: Option<&HashMap<String, String>>) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+    let mut split = (BTreeMap::new(), BTreeMap::new());
+    for (key, value) in labels.into_iter().flatten() {
+        match key.strip_prefix(ANNOTATION_PREFIX) {
+            Some(key) => split.0.insert(key.to_owned(), value.clone()),
+            None => split.1.insert(key.clone(), value.clone()),
+        };
+    }
+    split
+}
+
+/// Labels first: a name may carry a suffix that evades a conflict.
+fn name(name: &str, labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> ContainerName {
+    let parts: Vec<&str> = name.trim_start_matches('/').split('_').collect();
+    let part = |label: &str, index: usize| {
+        let from_name = || parts.get(index).filter(|_| parts.first() == Some(&"k8s"));
+        labels.get(label).map(String::as_str).or_else(|| from_name().copied()).unwrap_or_default().to_owned()
+    };
+    let attempt = annotations.get(labels::RESTART_COUNT).map(String::as_str).or_else(|| parts.get(5).copied());
+    ContainerName {
+        container: part(labels::CONTAINER_NAME, 1),
+        pod: part(labels::POD_NAME, 2),
+        namespace: part(labels::POD_NAMESPACE, 3),
+        uid: part(labels::POD_UID, 4),
+        attempt: attempt.and_then(|attempt| attempt.parse().ok()).unwrap_or_default(),
+    }
+}
+
+fn is_sandbox(labels: &BTreeMap<String, String>, name: &ContainerName) -> bool {
+    labels.get(labels::DOCKER_TYPE).map_or(name.container == "POD", |kind| kind == "podsandbox")
+}
+
+/// dockershim's reading: what has an end has exited; what failed without a start could not be run; the rest is created.
+pub fn state(state: &ApiState) -> ContainerState {
+    let moment = |text: &Option<String>| text.as_deref().and_then(timestamp);
+    let (started_at, finished_at) = (moment(&state.started_at), moment(&state.finished_at));
+    let exit_code = state.exit_code.unwrap_or_default();
+    if state.running == Some(true) {
+        return ContainerState::Running { started_at: started_at.unwrap_or_default() };
+    }
+    let reason = match (finished_at, exit_code) {
+        (Some(_), _) if state.oom_killed == Some(true) => "OOMKilled",
+        (Some(_), 0) => "Completed",
+        (Some(_), _) => "Error",
+        (None, 0) => return ContainerState::Created,
+        (None, _) => "ContainerCannotRun",
+    };
+    let message = state.error.clone().unwrap_or_default();
+    ContainerState::Exited { exit_code, reason: reason.to_owned(), message, started_at, finished_at }
+}
+
+/// Docker writes the year 1 for "never".
+pub fn timestamp(text: &str) -> Option<Timestamp> {
+    (!text.starts_with("0001-01-01")).then(|| text.parse().ok())?
+}
+
+fn address(network: &NetworkSettings) -> Option<String> {
+    let networks = network.networks.as_ref()?;
+    networks.values().find_map(|network| network.ip_address.clone().filter(|ip| !ip.is_empty()))
+}
+
+/// An event of a container, None for one nobody asked for.
+pub fn event(message: EventMessage) -> Option<RuntimeEvent> {
+    let kind = match message.action.as_deref()? {
+        "start" => RuntimeEventKind::Started,
+        "die" => RuntimeEventKind::Exited,
+        "destroy" => RuntimeEventKind::Removed,
+        _ => return None,
+    };
+    let actor = message.actor?;
+    let pod_uid = actor.attributes.and_then(|mut labels| labels.remove(labels::POD_UID)).unwrap_or_default();
+    Some(RuntimeEvent { id: actor.id?, pod_uid, kind })
+}
+
+/// An image.
+pub fn image(inspected: ImageInspect) -> ImageRecord {
+    ImageRecord {
+        id: inspected.id.unwrap_or_default(),
+        tags: inspected.repo_tags.unwrap_or_default(),
+        size: inspected.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default(),
+        user: inspected.config.and_then(|config| config.user).unwrap_or_default(),
+    }
+}
