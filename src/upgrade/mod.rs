@@ -1,1 +1,131 @@
-//! plan, diff, apply, rollback.
+//! Moving a running control plane to other manifests: plan, diff, apply, rollback.
+//!
+//! An upgrade ends exactly new or exactly old. The old manifests are copied aside first, each new one replaces its
+//! predecessor in one rename, and the agent is asked, by the hash of the file, whether that very manifest is healthy. The
+//! first that is not brings all of them back. A journal written before the first rename lets a killed upgrade be finished
+//! by the same command or taken back by `upgrade rollback`.
+
+pub mod apply;
+pub mod copy;
+pub mod diff;
+pub mod journal;
+pub mod manifest;
+pub mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use crate::agent::expect::WaitError;
+use crate::host::fs::FsError;
+use crate::host::tree::Tree;
+
+/// How an upgrade ended. Each has an exit code of its own, so that a script can tell them apart.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Every component runs the new manifest, or did so before.
+    Upgraded {
+        /// The components that were replaced.
+        replaced: Vec<&'static str>,
+    },
+    /// A component failed, and everything is as it was before.
+    RolledBack {
+        /// What failed.
+        cause: UpgradeError,
+    },
+    /// A component failed, and putting the old manifests back did not make everything healthy either.
+    Failed {
+        /// What failed first.
+        cause: UpgradeError,
+        /// What failed while going back.
+        rollback: UpgradeError,
+    },
+}
+
+impl Outcome {
+    /// 0 upgraded, 2 rolled back, 3 failed; 1 is left to every other error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Upgraded { .. } => 0,
+            Self::RolledBack { .. } => 2,
+            Self::Failed { .. } => 3,
+        }
+    }
+}
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FsError),
+    /// The replaced component did not become healthy.
+    #[error("{component} did not become healthy")]
+    Unhealthy {
+        /// Which one.
+        component: &'static str,
+        /// Why.
+        #[source]
+        source: Box<WaitError>,
+    },
+    /// A manifest on disk is not one.
+    #[error("{} is not a Pod manifest that can be upgraded: {reason}", path.display())]
+    Manifest {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// There is no control plane to upgrade.
+    #[error("{} is missing: this machine runs no control plane made by `kubeboot init`", path.display())]
+    NoManifest {
+        /// The file that should be there.
+        path: PathBuf,
+    },
+    /// An earlier upgrade was cut off.
+    #[error(
+        "an upgrade to {target} was cut off: finish it with `{command}`, or take it back with `kubeboot upgrade rollback`"
+    )]
+    Interrupted {
+        /// Its target.
+        target: String,
+        /// The command that finishes it.
+        command: String,
+    },
+    /// Nothing to take back.
+    #[error("no upgrade to take back: {} is not there", path.display())]
+    NothingToRollBack {
+        /// The journal's path.
+        path: PathBuf,
+    },
+    /// The journal cannot be understood.
+    #[error("{} is damaged; the old manifests are below /etc/kubernetes/tmp", path.display())]
+    Journal {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// `--image` names what is no component.
+    #[error("--image {given}: expected COMPONENT=IMAGE with one of {}", known.join(", "))]
+    ImageFlag {
+        /// What was given.
+        given: String,
+        /// The components.
+        known: Vec<&'static str>,
+    },
+}
+
+/// The manifest of a running control plane: the file, or, where an upgrade that was cut off had taken it away, its backup.
+pub fn current(tree: &dyn Tree, file: &Path) -> Result<Option<Vec<u8>>, UpgradeError> {
+    if let Some(content) = tree.read(file)? {
+        return Ok(Some(content));
+    }
+    match (journal::Journal::read(tree)?, file.file_name()) {
+        (Some(journal), Some(name)) if journal.state == journal::State::Applying => {
+            Ok(tree.read(&journal.backup.join(name))?)
+        }
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,69 @@
+//! What an upgrade in progress has to remember: where it goes, and where the old manifests are.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::UpgradeError;
+use crate::host::tree::Tree;
+
+/// The journal's path as the node sees it.
+pub const JOURNAL: &str = "/var/lib/kubeboot/upgrade.json";
+
+/// The last upgrade on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Journal {
+    /// What it goes to, in words: a version, or the images.
+    pub target: String,
+    /// The command that finishes it.
+    pub command: String,
+    /// The directory with the old manifests.
+    pub backup: PathBuf,
+    /// Where etcd's data was copied to, and from where.
+    pub etcd_data: Option<DataCopy>,
+    /// How far it is.
+    pub state: State,
+}
+
+/// A copy of etcd's data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DataCopy {
+    /// The data directory.
+    pub from: PathBuf,
+    /// The copy.
+    pub to: PathBuf,
+}
+
+/// How far an upgrade is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum State {
+    /// Manifests may be old or new.
+    Applying,
+    /// All are new and were healthy.
+    Done,
+    /// All are old again.
+    RolledBack,
+}
+
+impl Journal {
+    /// The journal on this machine, if an upgrade ever began.
+    pub fn read(tree: &dyn Tree) -> Result<Option<Self>, UpgradeError> {
+        let path = Path::new(JOURNAL);
+        let Some(content) = tree.read(path)? else { return Ok(None) };
+        serde_json::from_slice(&content)
+            .map(Some)
+            .map_err(|source| UpgradeError::Journal { path: path.to_owned(), source })
+    }
+
+    /// Writes it, durably.
+    pub fn write(&self, tree: &mut dyn Tree) -> Result<(), UpgradeError> {
+        let path = Path::new(JOURNAL);
+        let content = serde_json::to_vec_pretty(self)
+            .map_err(|source| UpgradeError::Journal { path: path.to_owned(), source })?;
+        tree.write(path, &content, 0o600)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! A manifest as bytes: its image, its hash, and the same with another image.
+
+use std::path::Path;
+
+use aws_lc_rs::digest;
+use serde_json::Value;
+
+use super::UpgradeError;
+use crate::yaml;
+
+/// SHA-256 in hex, as the agent reports it of the file it read.
+pub fn hash(content: &[u8]) -> String {
+    digest::digest(&digest::SHA256, content).as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The manifest as a value; None of its formatting matters for a comparison.
+pub fn parse(path: &Path, content: &[u8]) -> Result<Value, UpgradeError> {
+    let fail = |reason: String| UpgradeError::Manifest { path: path.to_owned(), reason };
+    let text = std::str::from_utf8(content).map_err(|e| fail(e.to_string()))?;
+    let value = yaml::to_value(text).map_err(|e| fail(e.to_string()))?;
+    match value.pointer("/spec/containers/0/image") {
+        Some(Value::String(_)) => Ok(value),
+        _ => Err(fail("spec.containers[0].image is missing".into())),
+    }
+}
+
+/// The image of the first container: a control-plane manifest has one.
+pub fn image(manifest: &Value) -> &str {
+    manifest.pointer("/spec/containers/0/image").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The manifest's text with another image and nothing else changed.
+pub fn with_image(path: &Path, content: &[u8], image: &str) -> Result<Vec<u8>, UpgradeError> {
+    let mut value = parse(path, content)?;
+    if let Some(old) = value.pointer_mut("/spec/containers/0/image") {
+        *old = Value::String(image.to_owned());
+    }
+    let text =
+        yaml::to_string(&value).map_err(|e| UpgradeError::Manifest { path: path.to_owned(), reason: e.to_string() })?;
+    Ok(text.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD: &[u8] = b"# ours\nkind: Pod\nspec:\n  containers:\n  - name: a\n    image: r/a:v1\n";
+
+    #[test]
+    fn another_image_is_the_only_difference() {
+        let path = Path::new("/m/a.yaml");
+        let new = with_image(path, POD, "r/a:v2").unwrap();
+        let mut expected = parse(path, POD).unwrap();
+        expected["spec"]["containers"][0]["image"] = "r/a:v2".into();
+        assert_eq!(parse(path, &new).unwrap(), expected);
+        assert_eq!(image(&expected), "r/a:v2");
+    }
+
+    #[test]
+    fn a_file_without_containers_is_named() {
+        let error = parse(Path::new("/m/a.yaml"), b"kind: Pod\n").unwrap_err();
+        assert!(error.to_string().starts_with("/m/a.yaml is not a Pod manifest"), "{error}");
+    }
+
+    #[test]
+    fn the_hash_is_sha256_in_hex() {
+        assert_eq!(hash(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    }
+}
