@@ -11,6 +11,7 @@ use super::{Outcome, UpgradeError};
 use crate::agent::expect::{Expectation, HealthSource, Verdict, until_met};
 use crate::event::{Event, Reporter};
 use crate::host::Paths;
+use crate::host::fs::FsError;
 use crate::host::paths::{MANIFESTS_DIR, TMP_DIR};
 use crate::host::tree::Tree;
 use crate::manifests::COMPONENTS;
@@ -129,7 +130,12 @@ async fn copy_data(
     machine.tree.remove(&step.file)?;
     wait(machine, step.component, &step.file, None).await?;
     machine.tree.make_dir(&to, 0o700)?;
-    copy_tree(&machine.paths.on_host(data_dir), &machine.paths.on_host(&to).join("etcd"))?;
+    let copy = machine.paths.on_host(&to).join("etcd");
+    if copy.exists() {
+        // No journal names it: a copy that was cut off.
+        std::fs::remove_dir_all(&copy).map_err(|e| FsError::new("remove", &copy, e))?;
+    }
+    copy_tree(&machine.paths.on_host(data_dir), &copy)?;
     journal.etcd_data = Some(DataCopy { from: data_dir.to_owned(), to: to.join("etcd") });
     journal.write(machine.tree)
 }

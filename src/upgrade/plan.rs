@@ -53,7 +53,7 @@ impl Step {
 ///
 /// `current` gives the file's content now, None when it is not there.
 pub fn plan(
-    current: &dyn Fn(&Path) -> Result<Option<Vec<u8>>, UpgradeError>,
+    current: impl Fn(&Path) -> Result<Option<Vec<u8>>, UpgradeError>,
     targets: &[Target],
 ) -> Result<Vec<Step>, UpgradeError> {
     let mut steps = Vec::new();
@@ -118,7 +118,7 @@ pub(super) mod tests {
         };
         let targets =
             [target("kube-scheduler", "r/x:v2"), target("kube-apiserver", "r/x:v1"), target("etcd", "r/x:v2")];
-        let steps = plan(&current, &targets).unwrap();
+        let steps = plan(current, &targets).unwrap();
         assert_eq!(steps.iter().map(|s| s.component).collect::<Vec<_>>(), ["etcd", "kube-scheduler"]);
         assert_eq!(steps[0].data_dir.as_deref(), Some(Path::new("/var/lib/etcd")));
         assert_eq!(steps[1].data_dir, None);
@@ -126,7 +126,7 @@ pub(super) mod tests {
 
     #[test]
     fn without_a_manifest_there_is_nothing_to_upgrade() {
-        let error = plan(&|_| Ok(None), &[target("etcd", "r/x:v2")]).unwrap_err();
+        let error = plan(|_| Ok(None), &[target("etcd", "r/x:v2")]).unwrap_err();
         assert!(matches!(error, UpgradeError::NoManifest { .. }));
     }
 }

@@ -98,7 +98,7 @@ impl Bench {
         let tree = self.tree(None);
         let targets: Vec<_> =
             COMPONENTS.iter().map(|c| target(c, images.get(c).copied().unwrap_or("r/x:v2"))).collect();
-        plan(&|path| current(&tree, path), &targets).unwrap()
+        plan(|path| current(&tree, path), &targets).unwrap()
     }
 
     async fn apply(&self, steps: &[Step], fail_at: Option<usize>) -> Result<Outcome, UpgradeError> {
