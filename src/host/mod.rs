@@ -1,8 +1,12 @@
 //! The machine: paths below a root, atomic files, facts for preflight, processes and ports. Nothing here knows Kubernetes'
 //! objects; nothing above spells a path of its own.
 
+pub mod facts;
 pub mod fs;
+pub mod net;
 pub mod paths;
+pub mod ports;
+pub mod process;
 pub mod tree;
 
 pub use paths::Paths;

@@ -1,0 +1,118 @@
+//! Who listens on which TCP port, read from `/proc`.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use serde::Serialize;
+
+/// A listening TCP socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listener {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whose it is; None when that may not be known (another user's, another PID namespace's).
+    pub process: Option<Owner>,
+}
+
+/// The process that holds a socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Owner {
+    /// Its id.
+    pub pid: u32,
+    /// Its name (`comm`).
+    pub name: String,
+}
+
+/// The listeners on `ports`, in this process's network namespace. `proc` is `/proc`.
+///
+/// Owners are looked for only when there is a listener, for that reads the open files of every process.
+pub fn listeners(proc: &Path, ports: &[u16]) -> Vec<Listener> {
+    let mut found: Vec<(SocketAddr, u64)> = Vec::new();
+    for file in ["net/tcp", "net/tcp6"] {
+        let text = fs::read_to_string(proc.join(file)).unwrap_or_default();
+        found.extend(text.lines().skip(1).filter_map(listening).filter(|(address, _)| ports.contains(&address.port())));
+    }
+    let owners = if found.is_empty() { Vec::new() } else { owners(proc) };
+    let owner = |inode| owners.iter().find(|(held, _)| *held == inode).map(|(_, owner)| owner.clone());
+    let mut listeners: Vec<Listener> =
+        found.into_iter().map(|(address, inode)| Listener { address, process: owner(inode) }).collect();
+    listeners.sort_by_key(|listener| (listener.address.port(), listener.address));
+    listeners
+}
+
+/// Address and inode of a line of `/proc/net/tcp{,6}`, None unless it listens (state 0A).
+fn listening(line: &str) -> Option<(SocketAddr, u64)> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    if *fields.get(3)? != "0A" {
+        return None;
+    }
+    let (address, port) = fields.get(1)?.split_once(':')?;
+    let ip = match address.len() {
+        8 => IpAddr::V4(Ipv4Addr::from(word(address)?)),
+        32 => {
+            let mut bytes = [0; 16];
+            for (i, part) in bytes.chunks_mut(4).enumerate() {
+                part.copy_from_slice(&word(address.get(i * 8..i * 8 + 8)?)?);
+            }
+            IpAddr::V6(Ipv6Addr::from(bytes))
+        }
+        _ => return None,
+    };
+    Some((SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?), fields.get(9)?.parse().ok()?))
+}
+
+/// Four bytes, printed by the kernel as one number in the machine's byte order.
+fn word(hex: &str) -> Option<[u8; 4]> {
+    u32::from_str_radix(hex, 16).ok().map(u32::to_ne_bytes)
+}
+
+/// Every socket inode with a process that holds it.
+fn owners(proc: &Path) -> Vec<(u64, Owner)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        for fd in fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten() {
+            let Ok(target) = fs::read_link(fd.path()) else { continue };
+            let inode = target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+            if let Some(inode) = inode {
+                let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+                found.push((inode, Owner { pid, name: name.trim_end().to_owned() }));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_of_this_process_is_found_with_its_pid() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let socket = TcpListener::bind(address).unwrap();
+            let address = socket.local_addr().unwrap();
+            let found = listeners(Path::new("/proc"), &[address.port()]);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!(found[0].address, address);
+            assert_eq!(found[0].process.as_ref().unwrap().pid, std::process::id());
+        }
+    }
+
+    #[test]
+    fn only_listening_sockets_count() {
+        let line = |state: &str| {
+            format!(
+                "   0: 0100007F:192B 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 77 1 0"
+            )
+        };
+        assert_eq!(listening(&line("0A")), Some(("127.0.0.1:6443".parse().unwrap(), 77)));
+        assert_eq!(listening(&line("01")), None);
+        assert_eq!(listening("nonsense"), None);
+    }
+}
