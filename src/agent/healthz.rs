@@ -79,3 +79,40 @@ fn answer(request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallib
     response.headers_mut().insert(header::CONTENT_TYPE, plain);
     Ok(response)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    async fn ask(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn healthz_says_ok_until_the_agent_ends() {
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let server = tokio::spawn(serve(listener, shutdown.clone()));
+        for path in ["/healthz", "/livez"] {
+            let answer = ask(address, &format!("GET {path}")).await;
+            assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nok"), "{answer}");
+        }
+        assert!(ask(address, "GET /pods").await.starts_with("HTTP/1.1 404 "));
+        assert!(ask(address, "POST /healthz").await.starts_with("HTTP/1.1 405 "));
+        let _idle = TcpStream::connect(address).await.unwrap();
+        shutdown.cancel();
+        server.await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}

@@ -1,1 +1,153 @@
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+use futures::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::agent::report::{HealthReport, Problem};
+use crate::testing::report;
+
+fn numbered(sequence: u64) -> Arc<HealthReport> {
+    Arc::new(HealthReport { sequence, ..report::report(vec![]) })
+}
+
+struct Bench {
+    _dir: tempfile::TempDir,
+    socket: PathBuf,
+    reports: watch::Sender<Arc<HealthReport>>,
+    shutdown: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+async fn bench() -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("run/agent.sock");
+    let (reports, receiver) = watch::channel(numbered(1));
+    let shutdown = CancellationToken::new();
+    let listener = bind(&socket).await.unwrap();
+    let server = tokio::spawn(serve(listener, receiver, shutdown.clone()));
+    Bench { _dir: dir, socket, reports, shutdown, server }
+}
+
+/// What the server says to `request`, to the end.
+async fn ask(bench: &Bench, request: &str) -> String {
+    let mut stream = UnixStream::connect(&bench.socket).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_report_is_one_line_and_the_socket_is_for_its_owner_alone() {
+    let bench = bench().await;
+    assert_eq!(report(&bench.socket).await.unwrap(), *numbered(1));
+    assert_eq!(std::fs::metadata(&bench.socket).unwrap().permissions().mode() & 0o777, 0o600);
+    for request in ["{\"request\":\"report\"}\n", "{\"version\":1,\"request\":\"report\"}\n"] {
+        let answer = ask(&bench, request).await;
+        assert_eq!(answer.lines().count(), 1);
+        assert_eq!(serde_json::from_str::<HealthReport>(&answer).unwrap(), *numbered(1));
+    }
+}
+
+#[tokio::test]
+async fn a_watcher_gets_the_present_report_and_each_that_follows_until_the_agent_ends() {
+    let bench = bench().await;
+    let mut watching = watch(&bench.socket).await.unwrap();
+    for sequence in 1..4 {
+        assert_eq!(watching.next().await.unwrap().unwrap().sequence, sequence);
+        bench.reports.send_replace(numbered(sequence + 1));
+    }
+    assert_eq!(watching.next().await.unwrap().unwrap().sequence, 4);
+    bench.shutdown.cancel();
+    bench.server.await.unwrap();
+    assert!(watching.next().await.is_none());
+    assert!(!bench.socket.exists(), "the socket file goes with the agent");
+}
+
+#[tokio::test]
+async fn a_watcher_that_does_not_read_holds_nobody_up_and_gets_the_newest_then() {
+    let bench = bench().await;
+    let mut slow = watch(&bench.socket).await.unwrap();
+    let problem = Problem { subject: "x".repeat(200_000), message: String::new() };
+    for sequence in 2..50 {
+        let mut report = (*numbered(sequence)).clone();
+        report.problems.push(problem.clone());
+        bench.reports.send_replace(Arc::new(report));
+        assert_eq!(report_of(&bench).await, sequence);
+    }
+    let mut seen = vec![];
+    while seen.last() != Some(&49) {
+        seen.push(slow.next().await.unwrap().unwrap().sequence);
+    }
+    assert!(seen.is_sorted() && seen.len() < 48, "{seen:?}");
+}
+
+async fn report_of(bench: &Bench) -> u64 {
+    report(&bench.socket).await.unwrap().sequence
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_answered_gets_one_line_that_says_why() {
+    let bench = bench().await;
+    for (request, why) in [
+        ("{\"request\":\"restart\"}\n", "unknown request \"restart\""),
+        ("{\"version\":2,\"request\":\"report\"}\n", "speaks version 1"),
+        ("GET / HTTP/1.1\r\n", "cannot read the request"),
+        ("", "cannot read the request"),
+    ] {
+        let answer: serde_json::Value = serde_json::from_str(&ask(&bench, request).await).unwrap();
+        assert!(answer["error"].as_str().unwrap().contains(why), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn clients_beyond_the_limit_are_turned_away_and_let_in_when_others_leave() {
+    let bench = bench().await;
+    let mut watching = Vec::new();
+    let refused = loop {
+        let mut one = watch(&bench.socket).await.unwrap();
+        match one.next().await.unwrap() {
+            Ok(_) => watching.push(one),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, ControlError::Refused { message, .. } if message.contains("connected already")));
+    assert_eq!(watching.len(), 32);
+    drop(watching);
+    let come_back = async { while report(&bench.socket).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(10), come_back).await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_at_the_socket_is_an_agent_that_does_not_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent.sock");
+    assert!(matches!(report(&socket).await, Err(ControlError::NotRunning { .. })));
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    assert!(matches!(watch(&socket).await.map(|_| ()), Err(ControlError::NotRunning { .. })));
+}
+
+#[tokio::test]
+async fn a_socket_left_behind_is_replaced_and_one_that_answers_or_is_no_socket_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let first = bind(&socket).await.unwrap();
+    assert!(matches!(bind(&socket).await, Err(ControlError::InUse { .. })));
+    assert_eq!(first.path(), socket);
+    drop(first);
+    assert!(!socket.exists());
+    std::fs::File::create(&socket).unwrap();
+    assert!(matches!(bind(&socket).await, Err(ControlError::Listen { .. })));
+    assert!(socket.exists(), "a file that is not ours stays");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
