@@ -4,6 +4,7 @@ pub mod inventory;
 pub mod journal;
 pub mod lock;
 pub mod phase;
+pub mod preflight;
 mod record;
 pub mod stage;
 pub mod state;

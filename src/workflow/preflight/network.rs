@@ -1,0 +1,134 @@
+//! Checks of ports, names and proxies.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Problem, Subject};
+use crate::config::spec::{ClusterSpec, EtcdSpec, NodeAgent};
+
+/// A port that something of ours will listen on.
+pub(super) struct NeededPort {
+    pub port: u16,
+    owner: &'static str,
+    /// How to have it elsewhere.
+    otherwise: &'static str,
+}
+
+/// kubeadm's ports in kubeadm's order, then those that kubeadm forgets.
+pub(super) fn needed_ports(spec: &ClusterSpec) -> Vec<NeededPort> {
+    let need = |port, owner, otherwise| NeededPort { port, owner, otherwise };
+    let mut ports = vec![
+        need(spec.node.bind_port, "kube-apiserver", ", or choose another port with --apiserver-bind-port"),
+        need(10259, "kube-scheduler", ""),
+        need(10257, "kube-controller-manager", ""),
+    ];
+    match spec.kubeboot.node_agent {
+        NodeAgent::Kubelet => ports.push(need(10250, "the kubelet", "")),
+        NodeAgent::Embedded => {
+            let set = spec.kubelet.get("healthzPort").and_then(serde_json::Value::as_u64);
+            let port = set.map_or(Some(10248), |port| u16::try_from(port).ok());
+            let elsewhere = ", or choose another port with healthzPort in KubeletConfiguration";
+            ports.extend(port.filter(|port| *port != 0).map(|port| need(port, "the agent's health check", elsewhere)));
+        }
+    }
+    if let EtcdSpec::Local(_) = spec.etcd {
+        ports.extend([2379, 2380, 2381].map(|port| need(port, "etcd", "")));
+    }
+    ports
+}
+
+pub(super) fn ports(s: &Subject) -> Vec<Problem> {
+    let is_ours = |pid: Option<u32>| pid.is_some_and(|pid| s.ours.pids.contains(&pid));
+    let problem = |needed: NeededPort| {
+        let NeededPort { port, owner, otherwise } = needed;
+        let listener = s.facts.listeners.iter().find(|listener| {
+            let pid = listener.process.as_ref().map(|process| process.pid);
+            listener.address.port() == port && !s.ours.ports.contains(&port) && !is_ours(pid)
+        })?;
+        let address = listener.address;
+        let message = match &listener.process {
+            Some(process) => {
+                let (name, pid) = (&process.name, process.pid);
+                format!(
+                    "port {port}, which {owner} needs, is in use: {name} (pid {pid}) listens on {address}; stop it{otherwise}"
+                )
+            }
+            None => format!(
+                "port {port}, which {owner} needs, is in use: a process that is not visible from here listens on \
+                 {address}; find it with ss -ltnp and stop it{otherwise}"
+            ),
+        };
+        Some(Problem::of_port(port, message))
+    };
+    needed_ports(s.spec).into_iter().filter_map(problem).collect()
+}
+
+pub(super) fn hostname(s: &Subject) -> Vec<Problem> {
+    let name = &s.spec.node.name;
+    let address = s.spec.node.advertise_address;
+    let message = || format!("node name {name:?} does not resolve: add the line \"{address} {name}\" to /etc/hosts");
+    (s.facts.resolves == Some(false)).then(|| Problem::new(message())).into_iter().collect()
+}
+
+pub(super) fn firewalld(s: &Subject) -> Vec<Problem> {
+    let port = s.spec.node.bind_port;
+    let message = || format!("firewalld is active: see to it that ports {port} and 10250 are open for other nodes");
+    s.facts.firewalld.then(|| Problem::new(message())).into_iter().collect()
+}
+
+pub(super) fn forwarding(s: &Subject) -> Vec<Problem> {
+    let families = || {
+        let subnets = s.spec.networking.service_subnets.iter().map(IpNet::addr);
+        subnets.chain([s.spec.node.advertise_address])
+    };
+    let rows = [
+        ("/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward", s.facts.forwards_v4, families().any(|a| a.is_ipv4())),
+        (
+            "/proc/sys/net/ipv6/conf/default/forwarding",
+            "net.ipv6.conf.default.forwarding",
+            s.facts.forwards_v6,
+            families().any(|a| a.is_ipv6()),
+        ),
+    ];
+    let off = rows.into_iter().filter(|(_, _, forwards, used)| *used && *forwards == Some(false));
+    let problem = |(file, key, ..): (&str, &str, _, _)| {
+        let message = format!("{file} is not 1: a pod network needs it; set it with sysctl -w {key}=1");
+        Problem::of_path(file.as_ref(), message)
+    };
+    off.map(problem).collect()
+}
+
+pub(super) fn proxy(s: &Subject) -> Vec<Problem> {
+    let address = s.spec.node.advertise_address;
+    let Some(proxy) = s.facts.proxy.get("HTTPS_PROXY") else { return vec![] };
+    if avoids_proxy(&s.facts.proxy, |entry| entry_holds(entry, address)) {
+        return vec![];
+    }
+    vec![Problem::new(format!(
+        "connections to the API server at {address} go through the proxy {proxy}: add it to NO_PROXY"
+    ))]
+}
+
+pub(super) fn proxy_of_networks(s: &Subject) -> Vec<Problem> {
+    let Some(proxy) = s.facts.proxy.get("HTTPS_PROXY") else { return vec![] };
+    let networks = s.spec.networking.service_subnets.iter().chain(&s.spec.networking.pod_subnets);
+    let proxied = networks.filter(|network| {
+        // As kubeadm looks at it: the first address of the network stands for all.
+        !avoids_proxy(&s.facts.proxy, |entry| entry_holds(entry, network.network()))
+    });
+    let message = |network| format!("connections to {network} go through the proxy {proxy}: add it to NO_PROXY");
+    proxied.map(|network| Problem::new(message(network))).collect()
+}
+
+fn avoids_proxy(proxy: &BTreeMap<String, String>, holds: impl Fn(&str) -> bool) -> bool {
+    let list = proxy.get("NO_PROXY").map(String::as_str).unwrap_or_default();
+    list.split(',').map(str::trim).any(|entry| entry == "*" || holds(entry))
+}
+
+/// Whether an entry of `NO_PROXY`, an address or a network, is about `address`.
+fn entry_holds(entry: &str, address: IpAddr) -> bool {
+    let network = entry.parse::<IpNet>().is_ok_and(|network| network.contains(&address));
+    network || entry.parse::<IpAddr>().is_ok_and(|entry| entry == address)
+}
