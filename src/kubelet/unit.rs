@@ -1,0 +1,178 @@
+//! The unit `kubelet.service` and kubeadm's drop-in for it, under the names every tool expects.
+
+use std::path::{Path, PathBuf};
+
+use askama::Template;
+
+use crate::config::spec::{ClusterSpec, NodeAgent};
+use crate::host::fs::{FsError, Written};
+use crate::host::paths::{KUBELET_CONFIG, KUBELET_DROP_IN, KUBELET_FLAGS_ENV, KUBELET_UNIT, KUBERNETES_DIR};
+use crate::host::tree::Tree;
+
+/// The two files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitFiles {
+    /// `/etc/systemd/system/kubelet.service`.
+    pub unit: String,
+    /// `/etc/systemd/system/kubelet.service.d/10-kubeadm.conf`.
+    pub drop_in: String,
+}
+
+/// A unit that cannot be made or written.
+#[derive(Debug, thiserror::Error)]
+pub enum UnitError {
+    /// systemd takes absolute paths in UTF-8 alone, and a unit has one line for each.
+    #[error("{path:?} cannot stand in a unit file: it must be an absolute path of printable characters")]
+    Program {
+        /// The program.
+        path: PathBuf,
+    },
+    /// The Docker address, for the same reason.
+    #[error("dockerHost {address:?} cannot stand in a unit file: it has a control character in it")]
+    DockerHost {
+        /// The address.
+        address: String,
+    },
+    /// A template could not be filled in.
+    #[error("cannot fill in the template of the unit")]
+    Template(#[source] askama::Error),
+    /// A file that cannot be written.
+    #[error("cannot write the unit")]
+    File(#[source] FsError),
+}
+
+#[derive(Template)]
+#[template(path = "kubelet.service")]
+struct UnitTemplate<'a> {
+    program: &'a str,
+    embedded: bool,
+}
+
+#[derive(Template)]
+#[template(path = "10-kubeadm.conf")]
+struct DropInTemplate<'a> {
+    program: &'a str,
+    embedded: bool,
+    docker_host: Option<&'a str>,
+    bootstrap_kubeconfig: &'a str,
+    kubeconfig: &'a str,
+    config: &'a str,
+    flags_env: &'a str,
+}
+
+/// Makes the unit and the drop-in. `program` is this program where the agent is embedded, else the kubelet.
+///
+/// # Errors
+/// A program whose path no unit can hold.
+pub fn render(spec: &ClusterSpec, program: &Path) -> Result<UnitFiles, UnitError> {
+    let text = program.to_str().filter(|text| program.is_absolute() && !text.chars().any(char::is_control));
+    let Some(program) = text else { return Err(UnitError::Program { path: program.to_owned() }) };
+    let embedded = spec.kubeboot.node_agent == NodeAgent::Embedded;
+    let docker_host = spec.kubeboot.docker_host.as_deref().filter(|_| embedded);
+    if let Some(address) = docker_host.filter(|address| address.chars().any(char::is_control)) {
+        return Err(UnitError::DockerHost { address: address.to_owned() });
+    }
+    let drop_in = DropInTemplate {
+        program,
+        embedded,
+        docker_host,
+        bootstrap_kubeconfig: &format!("{KUBERNETES_DIR}/bootstrap-kubelet.conf"),
+        kubeconfig: &format!("{KUBERNETES_DIR}/kubelet.conf"),
+        config: KUBELET_CONFIG,
+        flags_env: KUBELET_FLAGS_ENV,
+    };
+    let unit = UnitTemplate { program, embedded }.render().map_err(UnitError::Template)?;
+    let drop_in = drop_in.render().map_err(UnitError::Template)?;
+    // Templates lose their last line break.
+    Ok(UnitFiles { unit: unit + "\n", drop_in: drop_in + "\n" })
+}
+
+/// Makes the files and writes them, 0644.
+///
+/// # Errors
+/// Those of [`render`], and what the file system refuses.
+pub fn write(
+    spec: &ClusterSpec,
+    program: &Path,
+    tree: &mut dyn Tree,
+) -> Result<Vec<(&'static str, Written)>, UnitError> {
+    let files = render(spec, program)?;
+    let mut written = Vec::new();
+    for (path, content) in [(KUBELET_UNIT, &files.unit), (KUBELET_DROP_IN, &files.drop_in)] {
+        let outcome = tree.write(Path::new(path), content.as_bytes(), 0o644).map_err(UnitError::File)?;
+        written.push((path, outcome));
+    }
+    Ok(written)
+}
+
+/// Filters of the templates.
+mod filters {
+    /// Escapes what means something to systemd inside double quotes: backslash, quote, and `%` of specifiers.
+    #[askama::filter_fn]
+    pub fn systemd(value: impl std::fmt::Display, _: &dyn askama::Values) -> askama::Result<String> {
+        Ok(value.to_string().replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%"))
+    }
+
+    /// A word of a command line: in quotes where it has to be.
+    #[askama::filter_fn]
+    pub fn systemd_word(value: impl std::fmt::Display, _: &dyn askama::Values) -> askama::Result<String> {
+        let text = value.to_string();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c);
+        if text.chars().all(plain) {
+            return Ok(text);
+        }
+        Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::spec;
+
+    fn exec_start(text: &str) -> Vec<&str> {
+        text.lines().filter_map(|line| line.strip_prefix("ExecStart=")).collect()
+    }
+
+    const ARGS: &str = "$KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS";
+
+    #[test]
+    fn the_embedded_agent_is_a_word_of_this_program() {
+        let files = render(&spec(), Path::new("/usr/local/bin/kubeboot")).unwrap();
+        assert_eq!(exec_start(&files.unit), ["/usr/local/bin/kubeboot agent"]);
+        assert_eq!(exec_start(&files.drop_in), ["", &format!("/usr/local/bin/kubeboot agent {ARGS}")]);
+        assert!(files.unit.contains("\nType=notify\n"));
+    }
+
+    #[test]
+    fn a_real_kubelet_is_run_as_its_own_packages_run_it() {
+        let mut spec = spec();
+        spec.kubeboot.node_agent = NodeAgent::Kubelet;
+        spec.kubeboot.docker_host = Some("unix:///x".into());
+        let files = render(&spec, Path::new("/usr/bin/kubelet")).unwrap();
+        assert_eq!(exec_start(&files.unit), ["/usr/bin/kubelet"]);
+        assert_eq!(exec_start(&files.drop_in), ["", &format!("/usr/bin/kubelet {ARGS}")]);
+        assert!(!files.drop_in.contains("DOCKER_HOST"));
+    }
+
+    #[test]
+    fn a_path_that_means_something_to_systemd_is_quoted() {
+        let files = render(&spec(), Path::new("/opt/my \"50%\" \\ tools/kubeboot")).unwrap();
+        assert_eq!(exec_start(&files.unit), [r#""/opt/my \"50%%\" \\ tools/kubeboot" agent"#]);
+    }
+
+    #[test]
+    fn the_engines_address_reaches_the_agent_through_its_environment() {
+        let mut spec = spec();
+        spec.kubeboot.docker_host = Some("unix:///run/my docker.sock".into());
+        let files = render(&spec, Path::new("/usr/bin/kubeboot")).unwrap();
+        assert!(files.drop_in.contains("\nEnvironment=\"DOCKER_HOST=unix:///run/my docker.sock\"\n"));
+    }
+
+    #[test]
+    fn a_program_that_no_unit_can_name_is_refused() {
+        for path in ["kubeboot", "/a\nb"] {
+            assert!(matches!(render(&spec(), Path::new(path)), Err(UnitError::Program { .. })), "{path:?}");
+        }
+    }
+}
