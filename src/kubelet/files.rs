@@ -34,6 +34,15 @@ pub struct KubeletFiles {
     pub warnings: Vec<String>,
 }
 
+/// What [`write`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenFiles {
+    /// Each file, as the node sees it, and what became of it.
+    pub files: Vec<(&'static str, Written)>,
+    /// As in [`KubeletFiles::warnings`].
+    pub warnings: Vec<String>,
+}
+
 /// Files that cannot be made or written.
 #[derive(Debug, thiserror::Error)]
 pub enum KubeletFilesError {
@@ -94,7 +103,7 @@ pub fn write(
     spec: &ClusterSpec,
     systemd_resolved: bool,
     tree: &mut dyn Tree,
-) -> Result<(Vec<(&'static str, Written)>, Vec<String>), KubeletFilesError> {
+) -> Result<WrittenFiles, KubeletFilesError> {
     let files = render(spec, systemd_resolved)?;
     tree.make_dir(Path::new(KUBELET_DIR), 0o700).map_err(KubeletFilesError::File)?;
     let mut written = Vec::new();
@@ -106,7 +115,7 @@ pub fn write(
         let outcome = tree.write(Path::new(path), content.as_bytes(), 0o644).map_err(KubeletFilesError::File)?;
         written.push((path, outcome));
     }
-    Ok((written, files.warnings))
+    Ok(WrittenFiles { files: written, warnings: files.warnings })
 }
 
 /// The user's KubeletConfiguration with kubeadm's values where it has none.

@@ -246,10 +246,12 @@ fn lost_field(before: &Value, after: &Value) -> Option<String> {
         _ => false,
     };
     match (before, after) {
-        (Value::Object(before), Value::Object(after)) => before.iter().find_map(|(name, value)| match after.get(name) {
-            Some(kept) => lost_field(value, kept).map(|rest| format!(".{name}{rest}")),
-            None => (!is_empty(value)).then(|| format!(".{name}")),
-        }),
+        (Value::Object(before), Value::Object(after)) => {
+            before.iter().find_map(|(name, value)| match after.get(name) {
+                Some(kept) => lost_field(value, kept).map(|rest| format!(".{name}{rest}")),
+                None => (!is_empty(value)).then(|| format!(".{name}")),
+            })
+        }
         (Value::Array(before), Value::Array(after)) => before
             .iter()
             .zip(after)
@@ -261,8 +263,7 @@ fn lost_field(before: &Value, after: &Value) -> Option<String> {
 
 fn made_dirs(pod: &Pod) -> Vec<PathBuf> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let made = volumes.filter_map(|volume| volume.host_path.as_ref()).filter_map(|source| {
-        source.type_.as_deref().is_some_and(|kind| kind.ends_with("OrCreate")).then(|| PathBuf::from(&source.path))
-    });
-    made.collect::<BTreeSet<_>>().into_iter().collect()
+    let sources = volumes.filter_map(|volume| volume.host_path.as_ref());
+    let made = sources.filter(|source| source.type_.as_deref().is_some_and(|kind| kind.ends_with("OrCreate")));
+    made.map(|source| PathBuf::from(&source.path)).collect::<BTreeSet<_>>().into_iter().collect()
 }

@@ -110,10 +110,7 @@ pub(super) fn api_server(spec: &ClusterSpec, host: &Host<'_>) -> PodSettings {
     }
     flags.set("advertise-address", spec.node.advertise_address.to_string());
     flags.set("secure-port", spec.node.bind_port.to_string());
-    flags.set(
-        "service-account-issuer",
-        format!("https://kubernetes.default.svc.{}", spec.networking.dns_domain),
-    );
+    flags.set("service-account-issuer", format!("https://kubernetes.default.svc.{}", spec.networking.dns_domain));
     flags.set("service-cluster-ip-range", joined(&spec.networking.service_subnets));
     set_authorization(&mut flags, &extra.extra_args);
     set_etcd(&mut flags, spec);

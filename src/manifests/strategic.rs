@@ -215,7 +215,11 @@ fn directive(fields: &Map<String, Value>, path: &[&str]) -> Result<Directive, St
 }
 
 fn without_directives(fields: &Map<String, Value>) -> Map<String, Value> {
-    fields.iter().filter(|(name, _)| !name.starts_with('$')).map(|(name, value)| (name.clone(), value.clone())).collect()
+    fields
+        .iter()
+        .filter(|(name, _)| !name.starts_with('$'))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn text(path: &[&str]) -> String {
