@@ -1,6 +1,7 @@
 //! Docker Engine (API 1.41 and newer), seen through its HTTP API, with dockershim's names and labels.
 
 mod address;
+pub mod build;
 mod calls;
 mod oom;
 mod progress;
