@@ -5,6 +5,7 @@
 pub mod golden;
 pub mod tree;
 pub mod runtime;
+pub mod runtime_behaviour;
 pub mod report;
 
 use std::path::PathBuf;

@@ -87,3 +87,9 @@ async fn only_images_that_are_there_can_be_used_and_only_those_the_registry_has_
     fake.pull("web:1", &|_, _| ()).await.unwrap();
     assert!(fake.create_container(&config("web", 0)).await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_fake_behaves_like_a_runtime() {
+    let fake = crate::testing::runtime_behaviour::fake("web:1");
+    crate::testing::runtime_behaviour::behaves_like_a_runtime(&fake, "web:1").await;
+}

@@ -71,6 +71,8 @@ pub fn state(state: &ApiState) -> ContainerState {
     if state.running == Some(true) {
         return ContainerState::Running { started_at: started_at.unwrap_or_default() };
     }
+    // Docker notes the start after containerd has told of it: what ends at once seems to have ended before.
+    let finished_at = finished_at.max(started_at.filter(|_| finished_at.is_some()));
     let reason = match (finished_at, exit_code) {
         (Some(_), _) if state.oom_killed == Some(true) => "OOMKilled",
         (Some(_), 0) => "Completed",

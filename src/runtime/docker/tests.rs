@@ -224,6 +224,13 @@ fn states_are_read_as_dockershim_reads_them() {
     }
 }
 
+#[test]
+fn what_ended_at_once_did_not_end_before_it_began() {
+    let (start, end) = ("2026-01-02T03:04:05.2Z", "2026-01-02T03:04:05.1Z");
+    let ContainerState::Exited { started_at, finished_at, .. } = state(3, false, start, end) else { panic!() };
+    assert_eq!(finished_at, started_at);
+}
+
 fn inspected(name: &str, labels: &[(&str, &str)]) -> ContainerRecord {
     let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     record::container(&ContainerInspectResponse {

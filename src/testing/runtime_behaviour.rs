@@ -1,0 +1,183 @@
+#![allow(clippy::unwrap_used, reason = "test support")]
+
+//! What every container runtime must do, asked of the fake and of the real ones alike.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+
+use super::runtime::{Behaviour, FakeRuntime, container_config};
+use crate::runtime::*;
+
+const POD: &str = "behaviour-cp1";
+
+/// Every wait here is for something that takes a real runtime a second at most.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs a test with an owner of its own and removes the owner's containers, whether the test passes or panics.
+pub async fn with_owner<F: Future<Output = ()>>(runtime: &dyn ContainerRuntime, test: impl FnOnce(String) -> F) {
+    let unique = format!("test-{}-{}", std::process::id(), jiff::Timestamp::now().as_nanosecond());
+    let result = AssertUnwindSafe(test(unique.clone())).catch_unwind().await;
+    for container in runtime.list(&unique).await.unwrap() {
+        runtime.remove(&container.id).await.unwrap();
+    }
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// A container of a shell script: it says `ready`, then does `script`. Containers of other owners have other names.
+pub fn script(owner: &str, container: &str, image: &str, script: &str) -> ContainerConfig {
+    let mut config = container_config(owner, &format!("{POD}-{owner}"), container, 0, image);
+    config.command = ["sh", "-c"].map(str::to_owned).to_vec();
+    config.args = vec![format!("echo ready; {script}")];
+    config
+}
+
+/// Ends at SIGTERM with 143; a shell that waits for a child would not hear it.
+pub const POLITE: &str = "trap 'exit 143' TERM; while :; do sleep 0.05; done";
+/// Does not end at SIGTERM.
+pub const STUBBORN: &str = "trap '' TERM; while :; do sleep 0.05; done";
+
+/// A fake whose containers named `polite`, `stubborn` and `job` do what their scripts here do for real.
+pub fn fake(image: &str) -> FakeRuntime {
+    let fake = FakeRuntime::new().with_image(image);
+    fake.behave("stubborn", Behaviour { ignores_sigterm: true, ..Behaviour::default() });
+    fake.behave("job", Behaviour { exits_after: Some((Duration::from_millis(10), 3)), ..Behaviour::default() });
+    fake.answer_exec("polite", Duration::ZERO, |_| Ok(ExecOutput { exit_code: 4, output: "out\n".into() }));
+    fake
+}
+
+/// The next event, which must be this one.
+async fn expect(events: &mut BoxStream<'static, Result<RuntimeEvent>>, id: &str, kind: RuntimeEventKind) {
+    let next = tokio::time::timeout(PATIENCE, events.next()).await;
+    let event = next.unwrap_or_else(|_| panic!("no {kind:?} of {id} came")).unwrap().unwrap();
+    assert_eq!((event.id.as_str(), event.kind), (id, kind));
+    assert!(event.pod_uid.starts_with("uid-behaviour"), "{event:?}");
+}
+
+fn exit(record: &ContainerRecord) -> (i64, &str) {
+    match &record.state {
+        ContainerState::Exited { exit_code, reason, started_at, finished_at, .. } => {
+            assert!(finished_at >= started_at && started_at.is_some(), "{record:?}");
+            (*exit_code, reason.as_str())
+        }
+        other => panic!("not exited: {other:?}"),
+    }
+}
+
+/// Everything below, each with an owner of its own. `image` has a shell and `sleep` on its path.
+pub async fn behaves_like_a_runtime(runtime: &dyn ContainerRuntime, image: &str) {
+    assert!(!runtime.version().await.unwrap().version.is_empty());
+    with_owner(runtime, |owner| async move { lives_and_dies(runtime, &owner, image).await }).await;
+    with_owner(runtime, |owner| async move { ends_by_itself_or_by_force(runtime, &owner, image).await }).await;
+    with_owner(runtime, |owner| async move { shares_names_with_the_dead(runtime, &owner, image).await }).await;
+    with_owner(runtime, |owner| async move { makes_sandboxes(runtime, &owner, image).await }).await;
+    misses_what_is_not_there(runtime).await;
+}
+
+async fn lives_and_dies(runtime: &dyn ContainerRuntime, owner: &str, image: &str) {
+    let mut events = runtime.events(owner).await.unwrap();
+    let config = script(owner, "polite", image, POLITE);
+    let id = runtime.create_container(&config).await.unwrap();
+    let created = runtime.inspect(&id).await.unwrap();
+    assert_eq!((&created.name, &created.state), (&config.name, &ContainerState::Created));
+    assert_eq!((created.image.as_str(), &created.annotations), (image, &config.annotations));
+    assert!(config.labels.iter().all(|(key, value)| created.labels.get(key) == Some(value)), "{created:?}");
+    assert_eq!(runtime.list(owner).await.unwrap(), [created]);
+    assert_eq!(runtime.list("nobody").await.unwrap(), []);
+
+    runtime.start(&id).await.unwrap();
+    expect(&mut events, &id, RuntimeEventKind::Started).await;
+    runtime.start(&id).await.unwrap();
+    assert!(runtime.inspect(&id).await.unwrap().state.is_running());
+    let command = ["sh", "-c", "echo out; exit 4"].map(str::to_owned);
+    let output = runtime.exec(&id, &command, PATIENCE).await.unwrap();
+    assert_eq!(output, ExecOutput { exit_code: 4, output: "out\n".into() });
+
+    runtime.stop(&id, Duration::from_secs(30)).await.unwrap();
+    expect(&mut events, &id, RuntimeEventKind::Exited).await;
+    runtime.stop(&id, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(exit(&runtime.inspect(&id).await.unwrap()), (143, "Error"));
+    assert!(matches!(runtime.exec(&id, &command, PATIENCE).await, Err(RuntimeError::Conflict { .. })));
+
+    runtime.remove(&id).await.unwrap();
+    expect(&mut events, &id, RuntimeEventKind::Removed).await;
+    runtime.remove(&id).await.unwrap();
+    runtime.stop(&id, Duration::from_secs(1)).await.unwrap();
+    assert!(matches!(runtime.inspect(&id).await, Err(RuntimeError::NotFound { .. })));
+    assert!(matches!(runtime.start(&id).await, Err(RuntimeError::NotFound { .. })));
+    assert!(matches!(runtime.log_tail(&id, 1).await, Err(RuntimeError::NotFound { .. })));
+}
+
+async fn ends_by_itself_or_by_force(runtime: &dyn ContainerRuntime, owner: &str, image: &str) {
+    let mut events = runtime.events(owner).await.unwrap();
+    let job = runtime.create_container(&script(owner, "job", image, "exit 3")).await.unwrap();
+    runtime.start(&job).await.unwrap();
+    expect(&mut events, &job, RuntimeEventKind::Started).await;
+    expect(&mut events, &job, RuntimeEventKind::Exited).await;
+    assert_eq!(exit(&runtime.inspect(&job).await.unwrap()), (3, "Error"));
+
+    let stubborn = runtime.create_container(&script(owner, "stubborn", image, STUBBORN)).await.unwrap();
+    runtime.start(&stubborn).await.unwrap();
+    expect(&mut events, &stubborn, RuntimeEventKind::Started).await;
+    runtime.stop(&stubborn, Duration::from_secs(1)).await.unwrap();
+    assert_eq!(exit(&runtime.inspect(&stubborn).await.unwrap()), (137, "Error"));
+}
+
+async fn shares_names_with_the_dead(runtime: &dyn ContainerRuntime, owner: &str, image: &str) {
+    let config = script(owner, "polite", image, POLITE);
+    let dead = runtime.create_container(&config).await.unwrap();
+    let running = runtime.create_container(&config).await.unwrap();
+    assert!(matches!(runtime.inspect(&dead).await, Err(RuntimeError::NotFound { .. })), "it made way");
+    runtime.start(&running).await.unwrap();
+    let beside = runtime.create_container(&config).await.unwrap();
+    let mut ids: Vec<String> = runtime.list(owner).await.unwrap().into_iter().map(|one| one.id).collect();
+    let mut expected = vec![running, beside.clone()];
+    ids.sort();
+    expected.sort();
+    assert_eq!(ids, expected);
+    assert_eq!(runtime.inspect(&beside).await.unwrap().name, config.name);
+}
+
+async fn makes_sandboxes(runtime: &dyn ContainerRuntime, owner: &str, image: &str) {
+    let mut of = script(owner, "polite", image, POLITE);
+    let mut labels = of.labels.clone();
+    labels.insert(labels::DOCKER_TYPE.to_owned(), "podsandbox".to_owned());
+    labels.insert(labels::CONTAINER_NAME.to_owned(), "POD".to_owned());
+    let config = SandboxConfig {
+        name: ContainerName { container: "POD".into(), ..of.name.clone() },
+        image: image.to_owned(),
+        hostname: None,
+        network: NetworkMode::Host,
+        ports: vec![],
+        dns: None,
+        labels,
+        annotations: [].into(),
+        host_ipc: false,
+        host_pid: false,
+        sysctls: [].into(),
+        oom_score_adj: -998,
+    };
+    let sandbox = runtime.create_sandbox(&config).await.unwrap();
+    let record = runtime.inspect(&sandbox).await.unwrap();
+    assert!(record.is_sandbox);
+    assert_eq!((record.name, record.ip), (config.name, None));
+    of.sandbox = Some(sandbox);
+    let member = runtime.create_container(&of).await.unwrap();
+    assert!(!runtime.inspect(&member).await.unwrap().is_sandbox);
+}
+
+async fn misses_what_is_not_there(runtime: &dyn ContainerRuntime) {
+    // Nobody listens on this port of this machine.
+    const NOWHERE: &str = "127.0.0.1:1/kubeboot/none:1";
+    assert_eq!(runtime.image(NOWHERE).await.unwrap(), None);
+    runtime.remove_image(NOWHERE).await.unwrap();
+    let pulled = runtime.pull(NOWHERE, &|_, _| ()).await;
+    assert!(matches!(&pulled, Err(RuntimeError::Pull { image, .. }) if image == NOWHERE), "{pulled:?}");
+    let made = runtime.create_container(&script("nobody", "polite", NOWHERE, POLITE)).await;
+    assert!(matches!(&made, Err(RuntimeError::NotFound { what }) if what == &format!("image {NOWHERE}")), "{made:?}");
+}

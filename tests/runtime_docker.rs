@@ -1,0 +1,220 @@
+//! The runtime against a real Docker daemon. Images are built out of this machine's busybox, so no registry is needed.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use kubeboot::runtime::docker::Docker;
+use kubeboot::runtime::docker::build::{BuildError, ImageSpec, build_image};
+use kubeboot::runtime::*;
+use kubeboot::testing::runtime_behaviour::{POLITE, behaves_like_a_runtime, script, with_owner};
+
+const BUSYBOX: &str = "/bin/busybox";
+const IMAGE: &str = "kubeboot.test/busybox:1";
+
+/// Docker, and an image with a shell. The same busybox makes the same image, so tests may build it at the same time.
+async fn docker() -> Docker {
+    let docker = Docker::connect(None).unwrap();
+    if let Err(error) = docker.version().await {
+        panic!("dockerd is not reachable: start it with `systemctl start docker` or run `dockerd &` ({error})");
+    }
+    assert!(Path::new(BUSYBOX).exists(), "{BUSYBOX} is missing: apt-get install busybox-static");
+    build_image(&docker, &busybox(IMAGE)).await.unwrap();
+    docker
+}
+
+fn busybox(reference: &str) -> ImageSpec {
+    let links = ["sh", "sleep", "cat", "id", "mount", "grep", "stat", "seq", "nproc"];
+    ImageSpec {
+        links: links.map(|link| (format!("/bin/{link}"), "/usr/local/bin/busybox".to_owned())).to_vec(),
+        ..ImageSpec::of_program(reference, "busybox", Path::new(BUSYBOX))
+    }
+}
+
+/// What a script prints when it runs as this container, after `ready`.
+async fn output_of(docker: &Docker, config: &ContainerConfig) -> Vec<String> {
+    let owner = &config.labels[labels::OWNER];
+    let mut events = docker.events(owner).await.unwrap();
+    let id = docker.create_container(config).await.unwrap();
+    docker.start(&id).await.unwrap();
+    while events.next().await.unwrap().unwrap() != exited(&id, config) {}
+    let mut log = docker.log_tail(&id, 1000).await.unwrap();
+    // stdout and stderr come in any order.
+    log.remove(log.iter().position(|line| line == "ready").unwrap());
+    log
+}
+
+fn exited(id: &str, config: &ContainerConfig) -> RuntimeEvent {
+    RuntimeEvent { id: id.to_owned(), pod_uid: config.name.uid.clone(), kind: RuntimeEventKind::Exited }
+}
+
+#[tokio::test]
+async fn docker_behaves_like_a_runtime() {
+    let docker = docker().await;
+    behaves_like_a_runtime(&docker, IMAGE).await;
+}
+
+#[tokio::test]
+async fn a_container_has_its_user_environment_mounts_and_rights() {
+    let docker = docker().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
+    std::fs::create_dir(path("ro")).unwrap();
+    with_owner(&docker, |owner| {
+        let docker = &docker;
+        let mounts = [("ro", true), ("made", false)].map(|(name, read_only)| Mount {
+            host_path: path(name),
+            container_path: format!("/mnt/{name}"),
+            read_only,
+            propagation: Propagation::Private,
+        });
+        async move {
+            let mut config = script(
+                &owner,
+                "web",
+                IMAGE,
+                "id -u; id -g; id -G; echo $A; pwd; cat /proc/self/status \
+                | grep -e NoNewPrivs -e Seccomp: -e CapEff; grep -c /mnt/ro.*ro, /proc/mounts; stat -c %F /mnt/made",
+            );
+            config.mounts = mounts.to_vec();
+            config.env = vec![("A".into(), "b c".into())];
+            config.working_dir = Some("/etc".into());
+            config.security = SecurityConfig {
+                user: Some(1234),
+                group: Some(2345),
+                supplemental_groups: vec![77],
+                drop_capabilities: vec!["ALL".into()],
+                read_only_root: true,
+                no_new_privileges: true,
+                seccomp: Seccomp::RuntimeDefault,
+                ..SecurityConfig::default()
+            };
+            let output = output_of(docker, &config).await.join("|").replace('\t', " ");
+            assert_eq!(
+                output,
+                "1234|2345|2345 77|b c|/etc|CapEff: 0000000000000000|NoNewPrivs: 1|Seccomp: 2|1|directory"
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_critical_containers_negative_adjustment_keeps_nobody_from_starting() {
+    let docker = docker().await;
+    with_owner(&docker, |owner| {
+        let docker = &docker;
+        async move {
+            let mut config = script(&owner, "web", IMAGE, "cat /proc/self/oom_score_adj");
+            config.resources.oom_score_adj = -997;
+            let output = output_of(docker, &config).await;
+            assert!(["-997", "0"].contains(&output[0].as_str()), "{output:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_command_that_is_not_there_ends_with_126_or_127_and_one_that_hangs_at_the_limit() {
+    let docker = docker().await;
+    with_owner(&docker, |owner| {
+        let docker = &docker;
+        async move {
+            let id = docker.create_container(&script(&owner, "polite", IMAGE, POLITE)).await.unwrap();
+            docker.start(&id).await.unwrap();
+            let missing = docker.exec(&id, &["/nowhere".into()], Duration::from_secs(30)).await.unwrap();
+            assert!([126, 127].contains(&missing.exit_code), "{missing:?}");
+            let begin = Instant::now();
+            let hangs = docker.exec(&id, &["sleep".into(), "60".into()], Duration::from_millis(300)).await;
+            assert!(matches!(hangs, Err(RuntimeError::Timeout { .. })), "{hangs:?}");
+            assert!(begin.elapsed() < Duration::from_secs(20));
+            let flood = ["sh".to_owned(), "-c".to_owned(), "seq 1 100000".to_owned()];
+            let flood = docker.exec(&id, &flood, Duration::from_secs(30)).await.unwrap();
+            assert_eq!((flood.exit_code, flood.output.len()), (0, 10 * 1024));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_log_is_read_from_its_end_and_lies_where_docker_says() {
+    let docker = docker().await;
+    with_owner(&docker, |owner| {
+        let docker = &docker;
+        async move {
+            let config = script(&owner, "job", IMAGE, "seq 1 500; echo error >&2");
+            let lines = output_of(docker, &config).await;
+            assert_eq!(lines.len(), 501);
+            assert!(lines.iter().any(|line| line == "error"), "{lines:?}");
+            let id = &docker.list(&owner).await.unwrap()[0].id;
+            assert_eq!(docker.log_tail(id, 3).await.unwrap(), lines[498..]);
+            assert!(docker.log_path(id).await.unwrap().unwrap().ends_with(&format!("{id}-json.log")));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_in_the_image_could_not_be_run() {
+    let docker = docker().await;
+    with_owner(&docker, |owner| {
+        let docker = &docker;
+        async move {
+            let mut config = script(&owner, "web", IMAGE, "");
+            config.command = vec!["/nowhere".into()];
+            let id = docker.create_container(&config).await.unwrap();
+            let error = docker.start(&id).await.unwrap_err();
+            assert!(matches!(&error, RuntimeError::Refused { message, .. } if message.contains("/nowhere")), "{error}");
+            let state = docker.inspect(&id).await.unwrap().state;
+            assert!(
+                matches!(&state, ContainerState::Exited { reason, exit_code: 127, message, started_at: None, .. }
+                    if reason == "ContainerCannotRun" && message.contains("/nowhere")),
+                "{state:?}"
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_same_files_make_the_same_image_and_other_files_replace_it() {
+    const OWN: &str = "kubeboot.test/replaced:1";
+    let docker = docker().await;
+    let first = build_image(&docker, &busybox(OWN)).await.unwrap();
+    assert_eq!(build_image(&docker, &busybox(OWN)).await.unwrap().id, first.id);
+    let more = ImageSpec { entrypoint: vec!["/bin/sh".into()], ..busybox(OWN) };
+    let second = build_image(&docker, &more).await.unwrap();
+    assert_ne!(second.id, first.id);
+    assert_eq!(docker.image(OWN).await.unwrap().unwrap().id, second.id);
+    docker.remove_image(OWN).await.unwrap();
+    assert_eq!(docker.image(OWN).await.unwrap(), None);
+    assert_eq!(docker.image(&second.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_linked_program_brings_its_libraries_and_a_reference_without_a_tag_is_refused() {
+    const OWN: &str = "kubeboot.test/linked:1";
+    let docker = docker().await;
+    // Any linked program will do that prints and ends; every Debian has this one.
+    let linked = ImageSpec::of_program(OWN, "uname", Path::new("/bin/uname"));
+    build_image(&docker, &linked).await.unwrap();
+    with_owner(&docker, |owner| {
+        let docker = &docker;
+        async move {
+            let mut config = script(&owner, "job", OWN, "");
+            (config.command, config.args) = (vec![], vec!["-s".into()]);
+            let mut events = docker.events(&owner).await.unwrap();
+            let id = docker.create_container(&config).await.unwrap();
+            docker.start(&id).await.unwrap();
+            while events.next().await.unwrap().unwrap() != exited(&id, &config) {}
+            assert_eq!(docker.log_tail(&id, 5).await.unwrap(), ["Linux"]);
+        }
+    })
+    .await;
+    docker.remove_image(OWN).await.unwrap();
+    let untagged = ImageSpec::of_program("kubeboot.test/linked", "uname", Path::new("/bin/uname"));
+    let error = build_image(&docker, &untagged).await.unwrap_err();
+    assert!(matches!(error, BuildError::Reference { .. }), "{error}");
+}
