@@ -1,6 +1,7 @@
 //! Container runtimes behind one trait. `docker` (and, later, `cri`) are the only places that know a runtime.
 
 pub mod docker;
+pub mod images;
 mod types;
 
 pub use types::*;
