@@ -21,8 +21,8 @@ pub struct UnitFiles {
 /// A unit that cannot be made or written.
 #[derive(Debug, thiserror::Error)]
 pub enum UnitError {
-    /// systemd takes absolute paths in UTF-8 alone, and a unit has one line for each.
-    #[error("{path:?} cannot stand in a unit file: it must be an absolute path of printable characters")]
+    /// systemd starts no program whose path has a quote, a backslash or a control character in it, or is not absolute.
+    #[error("{path:?} cannot stand in a unit file: it must be an absolute path without quotes and backslashes")]
     Program {
         /// The program.
         path: PathBuf,
@@ -65,7 +65,8 @@ struct DropInTemplate<'a> {
 /// # Errors
 /// A program whose path no unit can hold.
 pub fn render(spec: &ClusterSpec, program: &Path) -> Result<UnitFiles, UnitError> {
-    let text = program.to_str().filter(|text| program.is_absolute() && !text.chars().any(char::is_control));
+    let refused = |c: char| c.is_control() || matches!(c, '"' | '\'' | '\\');
+    let text = program.to_str().filter(|text| program.is_absolute() && !text.contains(refused));
     let Some(program) = text else { return Err(UnitError::Program { path: program.to_owned() }) };
     let embedded = spec.kubeboot.node_agent == NodeAgent::Embedded;
     let docker_host = spec.kubeboot.docker_host.as_deref().filter(|_| embedded);
@@ -157,8 +158,8 @@ mod tests {
 
     #[test]
     fn a_path_that_means_something_to_systemd_is_quoted() {
-        let files = render(&spec(), Path::new("/opt/my \"50%\" \\ tools/kubeboot")).unwrap();
-        assert_eq!(exec_start(&files.unit), [r#""/opt/my \"50%%\" \\ tools/kubeboot" agent"#]);
+        let files = render(&spec(), Path::new("/opt/my 50% tools/kubeboot")).unwrap();
+        assert_eq!(exec_start(&files.unit), ["\"/opt/my 50%% tools/kubeboot\" agent"]);
     }
 
     #[test]
@@ -171,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_program_that_no_unit_can_name_is_refused() {
-        for path in ["kubeboot", "/a\nb"] {
+        for path in ["kubeboot", "/a\nb", "/a\"b", "/a'b", "/a\\b"] {
             assert!(matches!(render(&spec(), Path::new(path)), Err(UnitError::Program { .. })), "{path:?}");
         }
     }
