@@ -226,14 +226,32 @@ fn fill_in(spec: &ClusterSpec, component: &'static str, host: &Host<'_>) -> Resu
     text.map_err(|source| ManifestError::Template { component, source })
 }
 
-/// `value` as a Pod. Unlike the type itself this refuses fields that Pods do not have.
-fn decode(component: &'static str, value: Value) -> Result<Pod, ManifestError> {
+/// `value` as a Pod. Unlike the type itself this refuses fields that Pods do not have, and takes `cpu: 2` in a patch.
+fn decode(component: &'static str, mut value: Value) -> Result<Pod, ManifestError> {
     let not_a_pod = |source| ManifestError::NotAPod { component, source };
+    write_quantities_as_text(&mut value);
     let pod: Pod = serde_json::from_value(value.clone()).map_err(not_a_pod)?;
     let known = serde_json::to_value(&pod).map_err(not_a_pod)?;
     match lost_field(&value, &known) {
         None => Ok(pod),
         Some(field) => Err(ManifestError::UnknownField { component, field: field.trim_start_matches('.').to_owned() }),
+    }
+}
+
+/// Quantities may be written as bare numbers, which Kubernetes reads, but the type is a text.
+fn write_quantities_as_text(pod: &mut Value) {
+    for list in ["containers", "initContainers"] {
+        let containers = pod.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            for kind in ["requests", "limits"] {
+                let quantities = container.pointer_mut(&format!("/resources/{kind}")).and_then(Value::as_object_mut);
+                for quantity in
+                    quantities.into_iter().flat_map(|map| map.values_mut()).filter(|value| value.is_number())
+                {
+                    *quantity = Value::String(quantity.to_string());
+                }
+            }
+        }
     }
 }
 

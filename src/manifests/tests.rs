@@ -358,6 +358,14 @@ fn a_patch_must_leave_a_pod_of_known_fields() {
 }
 
 #[test]
+fn a_patch_may_write_a_quantity_as_a_number() {
+    let patch = "spec: {containers: [{name: kube-scheduler, resources: {requests: {cpu: 2}, limits: {cpu: 2.5}}}]}\n";
+    let pod = patched("kube-scheduler.yaml", patch).unwrap().pod;
+    let resources = serde_json::to_value(&pod.spec.unwrap().containers[0].resources).unwrap();
+    assert_eq!(resources, json!({"requests": {"cpu": "2"}, "limits": {"cpu": "2.5"}}));
+}
+
+#[test]
 fn patches_of_another_component_change_nothing() {
     let plain = render(&spec(), SCHEDULER, &bare()).unwrap();
     assert_eq!(patched("etcd.yaml", "metadata: {labels: {a: b}}\n").unwrap(), plain);
