@@ -1,5 +1,6 @@
 //! The whole PKI on a real file system, below a root of its own.
 #![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
