@@ -18,6 +18,7 @@ use crate::ui;
 
 mod completion;
 mod failure;
+mod status;
 mod version;
 
 pub use failure::{Hint, report};
@@ -63,6 +64,7 @@ impl Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Status(status::Args),
     Version(version::Args),
     Completion(completion::Args),
 }
@@ -71,13 +73,14 @@ impl Command {
     /// `-v` of a command that was given none.
     fn default_verbosity(&self) -> u8 {
         match self {
-            Self::Version(_) | Self::Completion(_) => 0,
+            Self::Status(_) | Self::Version(_) | Self::Completion(_) => 0,
         }
     }
 }
 
 fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Status(args) => block_on(status::run(args, globals)),
         Command::Version(args) => version::run(args, globals),
         Command::Completion(args) => completion::run(args, globals),
     }
