@@ -35,6 +35,7 @@ pub trait Recorder: Send {
 }
 
 /// A recorder that forgets: for files of somebody else's.
+#[derive(Debug, Clone, Copy)]
 pub struct NoRecord;
 
 impl Recorder for NoRecord {
@@ -44,6 +45,7 @@ impl Recorder for NoRecord {
 }
 
 /// The real file system below a root.
+#[derive(Debug, Clone)]
 pub struct HostTree<R: Recorder> {
     paths: Paths,
     recorder: R,
@@ -135,6 +137,14 @@ impl MemoryTree {
     /// What was written, by path.
     pub fn files(&self) -> &BTreeMap<PathBuf, MemoryFile> {
         &self.files
+    }
+
+    /// What was written here and not, or otherwise, in `earlier`.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut later = self.clone();
+        later.files.retain(|path, file| earlier.files.get(path) != Some(file));
+        later.dirs.retain(|path, _| !earlier.dirs.contains_key(path));
+        later
     }
 
     /// The directories that were made, with their modes.

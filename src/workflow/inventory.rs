@@ -89,8 +89,17 @@ pub enum Entry {
     },
     /// An image that was not there is about to be pulled.
     Image {
+        /// Address of the runtime it is pulled into; None for the default.
+        runtime: Option<String>,
         /// Its reference.
         reference: String,
+    },
+    /// The agent will run containers.
+    Containers {
+        /// Address of the runtime; None for the default.
+        runtime: Option<String>,
+        /// Value of the label by which they are known.
+        owner: String,
     },
     /// A static pod of ours, for its logs where the directory of logs was there before.
     Pod {

@@ -1,10 +1,13 @@
 //! Phases of init and reset: an ordered list of named steps, and the journal that lets a killed run go on.
 
+pub mod init;
 pub mod inventory;
 pub mod journal;
 pub mod lock;
+pub mod machine;
 pub mod phase;
 pub mod preflight;
 mod record;
+pub mod reset;
 pub mod stage;
 pub mod state;

@@ -1,0 +1,260 @@
+//! A machine made of fakes in a temporary directory. Its agent "runs" whatever manifests are there and leaves the traces
+//! of one; services and the cluster record their calls and fail the n-th.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use tokio_util::sync::CancellationToken;
+
+use super::report::{pod, report};
+use super::runtime::{FakeRuntime, container_config};
+use super::tree::FaultyTree;
+use crate::agent::expect::HealthSource;
+use crate::agent::report::HealthReport;
+use crate::config::ClusterSpec;
+use crate::event::{Event, Reporter};
+use crate::host::Paths;
+use crate::host::facts::{Facts, Interest};
+use crate::host::fs::{make_dirs, write_file};
+use crate::host::paths::KUBELET_DIR;
+use crate::host::tree::{HostTree, NoRecord};
+use crate::manifests::COMPONENTS;
+use crate::runtime::{ContainerRuntime, Result};
+use crate::upgrade::manifest::hash;
+use crate::workflow::machine::{AgentService, Cause, Cluster, FactSource, Machine, Runtimes};
+
+/// What the agent, the components and the service manager make on a real machine.
+const TRACES: &[&str] = &[
+    "/var/lib/etcd/member/snap/db",
+    "/var/lib/kubelet/pods/uid/volumes/x",
+    "/var/log/pods/kube-system_etcd-cp1_uid/etcd/0.log",
+    "/var/log/containers/etcd-cp1_kube-system_etcd-1.log",
+    "/run/kubeboot/agent.sock",
+    "/var/log/kubeboot/agent.log",
+];
+const ENABLED: &str = "/etc/systemd/system/multi-user.target.wants/kubelet.service";
+
+/// The fakes, and what they saw.
+pub struct Bench {
+    /// The root directory; removed in the end.
+    pub root: tempfile::TempDir,
+    /// Files; fails the n-th change.
+    pub tree: FaultyTree<HostTree<NoRecord>>,
+    /// Containers.
+    pub runtime: FakeRuntime,
+    /// The agent, the service manager and the cluster.
+    pub world: Arc<World>,
+}
+
+/// What agent, service manager and cluster share.
+pub struct World {
+    paths: Paths,
+    runtime: FakeRuntime,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    calls: Vec<&'static str>,
+    fail_at: Option<usize>,
+    running: bool,
+    sick: Vec<&'static str>,
+    events: Vec<Event>,
+}
+
+impl Bench {
+    /// A fresh machine with what every Debian has.
+    pub fn new() -> Self {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let paths = Paths::new(root.path());
+        for dir in ["/etc/systemd/system", "/var/lib", "/var/log", "/run", "/usr"] {
+            make_dirs(&paths.on_host(dir), 0o755).expect("a directory");
+        }
+        let tree = FaultyTree::new(HostTree::new(paths.clone(), NoRecord));
+        let runtime = FakeRuntime::new();
+        for image in crate::release::images(&super::spec()) {
+            runtime.registry_has(&image.reference, Duration::from_millis(1));
+        }
+        let world = World { paths, runtime: runtime.clone(), state: Mutex::default() };
+        Self { root, tree, runtime, world: Arc::new(world) }
+    }
+
+    /// A machine to run a command on: the same one each time.
+    pub fn machine(&self) -> Machine {
+        Machine {
+            paths: self.world.paths.clone(),
+            live: true,
+            tree: Box::new(self.tree.clone()),
+            reporter: self.world.clone(),
+            service: Box::new(Shared(self.world.clone())),
+            facts: self.world.clone(),
+            runtimes: self.world.clone(),
+            health: self.world.clone(),
+            cluster: self.world.clone(),
+            program: PathBuf::from("/usr/local/bin/kubeboot"),
+            proxy_env: vec![],
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Every path of the machine.
+    pub fn listing(&self) -> Vec<String> {
+        super::listing(self.root.path())
+    }
+}
+
+impl Default for Bench {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl World {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails the `n`-th call of service and cluster from now on (1 is the next one), once.
+    pub fn fail_at(&self, n: usize) {
+        let mut state = self.state();
+        state.fail_at = Some(state.calls.len() + n);
+    }
+
+    /// The calls so far.
+    pub fn calls(&self) -> Vec<&'static str> {
+        self.state().calls.clone()
+    }
+
+    /// Whether the agent runs.
+    pub fn is_running(&self) -> bool {
+        self.state().running
+    }
+
+    /// Makes a component never become healthy.
+    pub fn make_sick(&self, component: &'static str) {
+        self.state().sick.push(component);
+    }
+
+    /// Every event so far.
+    pub fn events(&self) -> Vec<Event> {
+        self.state().events.clone()
+    }
+
+    fn call(&self, name: &'static str) -> std::result::Result<(), Cause> {
+        let mut state = self.state();
+        state.calls.push(name);
+        let due = state.fail_at == Some(state.calls.len());
+        if due { Err(format!("{name} fails as the test asked").into()) } else { Ok(()) }
+    }
+
+    fn touch(&self, path: &str) {
+        let path = self.paths.on_host(path);
+        make_dirs(path.parent().unwrap_or(Path::new("/")), 0o755).expect("a directory");
+        write_file(&path, b"x", 0o600).expect("a file");
+    }
+
+    async fn run_pods(&self) {
+        let there = self.runtime.containers();
+        for component in COMPONENTS.into_iter().filter(|c| !there.iter().any(|one| one.name.container == **c)) {
+            let image = crate::release::images(&super::spec()).remove(0).reference;
+            let config = container_config(KUBELET_DIR, &format!("{component}-cp1"), component, 0, &image);
+            let id = self.runtime.create_container(&config).await.expect("a container");
+            self.runtime.start(&id).await.expect("a start");
+        }
+    }
+}
+
+struct Shared(Arc<World>);
+
+#[async_trait]
+impl AgentService for Shared {
+    async fn is_enabled(&self) -> std::result::Result<bool, Cause> {
+        self.0.call("is_enabled")?;
+        Ok(self.0.paths.on_host(ENABLED).exists())
+    }
+
+    async fn is_running(&self) -> std::result::Result<bool, Cause> {
+        self.0.call("is_running")?;
+        Ok(self.0.is_running())
+    }
+
+    async fn start(&self) -> std::result::Result<String, Cause> {
+        self.0.call("start")?;
+        self.0.touch(ENABLED);
+        TRACES.iter().for_each(|path| self.0.touch(path));
+        self.0.run_pods().await;
+        self.0.state().running = true;
+        Ok("started".into())
+    }
+
+    async fn stop(&self, disable: bool) -> std::result::Result<(), Cause> {
+        self.0.call("stop")?;
+        self.0.state().running = false;
+        if disable {
+            let _ = std::fs::remove_file(self.0.paths.on_host(ENABLED));
+        }
+        Ok(())
+    }
+
+    async fn reload(&self) -> std::result::Result<(), Cause> {
+        self.0.call("reload")
+    }
+
+    async fn pid(&self) -> Option<u32> {
+        None
+    }
+
+    async fn ended(&self) -> Vec<String> {
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl HealthSource for World {
+    async fn watch(&self) -> std::result::Result<BoxStream<'static, HealthReport>, Cause> {
+        if !self.is_running() {
+            return Err("no agent".into());
+        }
+        let mut pods = Vec::new();
+        for component in COMPONENTS {
+            let Ok(content) = std::fs::read(self.paths.manifest(component)) else { continue };
+            let mut one = pod(component, &hash(&content));
+            one.healthy = !self.state().sick.contains(&component);
+            pods.push(one);
+        }
+        Ok(stream::once(async move { report(pods) }).chain(stream::pending()).boxed())
+    }
+}
+
+#[async_trait]
+impl Cluster for World {
+    async fn ensure_admins(&self, _: &Paths, _: &ClusterSpec, _: Duration) -> std::result::Result<bool, Cause> {
+        self.call("ensure_admins").map(|()| true)
+    }
+}
+
+impl FactSource for World {
+    fn gather(&self, paths: &Paths, interest: &Interest) -> Facts {
+        let mut facts = crate::host::facts::gather(paths, &Interest { ports: vec![], ..interest.clone() });
+        // The machine the tests run on is none of their business.
+        (facts.live, facts.uid, facts.cpus, facts.memory) = (true, 0, 2, Some(4096));
+        facts.space.clear();
+        facts
+    }
+}
+
+impl Runtimes for World {
+    fn connect(&self, _: Option<&str>) -> Result<Arc<dyn ContainerRuntime>> {
+        Ok(Arc::new(self.runtime.clone()))
+    }
+}
+
+impl Reporter for World {
+    fn event(&self, event: Event) {
+        self.state().events.push(event);
+    }
+}

@@ -1,0 +1,213 @@
+//! The phases that act on the running machine: preflight, starting the agent, waiting for it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::LocalBoxFuture;
+use tokio::sync::oneshot;
+
+use super::{Init, StepError, images};
+use crate::agent::expect::{Expectation, Verdict, judge, until_met};
+use crate::config::ClusterSpec;
+use crate::config::spec::PullPolicy;
+use crate::event::Event;
+use crate::host::facts::{Facts, Runtime};
+use crate::host::paths::{KUBELET_DIR, MANIFESTS_DIR};
+use crate::manifests;
+use crate::runtime::images::present;
+use crate::runtime::{ContainerRuntime, RuntimeError};
+use crate::upgrade::manifest::hash;
+use crate::workflow::inventory::{Entry, Kind};
+use crate::workflow::preflight::{self, Ours};
+
+/// How long an agent may take to answer whether a machine that was initialised before is healthy.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// `preflight`: every check, then the images: those that are missing are being pulled when this returns.
+pub fn preflight<'a>(init: &'a mut Init<'_>, _: bool) -> LocalBoxFuture<'a, Result<bool, StepError>> {
+    Box::pin(async move {
+        let mut facts = init.machine.facts.gather(&init.machine.paths, &preflight::interest(init.spec));
+        let runtime = if init.machine.live { init.ask_runtime(&mut facts).await } else { None };
+        let ours = init.ours(&facts, runtime.as_deref()).await;
+        preflight::check_machine(init.spec, &facts, &ours, &*init.machine.reporter)?;
+        let Some(runtime) = runtime else { return Ok(false) };
+        let there = present(&*runtime, &images::needed(init.spec)).await?;
+        let missing: Vec<String> =
+            there.into_iter().filter(|(_, image)| image.is_none()).map(|(name, _)| name).collect();
+        if missing.is_empty() && init.spec.node.image_pull_policy != PullPolicy::Always {
+            return Ok(false);
+        }
+        init.open_state()?;
+        let address = &init.spec.kubeboot.docker_host;
+        let entry = |reference: String| Entry::Image { runtime: address.clone(), reference };
+        if let Some(state) = &mut init.state {
+            state.inventory.expect(missing.into_iter().map(entry).collect())?;
+        }
+        init.pulls = Some(images::Pulls::start(runtime, init.spec, init.machine.reporter.clone()));
+        Ok(true)
+    })
+}
+
+pub fn would_preflight(spec: &ClusterSpec) -> Vec<String> {
+    let pulls =
+        images::needed(spec).into_iter().map(|image| format!("Would make sure that the image {image} is there"));
+    std::iter::once("Would check the machine".to_owned()).chain(pulls).collect()
+}
+
+/// `kubelet-start`: the service is enabled and runs, with what its files say now.
+pub fn start_agent<'a>(init: &'a mut Init<'_>, changed: bool) -> LocalBoxFuture<'a, Result<bool, StepError>> {
+    Box::pin(async move {
+        let failed = |action| move |source| StepError::Service { action, source };
+        let service = &init.machine.service;
+        let enabled_before = service.is_enabled().await.map_err(failed("look at"))?;
+        if let Some(state) = &mut init.state {
+            state.inventory.expect(vec![Entry::Service { enabled_before }])?;
+        }
+        if !changed && service.is_running().await.map_err(failed("look at"))? {
+            return Ok(false);
+        }
+        let how = service.start().await.map_err(failed("start"))?;
+        init.machine.reporter.note("kubelet-start", how);
+        Ok(true)
+    })
+}
+
+/// `wait-control-plane`: every component whose manifest is there is healthy, and the administrators have their rights.
+pub fn wait<'a>(init: &'a mut Init<'_>, _: bool) -> LocalBoxFuture<'a, Result<bool, StepError>> {
+    Box::pin(async move {
+        let wants = init.expectations()?;
+        let machine = &*init.machine;
+        let spec = init.spec;
+        let (answers, answering) = oneshot::channel();
+        let mut answers = Some(answers);
+        let reporter = machine.reporter.clone();
+        let mut changed = move |want: &Expectation, verdict: &Verdict| {
+            reporter.event(told(want, verdict));
+            if want.component == manifests::API_SERVER && *verdict == Verdict::Met {
+                answers.take().map(|answers| answers.send(()));
+            }
+        };
+        let limit = spec.timeouts.control_plane_component_health_check;
+        let healthy =
+            async { until_met(&*machine.health, &wants, limit, &mut changed).await.map_err(StepError::Unhealthy) };
+        let admins = async {
+            // No API server is waited for: nobody to grant anything.
+            let Ok(()) = answering.await else { return Ok(false) };
+            let limit = spec.timeouts.kubernetes_api_call;
+            machine.cluster.ensure_admins(&machine.paths, spec, limit).await.map_err(StepError::Admin)
+        };
+        let both = async { tokio::try_join!(healthy, admins) };
+        tokio::select! {
+            done = both => done.map(|((), granted)| granted),
+            () = machine.stop.cancelled() => Err(StepError::Interrupted),
+            gone = machine.service.ended() => Err(StepError::AgentGone { log: gone }),
+        }
+    })
+}
+
+pub fn would_wait(spec: &ClusterSpec) -> Vec<String> {
+    let limit = spec.timeouts.control_plane_component_health_check.as_secs();
+    let components = manifests::wanted(spec).join(", ");
+    vec![
+        format!("Would wait for {components} to become healthy, {limit} s at most"),
+        "Would make the ClusterRoleBinding kubeadm:cluster-admins with super-admin.conf".to_owned(),
+    ]
+}
+
+fn told(want: &Expectation, verdict: &Verdict) -> Event {
+    let (state, healthy, detail) = match verdict {
+        Verdict::Waiting(text) => (text.clone(), false, None),
+        Verdict::Met => ("healthy".to_owned(), true, None),
+        Verdict::Failed(failure) => (failure.reason.clone(), false, Some(failure.message.clone())),
+    };
+    Event::Component { name: want.component.clone(), state, healthy, detail: detail.filter(|text| !text.is_empty()) }
+}
+
+impl Init<'_> {
+    /// The manifests that are there, by their hashes.
+    fn expectations(&self) -> Result<Vec<Expectation>, StepError> {
+        let mut wants = Vec::new();
+        for component in manifests::COMPONENTS {
+            let file = Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"));
+            if let Some(content) = self.machine.tree.read(&file)? {
+                wants.push(Expectation {
+                    component: component.to_owned(),
+                    file: file.display().to_string(),
+                    file_hash: Some(hash(&content)),
+                });
+            }
+        }
+        Ok(wants)
+    }
+
+    /// Whether the agent answers and reports every manifest healthy that is there.
+    pub(super) async fn is_healthy(&self) -> bool {
+        let Ok(wants) = self.expectations() else { return false };
+        let answer = async { self.machine.health.watch().await.ok()?.next().await };
+        match tokio::time::timeout(ANSWER_LIMIT, answer).await {
+            Ok(Some(report)) => wants.iter().all(|want| judge(&report, want) == Verdict::Met),
+            _ => false,
+        }
+    }
+
+    /// Waits for the images that are being pulled, if any are.
+    pub(super) async fn await_images(&mut self) -> Result<(), StepError> {
+        let Some(pulls) = self.pulls.take() else { return Ok(()) };
+        tokio::select! {
+            done = pulls.wait() => Ok(done?),
+            () = self.machine.stop.cancelled() => Err(StepError::Interrupted),
+        }
+    }
+
+    /// Fills in whether the runtime answers, and returns it if it does.
+    async fn ask_runtime(&self, facts: &mut Facts) -> Option<Arc<dyn ContainerRuntime>> {
+        let wanted = self.spec.kubeboot.docker_host.as_deref();
+        let asked = async {
+            let runtime = self.machine.runtimes.connect(wanted)?;
+            let version = runtime.version().await?;
+            Ok::<_, RuntimeError>((runtime, format!("{} {}", version.name, version.version)))
+        };
+        match asked.await {
+            Ok((runtime, version)) => {
+                facts.runtime = Runtime::Reachable(version);
+                Some(runtime)
+            }
+            Err(error) => {
+                let address = match &error {
+                    RuntimeError::Unreachable { address, .. } => address.clone(),
+                    _ => wanted.unwrap_or_default().to_owned(),
+                };
+                facts.runtime = Runtime::Unreachable { address, error: chain(&error) };
+                None
+            }
+        }
+    }
+
+    /// What of the machine's state is an earlier run's, and so no obstacle.
+    async fn ours(&self, facts: &Facts, runtime: Option<&dyn ContainerRuntime>) -> Ours {
+        let Some(state) = &self.state else { return Ours::default() };
+        let mut paths: BTreeSet<PathBuf> = state.inventory.items().iter().map(|item| item.path.clone()).collect();
+        // A directory that was there, empty, for what is ours in it now.
+        let trees = state.inventory.items().into_iter().filter(|item| item.kind == Kind::Tree);
+        paths.extend(trees.filter_map(|item| item.path.parent().map(PathBuf::from)));
+        let mut containers = Vec::new();
+        if let Some(runtime) = runtime {
+            containers = runtime.list(KUBELET_DIR).await.unwrap_or_default();
+        }
+        let listening: BTreeSet<u32> = facts.listeners.iter().filter_map(|l| Some(l.process.as_ref()?.pid)).collect();
+        let is_ours = |pid: &u32| {
+            let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            containers.iter().any(|container| cgroups.contains(&container.id))
+        };
+        let mut pids: BTreeSet<u32> = listening.into_iter().filter(is_ours).collect();
+        pids.extend(self.machine.service.pid().await);
+        Ours { paths, ports: BTreeSet::new(), pids }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

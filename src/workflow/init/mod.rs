@@ -1,0 +1,394 @@
+//! `init`: the phases of the table, run so that a run that was cut off anywhere is finished by the next one.
+
+pub mod dry_run;
+pub mod files;
+mod images;
+mod live;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::inventory::{Entry, Item};
+use super::machine::{Cause, Machine};
+use super::phase::{PhaseError, Selected};
+use super::stage::{self, CommitError};
+use super::state::{State, StateError};
+use crate::agent::expect::WaitError;
+use crate::config::ClusterSpec;
+use crate::event::Event;
+use crate::host::fs::FsError;
+use crate::host::tree::{MemoryTree, Tree};
+use crate::pki::PkiError;
+use crate::upgrade::manifest::hash;
+
+pub use table::{PHASES, Work};
+
+/// What is to be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// Every phase that is not skipped.
+    Everything,
+    /// One phase, or one of a group, or `all` of a group.
+    Phase(String, Option<String>),
+}
+
+/// How an `init` ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The phases have run.
+    Done,
+    /// This machine was initialised before, with this configuration, and is healthy.
+    AlreadyInitialised,
+}
+
+/// Why an `init` ended otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// A phase's name is wrong.
+    #[error(transparent)]
+    Phase(#[from] PhaseError),
+    /// kubeboot's own directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// What an earlier run left half made could not be taken back.
+    #[error("cannot take back what an earlier run left half written")]
+    Recover(#[source] CommitError),
+    /// A phase failed.
+    #[error("phase {phase} failed")]
+    Failed {
+        /// Which one.
+        phase: &'static str,
+        /// Why.
+        #[source]
+        source: Box<StepError>,
+    },
+    /// Stopped by a signal.
+    #[error("interrupted in phase {phase}; what is done stays done")]
+    Interrupted {
+        /// The phase that was not finished.
+        phase: &'static str,
+    },
+    /// Another configuration than the one the machine runs with, which does not even go with its files.
+    #[error("this machine was initialised with another configuration: phase {phase} cannot go on from what is there")]
+    Unlike {
+        /// The phase.
+        phase: &'static str,
+        /// Why not.
+        #[source]
+        source: Box<StepError>,
+    },
+    /// Another configuration than the one the machine runs with.
+    #[error("this machine was initialised with another configuration: it would change {}", list(paths))]
+    Differs {
+        /// The files that would change.
+        paths: Vec<PathBuf>,
+    },
+}
+
+/// Why a phase failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The machine is not fit.
+    #[error(transparent)]
+    Preflight(#[from] super::preflight::PreflightError),
+    /// Images cannot be had.
+    #[error(transparent)]
+    Images(#[from] crate::runtime::images::ImagesError),
+    /// The container runtime.
+    #[error("cannot look for images")]
+    Runtime(#[from] crate::runtime::RuntimeError),
+    /// Certificates or kubeconfigs.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// A manifest.
+    #[error(transparent)]
+    Manifest(#[from] crate::manifests::ManifestError),
+    /// The kubelet's files.
+    #[error(transparent)]
+    Kubelet(#[from] crate::kubelet::files::KubeletFilesError),
+    /// The kubelet's unit.
+    #[error(transparent)]
+    Unit(#[from] crate::kubelet::unit::UnitError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FsError),
+    /// A phase's files could not be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// kubeboot's own directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The agent's service.
+    #[error("cannot {action} the service kubelet, which runs the node agent")]
+    Service {
+        /// What was to be done to it.
+        action: &'static str,
+        /// Why not.
+        #[source]
+        source: Cause,
+    },
+    /// A component did not become healthy.
+    #[error("the control plane did not become healthy")]
+    Unhealthy(#[source] WaitError),
+    /// The administrators' rights could not be granted.
+    #[error("cannot grant the administrators of admin.conf their rights")]
+    Admin(#[source] Cause),
+    /// The agent ended.
+    #[error("the node agent has ended; its last words:{}", log.iter().map(|line| format!("\n    {line}")).collect::<String>())]
+    AgentGone {
+        /// The last lines of its log.
+        log: Vec<String>,
+    },
+    /// Stopped by a signal.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+fn failure(phase: &'static str, source: StepError) -> InitError {
+    match source {
+        StepError::Interrupted => InitError::Interrupted { phase },
+        source => InitError::Failed { phase, source: Box::new(source) },
+    }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// One run of `init`.
+pub struct Init<'a> {
+    pub(super) machine: &'a mut Machine,
+    pub(super) spec: &'a ClusterSpec,
+    state: Option<State>,
+    pulls: Option<images::Pulls>,
+    /// The phases' files, once they have been made in memory.
+    staged: BTreeMap<&'static str, Staged>,
+    now: Timestamp,
+    /// What the journal has yet to hear of.
+    command: String,
+}
+
+/// The files of one phase, in memory.
+struct Staged {
+    files: MemoryTree,
+    said: files::Files,
+}
+
+/// Runs `what` on `machine`.
+///
+/// A run that was killed, or failed, is finished by the next one: what its last phase had half written is taken back
+/// first, and each phase leaves alone what is in place.
+///
+/// # Errors
+/// See [`InitError`]. Unless it says otherwise, what was done stays, for the same command to go on from or for `reset`.
+pub async fn run(machine: &mut Machine, spec: &ClusterSpec, what: &What) -> Result<Outcome, InitError> {
+    let command = match what {
+        What::Everything => "init".to_owned(),
+        What::Phase(name, _) => format!("init phase {name}"),
+    };
+    let now = Timestamp::now();
+    let mut init = Init { machine, spec, state: None, pulls: None, staged: BTreeMap::new(), now, command };
+    let result = init.run(what).await;
+    init.forget_if_nothing_was_done().await;
+    result
+}
+
+impl Init<'_> {
+    async fn run(&mut self, what: &What) -> Result<Outcome, InitError> {
+        let selected = self.select(what)?;
+        // A killed run's directory is there already; on a fresh machine preflight comes before anything is written.
+        if let Some(state) = State::open(&self.machine.paths)? {
+            self.adopt(state)?;
+            if *what == What::Everything && self.is_initialised(&selected).await? {
+                return Ok(Outcome::AlreadyInitialised);
+            }
+        }
+        for (index, phase) in selected.iter().enumerate() {
+            self.run_phase(phase, &selected[index..]).await?;
+        }
+        let first = selected.first().map_or("preflight", |selected| selected.phase.name);
+        self.await_images().await.map_err(|source| failure(first, source))?;
+        if let Some(state) = &mut self.state {
+            state.journal.finish()?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn select(&self, what: &What) -> Result<Vec<Selected<'static, Work>>, InitError> {
+        let What::Phase(name, sub) = what else {
+            let selection = PHASES.select(&self.spec.skip_phases)?;
+            for phase in selection.skipped {
+                self.machine.reporter.event(Event::PhaseSkipped { phase, reason: "--skip-phases".into() });
+            }
+            for phase in selection.not_built {
+                let reason = "this version of kubeboot does not have it".into();
+                self.machine.reporter.event(Event::PhaseSkipped { phase, reason });
+            }
+            return Ok(selection.run);
+        };
+        Ok(vec![PHASES.one(name, sub.as_deref())?])
+    }
+
+    /// Takes over the state of an earlier run, and back what that one had half written.
+    fn adopt(&mut self, mut state: State) -> Result<(), InitError> {
+        if stage::recover(&mut state.inventory, &self.machine.paths).map_err(InitError::Recover)? {
+            self.machine.reporter.note("init", "took back what an interrupted run had half written".into());
+        }
+        self.state = Some(state);
+        Ok(())
+    }
+
+    /// Whether there is nothing to do: initialised before, with these very files, and healthy.
+    async fn is_initialised(&mut self, selected: &[Selected<'static, Work>]) -> Result<bool, InitError> {
+        if !self.state.as_ref().is_some_and(|state| state.journal.has_finished("init")) {
+            return Ok(false);
+        }
+        self.stage(selected).map_err(|error| match error {
+            InitError::Failed { phase, source } if matches!(*source, StepError::Pki(PkiError::Refused { .. })) => {
+                InitError::Unlike { phase, source }
+            }
+            other => other,
+        })?;
+        let tree = &*self.machine.tree;
+        let mut differ = Vec::new();
+        for (phase, staged) in &self.staged {
+            let failed = |source: FsError| failure(phase, source.into());
+            differ.extend(stage::changed_paths(&staged.files, tree).map_err(failed)?);
+        }
+        if !differ.is_empty() {
+            return Err(InitError::Differs { paths: differ });
+        }
+        let complete = self.staged.values().all(|staged| stage::new_paths(&staged.files, tree).is_empty());
+        Ok(complete && (!self.machine.live || self.is_healthy().await))
+    }
+
+    /// Makes the files of all phases in memory: whatever is wrong with any of them shows before the first is written.
+    fn stage(&mut self, selected: &[Selected<'static, Work>]) -> Result<(), InitError> {
+        let mut tree = MemoryTree::staging(self.machine.paths.clone());
+        for one in selected {
+            let phase = one.phase.name;
+            let Some(write) = one.phase.work.files else { continue };
+            let before = tree.clone();
+            let said = write(&self.input(), &one.children, &mut tree).map_err(|source| failure(phase, source))?;
+            self.staged.insert(phase, Staged { files: tree.since(&before), said });
+        }
+        Ok(())
+    }
+
+    fn input(&self) -> files::Input<'_> {
+        files::Input {
+            spec: self.spec,
+            proxy_env: &self.machine.proxy_env,
+            program: &self.machine.program,
+            now: self.now,
+        }
+    }
+
+    /// Runs the first of `rest`.
+    async fn run_phase(
+        &mut self,
+        selected: &Selected<'static, Work>,
+        rest: &[Selected<'static, Work>],
+    ) -> Result<(), InitError> {
+        let (phase, work) = (selected.phase.name, selected.phase.work);
+        if self.machine.stop.is_cancelled() {
+            return Err(InitError::Interrupted { phase });
+        }
+        let acts = work.act.filter(|_| self.machine.live || selected.phase.work.anywhere);
+        if work.files.is_none() && acts.is_none() {
+            let reason = format!("{} is not the running machine", self.machine.paths.root().display());
+            self.machine.reporter.event(Event::PhaseSkipped { phase: phase.into(), reason });
+            return Ok(());
+        }
+        let started = Instant::now();
+        let title = selected.phase.title.to_owned();
+        self.machine.reporter.event(Event::PhaseStarted { phase: phase.into(), title });
+        if let Some(state) = &mut self.state {
+            state.journal.start(phase)?;
+        }
+        let mut changed = false;
+        if work.files.is_some() {
+            if self.staged.is_empty() {
+                self.stage(rest)?;
+            }
+            self.await_images().await.map_err(|source| failure(phase, source))?;
+            changed = self.write_staged(phase).map_err(|source| failure(phase, source))?;
+        }
+        if let Some(act) = acts {
+            changed |= act(self, changed).await.map_err(|source| failure(phase, source))?;
+        }
+        if let Some(state) = &mut self.state {
+            state.journal.done(phase)?;
+        }
+        let millis = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+        self.machine.reporter.event(Event::PhaseDone { phase: phase.into(), changed, millis });
+        Ok(())
+    }
+
+    /// Writes the files of a phase as one batch.
+    fn write_staged(&mut self, phase: &'static str) -> Result<bool, StepError> {
+        let Some(Staged { files, said }) = self.staged.remove(phase) else { return Ok(false) };
+        self.open_state()?;
+        let Self { state: Some(state), machine, .. } = self else { return Ok(false) };
+        let mut entries = said.entries;
+        entries.push(Entry::Expected { items: with_missing_parents(&said.will_be_made, &*machine.tree) });
+        state.inventory.expect(entries)?;
+        let changed = stage::commit(&files, &mut *machine.tree, &mut state.inventory, &machine.paths)?;
+        said.notes.into_iter().for_each(|text| machine.reporter.note(phase, text));
+        said.warnings.into_iter().for_each(|text| machine.reporter.warn(phase, text));
+        Ok(changed)
+    }
+
+    /// Makes the state directory where no earlier run has, and journals that this command begins.
+    fn open_state(&mut self) -> Result<(), StateError> {
+        let state = match &mut self.state {
+            Some(state) => state,
+            none => none.insert(State::open_or_create(&self.machine.paths)?),
+        };
+        if !self.command.is_empty() {
+            let config = hash(format!("{:?}", self.spec).as_bytes());
+            state.journal.begin(&std::mem::take(&mut self.command), &config)?;
+        }
+        Ok(())
+    }
+
+    /// Where nothing has been made after all, nothing of ours stays.
+    async fn forget_if_nothing_was_done(&mut self) {
+        let Some(state) = self.state.take() else { return };
+        let mut images = Vec::new();
+        for entry in state.inventory.entries() {
+            match entry {
+                Entry::Opened { .. } => {}
+                Entry::Image { runtime, reference } => images.push((runtime, reference)),
+                _ => return,
+            }
+        }
+        for (runtime, reference) in images {
+            let Ok(runtime) = self.machine.runtimes.connect(runtime.as_deref()) else { return };
+            if !matches!(runtime.image(reference).await, Ok(None)) {
+                return;
+            }
+        }
+        if let Err(error) = state.discard() {
+            self.machine.reporter.warn("init", error.to_string());
+        }
+    }
+}
+
+/// `items` that are not there, each with the directories that are missing above it.
+fn with_missing_parents(items: &[Item], tree: &dyn Tree) -> Vec<Item> {
+    let mut all = Vec::new();
+    for item in items.iter().filter(|item| !tree.exists(&item.path)) {
+        let mut above: Vec<&Path> = item.path.ancestors().skip(1).take_while(|dir| !tree.exists(dir)).collect();
+        above.reverse();
+        all.extend(above.into_iter().map(Item::dir));
+        all.push(item.clone());
+    }
+    all
+}

@@ -1,0 +1,212 @@
+use super::*;
+use crate::runtime::RuntimeError;
+use crate::testing::machine::Bench;
+use crate::workflow::reset;
+
+async fn init(bench: &Bench) -> Result<Outcome, InitError> {
+    run(&mut bench.machine(), &crate::testing::spec(), &What::Everything).await
+}
+
+async fn reset(bench: &Bench) -> Result<(), reset::ResetError> {
+    let mut machine = bench.machine();
+    match reset::prepare(&machine)? {
+        Some(planned) => reset::run(&mut machine, planned).await,
+        None => Ok(()),
+    }
+}
+
+fn ended(bench: &Bench) -> Vec<String> {
+    let of = |event: &Event| match event {
+        Event::PhaseDone { phase, changed, .. } => Some(format!("{phase} {changed}")),
+        _ => None,
+    };
+    bench.world.events().iter().filter_map(of).collect()
+}
+
+#[test]
+fn the_phases_are_kubeadms_in_kubeadms_order() {
+    let certs = "ca apiserver apiserver-kubelet-client front-proxy-ca front-proxy-client etcd-ca etcd-server etcd-peer \
+                 etcd-healthcheck-client apiserver-etcd-client sa";
+    let expected = [
+        ("preflight", ""),
+        ("certs", certs),
+        ("kubeconfig", "admin super-admin kubelet controller-manager scheduler"),
+        ("etcd", "local"),
+        ("control-plane", "apiserver controller-manager scheduler"),
+        ("kubelet-start", ""),
+        ("wait-control-plane", ""),
+    ];
+    let there: Vec<(&str, String)> = PHASES
+        .list
+        .iter()
+        .map(|phase| (phase.name, phase.children.iter().map(|c| c.name).collect::<Vec<_>>().join(" ")))
+        .collect();
+    assert_eq!(there, expected.map(|(name, children)| (name, children.to_owned())));
+}
+
+#[tokio::test]
+async fn a_fresh_machine_is_initialised_and_reset_leaves_no_trace() {
+    let bench = Bench::new();
+    let before = bench.listing();
+    assert_eq!(init(&bench).await.unwrap(), Outcome::Done);
+    assert_eq!(
+        ended(&bench),
+        [
+            "preflight true",
+            "certs true",
+            "kubeconfig true",
+            "etcd true",
+            "control-plane true",
+            "kubelet-start true",
+            "wait-control-plane true"
+        ]
+    );
+    assert_eq!(bench.runtime.containers().len(), 4);
+    reset(&bench).await.unwrap();
+    assert_eq!(bench.listing(), before);
+    assert!(bench.runtime.containers().is_empty() && !bench.world.is_running());
+    assert_eq!(bench.runtime.calls_of("remove_image").len(), 4);
+    assert!(reset::prepare(&bench.machine()).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_second_init_does_nothing_and_one_with_another_configuration_is_refused() {
+    let bench = Bench::new();
+    init(&bench).await.unwrap();
+    let calls = bench.world.calls().len();
+    assert_eq!(init(&bench).await.unwrap(), Outcome::AlreadyInitialised);
+    assert_eq!(bench.world.calls().len(), calls);
+
+    let mut other = crate::testing::spec();
+    other.networking.service_subnets = vec!["10.50.0.0/16".parse().unwrap()];
+    let error = run(&mut bench.machine(), &other, &What::Everything).await.unwrap_err();
+    assert!(matches!(error, InitError::Unlike { phase: "certs", .. }), "{error:?}");
+    let mut other = crate::testing::spec();
+    other.scheduler.extra_args = vec![crate::config::spec::Arg { name: "v".into(), value: "4".into() }];
+    let error = run(&mut bench.machine(), &other, &What::Everything).await.unwrap_err();
+    let InitError::Differs { paths } = error else { panic!("{error:?}") };
+    assert_eq!(paths, [Path::new("/etc/kubernetes/manifests/kube-scheduler.yaml")]);
+    assert_eq!(bench.world.calls().len(), calls);
+}
+
+#[tokio::test]
+async fn an_agent_that_is_gone_is_started_by_the_next_init() {
+    let bench = Bench::new();
+    init(&bench).await.unwrap();
+    bench.machine().service.stop(false).await.unwrap();
+    assert_eq!(init(&bench).await.unwrap(), Outcome::Done);
+    assert!(bench.world.is_running());
+}
+
+/// Fails step `n` of one kind.
+type Fault = fn(&mut Bench, usize);
+
+const FAULTS: &[(&str, Fault)] = &[
+    ("file change", |bench, n| bench.tree.fail_at(n)),
+    ("call of service or cluster", |bench, n| bench.world.fail_at(n)),
+    ("question for an image", |bench, n| bench.runtime.fail_nth("image", n, refused())),
+    ("pull", |bench, n| bench.runtime.fail_nth("pull", n, refused())),
+];
+
+fn refused() -> RuntimeError {
+    RuntimeError::Refused { call: "call".into(), message: "fails as the test asked".into() }
+}
+
+/// Runs `init` with the `n`-th step of a kind failing; None when there are fewer steps.
+async fn failed_init(fault: Fault, n: usize) -> Option<(Bench, Vec<String>)> {
+    let mut bench = Bench::new();
+    let before = bench.listing();
+    fault(&mut bench, n);
+    let error = init(&bench).await.err()?;
+    assert!(matches!(error, InitError::Failed { .. }), "{error:?}");
+    bench.runtime.heal();
+    Some((bench, before))
+}
+
+#[tokio::test]
+async fn whichever_step_fails_the_next_init_ends_as_an_undisturbed_one() {
+    let undisturbed = Bench::new();
+    init(&undisturbed).await.unwrap();
+    for (what, fault) in FAULTS {
+        let mut n = 1;
+        while let Some((bench, _)) = failed_init(*fault, n).await {
+            assert_eq!(init(&bench).await.unwrap(), Outcome::Done, "{what} {n}");
+            assert_eq!(bench.listing(), undisturbed.listing(), "{what} {n}");
+            assert_eq!(init(&bench).await.unwrap(), Outcome::AlreadyInitialised, "{what} {n}");
+            n += 1;
+        }
+        assert!(n >= 4, "only {n} of {what}");
+    }
+}
+
+#[tokio::test]
+async fn whichever_step_fails_reset_leaves_no_trace() {
+    for (what, fault) in FAULTS {
+        let mut n = 1;
+        while let Some((bench, before)) = failed_init(*fault, n).await {
+            reset(&bench).await.unwrap();
+            assert_eq!(bench.listing(), before, "{what} {n}");
+            assert!(bench.runtime.containers().is_empty(), "{what} {n}");
+            n += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_is_nowhere_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let before = bench.listing();
+    bench.runtime.fail_when("pull", |_| Some(refused()));
+    init(&bench).await.unwrap_err();
+    assert_eq!(bench.listing(), before);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_last_file_shows_before_the_first_is_written() {
+    let bench = Bench::new();
+    let before = bench.listing();
+    let mut spec = crate::testing::spec();
+    spec.patches_dir = Some("/nonexistent".into());
+    for image in crate::release::images(&spec) {
+        bench.runtime.add_image(&image.reference);
+    }
+    let error = run(&mut bench.machine(), &spec, &What::Everything).await.unwrap_err();
+    assert!(matches!(error, InitError::Failed { phase: "etcd", .. }), "{error:?}");
+    assert_eq!(bench.listing(), before);
+}
+
+#[tokio::test]
+async fn a_component_that_stays_ill_is_named_at_the_limit() {
+    let bench = Bench::new();
+    bench.world.make_sick("kube-scheduler");
+    let mut spec = crate::testing::spec();
+    spec.timeouts.control_plane_component_health_check = std::time::Duration::from_millis(20);
+    let error = run(&mut bench.machine(), &spec, &What::Everything).await.unwrap_err();
+    let InitError::Failed { phase: "wait-control-plane", source } = error else { panic!("{error:?}") };
+    let StepError::Unhealthy(cause) = *source else { panic!("{source:?}") };
+    assert!(cause.to_string().contains("kube-scheduler"), "{cause}");
+}
+
+#[tokio::test]
+async fn a_stopped_init_says_where_and_is_gone_on_with() {
+    let bench = Bench::new();
+    let mut machine = bench.machine();
+    machine.stop.cancel();
+    let error = run(&mut machine, &crate::testing::spec(), &What::Everything).await.unwrap_err();
+    assert!(matches!(error, InitError::Interrupted { phase: "preflight" }));
+    init(&bench).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_phase_runs_alone_and_below_another_root_only_files_are_written() {
+    let bench = Bench::new();
+    let mut machine = bench.machine();
+    machine.live = false;
+    let what = What::Phase("certs".into(), Some("ca".into()));
+    run(&mut machine, &crate::testing::spec(), &what).await.unwrap();
+    let there = bench.listing();
+    assert!(there.contains(&"etc/kubernetes/pki/ca.crt".into()) && !there.iter().any(|p| p.contains("apiserver")));
+    run(&mut machine, &crate::testing::spec(), &What::Everything).await.unwrap();
+    assert!(bench.world.calls().is_empty() && bench.runtime.calls().is_empty());
+    assert!(bench.listing().contains(&"etc/kubernetes/manifests/etcd.yaml".into()));
+}

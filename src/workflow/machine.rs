@@ -1,0 +1,93 @@
+//! What the workflows act on. Tests put fakes into it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::expect::HealthSource;
+use crate::config::ClusterSpec;
+use crate::event::Reporter;
+use crate::host::Paths;
+use crate::host::facts::{Facts, Interest};
+use crate::host::tree::Tree;
+use crate::runtime::{self, ContainerRuntime};
+
+/// The machine a command changes.
+pub struct Machine {
+    /// Where files are.
+    pub paths: Paths,
+    /// Whether this is the running machine, where services, agents and runtimes may be touched.
+    pub live: bool,
+    /// How they are written. What is made must be recorded before.
+    pub tree: Box<dyn Tree>,
+    /// Who is told.
+    pub reporter: Arc<dyn Reporter>,
+    /// Who runs the node agent.
+    pub service: Box<dyn AgentService>,
+    /// What is known of the machine.
+    pub facts: Arc<dyn FactSource>,
+    /// Container runtimes by address.
+    pub runtimes: Arc<dyn Runtimes>,
+    /// What the agent says.
+    pub health: Arc<dyn HealthSource>,
+    /// What is done through the API server.
+    pub cluster: Arc<dyn Cluster>,
+    /// This program, as a unit is to call it.
+    pub program: PathBuf,
+    /// Proxy variables that the components are to have.
+    pub proxy_env: Vec<(String, String)>,
+    /// Cancelled when the command is to stop (Ctrl-C).
+    pub stop: CancellationToken,
+}
+
+/// Knows the machine.
+pub trait FactSource: Send + Sync {
+    /// The facts, those of `interest` too; the runtime is asked by the caller.
+    fn gather(&self, paths: &Paths, interest: &Interest) -> Facts;
+}
+
+/// What somebody outside the workflows reports of a failure.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the node agent.
+#[async_trait]
+pub trait AgentService: Send + Sync {
+    /// Whether it is started with the machine.
+    async fn is_enabled(&self) -> Result<bool, Cause>;
+
+    /// Whether it runs now.
+    async fn is_running(&self) -> Result<bool, Cause>;
+
+    /// Makes it run, with the machine as well, by what its files say now: what runs by older ones is started anew.
+    /// Returns how, in words for the user.
+    async fn start(&self) -> Result<String, Cause>;
+
+    /// Stops it, and, when `disable`, no longer starts it with the machine. That it does not run is fine.
+    async fn stop(&self, disable: bool) -> Result<(), Cause>;
+
+    /// Makes the service manager read its files anew.
+    async fn reload(&self) -> Result<(), Cause>;
+
+    /// Its process, while it runs.
+    async fn pid(&self) -> Option<u32>;
+
+    /// Waits until it has ended for good, and returns the last lines of its log. One that is started again by itself
+    /// has not.
+    async fn ended(&self) -> Vec<String>;
+}
+
+/// Finds container runtimes.
+pub trait Runtimes: Send + Sync {
+    /// The runtime at `address`; None is the default.
+    fn connect(&self, address: Option<&str>) -> runtime::Result<Arc<dyn ContainerRuntime>>;
+}
+
+/// What `init` does through the API server.
+#[async_trait]
+pub trait Cluster: Send + Sync {
+    /// Grants the administrators of admin.conf their rights; returns whether they had not got them yet.
+    async fn ensure_admins(&self, paths: &Paths, spec: &ClusterSpec, limit: Duration) -> Result<bool, Cause>;
+}

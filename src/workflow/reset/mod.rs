@@ -1,0 +1,236 @@
+//! Taking everything away again that the inventory says was made, and nothing else.
+//!
+//! Every step is attempted whatever becomes of the others, and may be repeated; the inventory goes last, and only when
+//! all else has gone, so that a reset that was cut off or failed is finished by the next one.
+
+pub mod plan;
+mod remove;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::machine::{Cause, Machine};
+use super::stage::remove_temporaries;
+use super::state::{State, StateError};
+use crate::event::Event;
+use crate::host::Paths;
+use crate::host::fs::FsError;
+use crate::host::paths::{CONTAINER_LOGS_DIR, POD_LOGS_DIR, STATE_DIR};
+use crate::runtime::{ContainerRuntime, RuntimeError};
+use plan::{Observed, Step, plan};
+
+/// How long a container may take to stop. Its data go too, so it has nothing to save.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often the containers are listed again: an agent that is dying may just have made one more.
+const ROUNDS: usize = 5;
+
+/// Why a reset is not whole.
+#[derive(Debug, thiserror::Error)]
+pub enum ResetError {
+    /// kubeboot's own directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Steps that failed; all others were done.
+    #[error("{} of {total} steps failed:{}", failed.len(), list(failed))]
+    Steps {
+        /// Each step and what became of it.
+        failed: Vec<(Step, StepError)>,
+        /// How many there were.
+        total: usize,
+    },
+    /// Stopped by a signal.
+    #[error("interrupted; run the same command again to remove the rest")]
+    Interrupted,
+}
+
+fn list(failed: &[(Step, StepError)]) -> String {
+    failed.iter().map(|(step, error)| format!("\n\t{step}: {}", chain(error))).collect()
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut words: Vec<String> =
+        std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
+    words.dedup();
+    words.join(": ")
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// A path.
+    #[error(transparent)]
+    File(#[from] FsError),
+    /// The container runtime.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The agent's service.
+    #[error("the service kubelet cannot be {action}")]
+    Service {
+        /// What was to be done to it.
+        action: &'static str,
+        /// Why not.
+        #[source]
+        source: Cause,
+    },
+    /// Something is mounted in what is to be removed, and what is behind it is not ours.
+    #[error("{} is a mount point: unmount it, or remove its directory yourself", path.display())]
+    Mounted {
+        /// The mount point.
+        path: PathBuf,
+    },
+    /// Containers kept coming.
+    #[error("{count} containers are still there: something starts them again")]
+    StillThere {
+        /// How many.
+        count: usize,
+    },
+    /// The step before this one has to succeed first.
+    #[error("kept, because the steps above failed and need it to be repeated")]
+    Kept,
+}
+
+/// What there is to reset: the locked state of the machine and the steps.
+pub struct Reset {
+    state: State,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+}
+
+/// Plans the reset of a machine, or None when it was never initialised.
+///
+/// # Errors
+/// See [`StateError`]; another command that runs is one.
+pub fn prepare(machine: &Machine) -> Result<Option<Reset>, ResetError> {
+    let paths = &machine.paths;
+    State::sweep(paths)?;
+    let Some(state) = State::open(paths)? else { return Ok(None) };
+    let entries: Vec<_> = state.inventory.entries().cloned().collect();
+    let steps = plan(entries.iter(), Path::new(STATE_DIR), &observe(paths, machine.live, &state));
+    Ok(Some(Reset { state, steps }))
+}
+
+fn observe(paths: &Paths, live: bool, state: &State) -> Observed {
+    let names = |dir: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(paths.on_host(dir)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    };
+    let is_there = |path: &PathBuf| paths.on_host(path).symlink_metadata().is_ok();
+    let recorded = state.inventory.items().into_iter().map(|item| item.path.clone());
+    Observed {
+        live,
+        present: recorded.filter(is_there).collect(),
+        mounts: remove::mounts(paths),
+        pod_logs: names(POD_LOGS_DIR),
+        container_logs: names(CONTAINER_LOGS_DIR),
+    }
+}
+
+/// Carries the steps out, all of them.
+///
+/// # Errors
+/// [`ResetError::Steps`] with every step that failed.
+pub async fn run(machine: &mut Machine, reset: Reset) -> Result<(), ResetError> {
+    let Reset { state, steps } = reset;
+    let total = steps.len();
+    let touched: BTreeSet<PathBuf> =
+        state.inventory.items().iter().filter_map(|item| item.path.parent().map(PathBuf::from)).collect();
+    let mut state = Some(state);
+    let mut failed: Vec<(Step, StepError)> = Vec::new();
+    for step in steps {
+        if machine.stop.is_cancelled() {
+            return Err(ResetError::Interrupted);
+        }
+        let done = match &step {
+            Step::RemoveState(_) if !failed.is_empty() => Err(StepError::Kept),
+            Step::RemoveState(_) => {
+                if let Some(state) = state.take() {
+                    state.discard()?;
+                }
+                Ok(true)
+            }
+            step => act(machine, step, &touched).await,
+        };
+        match done {
+            Ok(true) => machine.reporter.note("reset", step.to_string()),
+            Ok(false) => {}
+            Err(error) => {
+                let text = format!("{step}: {}", chain(&error));
+                machine.reporter.event(Event::Warning { phase: Some("reset".into()), text });
+                failed.push((step, error));
+            }
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(ResetError::Steps { failed, total }) }
+}
+
+/// One step; returns whether there was anything to do.
+async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) -> Result<bool, StepError> {
+    let paths = &machine.paths;
+    match step {
+        Step::StopAgent { disable } => {
+            let failed = |source| StepError::Service { action: "stopped", source };
+            machine.service.stop(*disable).await.map(|()| true).map_err(failed)
+        }
+        Step::RemoveContainers { runtime, owner } => {
+            let runtime = machine.runtimes.connect(runtime.as_deref())?;
+            remove_containers(&*runtime, owner).await
+        }
+        Step::RemoveImage { runtime, reference } => {
+            let runtime = machine.runtimes.connect(runtime.as_deref())?;
+            match runtime.remove_image(reference).await {
+                Err(RuntimeError::NotFound { .. }) => Ok(false),
+                done => Ok(done.map(|()| true)?),
+            }
+        }
+        Step::Unmount(path) => remove::unmount(&paths.on_host(path)),
+        Step::RemoveFile(path) => Ok(machine.tree.remove(path)?),
+        Step::RemoveTree(path) => remove::tree(&paths.on_host(path), &remove::mounts(paths), paths),
+        Step::RemoveDir(path) => {
+            if touched.contains(path) {
+                remove_temporaries(&paths.on_host(path))?;
+            }
+            let left = remove::directory(&paths.on_host(path))?;
+            if !left.is_empty() {
+                let text =
+                    format!("kept {}: it holds what kubeboot did not make ({})", path.display(), left.join(", "));
+                machine.reporter.warn("reset", text);
+            }
+            Ok(left.is_empty())
+        }
+        Step::ReloadServices => {
+            let failed = |source| StepError::Service { action: "forgotten", source };
+            machine.service.reload().await.map(|()| true).map_err(failed)
+        }
+        Step::RemoveState(_) => Ok(false),
+    }
+}
+
+/// Stops and removes all containers of the owner, until none is left.
+async fn remove_containers(runtime: &dyn ContainerRuntime, owner: &str) -> Result<bool, StepError> {
+    let mut any = false;
+    let mut left = 0;
+    for _ in 0..ROUNDS {
+        let containers = runtime.list(owner).await?;
+        left = containers.len();
+        if left == 0 {
+            return Ok(any);
+        }
+        any = true;
+        let gone = containers.iter().map(|container| async {
+            if container.state.is_running() {
+                runtime.stop(&container.id, GRACE).await?;
+            }
+            runtime.remove(&container.id).await
+        });
+        for result in join_all(gone).await {
+            match result {
+                Ok(()) | Err(RuntimeError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Err(StepError::StillThere { count: left })
+}

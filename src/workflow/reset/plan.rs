@@ -1,0 +1,258 @@
+//! What a reset has to do, from what the inventory says was made and what is there now.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::host::paths::{CONTAINER_LOGS_DIR, KUBELET_DIR, POD_LOGS_DIR};
+use crate::workflow::inventory::{Entry, Item, Kind};
+
+/// One step of a reset. Paths are as the node sees them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Stop the node agent; `disable` also takes the service out of the boot, unless it was in it before.
+    StopAgent {
+        /// Whether to disable the service.
+        disable: bool,
+    },
+    /// Stop and remove every container of the agent's pods.
+    RemoveContainers {
+        /// Address of the runtime; None for the default.
+        runtime: Option<String>,
+        /// Value of the owner label.
+        owner: String,
+    },
+    /// Unmount a volume of a pod.
+    Unmount(PathBuf),
+    /// Remove a file or a link.
+    RemoveFile(PathBuf),
+    /// Remove a directory with everything in it.
+    RemoveTree(PathBuf),
+    /// Remove a directory if nothing is in it.
+    RemoveDir(PathBuf),
+    /// Make the service manager forget the unit.
+    ReloadServices,
+    /// Remove an image that init pulled.
+    RemoveImage {
+        /// Address of the runtime; None for the default.
+        runtime: Option<String>,
+        /// Reference of the image.
+        reference: String,
+    },
+    /// Remove kubeboot's own directory, the inventory with it.
+    RemoveState(PathBuf),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StopAgent { disable: true } => write!(f, "stop and disable the node agent (service kubelet)"),
+            Self::StopAgent { disable: false } => write!(f, "stop the node agent (service kubelet)"),
+            Self::RemoveContainers { .. } => write!(f, "stop and remove the containers of the static pods"),
+            Self::Unmount(path) => write!(f, "unmount {}", path.display()),
+            Self::RemoveFile(path) => write!(f, "remove {}", path.display()),
+            Self::RemoveTree(path) => write!(f, "remove {} and everything in it", path.display()),
+            Self::RemoveDir(path) => write!(f, "remove directory {}", path.display()),
+            Self::ReloadServices => write!(f, "make the service manager forget the unit"),
+            Self::RemoveImage { reference, .. } => write!(f, "remove image {reference}"),
+            Self::RemoveState(path) => write!(f, "remove {}, kubeboot's own records", path.display()),
+        }
+    }
+}
+
+/// What is there now. Paths are as the node sees them.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Whether this is the running machine, where services, agents and containers are.
+    pub live: bool,
+    /// Which of the recorded paths exist.
+    pub present: BTreeSet<PathBuf>,
+    /// Every mount point, in the order of mounting.
+    pub mounts: Vec<PathBuf>,
+    /// Names in the directory of pod logs.
+    pub pod_logs: Vec<String>,
+    /// Names in the directory of container logs.
+    pub container_logs: Vec<String>,
+}
+
+/// The steps, in order. Nothing recorded, nothing to do but forget.
+pub fn plan<'a>(entries: impl Iterator<Item = &'a Entry> + Clone, state: &Path, observed: &Observed) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if observed.live {
+        steps.extend(stop_steps(entries.clone()));
+    }
+    let items: Vec<&Item> = entries
+        .clone()
+        .flat_map(|entry| match entry {
+            Entry::Batch { items, .. } | Entry::Expected { items } => items.as_slice(),
+            _ => &[],
+        })
+        .collect();
+    let trees: BTreeSet<&Path> = items.iter().filter(|i| i.kind == Kind::Tree).map(|i| i.path.as_path()).collect();
+    let volumes = observed.mounts.iter().rev().filter(|mount| {
+        mount.starts_with(KUBELET_DIR) && trees.iter().any(|tree| mount.starts_with(tree) && mount.as_path() != *tree)
+    });
+    steps.extend(volumes.cloned().map(Step::Unmount));
+    steps.extend(log_steps(entries.clone(), &trees, observed));
+    steps.extend(path_steps(&items, &trees, observed));
+    let has_service = entries.clone().any(|entry| matches!(entry, Entry::Service { .. }));
+    if observed.live && has_service {
+        steps.push(Step::ReloadServices);
+    }
+    if observed.live {
+        steps.extend(image_steps(entries));
+    }
+    steps.push(Step::RemoveState(state.to_owned()));
+    steps
+}
+
+fn stop_steps<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for entry in entries {
+        let step = match entry {
+            Entry::Service { enabled_before } => Step::StopAgent { disable: !enabled_before },
+            Entry::Containers { runtime, owner } => {
+                Step::RemoveContainers { runtime: runtime.clone(), owner: owner.clone() }
+            }
+            _ => continue,
+        };
+        if !steps.contains(&step) {
+            steps.push(step);
+        }
+    }
+    // The agent first: it would start again what is stopped.
+    steps.sort_by_key(|step| !matches!(step, Step::StopAgent { .. }));
+    steps
+}
+
+fn image_steps<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for entry in entries {
+        if let Entry::Image { runtime, reference } = entry {
+            steps.push(Step::RemoveImage { runtime: runtime.clone(), reference: reference.clone() });
+        }
+    }
+    steps
+}
+
+/// Logs of our pods in directories that were there before.
+fn log_steps<'a>(entries: impl Iterator<Item = &'a Entry>, trees: &BTreeSet<&Path>, observed: &Observed) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for entry in entries {
+        let Entry::Pod { namespace, name } = entry else { continue };
+        if !trees.contains(Path::new(CONTAINER_LOGS_DIR)) {
+            let prefix = format!("{name}_{namespace}_");
+            let links = observed.container_logs.iter().filter(|link| link.starts_with(&prefix));
+            steps.extend(links.map(|link| Step::RemoveFile(Path::new(CONTAINER_LOGS_DIR).join(link))));
+        }
+        if !trees.contains(Path::new(POD_LOGS_DIR)) {
+            let prefix = format!("{namespace}_{name}_");
+            let dirs = observed.pod_logs.iter().filter(|dir| dir.starts_with(&prefix));
+            steps.extend(dirs.map(|dir| Step::RemoveTree(Path::new(POD_LOGS_DIR).join(dir))));
+        }
+    }
+    steps
+}
+
+/// Recorded paths, what was made last first; what is below a tree goes with the tree.
+fn path_steps(items: &[&Item], trees: &BTreeSet<&Path>, observed: &Observed) -> Vec<Step> {
+    let mut seen = BTreeSet::new();
+    let mut steps = Vec::new();
+    for item in items.iter().rev() {
+        let below = trees.iter().any(|tree| item.path.starts_with(tree) && item.path.as_path() != *tree);
+        let shadowed = item.kind != Kind::Tree && trees.contains(item.path.as_path());
+        if below || shadowed || !observed.present.contains(&item.path) || !seen.insert(&item.path) {
+            continue;
+        }
+        steps.push(match item.kind {
+            Kind::File => Step::RemoveFile(item.path.clone()),
+            Kind::Tree => Step::RemoveTree(item.path.clone()),
+            Kind::Dir => Step::RemoveDir(item.path.clone()),
+        });
+    }
+    // Directories last, the deepest first: they are empty only then.
+    steps.sort_by_key(|step| match step {
+        Step::RemoveDir(path) => (true, usize::MAX - path.components().count()),
+        _ => (false, 0),
+    });
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(entries: &[Entry], observed: &Observed) -> Vec<String> {
+        plan(entries.iter(), Path::new("/s"), observed).iter().map(Step::to_string).collect()
+    }
+
+    fn entries() -> Vec<Entry> {
+        vec![
+            Entry::Batch {
+                id: 1,
+                items: vec![Item::dir("/etc/k"), Item::dir("/etc/k/pki"), Item::file("/etc/k/pki/a")],
+            },
+            Entry::Expected { items: vec![Item::tree("/var/lib/kubelet"), Item::tree("/var/lib/etcd")] },
+            Entry::Batch { id: 2, items: vec![Item::dir("/var/lib/kubelet"), Item::file("/var/lib/kubelet/c")] },
+            Entry::Image { runtime: None, reference: "etcd:1".into() },
+            Entry::Containers { runtime: None, owner: "/var/lib/kubelet".into() },
+            Entry::Service { enabled_before: false },
+            Entry::Pod { namespace: "kube-system".into(), name: "etcd-cp1".into() },
+        ]
+    }
+
+    fn observed() -> Observed {
+        let present =
+            ["/etc/k", "/etc/k/pki", "/etc/k/pki/a", "/var/lib/kubelet", "/var/lib/kubelet/c", "/var/lib/etcd"];
+        Observed {
+            live: true,
+            present: present.iter().map(PathBuf::from).collect(),
+            mounts: ["/", "/var/lib/kubelet/pods/u/v", "/var/lib/kubelet/pods/u/v/w", "/mnt"].map(PathBuf::from).into(),
+            pod_logs: vec!["kube-system_etcd-cp1_u".into(), "kube-system_etcd-cp2_u".into()],
+            container_logs: vec!["etcd-cp1_kube-system_etcd-1.log".into(), "web_default_web-1.log".into()],
+        }
+    }
+
+    #[test]
+    fn everything_recorded_goes_in_an_order_in_which_each_step_can_succeed() {
+        assert_eq!(
+            texts(&entries(), &observed()),
+            [
+                "stop and disable the node agent (service kubelet)",
+                "stop and remove the containers of the static pods",
+                "unmount /var/lib/kubelet/pods/u/v/w",
+                "unmount /var/lib/kubelet/pods/u/v",
+                "remove /var/log/containers/etcd-cp1_kube-system_etcd-1.log",
+                "remove /var/log/pods/kube-system_etcd-cp1_u and everything in it",
+                "remove /var/lib/etcd and everything in it",
+                "remove /var/lib/kubelet and everything in it",
+                "remove /etc/k/pki/a",
+                "remove directory /etc/k/pki",
+                "remove directory /etc/k",
+                "make the service manager forget the unit",
+                "remove image etcd:1",
+                "remove /s, kubeboot's own records",
+            ]
+        );
+    }
+
+    #[test]
+    fn below_another_root_only_files_go() {
+        let observed = Observed { live: false, mounts: vec![], pod_logs: vec![], container_logs: vec![], ..observed() };
+        let texts = texts(&entries(), &observed);
+        assert!(texts.iter().all(|text| text.starts_with("remove /") || text.starts_with("remove directory /")));
+    }
+
+    #[test]
+    fn what_is_gone_already_is_not_planned() {
+        let observed = Observed { live: true, ..Observed::default() };
+        let entries = &entries()[..3];
+        assert_eq!(texts(entries, &observed), ["remove /s, kubeboot's own records"]);
+    }
+
+    #[test]
+    fn a_service_that_was_enabled_before_stays_so() {
+        let steps = texts(&[Entry::Service { enabled_before: true }], &Observed { live: true, ..Observed::default() });
+        assert_eq!(steps[0], "stop the node agent (service kubelet)");
+    }
+}

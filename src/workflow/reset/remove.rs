@@ -1,0 +1,120 @@
+//! Removing, with care: never through a link, never behind a mount point.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::UnmountFlags;
+
+use super::StepError;
+use crate::host::Paths;
+use crate::host::fs::FsError;
+
+/// Every mount point below the root, as the node sees it, in the order of mounting.
+pub fn mounts(paths: &Paths) -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mount_points(&text)
+        .into_iter()
+        .filter_map(|mount| {
+            let below = mount.strip_prefix(paths.root()).ok()?;
+            Some(Path::new("/").join(below))
+        })
+        .collect()
+}
+
+/// Field 5 of each line; octal escapes stand for blanks.
+fn mount_points(mountinfo: &str) -> Vec<PathBuf> {
+    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(|field| PathBuf::from(unescape(field))).collect()
+}
+
+fn unescape(field: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(field.to_owned(), |text, (code, character)| text.replace(code, character))
+}
+
+/// Unmounts; that nothing is mounted is fine.
+pub fn unmount(path: &Path) -> Result<bool, StepError> {
+    match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(false),
+        Err(errno) => Err(FsError::new("unmount", path, errno.into()).into()),
+    }
+}
+
+/// Removes `path` with everything in it; `mounts` are the mount points of the machine. Returns whether it was there.
+///
+/// # Errors
+/// [`StepError::Mounted`] where something is mounted at it or in it: nothing is removed then.
+pub fn tree(path: &Path, mounts: &[PathBuf], paths: &Paths) -> Result<bool, StepError> {
+    if let Some(mount) = mounts.iter().map(|mount| paths.on_host(mount)).find(|mount| mount.starts_with(path)) {
+        return Err(StepError::Mounted { path: mount });
+    }
+    let meta = match path.symlink_metadata() {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(FsError::new("look at", path, e).into()),
+    };
+    // `remove_dir_all` follows no links.
+    let removed = if meta.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(FsError::new("remove", path, e).into()),
+        _ => Ok(true),
+    }
+}
+
+/// Removes an empty directory, or returns the names of what is in it.
+pub fn directory(path: &Path) -> Result<Vec<String>, FsError> {
+    match fs::remove_dir(path) {
+        Ok(()) => Ok(vec![]),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            let entries = fs::read_dir(path).map_err(|e| FsError::new("read", path, e))?;
+            Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+        }
+        Err(e) => Err(FsError::new("remove", path, e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_read_with_their_blanks() {
+        let text = "22 1 0:20 / /proc rw - proc proc rw\n30 22 0:3 / /mnt/a\\040b rw shared:1 - tmpfs tmpfs rw\n";
+        assert_eq!(mount_points(text), [Path::new("/proc"), Path::new("/mnt/a b")]);
+    }
+
+    #[test]
+    fn a_tree_goes_without_what_its_links_point_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
+        fs::create_dir_all(ours.join("a")).unwrap();
+        fs::create_dir_all(theirs.join("b")).unwrap();
+        std::os::unix::fs::symlink(&theirs, ours.join("a/link")).unwrap();
+        assert!(tree(&ours, &[], &Paths::default()).unwrap());
+        assert!(!ours.exists() && theirs.join("b").exists());
+        assert!(!tree(&ours, &[], &Paths::default()).unwrap());
+    }
+
+    #[test]
+    fn nothing_is_removed_where_something_is_mounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = dir.path().join("data/disk");
+        fs::create_dir_all(&mount).unwrap();
+        let error = tree(&dir.path().join("data"), std::slice::from_ref(&mount), &Paths::default()).unwrap_err();
+        assert!(matches!(error, StepError::Mounted { path } if path == mount));
+        assert!(mount.exists());
+    }
+
+    #[test]
+    fn a_directory_with_somebody_elses_files_stays_and_names_them() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("d/mine")).unwrap();
+        assert_eq!(directory(&dir.path().join("d")).unwrap(), ["mine"]);
+        fs::remove_dir(dir.path().join("d/mine")).unwrap();
+        assert_eq!(directory(&dir.path().join("d")).unwrap(), Vec::<String>::new());
+        assert!(!dir.path().join("d").exists());
+    }
+}
