@@ -1,8 +1,133 @@
 //! The static-pod agent: what a kubelet does with a directory of pod manifests, without a kubelet.
+//!
+//! A [`source`] says which pods are wanted, [`link`] what the runtime has; the [`supervisor`] keeps one [`worker`] a pod, and each
+//! worker compares and takes one step after the other. What they know ends on the board in [`status`], where the health report is
+//! read. Everything that must outlive the agent is in the runtime's labels and in the manifests, so that a restarted agent finds
+//! its pods again and touches none of them.
 
+pub mod backoff;
 pub mod control;
+mod context;
+pub mod env;
 pub mod expect;
 pub mod healthz;
+mod link;
+mod lock;
+mod logs;
 pub mod options;
+mod pacing;
+pub mod pod;
 pub mod probe;
 pub mod report;
+mod resources;
+mod security;
+pub mod source;
+mod status;
+mod supervisor;
+mod volumes;
+mod worker;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+pub use options::AgentOptions;
+
+use crate::host::fs::FsError;
+use crate::runtime::ContainerRuntime;
+use context::Context;
+use supervisor::Supervisor;
+
+/// Why an agent cannot start. Once it runs, nothing makes it end but its shutdown.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Another agent has the root directory.
+    #[error("another agent runs on {} ({})", root.display(), pid.map_or("process unknown".to_owned(), |pid| format!("process {pid}")))]
+    Running {
+        /// The root directory.
+        root: PathBuf,
+        /// The other's process id, if it has written it.
+        pid: Option<u32>,
+    },
+    /// The lock could not be taken.
+    #[error("cannot take the agent's lock")]
+    Lock {
+        /// What failed.
+        #[source]
+        source: FsError,
+    },
+    /// The control socket could not be made.
+    #[error("cannot serve the control socket")]
+    Control {
+        /// What failed.
+        #[source]
+        source: control::ControlError,
+    },
+    /// The health endpoint's address is taken.
+    #[error("cannot serve /healthz on {address}: is another kubelet or agent running?")]
+    Healthz {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No manifests to run.
+    #[error("no manifest directory: set staticPodPath in the configuration file, or --pod-manifest-path")]
+    NoSource,
+}
+
+/// Runs the agent until `shutdown`, and leaves its containers running then.
+///
+/// # Errors
+/// Only before it has begun: see [`AgentError`]. That the runtime or the manifest directory is missing is no error; both are
+/// reported and waited for.
+pub async fn run(
+    options: AgentOptions,
+    runtime: Arc<dyn ContainerRuntime>,
+    shutdown: CancellationToken,
+) -> Result<(), AgentError> {
+    let checker = Arc::new(probe::Prober::new(Arc::clone(&runtime)));
+    run_with(options, runtime, checker, shutdown).await
+}
+
+/// [`run`] with another prober.
+async fn run_with(
+    options: AgentOptions,
+    runtime: Arc<dyn ContainerRuntime>,
+    checker: Arc<dyn probe::Checker>,
+    shutdown: CancellationToken,
+) -> Result<(), AgentError> {
+    let path = options.static_pod_path.clone().ok_or(AgentError::NoSource)?;
+    let _lock = lock::acquire(&options.root_dir)?;
+    let control = control::bind(&options.control_socket).await.map_err(|source| AgentError::Control { source })?;
+    let healthz = match options.healthz {
+        None => None,
+        Some(address) => Some(healthz::bind(address).await.map_err(|source| AgentError::Healthz { address, source })?),
+    };
+    info!(path = %path.display(), node = options.node_name, root = %options.root_dir.display(), "agent started");
+    // A token of its own, so that what it has begun ends with it whatever becomes of the caller's.
+    let end = shutdown.child_token();
+    let _guard = end.clone().drop_guard();
+    let context = Context::new(options, runtime, checker, end.clone());
+    let tasks = &context.tasks;
+    tasks.spawn(control::serve(control, context.board.reports(), end.clone()));
+    if let Some(listener) = healthz {
+        tasks.spawn(healthz::serve(listener, end.clone()));
+    }
+    let (update_sender, updates) = mpsc::channel(1);
+    let (node, frequency) = (context.options.node_name.clone(), context.options.file_check_frequency);
+    tasks.spawn(source::dir::watch(path, node, frequency, update_sender, end.clone()));
+    let (news_sender, news) = mpsc::channel(64);
+    let (linked, until) = (Arc::clone(&context), end.clone());
+    tasks.spawn(async move { until.run_until_cancelled(link::run(linked, news_sender)).await });
+    Supervisor::new(Arc::clone(&context)).run(updates, news).await;
+    tasks.close();
+    tasks.wait().await;
+    info!("agent ended; its containers go on");
+    Ok(())
+}

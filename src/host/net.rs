@@ -84,8 +84,7 @@ fn local_v4(text: &str) -> Vec<Ipv4Addr> {
 fn default_v6(text: &str) -> bool {
     text.lines().any(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let [destination, "00", .., device] = fields.as_slice() else { return false };
-        destination.bytes().all(|b| b == b'0') && *device != "lo"
+        matches!(fields.as_slice(), [destination, "00", .., device] if destination.bytes().all(|b| b == b'0') && *device != "lo")
     })
 }
 

@@ -1,0 +1,52 @@
+//! How long to wait before trying again: the kubelet's numbers.
+
+use std::time::Duration;
+
+/// A delay that doubles from `initial` to `cap`, the first try being free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steps {
+    /// The second try comes this long after the first.
+    pub initial: Duration,
+    /// No delay is longer.
+    pub cap: Duration,
+}
+
+/// A crashing container: 0, 10 s, 20 s, ... 300 s after its last exit (`MaxContainerBackOff`).
+pub const CRASH: Steps = Steps { initial: Duration::from_secs(10), cap: Duration::from_secs(300) };
+/// An image that cannot be pulled.
+pub const PULL: Steps = Steps { initial: Duration::from_secs(10), cap: Duration::from_secs(300) };
+/// A volume that is not as its type demands.
+pub const MOUNT: Steps = Steps { initial: Duration::from_millis(500), cap: Duration::from_secs(122) };
+/// A call that the runtime refused. The kubelet waits 10 s; what is cheap to ask is asked sooner at first.
+pub const CALL: Steps = Steps { initial: Duration::from_secs(1), cap: Duration::from_secs(10) };
+
+/// A container that has run this long is not crashing: its back-off begins anew. Not changed by a lower cap.
+pub const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
+
+impl Steps {
+    /// The delay after `tries` tries in a row: none after none.
+    pub fn after(self, tries: u32) -> Duration {
+        match tries {
+            0 => Duration::ZERO,
+            n => self.initial.min(self.cap).saturating_mul(1 << (n - 1).min(20)).min(self.cap),
+        }
+    }
+
+    /// The same steps with another cap; a lower one lowers the first step too.
+    pub fn capped(self, cap: Duration) -> Self {
+        Self { cap, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_the_cap() {
+        let seconds = |steps: Steps| (0..8).map(|n| steps.after(n).as_secs()).collect::<Vec<_>>();
+        assert_eq!(seconds(CRASH), [0, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(seconds(CRASH.capped(Duration::from_secs(5))), [0, 5, 5, 5, 5, 5, 5, 5]);
+        assert_eq!(CRASH.after(u32::MAX), CRASH.cap);
+    }
+}

@@ -1,0 +1,128 @@
+//! What all workers of an agent share.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::UdpSocket;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::Container;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::AgentOptions;
+use super::env::Facts;
+use super::pod::StaticPod;
+use super::probe::{Checker, Manager, Probes};
+use super::status::Board;
+use super::worker::{Message, probes_of};
+use crate::runtime::ContainerRuntime;
+
+/// What all workers of an agent share.
+pub struct Context {
+    /// What the agent was told.
+    pub options: AgentOptions,
+    /// The container runtime.
+    pub runtime: Arc<dyn ContainerRuntime>,
+    /// What is reported.
+    pub board: Arc<Board>,
+    /// The prober.
+    pub probes: Manager,
+    /// Which worker has which UID.
+    pub routes: Routes,
+    /// One pull at a time, as the kubelet does by default.
+    pub pulls: Semaphore,
+    /// Somebody found the runtime unreachable: look at once.
+    pub relink: Notify,
+    /// What the downward API says of the node.
+    pub facts: Facts,
+    /// The agent ends.
+    pub shutdown: CancellationToken,
+    /// Everything that runs.
+    pub tasks: TaskTracker,
+}
+
+impl Context {
+    /// Puts everything together.
+    pub fn new(
+        options: AgentOptions,
+        runtime: Arc<dyn ContainerRuntime>,
+        checker: Arc<dyn Checker>,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        let routes = Routes::default();
+        let wake = routes.clone();
+        Arc::new(Self {
+            board: Arc::new(Board::new(&options)),
+            probes: Manager::new(checker, Arc::new(move |uid| wake.tell(uid, Message::Probed))),
+            options,
+            runtime,
+            routes,
+            pulls: Semaphore::new(1),
+            relink: Notify::new(),
+            facts: node_facts(),
+            shutdown,
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// The probes of a container.
+    pub fn probes_of(&self, pod: &StaticPod, container: &Container) -> Arc<Probes> {
+        Arc::new(probes_of(pod, container, &self.facts))
+    }
+}
+
+/// Which worker hears of what happens to a UID's containers.
+#[derive(Clone, Default)]
+pub struct Routes(Arc<Mutex<HashMap<String, mpsc::UnboundedSender<Message>>>>);
+
+impl Routes {
+    /// From now on `worker` hears of `uid`.
+    pub fn add(&self, uid: &str, worker: &mpsc::UnboundedSender<Message>) {
+        self.lock().entry(uid.to_owned()).or_insert_with(|| worker.clone());
+    }
+
+    /// Nobody does.
+    pub fn remove(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
+    /// Whether somebody does.
+    pub fn knows(&self, uid: &str) -> bool {
+        self.lock().contains_key(uid)
+    }
+
+    /// Tells the worker of `uid`, if there is one.
+    pub fn tell(&self, uid: &str, message: Message) {
+        if let Some(worker) = self.lock().get(uid) {
+            let _ = worker.send(message);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, mpsc::UnboundedSender<Message>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn node_facts() -> Facts {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse::<i64>().ok());
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let address = node_address();
+    Facts {
+        host_ip: address.clone(),
+        pod_ip: address,
+        node_memory: kib.unwrap_or(0) * 1024,
+        node_cpu_millis: i64::try_from(cpus).unwrap_or(1) * 1000,
+    }
+}
+
+/// The address the machine would use towards others. Connecting a datagram socket sends nothing.
+fn node_address() -> Option<String> {
+    [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")].into_iter().find_map(|(from, to)| {
+        let socket = UdpSocket::bind(from).ok()?;
+        socket.connect(to).ok()?;
+        socket.local_addr().ok().map(|address| address.ip().to_string())
+    })
+}

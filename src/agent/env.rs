@@ -1,0 +1,166 @@
+//! Environment, command and arguments of a container: `$(VAR)` expansion and the downward API.
+
+use std::collections::HashMap;
+
+use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector};
+
+use super::pod::StaticPod;
+use super::resources::{self, amount};
+
+/// What the downward API knows of the node and the pod's place on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The node's address.
+    pub host_ip: Option<String>,
+    /// The pod's address; the node's under the host's network.
+    pub pod_ip: Option<String>,
+    /// The node's memory in bytes and processors in thousandths, which an unset limit reads as.
+    pub node_memory: i64,
+    /// See `node_memory`.
+    pub node_cpu_millis: i64,
+}
+
+/// The environment in order. A value sees the variables defined before it.
+///
+/// An error names the variable whose field cannot be had.
+pub fn environment(pod: &StaticPod, container: &Container, facts: &Facts) -> Result<Vec<(String, String)>, String> {
+    let mut result: Vec<(String, String)> = Vec::new();
+    let mut seen: HashMap<String, String> = HashMap::new();
+    for variable in container.env.iter().flatten() {
+        let value = match (&variable.value, &variable.value_from) {
+            (_, None) => expand(variable.value.as_deref().unwrap_or_default(), &seen),
+            (_, Some(from)) => {
+                let value = match (&from.field_ref, &from.resource_field_ref) {
+                    (Some(field), _) => field_value(pod, &field.field_path, facts),
+                    (_, Some(resource)) => resource_value(pod, container, resource, facts),
+                    _ => None,
+                };
+                value.ok_or_else(|| format!("env {}: this field cannot be read here", variable.name))?
+            }
+        };
+        // A later definition of the same name takes the place of the earlier one.
+        result.retain(|(name, _)| *name != variable.name);
+        seen.insert(variable.name.clone(), value.clone());
+        result.push((variable.name.clone(), value));
+    }
+    Ok(result)
+}
+
+/// Command or arguments, which see the whole environment.
+pub fn expand_all(words: Option<&Vec<String>>, env: &[(String, String)]) -> Vec<String> {
+    let known: HashMap<String, String> = env.iter().cloned().collect();
+    words.into_iter().flatten().map(|word| expand(word, &known)).collect()
+}
+
+/// Replaces `$(NAME)` by its value; `$$` is a `$` that expands nothing, unknown names and lone `$` stay as they are.
+pub fn expand(text: &str, known: &HashMap<String, String>) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+        } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
+            match known.get(name) {
+                Some(value) => out.push_str(value),
+                None => out.push_str(&format!("$({name})")),
+            }
+            rest = after;
+        } else {
+            out.push('$');
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+fn field_value(pod: &StaticPod, path: &str, facts: &Facts) -> Option<String> {
+    if let Some((map, key)) = path.strip_suffix("']").and_then(|p| p.split_once("['")) {
+        let map = match map {
+            "metadata.labels" => &pod.metadata.labels,
+            "metadata.annotations" => &pod.metadata.annotations,
+            _ => return None,
+        };
+        return Some(map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default());
+    }
+    match path {
+        "metadata.name" => Some(pod.key.name.clone()),
+        "metadata.namespace" => Some(pod.key.namespace.clone()),
+        "metadata.uid" => Some(pod.uid.clone()),
+        "spec.nodeName" => pod.spec.node_name.clone(),
+        "spec.serviceAccountName" => Some(String::new()),
+        "status.hostIP" | "status.hostIPs" => facts.host_ip.clone(),
+        "status.podIP" | "status.podIPs" => facts.pod_ip.clone(),
+        _ => None,
+    }
+}
+
+fn resource_value(pod: &StaticPod, own: &Container, field: &ResourceFieldSelector, facts: &Facts) -> Option<String> {
+    let container = match &field.container_name {
+        Some(name) if !name.is_empty() => pod.containers().map(|(_, c)| c).find(|c| c.name == *name)?,
+        _ => own,
+    };
+    let (list, resource) = field.resource.split_once('.')?;
+    let is_limit = list == "limits";
+    let (unit, whole): (fn(&_) -> Option<i64>, i64) = match resource {
+        "cpu" => (resources::millis, facts.node_cpu_millis),
+        "memory" => (resources::bytes, facts.node_memory),
+        _ => return None,
+    };
+    let value = match amount(container, is_limit, resource, unit) {
+        0 if is_limit => whole,
+        value => value,
+    };
+    let default = if resource == "cpu" { 1000 } else { 1 };
+    let divisor = match field.divisor.as_ref().and_then(unit) {
+        Some(divisor) if divisor > 0 => divisor,
+        _ => default,
+    };
+    Some(((value + divisor - 1) / divisor).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::pod::tests::pod;
+
+    #[test]
+    fn references_expand_as_the_kubelet_expands_them() {
+        let known = HashMap::from([("A".to_owned(), "val".to_owned()), ("E".to_owned(), String::new())]);
+        for (text, expected) in [
+            ("$(A) $(B) $$(A)", "val $(B) $(A)"),
+            ("a$b", "a$b"),
+            ("$", "$"),
+            ("$$", "$"),
+            ("$(A", "$(A"),
+            ("x$(E)y", "xy"),
+            ("$()", "$()"),
+            ("$$$(A)", "$val"),
+            ("é$(A)é", "évalé"),
+        ] {
+            assert_eq!(expand(text, &known), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_sees_only_earlier_variables_and_the_arguments_see_all() {
+        let pod = pod("env: [{name: A, value: '$(B)'}, {name: B, value: b}, {name: C, value: '$(B)c'},\
+             {name: NN, valueFrom: {fieldRef: {fieldPath: metadata.name}}},\
+             {name: L, valueFrom: {fieldRef: {fieldPath: \"metadata.labels['x']\"}}},\
+             {name: M, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}]");
+        let facts = Facts { node_memory: 4 << 20, ..Facts::default() };
+        let env = environment(&pod, &pod.spec.containers[0], &facts).unwrap();
+        let pairs: Vec<_> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(pairs, [("A", "$(B)"), ("B", "b"), ("C", "bc"), ("NN", "p-node1"), ("L", ""), ("M", "4")]);
+        assert_eq!(expand_all(Some(&vec!["$(A)-$(C)".into()]), &env), ["$(B)-bc"]);
+    }
+
+    #[test]
+    fn a_field_that_is_not_known_yet_names_its_variable() {
+        let pod = pod("env: [{name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]");
+        let error = environment(&pod, &pod.spec.containers[0], &Facts::default()).unwrap_err();
+        assert!(error.starts_with("env IP: "), "{error}");
+    }
+}

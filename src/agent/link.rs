@@ -1,0 +1,89 @@
+//! The agent's link to the runtime: it listens to events, lists everything now and then in case one was missed, and comes back
+//! when the runtime does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::backoff::Steps;
+use super::context::Context;
+use super::report::Problem;
+use super::status::chain;
+use crate::runtime::{ContainerRecord, RuntimeError, RuntimeEvent};
+
+/// How often everything is listed although events come.
+const RELIST: Duration = Duration::from_secs(10);
+/// How long to wait for a runtime that is away.
+const RECONNECT: Steps = Steps { initial: Duration::from_millis(100), cap: Duration::from_secs(2) };
+
+/// What the link has to say.
+#[derive(Debug)]
+pub enum News {
+    /// Everything there is, a moment ago.
+    Listed(Vec<ContainerRecord>),
+    /// Something happened.
+    Event(RuntimeEvent),
+}
+
+/// Keeps the link until the agent ends.
+pub async fn run(context: Arc<Context>, news: mpsc::Sender<News>) {
+    let mut failures = 0;
+    loop {
+        let Err(error) = session(&context, &news, &mut failures).await else { return };
+        if failures == 0 {
+            warn!(error = chain(&error), "the container runtime is away");
+        }
+        failures += 1;
+        let message = format!("{}; containers go on without the agent, which tries again", chain(&error));
+        context.board.set_runtime(None);
+        context.board.set_problems("runtime", vec![Problem { subject: "runtime".to_owned(), message }]);
+        tokio::time::sleep(RECONNECT.after(failures)).await;
+    }
+}
+
+/// One connection, from the first answer to the first failure. Ends well only when nobody wants news any more.
+async fn session(context: &Context, news: &mpsc::Sender<News>, failures: &mut u32) -> Result<(), RuntimeError> {
+    let owner = context.options.owner();
+    // First the events, then the list: what happens in between is an event.
+    let mut events = context.runtime.events(&owner).await?;
+    let records = context.runtime.list(&owner).await?;
+    let version = context.runtime.version().await?;
+    info!(
+        runtime = version.name,
+        version = version.version,
+        containers = records.len(),
+        "linked to the container runtime"
+    );
+    *failures = 0;
+    context.board.set_runtime(Some(format!("{} {}", version.name, version.version)));
+    context.board.set_problems("runtime", vec![]);
+    if news.send(News::Listed(records)).await.is_err() {
+        return Ok(());
+    }
+    let mut relist = tokio::time::interval_at(tokio::time::Instant::now() + RELIST, RELIST);
+    relist.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let next = tokio::select! {
+            event = events.next() => match event {
+                Some(event) => News::Event(event?),
+                None => return Err(ended(&owner)),
+            },
+            _ = relist.tick() => News::Listed(context.runtime.list(&owner).await?),
+            () = context.relink.notified() => News::Listed(context.runtime.list(&owner).await?),
+        };
+        if news.send(next).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// An event stream ends when the daemon does.
+fn ended(owner: &str) -> RuntimeError {
+    RuntimeError::Refused {
+        call: format!("watch the containers of {owner}"),
+        message: "the stream of events ended".into(),
+    }
+}

@@ -1,0 +1,123 @@
+//! Where tools look for a container's log: `/var/log/pods/NS_POD_UID/CONTAINER/N.log` and `/var/log/containers`.
+//!
+//! Both are links: the first to the file the runtime writes, the second to the first. They are made when a container starts and
+//! go with it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use super::AgentOptions;
+use crate::host::fs::{FsError, make_dirs};
+use crate::runtime::ContainerName;
+
+/// The longest file name Linux has.
+const NAME_MAX: usize = 255;
+
+/// `podLogsDir/NS_POD_UID`.
+pub fn pod_dir(options: &AgentOptions, name: &ContainerName) -> PathBuf {
+    options.pod_logs_dir.join(format!("{}_{}_{}", name.namespace, name.pod, name.uid))
+}
+
+/// `podLogsDir/NS_POD_UID/CONTAINER/N.log`.
+pub fn file(options: &AgentOptions, name: &ContainerName) -> PathBuf {
+    pod_dir(options, name).join(&name.container).join(format!("{}.log", name.attempt))
+}
+
+/// `/var/log/containers/POD_NS_CONTAINER-ID.log`, what comes before the id cut to fit a file name.
+fn legacy(options: &AgentOptions, name: &ContainerName, id: &str) -> PathBuf {
+    let tail = format!("-{id}.log");
+    let mut head = format!("{}_{}_{}", name.pod, name.namespace, name.container);
+    head.truncate(NAME_MAX.saturating_sub(tail.len()));
+    options.container_logs_dir.join(head + &tail)
+}
+
+/// Makes both links; those that are right already stay.
+pub fn link(options: &AgentOptions, name: &ContainerName, id: &str, target: &Path) -> Result<(), FsError> {
+    let file = file(options, name);
+    for (link, target) in [(&file, target), (&legacy(options, name, id), file.as_path())] {
+        if fs::read_link(link).is_ok_and(|old| old == target) {
+            continue;
+        }
+        if let Some(dir) = link.parent() {
+            make_dirs(dir, 0o755)?;
+        }
+        match fs::remove_file(link) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(FsError::new("remove", link, e)),
+        }
+        symlink(target, link).map_err(|e| FsError::new("link", link, e))?;
+    }
+    Ok(())
+}
+
+/// Removes the links of a container and the directories that are empty then. What is gone already is fine, what cannot be
+/// removed is left: a log link is no reason to keep a container.
+pub fn unlink(options: &AgentOptions, name: &ContainerName, id: &str) {
+    let file = file(options, name);
+    let _ = fs::remove_file(legacy(options, name, id));
+    let _ = fs::remove_file(&file);
+    for dir in file.ancestors().skip(1).take(2) {
+        let _ = fs::remove_dir(dir);
+    }
+}
+
+/// The highest restart count a log of this container was made for: it survives the container.
+pub fn last_attempt(options: &AgentOptions, name: &ContainerName) -> Option<u32> {
+    let dir = pod_dir(options, name).join(&name.container);
+    let entries = fs::read_dir(dir).ok()?.flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".log")?.parse().ok()).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_made_at_the_start_and_leave_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = AgentOptions::new("n");
+        options.pod_logs_dir = dir.path().join("pods");
+        options.container_logs_dir = dir.path().join("containers");
+        let name = |attempt| ContainerName {
+            pod: "p-n".into(),
+            namespace: "default".into(),
+            uid: "u".into(),
+            container: "c".into(),
+            attempt,
+        };
+        let target = dir.path().join("id-json.log");
+        fs::File::create(&target).unwrap();
+        for attempt in [0, 1] {
+            link(&options, &name(attempt), &format!("id{attempt}"), &target).unwrap();
+            link(&options, &name(attempt), &format!("id{attempt}"), &target).unwrap();
+        }
+        let through = options.container_logs_dir.join("p-n_default_c-id1.log");
+        assert_eq!(fs::read_link(&through).unwrap(), options.pod_logs_dir.join("default_p-n_u/c/1.log"));
+        assert_eq!(fs::canonicalize(&through).unwrap(), target.canonicalize().unwrap());
+        assert_eq!(last_attempt(&options, &name(0)), Some(1));
+        unlink(&options, &name(0), "id0");
+        assert_eq!(last_attempt(&options, &name(0)), Some(1), "the other log keeps the directory");
+        unlink(&options, &name(1), "id1");
+        assert_eq!(fs::read_dir(&options.pod_logs_dir).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(&options.container_logs_dir).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_long_name_is_cut_before_the_id() {
+        let options = AgentOptions::new("n");
+        let name = ContainerName {
+            pod: "p".repeat(253),
+            namespace: "default".into(),
+            uid: "u".into(),
+            container: "c".into(),
+            attempt: 0,
+        };
+        let link = legacy(&options, &name, &"f".repeat(64));
+        let file = link.file_name().unwrap().to_str().unwrap();
+        assert_eq!(file.len(), NAME_MAX);
+        assert!(file.ends_with(&format!("-{}.log", "f".repeat(64))));
+    }
+}

@@ -1,0 +1,121 @@
+//! What the kubelet and the API server fill in before a static pod runs.
+
+use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, PodSpec, Probe, Toleration, Volume};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{CONFIG_HASH, CONFIG_SEEN, CONFIG_SOURCE, Origin};
+
+/// Name with the node's suffix, namespace, UID, annotations.
+pub(super) fn metadata(metadata: &mut ObjectMeta, uid: &str, origin: Origin<'_>) {
+    let name = metadata.name.take().unwrap_or_default();
+    metadata.name = Some(format!("{name}-{}", origin.node_name));
+    if metadata.namespace.as_deref().unwrap_or_default().is_empty() {
+        metadata.namespace = Some("default".to_owned());
+    }
+    metadata.uid = Some(uid.to_owned());
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.insert(CONFIG_HASH.to_owned(), uid.to_owned());
+    annotations.insert(CONFIG_SOURCE.to_owned(), "file".to_owned());
+    annotations.insert(CONFIG_SEEN.to_owned(), format!("{:.9}", origin.seen));
+}
+
+/// The defaults of a pod's spec that change how it runs (`pkg/apis/core/v1/defaults.go`) and those of a file source.
+pub(super) fn spec(spec: &mut PodSpec, node_name: &str) {
+    spec.node_name = Some(node_name.to_owned());
+    spec.restart_policy.get_or_insert_with(|| "Always".to_owned());
+    spec.termination_grace_period_seconds.get_or_insert(30);
+    spec.dns_policy.get_or_insert_with(|| "ClusterFirst".to_owned());
+    spec.scheduler_name.get_or_insert_with(|| "default-scheduler".to_owned());
+    spec.enable_service_links.get_or_insert(true);
+    spec.security_context.get_or_insert_default();
+    tolerate_no_execute(spec);
+    let host_network = spec.host_network.unwrap_or(false);
+    for one in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+        container(one, host_network);
+    }
+    for one in spec.volumes.iter_mut().flatten() {
+        volume(one);
+    }
+}
+
+/// A static pod stays on its node whatever taints it gets.
+fn tolerate_no_execute(spec: &mut PodSpec) {
+    let toleration = Toleration {
+        operator: Some("Exists".to_owned()),
+        effect: Some("NoExecute".to_owned()),
+        ..Toleration::default()
+    };
+    let tolerations = spec.tolerations.get_or_insert_default();
+    if !tolerations.contains(&toleration) {
+        tolerations.push(toleration);
+    }
+}
+
+fn container(container: &mut Container, host_network: bool) {
+    let image = container.image.as_deref().unwrap_or_default();
+    let policy = if is_latest(image) { "Always" } else { "IfNotPresent" };
+    container.image_pull_policy.get_or_insert_with(|| policy.to_owned());
+    container.termination_message_path.get_or_insert_with(|| "/dev/termination-log".to_owned());
+    container.termination_message_policy.get_or_insert_with(|| "File".to_owned());
+    if let Some(resources) = &mut container.resources
+        && let Some(limits) = &resources.limits
+    {
+        let requests = resources.requests.get_or_insert_default();
+        for (name, limit) in limits {
+            requests.entry(name.clone()).or_insert_with(|| limit.clone());
+        }
+    }
+    for port in container.ports.iter_mut().flatten() {
+        port.protocol.get_or_insert_with(|| "TCP".to_owned());
+        if host_network && port.host_port.unwrap_or(0) == 0 {
+            port.host_port = Some(port.container_port);
+        }
+    }
+    let probes = [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe];
+    probes.into_iter().flatten().for_each(probe);
+    for variable in container.env.iter_mut().flatten() {
+        if let Some(field) = variable.value_from.as_mut().and_then(|from| from.field_ref.as_mut()) {
+            field.api_version.get_or_insert_with(|| "v1".to_owned());
+        }
+    }
+}
+
+/// Whether the reference means "whatever is newest": the tag `latest`, or neither tag nor digest.
+fn is_latest(image: &str) -> bool {
+    if image.contains('@') {
+        return false;
+    }
+    let last = image.rsplit('/').next().unwrap_or(image);
+    last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
+}
+
+fn probe(probe: &mut Probe) {
+    for (field, default) in [
+        (&mut probe.timeout_seconds, 1),
+        (&mut probe.period_seconds, 10),
+        (&mut probe.success_threshold, 1),
+        (&mut probe.failure_threshold, 3),
+    ] {
+        if field.unwrap_or(0) == 0 {
+            *field = Some(default);
+        }
+    }
+    if let Some(get) = &mut probe.http_get {
+        get.path.get_or_insert_with(|| "/".to_owned());
+        get.scheme.get_or_insert_with(|| "HTTP".to_owned());
+        if get.port == IntOrString::String(String::new()) {
+            get.port = IntOrString::Int(80);
+        }
+    }
+}
+
+fn volume(volume: &mut Volume) {
+    if let Some(path) = &mut volume.host_path {
+        path.type_.get_or_insert_default();
+    }
+    let bare = Volume { name: volume.name.clone(), ..Volume::default() };
+    if *volume == bare {
+        volume.empty_dir = Some(EmptyDirVolumeSource::default());
+    }
+}

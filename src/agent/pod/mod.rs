@@ -1,0 +1,239 @@
+//! From the bytes of a manifest to a pod that may run: decode, identify, default, check.
+//!
+//! Nothing here touches the machine or the runtime: the same bytes at the same path on the same node give the same pod, with
+//! the same UID, on every start of the agent. That is what lets a restarted agent find its containers again.
+
+mod decode;
+mod defaults;
+mod validate;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
+
+pub use decode::MANIFEST_LIMIT;
+
+/// Annotation: the UID, which is the hash of the manifest (`kubernetes.io/config.hash`).
+pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// Annotation: which kind of source the pod came from.
+pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+/// Annotation: when the agent first saw it.
+pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
+
+/// Why a manifest cannot run here. The display says only its own part; the cause is the error's source.
+#[derive(Debug, thiserror::Error)]
+pub enum PodError {
+    /// 10 MiB or more.
+    #[error("the file has {size} bytes, a manifest may have less than {MANIFEST_LIMIT}")]
+    TooLarge {
+        /// Bytes.
+        size: usize,
+    },
+    /// Not UTF-8.
+    #[error("the file is not UTF-8 text")]
+    NotText,
+    /// Nothing in it.
+    #[error("the file holds no object")]
+    Empty,
+    /// Neither JSON nor YAML.
+    #[error("cannot be parsed: {message}")]
+    Syntax {
+        /// The parser's words, with line and column.
+        message: String,
+    },
+    /// Another kind of object.
+    #[error("{kind} ({api_version}) is not run from a manifest directory: only Pod (v1) is")]
+    Kind {
+        /// `kind`.
+        kind: String,
+        /// `apiVersion`.
+        api_version: String,
+    },
+    /// A field of the wrong type.
+    #[error("is not a Pod: {message}")]
+    Shape {
+        /// What field and what is wrong.
+        message: String,
+    },
+    /// Values that Kubernetes refuses, all of them.
+    #[error("invalid Pod: {}", problems.join("; "))]
+    Invalid {
+        /// One sentence each, beginning with the field's path.
+        problems: Vec<String>,
+    },
+}
+
+/// Namespace and name (with the node's suffix): at most one pod of a key runs at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PodKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name with the node's suffix.
+    pub name: String,
+}
+
+impl fmt::Display for PodKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Where a manifest was found, and on which node.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// The node's name in lower case.
+    pub node_name: &'a str,
+    /// The file; part of the UID.
+    pub file: &'a Path,
+    /// The moment, for the annotation `kubernetes.io/config.seen`.
+    pub seen: Timestamp,
+}
+
+/// A pod as it will be run: decoded, identified, defaulted and checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StaticPod {
+    /// Namespace and name.
+    pub key: PodKey,
+    /// UID.
+    pub uid: String,
+    /// Metadata with name, namespace, UID and the agent's annotations filled in.
+    pub metadata: ObjectMeta,
+    /// Spec with Kubernetes' defaults filled in.
+    pub spec: PodSpec,
+    /// The object as the file has it: a typed round trip would drop fields that this build does not know.
+    pub manifest: Value,
+    /// The file.
+    pub file: PathBuf,
+    /// SHA-256 in hex of the file's bytes.
+    pub file_hash: String,
+    /// What is in the manifest and has no effect, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl StaticPod {
+    /// Reads a manifest.
+    pub fn from_bytes(bytes: &[u8], origin: Origin<'_>) -> Result<Self, PodError> {
+        let decode::Decoded { value, text, mut warnings } = decode::decode(bytes)?;
+        let pod = decode::typed(&value, &text)?;
+        let uid = match pod.metadata.uid.as_deref() {
+            Some(uid) if !uid.is_empty() => uid.to_owned(),
+            _ => derive_uid(&value, origin),
+        };
+        let mut metadata = pod.metadata;
+        let mut spec = pod.spec.unwrap_or_default();
+        validate::written(&metadata, &spec)?;
+        defaults::metadata(&mut metadata, &uid, origin);
+        defaults::spec(&mut spec, origin.node_name);
+        validate::defaulted(&metadata, &spec)?;
+        warnings.extend(validate::without_effect(&spec));
+        let key = PodKey {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+        };
+        let (file, file_hash) = (origin.file.to_owned(), sha256(bytes));
+        Ok(Self { key, uid, metadata, spec, manifest: value, file, file_hash, warnings })
+    }
+
+    /// It is the pod that was seen before: it was first seen then.
+    pub fn keep_seen(&mut self, before: &Self) {
+        let seen = before.metadata.annotations.as_ref().and_then(|map| map.get(CONFIG_SEEN));
+        if let (Some(seen), Some(own)) = (seen, &mut self.metadata.annotations) {
+            own.insert(CONFIG_SEEN.to_owned(), seen.clone());
+        }
+    }
+
+    /// The pod as an API object.
+    pub fn to_pod(&self) -> Pod {
+        Pod { metadata: self.metadata.clone(), spec: Some(self.spec.clone()), status: None }
+    }
+
+    /// A label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.metadata.labels.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// Its containers, init containers first, each with whether it is one.
+    pub fn containers(&self) -> impl Iterator<Item = (bool, &Container)> {
+        let init = self.spec.init_containers.iter().flatten().map(|c| (true, c));
+        init.chain(self.spec.containers.iter().map(|c| (false, c)))
+    }
+
+    /// Hash of what the manifest says of a container; a running one with another hash is replaced. Like the UID it does not
+    /// depend on defaults. It differs from the UID's purpose only where the manifest sets its own UID.
+    pub fn container_hash(&self, name: &str) -> String {
+        let lists =
+            ["initContainers", "containers"].into_iter().filter_map(|list| self.manifest["spec"][list].as_array());
+        let container = lists.flatten().find(|container| container["name"] == name);
+        let mut text = String::new();
+        canonical(container.unwrap_or(&Value::Null), &mut text);
+        sha256(text.as_bytes())[..16].to_owned()
+    }
+
+    /// Whether it lives in the machine's network.
+    pub fn host_network(&self) -> bool {
+        self.spec.host_network.unwrap_or(false)
+    }
+
+    /// Whether it needs a pause container to hold its namespaces: all do but a single container in the host's network, which
+    /// has nobody to share them with.
+    pub fn needs_sandbox(&self) -> bool {
+        !self.host_network() || self.containers().count() != 1 || self.spec.share_process_namespace.unwrap_or(false)
+    }
+
+    /// The pod's host name: its name unless `spec.hostname` says otherwise, 63 characters at most.
+    pub fn hostname(&self) -> String {
+        let name = self.spec.hostname.as_deref().unwrap_or(&self.key.name);
+        let cut: String = name.chars().take(63).collect();
+        cut.trim_end_matches(['-', '.']).to_owned()
+    }
+}
+
+/// The UID of a pod without one: a hash of what the manifest says (not of how it is laid out), of the node and of the path.
+///
+/// The object is hashed as written, not as defaulted: a newer agent with a new default must not restart the control plane.
+fn derive_uid(value: &Value, origin: Origin<'_>) -> String {
+    let mut text = String::new();
+    canonical(value, &mut text);
+    let seed = format!("{text}\nhost:{}\nfile:{}", origin.node_name, origin.file.display());
+    sha256(seed.as_bytes())[..32].to_owned()
+}
+
+/// JSON with sorted keys and without nulls, whatever order the map keeps.
+fn canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().filter(|(_, v)| !v.is_null()).collect();
+            entries.sort_by_key(|(key, _)| *key);
+            out.push('{');
+            for (key, value) in entries {
+                out.push_str(&Value::from(key.as_str()).to_string());
+                out.push(':');
+                canonical(value, out);
+                out.push(',');
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for item in items {
+                canonical(item, out);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        scalar => out.push_str(&scalar.to_string()),
+    }
+}
+
+/// SHA-256 in lower-case hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    digest::digest(&digest::SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,200 @@
+//! Quantities, cgroup values and OOM scores, by the kubelet's arithmetic (`pkg/kubelet/cm`, `pkg/kubelet/qos`).
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::runtime::ResourceConfig;
+
+/// Adjustment for a pause container.
+pub const SANDBOX_OOM_SCORE: i64 = -998;
+/// Adjustment for critical and Guaranteed pods.
+const PROTECTED_OOM_SCORE: i64 = -997;
+const CFS_PERIOD: i64 = 100_000;
+const MIN_SHARES: i64 = 2;
+const MAX_SHARES: i64 = 262_144;
+
+/// Suffixes of a quantity, longest first, with the power of ten or of two they stand for.
+const SUFFIXES: &[(&str, f64)] = &[
+    ("Ki", 1024.0),
+    ("Mi", 1_048_576.0),
+    ("Gi", 1_073_741_824.0),
+    ("Ti", 1_099_511_627_776.0),
+    ("Pi", 1_125_899_906_842_624.0),
+    ("Ei", 1_152_921_504_606_846_976.0),
+    ("n", 1e-9),
+    ("u", 1e-6),
+    ("m", 1e-3),
+    ("k", 1e3),
+    ("M", 1e6),
+    ("G", 1e9),
+    ("T", 1e12),
+    ("P", 1e15),
+    ("E", 1e18),
+];
+
+/// The number a quantity stands for; None when it is none.
+fn number(quantity: &Quantity) -> Option<f64> {
+    let text = quantity.0.trim();
+    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-')) {
+        return None;
+    }
+    if let Ok(plain) = text.parse::<f64>() {
+        return plain.is_finite().then_some(plain);
+    }
+    let (suffix, factor) = SUFFIXES.iter().find(|(suffix, _)| text.ends_with(suffix))?;
+    let mantissa = text.strip_suffix(suffix)?;
+    let valid = mantissa.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '+' | '-'));
+    mantissa.parse::<f64>().ok().filter(|_| valid).map(|n| n * factor)
+}
+
+/// A quantity in whole units, rounded up.
+pub fn bytes(quantity: &Quantity) -> Option<i64> {
+    number(quantity).map(|n| n.ceil() as i64)
+}
+
+/// A quantity in thousandths, rounded up.
+pub fn millis(quantity: &Quantity) -> Option<i64> {
+    // A hair less than the next thousandth is floating-point noise, not a request for one more.
+    number(quantity).map(|n| (n * 1000.0 - 1e-6).ceil() as i64)
+}
+
+/// A request (or, without one, the limit's default is already in place) or a limit of a container; 0 when it has none.
+pub fn amount(container: &Container, limit: bool, resource: &str, unit: fn(&Quantity) -> Option<i64>) -> i64 {
+    let list = container.resources.as_ref().and_then(|r| if limit { r.limits.as_ref() } else { r.requests.as_ref() });
+    list.and_then(|list| list.get(resource)).and_then(unit).unwrap_or(0)
+}
+
+/// The cgroup values of a container.
+pub fn config(pod: &PodSpec, container: &Container, node_memory: i64) -> ResourceConfig {
+    let cpu_limit = amount(container, true, "cpu", millis);
+    let cpu_request = match amount(container, false, "cpu", millis) {
+        0 => cpu_limit,
+        request => request,
+    };
+    let limited = cpu_limit > 0;
+    ResourceConfig {
+        cpu_shares: (cpu_request * 1024 / 1000).clamp(MIN_SHARES, MAX_SHARES),
+        cpu_quota: if limited { (cpu_limit * CFS_PERIOD / 1000).max(1000) } else { 0 },
+        cpu_period: if limited { CFS_PERIOD } else { 0 },
+        memory_bytes: amount(container, true, "memory", bytes),
+        oom_score_adj: oom_score(pod, container, node_memory),
+    }
+}
+
+/// Quality of service of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Qos {
+    /// Every container has cpu and memory limits that equal its requests.
+    Guaranteed,
+    /// In between.
+    Burstable,
+    /// No container asks for cpu or memory.
+    BestEffort,
+}
+
+/// Quality of service of a pod.
+pub fn qos(pod: &PodSpec) -> Qos {
+    let containers = || pod.init_containers.iter().flatten().chain(&pod.containers);
+    let pairs = |c: &Container| {
+        [
+            (amount(c, false, "cpu", millis), amount(c, true, "cpu", millis)),
+            (amount(c, false, "memory", bytes), amount(c, true, "memory", bytes)),
+        ]
+    };
+    if containers().all(|c| pairs(c).iter().all(|(request, limit)| *request == 0 && *limit == 0)) {
+        Qos::BestEffort
+    } else if containers().all(|c| pairs(c).iter().all(|(request, limit)| *limit > 0 && request == limit)) {
+        Qos::Guaranteed
+    } else {
+        Qos::Burstable
+    }
+}
+
+/// `oom_score_adj` of a container's processes (`GetContainerOOMScoreAdjust`); every static pod with the node-critical class is
+/// protected whatever its class of service.
+fn oom_score(pod: &PodSpec, container: &Container, node_memory: i64) -> i64 {
+    if pod.priority_class_name.as_deref() == Some("system-node-critical") {
+        return PROTECTED_OOM_SCORE;
+    }
+    match qos(pod) {
+        Qos::Guaranteed => PROTECTED_OOM_SCORE,
+        Qos::BestEffort => 1000,
+        Qos::Burstable => {
+            let request = amount(container, false, "memory", bytes);
+            (1000 - 1000 * request / node_memory.max(1)).clamp(3, 999)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(resources: serde_json::Value, class: Option<&str>) -> PodSpec {
+        serde_json::from_value(json!({
+            "priorityClassName": class,
+            "containers": [{"name": "c", "image": "x:1", "resources": resources}],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn quantities_read_as_kubernetes_reads_them() {
+        for (text, expected) in [
+            ("100m", Some(1)),
+            ("1", Some(1)),
+            ("1.5", Some(2)),
+            ("512Mi", Some(536_870_912)),
+            ("1Gi", Some(1_073_741_824)),
+            ("1e3", Some(1000)),
+            ("2k", Some(2000)),
+            ("12E", Some(12_000_000_000_000_000_000_i128.min(i64::MAX as i128) as i64)),
+            ("", None),
+            ("abc", None),
+            ("1Zi", None),
+            ("inf", None),
+            ("NaN", None),
+        ] {
+            assert_eq!(bytes(&Quantity(text.into())), expected, "{text:?}");
+        }
+        for (text, expected) in [("250m", 250), ("0.1", 100), ("1", 1000), ("1500m", 1500), ("100u", 1), ("0.25", 250)]
+        {
+            assert_eq!(millis(&Quantity(text.into())), Some(expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn oom_scores_follow_the_quality_of_service_unless_the_pod_is_node_critical() {
+        let node = 16 << 30;
+        let same = json!({"cpu": "1", "memory": "1Gi"});
+        for (resources, class, expected) in [
+            (json!({}), None, 1000),
+            (json!({"requests": {"cpu": "100m"}}), None, 999),
+            (json!({"requests": {"memory": "8Gi"}}), None, 500),
+            (json!({"requests": {"memory": "64Gi"}}), None, 3),
+            (json!({"requests": same, "limits": same}), None, -997),
+            (json!({"requests": {"cpu": "100m"}}), Some("system-node-critical"), -997),
+            (json!({"requests": {"cpu": "100m"}}), Some("system-cluster-critical"), 999),
+        ] {
+            let pod = pod(resources.clone(), class);
+            assert_eq!(oom_score(&pod, &pod.containers[0], node), expected, "{resources} {class:?}");
+        }
+    }
+
+    #[test]
+    fn cpu_becomes_shares_and_quota() {
+        for (resources, shares, quota, memory) in [
+            (json!({}), 2, 0, 0),
+            (json!({"requests": {"cpu": "250m"}}), 256, 0, 0),
+            (json!({"limits": {"cpu": "500m", "memory": "1Mi"}}), 512, 50_000, 1_048_576),
+            (json!({"limits": {"cpu": "1m"}}), 2, 1000, 0),
+            (json!({"requests": {"cpu": "1000"}}), 262_144, 0, 0),
+        ] {
+            let pod = pod(resources.clone(), None);
+            let got = config(&pod, &pod.containers[0], 1 << 30);
+            assert_eq!((got.cpu_shares, got.cpu_quota, got.memory_bytes), (shares, quota, memory), "{resources}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The directory source: a full list at the start, after every event and each `fileCheckFrequency`. Events are hints, the list is
+//! the truth.
+//!
+//! The directory and its parent are both watched, so that a directory that is removed, made anew or replaced is noticed at once; and
+//! each list checks that the watch is still on the directory of that name.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::Update;
+use super::listing::{Entry, Known, Scan, is_manifest};
+use crate::agent::pod::MANIFEST_LIMIT;
+
+/// How long a burst of events may grow before the directory is listed.
+const COALESCE: Duration = Duration::from_millis(5);
+/// A file that was changed and not closed is read all the same when nothing more happens for this long.
+const SETTLED_AFTER: Duration = Duration::from_millis(200);
+/// A missing path, or one that could not be watched, is looked at this often.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Publishes what `path` (a directory or one file) holds until `shutdown`. Only what differs from the last update is published.
+pub async fn watch(
+    path: PathBuf,
+    node_name: String,
+    frequency: Duration,
+    updates: mpsc::Sender<Update>,
+    shutdown: CancellationToken,
+) {
+    let source = DirSource::new(path, node_name, frequency);
+    shutdown.run_until_cancelled(source.run(updates)).await;
+}
+
+/// Directory and inode: which directory a watch is really on.
+type Identity = (u64, u64);
+
+struct DirSource {
+    path: PathBuf,
+    node_name: String,
+    frequency: Duration,
+    known: Option<Known>,
+    events: mpsc::UnboundedReceiver<notify::Event>,
+    sender: mpsc::UnboundedSender<notify::Event>,
+    watch: Option<(RecommendedWatcher, Option<Identity>)>,
+    /// Files that were changed and not closed since, with the moment of their last change.
+    unsettled: HashMap<String, Instant>,
+}
+
+impl DirSource {
+    fn new(path: PathBuf, node_name: String, frequency: Duration) -> Self {
+        let (sender, events) = mpsc::unbounded_channel();
+        // A trailing slash must not become part of the pods' UIDs.
+        let path = path.components().collect();
+        Self { path, node_name, frequency, known: None, events, sender, watch: None, unsettled: HashMap::new() }
+    }
+
+    async fn run(mut self, updates: mpsc::Sender<Update>) {
+        let mut last: Option<Update> = None;
+        loop {
+            // First the watch, then the list: what changes in between is an event.
+            self.arm();
+            let update = self.list().await;
+            if last.as_ref() != Some(&update) {
+                for problem in &update.problems {
+                    if !last.as_ref().is_some_and(|last| last.problems.contains(problem)) {
+                        warn!(subject = problem.subject, message = problem.message, "manifest problem");
+                    }
+                }
+                last = Some(update.clone());
+                if updates.send(update).await.is_err() {
+                    return;
+                }
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Watches the directory of this name, unless that is what is watched already.
+    fn arm(&mut self) {
+        let now = identity(&self.path);
+        if self.watch.as_ref().is_some_and(|(_, watched)| *watched == now && now.is_some()) {
+            return;
+        }
+        self.watch = None;
+        match self.new_watch() {
+            Ok(watcher) => self.watch = Some((watcher, now)),
+            Err(error) => debug!(path = %self.path.display(), %error, "cannot watch yet"),
+        }
+    }
+
+    fn new_watch(&self) -> notify::Result<RecommendedWatcher> {
+        let sender = self.sender.clone();
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // An error means that events were lost: list again.
+            let event = event.unwrap_or_else(|_| notify::Event::new(EventKind::Other));
+            let _ = sender.send(event);
+        })?;
+        if let Some(parent) = self.path.parent().filter(|parent| parent.is_dir()) {
+            watcher.watch(parent, RecursiveMode::NonRecursive)?;
+        }
+        if self.path.is_dir() {
+            watcher.watch(&self.path, RecursiveMode::NonRecursive)?;
+        }
+        Ok(watcher)
+    }
+
+    async fn list(&mut self) -> Update {
+        let (path, now) = (self.path.clone(), Instant::now());
+        self.unsettled.retain(|_, changed| *changed + SETTLED_AFTER > now);
+        let unsettled: Vec<String> = self.unsettled.keys().cloned().collect();
+        let scanned = tokio::task::spawn_blocking(move || scan(&path)).await;
+        let (dir, scan) = match scanned {
+            Ok((dir, Ok(entries))) => (dir, Scan::Files(entries, unsettled)),
+            Ok((dir, Err(why))) => (dir, Scan::Failed(why)),
+            Err(error) => (None, Scan::Failed(error.to_string())),
+        };
+        let dir = dir.unwrap_or_else(|| self.path.clone());
+        let known = self.known.get_or_insert_with(|| Known::new(&self.node_name, &dir));
+        known.set_dir(&dir);
+        known.take(&self.path, scan, Timestamp::now())
+    }
+
+    /// Waits until the directory is to be listed again.
+    async fn pause(&mut self) {
+        let watched = self.watch.as_ref().is_some_and(|(_, identity)| identity.is_some());
+        let mut due = Instant::now() + if watched { self.frequency } else { RETRY.min(self.frequency) };
+        if let Some(settled) = self.unsettled.values().map(|changed| *changed + SETTLED_AFTER).min() {
+            due = due.min(settled);
+        }
+        loop {
+            let Ok(event) = tokio::time::timeout_at(due, self.events.recv()).await else { return };
+            let Some(event) = event else { return std::future::pending().await };
+            if let Some(wait) = self.weigh(&event) {
+                due = due.min(Instant::now() + wait);
+            }
+        }
+    }
+
+    /// How long after an event the directory is to be listed; None if the event is none of ours.
+    fn weigh(&mut self, event: &notify::Event) -> Option<Duration> {
+        if event.need_rescan() || event.kind == EventKind::Other {
+            return Some(COALESCE);
+        }
+        // Our own reading raises these.
+        if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write)) {
+            return None;
+        }
+        let mut wait = None;
+        for path in &event.paths {
+            if *path == self.path
+                && matches!(
+                    event.kind,
+                    EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))
+                )
+            {
+                // The directory itself came, went or was replaced: the watch is on nothing now.
+                self.watch = None;
+                wait = Some(COALESCE);
+            }
+            let own = path.parent() == Some(&self.path) || *path == self.path;
+            let Some(name) = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .filter(|name| own && (is_manifest(name) || *path == self.path))
+            else {
+                continue;
+            };
+            let after = self.weigh_file(name, event.kind);
+            wait = Some(wait.map_or(after, |before| after.min(before)));
+        }
+        wait
+    }
+
+    /// A file that is being written is not read before it is closed: half a manifest may well be a valid one.
+    fn weigh_file(&mut self, name: &str, kind: EventKind) -> Duration {
+        let being_written = match kind {
+            EventKind::Create(_) | EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Any) => true,
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)) | EventKind::Access(_) | EventKind::Remove(_) => false,
+            _ => return COALESCE,
+        };
+        if being_written {
+            self.unsettled.insert(name.to_owned(), Instant::now());
+            SETTLED_AFTER
+        } else {
+            self.unsettled.remove(name);
+            COALESCE
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<Identity> {
+    fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Reads every manifest file at `path`, and says which directory they are in when that is known.
+fn scan(path: &Path) -> (Option<PathBuf>, Result<Vec<Entry>, String>) {
+    let meta = match fs::metadata(path) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return (None, Err("is missing".to_owned())),
+        Err(e) => return (None, Err(e.to_string())),
+    };
+    if meta.is_dir() {
+        return (Some(path.to_owned()), scan_dir(path).map_err(|e| format!("cannot be listed: {e}")));
+    }
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return (None, Err("is no path of a file".to_owned()));
+    };
+    if !meta.is_file() {
+        return (Some(dir.to_owned()), Err("is neither a directory nor a regular file".to_owned()));
+    }
+    let entry = Entry { name: name.to_owned(), content: read(path).map_err(|e| format!("cannot be read: {e}")) };
+    (Some(dir.to_owned()), Ok(vec![entry]))
+}
+
+fn scan_dir(path: &Path) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if !is_manifest(&name) {
+            continue;
+        }
+        // Links are followed; directories, pipes and sockets are nobody's manifest.
+        let content = match fs::metadata(entry.path()) {
+            Ok(meta) if meta.is_file() => read(&entry.path()),
+            Ok(_) => continue,
+            Err(e) => Err(e),
+        };
+        match content {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && entry.path().symlink_metadata().is_err() => {}
+            content => entries.push(Entry { name, content: content.map_err(|e| format!("cannot be read: {e}")) }),
+        }
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+/// Reads a file up to the size at which it is refused.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(MANIFEST_LIMIT as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,194 @@
+//! The board that workers, sources and the runtime's link write on, and that the health report is read from.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::AgentOptions;
+use super::pacing::{Gate, Gates};
+use super::pod::PodKey;
+use super::report::{AgentReport, HealthReport, PodReport, Problem};
+
+/// One pod on the board.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// What is reported.
+    pub report: PodReport,
+    /// Its state as a gate of the start order, by component; None for what is no component or not wanted any more.
+    pub gate: Option<(String, Gate)>,
+}
+
+struct State {
+    agent: AgentReport,
+    pods: BTreeMap<PodKey, Entry>,
+    problems: BTreeMap<&'static str, Vec<Problem>>,
+}
+
+/// Collects what is known and publishes a report whenever one differs from the one before.
+pub struct Board {
+    state: Mutex<State>,
+    reports: watch::Sender<Arc<HealthReport>>,
+    gates: watch::Sender<Gates>,
+}
+
+impl Board {
+    /// A board of an agent that has just started.
+    pub fn new(options: &AgentOptions) -> Self {
+        let agent = AgentReport {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node_name: options.node_name.clone(),
+            started_at: Timestamp::now(),
+            static_pod_path: options.static_pod_path.as_ref().map(|path| path.display().to_string()),
+            runtime: None,
+            synced: false,
+        };
+        let first = HealthReport { sequence: 1, agent: agent.clone(), pods: vec![], problems: vec![] };
+        Self {
+            state: Mutex::new(State { agent, pods: BTreeMap::new(), problems: BTreeMap::new() }),
+            reports: watch::channel(Arc::new(first)).0,
+            gates: watch::channel(Gates::new()).0,
+        }
+    }
+
+    /// Every report from now on, and the current one.
+    pub fn reports(&self) -> watch::Receiver<Arc<HealthReport>> {
+        self.reports.subscribe()
+    }
+
+    /// The gates of the start order.
+    pub fn gates(&self) -> watch::Receiver<Gates> {
+        self.gates.subscribe()
+    }
+
+    /// Sets what is known of a pod.
+    pub fn set_pod(&self, key: &PodKey, mut entry: Entry) {
+        self.change(|state| {
+            if let Some(before) = state.pods.get(key)
+                && before.report.healthy == entry.report.healthy
+                && before.report.uid == entry.report.uid
+            {
+                entry.report.since = before.report.since;
+            }
+            state.pods.insert(key.clone(), entry);
+        });
+    }
+
+    /// Several pods at once: a report shows all or none of them.
+    pub fn set_new_pods(&self, entries: Vec<(PodKey, Entry)>) {
+        self.change(|state| {
+            for (key, entry) in entries {
+                state.pods.entry(key).or_insert(entry);
+            }
+        });
+    }
+
+    /// Forgets a pod.
+    pub fn remove_pod(&self, key: &PodKey) {
+        self.change(|state| {
+            state.pods.remove(key);
+        });
+    }
+
+    /// Sets everything that is wrong in the eyes of `owner` (a source, the runtime's link).
+    pub fn set_problems(&self, owner: &'static str, problems: Vec<Problem>) {
+        self.change(|state| {
+            state.problems.insert(owner, problems);
+        });
+    }
+
+    /// Sets the runtime's name and version, None while it cannot be reached.
+    pub fn set_runtime(&self, runtime: Option<String>) {
+        self.change(|state| state.agent.runtime = runtime);
+    }
+
+    /// Says that every source has been read.
+    pub fn set_synced(&self) {
+        self.change(|state| state.agent.synced = true);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        let gates: Gates = state.pods.values().filter_map(|entry| entry.gate.clone()).collect();
+        self.gates.send_if_modified(|before| std::mem::replace(before, gates.clone()) != gates);
+        let pods: Vec<PodReport> = state.pods.values().map(|entry| entry.report.clone()).collect();
+        let problems: Vec<Problem> = state.problems.values().flatten().cloned().collect();
+        self.reports.send_if_modified(|before| {
+            if before.agent == state.agent && before.pods == pods && before.problems == problems {
+                return false;
+            }
+            let sequence = before.sequence + 1;
+            *before = Arc::new(HealthReport { sequence, agent: state.agent.clone(), pods, problems });
+            true
+        });
+    }
+}
+
+/// An error with everything that caused it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::report::Phase;
+
+    fn entry(healthy: bool, since: i64) -> Entry {
+        let report = PodReport {
+            name: "p-n".into(),
+            namespace: "default".into(),
+            uid: "u".into(),
+            file: None,
+            file_hash: None,
+            component: None,
+            phase: Phase::Running,
+            ready: healthy,
+            healthy,
+            terminating: false,
+            since: Timestamp::from_second(since).unwrap(),
+            message: None,
+            containers: vec![],
+        };
+        Entry { report, gate: Some(("c".into(), Gate { healthy, crashed: false })) }
+    }
+
+    #[test]
+    fn the_sequence_grows_with_each_difference_and_with_nothing_else() {
+        let board = Board::new(&AgentOptions::new("n"));
+        let key = PodKey { namespace: "default".into(), name: "p-n".into() };
+        let reports = board.reports();
+        let mut gates = board.gates();
+        let now = || reports.borrow().sequence;
+        assert_eq!(now(), 1);
+        board.set_pod(&key, entry(false, 1));
+        assert_eq!(now(), 2);
+        board.set_pod(&key, entry(false, 2));
+        assert_eq!(now(), 2, "the same health keeps its moment");
+        assert!(gates.has_changed().unwrap());
+        gates.mark_unchanged();
+        board.set_problems("source", vec![]);
+        board.set_runtime(None);
+        assert_eq!(now(), 2);
+        board.set_pod(&key, entry(true, 3));
+        assert_eq!(now(), 3);
+        assert_eq!(reports.borrow().pods[0].since.as_second(), 3);
+        assert!(gates.has_changed().unwrap());
+        gates.mark_unchanged();
+        board.set_synced();
+        assert_eq!(now(), 4);
+        assert!(!gates.has_changed().unwrap(), "gates wake nobody for what is no gate's");
+        board.remove_pod(&key);
+        assert!(reports.borrow().pods.is_empty());
+        assert!(gates.borrow_and_update().is_empty());
+    }
+}

@@ -1,0 +1,132 @@
+//! One worker for each pod that is wanted or still there. It alone starts and ends workers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tracing::info;
+
+use super::context::Context;
+use super::link::News;
+use super::pod::{PodKey, StaticPod};
+use super::source::Update;
+use super::worker::{self, Handle, Message};
+use crate::runtime::ContainerRecord;
+
+/// See the module.
+pub struct Supervisor {
+    context: Arc<Context>,
+    workers: BTreeMap<PodKey, Handle>,
+    wanted: BTreeMap<PodKey, Arc<StaticPod>>,
+    /// The source has been read once: what it does not want may be stopped.
+    synced: bool,
+    /// The latest list; None before the first one, when nobody knows what runs already.
+    records: Option<Vec<ContainerRecord>>,
+    idle: mpsc::UnboundedSender<PodKey>,
+    idlers: mpsc::UnboundedReceiver<PodKey>,
+}
+
+impl Supervisor {
+    /// Nothing is wanted and nothing is known yet.
+    pub fn new(context: Arc<Context>) -> Self {
+        let (idle, idlers) = mpsc::unbounded_channel();
+        let (workers, wanted) = (BTreeMap::new(), BTreeMap::new());
+        Self { context, workers, wanted, synced: false, records: None, idle, idlers }
+    }
+
+    /// Runs until the agent ends.
+    pub async fn run(mut self, mut updates: mpsc::Receiver<Update>, mut news: mpsc::Receiver<News>) {
+        let shutdown = self.context.shutdown.clone();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                Some(update) = updates.recv() => self.update(update),
+                Some(news) = news.recv() => self.news(news),
+                Some(key) = self.idlers.recv() => self.end(&key),
+            }
+        }
+    }
+
+    fn update(&mut self, update: Update) {
+        self.context.board.set_problems("source", update.problems);
+        let before = std::mem::take(&mut self.wanted);
+        self.wanted = update.pods.into_iter().map(|pod| (pod.key.clone(), pod)).collect();
+        self.synced |= update.synced;
+        // Gates of the start order must be known before the first worker asks for them.
+        let new = self.wanted.values().map(|pod| (pod.key.clone(), worker::first_entry(pod)));
+        self.context.board.set_new_pods(new.collect());
+        for (key, pod) in &self.wanted {
+            if before.get(key) != Some(pod)
+                && let Some(worker) = self.workers.get(key)
+            {
+                worker.tell(Message::Wanted(Some(Arc::clone(pod))));
+            }
+        }
+        for key in before.keys().filter(|key| !self.wanted.contains_key(key)) {
+            match self.workers.get(key) {
+                Some(worker) => worker.tell(Message::Wanted(None)),
+                None => self.context.board.remove_pod(key),
+            }
+        }
+        self.staff();
+        if self.synced {
+            self.context.board.set_synced();
+        }
+    }
+
+    fn news(&mut self, news: News) {
+        match news {
+            News::Event(event) if self.context.routes.knows(&event.pod_uid) => {
+                self.context.routes.tell(&event.pod_uid.clone(), Message::Event(event));
+            }
+            // Of a pod that no worker has yet: the next list shows it.
+            News::Event(_) => {}
+            News::Listed(records) => {
+                let mut shares: BTreeMap<PodKey, Vec<ContainerRecord>> = BTreeMap::new();
+                for record in &records {
+                    shares.entry(key_of(record)).or_default().push(record.clone());
+                }
+                for (key, worker) in &self.workers {
+                    worker.tell(Message::Listed(shares.remove(key).unwrap_or_default()));
+                }
+                self.records = Some(records);
+                self.staff();
+            }
+        }
+    }
+
+    /// Starts the workers that are missing: those of wanted pods, and those of orphans once it is sure that they are some.
+    fn staff(&mut self) {
+        let Some(records) = &self.records else { return };
+        let orphans = records.iter().map(key_of).filter(|_| self.synced);
+        let keys: BTreeSet<PodKey> = self.wanted.keys().cloned().chain(orphans).collect();
+        for key in keys {
+            if self.workers.contains_key(&key) {
+                continue;
+            }
+            let records: Vec<_> = records.iter().filter(|record| key_of(record) == key).cloned().collect();
+            let wanted = self.wanted.get(&key).cloned();
+            if wanted.is_none() {
+                info!(pod = %key, containers = records.len(), "found containers of a pod that is not wanted");
+            }
+            let (context, idle) = (Arc::clone(&self.context), self.idle.clone());
+            let worker = worker::spawn(key.clone(), context, idle, worker::Start { wanted, records });
+            self.workers.insert(key, worker);
+        }
+    }
+
+    /// A worker has nothing left to do, unless its pod is wanted again by now.
+    fn end(&mut self, key: &PodKey) {
+        if !self.wanted.contains_key(key) {
+            self.workers.remove(key);
+            // It saw the last of these go; an older list must not bring it back.
+            if let Some(records) = &mut self.records {
+                records.retain(|record| key_of(record) != *key);
+            }
+        }
+    }
+}
+
+fn key_of(record: &ContainerRecord) -> PodKey {
+    PodKey { namespace: record.name.namespace.clone(), name: record.name.pod.clone() }
+}

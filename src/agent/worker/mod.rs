@@ -1,0 +1,445 @@
+//! One worker a pod: a task that compares what is wanted with what is there, takes the steps of its [`plan`], and looks again.
+//!
+//! A worker belongs to a namespace and name and serves one UID after the other, so that a pod's successor cannot start before
+//! the pod is gone. Everything that takes long (stopping, pulling) runs beside it and wakes it at its end; source changes,
+//! container events, probe results and timers wake it too. It is alone with its pod: nothing it does or waits for holds up
+//! another pod.
+
+mod config;
+mod execute;
+mod plan;
+mod report;
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::context::Context;
+use super::pacing::{self, Gate, Gates};
+use super::pod::{PodKey, StaticPod};
+use super::probe::ProbedContainer;
+use super::report::{Phase, PodReport};
+use super::status::Entry;
+use crate::runtime::{ContainerRecord, ContainerState, ImageRecord, RuntimeError, RuntimeEvent, RuntimeEventKind};
+pub use execute::probes_of;
+use plan::Plan;
+use report::LastWords;
+pub use view::Hold;
+use view::{Instance, Observed, PodView, Slot};
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Message {
+    /// The pod that is wanted from now on.
+    Wanted(Option<Arc<StaticPod>>),
+    /// Something happened to one of its containers.
+    Event(RuntimeEvent),
+    /// All its containers, as the runtime listed them a moment ago.
+    Listed(Vec<ContainerRecord>),
+    /// A stop has ended.
+    Stopped(String, Result<(), RuntimeError>),
+    /// A pull has ended.
+    Pulled(String, Result<ImageRecord, RuntimeError>),
+    /// Probe results have changed.
+    Probed,
+}
+
+/// The other end of a worker.
+pub struct Handle {
+    inbox: mpsc::UnboundedSender<Message>,
+    end: CancellationToken,
+}
+
+impl Handle {
+    /// Tells the worker something. One that has ended hears nothing.
+    pub fn tell(&self, message: Message) {
+        let _ = self.inbox.send(message);
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
+}
+
+/// What a worker begins with.
+#[derive(Debug)]
+pub struct Start {
+    /// The pod that is wanted.
+    pub wanted: Option<Arc<StaticPod>>,
+    /// Its containers, as the runtime listed them after it began to tell events.
+    pub records: Vec<ContainerRecord>,
+}
+
+/// Starts the worker of a pod. `idle` hears its key when nothing is wanted and nothing is left.
+pub fn spawn(key: PodKey, context: Arc<Context>, idle: mpsc::UnboundedSender<PodKey>, start: Start) -> Handle {
+    let (inbox, messages) = mpsc::unbounded_channel();
+    let end = context.shutdown.child_token();
+    let worker = Worker {
+        gates: context.board.gates(),
+        seen: Observed::new(context.options.max_restart_backoff),
+        key,
+        messages,
+        myself: inbox.clone(),
+        idle,
+        pod: None,
+        wanted: false,
+        since: Instant::now(),
+        begun: false,
+        crashed: false,
+        suspended: false,
+        said_idle: false,
+        words: LastWords::new(),
+        tasks: JoinSet::new(),
+        context,
+    };
+    let (token, tasks) = (end.clone(), worker.context.tasks.clone());
+    tasks.spawn(async move { token.run_until_cancelled(worker.run(start)).await });
+    Handle { inbox, end }
+}
+
+struct Worker {
+    key: PodKey,
+    context: Arc<Context>,
+    messages: mpsc::UnboundedReceiver<Message>,
+    /// For tasks that report back.
+    myself: mpsc::UnboundedSender<Message>,
+    idle: mpsc::UnboundedSender<PodKey>,
+    /// The pod that is wanted or, when none is, the last one that was.
+    pod: Option<(Arc<StaticPod>, PodView)>,
+    wanted: bool,
+    /// When its present UID was first wanted.
+    since: Instant,
+    /// A container of this UID has been started, or was found running: the start order has no more to say.
+    begun: bool,
+    /// A container of this UID ended by itself.
+    crashed: bool,
+    /// The runtime cannot be reached; nothing is tried until it has listed again.
+    suspended: bool,
+    said_idle: bool,
+    seen: Observed,
+    words: LastWords,
+    gates: watch::Receiver<Gates>,
+    /// Stops and pulls under way.
+    tasks: JoinSet<()>,
+}
+
+impl Worker {
+    async fn run(mut self, start: Start) {
+        self.want(start.wanted);
+        for record in start.records {
+            self.observe(record);
+        }
+        self.link_logs().await;
+        loop {
+            while let Ok(message) = self.messages.try_recv() {
+                self.hear(message).await;
+            }
+            self.mark_terminating();
+            self.tell_probes();
+            let plan = self.plan();
+            self.publish(&plan);
+            if !self.suspended && !plan.actions.is_empty() {
+                for action in plan.actions {
+                    self.execute(action).await;
+                }
+                continue;
+            }
+            if self.hear_last_words().await {
+                self.publish(&plan);
+            }
+            self.say_idle();
+            self.sleep(plan.wake).await;
+        }
+    }
+
+    fn plan(&mut self) -> Plan {
+        let wanted = self.pod.as_ref().filter(|_| self.wanted);
+        let gates = self.gates.borrow_and_update();
+        self.seen.hold = match wanted {
+            Some((pod, _)) if !self.begun => pacing::hold(pod, &gates, self.since),
+            _ => None,
+        };
+        drop(gates);
+        plan::plan(wanted.map(|(_, view)| view), &self.seen, Instant::now())
+    }
+
+    /// Waits until something happens.
+    async fn sleep(&mut self, until: Option<Instant>) {
+        let timer = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        let held = self.seen.hold.is_some();
+        let message = tokio::select! {
+            message = self.messages.recv() => message,
+            () = timer, if !self.suspended => None,
+            _ = self.gates.changed(), if held => None,
+            Some(_) = self.tasks.join_next() => None,
+        };
+        if let Some(message) = message {
+            self.hear(message).await;
+        }
+    }
+
+    async fn hear(&mut self, message: Message) {
+        match message {
+            Message::Wanted(pod) => self.want(pod),
+            Message::Event(event) => {
+                if self.is_news(&event) {
+                    self.refresh(&event.id).await;
+                }
+            }
+            Message::Listed(records) => self.compare(records).await,
+            Message::Stopped(id, result) => {
+                if let Some(one) = self.seen.instances.get_mut(&id) {
+                    one.stopping = false;
+                }
+                if let Err(error) = result {
+                    self.failed_on(&id, &error);
+                }
+                self.refresh(&id).await;
+            }
+            Message::Pulled(container, result) => self.pulled(&container, result),
+            Message::Probed => {}
+        }
+    }
+
+    fn want(&mut self, pod: Option<Arc<StaticPod>>) {
+        self.wanted = pod.is_some();
+        self.said_idle = false;
+        let Some(pod) = pod else { return };
+        let before = self.pod.as_ref().map(|(pod, _)| pod.uid.clone());
+        let view = PodView::of(&pod);
+        if before.as_ref() != Some(&pod.uid) {
+            if let Some(before) = before {
+                self.seen.terminating.insert(before);
+            }
+            // Pulls for the old one are of no use; stops go on in the runtime, and the plan sees to them again.
+            self.tasks.abort_all();
+            for one in self.seen.instances.values_mut() {
+                one.stopping = false;
+            }
+            (self.since, self.begun, self.crashed) = (Instant::now(), false, false);
+            self.seen.slots = self.fresh_slots(&pod);
+            self.context.routes.add(&pod.uid, &self.myself);
+        }
+        self.pod = Some((pod, view));
+        self.note_running();
+    }
+
+    /// Restart counts go on where the logs of containers that are gone have ended.
+    fn fresh_slots(&self, pod: &StaticPod) -> BTreeMap<String, Slot> {
+        let slots = pod.containers().map(|(_, container)| {
+            let name = config::name(pod, &container.name, 0);
+            let next_attempt = super::logs::last_attempt(&self.context.options, &name).map_or(0, |last| last + 1);
+            (container.name.clone(), Slot { next_attempt, ..Slot::default() })
+        });
+        slots.collect()
+    }
+
+    /// Every UID but the wanted one is taken down, and stays so until it is gone.
+    fn mark_terminating(&mut self) {
+        let wanted = self.wanted_uid().map(str::to_owned);
+        let strangers = self.seen.instances.values().map(|one| &one.record.name.uid);
+        let strangers: Vec<String> = strangers.filter(|uid| Some(*uid) != wanted.as_ref()).cloned().collect();
+        let left = self.pod.as_ref().filter(|_| !self.wanted && !self.said_idle).map(|(pod, _)| pod.uid.clone());
+        for uid in strangers.into_iter().chain(left) {
+            if self.seen.terminating.insert(uid.clone()) {
+                info!(pod = %self.key, %uid, "stopping");
+                self.context.probes.terminating(&uid);
+            }
+        }
+    }
+
+    fn wanted_uid(&self) -> Option<&str> {
+        self.pod.as_ref().filter(|_| self.wanted).map(|(pod, _)| pod.uid.as_str())
+    }
+
+    /// An event says nothing new about what the worker did itself and has looked at since.
+    fn is_news(&self, event: &RuntimeEvent) -> bool {
+        let known = self.seen.instances.get(&event.id);
+        match event.kind {
+            RuntimeEventKind::Started => !known.is_some_and(Instance::is_running),
+            RuntimeEventKind::Exited => known.is_none_or(|one| one.exit_code().is_none()),
+            RuntimeEventKind::Removed => known.is_some(),
+        }
+    }
+
+    /// A listing is as old as the call that made it: what it says of a container is reason to look, nothing more.
+    async fn compare(&mut self, records: Vec<ContainerRecord>) {
+        self.suspended = false;
+        let gone = self.seen.instances.keys().filter(|id| records.iter().all(|record| record.id != **id));
+        let mut doubtful: Vec<String> = gone.cloned().collect();
+        let differs = |record: &&ContainerRecord| {
+            self.seen.instances.get(&record.id).is_none_or(|one| one.record.state != record.state)
+        };
+        doubtful.extend(records.iter().filter(differs).map(|record| record.id.clone()));
+        for id in doubtful {
+            self.refresh(&id).await;
+        }
+        self.link_logs().await;
+    }
+
+    /// Looks at a container again.
+    async fn refresh(&mut self, id: &str) {
+        match self.context.runtime.inspect(id).await {
+            Ok(record) => self.observe(record),
+            Err(RuntimeError::NotFound { .. }) => self.vanish(id),
+            Err(error) => self.failed_on(id, &error),
+        }
+    }
+
+    fn observe(&mut self, record: ContainerRecord) {
+        let id = record.id.clone();
+        let exited = matches!(record.state, ContainerState::Exited { .. });
+        self.context.routes.add(&record.name.uid, &self.myself);
+        match self.seen.instances.get_mut(&id) {
+            Some(one) => {
+                let was_running = one.is_running();
+                one.record = record;
+                if exited && one.ended.is_none() {
+                    one.ended = Some(ended_at(&one.record));
+                    (one.failures, one.retry_at) = (0, None);
+                    if was_running && !one.stopping && !self.seen.terminating.contains(&one.record.name.uid) {
+                        self.crashed = true;
+                        let (name, code) = (one.record.name.container.clone(), one.exit_code());
+                        info!(pod = %self.key, container = %name, ?code, "container ended");
+                    }
+                    one.stopping = false;
+                }
+                if !exited {
+                    one.ended = None;
+                }
+            }
+            None => {
+                let ended = exited.then(|| ended_at(&record));
+                self.seen.instances.insert(id, Instance::new(record, ended));
+            }
+        }
+        self.note_running();
+    }
+
+    /// A container of the wanted pod that runs takes the pod out of the start order.
+    fn note_running(&mut self) {
+        if let Some(uid) = self.wanted_uid() {
+            let mut own =
+                self.seen.instances.values().filter(|one| one.record.name.uid == uid && !one.record.is_sandbox);
+            self.begun |= own.any(Instance::is_running);
+        }
+    }
+
+    /// A container is gone; its restart count is not.
+    fn vanish(&mut self, id: &str) {
+        self.words.remove(id);
+        let Some(one) = self.seen.instances.remove(id) else { return };
+        if self.wanted_uid() == Some(one.record.name.uid.as_str()) {
+            let slot = self.seen.slots.entry(one.record.name.container.clone()).or_default();
+            slot.next_attempt = slot.next_attempt.max(one.record.name.attempt + 1);
+            if one.is_running() {
+                self.crashed = true;
+                super::logs::unlink(&self.context.options, &one.record.name, id);
+            }
+        }
+    }
+
+    /// Tells the prober which containers run, and reads what it knows.
+    fn tell_probes(&mut self) {
+        let Some((pod, _)) = self.pod.as_ref() else { return };
+        if self.wanted && self.seen.terminating.is_empty() {
+            let running = self.probed(pod);
+            self.context.probes.set_containers(&pod.uid, running);
+        }
+        let mut results = self.context.probes.results(&pod.uid);
+        for (name, slot) in &mut self.seen.slots {
+            slot.health = results.remove(name);
+        }
+    }
+
+    fn probed(&self, pod: &StaticPod) -> Vec<ProbedContainer> {
+        let own = || self.seen.instances.values().filter(|one| one.record.name.uid == pod.uid);
+        let ip = own().filter(|one| one.record.is_sandbox && one.is_running()).find_map(|one| one.record.ip.clone());
+        let mut probed = Vec::new();
+        for one in own().filter(|one| !one.record.is_sandbox && !one.stopping) {
+            let ContainerState::Running { started_at } = one.record.state else { continue };
+            let name = one.record.name.container.clone();
+            let Some((_, container)) = pod.containers().find(|(_, c)| c.name == name) else { continue };
+            let ip = ip.clone().or_else(|| one.record.ip.clone()).filter(|_| !pod.host_network());
+            let probes = self.context.probes_of(pod, container);
+            probed.push(ProbedContainer { name, id: one.record.id.clone(), started_at, ip, probes });
+        }
+        probed
+    }
+
+    fn publish(&self, plan: &Plan) {
+        if self.pod.is_none() && self.seen.instances.is_empty() {
+            return;
+        }
+        let report = report::pod(&report::Facts {
+            key: &self.key,
+            pod: self.pod.as_ref().map(|(pod, view)| (pod.as_ref(), view)),
+            wanted: self.wanted,
+            seen: &self.seen,
+            plan,
+            words: &self.words,
+            now: Timestamp::now(),
+        });
+        let component = self.pod.as_ref().filter(|_| self.wanted).and_then(|(pod, _)| pacing::component(pod));
+        let gate = Gate { healthy: report.healthy, crashed: self.crashed };
+        let gate = component.map(|component| (component.to_owned(), gate));
+        if !self.said_idle {
+            self.context.board.set_pod(&self.key, Entry { report, gate });
+        }
+    }
+
+    fn say_idle(&mut self) {
+        let left = !self.seen.instances.is_empty() || !self.seen.terminating.is_empty();
+        if !self.wanted && !left && !self.said_idle {
+            debug!(pod = %self.key, "gone");
+            self.said_idle = true;
+            self.pod = None;
+            self.context.board.remove_pod(&self.key);
+            let _ = self.idle.send(self.key.clone());
+        }
+    }
+}
+
+/// When a container ended, on tokio's clock. Wall clocks jump, so a moment in the future is now and none is long ago.
+fn ended_at(record: &ContainerRecord) -> Instant {
+    let now = Instant::now();
+    let ContainerState::Exited { finished_at: Some(at), .. } = record.state else { return now };
+    let ago = Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default();
+    now.checked_sub(ago.min(Duration::from_secs(3600))).unwrap_or(now)
+}
+
+/// What is reported of a pod before its worker has looked at it, so that it is missing from no report.
+pub fn first_entry(pod: &StaticPod) -> Entry {
+    let report = PodReport {
+        name: pod.key.name.clone(),
+        namespace: pod.key.namespace.clone(),
+        uid: pod.uid.clone(),
+        file: Some(pod.file.display().to_string()),
+        file_hash: Some(pod.file_hash.clone()),
+        component: pod.label("component").map(str::to_owned),
+        phase: Phase::Pending,
+        ready: false,
+        healthy: false,
+        terminating: false,
+        since: Timestamp::now(),
+        message: Some("not looked at yet".to_owned()),
+        containers: vec![],
+    };
+    let gate = Gate { healthy: false, crashed: false };
+    Entry { report, gate: pacing::component(pod).map(|component| (component.to_owned(), gate)) }
+}

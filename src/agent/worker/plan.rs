@@ -1,0 +1,480 @@
+//! What to do next for one pod, from what is wanted and what is there. Pure: no clock, no runtime, no file.
+//!
+//! The plan is level-triggered: it is made anew from the whole state after every step, so that an event that was missed or a
+//! step that failed changes nothing but the moment at which it is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::view::{ContainerView, Finish, Instance, Observed, PodView, Pull, Role, Slot};
+use crate::agent::backoff::{FORGIVEN_AFTER, Steps};
+use crate::runtime::ContainerState;
+
+/// No stop is given less (the kubelet's `minimumGracePeriodInSeconds`).
+const MIN_GRACE: Duration = Duration::from_secs(2);
+/// The kubelet's name for the sandbox among the containers.
+pub const SANDBOX: &str = "POD";
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Stop a container; it is stopping from now on, nobody waits for it here.
+    Stop {
+        /// Which.
+        id: String,
+        /// How long it may take.
+        grace: Duration,
+        /// Why, for the log.
+        why: String,
+    },
+    /// Remove a dead container with its log links, or a sandbox.
+    Remove {
+        /// Which.
+        id: String,
+    },
+    /// Make and start the pod's sandbox.
+    CreateSandbox {
+        /// How many came before it.
+        attempt: u32,
+    },
+    /// Make and start a container: its image, volumes and configuration too.
+    Run {
+        /// Its name.
+        container: String,
+        /// Its restart count.
+        attempt: u32,
+        /// Tries in a row so far, for the back-off after this one.
+        tries: u32,
+    },
+    /// Start what was made and never started: the agent was killed in between, or the start failed.
+    Resume {
+        /// Which.
+        id: String,
+    },
+    /// The pod of this UID is gone: remove what it left on the machine.
+    Forget {
+        /// Which.
+        uid: String,
+    },
+}
+
+/// Why a container is not running, in the kubelet's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// `ContainerCreating`, `CrashLoopBackOff`, ...
+    pub reason: String,
+    /// More words.
+    pub message: String,
+}
+
+/// What to do now, and why what is not done is not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Steps, in order.
+    pub actions: Vec<Action>,
+    /// When something changes by itself.
+    pub wake: Option<Instant>,
+    /// Containers that do not run and will.
+    pub waiting: BTreeMap<String, Waiting>,
+    /// Why the pod as a whole does not go on.
+    pub message: Option<String>,
+    /// All init containers are done.
+    pub initialized: bool,
+    /// Every container has ended for good.
+    pub finished: Option<Finish>,
+}
+
+/// The next steps for `pod`, None when none is wanted.
+pub fn plan(pod: Option<&PodView>, seen: &Observed, now: Instant) -> Plan {
+    let mut planner = Planner { seen, now, plan: Plan::default() };
+    for uid in &seen.terminating {
+        planner.terminate(uid);
+    }
+    match pod {
+        Some(pod) if seen.terminating.is_empty() => planner.run(pod),
+        Some(pod) => planner.wait_for_predecessor(pod),
+        None => {}
+    }
+    planner.plan
+}
+
+/// Tries in a row of a container whose newest instance is `last`: none if that one ran long enough.
+pub fn tries(slot: &Slot, last: Option<&Instance>) -> u32 {
+    match last.and_then(Instance::ran_for) {
+        Some(ran) if ran >= FORGIVEN_AFTER => 0,
+        _ => slot.tries,
+    }
+}
+
+/// How far one container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Runs, and its startup probe (if any) has passed.
+    Started,
+    /// Will run, or will run again, or has not passed its startup probe.
+    Underway,
+    /// Ended for good.
+    Done { well: bool },
+}
+
+struct Planner<'a> {
+    seen: &'a Observed,
+    now: Instant,
+    plan: Plan,
+}
+
+impl<'a> Planner<'a> {
+    fn act(&mut self, action: Action) {
+        self.plan.actions.push(action);
+    }
+
+    fn wake_at(&mut self, at: Instant) {
+        self.plan.wake = Some(self.plan.wake.map_or(at, |before| before.min(at)));
+    }
+
+    /// Whether `at` has come; if not, the plan is made again then.
+    fn due(&mut self, at: Option<Instant>) -> bool {
+        match at {
+            Some(at) if at > self.now => {
+                self.wake_at(at);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    fn wait(&mut self, container: &str, reason: &str, message: impl Into<String>) {
+        let waiting = Waiting { reason: reason.to_owned(), message: message.into() };
+        self.plan.waiting.insert(container.to_owned(), waiting);
+    }
+
+    fn instances(&self, uid: &str) -> impl Iterator<Item = &'a Instance> + use<'a> {
+        let uid = uid.to_owned();
+        self.seen.instances.values().filter(move |one| one.record.name.uid == uid)
+    }
+
+    fn stop(&mut self, one: &Instance, grace: Duration, why: &str) {
+        if !one.stopping && self.due(one.retry_at) {
+            self.act(Action::Stop { id: one.record.id.clone(), grace: grace.max(MIN_GRACE), why: why.to_owned() });
+        }
+    }
+
+    fn remove(&mut self, one: &Instance) {
+        if self.due(one.retry_at) {
+            self.act(Action::Remove { id: one.record.id.clone() });
+        }
+    }
+
+    /// Containers first and all at once, then their remains, then the sandbox, then the rest.
+    fn terminate(&mut self, uid: &str) {
+        let containers: Vec<_> = self.instances(uid).filter(|one| !one.record.is_sandbox).collect();
+        let running: Vec<_> = containers.iter().filter(|one| one.is_running()).collect();
+        for one in &running {
+            self.stop(one, one.grace(), "its pod is not wanted any more");
+        }
+        if !running.is_empty() {
+            return;
+        }
+        let sandboxes: Vec<_> = self.instances(uid).filter(|one| one.record.is_sandbox).collect();
+        for one in containers.iter().chain(&sandboxes) {
+            self.remove(one);
+        }
+        if containers.is_empty() && sandboxes.is_empty() {
+            self.act(Action::Forget { uid: uid.to_owned() });
+        }
+    }
+
+    fn wait_for_predecessor(&mut self, pod: &PodView) {
+        self.plan.message = Some("waiting until the previous instance of the pod has stopped".to_owned());
+        for container in &pod.containers {
+            self.wait(&container.name, pod.initial_reason(), "");
+        }
+    }
+
+    fn run(&mut self, pod: &PodView) {
+        if let Some(finish) = self.finished(pod) {
+            return self.finish(pod, finish);
+        }
+        let Some(sandbox) = self.sandbox(pod) else {
+            for container in &pod.containers {
+                if self.latest(pod, container).is_none() {
+                    self.wait(&container.name, pod.initial_reason(), "");
+                }
+            }
+            return;
+        };
+        self.stop_strangers(pod, &sandbox);
+        if self.init(pod, &sandbox) {
+            self.plan.initialized = true;
+            for container in pod.of_role(Role::Main) {
+                self.ensure(pod, container, &sandbox);
+            }
+        } else {
+            for container in pod.of_role(Role::Main) {
+                self.wait(&container.name, "PodInitializing", "");
+            }
+        }
+        self.collect(pod, &sandbox);
+    }
+
+    /// The newest instance of a container.
+    fn latest(&self, pod: &PodView, container: &ContainerView) -> Option<&'a Instance> {
+        self.instances(&pod.uid)
+            .filter(|one| !one.record.is_sandbox && one.record.name.container == container.name)
+            .max_by_key(|one| (one.record.name.attempt, one.record.created_at))
+    }
+
+    /// How the pod has ended, if every main container has for good, or an init container has failed for good.
+    fn finished(&self, pod: &PodView) -> Option<Finish> {
+        let verdict = |container: &ContainerView| {
+            let last = self.latest(pod, container)?;
+            let code = last.exit_code()?;
+            let for_good = last.hash() == Some(container.hash.as_str()) && !container.restart.again(code);
+            for_good.then_some(code == 0)
+        };
+        let init_failed = pod.of_role(Role::Init).any(|c| verdict(c) == Some(false));
+        let mains: Option<Vec<bool>> = pod.of_role(Role::Main).map(verdict).collect();
+        match mains {
+            _ if init_failed => Some(Finish::Failed),
+            Some(all) if all.iter().all(|well| *well) => Some(Finish::Succeeded),
+            Some(_) => Some(Finish::Failed),
+            None => None,
+        }
+    }
+
+    /// Stops what a finished pod has left (sidecars, the sandbox); its dead containers stay for their logs.
+    fn finish(&mut self, pod: &PodView, finish: Finish) {
+        self.plan.finished = Some(finish);
+        self.plan.initialized = true;
+        let running: Vec<_> = self.instances(&pod.uid).filter(|one| one.is_running()).collect();
+        let containers = running.iter().filter(|one| !one.record.is_sandbox);
+        for one in containers.clone() {
+            self.stop(one, pod.grace, "its pod has finished");
+        }
+        if containers.count() == 0 {
+            for one in running {
+                self.stop(one, MIN_GRACE, "its pod has finished");
+            }
+        }
+    }
+
+    /// The id of the sandbox that containers are to join (empty for a pod that needs none), or None while there is none.
+    fn sandbox(&mut self, pod: &PodView) -> Option<String> {
+        let mut sandboxes: Vec<_> = self.instances(&pod.uid).filter(|one| one.record.is_sandbox).collect();
+        sandboxes.sort_by_key(|one| (one.record.name.attempt, one.record.created_at));
+        let newest = if pod.needs_sandbox { sandboxes.pop() } else { None };
+        for old in sandboxes {
+            self.remove(old);
+        }
+        if !pod.needs_sandbox {
+            return Some(String::new());
+        }
+        if let Some(newest) = newest
+            && newest.is_running()
+            && !newest.stopping
+        {
+            return Some(newest.record.id.clone());
+        }
+        // Without its sandbox the pod is rebuilt whole: what still runs has lost its network's holder.
+        let running: Vec<_> = self.instances(&pod.uid).filter(|one| one.is_running()).collect();
+        for one in &running {
+            self.stop(one, pod.grace, "the sandbox of its pod is gone");
+        }
+        if !running.is_empty() {
+            return None;
+        }
+        match newest {
+            Some(newest) if newest.record.state == ContainerState::Created => {
+                if self.may_start(SANDBOX) {
+                    self.act(Action::Resume { id: newest.record.id.clone() });
+                }
+            }
+            newest => {
+                let attempt = newest.map_or(0, |one| one.record.name.attempt + 1);
+                if self.may_start(SANDBOX) {
+                    self.act(Action::CreateSandbox { attempt: attempt.max(self.slot(SANDBOX).next_attempt) });
+                }
+            }
+        }
+        None
+    }
+
+    /// Containers of this UID that the pod has not (its manifest keeps its own UID), and running ones of another sandbox.
+    fn stop_strangers(&mut self, pod: &PodView, sandbox: &str) {
+        let names: BTreeSet<&str> = pod.containers.iter().map(|c| c.name.as_str()).collect();
+        let strangers: Vec<_> = self.instances(&pod.uid).filter(|one| !one.record.is_sandbox).collect();
+        for one in strangers {
+            let known = names.contains(one.record.name.container.as_str());
+            match (known, one.is_running()) {
+                (false, true) => self.stop(one, pod.grace, "its pod has no such container any more"),
+                (false, false) => self.remove(one),
+                (true, true) if one.sandbox() != sandbox => self.stop(one, pod.grace, "it is in another sandbox"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Init containers one by one, sidecars in their place among them. True once all are done.
+    fn init(&mut self, pod: &PodView, sandbox: &str) -> bool {
+        let begun = pod.of_role(Role::Main).any(|c| self.latest(pod, c).is_some_and(|one| one.sandbox() == sandbox));
+        for container in pod.containers.iter().filter(|c| c.role != Role::Main) {
+            if begun && container.role == Role::Init {
+                continue;
+            }
+            let standing = self.ensure(pod, container, sandbox);
+            if !begun && !matches!(standing, Standing::Started | Standing::Done { well: true }) {
+                let later = pod.containers.iter().filter(|c| c.role != Role::Main);
+                for container in later.skip_while(|c| c.name != container.name).skip(1) {
+                    self.wait(&container.name, "PodInitializing", "");
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    fn slot(&self, container: &str) -> Slot {
+        self.seen.slots.get(container).cloned().unwrap_or_default()
+    }
+
+    /// Brings one container to where it should be.
+    fn ensure(&mut self, pod: &PodView, container: &ContainerView, sandbox: &str) -> Standing {
+        let slot = self.slot(&container.name);
+        let Some(last) = self.latest(pod, container) else {
+            return self.start(pod, container, slot.next_attempt, 0);
+        };
+        let next = (last.record.name.attempt + 1).max(slot.next_attempt);
+        let same = last.hash() == Some(container.hash.as_str());
+        match &last.record.state {
+            ContainerState::Running { .. } => self.watch(pod, container, last, &slot, same),
+            ContainerState::Created if same && last.sandbox() == sandbox => {
+                if self.may_start(&container.name) && !self.held(pod, container) {
+                    self.act(Action::Resume { id: last.record.id.clone() });
+                }
+                Standing::Underway
+            }
+            // Made for another sandbox or from another manifest: only good to be collected.
+            ContainerState::Created => self.start(pod, container, next, 0),
+            ContainerState::Exited { exit_code, .. } => {
+                let redo = container.role == Role::Init && last.sandbox() != sandbox;
+                if *exit_code == 0 && container.role == Role::Init && !redo {
+                    return Standing::Done { well: true };
+                }
+                if !redo && same && !container.restart.again(*exit_code) {
+                    return Standing::Done { well: *exit_code == 0 };
+                }
+                let tries = if same { tries(&slot, Some(last)) } else { 0 };
+                self.restart(pod, container, last, (next, tries))
+            }
+        }
+    }
+
+    /// A running container: fine, or to be replaced.
+    fn watch(
+        &mut self,
+        pod: &PodView,
+        container: &ContainerView,
+        last: &Instance,
+        slot: &Slot,
+        same: bool,
+    ) -> Standing {
+        let health = slot.health.as_ref().filter(|health| health.id == last.record.id);
+        if !same {
+            self.stop(last, pod.grace, "its manifest has changed");
+        } else if let Some(condemned) = health.and_then(|health| health.must_restart.as_ref()) {
+            self.stop(last, condemned.grace.unwrap_or(pod.grace), &condemned.message);
+        }
+        let started = container.role == Role::Main || health.is_some_and(|health| health.started);
+        let fine = started && container.role != Role::Init && !last.stopping;
+        if fine { Standing::Started } else { Standing::Underway }
+    }
+
+    /// Starts an exited container again, not before its back-off is over.
+    fn restart(
+        &mut self,
+        pod: &PodView,
+        container: &ContainerView,
+        last: &Instance,
+        (attempt, tries): (u32, u32),
+    ) -> Standing {
+        let delay = Steps { cap: self.seen.max_backoff, ..crate::agent::backoff::CRASH }.after(tries);
+        let at = last.ended.map(|ended| ended + delay);
+        if self.due(at) {
+            return self.start(pod, container, attempt, tries);
+        }
+        let message = format!("back-off {} s restarting failed container", delay.as_secs());
+        self.wait(&container.name, "CrashLoopBackOff", message);
+        Standing::Underway
+    }
+
+    fn start(&mut self, pod: &PodView, container: &ContainerView, attempt: u32, tries: u32) -> Standing {
+        if self.may_start(&container.name) && !self.held(pod, container) {
+            self.wait(&container.name, pod.initial_reason(), "");
+            self.act(Action::Run { container: container.name.clone(), attempt, tries });
+        }
+        Standing::Underway
+    }
+
+    /// Whether neither a pull nor an earlier failure is in the way.
+    fn may_start(&mut self, container: &str) -> bool {
+        let slot = self.slot(container);
+        match &slot.pull {
+            Pull::Idle => {}
+            Pull::Running { image } => {
+                self.wait(container, "ContainerCreating", format!("pulling image {image}"));
+                return false;
+            }
+            Pull::Failed { reason, message, until, .. } => {
+                if !self.due(Some(*until)) {
+                    self.wait(container, reason, message.clone());
+                    self.plan.message.get_or_insert_with(|| message.clone());
+                    return false;
+                }
+            }
+        }
+        if let Some(fault) = &slot.fault
+            && !self.due(Some(fault.until))
+        {
+            self.wait(container, fault.reason, fault.message.clone());
+            self.plan.message.get_or_insert_with(|| fault.message.clone());
+            return false;
+        }
+        true
+    }
+
+    /// Whether the start order holds the container back.
+    fn held(&mut self, pod: &PodView, container: &ContainerView) -> bool {
+        let Some(hold) = &self.seen.hold else { return false };
+        if !self.due(Some(hold.until)) {
+            self.wait(&container.name, pod.initial_reason(), hold.message.clone());
+            self.plan.message.get_or_insert_with(|| hold.message.clone());
+            return true;
+        }
+        false
+    }
+
+    /// Removes dead instances but the newest dead one of each container, which keeps the log of the run before.
+    fn collect(&mut self, pod: &PodView, sandbox: &str) {
+        for container in &pod.containers {
+            let mut all: Vec<_> = self
+                .instances(&pod.uid)
+                .filter(|one| !one.record.is_sandbox && one.record.name.container == container.name)
+                .collect();
+            all.sort_by_key(|one| std::cmp::Reverse((one.record.name.attempt, one.record.created_at)));
+            let usable = |one: &Instance| {
+                one.record.state == ContainerState::Created
+                    && one.sandbox() == sandbox
+                    && one.hash() == Some(container.hash.as_str())
+            };
+            let newest_usable = all.first().is_some_and(|one| usable(one));
+            let created = all.iter().skip(usize::from(newest_usable));
+            let (unstarted, dead): (Vec<&&Instance>, Vec<&&Instance>) =
+                created.filter(|one| !one.is_running()).partition(|one| one.record.state == ContainerState::Created);
+            for one in unstarted.into_iter().chain(dead.into_iter().skip(1)) {
+                self.remove(one);
+            }
+        }
+    }
+}

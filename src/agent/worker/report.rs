@@ -1,0 +1,193 @@
+//! What a worker reports of its pod. Pure.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::plan::Plan;
+use super::view::{ContainerView, Finish, Instance, Observed, PodView, Role};
+use crate::agent::pod::{PodKey, StaticPod};
+use crate::agent::report::{ContainerReport, Phase, PodReport, StateReport, TerminationReport};
+use crate::runtime::ContainerState;
+
+/// The last words of ended containers, by id.
+pub type LastWords = HashMap<String, Words>;
+
+/// What an ended container has left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Words {
+    /// Its last log lines.
+    pub log: Vec<String>,
+    /// Its termination message.
+    pub message: String,
+}
+
+/// Everything a report is made from.
+pub struct Facts<'a> {
+    /// Namespace and name.
+    pub key: &'a PodKey,
+    /// The pod that is wanted, or that was until a moment ago.
+    pub pod: Option<(&'a StaticPod, &'a PodView)>,
+    /// Whether it is wanted.
+    pub wanted: bool,
+    /// What is there.
+    pub seen: &'a Observed,
+    /// What is done next.
+    pub plan: &'a Plan,
+    /// What ended containers have left.
+    pub words: &'a LastWords,
+    /// The moment.
+    pub now: Timestamp,
+}
+
+/// The report of one pod.
+pub fn pod(facts: &Facts<'_>) -> PodReport {
+    let uid = facts.uid();
+    let containers = facts.containers(&uid);
+    let all_of = |fine: fn(&ContainerReport) -> bool| {
+        let mut lasting = containers.iter().filter(|c| !facts.is_init(&c.name)).peekable();
+        facts.wanted && lasting.peek().is_some() && lasting.all(fine)
+    };
+    let terminating = !facts.wanted;
+    let text = |path: &std::path::Path| path.display().to_string();
+    PodReport {
+        name: facts.key.name.clone(),
+        namespace: facts.key.namespace.clone(),
+        file: facts.pod.map(|(pod, _)| text(&pod.file)),
+        file_hash: facts.pod.map(|(pod, _)| pod.file_hash.clone()),
+        component: facts.pod.and_then(|(pod, _)| pod.label("component").map(str::to_owned)),
+        phase: facts.phase(&containers),
+        ready: all_of(|c| c.ready),
+        healthy: all_of(|c| c.healthy),
+        terminating,
+        since: facts.now,
+        message: facts.plan.message.clone(),
+        uid,
+        containers,
+    }
+}
+
+impl Facts<'_> {
+    /// The UID reported: that of the pod, else (an orphan) of what is there.
+    fn uid(&self) -> String {
+        let orphan = || self.seen.terminating.first().cloned().unwrap_or_default();
+        self.pod.map_or_else(orphan, |(pod, _)| pod.uid.clone())
+    }
+
+    fn is_init(&self, name: &str) -> bool {
+        self.pod.is_some_and(|(_, view)| view.of_role(Role::Init).any(|c| c.name == name))
+    }
+
+    fn containers(&self, uid: &str) -> Vec<ContainerReport> {
+        match self.pod {
+            Some((pod, view)) => {
+                let images = pod.containers().map(|(_, c)| c.image.clone().unwrap_or_default());
+                view.containers
+                    .iter()
+                    .zip(images)
+                    .map(|(container, image)| self.container(uid, container, image))
+                    .collect()
+            }
+            // Nobody knows the manifest any more: what the labels say.
+            None => {
+                let instances = self.seen.instances.values();
+                instances
+                    .filter(|one| one.record.name.uid == uid && !one.record.is_sandbox)
+                    .map(|one| self.orphan(one))
+                    .collect()
+            }
+        }
+    }
+
+    fn container(&self, uid: &str, container: &ContainerView, image: String) -> ContainerReport {
+        let mut instances: Vec<&Instance> = self
+            .seen
+            .instances
+            .values()
+            .filter(|one| one.record.name.uid == uid && one.record.name.container == container.name)
+            .filter(|one| !one.record.is_sandbox && one.record.state != ContainerState::Created)
+            .collect();
+        instances.sort_by_key(|one| (one.record.name.attempt, one.record.created_at));
+        let current = instances.pop();
+        let waiting = self.plan.waiting.get(&container.name);
+        let state = match (current, waiting) {
+            (Some(one), _) if one.is_running() => self.state(one),
+            (_, Some(waiting)) => {
+                StateReport::Waiting { reason: waiting.reason.clone(), message: waiting.message.clone() }
+            }
+            (Some(one), None) => self.state(one),
+            (None, None) => StateReport::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() },
+        };
+        // The instance that ended is the last one as soon as its container waits to run again.
+        let last = match &state {
+            StateReport::Waiting { .. } => current,
+            _ => instances.pop(),
+        };
+        let running = matches!(state, StateReport::Running { .. });
+        let health = self.seen.slots.get(&container.name).and_then(|slot| slot.health.as_ref());
+        let health = health.filter(|health| running && current.is_some_and(|one| one.record.id == health.id));
+        let stopping = current.is_some_and(|one| one.stopping);
+        ContainerReport {
+            name: container.name.clone(),
+            init: container.role != Role::Main,
+            image,
+            id: current.map(|one| one.record.id.clone()),
+            last_termination: last.and_then(|one| self.termination(one)),
+            started: health.is_some_and(|health| health.started),
+            ready: !stopping && health.is_some_and(|health| health.ready),
+            healthy: !stopping && health.is_some_and(|health| health.healthy),
+            restarts: current.map_or(0, |one| one.record.name.attempt),
+            probe_message: health.and_then(|health| health.message.clone()),
+            state,
+        }
+    }
+
+    fn orphan(&self, one: &Instance) -> ContainerReport {
+        ContainerReport {
+            name: one.record.name.container.clone(),
+            init: false,
+            image: one.record.image.clone(),
+            id: Some(one.record.id.clone()),
+            state: self.state(one),
+            last_termination: None,
+            started: false,
+            ready: false,
+            healthy: false,
+            restarts: one.record.name.attempt,
+            probe_message: None,
+        }
+    }
+
+    fn state(&self, one: &Instance) -> StateReport {
+        match (&one.record.state, self.termination(one)) {
+            (ContainerState::Running { started_at }, _) => StateReport::Running { started_at: *started_at },
+            (_, Some(termination)) => StateReport::Terminated(termination),
+            _ => StateReport::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() },
+        }
+    }
+
+    fn termination(&self, one: &Instance) -> Option<TerminationReport> {
+        let ContainerState::Exited { exit_code, reason, message, finished_at, .. } = &one.record.state else {
+            return None;
+        };
+        let words = self.words.get(&one.record.id).cloned().unwrap_or_default();
+        Some(TerminationReport {
+            exit_code: *exit_code,
+            reason: reason.clone(),
+            message: if words.message.is_empty() { message.clone() } else { words.message },
+            finished_at: *finished_at,
+            log: words.log,
+        })
+    }
+
+    /// The API's phase (`getPhase`): Pending until every main container has run once.
+    fn phase(&self, containers: &[ContainerReport]) -> Phase {
+        match self.plan.finished {
+            Some(Finish::Succeeded) => return Phase::Succeeded,
+            Some(Finish::Failed) => return Phase::Failed,
+            None => {}
+        }
+        let mut mains = containers.iter().filter(|c| !c.init);
+        if mains.all(|c| c.id.is_some()) { Phase::Running } else { Phase::Pending }
+    }
+}

@@ -1,0 +1,205 @@
+//! The agent against a real Docker daemon: what somebody sees who puts manifests in a directory. Images are built out of this
+//! machine's busybox, so no registry is needed. Every test has an agent of its own, with its own root directory, which is also
+//! what its containers are labelled with.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use kubeboot::agent::report::{HealthReport, Phase, PodReport};
+use kubeboot::agent::{self, AgentError, AgentOptions, control};
+use kubeboot::runtime::docker::Docker;
+use kubeboot::runtime::docker::build::{ImageSpec, build_image};
+use kubeboot::runtime::{ContainerRecord, ContainerRuntime};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const BUSYBOX: &str = "/bin/busybox";
+const IMAGE: &str = "kubeboot.test/agent:1";
+const PAUSE: &str = "kubeboot.test/agent-pause:1";
+/// Longer than anything here takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+/// A main process that ends at SIGTERM, as a real one does: a shell as process 1 would ignore it.
+const FOREVER: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
+
+struct Machine {
+    dir: TempDir,
+    docker: Arc<Docker>,
+}
+
+struct Agent {
+    task: JoinHandle<Result<(), AgentError>>,
+    shutdown: CancellationToken,
+}
+
+impl Machine {
+    async fn new() -> Self {
+        let docker = Docker::connect(None).unwrap();
+        if let Err(error) = docker.version().await {
+            panic!("these tests need a Docker daemon at {}: {error}", docker.address());
+        }
+        assert!(Path::new(BUSYBOX).exists(), "{BUSYBOX} is missing: apt-get install busybox-static");
+        let links = ["sh", "sleep", "echo", "cat", "touch", "kill", "id"];
+        let image = ImageSpec {
+            links: links.map(|link| (format!("/bin/{link}"), "/usr/local/bin/busybox".to_owned())).to_vec(),
+            ..ImageSpec::of_program(IMAGE, "busybox", Path::new(BUSYBOX))
+        };
+        build_image(&docker, &image).await.unwrap();
+        let pause = ImageSpec {
+            reference: PAUSE.to_owned(),
+            entrypoint: vec!["/bin/sh".into(), "-c".into(), FOREVER.into()],
+            ..image
+        };
+        build_image(&docker, &pause).await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("manifests")).unwrap();
+        Self { dir, docker: Arc::new(docker) }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn options(&self) -> AgentOptions {
+        let mut options = AgentOptions::new("node1");
+        options.static_pod_path = Some(self.path("manifests"));
+        options.root_dir = self.path("root");
+        options.pod_logs_dir = self.path("pods");
+        options.container_logs_dir = self.path("containers");
+        options.pause_image = PAUSE.to_owned();
+        options.control_socket = self.path("agent.sock");
+        options.healthz = None;
+        options
+    }
+
+    fn start(&self) -> Agent {
+        let shutdown = CancellationToken::new();
+        let runtime: Arc<dyn ContainerRuntime> = self.docker.clone();
+        let task = tokio::spawn(agent::run(self.options(), runtime, shutdown.clone()));
+        Agent { task, shutdown }
+    }
+
+    /// Writes a manifest in one rename, as every careful writer does.
+    fn write(&self, file: &str, text: &str) {
+        let temporary = self.path("temporary");
+        std::fs::File::create(&temporary).and_then(|mut f| std::io::Write::write_all(&mut f, text.as_bytes())).unwrap();
+        std::fs::rename(temporary, self.path("manifests").join(file)).unwrap();
+    }
+
+    fn delete(&self, file: &str) {
+        std::fs::remove_file(self.path("manifests").join(file)).unwrap();
+    }
+
+    /// Waits for a report of which `condition` holds.
+    async fn until(&self, what: &str, condition: impl Fn(&HealthReport) -> bool) -> HealthReport {
+        let mut last = None;
+        let wait = async {
+            loop {
+                let Ok(mut reports) = Box::pin(control::watch(&self.path("agent.sock"))).await else {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                };
+                while let Some(Ok(report)) = reports.next().await {
+                    if condition(&report) {
+                        return report;
+                    }
+                    last = Some(report);
+                }
+            }
+        };
+        match tokio::time::timeout(LIMIT, wait).await {
+            Ok(report) => report,
+            Err(_) => panic!("{what}: not within {} s; last report: {last:#?}", LIMIT.as_secs()),
+        }
+    }
+
+    /// Waits until a pod is healthy, and returns it.
+    async fn healthy(&self, name: &str) -> PodReport {
+        let report = self.until(&format!("{name} is healthy"), |r| pod(r, name).is_some_and(|p| p.healthy)).await;
+        pod(&report, name).unwrap().clone()
+    }
+
+    async fn containers(&self) -> Vec<ContainerRecord> {
+        self.docker.list(&self.options().owner()).await.unwrap()
+    }
+}
+
+impl Drop for Machine {
+    /// Whatever a test left, asserted or not, goes. Only what carries this test's own label.
+    fn drop(&mut self) {
+        let label = format!("label=dev.kubeboot.agent={}", self.options().owner());
+        let listed = std::process::Command::new("docker").args(["ps", "-aq", "--filter", &label]).output();
+        let ids = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        for id in ids.split_whitespace() {
+            let _ = std::process::Command::new("docker").args(["rm", "-fv", id]).output();
+        }
+    }
+}
+
+impl Agent {
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+fn pod<'a>(report: &'a HealthReport, name: &str) -> Option<&'a PodReport> {
+    report.pods.iter().find(|pod| pod.name == format!("{name}-node1"))
+}
+
+fn id(pod: &PodReport) -> String {
+    pod.containers[0].id.clone().unwrap()
+}
+
+fn manifest(name: &str, spec: &str, container: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  labels: {{component: {name}}}\nspec:\n  \
+         terminationGracePeriodSeconds: 5\n{spec}  containers:\n  - name: main\n    image: {IMAGE}\n    \
+         command: [sh, -c, {FOREVER:?}]\n{container}"
+    )
+}
+
+const HOST: &str = "  hostNetwork: true\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_runs_is_edited_is_killed_and_goes() {
+    let machine = Machine::new().await;
+    let agent = machine.start();
+    machine.write("web.yaml", &manifest("web", HOST, "    env: [{name: A, value: one}]\n"));
+    let first = machine.healthy("web").await;
+    assert_eq!((first.phase, first.ready, first.component.as_deref()), (Phase::Running, true, Some("web")));
+    let all = machine.containers().await;
+    assert_eq!(all.len(), 1, "a lone container on the host's network needs no sandbox");
+    assert_eq!(all[0].name.to_string(), format!("k8s_main_web-node1_default_{}_0", first.uid));
+    let log = machine.path("containers").join(format!("web-node1_default_main-{}.log", all[0].id));
+    assert!(std::fs::read_link(&log).is_ok(), "the log link is made");
+
+    machine.write("web.yaml", &manifest("web", HOST, "    env: [{name: A, value: two}]\n"));
+    let edited = machine
+        .until("the edited pod is healthy", |r| pod(r, "web").is_some_and(|p| p.healthy && p.uid != first.uid))
+        .await;
+    let edited = pod(&edited, "web").unwrap().clone();
+    assert_ne!(edited.file_hash, first.file_hash);
+    assert_eq!(edited.containers[0].restarts, 0);
+    assert!(std::fs::read_link(&log).is_err(), "the old one's log link is gone");
+
+    std::process::Command::new("docker").args(["kill", &id(&edited)]).output().unwrap();
+    let killed = machine
+        .until("it was restarted", |r| pod(r, "web").is_some_and(|p| p.healthy && p.containers[0].restarts == 1))
+        .await;
+    let killed = pod(&killed, "web").unwrap().clone();
+    assert_eq!(killed.uid, edited.uid);
+    assert_eq!(killed.containers[0].last_termination.as_ref().unwrap().exit_code, 137);
+
+    machine.delete("web.yaml");
+    machine.until("the pod is gone", |r| r.agent.synced && r.pods.is_empty()).await;
+    assert!(machine.containers().await.is_empty());
+    assert_eq!(std::fs::read_dir(machine.path("containers")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(machine.path("pods")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(machine.path("root/pods")).unwrap().count(), 0);
+    agent.stop().await;
+}
