@@ -1,0 +1,152 @@
+//! Clients, tries and deadlines.
+
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::ClusterError;
+use crate::config::ClusterSpec;
+use crate::host::Paths;
+
+/// A server on this machine answers at once or is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than an API server takes for any single write, even while etcd elects.
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
+/// The pause after the first failed try; it grows by half each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// kubeadm's interval: no pause is longer.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// A client with the credentials of a kubeconfig (`super-admin.conf`) for the API server of this very node, whatever
+/// server the kubeconfig names: a load balancer knows nothing of a node that is only just coming up.
+///
+/// # Errors
+/// A kubeconfig that is missing or cannot be used.
+pub async fn client(paths: &Paths, spec: &ClusterSpec, file: &str) -> Result<Client, ClusterError> {
+    let path = paths.kubeconfig(file);
+    let config = config(paths, spec, file).await?;
+    Client::try_from(config).map_err(|source| ClusterError::Client { path, source: source.into() })
+}
+
+async fn config(paths: &Paths, spec: &ClusterSpec, file: &str) -> Result<Config, ClusterError> {
+    let path = paths.kubeconfig(file);
+    let fail = |source| ClusterError::Kubeconfig { path: path.clone(), source };
+    let mut kubeconfig = Kubeconfig::read_from(&path).map_err(fail)?;
+    for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+        cluster.server = Some(format!("https://{}", spec.local_endpoint()));
+    }
+    let fail = |source| ClusterError::Kubeconfig { path: path.clone(), source };
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(fail)?;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
+    // Nothing between this machine and itself.
+    config.proxy_url = None;
+    // Tries are made here, where they are counted against the deadline.
+    config.default_retry = false;
+    Ok(config)
+}
+
+/// What is done, where, and how long it may take.
+pub(super) struct Attempt<'a> {
+    pub what: &'a str,
+    pub endpoint: &'a str,
+    pub limit: Duration,
+}
+
+impl Attempt<'_> {
+    /// Tries until it works, until it never will, or until the time is up.
+    ///
+    /// The API server has no event for "now I would": between tries is a pause, short at first.
+    pub async fn retry<T, F>(&self, mut once: impl FnMut() -> F) -> Result<T, ClusterError>
+    where
+        F: Future<Output = Result<T, kube::Error>>,
+    {
+        let deadline = Instant::now() + self.limit;
+        let mut pause = FIRST_PAUSE;
+        let mut last = None;
+        loop {
+            match timeout_at(deadline, once()).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) if is_stranger(&error) => {
+                    return Err(ClusterError::Stranger { endpoint: self.endpoint.to_owned(), source: error.into() });
+                }
+                Ok(Err(error)) if is_final(&error) => return Err(self.refused(error)),
+                Ok(Err(error)) => {
+                    tracing::debug!(endpoint = self.endpoint, %error, "cannot {} yet", self.what);
+                    last = Some(Box::new(error));
+                }
+                Err(_) => return Err(self.timeout(last)),
+            }
+            if Instant::now() + pause >= deadline {
+                return Err(self.timeout(last));
+            }
+            sleep(pause).await;
+            pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn refused(&self, error: kube::Error) -> ClusterError {
+        let (endpoint, what) = (self.endpoint.to_owned(), self.what.to_owned());
+        ClusterError::Refused { endpoint, what, source: error.into() }
+    }
+
+    fn timeout(&self, last: Option<Box<kube::Error>>) -> ClusterError {
+        let (endpoint, what) = (self.endpoint.to_owned(), self.what.to_owned());
+        ClusterError::Timeout { endpoint, what, limit: self.limit, last }
+    }
+}
+
+/// Whether the same request will be answered the same way for ever. Forbidden is not among these: an API server that has
+/// only just started says so until its own roles are there.
+fn is_final(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 401 | 404 | 405 | 415 | 422))
+}
+
+/// Whether the server's certificate was refused.
+fn is_stranger(error: &(dyn Error + 'static)) -> bool {
+    if matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))) {
+        return true;
+    }
+    // An io::Error hands out what it wraps by `get_ref` only; its source is the source of that.
+    if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        return is_stranger(inner);
+    }
+    error.source().is_some_and(is_stranger)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[tokio::test]
+    async fn a_client_goes_to_this_node_whatever_the_kubeconfig_names() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        let mut spec = testing::spec();
+        spec.node.advertise_address = "fd00::5".parse().unwrap();
+        let kubeconfig = "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
+                          clusters: [{name: c, cluster: {server: 'https://balancer:6443', proxy-url: 'http://p:1'}}]\n\
+                          users: [{name: u, user: {}}]\ncontexts: [{name: a, context: {cluster: c, user: u}}]\n";
+        let path = paths.kubeconfig("super-admin.conf");
+        crate::host::fs::make_dirs(path.parent().unwrap(), 0o755).unwrap();
+        crate::host::fs::write_file(&path, kubeconfig.as_bytes(), 0o600).unwrap();
+        let config = config(&paths, &spec, "super-admin.conf").await.unwrap();
+        assert_eq!(config.cluster_url, "https://[fd00::5]:6443/");
+        assert_eq!(config.proxy_url, None);
+        assert!(config.read_timeout.is_some() && config.connect_timeout.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_missing_is_named() {
+        let error = config(&Paths::new("/nonexistent"), &testing::spec(), "super-admin.conf").await.unwrap_err();
+        let expected = "cannot use /nonexistent/etc/kubernetes/super-admin.conf to reach the API server";
+        assert_eq!(error.to_string(), expected);
+    }
+}
