@@ -23,7 +23,8 @@ impl fmt::Display for Hint {
 
 /// Prints `error` to stderr: what failed, then each cause on its own line, then the hint.
 ///
-/// Errors are printed here and nowhere else. A command that has an exit code of its own for a failure calls this and returns the code.
+/// Errors are printed here and nowhere else. A command that has an exit code of its own for a failure calls this and
+/// returns the code.
 pub fn report(error: &anyhow::Error) {
     ui::error_text(&render(error));
 }

@@ -2,8 +2,9 @@
 //!
 //! How a command is added: a file with `pub struct Args` (derive `clap::Args`) and
 //! `pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode>`, a variant of [`Command`], an arm in
-//! `dispatch`. A handler that waits for something is `async` and its arm says `block_on(...)`; the others start no runtime.
-//! A flag of type `bool` also takes `=true` and `=false`, as every flag of the Kubernetes tools does; no attribute is needed.
+//! `dispatch`. A handler that waits for something is `async` and its arm says `block_on(...)`; the others start no
+//! runtime. A flag of type `bool` also takes `=true` and `=false`, as every flag of the Kubernetes tools does; no
+//! attribute is needed.
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -18,6 +19,7 @@ use crate::ui;
 
 mod completion;
 mod failure;
+mod status;
 mod version;
 
 pub use failure::{Hint, report};
@@ -31,8 +33,8 @@ pub use failure::{Hint, report};
     long_about = "Turns a Linux machine into a Kubernetes control-plane node: it writes kubeadm's files at kubeadm's \
                   paths, runs etcd and the control plane as static pods with its own agent, and waits until they are \
                   healthy. The machine needs a container runtime and nothing else.",
-    after_help = "Exit codes: 0 done, 1 any error (wrong usage too). Commands with further codes list them in their own \
-                  help.",
+    after_help = "Exit codes: 0 done, 1 any error (wrong usage too). Commands with further codes list them in their \
+                  own help.",
     disable_help_subcommand = true
 )]
 pub struct Cli {
@@ -63,6 +65,7 @@ impl Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Status(status::Args),
     Version(version::Args),
     Completion(completion::Args),
 }
@@ -71,13 +74,14 @@ impl Command {
     /// `-v` of a command that was given none.
     fn default_verbosity(&self) -> u8 {
         match self {
-            Self::Version(_) | Self::Completion(_) => 0,
+            Self::Status(_) | Self::Version(_) | Self::Completion(_) => 0,
         }
     }
 }
 
 fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Status(args) => block_on(status::run(args, globals)),
         Command::Version(args) => version::run(args, globals),
         Command::Completion(args) => completion::run(args, globals),
     }

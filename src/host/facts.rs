@@ -154,6 +154,11 @@ pub fn identity() -> (String, Option<std::net::IpAddr>) {
     (hostname(), machine.addresses().advertise())
 }
 
+/// Who starts services on this machine.
+pub fn init_system() -> InitSystem {
+    Machine::this().init()
+}
+
 /// Where a program is: the `PATH`, then the `sbin` directories, which `sudo` and services often lack.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let mut path = std::env::var_os("PATH").unwrap_or_default();

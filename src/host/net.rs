@@ -84,7 +84,8 @@ fn local_v4(text: &str) -> Vec<Ipv4Addr> {
 fn default_v6(text: &str) -> bool {
     text.lines().any(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        matches!(fields.as_slice(), [destination, "00", .., device] if destination.bytes().all(|b| b == b'0') && *device != "lo")
+        let [destination, "00", .., device] = fields.as_slice() else { return false };
+        destination.bytes().all(|b| b == b'0') && *device != "lo"
     })
 }
 

@@ -7,10 +7,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::sync::oneshot;
 
 use super::fs::{FsError, make_dirs, read_if_exists, write_file};
 
@@ -41,7 +43,7 @@ pub enum ProcessError {
         source: io::Error,
     },
     /// It runs still, though it was killed: it hangs in the kernel.
-    #[error("process {pid} still runs {} s after it was killed; it waits for the kernel (a hung disk or mount?)", limit.as_secs())]
+    #[error("process {pid} still runs {} s after it was killed: it hangs in the kernel", limit.as_secs())]
     Immortal {
         /// Which process.
         pid: u32,
@@ -57,6 +59,8 @@ pub struct Daemon {
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<String>,
+    /// Variables it gets besides this process's own.
+    pub env: Vec<(String, String)>,
     /// Takes its stdout and stderr, appended; its directory is made where it is missing.
     pub log: PathBuf,
     /// Gets its pid; its directory is made where it is missing.
@@ -77,6 +81,7 @@ impl Daemon {
         let errors = log.try_clone().map_err(|e| FsError::new("open", &self.log, e))?;
         let mut child = Command::new(&self.program)
             .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(log)
@@ -101,8 +106,11 @@ impl Daemon {
         let pid = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
         let Some(handle) = pid.map(Handle::open).transpose()?.flatten() else { return Ok(None) };
         let args = arguments(handle.pid);
-        let is_program = args.first().is_some_and(|arg| Path::new(arg).file_name() == self.program.file_name());
-        let is_ours = is_program && args.get(1) == self.args.first();
+        // A program that is a script has its interpreter in front.
+        let is_ours = (0..2).any(|at| {
+            let is_program = args.get(at).is_some_and(|arg| Path::new(arg).file_name() == self.program.file_name());
+            is_program && args.get(at + 1) == self.args.first()
+        });
         Ok(is_ours.then_some(handle))
     }
 
@@ -155,6 +163,29 @@ impl Handle {
         }
     }
 
+    /// Waits until the process has ended, without a deadline.
+    ///
+    /// A thread does the waiting, and goes on when the future is dropped: tokio's own way of watching a descriptor is
+    /// unsafe to call, and its pool of threads would keep the runtime from shutting down.
+    pub async fn ended(self) -> Result<(), ProcessError> {
+        const ROUND: Duration = Duration::from_secs(3600);
+        let pid = self.pid;
+        let fail = |source| ProcessError::Signal { action: "wait for", pid, source };
+        let (sender, ended) = oneshot::channel();
+        let wait = move || {
+            let outcome = loop {
+                match self.ended_within(ROUND) {
+                    Ok(false) => {}
+                    outcome => break outcome.map(drop),
+                }
+            };
+            // Nobody may be waiting any more.
+            let _ = sender.send(outcome);
+        };
+        thread::Builder::new().name(format!("wait-{pid}")).spawn(wait).map_err(fail)?;
+        ended.await.map_err(|e| fail(io::Error::other(e)))?
+    }
+
     /// Asks the process to end (SIGTERM), kills it after `grace`, and returns when it has ended.
     pub fn terminate(&self, grace: Duration) -> Result<(), ProcessError> {
         const AFTER_KILL: Duration = Duration::from_secs(10);
@@ -185,6 +216,7 @@ mod tests {
         Daemon {
             program: "/bin/sh".into(),
             args: vec!["-c".into(), script.into()],
+            env: vec![],
             log: dir.join("log/x.log"),
             pid_file: dir.join("run/x.pid"),
         }

@@ -8,6 +8,7 @@ pub mod tree;
 pub mod runtime;
 pub mod runtime_behaviour;
 pub mod report;
+pub mod service;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -51,7 +51,7 @@ impl fmt::Display for Problem {
                 Some(likely) => write!(f, "unknown field; did you mean {likely}?"),
                 None => write!(f, "unknown field; known are {}", known.join(", ")),
             },
-            Self::Missing(field) => write!(f, "the field {field} is missing"),
+            Self::Missing(field) => write!(f, "the field {field:?} is missing"),
             Self::Mismatch(found, expected) => {
                 write!(f, "expected {expected}, found {found}")?;
                 let quotable = found.starts_with("the number") || found.starts_with("the boolean");
@@ -180,7 +180,10 @@ impl Node {
                 Ok(value) => return (value, faults),
                 Err(error) => error,
             };
-            let consequence = matches!(&error.problem, Problem::Missing(field) if self.lost(&error.path, field));
+            let consequence = match &error.problem {
+                Problem::Missing(field) => self.lost(&error.path, field) || misspelt(&faults, &error.path, field),
+                _ => false,
+            };
             let passed = self.pass_over(&error.path);
             if !consequence {
                 faults.push(error);
@@ -219,6 +222,14 @@ impl Node {
         let map = path.iter().try_fold(&mut *self, |node, segment| node.child_mut(segment));
         map.and_then(|map| map.get(field)).is_some_and(|node| node.skipped)
     }
+}
+
+/// Whether `field` of the map at `path` is missing because it was written with a slip that has been told.
+fn misspelt(faults: &[DecodeError], path: &[Segment], field: &str) -> bool {
+    faults.iter().any(|fault| match (&fault.problem, fault.path.split_last()) {
+        (Problem::UnknownField(name, known), Some((_, above))) => above == path && nearest(name, known) == Some(field),
+        _ => false,
+    })
 }
 
 /// Feeds a node to serde.
@@ -282,7 +293,17 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
             let text = self.0.raw.clone().unwrap_or_else(|| number.to_string());
             return visitor.visit_newtype_struct(StrDeserializer::new(&text));
         }
-        visitor.visit_newtype_struct(self)
+        let result = visitor.visit_newtype_struct(self);
+        if name != "Secret" {
+            return result;
+        }
+        // What was written in the place of a secret may be one.
+        result.map_err(|mut error| {
+            if let Problem::Mismatch(found, _) = &mut error.problem {
+                *found = "something else".into();
+            }
+            error
+        })
     }
 
     /// A null field of a struct is an absent one, as in Go.

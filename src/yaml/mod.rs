@@ -13,10 +13,11 @@ mod node;
 
 use serde::de::DeserializeOwned;
 
+pub(crate) use decode::nearest;
 pub use decode::{DecodeError, Problem};
 pub use documents::{Document, documents};
 pub use emit::{EmitError, to_string};
-pub use node::{Entry, Kind, Node, Position, Segment, path_to_string};
+pub use node::{Entry, Kind, Located, Node, Position, Segment, path_from_str, path_to_string};
 
 /// A text that is no YAML, or not of the wanted shape.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -29,6 +29,17 @@ pub enum Segment {
     Index(usize),
 }
 
+/// Reads `a.b[0].c`; keys that hold dots or brackets themselves have no such form.
+pub fn path_from_str(text: &str) -> Vec<Segment> {
+    let parts = text.split(['.', '[']).filter(|part| !part.is_empty());
+    parts
+        .map(|part| match part.strip_suffix(']').and_then(|index| index.parse().ok()) {
+            Some(index) => Segment::Index(index),
+            None => Segment::Key(part.to_owned()),
+        })
+        .collect()
+}
+
 /// `a.b[0].c`.
 pub fn path_to_string(path: &[Segment]) -> String {
     let mut text = String::new();
@@ -104,7 +115,8 @@ impl Node {
         }
     }
 
-    fn new(at: Position, kind: Kind) -> Self {
+    /// A value that was not parsed but made, for the place `at`.
+    pub fn new(at: Position, kind: Kind) -> Self {
         Self { at, kind, raw: None, skipped: false }
     }
 
@@ -150,18 +162,17 @@ impl Node {
     }
 
     /// Where `path` is, and the path as the file has it: the indexes of `path` count only what decoding did not pass
-    /// over. A path that leads past the end of what is there gives the last place on its way.
-    pub fn locate(&self, path: &[Segment]) -> (Position, Vec<Segment>) {
-        let (mut node, mut at, mut real) = (Some(self), self.at, Vec::new());
+    /// over. None where the file has no such field.
+    pub fn locate(&self, path: &[Segment]) -> Option<Located> {
+        let mut found = Located { at: self.at, path: Vec::new(), faulty: self.skipped };
+        let mut node = self;
         for segment in path {
-            let step = node.and_then(|node| node.step(segment));
-            real.push(step.as_ref().map_or_else(|| segment.clone(), |(segment, ..)| segment.clone()));
-            if let Some((_, place, _)) = &step {
-                at = *place;
-            }
-            node = step.map(|(_, _, next)| next);
+            let (real, at, next) = node.step(segment)?;
+            found.path.push(real);
+            (found.at, found.faulty) = (at, found.faulty || next.skipped);
+            node = next;
         }
-        (at, real)
+        Some(found)
     }
 
     fn step(&self, segment: &Segment) -> Option<(Segment, Position, &Node)> {
@@ -178,6 +189,17 @@ impl Node {
             _ => None,
         }
     }
+}
+
+/// What [`Node::locate`] finds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Located {
+    /// Where it is: the key of a map or list, the value of anything else.
+    pub at: Position,
+    /// The path with the indexes of the file.
+    pub path: Vec<Segment>,
+    /// Whether decoding passed over it, so that it has been complained of already.
+    pub faulty: bool,
 }
 
 /// A value before its position is known to be one in the stream.

@@ -245,7 +245,7 @@ fn a_fault_of_decoding_names_the_field_and_says_what_to_write() {
         ("on: 3", "line 1, column 5: on: expected true or false, found the number 3"),
         ("words: a", "line 1, column 8: words: expected a list, found the text \"a\""),
         ("inner: [[a, b]]", "line 1, column 9: inner[0]: expected a map of fields, found a list"),
-        ("inner:\n- value: x", "line 2, column 3: inner[0]: the field name is missing"),
+        ("inner:\n- value: x", "line 2, column 3: inner[0]: the field \"name\" is missing"),
         ("level: Mid", "line 1, column 8: level: \"Mid\" is none of High, Low"),
         ("- a", "line 1, column 1: expected a map of fields, found a list"),
         ("count: 1\nnmae: x", "line 2, column 1: nmae: unknown field; did you mean name?"),
@@ -270,21 +270,15 @@ fn all_faults_come_out_at_once_and_the_rest_is_decoded() {
     let mut places =
         faults.iter().map(|fault| (fault.at.unwrap().line, path_to_string(&fault.path))).collect::<Vec<_>>();
     places.sort();
-    let expected = [
-        (1, "name"),
-        (2, "extra"),
-        (3, "words[1]"),
-        (3, "words[3]"),
-        (5, "inner[0]"),
-        (5, "inner[0].nam"),
-        (6, "inner[1].name"),
-    ];
+    let expected =
+        [(1, "name"), (2, "extra"), (3, "words[1]"), (3, "words[3]"), (5, "inner[0].nam"), (6, "inner[1].name")];
     assert_eq!(places, expected.map(|(line, path)| (line, path.to_owned())));
     assert_eq!((sample.on, sample.words.join(",")), (true, "a,b".to_owned()));
     assert_eq!(sample.inner, [Inner { name: "good".into(), value: String::new() }]);
-    let path = [Segment::Key("inner".into()), Segment::Index(0), Segment::Key("name".into())];
-    let (at, real) = node.locate(&path);
-    assert_eq!((at, path_to_string(&real).as_str()), (Position { line: 7, column: 10 }, "inner[2].name"));
+    let found = node.locate(&path_from_str("inner[0].name")).unwrap();
+    assert_eq!((found.at, path_to_string(&found.path).as_str()), (Position { line: 7, column: 10 }, "inner[2].name"));
+    assert!(!found.faulty && node.locate(&path_from_str("name")).unwrap().faulty);
+    assert_eq!(node.locate(&path_from_str("inner[1]")), None);
 }
 
 #[test]

@@ -78,8 +78,8 @@ pub(super) fn cgroup_controllers(s: &Subject) -> Vec<Problem> {
 /// The kubelet refuses cgroup v1 from 1.35 on; our own agent does not mind it.
 pub(super) fn cgroup_version(s: &Subject) -> Vec<Problem> {
     let refuses = s.spec.kubernetes_version.minor() >= 35 && s.facts.cgroup.version == Some(1);
-    let message = "the kubelet of this release does not run on cgroup v1: boot with systemd.unified_cgroup_hierarchy=1, \
-                   or let kubeboot's own agent run the pods (nodeAgent: embedded)";
+    let message = "the kubelet of this release does not run on cgroup v1: boot with \
+                   systemd.unified_cgroup_hierarchy=1, or let kubeboot's own agent run the pods (nodeAgent: embedded)";
     refuses.then(|| Problem::new(message)).into_iter().collect()
 }
 
@@ -106,7 +106,7 @@ pub(super) fn swap(s: &Subject) -> Vec<Problem> {
 pub(super) fn programs(s: &Subject) -> Vec<Problem> {
     let missing = KUBELET_PROGRAMS.iter().filter(|name| matches!(s.facts.programs.get(**name), Some(None)));
     let problem = |name: &&str| Problem {
-        detail: format!("{name}"),
+        detail: (**name).to_owned(),
         message: format!("{name} is neither on the PATH nor in an sbin directory: install it"),
     };
     missing.map(problem).collect()

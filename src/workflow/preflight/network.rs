@@ -52,7 +52,8 @@ pub(super) fn ports(s: &Subject) -> Vec<Problem> {
             Some(process) => {
                 let (name, pid) = (&process.name, process.pid);
                 format!(
-                    "port {port}, which {owner} needs, is in use: {name} (pid {pid}) listens on {address}; stop it{otherwise}"
+                    "port {port}, which {owner} needs, is in use: {name} (pid {pid}) listens on {address}; stop \
+                     it{otherwise}"
                 )
             }
             None => format!(

@@ -1,0 +1,134 @@
+//! kubeadm's flags that configure, and what each is in a document.
+
+use super::report::Report;
+use super::wire::{ClusterConfiguration, InitConfiguration};
+
+/// The values of the flags as the user gave them; a flag that was not given is None or empty. Empty texts count as not
+/// given, as with kubeadm.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `--kubernetes-version`.
+    pub kubernetes_version: Option<String>,
+    /// `--apiserver-advertise-address`.
+    pub apiserver_advertise_address: Option<String>,
+    /// `--apiserver-bind-port`.
+    pub apiserver_bind_port: Option<String>,
+    /// `--apiserver-cert-extra-sans`.
+    pub apiserver_cert_extra_sans: Vec<String>,
+    /// `--control-plane-endpoint`.
+    pub control_plane_endpoint: Option<String>,
+    /// `--image-repository`.
+    pub image_repository: Option<String>,
+    /// `--node-name`; may go with `--config`.
+    pub node_name: Option<String>,
+    /// `--pod-network-cidr`.
+    pub pod_network_cidr: Option<String>,
+    /// `--service-cidr`.
+    pub service_cidr: Option<String>,
+    /// `--service-dns-domain`.
+    pub service_dns_domain: Option<String>,
+    /// `--cert-dir`.
+    pub cert_dir: Option<String>,
+    /// `--ignore-preflight-errors`; may go with `--config`, which it adds to.
+    pub ignore_preflight_errors: Vec<String>,
+    /// `--skip-phases`; may go with `--config`, whose `skipPhases` it replaces.
+    pub skip_phases: Vec<String>,
+    /// `--patches`.
+    pub patches: Option<String>,
+    /// `--cri-socket`.
+    pub cri_socket: Option<String>,
+}
+
+/// What a flag is in a document.
+struct FlagRow {
+    flag: &'static str,
+    field: &'static str,
+    /// Whether kubeadm allows it beside `--config`.
+    with_config: bool,
+    given: fn(&Flags) -> bool,
+}
+
+const fn row(flag: &'static str, field: &'static str, given: fn(&Flags) -> bool) -> FlagRow {
+    FlagRow { flag, field, with_config: false, given }
+}
+
+fn has(flag: &Option<String>) -> bool {
+    flag.as_deref().is_some_and(|text| !text.trim().is_empty())
+}
+
+const FLAGS: &[FlagRow] = &[
+    row("--kubernetes-version", "kubernetesVersion", |flags| has(&flags.kubernetes_version)),
+    row("--apiserver-advertise-address", "localAPIEndpoint.advertiseAddress", |flags| {
+        has(&flags.apiserver_advertise_address)
+    }),
+    row("--apiserver-bind-port", "localAPIEndpoint.bindPort", |flags| has(&flags.apiserver_bind_port)),
+    row("--apiserver-cert-extra-sans", "apiServer.certSANs", |flags| !flags.apiserver_cert_extra_sans.is_empty()),
+    row("--control-plane-endpoint", "controlPlaneEndpoint", |flags| has(&flags.control_plane_endpoint)),
+    row("--image-repository", "imageRepository", |flags| has(&flags.image_repository)),
+    row("--pod-network-cidr", "networking.podSubnet", |flags| has(&flags.pod_network_cidr)),
+    row("--service-cidr", "networking.serviceSubnet", |flags| has(&flags.service_cidr)),
+    row("--service-dns-domain", "networking.dnsDomain", |flags| has(&flags.service_dns_domain)),
+    row("--cert-dir", "certificatesDir", |flags| has(&flags.cert_dir)),
+    row("--patches", "patches.directory", |flags| has(&flags.patches)),
+    row("--cri-socket", "nodeRegistration.criSocket", |flags| has(&flags.cri_socket)),
+    FlagRow {
+        flag: "--node-name",
+        field: "nodeRegistration.name",
+        with_config: true,
+        given: |flags| has(&flags.node_name),
+    },
+    FlagRow {
+        flag: "--ignore-preflight-errors",
+        field: "nodeRegistration.ignorePreflightErrors",
+        with_config: true,
+        given: |flags| !flags.ignore_preflight_errors.is_empty(),
+    },
+    FlagRow {
+        flag: "--skip-phases",
+        field: "skipPhases",
+        with_config: true,
+        given: |flags| !flags.skip_phases.is_empty(),
+    },
+];
+
+/// The flag that sets `field` (an index at its end does not count), or the field itself where there is none.
+pub(super) fn name_of(field: &str) -> &str {
+    let whole = field.split('[').next().unwrap_or(field);
+    FLAGS.iter().find(|row| row.field == whole).map_or(field, |row| row.flag)
+}
+
+/// Complains of flags that may not go with `--config`: what the file says and what the flag says would be two truths.
+pub(super) fn refuse_beside_config(flags: &Flags, report: &mut Report) {
+    for row in FLAGS.iter().filter(|row| !row.with_config && (row.given)(flags)) {
+        let message = format!("cannot be given together with --config; set {} in the file instead", row.field);
+        report.problem_at(None, row.flag, message);
+    }
+}
+
+/// The documents that the flags stand for.
+pub(super) fn documents(flags: &Flags, report: &mut Report) -> (InitConfiguration, ClusterConfiguration) {
+    let text = |flag: &Option<String>| flag.as_deref().unwrap_or_default().trim().to_owned();
+    let mut init = InitConfiguration::default();
+    let mut cluster = ClusterConfiguration::default();
+    init.local_api_endpoint.advertise_address = text(&flags.apiserver_advertise_address);
+    if has(&flags.apiserver_bind_port) {
+        let port = text(&flags.apiserver_bind_port);
+        match port.parse() {
+            Ok(port) => init.local_api_endpoint.bind_port = Some(port),
+            Err(_) => {
+                report.problem_at(None, "--apiserver-bind-port", format!("{port:?} is not a port from 1 to 65535"))
+            }
+        }
+    }
+    init.node_registration.cri_socket = text(&flags.cri_socket);
+    init.patches.directory = text(&flags.patches);
+    cluster.kubernetes_version = text(&flags.kubernetes_version);
+    cluster.control_plane_endpoint = text(&flags.control_plane_endpoint);
+    cluster.image_repository = text(&flags.image_repository);
+    cluster.certificates_dir = text(&flags.cert_dir);
+    cluster.networking.pod_subnet = text(&flags.pod_network_cidr);
+    cluster.networking.service_subnet = text(&flags.service_cidr);
+    cluster.networking.dns_domain = text(&flags.service_dns_domain);
+    cluster.api_server.cert_sans = flags.apiserver_cert_extra_sans.clone();
+    (init, cluster)
+}

@@ -1,0 +1,117 @@
+use super::*;
+
+/// The body of a case and the problems that it must have.
+type Case = (String, Vec<String>);
+
+/// The cases of `bad.txt`.
+fn cases() -> Vec<Case> {
+    let mut found: Vec<Case> = Vec::new();
+    let blocks = include_str!("bad.txt").split("\n\n").skip(1);
+    for block in blocks {
+        let (tag, rest) = block.trim().split_once('\n').unwrap();
+        let (expected, body): (Vec<&str>, Vec<&str>) = rest.lines().partition(|line| line.starts_with("=> "));
+        let body = body.join("\n");
+        let file = match tag {
+            "[cluster]" => cluster(&body),
+            "[init]" => init(&body),
+            "[file]" => body,
+            other => panic!("no tag: {other}"),
+        };
+        found.push((file, expected.iter().map(|line| line[3..].to_owned()).collect()));
+    }
+    found
+}
+
+#[test]
+fn every_bad_configuration_is_refused_in_these_words() {
+    let cases = cases();
+    assert!(cases.len() > 100, "{}", cases.len());
+    for (file, expected) in cases {
+        assert!(!expected.is_empty(), "{file}");
+        assert_eq!(bad(&file), expected, "{file}");
+    }
+}
+
+#[test]
+fn problems_of_all_documents_come_at_once_in_the_order_of_the_file() {
+    let file = "\
+# a comment
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: InitConfiguration
+nodeRegistration:
+  nam: cp1
+  taints:
+  - {key: 5, effect: NoSchedule}
+  - {key: a, effect: Never}
+localAPIEndpoint: {bindPort: 0}
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+networking: {podSubnet: x, serviceSubnet: [10.96.0.0/12]}
+---
+apiVersion: v1
+kind: Secret
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+---
+a: [
+";
+    let places =
+        bad(file).iter().map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+    let expected = [
+        "c.yaml:5:3 nodeRegistration.nam",
+        "c.yaml:7:11 nodeRegistration.taints[0].key",
+        // The second taint is the first that could be read; it is still called the second.
+        "c.yaml:8:22 nodeRegistration.taints[1].effect",
+        "c.yaml:9:30 localAPIEndpoint.bindPort",
+        "c.yaml:13:25 networking.podSubnet",
+        "c.yaml:13:43 networking.serviceSubnet",
+        "c.yaml:15:13 apiVersion",
+        "c.yaml:19:7 kind",
+        "c.yaml:21:4 unclosed bracket '['",
+    ];
+    assert_eq!(places, expected);
+}
+
+#[test]
+fn one_problem_is_one_line_and_several_have_a_heading() {
+    let one = load(&input(&cluster("clusterNme: x"))).unwrap_err().to_string();
+    assert_eq!(one, "c.yaml:3:1: clusterNme: unknown field; did you mean clusterName?");
+    let two = load(&input(&cluster("a: 1\nclusterNme: x"))).unwrap_err().to_string();
+    assert!(
+        two.starts_with("the configuration has 2 problems:\n  c.yaml:3:1: a: unknown field; known are etcd, "),
+        "{two}"
+    );
+    assert!(two.ends_with("\n  c.yaml:4:1: clusterNme: unknown field; did you mean clusterName?"), "{two}");
+}
+
+#[test]
+fn no_message_shows_a_secret() {
+    let secrets =
+        ["0123456789abcdeF", "777777777777777", "[777777777777777]", "{777777777777777: a}", "true777777777777777"];
+    for secret in secrets {
+        for body in [format!("certificateKey: {secret}"), format!("bootstrapTokens: [{{token: {secret}}}]")] {
+            let text = bad(&init(&body)).join("\n");
+            assert!(!text.contains("777") && !text.contains("0123456789"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_machine_without_an_address_is_told_which_flag_to_give() {
+    let mut input = input(&cluster(""));
+    input.host.address = None;
+    let message = "localAPIEndpoint.advertiseAddress: this machine has no default route to take the address from; give \
+                   --apiserver-advertise-address, or set localAPIEndpoint.advertiseAddress in the file";
+    assert_eq!(load(&input).unwrap_err().to_string(), message);
+}
+
+#[test]
+fn a_host_name_that_is_no_node_name_is_told_how_to_mend_it() {
+    let mut input = input(&cluster(""));
+    input.host.hostname = "my_host".into();
+    let message = "nodeRegistration.name: the host name cannot be the node's: \"my_host\" is not a DNS name; write \"my-host\", \
+                   with --node-name or nodeRegistration.name";
+    assert_eq!(load(&input).unwrap_err().to_string(), message);
+}

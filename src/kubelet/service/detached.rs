@@ -1,0 +1,215 @@
+//! No service manager: the agent is a detached process, which nobody starts again.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::environment::{variables, words};
+use super::{LOG_LINES, Program, ServiceError, ServiceManager};
+use crate::config::spec::NodeAgent;
+use crate::host::Paths;
+use crate::host::paths::{AGENT_LOG, AGENT_PID, KUBELET_CONFIG, KUBELET_FLAGS_ENV, KUBERNETES_DIR};
+use crate::host::process::{Daemon, Handle, ProcessError};
+
+/// How long the agent may take to end by itself; it leaves its pods alone, so that is quick.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// The drop-in's files of variables, in its order.
+const ENVIRONMENT_FILES: [&str; 3] = [KUBELET_FLAGS_ENV, "/etc/default/kubelet", "/etc/sysconfig/kubelet"];
+
+/// The agent as a process with a pid file and a log.
+pub struct Detached {
+    paths: Paths,
+    program: Program,
+}
+
+impl Detached {
+    /// Runs `program`, its pid file and log below `paths`.
+    pub fn new(paths: &Paths, program: Program) -> Self {
+        Self { paths: paths.clone(), program }
+    }
+
+    /// The log.
+    pub fn log(&self) -> PathBuf {
+        self.paths.on_host(AGENT_LOG)
+    }
+
+    /// What the unit and its drop-in would run.
+    fn daemon(&self) -> Daemon {
+        let env = self.program.docker_host.iter().map(|host| ("DOCKER_HOST".to_owned(), host.clone())).collect();
+        Daemon {
+            program: self.program.path.clone(),
+            args: self.arguments(),
+            env,
+            log: self.log(),
+            pid_file: self.paths.on_host(AGENT_PID),
+        }
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let command = match self.program.agent {
+            NodeAgent::Embedded => Some("agent".to_owned()),
+            NodeAgent::Kubelet => None,
+        };
+        let mut args: Vec<String> = command.into_iter().collect();
+        args.extend([
+            format!("--bootstrap-kubeconfig={KUBERNETES_DIR}/bootstrap-kubelet.conf"),
+            format!("--kubeconfig={KUBERNETES_DIR}/kubelet.conf"),
+            format!("--config={KUBELET_CONFIG}"),
+        ]);
+        // As in a unit, a later file's variable replaces an earlier one's.
+        let read = |file: &str| std::fs::read_to_string(self.paths.on_host(file)).unwrap_or_default();
+        let all: Vec<(String, String)> = ENVIRONMENT_FILES.iter().flat_map(|file| variables(&read(file))).collect();
+        for name in ["KUBELET_KUBEADM_ARGS", "KUBELET_EXTRA_ARGS"] {
+            if let Some((_, value)) = all.iter().rfind(|(found, _)| found == name) {
+                args.extend(words(value));
+            }
+        }
+        args
+    }
+
+    fn running(&self) -> Result<Option<Handle>, ServiceError> {
+        self.daemon().running().map_err(fail("find"))
+    }
+
+    fn last_words(&self) -> Vec<String> {
+        let log = std::fs::read(self.log()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].iter().map(|line| (*line).to_owned()).collect()
+    }
+}
+
+fn fail(action: &'static str) -> impl FnOnce(ProcessError) -> ServiceError {
+    move |source| ServiceError::Process { action, source }
+}
+
+#[async_trait]
+impl ServiceManager for Detached {
+    fn name(&self) -> &'static str {
+        "none"
+    }
+
+    fn is_enabled(&self) -> Result<bool, ServiceError> {
+        Ok(false)
+    }
+
+    fn is_running(&self) -> Result<bool, ServiceError> {
+        Ok(self.running()?.is_some())
+    }
+
+    fn pid(&self) -> Option<u32> {
+        Some(self.running().ok()??.pid)
+    }
+
+    fn start(&self) -> Result<String, ServiceError> {
+        self.stop()?;
+        let pid = self.daemon().start().map_err(fail("start"))?;
+        let log = self.log();
+        Ok(format!(
+            "no service manager that is known runs here: started the node agent as process {pid}, log {}; after a \
+             restart of the machine run kubeboot init again",
+            log.display()
+        ))
+    }
+
+    fn stop(&self) -> Result<bool, ServiceError> {
+        let Some(handle) = self.running()? else { return Ok(false) };
+        handle.terminate(STOP_GRACE).map_err(fail("stop"))?;
+        Ok(true)
+    }
+
+    fn disable(&self) -> Result<(), ServiceError> {
+        Ok(())
+    }
+
+    fn reload(&self) -> Result<(), ServiceError> {
+        Ok(())
+    }
+
+    async fn ended(&self) -> Vec<String> {
+        let daemon = self.daemon();
+        if !daemon.pid_file.exists() {
+            // Never started by us: somebody else's affair (an agent in a terminal).
+            std::future::pending::<()>().await;
+        }
+        if let Ok(Some(handle)) = daemon.running()
+            && handle.ended().await.is_err()
+        {
+            // It cannot be watched; whoever waits for it has a deadline of its own.
+            std::future::pending::<()>().await;
+        }
+        self.last_words()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::host::fs::{make_dirs, write_file};
+
+    /// A machine whose agent is a shell script.
+    fn machine(root: &Path, script: &str) -> Detached {
+        let paths = Paths::new(root);
+        let program = root.join("kubeboot");
+        write_file(&program, format!("#!/bin/sh\n{script}\n").as_bytes(), 0o755).unwrap();
+        Detached::new(
+            &paths,
+            Program { path: program, agent: NodeAgent::Embedded, docker_host: Some("unix:///d".into()) },
+        )
+    }
+
+    #[test]
+    fn the_agent_gets_what_the_unit_would_give_it() {
+        let root = tempfile::tempdir().unwrap();
+        let service = machine(root.path(), "");
+        make_dirs(&root.path().join("var/lib/kubelet"), 0o755).unwrap();
+        make_dirs(&root.path().join("etc/default"), 0o755).unwrap();
+        let write = |file: &str, text: &str| write_file(&root.path().join(file), text.as_bytes(), 0o644).unwrap();
+        write("var/lib/kubelet/kubeadm-flags.env", "KUBELET_KUBEADM_ARGS=\"--hostname-override=cp1 --v=2\"\n");
+        write("etc/default/kubelet", "KUBELET_EXTRA_ARGS=--v=4\n");
+        let expected = [
+            "agent",
+            "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf",
+            "--kubeconfig=/etc/kubernetes/kubelet.conf",
+            "--config=/var/lib/kubelet/config.yaml",
+            "--hostname-override=cp1",
+            "--v=2",
+            "--v=4",
+        ];
+        assert_eq!(service.daemon().args, expected);
+        assert_eq!(service.daemon().env, [("DOCKER_HOST".to_owned(), "unix:///d".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn it_is_started_anew_stopped_and_its_end_is_noticed_with_its_last_words() {
+        let root = tempfile::tempdir().unwrap();
+        let service = machine(root.path(), "echo \"docker at $DOCKER_HOST\"; read -r line < \"$0.wait\"; echo end");
+        let wait = root.path().join("kubeboot.wait");
+        rustix::fs::mknodat(rustix::fs::CWD, &wait, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(!service.is_running().unwrap());
+        assert!(service.start().unwrap().contains("after a restart of the machine"));
+        let first = service.pid().unwrap();
+        service.start().unwrap();
+        assert_ne!(service.pid().unwrap(), first);
+        // Opening the pipe for writing waits until the second one reads it, so that both have spoken.
+        let speak = tokio::task::spawn_blocking(move || fs::OpenOptions::new().write(true).open(wait).map(drop));
+        let log = service.ended().await;
+        speak.await.unwrap().unwrap();
+        assert_eq!(log.last().map(String::as_str), Some("end"));
+        assert!(log.contains(&"docker at unix:///d".to_owned()), "{log:?}");
+        assert!(!service.is_running().unwrap() && !service.stop().unwrap());
+    }
+
+    #[test]
+    fn it_is_stopped_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        let service = machine(root.path(), "while :; do /bin/sleep 1; done");
+        service.start().unwrap();
+        assert!(service.stop().unwrap());
+        assert_eq!(service.pid(), None);
+    }
+}
