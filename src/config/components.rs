@@ -157,6 +157,9 @@ fn external_etcd(wire: &wire::ExternalEtcd, report: &mut Report) -> ExternalEtcd
 
 /// `https://HOST[:PORT]`, or `http://` where no file of TLS is given.
 fn etcd_url(text: &str, tls: bool) -> Result<(), String> {
+    if text.contains('@') {
+        return Err("a URL of etcd holds no user and password; give certFile and keyFile instead".into());
+    }
     let form = || format!("{text:?} is not the URL of an etcd; write it as https://10.0.0.1:2379");
     let uri = text.parse::<http::Uri>().map_err(|_| form())?;
     let port_ok = uri.authority().is_some_and(|authority| match authority.port() {

@@ -156,8 +156,8 @@ fn identify(node: &Node, report: &mut Report) -> Option<(&'static str, Use, Stri
     let (Some((api_version, version_at)), Some((kind, kind_at))) = (field("apiVersion"), field("kind")) else {
         let missing = if field("apiVersion").is_none() { "apiVersion" } else { "kind" };
         let message = format!(
-            "this document has no {missing}; begin it with apiVersion: {KUBEADM}/v1beta4 and kind: InitConfiguration or \
-             ClusterConfiguration"
+            "this document has no {missing}; begin it with apiVersion: {KUBEADM}/v1beta4 and kind: InitConfiguration \
+             or ClusterConfiguration"
         );
         report.problem_at(Some(node.at), "", message);
         return None;
@@ -192,7 +192,8 @@ fn unknown_version(group: &Group, version: &str) -> String {
     let newest = format!("{}/{}", group.name, group.versions[0]);
     if group.name == KUBEADM && ["v1alpha1", "v1alpha2", "v1alpha3", "v1beta1", "v1beta2"].contains(&version) {
         return format!(
-            "{KUBEADM}/{version} is too old; `kubeadm config migrate` of the last release that knows it turns it into {newest}"
+            "{KUBEADM}/{version} is too old; `kubeadm config migrate` of the last release that knows it turns it into \
+             {newest}"
         );
     }
     format!("{}/{version} is not known; write {newest}", group.name)

@@ -147,7 +147,8 @@ pub(super) fn socket(text: &str) -> Result<(String, bool), String> {
     match text.strip_prefix("unix://") {
         Some(path) if path.starts_with('/') => Ok((text.to_owned(), false)),
         _ => Err(format!(
-            "{text:?} is not a socket; write unix:// and an absolute path, such as unix:///run/containerd/containerd.sock"
+            "{text:?} is not a socket; write unix:// and an absolute path, such as \
+             unix:///run/containerd/containerd.sock"
         )),
     }
 }

@@ -150,8 +150,8 @@ pub(super) fn local_endpoint(wire: &LocalApiEndpoint, found: Option<IpAddr>, rep
     let address = match (wire.advertise_address.trim(), found) {
         ("", Some(found)) => Some(found),
         ("", None) => {
-            let message = "this machine has no default route to take the address from; give --apiserver-advertise-address, or \
-                           set localAPIEndpoint.advertiseAddress in the file";
+            let message = "this machine has no default route to take the address from; give \
+                           --apiserver-advertise-address, or set localAPIEndpoint.advertiseAddress in the file";
             report.problem(Part::Init, ADDRESS, message);
             None
         }
@@ -214,8 +214,8 @@ pub(super) fn check_family(address: IpAddr, networking: &Networking, args: &[Arg
     let wanted = family(address.is_ipv6());
     let example = if address.is_ipv6() { "fd00:10:96::/112" } else { "10.96.0.0/12" };
     let message = format!(
-        "the first service network, {first}, must be {wanted} like the advertise address {address}, or kube-apiserver does \
-         not start; write {wanted} first, such as {example}"
+        "the first service network, {first}, must be {wanted} like the advertise address {address}, or kube-apiserver \
+         does not start; write {wanted} first, such as {example}"
     );
     report.problem(Part::Cluster, SERVICE, message);
 }

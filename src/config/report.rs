@@ -70,13 +70,13 @@ impl Report {
 
     /// Something that is not about a field of a document.
     pub fn problem_at(&mut self, at: Option<Position>, field: &str, message: impl Into<String>) {
-        let problem = ConfigProblem { place: self.place(at), field: field.into(), message: message.into() };
+        let problem = self.at(at, field, &message.into());
         self.problems.push(problem);
     }
 
     /// As [`Self::problem_at`], for a warning.
     pub fn warn_at(&mut self, at: Option<Position>, field: &str, message: impl Into<String>) {
-        let warning = ConfigProblem { place: self.place(at), field: field.into(), message: message.into() };
+        let warning = self.at(at, field, &message.into());
         self.warnings.push(warning);
     }
 
@@ -95,15 +95,14 @@ impl Report {
         let located = self.parts[part as usize].as_ref().map(|node| node.locate(&yaml::path_from_str(field)));
         match located {
             Some(Some(found)) if found.faulty => None,
-            Some(Some(found)) => {
-                let field = yaml::path_to_string(&found.path);
-                Some(ConfigProblem { place: self.place(Some(found.at)), field, message })
-            }
-            _ if self.file.is_none() => {
-                Some(ConfigProblem { place: None, field: flags::name_of(field).into(), message })
-            }
-            _ => Some(ConfigProblem { place: None, field: field.into(), message }),
+            Some(Some(found)) => Some(self.at(Some(found.at), &yaml::path_to_string(&found.path), &message)),
+            _ if self.file.is_none() => Some(self.at(None, flags::name_of(field), &message)),
+            _ => Some(self.at(None, field, &message)),
         }
+    }
+
+    fn at(&self, at: Option<Position>, field: &str, message: &str) -> ConfigProblem {
+        ConfigProblem { place: self.place(at), field: field.into(), message: yaml::shorten(message) }
     }
 
     fn place(&self, at: Option<Position>) -> Option<Place> {

@@ -14,6 +14,7 @@ use serde::forward_to_deserialize_any;
 
 use super::YamlError;
 use super::node::{Entry, Kind, Node, Position, Segment, path_to_string};
+use super::words::{nearest, shorten};
 
 /// More faults than anybody reads at once.
 const MAX_FAULTS: usize = 100;
@@ -74,7 +75,7 @@ impl std::error::Error for DecodeError {}
 impl From<DecodeError> for YamlError {
     fn from(error: DecodeError) -> Self {
         let at = error.at.unwrap_or(Position { line: 1, column: 1 });
-        let (path, problem) = (path_to_string(&error.path), error.problem.to_string());
+        let (path, problem) = (path_to_string(&error.path), shorten(&error.problem.to_string()));
         Self { line: at.line, column: at.column, path, problem }
     }
 }
@@ -120,33 +121,6 @@ impl de::Error for DecodeError {
     fn missing_field(field: &'static str) -> Self {
         Self::new(Problem::Missing(field))
     }
-}
-
-/// The one of `known` that `word` is most likely a slip of.
-pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let allowed = (word.len() / 3).max(1);
-    let lower = word.to_lowercase();
-    let distances = known.iter().map(|known| (distance(&lower, &known.to_lowercase()), *known));
-    distances.filter(|(distance, _)| *distance <= allowed).min().map(|(_, known)| known)
-}
-
-/// How many letters must be added, dropped, changed or swapped with their neighbour to get from `a` to `b`.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let changed = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = changed.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
 }
 
 /// What serde calls a type, in words that a user knows.

@@ -1,8 +1,8 @@
 //! Documents in and out, strict, as Kubernetes reads them. The only module that knows a YAML crate.
 //!
 //! Reading: text -> [`documents`] -> [`Node`] (scalars typed as Go types them, every value with its place in the file)
-//! -> a type, or a [`serde_json::Value`]. A duplicate key is an error everywhere; an unknown field is one where the type
-//! says so.
+//! -> a type, or a [`serde_json::Value`]. A duplicate key is an error everywhere, an unknown field where the type says
+//! so.
 //!
 //! Writing: [`to_string`] sorts keys and quotes every string that Go would read as something else.
 
@@ -10,14 +10,15 @@ mod decode;
 mod documents;
 mod emit;
 mod node;
+mod words;
 
 use serde::de::DeserializeOwned;
 
-pub(crate) use decode::nearest;
 pub use decode::{DecodeError, Problem};
 pub use documents::{Document, documents};
 pub use emit::{EmitError, to_string};
 pub use node::{Entry, Kind, Located, Node, Position, Segment, path_from_str, path_to_string};
+pub(crate) use words::{nearest, shorten};
 
 /// A text that is no YAML, or not of the wanted shape.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

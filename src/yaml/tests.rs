@@ -154,7 +154,11 @@ fn hostile() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn any_text_survives_writing_and_reading(key in hostile(), value in hostile(), items in prop::collection::vec(hostile(), 0..4)) {
+    fn any_text_survives_writing_and_reading(
+        key in hostile(),
+        value in hostile(),
+        items in prop::collection::vec(hostile(), 0..4),
+    ) {
         survives(&json!({ key: value, "items": items, "deep": [{ "x": items }] }))?;
     }
 
@@ -284,8 +288,9 @@ fn all_faults_come_out_at_once_and_the_rest_is_decoded() {
 #[test]
 fn kubernetes_types_decode_as_go_decodes_them() {
     use k8s_openapi::api::core::v1::Pod;
-    let text = "kind: Pod\napiVersion: v1\nspec:\n  containers:\n  - name: a\n    args: null\n    resources:\n      limits: {cpu: 1.50}\n    \
-                livenessProbe: {httpGet: {port: 80}}\n  volumes:\n  - name: v\n    configMap: {defaultMode: 0644}\n";
+    let text = "kind: Pod\napiVersion: v1\nspec:\n  containers:\n  - name: a\n    args: null\n\
+                \x20   resources: {limits: {cpu: 1.50}}\n    livenessProbe: {httpGet: {port: 80}}\n  volumes:\n\
+                \x20 - name: v\n    configMap: {defaultMode: 0644}\n";
     let pod: Pod = from_str(text).unwrap();
     let spec = pod.spec.unwrap();
     assert_eq!(spec.containers[0].resources.as_ref().unwrap().limits.as_ref().unwrap()["cpu"].0, "1.50");

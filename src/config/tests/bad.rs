@@ -111,7 +111,59 @@ fn a_machine_without_an_address_is_told_which_flag_to_give() {
 fn a_host_name_that_is_no_node_name_is_told_how_to_mend_it() {
     let mut input = input(&cluster(""));
     input.host.hostname = "my_host".into();
-    let message = "nodeRegistration.name: the host name cannot be the node's: \"my_host\" is not a DNS name; write \"my-host\", \
-                   with --node-name or nodeRegistration.name";
+    let message = "nodeRegistration.name: the host name cannot be the node's: \"my_host\" is not a DNS name; write \
+                   \"my-host\", with --node-name or nodeRegistration.name";
     assert_eq!(load(&input).unwrap_err().to_string(), message);
+}
+
+/// Where the one problem of `file` is, and in which field.
+fn place_of_the_problem(file: &str) -> (usize, String) {
+    let problems = load(&input(file)).expect_err(file).problems;
+    assert_eq!(problems.len(), 1, "{problems:?}\n{file}");
+    (problems[0].place.as_ref().unwrap().line, problems[0].field.clone())
+}
+
+/// Each line `key: value` of the file, with the key.
+fn lines_with_keys(file: &str) -> impl Iterator<Item = (usize, &str, &str)> {
+    let lines =
+        file.lines().enumerate().filter_map(|(index, line)| Some((index, line, line.split_once(':')?.0.trim())));
+    lines.filter(|(_, _, key)| !["apiVersion", "kind"].contains(key))
+}
+
+fn with_line(file: &str, index: usize, line: &str) -> String {
+    let lines = file.lines().enumerate().map(|(at, old)| if at == index { line } else { old });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_misspelt_key_is_found_on_its_line_wherever_it_is() {
+    let file = include_str!("everything.yaml");
+    let mut count = 0;
+    for (index, line, key) in lines_with_keys(file) {
+        let wrong = with_line(file, index, &line.replacen(key, &format!("{key}Zz"), 1));
+        let (at, field) = place_of_the_problem(&wrong);
+        assert_eq!((at, field.ends_with(&format!("{key}Zz"))), (index + 1, true), "{line}");
+        count += 1;
+    }
+    assert!(count > 40, "{count}");
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_found_on_its_line_wherever_it_is() {
+    let file = include_str!("everything.yaml");
+    for (index, line, key) in lines_with_keys(file).filter(|(_, line, _)| !line.ends_with(':')) {
+        let head = line.split_once(':').unwrap().0;
+        let (at, field) = place_of_the_problem(&with_line(file, index, &format!("{head}: 1.5")));
+        assert_eq!((at, field.rsplit('.').next().unwrap()), (index + 1, key), "{line}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn nothing_in_the_place_of_a_value_makes_it_panic(index in 0_usize..60, value in ".{0,30}") {
+        let file = include_str!("everything.yaml");
+        let index = index % file.lines().count();
+        let head = file.lines().nth(index).unwrap().split(':').next().unwrap().to_owned();
+        let _ = load(&input(&with_line(file, index, &format!("{head}: {value}"))));
+    }
 }

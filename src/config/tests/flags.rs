@@ -68,7 +68,8 @@ fn a_bad_flag_is_called_by_its_name() {
     let cases = [
         (
             Flags { pod_network_cidr: some("10.0.0.0/99"), ..Flags::default() },
-            "--pod-network-cidr: \"10.0.0.0/99\" is not a network; write ADDRESS/BITS, such as 10.244.0.0/16 or fd00:10:244::/56",
+            "--pod-network-cidr: \"10.0.0.0/99\" is not a network; write ADDRESS/BITS, such as 10.244.0.0/16 or \
+             fd00:10:244::/56",
         ),
         (
             Flags { apiserver_bind_port: some("https"), ..Flags::default() },
@@ -80,12 +81,13 @@ fn a_bad_flag_is_called_by_its_name() {
         ),
         (
             Flags { apiserver_cert_extra_sans: vec!["a".into(), "b c".into()], ..Flags::default() },
-            "--apiserver-cert-extra-sans: \"b c\" is neither an address nor a DNS name; write a name such as api.example.com or \
-             *.example.com",
+            "--apiserver-cert-extra-sans: \"b c\" is neither an address nor a DNS name; write a name such as \
+             api.example.com or *.example.com",
         ),
         (
             Flags { ignore_preflight_errors: vec!["all".into(), "Swap".into()], ..Flags::default() },
-            "--ignore-preflight-errors: all takes in every check, so no other may be named beside it; leave the others out",
+            "--ignore-preflight-errors: all takes in every check, so no other may be named beside it; leave the others \
+             out",
         ),
         (Flags { node_name: some("a_b"), ..Flags::default() }, "--node-name: \"a_b\" is not a DNS name; write \"a-b\""),
     ];
@@ -104,9 +106,9 @@ fn flags_that_configure_are_refused_beside_a_file() {
         ..Flags::default()
     };
     let text = load(&input).unwrap_err().to_string();
-    let expected = "the configuration has 2 problems:\n  --pod-network-cidr: cannot be given together with --config; set \
-                    networking.podSubnet in the file instead\n  --cri-socket: cannot be given together with --config; set \
-                    nodeRegistration.criSocket in the file instead";
+    let expected = "the configuration has 2 problems:\n  --pod-network-cidr: cannot be given together with --config; \
+                    set networking.podSubnet in the file instead\n  --cri-socket: cannot be given together with \
+                    --config; set nodeRegistration.criSocket in the file instead";
     assert_eq!(text, expected);
 }
 

@@ -126,8 +126,8 @@ fn external_etcd_loads_with_and_without_tls() {
         key_file: None,
     };
     assert_eq!(spec.etcd, EtcdSpec::External(plain));
-    let body = "etcd: {external: {endpoints: ['https://[fd00::1]:2379', 'https://b:2379'], caFile: /a/ca.crt, certFile: \
-                /a/c.crt, keyFile: /a/c.key}}";
+    let body = "etcd: {external: {endpoints: ['https://[fd00::1]:2379', 'https://b:2379'], caFile: /a/ca.crt, \
+                certFile: /a/c.crt, keyFile: /a/c.key}}";
     let EtcdSpec::External(tls) = good(&cluster(body)).spec.etcd else { panic!("not external") };
     let files = [tls.ca_file, tls.cert_file, tls.key_file].map(|file| file.unwrap().display().to_string());
     assert_eq!((tls.endpoints.len(), files), (2, ["/a/ca.crt", "/a/c.crt", "/a/c.key"].map(String::from)));
