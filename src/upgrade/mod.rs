@@ -11,6 +11,7 @@ pub mod diff;
 pub mod journal;
 pub mod manifest;
 pub mod plan;
+pub mod target;
 #[cfg(test)]
 mod tests;
 
