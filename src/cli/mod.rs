@@ -20,6 +20,7 @@ use crate::ui;
 mod completion;
 mod failure;
 mod status;
+mod upgrade;
 mod version;
 
 pub use failure::{Hint, report};
@@ -66,6 +67,7 @@ impl Globals {
 #[derive(Debug, Subcommand)]
 enum Command {
     Status(status::Args),
+    Upgrade(upgrade::Args),
     Version(version::Args),
     Completion(completion::Args),
 }
@@ -74,7 +76,7 @@ impl Command {
     /// `-v` of a command that was given none.
     fn default_verbosity(&self) -> u8 {
         match self {
-            Self::Status(_) | Self::Version(_) | Self::Completion(_) => 0,
+            Self::Status(_) | Self::Upgrade(_) | Self::Version(_) | Self::Completion(_) => 0,
         }
     }
 }
@@ -82,6 +84,7 @@ impl Command {
 fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
     match command {
         Command::Status(args) => block_on(status::run(args, globals)),
+        Command::Upgrade(args) => block_on(upgrade::run(args, globals)),
         Command::Version(args) => version::run(args, globals),
         Command::Completion(args) => completion::run(args, globals),
     }

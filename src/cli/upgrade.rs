@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{Globals, Hint};
 use crate::agent::control::ControlSocket;
-use crate::config::ClusterSpec;
+use crate::config::{ClusterSpec, GoDuration};
 use crate::event::Reporter;
 use crate::host::Paths;
 use crate::host::paths::CONTROL_SOCKET;
@@ -65,8 +65,10 @@ enum Sub {
         context_lines: usize,
     },
     /// Replace the components.
-    #[command(after_help = "Exit codes: 0 upgraded (or nothing to do), 2 a component failed and everything is as it was \
-                            before, 3 a component failed and going back failed too, 1 any other error.")]
+    #[command(
+        after_help = "Exit codes: 0 upgraded (or nothing to do), 2 a component failed and everything is as it was \
+                            before, 3 a component failed and going back failed too, 1 any other error."
+    )]
     Apply {
         #[command(flatten)]
         to: To,
@@ -158,7 +160,7 @@ fn prepare(paths: &Paths, to: &To) -> anyhow::Result<Prepared> {
     let now = |path: &Path| current(&tree, path);
     let from = running_version(now)?;
     let saved = Saved::read(&tree)?.ok_or_else(|| {
-        anyhow!("this machine was not initialised by `kubeboot init`").context(Hint("run `kubeboot init` first".into()))
+        anyhow!("this machine was not initialised by `kubeboot init`").context(Hint::new("run `kubeboot init` first"))
     })?;
     let (mut spec, mut warnings) = saved.spec()?;
     let images = to.image.iter().map(|i| ImageChange::parse(i)).collect::<Result<Vec<_>, _>>()?;
@@ -236,7 +238,10 @@ fn row(step: &Step) -> Row {
 /// `--timeout`, else what the configuration says.
 fn limit(how: &How, spec: &ClusterSpec) -> anyhow::Result<Duration> {
     match &how.timeout {
-        Some(text) => crate::config::parse_duration(text).with_context(|| format!("--timeout {text}")),
+        Some(text) => {
+            let duration: GoDuration = text.parse().with_context(|| format!("--timeout {text}"))?;
+            duration.to_std().with_context(|| format!("--timeout {text} is negative"))
+        }
         None => Ok(spec.timeouts.upgrade_manifests),
     }
 }

@@ -1,11 +1,14 @@
 //! kubeadm's flags that configure, and what each is in a document.
 
+use serde::{Deserialize, Serialize};
+
 use super::report::Report;
 use super::wire::{ClusterConfiguration, InitConfiguration};
 
 /// The values of the flags as the user gave them; a flag that was not given is None or empty. Empty texts count as not
 /// given, as with kubeadm.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Flags {
     /// `--kubernetes-version`.
     pub kubernetes_version: Option<String>,

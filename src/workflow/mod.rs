@@ -9,5 +9,6 @@ pub mod phase;
 pub mod preflight;
 mod record;
 pub mod reset;
+pub mod saved;
 pub mod stage;
 pub mod state;

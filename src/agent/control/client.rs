@@ -3,12 +3,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use futures::stream::{self, Stream};
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream, Stream};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::{ControlError, Refusal, Request, VERSION};
+use crate::agent::expect::HealthSource;
 use crate::agent::report::HealthReport;
 
 /// No report is longer; a peer that sends more is not an agent.
@@ -83,5 +86,21 @@ impl Connection {
         }
         let parsed = serde_json::from_slice(&line);
         parsed.map(Some).map_err(|source| ControlError::Malformed { socket: self.socket.clone(), source })
+    }
+}
+
+/// The agent behind a control socket, as what waits for health sees it.
+#[derive(Debug, Clone)]
+pub struct ControlSocket(pub PathBuf);
+
+#[async_trait]
+impl HealthSource for ControlSocket {
+    async fn watch(&self) -> Result<BoxStream<'static, HealthReport>, Box<dyn std::error::Error + Send + Sync>> {
+        // A line that cannot be read ends the stream, and the caller connects again.
+        Ok(watch(&self.0)
+            .await?
+            .take_while(|report| std::future::ready(report.is_ok()))
+            .filter_map(|report| std::future::ready(report.ok()))
+            .boxed())
     }
 }

@@ -7,7 +7,7 @@
 mod client;
 mod server;
 
-pub use client::{report, watch};
+pub use client::{ControlSocket, report, watch};
 pub use server::{Listener, bind, serve};
 
 use std::io;
