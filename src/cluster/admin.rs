@@ -14,8 +14,8 @@ use crate::host::Paths;
 /// The group of admin.conf's certificate and the name of its binding, both kubeadm's.
 const CLUSTER_ADMINS: &str = "kubeadm:cluster-admins";
 
-/// Binds the group of admin.conf to the role `cluster-admin`, with the rights of super-admin.conf, as kubeadm does as soon
-/// as the API server answers. Returns whether the binding was made now rather than found.
+/// Binds the group of admin.conf to the role `cluster-admin`, with the rights of super-admin.conf, as kubeadm does as
+/// soon as the API server answers. Returns whether the binding was made now rather than found.
 ///
 /// # Errors
 /// No usable super-admin.conf, an API server that refuses, or one that did not answer within `limit`.

@@ -102,8 +102,8 @@ impl Attempt<'_> {
     }
 }
 
-/// Whether the same request will be answered the same way for ever. Forbidden is not among these: an API server that has
-/// only just started says so until its own roles are there.
+/// Whether the same request will be answered the same way for ever. Forbidden is not among these: an API server that
+/// has only just started says so until its own roles are there.
 fn is_final(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 401 | 404 | 405 | 415 | 422))
 }

@@ -53,7 +53,8 @@ fn connect(address: SocketAddr) -> Client {
 
 fn status(code: u16, reason: &str) -> String {
     let status = serde_json::json!({
-        "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "in these words", "reason": reason, "code": code
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason,
+        "message": "in these words",
     });
     status.to_string()
 }
