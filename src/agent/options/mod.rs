@@ -1,0 +1,283 @@
+//! What the agent is told: a `KubeletConfiguration` file and the kubelet's flags, resolved into [`AgentOptions`].
+
+mod flags;
+mod kubelet_config;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::GoDuration;
+use crate::host::paths;
+
+pub use flags::{Flags, LET_BE as FLAGS_LET_BE, Takes};
+
+use kubelet_config::KubeletConfiguration;
+
+/// The pause image where none is named.
+pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
+
+/// Everything the agent is told, defaults applied. Make one with [`AgentOptions::new`] and change what differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentOptions {
+    /// Directory (or single file) of manifests; `staticPodPath`.
+    pub static_pod_path: Option<PathBuf>,
+    /// How often it is listed whatever the watch says; `fileCheckFrequency`.
+    pub file_check_frequency: Duration,
+    /// How often a pod is looked at whatever its events say; `syncFrequency`.
+    pub sync_frequency: Duration,
+    /// The node's name, the suffix of its pods' names: lower case.
+    pub node_name: String,
+    /// `--root-dir`: below it, `pods/UID/volumes`. Also the value of the containers' owner label.
+    pub root_dir: PathBuf,
+    /// `podLogsDir`.
+    pub pod_logs_dir: PathBuf,
+    /// Links to the containers' logs.
+    pub container_logs_dir: PathBuf,
+    /// Image of pause containers.
+    pub pause_image: String,
+    /// The unix socket that gives the health report.
+    pub control_socket: PathBuf,
+    /// Where `/healthz` is served; None: nowhere.
+    pub healthz: Option<SocketAddr>,
+    /// The Docker engine's address; None takes DOCKER_HOST, else the default socket.
+    pub docker_host: Option<String>,
+    /// `clusterDNS`: name servers of pods with `dnsPolicy: ClusterFirst`.
+    pub cluster_dns: Vec<String>,
+    /// `clusterDomain`: their search domain.
+    pub cluster_domain: Option<String>,
+    /// `resolvConf`: the machine's resolver file; None is /etc/resolv.conf.
+    pub resolv_conf: Option<PathBuf>,
+    /// The longest back-off of a crashing container; `crashLoopBackOff.maxContainerRestartPeriod`.
+    pub max_restart_backoff: Duration,
+    /// Whether CPU limits are enforced; `cpuCFSQuota`.
+    pub cpu_cfs_quota: bool,
+    /// The period of that quota; `cpuCFSQuotaPeriod`.
+    pub cpu_cfs_quota_period: Duration,
+    /// Whether containers without a seccomp profile get the runtime's; `seccompDefault`.
+    pub seccomp_default: bool,
+    /// The agent's own OOM score; `oomScoreAdj`.
+    pub oom_score_adj: i32,
+}
+
+impl AgentOptions {
+    /// The kubelet's defaults on a node of this name. No manifests are read until `static_pod_path` is set.
+    pub fn new(node_name: &str) -> Self {
+        Self {
+            static_pod_path: None,
+            file_check_frequency: Duration::from_secs(20),
+            sync_frequency: Duration::from_secs(60),
+            node_name: node_name.to_owned(),
+            root_dir: PathBuf::from(paths::KUBELET_DIR),
+            pod_logs_dir: PathBuf::from(paths::POD_LOGS_DIR),
+            container_logs_dir: PathBuf::from(paths::CONTAINER_LOGS_DIR),
+            pause_image: PAUSE_IMAGE.to_owned(),
+            control_socket: PathBuf::from(paths::CONTROL_SOCKET),
+            healthz: Some(SocketAddr::from(([127, 0, 0, 1], 10248))),
+            docker_host: None,
+            cluster_dns: Vec::new(),
+            cluster_domain: None,
+            resolv_conf: None,
+            max_restart_backoff: Duration::from_secs(300),
+            cpu_cfs_quota: true,
+            cpu_cfs_quota_period: Duration::from_millis(100),
+            seccomp_default: false,
+            oom_score_adj: -999,
+        }
+    }
+
+    /// Value of the owner label ([`crate::runtime::labels::OWNER`]) of everything this agent makes.
+    pub fn owner(&self) -> String {
+        self.root_dir.display().to_string()
+    }
+
+    /// The control socket of an agent with this root directory, unless another is named.
+    pub fn default_control_socket(root_dir: &Path) -> PathBuf {
+        if root_dir == Path::new(paths::KUBELET_DIR) {
+            PathBuf::from(paths::CONTROL_SOCKET)
+        } else {
+            root_dir.join("agent.sock")
+        }
+    }
+}
+
+/// What the flags and the file come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The options.
+    pub options: AgentOptions,
+    /// One line each on what was accepted and means nothing to this agent.
+    pub notes: Vec<String>,
+    /// One line each on what was asked for and is not done.
+    pub warnings: Vec<String>,
+}
+
+/// Why the agent cannot start with these flags and this file.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// The configuration file is not valid. Each problem says file, line and field.
+    #[error("{} is no valid KubeletConfiguration:\n{}", file.display(), indented(problems))]
+    Config {
+        /// The file.
+        file: PathBuf,
+        /// All problems.
+        problems: Vec<String>,
+    },
+    /// A setting has an impossible value.
+    #[error("{setting} is {value:?}: {problem}")]
+    Value {
+        /// Flag or field.
+        setting: String,
+        /// As given.
+        value: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Nothing says where manifests are.
+    #[error(
+        "no static pods configured: set staticPodPath in the file named by --config, or pass --pod-manifest-path DIR"
+    )]
+    NoSource,
+}
+
+fn indented(problems: &[String]) -> String {
+    problems.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Resolves flags over file over defaults, as the kubelet does. `config` is the path and content of `--config`;
+/// `hostname` is the machine's. Relative paths in the file are relative to the file.
+///
+/// # Errors
+/// Every kind of [`OptionsError`].
+pub fn resolve(flags: &Flags, config: Option<(&Path, &str)>, hostname: &str) -> Result<Resolved, OptionsError> {
+    let (mut notes, mut warnings) = (Vec::new(), Vec::new());
+    let (file, let_be) = match config {
+        Some((path, text)) => kubelet_config::parse(path, text)?,
+        None => Default::default(),
+    };
+    if !let_be.is_empty() {
+        let path = config.map(|(path, _)| path.display().to_string()).unwrap_or_default();
+        notes.push(format!("{path}: these fields mean nothing to this agent: {}", let_be.join(", ")));
+    }
+    if !flags.let_be.is_empty() {
+        notes.push(format!("these flags mean nothing to this agent: --{}", flags.let_be.join(", --")));
+    }
+    let url = not_empty(&flags.manifest_url).or_else(|| not_empty(&file.static_pod_url));
+    if let Some(url) = &url {
+        warnings.push(format!("manifests from a URL are not supported yet: nothing is read from {url}"));
+    }
+    if let Some(directory) = &flags.config_dir {
+        warnings.push(format!("drop-in files are not supported yet: nothing is read from {}", directory.display()));
+    }
+    let mut options = AgentOptions::new(&node_name(flags, hostname)?);
+    follow_file(&mut options, &file, config.map(|(path, _)| path));
+    follow_flags(&mut options, flags)?;
+    options.healthz = healthz(flags, &file)?;
+    if options.static_pod_path.is_none() && url.is_none() {
+        return Err(OptionsError::NoSource);
+    }
+    Ok(Resolved { options, notes, warnings })
+}
+
+fn follow_file(options: &mut AgentOptions, file: &KubeletConfiguration, at: Option<&Path>) {
+    let path = |value: &Option<String>| {
+        let beside = at.and_then(Path::parent).unwrap_or(Path::new(""));
+        not_empty(value).map(|path| beside.join(path))
+    };
+    let set = |option: &mut Duration, value: Option<Duration>| *option = value.unwrap_or(*option);
+    options.static_pod_path = path(&file.static_pod_path);
+    options.resolv_conf = path(&file.resolv_conf);
+    set(&mut options.file_check_frequency, file.file_check_frequency);
+    set(&mut options.sync_frequency, file.sync_frequency);
+    set(&mut options.cpu_cfs_quota_period, file.cpu_cfs_quota_period);
+    let back_off = file.crash_loop_back_off.as_ref();
+    set(&mut options.max_restart_backoff, back_off.and_then(|b| b.max_container_restart_period));
+    if let Some(directory) = path(&file.pod_logs_dir) {
+        options.pod_logs_dir = directory;
+    }
+    options.cluster_dns = file.cluster_dns.clone().unwrap_or_default();
+    options.cluster_domain = not_empty(&file.cluster_domain);
+    options.cpu_cfs_quota = file.cpu_cfs_quota.unwrap_or(options.cpu_cfs_quota);
+    options.seccomp_default = file.seccomp_default.unwrap_or(options.seccomp_default);
+    options.oom_score_adj = file.oom_score_adj.unwrap_or(options.oom_score_adj);
+}
+
+fn follow_flags(options: &mut AgentOptions, flags: &Flags) -> Result<(), OptionsError> {
+    let set = |option: &mut Duration, flag, value: &Option<String>| {
+        if let Some(given) = value.as_deref().map(|text| duration(flag, text)).transpose()?.flatten() {
+            *option = given;
+        }
+        Ok::<_, OptionsError>(())
+    };
+    set(&mut options.file_check_frequency, "--file-check-frequency", &flags.file_check_frequency)?;
+    set(&mut options.sync_frequency, "--sync-frequency", &flags.sync_frequency)?;
+    set(&mut options.cpu_cfs_quota_period, "--cpu-cfs-quota-period", &flags.cpu_cfs_quota_period)?;
+    if let Some(path) = flags.pod_manifest_path.as_ref().filter(|path| !path.as_os_str().is_empty()) {
+        options.static_pod_path = Some(path.clone());
+    }
+    if let Some(directory) = &flags.root_dir {
+        options.root_dir.clone_from(directory);
+        options.control_socket = AgentOptions::default_control_socket(directory);
+    }
+    if let Some(socket) = &flags.control_socket {
+        options.control_socket.clone_from(socket);
+    }
+    if let Some(image) = not_empty(&flags.pod_infra_container_image) {
+        options.pause_image = image;
+    }
+    if !flags.cluster_dns.is_empty() {
+        options.cluster_dns.clone_from(&flags.cluster_dns);
+    }
+    options.cluster_domain = not_empty(&flags.cluster_domain).or(options.cluster_domain.take());
+    options.resolv_conf = not_empty(&flags.resolv_conf).map(PathBuf::from).or(options.resolv_conf.take());
+    options.docker_host = not_empty(&flags.docker_host);
+    options.oom_score_adj = flags.oom_score_adj.unwrap_or(options.oom_score_adj);
+    options.seccomp_default = flags.seccomp_default.unwrap_or(options.seccomp_default);
+    options.cpu_cfs_quota = flags.cpu_cfs_quota.unwrap_or(options.cpu_cfs_quota);
+    Ok(())
+}
+
+fn healthz(flags: &Flags, file: &KubeletConfiguration) -> Result<Option<SocketAddr>, OptionsError> {
+    let port = flags.healthz_port.or(file.healthz_port).unwrap_or(10248);
+    let given = not_empty(&flags.healthz_bind_address).or_else(|| not_empty(&file.healthz_bind_address));
+    let text = given.unwrap_or_else(|| "127.0.0.1".to_owned());
+    let address: IpAddr = text.parse().map_err(|_| OptionsError::Value {
+        setting: "the healthz bind address".to_owned(),
+        value: text.clone(),
+        problem: "it must be an IP address".to_owned(),
+    })?;
+    Ok((port != 0).then(|| SocketAddr::new(address, port)))
+}
+
+/// The node's name as kubelet and kubeadm make it: the host's, unless overridden, trimmed and in lower case.
+fn node_name(flags: &Flags, hostname: &str) -> Result<String, OptionsError> {
+    let overridden = not_empty(&flags.hostname_override);
+    let setting = if overridden.is_some() { "--hostname-override" } else { "the machine's host name" };
+    let given = overridden.unwrap_or_else(|| hostname.to_owned());
+    let name = given.trim().to_lowercase();
+    let word = |label: &str| {
+        let inner = label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        !label.is_empty() && inner && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if name.len() <= 253 && name.split('.').all(word) {
+        return Ok(name);
+    }
+    let problem = "a node name has letters, digits, '-' and '.', and begins and ends with a letter or digit; \
+                   choose one with --hostname-override";
+    Err(OptionsError::Value { setting: setting.to_owned(), value: given, problem: problem.to_owned() })
+}
+
+/// A duration in Go's form; 0 stands for the default.
+fn duration(setting: &str, text: &str) -> Result<Option<Duration>, OptionsError> {
+    let wrong = |problem: String| OptionsError::Value { setting: setting.to_owned(), value: text.to_owned(), problem };
+    let duration: GoDuration = text.parse().map_err(|e: crate::config::DurationError| wrong(e.to_string()))?;
+    let duration = duration.to_std().ok_or_else(|| wrong("must not be negative".to_owned()))?;
+    Ok(Some(duration).filter(|d| !d.is_zero()))
+}
+
+fn not_empty(value: &Option<String>) -> Option<String> {
+    value.clone().filter(|v| !v.is_empty())
+}
+
+#[cfg(test)]
+mod tests;
