@@ -19,6 +19,7 @@ use crate::ui;
 
 mod completion;
 mod failure;
+mod images;
 mod status;
 mod upgrade;
 mod version;
@@ -66,6 +67,7 @@ impl Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Images(images::Args),
     Status(status::Args),
     Upgrade(upgrade::Args),
     Version(version::Args),
@@ -76,13 +78,14 @@ impl Command {
     /// `-v` of a command that was given none.
     fn default_verbosity(&self) -> u8 {
         match self {
-            Self::Status(_) | Self::Upgrade(_) | Self::Version(_) | Self::Completion(_) => 0,
+            Self::Images(_) | Self::Status(_) | Self::Upgrade(_) | Self::Version(_) | Self::Completion(_) => 0,
         }
     }
 }
 
 fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Images(args) => block_on(images::run(args, globals)),
         Command::Status(args) => block_on(status::run(args, globals)),
         Command::Upgrade(args) => block_on(upgrade::run(args, globals)),
         Command::Version(args) => version::run(args, globals),

@@ -2,7 +2,10 @@
 //! and the few files every program expects. The same files make the same image, to its id.
 
 mod archive;
+mod components;
 mod elf;
+
+pub use components::{BuiltImage, Components, build_components};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -49,6 +52,14 @@ pub enum BuildError {
     Reference {
         /// The reference.
         reference: String,
+    },
+    /// A directory has no binary of any component.
+    #[error("no component's binary is in {}: it may hold {names}", dir.display())]
+    NoComponents {
+        /// The directory.
+        dir: PathBuf,
+        /// What was looked for.
+        names: String,
     },
     /// Docker did not take the image.
     #[error("cannot load image {reference} into docker")]
