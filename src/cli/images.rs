@@ -22,7 +22,11 @@ const KUBE_PROXY: &str = "kube-proxy";
 ///
 /// Which images these are follows from the Kubernetes version and the image repository, by --config or by flags.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 done, 1 any error.")]
+#[command(after_help = "Examples:\n  \
+    kubeboot images list\n  \
+    kubeboot images pull --kubernetes-version v1.36.2\n  \
+    kubeboot images build --from-dir bin --tag-version v1.36.2\n\n\
+    Exit codes: 0 done, 1 any error.")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
