@@ -22,28 +22,27 @@ say "building kubeboot"
 cargo build --release --locked --quiet
 bin=$PWD/target/release/kubeboot
 
-# Versions whose images are tried, in this order; the last can be built where no registry answers.
-default=$("$bin" version --default-kubernetes-version)
+# Which version: what is asked for, else what is there, else what can be pulled, else what can be built.
 buildable=v1.20.2
-version=${KUBERNETES_VERSION:-}
-if [ -z "$version" ]; then
-  for candidate in "$default" "$buildable"; do
-    if "$bin" images list --kubernetes-version "$candidate" --missing >/dev/null 2>&1; then version=$candidate; break; fi
-  done
-fi
-if [ -z "$version" ]; then
-  say "pulling the images of Kubernetes $default"
-  if "$bin" images pull --kubernetes-version "$default"; then
-    version=$default
+have() { "$bin" images list --missing "$@" >/dev/null 2>&1; }
+flags=()
+if [ -n "${KUBERNETES_VERSION:-}" ]; then
+  flags=(--kubernetes-version "$KUBERNETES_VERSION")
+elif ! have; then
+  if have --kubernetes-version "$buildable"; then
+    flags=(--kubernetes-version "$buildable")
   else
-    say "no registry answers: building Kubernetes $buildable from Debian's source package"
-    version=$buildable
+    say "pulling the component images"
+    if ! "$bin" images pull; then
+      say "no registry answers: building Kubernetes $buildable from Debian's source package"
+      images_built "$bin" "$buildable"
+      flags=(--kubernetes-version "$buildable")
+    fi
   fi
 fi
-[ "$version" != "$buildable" ] || images_built "$bin" "$version"
 
-say "kubeboot init --kubernetes-version $version $*"
-"$bin" init --kubernetes-version "$version" "$@"
+say "kubeboot init ${flags[*]} $*"
+"$bin" init "${flags[@]}" "$@"
 
 export KUBECONFIG=/etc/kubernetes/admin.conf
 show() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }

@@ -46,11 +46,15 @@ enum Command {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     kubeboot images list\n  \
-    kubeboot images list --kubernetes-version v1.35.1 -o json\n\n\
-    Exit codes: 0 done, 1 any error.")]
+    kubeboot images list --kubernetes-version v1.35.1 -o json\n  \
+    kubeboot images list --missing || kubeboot images pull\n\n\
+    Exit codes: 0 done, 1 any error, or an image is not here with --missing.")]
 struct ListArgs {
     #[command(flatten)]
     which: Which,
+    /// Print only the names of images that are not here, one a line, and exit 1 if there are any
+    #[arg(long)]
+    missing: bool,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -159,11 +163,21 @@ async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let list = List { images: images.into_iter().map(item).collect() };
+    if args.missing {
+        return print_missing(&list);
+    }
     match args.output {
         Output::Text => ui::print(&text(&list))?,
         other => ui::print_value(other, &list)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The optional ones are not missed.
+fn print_missing(list: &List) -> anyhow::Result<ExitCode> {
+    let missing: Vec<&Item> = list.images.iter().filter(|i| !i.optional && i.present != Some(true)).collect();
+    ui::print(&missing.iter().map(|item| format!("{}\n", item.image)).collect::<String>())?;
+    Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn text(list: &List) -> String {
