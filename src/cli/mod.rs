@@ -17,6 +17,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::host::Paths;
 use crate::ui;
 
+mod agent;
 mod completion;
 mod failure;
 mod images;
@@ -68,6 +69,8 @@ impl Globals {
 #[derive(Debug, Subcommand)]
 enum Command {
     Images(images::Args),
+    // Has by far the most flags.
+    Agent(Box<agent::Args>),
     Status(status::Args),
     Upgrade(upgrade::Args),
     Version(version::Args),
@@ -79,6 +82,8 @@ impl Command {
     fn default_verbosity(&self) -> u8 {
         match self {
             Self::Images(_) | Self::Status(_) | Self::Upgrade(_) | Self::Version(_) | Self::Completion(_) => 0,
+            // A service's log should say what it did.
+            Self::Agent(_) => 2,
         }
     }
 }
@@ -86,6 +91,7 @@ impl Command {
 fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
     match command {
         Command::Images(args) => block_on(images::run(args, globals)),
+        Command::Agent(args) => block_on(agent::run(*args, globals)),
         Command::Status(args) => block_on(status::run(args, globals)),
         Command::Upgrade(args) => block_on(upgrade::run(args, globals)),
         Command::Version(args) => version::run(args, globals),

@@ -1,0 +1,369 @@
+//! `kubeboot agent`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{ArgAction, ArgMatches, FromArgMatches};
+use futures::StreamExt;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::Globals;
+use super::failure::Hint;
+use crate::agent::options::{self, AgentOptions, FLAGS_LET_BE, Flags, Takes};
+use crate::agent::{self, control};
+use crate::runtime::docker::Docker;
+
+/// How often the control socket is tried until the agent listens on it.
+const LISTEN_CHECK: Duration = Duration::from_millis(50);
+
+/// Run the static-pod agent in the foreground
+///
+/// Runs every pod whose manifest is in a directory, on the container runtime of this machine, as a kubelet would, with no
+/// cluster at all. Reads the kubelet's configuration file and takes the kubelet's flags; those that mean nothing to it are
+/// accepted. When it ends the containers go on, and the next agent takes them over.
+#[derive(Debug, clap::Args)]
+#[command(args_override_self = true)]
+#[command(after_help = "Examples:\n  \
+    kubeboot agent --pod-manifest-path /etc/kubernetes/manifests\n  \
+    kubeboot agent --config /var/lib/kubelet/config.yaml\n\n\
+    Exit codes: 0 stopped by SIGTERM or SIGINT, 1 any error.")]
+pub struct Args {
+    /// KubeletConfiguration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of manifests, or one manifest; staticPodPath of the file
+    #[arg(long, value_name = "PATH")]
+    pod_manifest_path: Option<PathBuf>,
+    /// Name of the node, which pods' names end with [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    hostname_override: Option<String>,
+    /// Directory for volumes; agents with different ones live side by side [default: /var/lib/kubelet]
+    #[arg(long, value_name = "DIR")]
+    root_dir: Option<PathBuf>,
+    /// How often the manifests are listed whatever the watch says [default: 20s]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    file_check_frequency: Option<String>,
+    /// How often every pod is looked at whatever its events say [default: 1m]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    sync_frequency: Option<String>,
+    /// Port of /healthz, 0 for none [default: 10248]
+    #[arg(long, value_name = "PORT")]
+    healthz_port: Option<u16>,
+    /// Address of /healthz [default: 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    healthz_bind_address: Option<String>,
+    /// Image of pause containers
+    #[arg(long, value_name = "IMAGE")]
+    pod_infra_container_image: Option<String>,
+    /// Name servers of pods
+    #[arg(long, value_name = "IP", value_delimiter = ',', action = ArgAction::Append)]
+    cluster_dns: Vec<String>,
+    /// Search domain of pods
+    #[arg(long, value_name = "DOMAIN")]
+    cluster_domain: Option<String>,
+    /// The machine's resolver file, for pods
+    #[arg(long, value_name = "FILE")]
+    resolv_conf: Option<String>,
+    /// The agent's own OOM score [default: -999]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    oom_score_adj: Option<i32>,
+    /// Give containers without a seccomp profile the runtime's
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    seccomp_default: Option<bool>,
+    /// Enforce CPU limits [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    cpu_cfs_quota: Option<bool>,
+    /// The period over which they are enforced [default: 100ms]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    cpu_cfs_quota_period: Option<String>,
+    /// URL of manifests (not supported yet)
+    #[arg(long, value_name = "URL", hide = true)]
+    manifest_url: Option<String>,
+    /// Directory of drop-in files (not supported yet)
+    #[arg(long, value_name = "DIR", hide = true)]
+    config_dir: Option<PathBuf>,
+    /// Control socket, where `kubeboot status` asks [default: /run/kubeboot/agent.sock]
+    #[arg(long, value_name = "PATH", help_heading = "kubeboot's own options")]
+    control_socket: Option<PathBuf>,
+    /// Address of the Docker engine [default: DOCKER_HOST, else unix:///var/run/docker.sock]
+    #[arg(long, value_name = "ADDRESS", help_heading = "kubeboot's own options")]
+    docker_host: Option<String>,
+    #[command(flatten)]
+    let_be: LetBe,
+}
+
+/// The kubelet's other flags, from the table of those that mean nothing to the agent.
+#[derive(Debug)]
+struct LetBe(Vec<String>);
+
+impl clap::Args for LetBe {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        FLAGS_LET_BE.iter().fold(command, |command, (name, takes)| {
+            let arg = clap::Arg::new(*name).long(*name).hide(true).action(ArgAction::Append);
+            command.arg(match takes {
+                Takes::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+                Takes::Value => arg.num_args(1).allow_hyphen_values(true),
+            })
+        })
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for LetBe {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let names = FLAGS_LET_BE.iter().map(|(name, _)| *name);
+        Ok(Self(names.filter(|name| matches.contains_id(name)).map(str::to_owned).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl From<Args> for Flags {
+    fn from(args: Args) -> Self {
+        Self {
+            pod_manifest_path: args.pod_manifest_path,
+            config_dir: args.config_dir,
+            manifest_url: args.manifest_url,
+            hostname_override: args.hostname_override,
+            root_dir: args.root_dir,
+            file_check_frequency: args.file_check_frequency,
+            sync_frequency: args.sync_frequency,
+            healthz_port: args.healthz_port,
+            healthz_bind_address: args.healthz_bind_address,
+            pod_infra_container_image: args.pod_infra_container_image,
+            cluster_dns: args.cluster_dns,
+            cluster_domain: args.cluster_domain,
+            resolv_conf: args.resolv_conf,
+            oom_score_adj: args.oom_score_adj,
+            seccomp_default: args.seccomp_default,
+            cpu_cfs_quota: args.cpu_cfs_quota,
+            cpu_cfs_quota_period: args.cpu_cfs_quota_period,
+            control_socket: args.control_socket,
+            docker_host: args.docker_host,
+            let_be: args.let_be.0,
+        }
+    }
+}
+
+/// Runs the agent until it is told to stop.
+pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let options = options(args, globals)?;
+    protect(options.oom_score_adj);
+    let runtime = Docker::connect(options.docker_host.as_deref()).context(Hint::new(
+        "--docker-host and DOCKER_HOST take addresses such as unix:///var/run/docker.sock and tcp://127.0.0.1:2375",
+    ))?;
+    let shutdown = CancellationToken::new();
+    let signals = stop_on_signals(shutdown.clone())?;
+    let notifier = tokio::spawn(shutdown.clone().run_until_cancelled_owned(notify(options.control_socket.clone())));
+    let ended = agent::run(options, Arc::new(runtime), shutdown.clone()).await;
+    shutdown.cancel();
+    // Both have ended with the token; a panic in one of them has been printed.
+    let _ = (signals.await, notifier.await);
+    ended?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Flags and file, resolved; what they say that is not followed is logged.
+fn options(mut args: Args, globals: &Globals) -> anyhow::Result<AgentOptions> {
+    if !globals.paths().is_live() {
+        bail!("an agent runs the pods of this machine: --rootfs cannot be used with it");
+    }
+    for path in [&mut args.config, &mut args.pod_manifest_path, &mut args.root_dir, &mut args.control_socket] {
+        if let Some(relative) = path.take_if(|path| !path.as_os_str().is_empty()) {
+            *path = Some(std::path::absolute(&relative).with_context(|| format!("cannot resolve {relative:?}"))?);
+        }
+    }
+    let file = args.config.take();
+    let text = file.as_deref().map(read).transpose()?;
+    let config = file.as_deref().zip(text.as_deref());
+    let hostname = rustix::system::uname();
+    let resolved = options::resolve(&args.into(), config, &hostname.nodename().to_string_lossy())?;
+    resolved.notes.iter().for_each(|note| debug!("{note}"));
+    resolved.warnings.iter().for_each(|warning| warn!("{warning}"));
+    Ok(resolved.options)
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display())).context(Hint::new(
+        "`kubeboot init` writes this file; without a cluster pass --pod-manifest-path DIR instead of --config",
+    ))
+}
+
+/// Asks the kernel to kill anything before the agent. Only root may.
+fn protect(score: i32) {
+    // procfs takes the value in one write and knows no rename.
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .open("/proc/self/oom_score_adj")
+        .and_then(|mut file| std::io::Write::write_all(&mut file, score.to_string().as_bytes()));
+    if let Err(error) = written {
+        debug!(score, %error, "cannot set the agent's own OOM score");
+    }
+}
+
+/// Cancels at SIGTERM and SIGINT. The task ends when the agent does.
+fn stop_on_signals(shutdown: CancellationToken) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    let install = |kind| signal(kind).context("cannot catch signals");
+    let (mut terminate, mut interrupt) = (install(SignalKind::terminate())?, install(SignalKind::interrupt())?);
+    Ok(tokio::spawn(async move {
+        let name = tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        info!(signal = name, "stopping");
+        tell(&[NotifyState::Stopping]);
+        shutdown.cancel();
+    }))
+}
+
+/// Tells the service manager, if there is one, that the agent is ready (its control socket answers and every source has
+/// been read once), what it does, and, if it asks for that, that the agent is alive.
+async fn notify(socket: PathBuf) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let mut reports = loop {
+        match control::watch(&socket).await {
+            Ok(reports) => break reports,
+            Err(_) => tokio::time::sleep(LISTEN_CHECK).await,
+        }
+    };
+    let keep_alive = sd_notify::watchdog_enabled().map(|limit| keep_alive(socket, limit / 2));
+    let mut keep_alive = std::pin::pin!(futures::future::OptionFuture::from(keep_alive));
+    let mut ready = false;
+    loop {
+        let report = tokio::select! {
+            Some(()) = &mut keep_alive => return,
+            report = reports.next() => report,
+        };
+        let Some(Ok(report)) = report else { return };
+        let healthy = report.pods.iter().filter(|pod| pod.healthy).count();
+        let status = format!("{healthy} of {} pods healthy", report.pods.len());
+        if report.agent.synced && !ready {
+            ready = true;
+            tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        } else {
+            tell(&[NotifyState::Status(&status)]);
+        }
+    }
+}
+
+/// Keeps the watchdog quiet as long as the control socket answers, which an agent that hangs does not.
+async fn keep_alive(socket: PathBuf, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        ticks.tick().await;
+        match tokio::time::timeout(every, control::report(&socket)).await {
+            Ok(Ok(_)) => tell(&[NotifyState::Watchdog]),
+            Ok(Err(error)) => warn!(%error, "the agent does not answer itself"),
+            Err(_) => warn!("the agent takes longer than {every:?} to answer itself"),
+        }
+    }
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        debug!(%error, "cannot talk to the service manager");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        globals: Globals,
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn flags(words: &[&str]) -> Result<Flags, clap::Error> {
+        Line::try_parse_from(["agent"].iter().chain(words)).map(|line| line.args.into())
+    }
+
+    #[test]
+    fn flags_are_followed_in_every_form_the_kubelet_takes() {
+        let given = flags(&[
+            "--pod-manifest-path=/m",
+            "--hostname-override",
+            "n",
+            "--healthz-port=0",
+            "--oom-score-adj",
+            "-500",
+            "--cluster-dns=1.1.1.1,2.2.2.2",
+            "--cluster-dns=3.3.3.3",
+            "--seccomp-default",
+            "--cpu-cfs-quota=false",
+        ]);
+        let expected = Flags {
+            pod_manifest_path: Some("/m".into()),
+            hostname_override: Some("n".into()),
+            healthz_port: Some(0),
+            oom_score_adj: Some(-500),
+            cluster_dns: ["1.1.1.1", "2.2.2.2", "3.3.3.3"].map(str::to_owned).to_vec(),
+            seccomp_default: Some(true),
+            cpu_cfs_quota: Some(false),
+            ..Flags::default()
+        };
+        assert_eq!(given.unwrap(), expected);
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_flag_counts() {
+        let given = flags(&["--hostname-override=a", "--root-dir=/a", "--hostname-override=b"]).unwrap();
+        assert_eq!(given.hostname_override.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn what_kubeadms_drop_in_may_carry_is_accepted_and_named() {
+        let given = flags(&[
+            "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf",
+            "--kubeconfig=/etc/kubernetes/kubelet.conf",
+            "--config=/var/lib/kubelet/config.yaml",
+            "--node-ip",
+            "10.0.0.5",
+            "--register-with-taints=a=b:NoSchedule",
+            "--pod-max-pids",
+            "-1",
+            "--fail-swap-on=false",
+            "--rotate-certificates",
+            "--node-labels=a=b",
+            "--node-labels=c=d",
+        ]);
+        let expected = ["bootstrap-kubeconfig", "fail-swap-on", "kubeconfig", "node-ip", "node-labels", "pod-max-pids"];
+        let expected = expected.into_iter().chain(["register-with-taints", "rotate-certificates"]);
+        assert_eq!(given.unwrap().let_be, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_flag_that_no_kubelet_has_is_refused() {
+        let error = flags(&["--pod-manifest-paht=/m"]).unwrap_err().to_string();
+        assert!(error.contains("--pod-manifest-paht"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_with_what_to_do() {
+        let line = Line::try_parse_from(["agent", "--config=/nowhere/config.yaml"]).unwrap();
+        let error = options(line.args, &line.globals).unwrap_err();
+        assert!(error.chain().any(|e| e.to_string() == "cannot read /nowhere/config.yaml"));
+        assert!(error.downcast_ref::<Hint>().unwrap().to_string().contains("--pod-manifest-path"));
+    }
+}
