@@ -22,10 +22,11 @@ use crate::host::facts::{Facts, Interest};
 use crate::host::fs::{make_dirs, write_file};
 use crate::host::paths::KUBELET_DIR;
 use crate::host::tree::{HostTree, NoRecord};
+use crate::kubelet::service::{ServiceError, ServiceManager};
 use crate::manifests::COMPONENTS;
 use crate::runtime::{ContainerRuntime, Result};
 use crate::upgrade::manifest::hash;
-use crate::workflow::machine::{AgentService, Cause, Cluster, FactSource, Machine, Runtimes};
+use crate::workflow::machine::{Cause, Cluster, FactSource, Machine, Runtimes};
 
 /// What the agent, the components and the service manager make on a real machine.
 const TRACES: &[&str] = &[
@@ -171,46 +172,55 @@ impl World {
 struct Shared(Arc<World>);
 
 #[async_trait]
-impl AgentService for Shared {
-    async fn is_enabled(&self) -> std::result::Result<bool, Cause> {
-        self.0.call("is_enabled")?;
+impl ServiceManager for Shared {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn is_enabled(&self) -> std::result::Result<bool, ServiceError> {
+        self.0.call("is_enabled").map_err(service_error)?;
         Ok(self.0.paths.on_host(ENABLED).exists())
     }
 
-    async fn is_running(&self) -> std::result::Result<bool, Cause> {
-        self.0.call("is_running")?;
+    fn is_running(&self) -> std::result::Result<bool, ServiceError> {
+        self.0.call("is_running").map_err(service_error)?;
         Ok(self.0.is_running())
     }
 
-    async fn start(&self) -> std::result::Result<String, Cause> {
-        self.0.call("start")?;
+    fn pid(&self) -> Option<u32> {
+        None
+    }
+
+    fn start(&self) -> std::result::Result<String, ServiceError> {
+        self.0.call("start").map_err(service_error)?;
         self.0.touch(ENABLED);
         TRACES.iter().for_each(|path| self.0.touch(path));
-        self.0.run_pods().await;
         self.0.state().running = true;
         Ok("started".into())
     }
 
-    async fn stop(&self, disable: bool) -> std::result::Result<(), Cause> {
-        self.0.call("stop")?;
-        self.0.state().running = false;
-        if disable {
-            let _ = std::fs::remove_file(self.0.paths.on_host(ENABLED));
-        }
+    fn stop(&self) -> std::result::Result<bool, ServiceError> {
+        self.0.call("stop").map_err(service_error)?;
+        Ok(std::mem::replace(&mut self.0.state().running, false))
+    }
+
+    fn disable(&self) -> std::result::Result<(), ServiceError> {
+        self.0.call("disable").map_err(service_error)?;
+        let _ = std::fs::remove_file(self.0.paths.on_host(ENABLED));
         Ok(())
     }
 
-    async fn reload(&self) -> std::result::Result<(), Cause> {
-        self.0.call("reload")
-    }
-
-    async fn pid(&self) -> Option<u32> {
-        None
+    fn reload(&self) -> std::result::Result<(), ServiceError> {
+        self.0.call("reload").map_err(service_error)
     }
 
     async fn ended(&self) -> Vec<String> {
         std::future::pending().await
     }
+}
+
+fn service_error(cause: Cause) -> ServiceError {
+    ServiceError::Command { command: "fake".into(), status: "1".into(), said: cause.to_string(), log: vec![] }
 }
 
 #[async_trait]
@@ -219,6 +229,7 @@ impl HealthSource for World {
         if !self.is_running() {
             return Err("no agent".into());
         }
+        self.run_pods().await;
         let mut pods = Vec::new();
         for component in COMPONENTS {
             let Ok(content) = std::fs::read(self.paths.manifest(component)) else { continue };

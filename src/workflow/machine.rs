@@ -13,6 +13,7 @@ use crate::event::Reporter;
 use crate::host::Paths;
 use crate::host::facts::{Facts, Interest};
 use crate::host::tree::Tree;
+use crate::kubelet::service::ServiceManager;
 use crate::runtime::{self, ContainerRuntime};
 
 /// The machine a command changes.
@@ -26,7 +27,7 @@ pub struct Machine {
     /// Who is told.
     pub reporter: Arc<dyn Reporter>,
     /// Who runs the node agent.
-    pub service: Box<dyn AgentService>,
+    pub service: Box<dyn ServiceManager>,
     /// What is known of the machine.
     pub facts: Arc<dyn FactSource>,
     /// Container runtimes by address.
@@ -51,33 +52,6 @@ pub trait FactSource: Send + Sync {
 
 /// What somebody outside the workflows reports of a failure.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
-
-/// Runs the node agent.
-#[async_trait]
-pub trait AgentService: Send + Sync {
-    /// Whether it is started with the machine.
-    async fn is_enabled(&self) -> Result<bool, Cause>;
-
-    /// Whether it runs now.
-    async fn is_running(&self) -> Result<bool, Cause>;
-
-    /// Makes it run, with the machine as well, by what its files say now: what runs by older ones is started anew.
-    /// Returns how, in words for the user.
-    async fn start(&self) -> Result<String, Cause>;
-
-    /// Stops it, and, when `disable`, no longer starts it with the machine. That it does not run is fine.
-    async fn stop(&self, disable: bool) -> Result<(), Cause>;
-
-    /// Makes the service manager read its files anew.
-    async fn reload(&self) -> Result<(), Cause>;
-
-    /// Its process, while it runs.
-    async fn pid(&self) -> Option<u32>;
-
-    /// Waits until it has ended for good, and returns the last lines of its log. One that is started again by itself
-    /// has not.
-    async fn ended(&self) -> Vec<String>;
-}
 
 /// Finds container runtimes.
 pub trait Runtimes: Send + Sync {

@@ -60,16 +60,15 @@ pub fn would_preflight(spec: &ClusterSpec) -> Vec<String> {
 /// `kubelet-start`: the service is enabled and runs, with what its files say now.
 pub fn start_agent<'a>(init: &'a mut Init<'_>, changed: bool) -> LocalBoxFuture<'a, Result<bool, StepError>> {
     Box::pin(async move {
-        let failed = |action| move |source| StepError::Service { action, source };
         let service = &init.machine.service;
-        let enabled_before = service.is_enabled().await.map_err(failed("look at"))?;
+        let enabled_before = service.is_enabled()?;
         if let Some(state) = &mut init.state {
             state.inventory.expect(vec![Entry::Service { enabled_before }])?;
         }
-        if !changed && service.is_running().await.map_err(failed("look at"))? {
+        if !changed && service.is_running()? {
             return Ok(false);
         }
-        let how = service.start().await.map_err(failed("start"))?;
+        let how = service.start()?;
         init.machine.reporter.note("kubelet-start", how);
         Ok(true)
     })
@@ -203,7 +202,7 @@ impl Init<'_> {
             containers.iter().any(|container| cgroups.contains(&container.id))
         };
         let mut pids: BTreeSet<u32> = listening.into_iter().filter(is_ours).collect();
-        pids.extend(self.machine.service.pid().await);
+        pids.extend(self.machine.service.pid());
         Ours { paths, ports: BTreeSet::new(), pids }
     }
 }

@@ -24,6 +24,7 @@ use crate::config::ClusterSpec;
 use crate::event::Event;
 use crate::host::fs::FsError;
 use crate::host::tree::{MemoryTree, Tree};
+use crate::kubelet::service::ServiceError;
 use crate::pki::PkiError;
 use crate::upgrade::manifest::hash;
 
@@ -125,14 +126,8 @@ pub enum StepError {
     #[error(transparent)]
     State(#[from] StateError),
     /// The agent's service.
-    #[error("cannot {action} the service kubelet, which runs the node agent")]
-    Service {
-        /// What was to be done to it.
-        action: &'static str,
-        /// Why not.
-        #[source]
-        source: Cause,
-    },
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// A component did not become healthy.
     #[error("the control plane did not become healthy")]
     Unhealthy(#[source] WaitError),

@@ -93,7 +93,7 @@ async fn a_second_init_does_nothing_and_one_with_another_configuration_is_refuse
 async fn an_agent_that_is_gone_is_started_by_the_next_init() {
     let bench = Bench::new();
     init(&bench).await.unwrap();
-    bench.machine().service.stop(false).await.unwrap();
+    bench.machine().service.stop().unwrap();
     assert_eq!(init(&bench).await.unwrap(), Outcome::Done);
     assert!(bench.world.is_running());
 }

@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use super::machine::{Cause, Machine};
+use super::machine::Machine;
 use super::stage::remove_temporaries;
 use super::state::{State, StateError};
 use crate::event::Event;
 use crate::host::Paths;
 use crate::host::fs::FsError;
 use crate::host::paths::{CONTAINER_LOGS_DIR, POD_LOGS_DIR, STATE_DIR};
+use crate::kubelet::service::ServiceError;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use plan::{Observed, Step, plan};
 
@@ -67,14 +68,8 @@ pub enum StepError {
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     /// The agent's service.
-    #[error("the service kubelet cannot be {action}")]
-    Service {
-        /// What was to be done to it.
-        action: &'static str,
-        /// Why not.
-        #[source]
-        source: Cause,
-    },
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// Something is mounted in what is to be removed, and what is behind it is not ours.
     #[error("{} is a mount point: unmount it, or remove its directory yourself", path.display())]
     Mounted {
@@ -171,8 +166,11 @@ async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) ->
     let paths = &machine.paths;
     match step {
         Step::StopAgent { disable } => {
-            let failed = |source| StepError::Service { action: "stopped", source };
-            machine.service.stop(*disable).await.map(|()| true).map_err(failed)
+            let ran = machine.service.stop()?;
+            if *disable {
+                machine.service.disable()?;
+            }
+            Ok(ran || *disable)
         }
         Step::RemoveContainers { runtime, owner } => {
             let runtime = machine.runtimes.connect(runtime.as_deref())?;
@@ -201,8 +199,8 @@ async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) ->
             Ok(left.is_empty())
         }
         Step::ReloadServices => {
-            let failed = |source| StepError::Service { action: "forgotten", source };
-            machine.service.reload().await.map(|()| true).map_err(failed)
+            machine.service.reload()?;
+            Ok(true)
         }
         Step::RemoveState(_) => Ok(false),
     }
