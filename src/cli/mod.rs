@@ -20,6 +20,11 @@ use crate::ui;
 mod agent;
 mod completion;
 mod failure;
+mod spec;
+mod signals;
+mod reset;
+mod manifests;
+mod init;
 mod images;
 mod status;
 mod upgrade;
@@ -68,6 +73,9 @@ impl Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(Box<init::Args>),
+    Reset(reset::Args),
+    Manifests(Box<manifests::Args>),
     Images(images::Args),
     // Has by far the most flags.
     Agent(Box<agent::Args>),
@@ -81,6 +89,7 @@ impl Command {
     /// `-v` of a command that was given none.
     fn default_verbosity(&self) -> u8 {
         match self {
+            Self::Init(_) | Self::Reset(_) | Self::Manifests(_) => 0,
             Self::Images(_) | Self::Status(_) | Self::Upgrade(_) | Self::Version(_) | Self::Completion(_) => 0,
             // A service's log should say what it did.
             Self::Agent(_) => 2,
@@ -90,6 +99,9 @@ impl Command {
 
 fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Init(args) => init::run(*args, globals),
+        Command::Reset(args) => block_on(reset::run(args, globals)),
+        Command::Manifests(args) => manifests::run(*args, globals),
         Command::Images(args) => block_on(images::run(args, globals)),
         Command::Agent(args) => block_on(agent::run(*args, globals)),
         Command::Status(args) => block_on(status::run(args, globals)),

@@ -7,13 +7,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use crate::agent::control::ControlSocket;
 use crate::agent::expect::HealthSource;
+use crate::cluster::admin::ensure_cluster_admins;
 use crate::config::ClusterSpec;
 use crate::event::Reporter;
 use crate::host::Paths;
-use crate::host::facts::{Facts, Interest};
-use crate::host::tree::Tree;
-use crate::kubelet::service::ServiceManager;
+use crate::host::facts::{self, Facts, Interest};
+use crate::host::paths::CONTROL_SOCKET;
+use crate::host::tree::{HostTree, NoRecord, Tree};
+use crate::kubelet::service::{Program, ServiceManager, detect};
+use crate::runtime::docker::Docker;
 use crate::runtime::{self, ContainerRuntime};
 
 /// The machine a command changes.
@@ -48,6 +52,48 @@ pub struct Machine {
 pub trait FactSource: Send + Sync {
     /// The facts, those of `interest` too; the runtime is asked by the caller.
     fn gather(&self, paths: &Paths, interest: &Interest) -> Facts;
+}
+
+impl Machine {
+    /// The machine this process runs on, or the files below another root.
+    pub fn this(paths: &Paths, service: Program, reporter: Arc<dyn Reporter>) -> Self {
+        Self {
+            paths: paths.clone(),
+            live: paths.is_live(),
+            tree: Box::new(HostTree::new(paths.clone(), NoRecord)),
+            reporter,
+            program: service.path.clone(),
+            service: detect(paths, service),
+            facts: Arc::new(Here),
+            runtimes: Arc::new(Here),
+            health: Arc::new(ControlSocket(paths.on_host(CONTROL_SOCKET))),
+            cluster: Arc::new(Here),
+            proxy_env: crate::manifests::proxy_env(std::env::vars()),
+            stop: CancellationToken::new(),
+        }
+    }
+}
+
+/// What is really there.
+struct Here;
+
+impl FactSource for Here {
+    fn gather(&self, paths: &Paths, interest: &Interest) -> Facts {
+        facts::gather(paths, interest)
+    }
+}
+
+impl Runtimes for Here {
+    fn connect(&self, address: Option<&str>) -> runtime::Result<Arc<dyn ContainerRuntime>> {
+        Ok(Arc::new(Docker::connect(address)?))
+    }
+}
+
+#[async_trait]
+impl Cluster for Here {
+    async fn ensure_admins(&self, paths: &Paths, spec: &ClusterSpec, limit: Duration) -> Result<bool, Cause> {
+        Ok(ensure_cluster_admins(paths, spec, limit).await?)
+    }
 }
 
 /// What somebody outside the workflows reports of a failure.

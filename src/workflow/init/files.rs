@@ -138,8 +138,9 @@ pub fn kubelet(input: &Input<'_>, _: &[&'static str], tree: &mut dyn Tree) -> Re
 /// What systemd-resolved makes while it runs.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
-/// Directories that a kubelet makes below its own, where that was there before.
-const KUBELET_SUBDIRS: &[&str] = &["pods", "pki", "plugins", "plugins_registry", "device-plugins", "checkpoints"];
+/// What a kubelet and the agent make below the kubelet's directory, where that was there before.
+const KUBELET_SUBDIRS: &[&str] =
+    &["pods", "pki", "plugins", "plugins_registry", "device-plugins", "checkpoints", "kubeboot-agent.lock"];
 
 /// What the agent, and the service manager for it, will make where it is missing.
 fn made_by_agent(had_kubelet_dir: bool) -> Vec<Item> {

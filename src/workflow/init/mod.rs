@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use super::inventory::{Entry, Item};
 use super::machine::{Cause, Machine};
 use super::phase::{PhaseError, Selected};
+use super::saved::{Saved, SavedError};
 use super::stage::{self, CommitError};
 use super::state::{State, StateError};
 use crate::agent::expect::WaitError;
@@ -29,6 +30,17 @@ use crate::pki::PkiError;
 use crate::upgrade::manifest::hash;
 
 pub use table::{PHASES, Work};
+
+/// What a run works from.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The configuration.
+    pub spec: ClusterSpec,
+    /// The same as it was given, kept for upgrades; None keeps nothing.
+    pub saved: Option<Saved>,
+    /// What is to be run.
+    pub what: What,
+}
 
 /// What is to be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +152,9 @@ pub enum StepError {
         /// The last lines of its log.
         log: Vec<String>,
     },
+    /// The configuration could not be kept.
+    #[error("cannot keep the configuration for upgrades")]
+    Saved(#[from] SavedError),
     /// Stopped by a signal.
     #[error("interrupted")]
     Interrupted,
@@ -167,6 +182,7 @@ pub struct Init<'a> {
     now: Timestamp,
     /// What the journal has yet to hear of.
     command: String,
+    saved: Option<&'a Saved>,
 }
 
 /// The files of one phase, in memory.
@@ -175,20 +191,21 @@ struct Staged {
     said: files::Files,
 }
 
-/// Runs `what` on `machine`.
+/// Runs what was ordered on `machine`.
 ///
 /// A run that was killed, or failed, is finished by the next one: what its last phase had half written is taken back
 /// first, and each phase leaves alone what is in place.
 ///
 /// # Errors
 /// See [`InitError`]. Unless it says otherwise, what was done stays, for the same command to go on from or for `reset`.
-pub async fn run(machine: &mut Machine, spec: &ClusterSpec, what: &What) -> Result<Outcome, InitError> {
+pub async fn run(machine: &mut Machine, order: &Order) -> Result<Outcome, InitError> {
+    let Order { spec, saved, what } = order;
     let command = match what {
         What::Everything => "init".to_owned(),
         What::Phase(name, _) => format!("init phase {name}"),
     };
-    let now = Timestamp::now();
-    let mut init = Init { machine, spec, state: None, pulls: None, staged: BTreeMap::new(), now, command };
+    let (now, saved) = (Timestamp::now(), saved.as_ref().filter(|_| *what == What::Everything));
+    let mut init = Init { machine, spec, state: None, pulls: None, staged: BTreeMap::new(), now, command, saved };
     let result = init.run(what).await;
     init.forget_if_nothing_was_done().await;
     result
@@ -341,7 +358,7 @@ impl Init<'_> {
     }
 
     /// Makes the state directory where no earlier run has, and journals that this command begins.
-    fn open_state(&mut self) -> Result<(), StateError> {
+    fn open_state(&mut self) -> Result<(), StepError> {
         let state = match &mut self.state {
             Some(state) => state,
             none => none.insert(State::open_or_create(&self.machine.paths)?),
@@ -349,6 +366,9 @@ impl Init<'_> {
         if !self.command.is_empty() {
             let config = hash(format!("{:?}", self.spec).as_bytes());
             state.journal.begin(&std::mem::take(&mut self.command), &config)?;
+            if let Some(saved) = self.saved {
+                saved.write(&mut *self.machine.tree)?;
+            }
         }
         Ok(())
     }

@@ -4,7 +4,11 @@ use crate::testing::machine::Bench;
 use crate::workflow::reset;
 
 async fn init(bench: &Bench) -> Result<Outcome, InitError> {
-    run(&mut bench.machine(), &crate::testing::spec(), &What::Everything).await
+    run_on(&mut bench.machine(), crate::testing::spec(), What::Everything).await
+}
+
+async fn run_on(machine: &mut Machine, spec: ClusterSpec, what: What) -> Result<Outcome, InitError> {
+    run(machine, &Order { spec, saved: None, what }).await
 }
 
 async fn reset(bench: &Bench) -> Result<(), reset::ResetError> {
@@ -79,11 +83,11 @@ async fn a_second_init_does_nothing_and_one_with_another_configuration_is_refuse
 
     let mut other = crate::testing::spec();
     other.networking.service_subnets = vec!["10.50.0.0/16".parse().unwrap()];
-    let error = run(&mut bench.machine(), &other, &What::Everything).await.unwrap_err();
+    let error = run_on(&mut bench.machine(), other, What::Everything).await.unwrap_err();
     assert!(matches!(error, InitError::Unlike { phase: "certs", .. }), "{error:?}");
     let mut other = crate::testing::spec();
     other.scheduler.extra_args = vec![crate::config::spec::Arg { name: "v".into(), value: "4".into() }];
-    let error = run(&mut bench.machine(), &other, &What::Everything).await.unwrap_err();
+    let error = run_on(&mut bench.machine(), other, What::Everything).await.unwrap_err();
     let InitError::Differs { paths } = error else { panic!("{error:?}") };
     assert_eq!(paths, [Path::new("/etc/kubernetes/manifests/kube-scheduler.yaml")]);
     assert_eq!(bench.world.calls().len(), calls);
@@ -170,7 +174,7 @@ async fn what_is_wrong_with_the_last_file_shows_before_the_first_is_written() {
     for image in crate::release::images(&spec) {
         bench.runtime.add_image(&image.reference);
     }
-    let error = run(&mut bench.machine(), &spec, &What::Everything).await.unwrap_err();
+    let error = run_on(&mut bench.machine(), spec, What::Everything).await.unwrap_err();
     assert!(matches!(error, InitError::Failed { phase: "etcd", .. }), "{error:?}");
     assert_eq!(bench.listing(), before);
 }
@@ -181,7 +185,7 @@ async fn a_component_that_stays_ill_is_named_at_the_limit() {
     bench.world.make_sick("kube-scheduler");
     let mut spec = crate::testing::spec();
     spec.timeouts.control_plane_component_health_check = std::time::Duration::from_millis(20);
-    let error = run(&mut bench.machine(), &spec, &What::Everything).await.unwrap_err();
+    let error = run_on(&mut bench.machine(), spec, What::Everything).await.unwrap_err();
     let InitError::Failed { phase: "wait-control-plane", source } = error else { panic!("{error:?}") };
     let StepError::Unhealthy(cause) = *source else { panic!("{source:?}") };
     assert!(cause.to_string().contains("kube-scheduler"), "{cause}");
@@ -192,7 +196,7 @@ async fn a_stopped_init_says_where_and_is_gone_on_with() {
     let bench = Bench::new();
     let mut machine = bench.machine();
     machine.stop.cancel();
-    let error = run(&mut machine, &crate::testing::spec(), &What::Everything).await.unwrap_err();
+    let error = run_on(&mut machine, crate::testing::spec(), What::Everything).await.unwrap_err();
     assert!(matches!(error, InitError::Interrupted { phase: "preflight" }));
     init(&bench).await.unwrap();
 }
@@ -203,10 +207,10 @@ async fn one_phase_runs_alone_and_below_another_root_only_files_are_written() {
     let mut machine = bench.machine();
     machine.live = false;
     let what = What::Phase("certs".into(), Some("ca".into()));
-    run(&mut machine, &crate::testing::spec(), &what).await.unwrap();
+    run_on(&mut machine, crate::testing::spec(), what).await.unwrap();
     let there = bench.listing();
     assert!(there.contains(&"etc/kubernetes/pki/ca.crt".into()) && !there.iter().any(|p| p.contains("apiserver")));
-    run(&mut machine, &crate::testing::spec(), &What::Everything).await.unwrap();
+    run_on(&mut machine, crate::testing::spec(), What::Everything).await.unwrap();
     assert!(bench.world.calls().is_empty() && bench.runtime.calls().is_empty());
     assert!(bench.listing().contains(&"etc/kubernetes/manifests/etcd.yaml".into()));
 }

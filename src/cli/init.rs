@@ -1,0 +1,180 @@
+//! `kubeboot init`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::reset::is_denied;
+use super::signals::stop_on_signals;
+use super::spec::{SpecFlags, load, program};
+use super::{Globals, Hint, block_on};
+use crate::config::ClusterSpec;
+use crate::kubelet::service::Program;
+use crate::ui::{self, Output};
+use crate::workflow::init::dry_run::rehearse;
+use crate::workflow::init::{self, InitError, Order, Outcome, PHASES, StepError, What};
+use crate::workflow::machine::Machine;
+use crate::workflow::saved::Saved;
+
+/// Make this machine a Kubernetes control-plane node
+///
+/// Checks the machine, makes certificates and kubeconfigs, writes the static pods of etcd and the control plane, starts the
+/// node agent and waits until everything is healthy. A run that was cut off or failed is finished by the same command.
+#[derive(Debug, clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  \
+    kubeboot init\n  \
+    kubeboot init --config cluster.yaml\n  \
+    kubeboot init --dry-run        # every file, without root and without touching anything\n  \
+    kubeboot init phase certs all  # one phase alone; `kubeboot init phase --help` lists them\n\n\
+    Exit codes: 0 the control plane is healthy (or was, and nothing had to be done), 1 any error."
+)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Sub>,
+    #[command(flatten)]
+    flags: InitFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    Phase(PhaseArgs),
+}
+
+/// Run one phase alone
+///
+/// Phases of a group are named behind it, or all of them as `all`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = phase_help())]
+struct PhaseArgs {
+    /// The phase
+    #[arg(value_name = "PHASE")]
+    name: String,
+    /// One of a group's phases, or `all`
+    #[arg(value_name = "SUB")]
+    sub: Option<String>,
+    #[command(flatten)]
+    flags: InitFlags,
+}
+
+fn phase_help() -> String {
+    format!(
+        "Phases:\n{}\nExamples:\n  kubeboot init phase preflight\n  kubeboot init phase certs apiserver --config \
+         cluster.yaml\n  kubeboot init phase control-plane all --dry-run\n\nExit codes: 0 done, 1 any error.",
+        PHASES.help()
+    )
+}
+
+#[derive(Debug, clap::Args)]
+struct InitFlags {
+    #[command(flatten)]
+    spec: SpecFlags,
+    /// Show what would be done, with every file but private keys; touches nothing and needs no root
+    #[arg(long, help_heading = "Options")]
+    dry_run: bool,
+    /// With --dry-run: write the files, private keys too, below this directory
+    #[arg(long, value_name = "DIR", requires = "dry_run", help_heading = "Options")]
+    output_dir: Option<PathBuf>,
+    /// Format of the events: text, or one JSON object or YAML document each
+    #[arg(short, long, value_enum, default_value_t, help_heading = "Options")]
+    output: Output,
+}
+
+/// Runs init, one phase of it, or the dry run of either.
+pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let (what, flags) = match args.command {
+        Some(Sub::Phase(phase)) => (What::Phase(phase.name, phase.sub), phase.flags),
+        None => (What::Everything, args.flags),
+    };
+    let input = flags.spec.input()?;
+    let loaded = load(&input)?;
+    if flags.dry_run || loaded.dry_run {
+        loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        return show(&loaded.spec, &what, &flags, globals);
+    }
+    let saved = Some(Saved::new(&input, &loaded.spec));
+    let order = Order { spec: loaded.spec, saved, what };
+    let spec = &order.spec;
+    block_on(async {
+        let service = Program {
+            path: program()?,
+            agent: spec.kubeboot.node_agent,
+            docker_host: spec.kubeboot.docker_host.clone(),
+        };
+        let mut machine = Machine::this(&globals.paths(), service, ui::reporter(flags.output));
+        for warning in loaded.warnings {
+            machine.reporter.warn("config", warning);
+        }
+        stop_on_signals(&machine.stop);
+        let outcome = init::run(&mut machine, &order).await.map_err(explain)?;
+        if flags.output == Output::Text && order.what == What::Everything {
+            ui::print(&farewell(spec, globals, outcome))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn show(spec: &ClusterSpec, what: &What, flags: &InitFlags, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let rehearsal = rehearse(spec, what, &globals.paths(), &program()?).map_err(explain)?;
+    match (&flags.output_dir, flags.output) {
+        (Some(dir), _) => {
+            let count = rehearsal.write_below(dir)?;
+            ui::print(&format!("[dryrun] Wrote {count} files below {}\n", dir.display()))?;
+        }
+        (None, Output::Text) => ui::print(&rehearsal.text())?,
+        (None, output) => ui::print_value(output, &rehearsal.shown())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What to do next, attached to what went wrong.
+fn explain(error: InitError) -> anyhow::Error {
+    const AGAIN: &str = "mend the cause and run the same command again: it goes on from here; or take everything away with \
+                         `kubeboot reset`";
+    let hint = match &error {
+        InitError::Differs { .. } | InitError::Unlike { .. } => Some(
+            "go to another version with `kubeboot upgrade`; for any other change take the node away with `kubeboot reset` \
+             and run init again",
+        ),
+        InitError::Interrupted { .. } => {
+            Some("run the same command again to go on, or `kubeboot reset` to take everything away")
+        }
+        _ if is_denied(&error) => Some("run this as root"),
+        InitError::Failed { source, .. } => match &**source {
+            StepError::Preflight(_) | StepError::Pki(_) | StepError::Images(_) => None,
+            _ => Some(AGAIN),
+        },
+        _ => None,
+    };
+    let error = anyhow::Error::new(error);
+    match hint {
+        Some(hint) => error.context(Hint::new(hint)),
+        None => error,
+    }
+}
+
+/// kubeadm's words at the end.
+fn farewell(spec: &ClusterSpec, globals: &Globals, outcome: Outcome) -> String {
+    let paths = globals.paths();
+    let admin = paths.kubeconfig("admin.conf").display().to_string();
+    if !paths.is_live() {
+        return format!("\nThe files of a Kubernetes control-plane node are below {}.\n", paths.root().display());
+    }
+    let first = match outcome {
+        Outcome::Done => "Your Kubernetes control-plane has initialized successfully!",
+        Outcome::AlreadyInitialised => {
+            "This control-plane was initialized before, with this configuration, and is healthy."
+        }
+    };
+    let network = match spec.networking.pod_subnets.is_empty() {
+        true => "You should now deploy a pod network to the cluster.",
+        false => "You should now deploy a pod network to the cluster, with the pod network you named.",
+    };
+    format!(
+        "\n{first}\n\nTo start using your cluster, you need to run the following as a regular user:\n\n  \
+         mkdir -p $HOME/.kube\n  sudo cp -i {admin} $HOME/.kube/config\n  sudo chown $(id -u):$(id -g) $HOME/.kube/config\n\n\
+         Alternatively, if you are the root user, you can run:\n\n  export KUBECONFIG={admin}\n\n{network}\n"
+    )
+}

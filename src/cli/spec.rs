@@ -1,0 +1,121 @@
+//! kubeadm's flags that configure, for the commands that take a configuration.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use super::Hint;
+use crate::config::{self, Flags, HostDefaults, Input, Loaded};
+use crate::host::facts;
+
+/// The configuration file, or flags in its place.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Configuration")]
+pub struct SpecFlags {
+    /// Configuration file: kubeadm's documents (kubeadm.k8s.io/v1beta4, v1beta3) and kubeboot's own
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Kubernetes version to run [default: the newest this program knows]
+    #[arg(long, value_name = "VERSION")]
+    kubernetes_version: Option<String>,
+    /// IP address the API server advertises [default: the source address of the default route]
+    #[arg(long, value_name = "IP")]
+    apiserver_advertise_address: Option<String>,
+    /// Port of the API server [default: 6443]
+    #[arg(long, value_name = "PORT")]
+    apiserver_bind_port: Option<String>,
+    /// More names and addresses for the API server's certificate, separated by commas
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    apiserver_cert_extra_sans: Vec<String>,
+    /// Name or address under which all control-plane nodes are reached, with or without a port
+    #[arg(long, value_name = "ENDPOINT")]
+    control_plane_endpoint: Option<String>,
+    /// Repository to take the images from [default: registry.k8s.io]
+    #[arg(long, value_name = "REPOSITORY")]
+    image_repository: Option<String>,
+    /// Name of the node [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// Network of the pods
+    #[arg(long, value_name = "CIDR")]
+    pod_network_cidr: Option<String>,
+    /// Network of the services [default: 10.96.0.0/12]
+    #[arg(long, value_name = "CIDR")]
+    service_cidr: Option<String>,
+    /// Domain of the services [default: cluster.local]
+    #[arg(long, value_name = "DOMAIN")]
+    service_dns_domain: Option<String>,
+    /// Directory of the certificates [default: /etc/kubernetes/pki]
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<String>,
+    /// Socket of the container runtime interface, which goes into the kubelet's settings
+    #[arg(long, value_name = "SOCKET")]
+    cri_socket: Option<String>,
+    /// Directory of patches for the manifests and the kubelet's settings
+    #[arg(long, value_name = "DIR")]
+    patches: Option<String>,
+    /// Checks whose errors are only warnings, separated by commas; `all` are all of them
+    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
+    ignore_preflight_errors: Vec<String>,
+    /// Phases to leave out, separated by commas
+    #[arg(long, value_name = "PHASE", value_delimiter = ',')]
+    skip_phases: Vec<String>,
+}
+
+impl SpecFlags {
+    /// Reads the file and asks the machine for its name and address.
+    pub fn input(&self) -> anyhow::Result<Input> {
+        let file = match &self.config {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+                Some((path.clone(), text))
+            }
+            None => None,
+        };
+        let (hostname, address) = facts::identity();
+        Ok(Input { file, flags: self.flags(), host: HostDefaults { hostname, address } })
+    }
+
+    fn flags(&self) -> Flags {
+        let this = self.clone();
+        Flags {
+            kubernetes_version: this.kubernetes_version,
+            apiserver_advertise_address: this.apiserver_advertise_address,
+            apiserver_bind_port: this.apiserver_bind_port,
+            apiserver_cert_extra_sans: this.apiserver_cert_extra_sans,
+            control_plane_endpoint: this.control_plane_endpoint,
+            image_repository: this.image_repository,
+            node_name: this.node_name,
+            pod_network_cidr: this.pod_network_cidr,
+            service_cidr: this.service_cidr,
+            service_dns_domain: this.service_dns_domain,
+            cert_dir: this.cert_dir,
+            ignore_preflight_errors: this.ignore_preflight_errors,
+            skip_phases: this.skip_phases,
+            patches: this.patches,
+            cri_socket: this.cri_socket,
+        }
+    }
+}
+
+/// The configuration that `input` is.
+///
+/// The agent has to speak with the Docker this command speaks with: an address in the environment goes into the unit.
+pub fn load(input: &Input) -> anyhow::Result<Loaded> {
+    let mut loaded = config::load(input).map_err(|error| match &input.file {
+        Some(_) => anyhow::Error::new(error),
+        None => anyhow::Error::new(error).context(Hint::new("see `kubeboot init --help` for what each flag takes")),
+    })?;
+    let docker_host = &mut loaded.spec.kubeboot.docker_host;
+    if docker_host.is_none() {
+        *docker_host = std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty());
+    }
+    Ok(loaded)
+}
+
+/// The program that the unit is to run: this one, by its real path.
+pub fn program() -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe().context("cannot find the path of this program")?;
+    Ok(path.canonicalize().unwrap_or(path))
+}
