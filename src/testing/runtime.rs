@@ -1,13 +1,12 @@
 //! A container runtime in memory: it records every call, fails the n-th one by name, and its containers live, exit and
 //! ignore signals as the test says. It waits on tokio's clock alone, so that it works under a paused one.
 
+mod calls;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use futures::StreamExt;
-use futures::stream::{self, BoxStream};
 use jiff::Timestamp;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
@@ -396,154 +395,6 @@ impl FakeRuntime {
     }
 }
 
-#[async_trait]
-impl ContainerRuntime for FakeRuntime {
-    async fn version(&self) -> Result<RuntimeVersion> {
-        self.record("version", "")?;
-        Ok(RuntimeVersion { name: "fake".into(), version: "1.0".into(), api_version: "1.41".into() })
-    }
-
-    async fn list(&self, owner: &str) -> Result<Vec<ContainerRecord>> {
-        self.record("list", owner)?;
-        let of_owner = |one: &ContainerRecord| one.labels.get(labels::OWNER).is_some_and(|label| label == owner);
-        Ok(self.containers().into_iter().filter(of_owner).collect())
-    }
-
-    async fn inspect(&self, id: &str) -> Result<ContainerRecord> {
-        self.record("inspect", id)?;
-        self.get(id, |container| container.record.clone())
-    }
-
-    async fn create_sandbox(&self, config: &SandboxConfig) -> Result<String> {
-        self.record("create_sandbox", &config.name.to_string())?;
-        self.create(&config.image, &config.name, MadeFrom::Sandbox(config.clone()))
-    }
-
-    async fn create_container(&self, config: &ContainerConfig) -> Result<String> {
-        self.record("create_container", &config.name.to_string())?;
-        self.create(&config.image, &config.name, MadeFrom::Container(config.clone()))
-    }
-
-    async fn start(&self, id: &str) -> Result<()> {
-        self.record("start", id)?;
-        let now = self.now();
-        let (record, run, was_running) = self.get(id, |container| {
-            let was_running = container.record.state.is_running();
-            if !was_running {
-                container.run += 1;
-                container.record.state = ContainerState::Running { started_at: now };
-                if matches!(&container.made_from, MadeFrom::Sandbox(config) if config.network == NetworkMode::Default) {
-                    container.record.ip = Some(format!("172.17.0.{}", serial(&container.record.id) % 250 + 2));
-                }
-            }
-            (container.record.clone(), container.run, was_running)
-        })?;
-        if was_running {
-            return Ok(());
-        }
-        self.tell(&record, RuntimeEventKind::Started);
-        if let Some((after, code)) = self.behaviour(&record.name.container).exits_after {
-            self.end_later(id.to_owned(), run, after, code);
-        }
-        Ok(())
-    }
-
-    async fn stop(&self, id: &str, grace: Duration) -> Result<()> {
-        self.record("stop", &format!("{id} {}s", grace.as_secs()))?;
-        let Some((name, run)) = self.with(id, |container| (container.record.name.container.clone(), container.run))
-        else {
-            return Ok(());
-        };
-        let behaviour = self.behaviour(&name);
-        let (takes, code) = match behaviour {
-            Behaviour { ignores_sigterm: true, .. } => (grace, 137),
-            Behaviour { sigterm_takes, .. } if sigterm_takes > grace => (grace, 137),
-            Behaviour { sigterm_takes, sigterm_exit_code, .. } => (sigterm_takes, sigterm_exit_code),
-        };
-        if takes.is_zero() {
-            self.exit_container(id, code);
-        } else {
-            self.end_later(id.to_owned(), run, takes, code);
-            self.until_stopped(id).await;
-        }
-        Ok(())
-    }
-
-    async fn remove(&self, id: &str) -> Result<()> {
-        self.record("remove", id)?;
-        self.destroy(id);
-        Ok(())
-    }
-
-    async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
-        self.record("exec", &format!("{id} {}", command.join(" ")))?;
-        let (name, running) =
-            self.get(id, |container| (container.record.name.container.clone(), container.record.state.is_running()))?;
-        if !running {
-            return Err(RuntimeError::Conflict { message: format!("container {id} is not running") });
-        }
-        let answer = self.lock().exec_answers.get(&name).cloned();
-        let Some((takes, answer)) = answer else { return Ok(ExecOutput { exit_code: 0, output: String::new() }) };
-        tokio::time::sleep(takes.min(limit)).await;
-        if takes > limit {
-            return Err(RuntimeError::Timeout { call: format!("exec in container {id}"), limit });
-        }
-        answer(command)
-    }
-
-    async fn log_tail(&self, id: &str, lines: usize) -> Result<Vec<String>> {
-        self.record("log_tail", id)?;
-        self.get(id, |container| container.log[container.log.len().saturating_sub(lines)..].to_vec())
-    }
-
-    async fn log_path(&self, id: &str) -> Result<Option<String>> {
-        self.record("log_path", id)?;
-        self.get(id, |_| Some(format!("/var/lib/docker/containers/{id}/{id}-json.log")))
-    }
-
-    async fn events(&self, owner: &str) -> Result<BoxStream<'static, Result<RuntimeEvent>>> {
-        self.record("events", owner)?;
-        let receiver = self.0.events.lock().expect("no test panicked").subscribe();
-        self.touch();
-        let owner = owner.to_owned();
-        let events =
-            stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await.ok()?, receiver)) });
-        Ok(events.filter_map(move |(event, of)| std::future::ready((of == owner).then_some(Ok(event)))).boxed())
-    }
-
-    async fn image(&self, reference: &str) -> Result<Option<ImageRecord>> {
-        self.record("image", reference)?;
-        Ok(self.find_image(reference))
-    }
-
-    async fn pull(&self, reference: &str, progress: &(dyn Fn(u64, Option<u64>) + Send + Sync)) -> Result<ImageRecord> {
-        self.record("pull", reference)?;
-        let takes = self.lock().registry.get(reference).copied();
-        let Some(takes) = takes else {
-            let message = "manifest unknown".to_owned();
-            return Err(RuntimeError::Pull { image: reference.to_owned(), message });
-        };
-        progress(0, None);
-        tokio::time::sleep(takes / 2).await;
-        progress(50, Some(100));
-        tokio::time::sleep(takes / 2).await;
-        progress(100, Some(100));
-        self.add_image(reference);
-        self.touch();
-        Ok(image_record(reference))
-    }
-
-    async fn remove_image(&self, reference: &str) -> Result<()> {
-        self.record("remove_image", reference)?;
-        if self.containers().iter().any(|container| container.image == reference) {
-            return Err(RuntimeError::Conflict { message: format!("image {reference} is in use") });
-        }
-        self.lock().images.remove(reference);
-        self.touch();
-        Ok(())
-    }
-}
-
 /// A container that is nothing but its identity (namespace `default`, UID `uid-<pod>`), with the labels that make it the
 /// owner's.
 pub fn container_config(owner: &str, pod: &str, container: &str, attempt: u32, image: &str) -> ContainerConfig {
@@ -597,5 +448,4 @@ fn serial(id: &str) -> u64 {
 }
 
 #[cfg(test)]
-#[path = "runtime_tests.rs"]
 mod tests;

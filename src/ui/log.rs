@@ -16,13 +16,14 @@ pub fn init(verbosity: u8) {
         .try_init();
 }
 
-/// Our own entries by the level asked for; those of libraries only when everything is wanted.
+/// Our own entries by the level asked for; those of libraries only when everything is wanted, and never bollard's, which
+/// are whole requests with the environments of containers.
 fn filter(verbosity: u8) -> &'static str {
     match verbosity {
         0 => "warn",
         1..4 => "warn,kubeboot=info",
         4..8 => "warn,kubeboot=debug",
-        8.. => "debug,kubeboot=trace",
+        8.. => "debug,bollard=info,kubeboot=trace",
     }
 }
 

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use futures::StreamExt;
+
 use super::*;
 
 fn config(container: &str, attempt: u32) -> ContainerConfig {
