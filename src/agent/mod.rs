@@ -120,8 +120,7 @@ async fn run_with(
         tasks.spawn(healthz::serve(listener, end.clone()));
     }
     let (update_sender, updates) = mpsc::channel(1);
-    let (node, frequency) = (context.options.node_name.clone(), context.options.file_check_frequency);
-    tasks.spawn(source::dir::watch(path, node, frequency, update_sender, end.clone()));
+    tasks.spawn(source::dir::watch(path, context.options.clone(), update_sender, end.clone()));
     let (news_sender, news) = mpsc::channel(64);
     let (linked, until) = (Arc::clone(&context), end.clone());
     tasks.spawn(async move { until.run_until_cancelled(link::run(linked, news_sender)).await });

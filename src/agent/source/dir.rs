@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
+use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -20,8 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Update;
+use super::checkpoint::Checkpoint;
 use super::listing::{Entry, Known, Scan, is_manifest};
+use crate::agent::AgentOptions;
 use crate::agent::pod::MANIFEST_LIMIT;
+use crate::agent::status::chain;
 
 /// How long a burst of events may grow before the directory is listed.
 const COALESCE: Duration = Duration::from_millis(5);
@@ -31,38 +34,46 @@ const SETTLED_AFTER: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Publishes what `path` (a directory or one file) holds until `shutdown`. Only what differs from the last update is published.
-pub async fn watch(
-    path: PathBuf,
-    node_name: String,
-    frequency: Duration,
-    updates: mpsc::Sender<Update>,
-    shutdown: CancellationToken,
-) {
-    let source = DirSource::new(path, node_name, frequency);
+pub async fn watch(path: PathBuf, options: AgentOptions, updates: mpsc::Sender<Update>, shutdown: CancellationToken) {
+    let source = DirSource::new(path, &options);
     shutdown.run_until_cancelled(source.run(updates)).await;
 }
 
-/// Directory and inode: which directory a watch is really on.
-type Identity = (u64, u64);
+/// Device and inode of the directory and of its parent: what a watch is really on.
+type Identity = [Option<(u64, u64)>; 2];
 
 struct DirSource {
     path: PathBuf,
     node_name: String,
     frequency: Duration,
     known: Option<Known>,
+    checkpoint: Checkpoint,
+    /// The checkpoint of an earlier agent has been looked at.
+    recalled: bool,
     events: mpsc::UnboundedReceiver<notify::Event>,
     sender: mpsc::UnboundedSender<notify::Event>,
-    watch: Option<(RecommendedWatcher, Option<Identity>)>,
+    watch: Option<(RecommendedWatcher, Identity)>,
     /// Files that were changed and not closed since, with the moment of their last change.
     unsettled: HashMap<String, Instant>,
 }
 
 impl DirSource {
-    fn new(path: PathBuf, node_name: String, frequency: Duration) -> Self {
+    fn new(path: PathBuf, options: &AgentOptions) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         // A trailing slash must not become part of the pods' UIDs.
         let path = path.components().collect();
-        Self { path, node_name, frequency, known: None, events, sender, watch: None, unsettled: HashMap::new() }
+        Self {
+            path,
+            node_name: options.node_name.clone(),
+            frequency: options.file_check_frequency,
+            known: None,
+            checkpoint: Checkpoint::new(&options.root_dir),
+            recalled: false,
+            events,
+            sender,
+            watch: None,
+            unsettled: HashMap::new(),
+        }
     }
 
     async fn run(mut self, updates: mpsc::Sender<Update>) {
@@ -82,14 +93,24 @@ impl DirSource {
                     return;
                 }
             }
+            self.keep();
             self.pause().await;
+        }
+    }
+
+    /// Keeps what is good, after everybody who waits for it has it.
+    fn keep(&mut self) {
+        if let Some(known) = self.known.as_ref().filter(|_| self.recalled)
+            && let Err(error) = self.checkpoint.keep(known.good())
+        {
+            debug!(error = chain(&error), "cannot keep the manifests");
         }
     }
 
     /// Watches the directory of this name, unless that is what is watched already.
     fn arm(&mut self) {
         let now = identity(&self.path);
-        if self.watch.as_ref().is_some_and(|(_, watched)| *watched == now && now.is_some()) {
+        if self.watch.as_ref().is_some_and(|(_, watched)| *watched == now) {
             return;
         }
         self.watch = None;
@@ -128,12 +149,19 @@ impl DirSource {
         let dir = dir.unwrap_or_else(|| self.path.clone());
         let known = self.known.get_or_insert_with(|| Known::new(&self.node_name, &dir));
         known.set_dir(&dir);
-        known.take(&self.path, scan, Timestamp::now())
+        let now = Timestamp::now();
+        if let Scan::Files(entries, _) = &scan
+            && !std::mem::replace(&mut self.recalled, true)
+        {
+            let names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
+            known.remember(&self.checkpoint.load(&names), now);
+        }
+        known.take(&self.path, scan, now)
     }
 
     /// Waits until the directory is to be listed again.
     async fn pause(&mut self) {
-        let watched = self.watch.as_ref().is_some_and(|(_, identity)| identity.is_some());
+        let watched = self.watch.is_some() && fs::metadata(&self.path).is_ok();
         let mut due = Instant::now() + if watched { self.frequency } else { RETRY.min(self.frequency) };
         if let Some(settled) = self.unsettled.values().map(|changed| *changed + SETTLED_AFTER).min() {
             due = due.min(settled);
@@ -156,35 +184,25 @@ impl DirSource {
         if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write)) {
             return None;
         }
-        let mut wait = None;
-        for path in &event.paths {
-            if *path == self.path
-                && matches!(
-                    event.kind,
-                    EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))
-                )
-            {
-                // The directory itself came, went or was replaced: the watch is on nothing now.
-                self.watch = None;
-                wait = Some(COALESCE);
-            }
-            let own = path.parent() == Some(&self.path) || *path == self.path;
-            let Some(name) = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .filter(|name| own && (is_manifest(name) || *path == self.path))
-            else {
-                continue;
-            };
-            let after = self.weigh_file(name, event.kind);
-            wait = Some(wait.map_or(after, |before| after.min(before)));
+        event.paths.iter().filter_map(|path| self.weigh_path(path, event.kind)).min()
+    }
+
+    fn weigh_path(&mut self, path: &Path, kind: EventKind) -> Option<Duration> {
+        let itself = path == self.path;
+        let replaced = kind.is_create() || kind.is_remove() || matches!(kind, EventKind::Modify(ModifyKind::Name(_)));
+        if itself && replaced {
+            // What is watched came, went or was replaced: the watch is on nothing now.
+            self.watch = None;
         }
-        wait
+        let name = path.file_name()?.to_str()?;
+        let ours = itself || (path.parent() == Some(&self.path) && is_manifest(name));
+        ours.then(|| self.weigh_file(name, kind))
     }
 
     /// A file that is being written is not read before it is closed: half a manifest may well be a valid one.
     fn weigh_file(&mut self, name: &str, kind: EventKind) -> Duration {
         let being_written = match kind {
+            EventKind::Create(CreateKind::Folder) => false,
             EventKind::Create(_) | EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Any) => true,
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) | EventKind::Access(_) | EventKind::Remove(_) => false,
             _ => return COALESCE,
@@ -199,8 +217,11 @@ impl DirSource {
     }
 }
 
-fn identity(path: &Path) -> Option<Identity> {
-    fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+fn identity(path: &Path) -> Identity {
+    [Some(path), path.parent()].map(|dir| {
+        let meta = fs::metadata(dir?).ok().filter(fs::Metadata::is_dir)?;
+        Some((meta.dev(), meta.ino()))
+    })
 }
 
 /// Reads every manifest file at `path`, and says which directory they are in when that is known.

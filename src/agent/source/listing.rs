@@ -41,6 +41,7 @@ pub struct Known {
 
 struct Good {
     pod: Arc<StaticPod>,
+    bytes: Arc<[u8]>,
 }
 
 impl Known {
@@ -52,6 +53,18 @@ impl Known {
             files: BTreeMap::new(),
             problems: vec![],
             synced: false,
+        }
+    }
+
+    /// The last good bytes of each file.
+    pub fn good(&self) -> BTreeMap<String, Arc<[u8]>> {
+        self.files.iter().map(|(name, good)| (name.clone(), Arc::clone(&good.bytes))).collect()
+    }
+
+    /// Takes in what an earlier agent kept, before the first scan: what has turned bad since keeps its pod.
+    pub fn remember(&mut self, entries: &[Entry], now: Timestamp) {
+        for entry in entries {
+            self.take_file(entry, now);
         }
     }
 
@@ -108,7 +121,8 @@ impl Known {
                 {
                     pod.keep_seen(&good.pod);
                 }
-                self.files.insert(entry.name.clone(), Good { pod: Arc::new(pod) });
+                let bytes = bytes.as_slice().into();
+                self.files.insert(entry.name.clone(), Good { pod: Arc::new(pod), bytes });
             }
             Err(error) => self.refuse(&entry.name, &chain(&error)),
         }
@@ -132,7 +146,7 @@ impl Known {
         let mut problems = self.problems.clone();
         let mut pods: BTreeMap<PodKey, (&String, &Arc<StaticPod>)> = BTreeMap::new();
         let mut uids: HashMap<&str, &String> = HashMap::new();
-        for (name, Good { pod }) in &self.files {
+        for (name, Good { pod, .. }) in &self.files {
             let subject = || self.dir.join(name).display().to_string();
             if let Some((first, _)) = pods.get(&pod.key) {
                 let message = format!("pod {} is in {first} already; this file is not used", pod.key);
@@ -246,6 +260,19 @@ mod tests {
         assert_eq!(images(&both), ["p-n x:a"]);
         assert_eq!(both.problems[0].message, "pod default/p-n is in a.yaml already; this file is not used");
         assert_eq!(images(&take(&mut known, &[("b.yaml", &manifest("p", "x:b"))])), ["p-n x:b"]);
+    }
+
+    #[test]
+    fn a_restarted_agent_keeps_the_pod_of_a_file_that_turned_bad_meanwhile() {
+        let mut known = Known::new("n", Path::new(DIR));
+        take(&mut known, &[("a.yaml", &manifest("a", "x:1")), ("b.yaml", &manifest("b", "x:1"))]);
+        let kept: Vec<Entry> =
+            known.good().into_iter().map(|(name, bytes)| Entry { name, content: Ok(bytes.to_vec()) }).collect();
+        let mut again = Known::new("n", Path::new(DIR));
+        again.remember(&kept, Timestamp::UNIX_EPOCH);
+        let update = take(&mut again, &[("a.yaml", "broken")]);
+        assert_eq!(images(&update), ["a-n x:1"], "the file that is gone is gone");
+        assert_eq!(subjects(&update), ["/m/a.yaml"]);
     }
 
     #[test]

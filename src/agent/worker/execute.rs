@@ -65,7 +65,7 @@ impl Worker {
         info!(pod = %self.key, container = %one.record.name.container, grace = grace.as_secs(), why, "stopping container");
         one.stopping = true;
         let (runtime, myself) = (Arc::clone(&self.context.runtime), self.myself.clone());
-        self.tasks.spawn(async move {
+        self.stops.spawn(async move {
             let result = runtime.stop(&id, grace).await;
             let _ = myself.send(Message::Stopped(id, result));
         });
@@ -263,10 +263,11 @@ impl Worker {
         info!(pod = %self.key, image, "pulling");
         let (context, myself) = (Arc::clone(&self.context), self.myself.clone());
         let (container, image) = (container.to_owned(), image.to_owned());
-        self.tasks.spawn(async move {
+        let uid = self.pod.as_ref().map(|(pod, _)| pod.uid.clone()).unwrap_or_default();
+        self.pulls.spawn(async move {
             let _turn = context.pulls.acquire().await;
             let result = context.runtime.pull(&image, &|_, _| {}).await;
-            let _ = myself.send(Message::Pulled(container, result));
+            let _ = myself.send(Message::Pulled { uid, container, result });
         });
         None
     }
@@ -302,16 +303,19 @@ impl Worker {
     /// Reads what containers that ended badly have left. Returns whether there was something new.
     pub(super) async fn hear_last_words(&mut self) -> bool {
         let unheard = |one: &&Instance| {
-            !one.record.is_sandbox
-                && one.exit_code().is_some_and(|code| code != 0)
-                && !self.words.contains_key(&one.record.id)
+            let ended = one.exit_code().is_some() && !one.record.is_sandbox;
+            ended && !self.words.contains_key(&one.record.id)
         };
-        let ended: Vec<_> = self.seen.instances.values().filter(unheard).map(|one| one.record.clone()).collect();
+        let ended: Vec<_> = self.seen.instances.values().filter(unheard).cloned().collect();
         if self.suspended {
             return false;
         }
-        for record in &ended {
-            let log = self.context.runtime.log_tail(&record.id, LAST_LINES).await.unwrap_or_default();
+        for one in &ended {
+            let record = &one.record;
+            let log = match one.exit_code() {
+                Some(0) => vec![],
+                _ => self.context.runtime.log_tail(&record.id, LAST_LINES).await.unwrap_or_default(),
+            };
             let (uid, name) = (&record.name.uid, &record.name);
             let file = volumes::termination_file(&self.context.options.root_dir, uid, &name.container, name.attempt);
             self.words.insert(record.id.clone(), Words { log, message: read_message(&file).await });

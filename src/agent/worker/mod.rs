@@ -46,8 +46,15 @@ pub enum Message {
     Listed(Vec<ContainerRecord>),
     /// A stop has ended.
     Stopped(String, Result<(), RuntimeError>),
-    /// A pull has ended.
-    Pulled(String, Result<ImageRecord, RuntimeError>),
+    /// A pull for a container of a UID has ended.
+    Pulled {
+        /// For which pod.
+        uid: String,
+        /// For which container.
+        container: String,
+        /// How.
+        result: Result<ImageRecord, RuntimeError>,
+    },
     /// Probe results have changed.
     Probed,
 }
@@ -99,7 +106,8 @@ pub fn spawn(key: PodKey, context: Arc<Context>, idle: mpsc::UnboundedSender<Pod
         suspended: false,
         said_idle: false,
         words: LastWords::new(),
-        tasks: JoinSet::new(),
+        stops: JoinSet::new(),
+        pulls: JoinSet::new(),
         context,
     };
     let (token, tasks) = (end.clone(), worker.context.tasks.clone());
@@ -129,8 +137,10 @@ struct Worker {
     seen: Observed,
     words: LastWords,
     gates: watch::Receiver<Gates>,
-    /// Stops and pulls under way.
-    tasks: JoinSet<()>,
+    /// Stops under way.
+    stops: JoinSet<()>,
+    /// Pulls under way.
+    pulls: JoinSet<()>,
 }
 
 impl Worker {
@@ -186,7 +196,8 @@ impl Worker {
             message = self.messages.recv() => message,
             () = timer, if !self.suspended => None,
             _ = self.gates.changed(), if held => None,
-            Some(_) = self.tasks.join_next() => None,
+            Some(_) = self.stops.join_next() => None,
+            Some(_) = self.pulls.join_next() => None,
         };
         if let Some(message) = message {
             self.hear(message).await;
@@ -211,7 +222,11 @@ impl Worker {
                 }
                 self.refresh(&id).await;
             }
-            Message::Pulled(container, result) => self.pulled(&container, result),
+            Message::Pulled { uid, container, result } => {
+                if self.wanted_uid() == Some(uid.as_str()) {
+                    self.pulled(&container, result);
+                }
+            }
             Message::Probed => {}
         }
     }
@@ -226,11 +241,8 @@ impl Worker {
             if let Some(before) = before {
                 self.seen.terminating.insert(before);
             }
-            // Pulls for the old one are of no use; stops go on in the runtime, and the plan sees to them again.
-            self.tasks.abort_all();
-            for one in self.seen.instances.values_mut() {
-                one.stopping = false;
-            }
+            // Pulls for the old one are of no use. Its stops go on: an edit must not give it its grace anew.
+            self.pulls.abort_all();
             (self.since, self.begun, self.crashed) = (Instant::now(), false, false);
             self.seen.slots = self.fresh_slots(&pod);
             self.context.routes.add(&pod.uid, &self.myself);
@@ -297,7 +309,12 @@ impl Worker {
         match self.context.runtime.inspect(id).await {
             Ok(record) => self.observe(record),
             Err(RuntimeError::NotFound { .. }) => self.vanish(id),
-            Err(error) => self.failed_on(id, &error),
+            Err(error) => {
+                // Nobody knows whether a container runs: nothing is done before the next list says so.
+                self.suspended = true;
+                self.failed_on(id, &error);
+                self.context.relink.notify_one();
+            }
         }
     }
 

@@ -301,7 +301,8 @@ impl<'a> Planner<'a> {
         None
     }
 
-    /// Containers of this UID that the pod has not (its manifest keeps its own UID), and running ones of another sandbox.
+    /// Containers of this UID that the pod has not (its manifest keeps its own UID), running ones of another sandbox, and those
+    /// that somebody has started again after another had taken their place.
     fn stop_strangers(&mut self, pod: &PodView, sandbox: &str) {
         let names: BTreeSet<&str> = pod.containers.iter().map(|c| c.name.as_str()).collect();
         let strangers: Vec<_> = self.instances(&pod.uid).filter(|one| !one.record.is_sandbox).collect();
@@ -311,9 +312,15 @@ impl<'a> Planner<'a> {
                 (false, true) => self.stop(one, pod.grace, "its pod has no such container any more"),
                 (false, false) => self.remove(one),
                 (true, true) if one.sandbox() != sandbox => self.stop(one, pod.grace, "it is in another sandbox"),
+                (true, true) if self.is_outdated(pod, one) => self.stop(one, pod.grace, "another one is in its place"),
                 _ => {}
             }
         }
+    }
+
+    fn is_outdated(&self, pod: &PodView, one: &Instance) -> bool {
+        let container = pod.containers.iter().find(|c| c.name == one.record.name.container);
+        container.and_then(|c| self.latest(pod, c)).is_some_and(|latest| latest.record.id != one.record.id)
     }
 
     /// Init containers one by one, sidecars in their place among them. True once all are done.
@@ -478,3 +485,7 @@ impl<'a> Planner<'a> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

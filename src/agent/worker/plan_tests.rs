@@ -1,0 +1,394 @@
+use jiff::Timestamp;
+
+use super::*;
+use crate::agent::pod::tests::pod_with;
+use crate::agent::probe::{Health, MustRestart, ProbeKind};
+use crate::agent::worker::view::{Fault, Hold};
+use crate::runtime::{ContainerName, ContainerRecord, labels};
+
+/// A machine under a plan: a pod and what is there of it.
+struct Case {
+    view: PodView,
+    seen: Observed,
+    now: Instant,
+}
+
+const OLD_GRACE: &str = "7";
+
+impl Case {
+    fn new(spec: &str) -> Self {
+        let pod = pod_with(&format!("terminationGracePeriodSeconds: 9\n  {spec}"), "");
+        Self { view: PodView::of(&pod), seen: Observed::new(Duration::from_secs(300)), now: Instant::now() }
+    }
+
+    /// A pod with one container and no sandbox.
+    fn host() -> Self {
+        Self::new("hostNetwork: true")
+    }
+
+    /// Puts an instance there: `main-3` is the fourth of `main`. Its state: `created`, `running`, or an exit code and how many
+    /// seconds ago (`1@5`).
+    fn with(self, uid: &str, id: &str, sandbox: &str, state: &str) -> Self {
+        let hash = self.view.containers.iter().find(|c| id.starts_with(&c.name)).map(|c| c.hash.clone());
+        self.with_hash(uid, id, sandbox, state, &hash.unwrap_or_default())
+    }
+
+    fn with_hash(mut self, uid: &str, id: &str, sandbox: &str, state: &str, hash: &str) -> Self {
+        let (container, attempt) = id.rsplit_once('-').unwrap();
+        let uid = if uid == "own" { self.view.uid.clone() } else { uid.to_owned() };
+        let at = |second: i64| Some(Timestamp::from_second(1_000_000 + second).unwrap());
+        let (state, ended) = match state.split_once('@') {
+            Some((code, ago)) => {
+                let ended = self.now - Duration::from_secs(ago.parse().unwrap());
+                let exit_code = code.parse().unwrap();
+                let (reason, message) = (String::new(), String::new());
+                (
+                    ContainerState::Exited { exit_code, reason, message, started_at: at(0), finished_at: at(1) },
+                    Some(ended),
+                )
+            }
+            None if state == "created" => (ContainerState::Created, None),
+            None => (ContainerState::Running { started_at: Timestamp::UNIX_EPOCH }, None),
+        };
+        let name = ContainerName {
+            pod: "p-node1".into(),
+            namespace: "default".into(),
+            uid,
+            container: container.to_owned(),
+            attempt: attempt.parse().unwrap(),
+        };
+        let record = ContainerRecord {
+            id: id.to_owned(),
+            is_sandbox: container == SANDBOX,
+            name,
+            image: String::new(),
+            image_id: String::new(),
+            state,
+            created_at: None,
+            ip: None,
+            labels: BTreeMap::from([(labels::SANDBOX_ID.to_owned(), sandbox.to_owned())]),
+            annotations: BTreeMap::from([
+                (labels::CONTAINER_HASH.to_owned(), hash.to_owned()),
+                (labels::GRACE_PERIOD.to_owned(), OLD_GRACE.to_owned()),
+            ]),
+        };
+        self.seen.instances.insert(id.to_owned(), Instance::new(record, ended));
+        self
+    }
+
+    fn slot(mut self, container: &str, change: impl FnOnce(&mut Slot, Instant)) -> Self {
+        change(self.seen.slots.entry(container.to_owned()).or_default(), self.now);
+        self
+    }
+
+    fn terminating(mut self, uid: &str) -> Self {
+        self.seen.terminating.insert(uid.to_owned());
+        self
+    }
+
+    fn plan(&self) -> Plan {
+        plan(Some(&self.view), &self.seen, self.now)
+    }
+
+    fn actions(&self) -> Vec<String> {
+        words(&self.plan())
+    }
+
+    /// Seconds until the plan is to be made again.
+    fn wake(&self) -> Option<u64> {
+        self.plan().wake.map(|at| (at - self.now).as_secs())
+    }
+
+    fn waiting(&self, container: &str) -> String {
+        self.plan().waiting.get(container).map(|waiting| waiting.reason.clone()).unwrap_or_default()
+    }
+}
+
+fn words(plan: &Plan) -> Vec<String> {
+    let word = |action: &Action| match action {
+        Action::Stop { id, grace, .. } => format!("stop {id} {}s", grace.as_secs()),
+        Action::Remove { id } => format!("remove {id}"),
+        Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
+        Action::Run { container, attempt, tries } => format!("run {container} {attempt} after {tries}"),
+        Action::Resume { id } => format!("resume {id}"),
+        Action::Forget { uid } => format!("forget {uid}"),
+    };
+    plan.actions.iter().map(word).collect()
+}
+
+const NOTHING: [&str; 0] = [];
+
+#[test]
+fn a_lone_container_on_the_hosts_network_runs_without_a_sandbox() {
+    assert_eq!(Case::host().actions(), ["run c 0 after 0"]);
+    assert_eq!(Case::host().with("own", "c-0", "", "running").actions(), NOTHING);
+    assert_eq!(Case::host().with("own", "c-0", "", "created").actions(), ["resume c-0"]);
+}
+
+#[test]
+fn every_other_pod_gets_its_sandbox_first() {
+    let pod = || Case::new("hostNetwork: false");
+    assert_eq!(pod().actions(), ["sandbox 0"]);
+    assert_eq!(pod().waiting("c"), "ContainerCreating");
+    assert_eq!(pod().with("own", "POD-0", "", "created").actions(), ["resume POD-0"]);
+    let up = || pod().with("own", "POD-0", "", "running");
+    assert_eq!(up().actions(), ["run c 0 after 0"]);
+    assert_eq!(up().with("own", "c-0", "POD-0", "running").actions(), NOTHING);
+}
+
+#[test]
+fn a_pod_that_lost_its_sandbox_is_rebuilt_whole() {
+    let dead = || Case::new("hostNetwork: false").with("own", "POD-2", "", "137@1");
+    assert_eq!(dead().with("own", "c-0", "POD-2", "running").actions(), ["stop c-0 9s"]);
+    assert_eq!(dead().with("own", "c-0", "POD-2", "143@0").actions(), ["sandbox 3"]);
+    let rebuilt = dead().with("own", "c-0", "POD-2", "143@0").with("own", "POD-3", "", "running");
+    assert_eq!(rebuilt.actions(), ["remove POD-2", "run c 1 after 0"]);
+    let by_hand = Case::new("hostNetwork: false").slot(SANDBOX, |slot, _| slot.next_attempt = 4);
+    assert_eq!(by_hand.actions(), ["sandbox 4"], "removed sandboxes count too");
+    let moved =
+        Case::new("hostNetwork: false").with("own", "POD-1", "", "running").with("own", "c-0", "POD-0", "running");
+    assert_eq!(moved.actions(), ["stop c-0 9s"], "a container of another sandbox");
+}
+
+#[test]
+fn restart_policies_decide_what_happens_after_an_exit() {
+    for (policy, code, expected, finish) in [
+        ("Always", 0, vec!["run c 1 after 0"], None),
+        ("Always", 1, vec!["run c 1 after 0"], None),
+        ("OnFailure", 0, vec![], Some(Finish::Succeeded)),
+        ("OnFailure", 1, vec!["run c 1 after 0"], None),
+        ("Never", 0, vec![], Some(Finish::Succeeded)),
+        ("Never", 1, vec![], Some(Finish::Failed)),
+    ] {
+        let spec = format!("hostNetwork: true\n  restartPolicy: {policy}");
+        let case = Case::new(&spec).with("own", "c-0", "", &format!("{code}@0"));
+        assert_eq!(case.actions(), expected, "{policy} {code}");
+        assert_eq!(case.plan().finished, finish, "{policy} {code}");
+    }
+}
+
+#[test]
+fn a_crashing_container_waits_from_its_last_exit_on() {
+    let crashed = |ago: &str, tries| {
+        Case::host().with("own", "c-5", "", &format!("1@{ago}")).slot("c", |slot, _| slot.tries = tries)
+    };
+    assert_eq!(crashed("0", 0).actions(), ["run c 6 after 0"], "the first restart is free");
+    assert_eq!(crashed("3", 1).actions(), NOTHING);
+    assert_eq!((crashed("3", 1).wake(), crashed("3", 1).waiting("c")), (Some(7), "CrashLoopBackOff".into()));
+    assert_eq!(crashed("10", 1).actions(), ["run c 6 after 1"]);
+    assert_eq!(crashed("0", 3).wake(), Some(40));
+    assert_eq!(crashed("0", 50).wake(), Some(300));
+    let mut capped = crashed("0", 50);
+    capped.seen.max_backoff = Duration::from_secs(5);
+    assert_eq!(capped.wake(), Some(5));
+}
+
+#[test]
+fn ten_minutes_of_running_are_forgiven() {
+    let mut case = Case::host().with("own", "c-5", "", "1@0").slot("c", |slot, _| slot.tries = 4);
+    let one = case.seen.instances.get_mut("c-5").unwrap();
+    let ContainerState::Exited { finished_at, .. } = &mut one.record.state else { panic!("it has exited") };
+    *finished_at = Some(Timestamp::from_second(1_000_600).unwrap());
+    assert_eq!(case.actions(), ["run c 6 after 0"]);
+}
+
+#[test]
+fn restart_counts_go_on_after_what_was_removed_by_hand() {
+    let case = Case::host().slot("c", |slot, _| slot.next_attempt = 3);
+    assert_eq!(case.actions(), ["run c 3 after 0"]);
+}
+
+#[test]
+fn init_containers_run_one_by_one_before_the_others() {
+    let pod = || {
+        Case::new("initContainers: [{name: one, image: x}, {name: two, image: x}]").with("own", "POD-0", "", "running")
+    };
+    let after = |case: Case| case.with("own", "one-0", "POD-0", "0@5");
+    assert_eq!(pod().actions(), ["run one 0 after 0"]);
+    assert_eq!((pod().waiting("two"), pod().waiting("c")), ("PodInitializing".into(), "PodInitializing".into()));
+    assert_eq!(pod().with("own", "one-0", "POD-0", "running").actions(), NOTHING);
+    assert_eq!(after(pod()).actions(), ["run two 0 after 0"]);
+    assert_eq!(
+        after(pod()).with("own", "two-0", "POD-0", "1@0").actions(),
+        ["run two 1 after 0"],
+        "a failed one again"
+    );
+    let both = || after(pod()).with("own", "two-0", "POD-0", "0@1");
+    assert_eq!(both().actions(), ["run c 0 after 0"]);
+    assert!(both().plan().initialized);
+    let begun = pod().with("own", "c-0", "POD-0", "running");
+    assert_eq!(
+        begun.actions(),
+        NOTHING,
+        "once a main container exists, init containers that were removed are not run again"
+    );
+    let rebuilt = both().with("own", "POD-1", "", "running").with("own", "c-0", "POD-0", "1@0");
+    assert_eq!(
+        rebuilt.actions()[..2],
+        ["remove POD-0", "run one 1 after 0"],
+        "a new sandbox begins from the beginning"
+    );
+}
+
+#[test]
+fn an_init_container_that_may_not_be_repeated_fails_the_pod() {
+    let pod = Case::new("restartPolicy: Never\n  initContainers: [{name: one, image: x}]")
+        .with("own", "POD-0", "", "running")
+        .with("own", "one-0", "POD-0", "1@0");
+    assert_eq!(pod.plan().finished, Some(Finish::Failed));
+    assert_eq!(pod.actions(), ["stop POD-0 2s"]);
+}
+
+#[test]
+fn a_sidecar_holds_the_next_one_back_until_it_has_started_and_is_always_restarted() {
+    let pod = || {
+        Case::new("restartPolicy: Never\n  initContainers: [{name: side, image: x, restartPolicy: Always}]")
+            .with("own", "POD-0", "", "running")
+    };
+    let health = |started| Health {
+        id: "side-0".into(),
+        started,
+        ready: false,
+        healthy: false,
+        message: None,
+        must_restart: None,
+    };
+    assert_eq!(pod().actions(), ["run side 0 after 0"]);
+    let running = |started| {
+        pod().with("own", "side-0", "POD-0", "running").slot("side", move |slot, _| slot.health = Some(health(started)))
+    };
+    assert_eq!(running(false).actions(), NOTHING);
+    assert_eq!(running(true).actions(), ["run c 0 after 0"]);
+    let dead = pod().with("own", "side-0", "POD-0", "0@0").with("own", "c-0", "POD-0", "running");
+    assert_eq!(dead.actions(), ["run side 1 after 0"]);
+    let finished = running(true).with("own", "c-0", "POD-0", "0@0");
+    assert_eq!(finished.actions(), ["stop side-0 9s"], "a sidecar keeps no finished pod alive");
+}
+
+#[test]
+fn what_a_probe_condemns_is_stopped_with_the_probes_grace() {
+    let condemned = |grace| {
+        let must_restart = MustRestart { kind: ProbeKind::Liveness, message: "failed".into(), grace };
+        let health = Health {
+            id: "c-0".into(),
+            started: true,
+            ready: false,
+            healthy: false,
+            message: None,
+            must_restart: Some(must_restart),
+        };
+        Case::host().with("own", "c-0", "", "running").slot("c", move |slot, _| slot.health = Some(health))
+    };
+    assert_eq!(condemned(None).actions(), ["stop c-0 9s"]);
+    assert_eq!(condemned(Some(Duration::from_secs(4))).actions(), ["stop c-0 4s"]);
+    let mut stopping = condemned(None);
+    stopping.seen.instances.get_mut("c-0").unwrap().stopping = true;
+    assert_eq!(stopping.actions(), NOTHING, "once");
+    let other = Case::host().with("own", "c-1", "", "running").slot("c", |slot, _| {
+        slot.health = condemned(None).seen.slots["c"].health.clone();
+    });
+    assert_eq!(other.actions(), NOTHING, "the result of another instance says nothing");
+}
+
+#[test]
+fn a_container_whose_manifest_changed_under_the_same_uid_is_replaced_without_back_off() {
+    let running = Case::host().with_hash("own", "c-0", "", "running", "other");
+    assert_eq!(running.actions(), ["stop c-0 9s"]);
+    let stopped = Case::host().with_hash("own", "c-0", "", "143@0", "other").slot("c", |slot, _| slot.tries = 5);
+    assert_eq!(stopped.actions(), ["run c 1 after 0"]);
+    let created = Case::host().with_hash("own", "c-0", "", "created", "other");
+    assert_eq!(created.actions(), ["run c 1 after 0", "remove c-0"]);
+    let gone = Case::host().with("own", "c-0", "", "running").with("own", "extra-0", "", "running");
+    assert_eq!(gone.actions(), ["stop extra-0 9s"], "a container that the manifest has no more");
+}
+
+#[test]
+fn of_two_running_instances_the_newer_one_stays() {
+    let case = Case::host().with("own", "c-0", "", "running").with("own", "c-1", "", "running");
+    assert_eq!(case.actions(), ["stop c-0 9s"]);
+}
+
+#[test]
+fn one_dead_instance_of_each_container_is_kept_for_its_log() {
+    let case =
+        Case::host().with("own", "c-1", "", "1@60").with("own", "c-2", "", "1@30").with("own", "c-3", "", "running");
+    assert_eq!(case.actions(), ["remove c-1"]);
+    let crashed =
+        Case::host().with("own", "c-1", "", "1@60").with("own", "c-2", "", "1@0").slot("c", |s, _| s.tries = 3);
+    assert_eq!(crashed.actions(), ["remove c-1"]);
+}
+
+#[test]
+fn a_pod_that_is_not_wanted_is_stopped_all_at_once_then_removed_then_forgotten() {
+    let stopped = |case: Case| words(&plan(None, &case.terminating("old").seen, Instant::now()));
+    let case = || Case::host().with("old", "POD-0", "", "running");
+    let both = case().with("old", "a-0", "POD-0", "running").with("old", "b-0", "POD-0", "running");
+    assert_eq!(stopped(both), ["stop a-0 7s", "stop b-0 7s"], "the grace their manifest asked for");
+    let one_left = case().with("old", "a-0", "POD-0", "0@0").with("old", "b-0", "POD-0", "running");
+    assert_eq!(stopped(one_left), ["stop b-0 7s"]);
+    let none_left = case().with("old", "a-0", "POD-0", "0@0").with("old", "b-0", "POD-0", "created");
+    assert_eq!(stopped(none_left), ["remove a-0", "remove b-0", "remove POD-0"]);
+    assert_eq!(stopped(Case::host()), ["forget old"]);
+}
+
+#[test]
+fn a_successor_starts_only_after_its_predecessor_is_gone() {
+    let old = || Case::host().terminating("old");
+    assert_eq!(old().with("old", "c-0", "", "running").actions(), ["stop c-0 7s"]);
+    assert_eq!(old().with("old", "c-0", "", "0@0").actions(), ["remove c-0"]);
+    assert_eq!(old().actions(), ["forget old"]);
+    assert_eq!(old().plan().message.unwrap(), "waiting until the previous instance of the pod has stopped");
+}
+
+#[test]
+fn a_stop_is_given_two_seconds_at_least() {
+    let mut case = Case::host().with_hash("own", "c-0", "", "running", "other");
+    case.view.grace = Duration::ZERO;
+    assert_eq!(case.actions(), ["stop c-0 2s"]);
+}
+
+#[test]
+fn the_start_order_holds_first_starts_back_and_no_longer_than_it_says() {
+    let mut case = Case::host();
+    case.seen.hold = Some(Hold { message: "waiting for x".into(), until: case.now + Duration::from_secs(30) });
+    assert_eq!((case.actions(), case.wake()), (vec![], Some(30)));
+    assert_eq!(case.plan().message.as_deref(), Some("waiting for x"));
+    case.now += Duration::from_secs(30);
+    assert_eq!(case.actions(), ["run c 0 after 0"]);
+}
+
+#[test]
+fn images_and_failures_hold_back_their_own_container_alone() {
+    let pod = || {
+        let case = Case::new("hostNetwork: false").with("own", "POD-0", "", "running");
+        let mut other = case.view.containers[0].clone();
+        other.name = "other".into();
+        let mut case = case;
+        case.view.containers.push(other);
+        case
+    };
+    let pulling = pod().slot("c", |slot, _| slot.pull = Pull::Running { image: "x".into() });
+    assert_eq!(pulling.actions(), ["run other 0 after 0"]);
+    assert_eq!(pulling.waiting("c"), "ContainerCreating");
+    let failed = pod().slot("c", |slot, now| {
+        let until = now + Duration::from_secs(10);
+        slot.pull = Pull::Failed { reason: "ErrImagePull", message: "no".into(), until, tries: 1 };
+    });
+    assert_eq!((failed.actions(), failed.wake()), (vec!["run other 0 after 0".into()], Some(10)));
+    assert_eq!(failed.waiting("c"), "ErrImagePull");
+    let fault = pod().slot("c", |slot, now| {
+        let until = now + Duration::from_secs(1);
+        slot.fault = Some(Fault { reason: "CreateContainerError", message: "no".into(), until, tries: 1 });
+    });
+    assert_eq!((fault.actions(), fault.wake()), (vec!["run other 0 after 0".into()], Some(1)));
+    let mut later = fault;
+    later.now += Duration::from_secs(1);
+    assert_eq!(later.actions(), ["run c 0 after 0", "run other 0 after 0"]);
+}
+
+#[test]
+fn a_call_that_failed_is_not_repeated_at_once() {
+    let mut case = Case::host().with_hash("own", "c-0", "", "running", "other");
+    case.seen.instances.get_mut("c-0").unwrap().retry_at = Some(case.now + Duration::from_secs(2));
+    assert_eq!((case.actions(), case.wake()), (vec![], Some(2)));
+}
