@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use kubeboot::agent::report::{HealthReport, Phase, PodReport};
+use kubeboot::agent::report::{HealthReport, Phase, PodReport, StateReport};
 use kubeboot::agent::{self, AgentError, AgentOptions, control};
 use kubeboot::runtime::docker::Docker;
 use kubeboot::runtime::docker::build::{ImageSpec, build_image};
@@ -201,5 +201,173 @@ async fn a_manifest_runs_is_edited_is_killed_and_goes() {
     assert_eq!(std::fs::read_dir(machine.path("containers")).unwrap().count(), 0);
     assert_eq!(std::fs::read_dir(machine.path("pods")).unwrap().count(), 0);
     assert_eq!(std::fs::read_dir(machine.path("root/pods")).unwrap().count(), 0);
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_kind_is_refused_and_hurts_no_other() {
+    let machine = Machine::new().await;
+    let agent = machine.start();
+    machine.write("web.yaml", &manifest("web", HOST, ""));
+    let before = machine.healthy("web").await;
+    machine.write("set.yaml", "apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {name: set}\nspec: {}\n");
+    let report = machine.until("it is refused", |r| !r.problems.is_empty()).await;
+    assert_eq!(report.problems[0].subject, machine.path("manifests/set.yaml").display().to_string());
+    assert!(report.problems[0].message.starts_with("ReplicaSet (apps/v1) is not run"), "{:?}", report.problems);
+    assert_eq!(id(pod(&report, "web").unwrap()), id(&before));
+    machine.delete("set.yaml");
+    machine.until("the problem is gone", |r| r.problems.is_empty()).await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_turns_invalid_keeps_its_pod_even_across_a_restart_of_the_agent() {
+    let machine = Machine::new().await;
+    let agent = machine.start();
+    let good = manifest("web", HOST, "");
+    machine.write("web.yaml", &good);
+    let before = machine.healthy("web").await;
+    machine.write("web.yaml", &good.replace("containers:", "containerz:"));
+    let invalid = |r: &HealthReport| r.problems.iter().any(|p| p.message.contains("at least one container"));
+    machine.until("it is reported", invalid).await;
+    agent.stop().await;
+    let agent = machine.start();
+    machine.until("it is reported again", invalid).await;
+    let after = machine.healthy("web").await;
+    assert_eq!((id(&after), after.containers[0].restarts), (id(&before), 0));
+    machine.write("web.yaml", &good);
+    machine.until("all is well", |r| r.problems.is_empty()).await;
+    assert_eq!(id(&machine.healthy("web").await), id(&before));
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_goes_keeps_the_pods_and_is_watched_again_when_it_comes_back() {
+    let machine = Machine::new().await;
+    let agent = machine.start();
+    machine.write("web.yaml", &manifest("web", HOST, ""));
+    let before = machine.healthy("web").await;
+    std::fs::remove_dir_all(machine.path("manifests")).unwrap();
+    let gone = machine.until("it is reported", |r| r.problems.iter().any(|p| p.message.contains("is missing"))).await;
+    assert_eq!(id(pod(&gone, "web").unwrap()), id(&before));
+    // Another directory is put in its place, whole.
+    std::fs::create_dir(machine.path("next")).unwrap();
+    std::fs::rename(machine.path("next"), machine.path("manifests")).unwrap();
+    machine.until("an empty directory wants nothing", |r| r.pods.is_empty() && r.problems.is_empty()).await;
+    machine.write("other.yaml", &manifest("other", HOST, ""));
+    machine.healthy("other").await;
+    // And one directory is replaced by another, without a moment in which there is none.
+    let there = machine.path("manifests");
+    std::fs::create_dir(machine.path("next")).unwrap();
+    std::fs::copy(there.join("other.yaml"), machine.path("next/other.yaml")).unwrap();
+    std::fs::rename(&there, machine.path("old")).unwrap();
+    std::fs::rename(machine.path("next"), &there).unwrap();
+    machine.write("third.yaml", &manifest("third", HOST, ""));
+    machine.healthy("third").await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_agent_adopts_what_runs_and_clears_what_is_not_wanted() {
+    let machine = Machine::new().await;
+    let agent = machine.start();
+    machine.write("host.yaml", &manifest("host", HOST, ""));
+    machine.write("own.yaml", &manifest("own", "", ""));
+    machine.write("orphan.yaml", &manifest("orphan", "", ""));
+    let before = [machine.healthy("host").await, machine.healthy("own").await];
+    machine.healthy("orphan").await;
+    agent.stop().await;
+    assert_eq!(machine.containers().await.iter().filter(|one| one.state.is_running()).count(), 5);
+    machine.delete("orphan.yaml");
+    let agent = machine.start();
+    let synced =
+        machine.until("the orphan is gone", |r| r.agent.synced && pod(r, "orphan").is_none() && r.pods.len() == 2);
+    synced.await;
+    for old in before {
+        let new = machine.healthy(old.name.trim_end_matches("-node1")).await;
+        assert_eq!((id(&new), new.containers[0].restarts), (id(&old), 0), "{}", old.name);
+    }
+    let left = machine.containers().await;
+    assert_eq!(left.len(), 3, "{left:#?}");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_agent_on_the_same_root_directory_is_refused() {
+    let machine = Machine::new().await;
+    let agent = machine.start();
+    machine.until("it runs", |r| r.agent.runtime.is_some()).await;
+    let error = machine.start().task.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_of_a_pod_share_its_network_volumes_and_order() {
+    let machine = Machine::new().await;
+    let agent = machine.start();
+    let init = format!(
+        "  volumes: [{{name: shared, emptyDir: {{}}}}]\n  initContainers:\n  - name: first\n    image: {IMAGE}\n    \
+         command: [sh, -c, 'echo $(GREETING) > /shared/file']\n    env: [{{name: GREETING, value: hello}}]\n    \
+         volumeMounts: [{{name: shared, mountPath: /shared}}]\n"
+    );
+    let probe = "    readinessProbe: {exec: {command: [sh, -c, 'cat /shared/file']}}\n    \
+                 volumeMounts: [{name: shared, mountPath: /shared, readOnly: true}]\n";
+    machine.write("pair.yaml", &manifest("pair", &init, probe));
+    let ready = machine.healthy("pair").await;
+    assert!(matches!(&ready.containers[0].state, StateReport::Terminated(end) if end.exit_code == 0), "{ready:#?}");
+    let file = machine.path("root/pods").join(&ready.uid).join("volumes/kubernetes.io~empty-dir/shared/file");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "hello\n");
+    // The pause container dies: everything again, volumes kept.
+    let sandbox = machine.containers().await.into_iter().find(|one| one.is_sandbox).unwrap();
+    std::process::Command::new("docker").args(["kill", "-s", "KILL", &sandbox.id]).output().unwrap();
+    let rebuilt = |r: &HealthReport| pod(r, "pair").is_some_and(|p| p.healthy && p.containers[1].restarts == 1);
+    machine.until("it is rebuilt", rebuilt).await;
+    let sandboxes: Vec<_> = machine.containers().await.into_iter().filter(|one| one.is_sandbox).collect();
+    assert_eq!(sandboxes.iter().map(|one| one.name.attempt).collect::<Vec<_>>(), [1]);
+    machine.delete("pair.yaml");
+    machine.until("it is gone", |r| r.pods.is_empty()).await;
+    assert!(!file.exists());
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_shows_its_exit_code_its_last_lines_and_its_message() {
+    let machine = Machine::new().await;
+    let agent = machine.start();
+    let crash = manifest("bad", HOST, "")
+        .replace(FOREVER, "echo out of cheese; echo last words > /dev/termination-log; exit 3");
+    machine.write("bad.yaml", &crash);
+    let report = machine.until("it crashed", |r| {
+        let last = pod(r, "bad").and_then(|p| p.containers.first()).and_then(|c| c.last_termination.as_ref());
+        last.is_some_and(|last| !last.log.is_empty())
+    });
+    let report = report.await;
+    let last = pod(&report, "bad").unwrap().containers[0].last_termination.clone().unwrap();
+    assert_eq!((last.exit_code, last.log, last.message.trim()), (3, vec!["out of cheese".to_owned()], "last words"));
+    machine.delete("bad.yaml");
+    machine.until("it is gone", |r| r.pods.is_empty()).await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_written_manifest_is_not_run() {
+    use std::io::Write;
+    let machine = Machine::new().await;
+    let agent = machine.start();
+    machine.until("it runs", |r| r.agent.synced).await;
+    let text = manifest("web", HOST, "    env: [{name: A, value: one}]\n");
+    let (half, rest) = text.split_at(text.find("    env:").unwrap());
+    let mut file = std::fs::File::create(machine.path("manifests/web.yaml")).unwrap();
+    file.write_all(half.as_bytes()).unwrap();
+    // Another manifest makes the agent list the directory now.
+    machine.write("other.yaml", &manifest("other", HOST, ""));
+    machine.until("the other one is seen", |r| pod(r, "other").is_some()).await;
+    file.write_all(rest.as_bytes()).unwrap();
+    drop(file);
+    let ready = machine.healthy("web").await;
+    let made: Vec<_> = machine.containers().await.into_iter().filter(|one| one.name.pod == ready.name).collect();
+    assert_eq!(made.len(), 1, "half a manifest is a valid one here, and must not have run");
+    assert_eq!(made[0].name.uid, ready.uid);
     agent.stop().await;
 }

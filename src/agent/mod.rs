@@ -130,3 +130,6 @@ async fn run_with(
     info!("agent ended; its containers go on");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

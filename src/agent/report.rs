@@ -33,7 +33,7 @@ pub struct AgentReport {
     pub static_pod_path: Option<String>,
     /// The container runtime (`docker 20.10.24`), None while it cannot be reached.
     pub runtime: Option<String>,
-    /// Whether every source has been read once, so that a pod that is missing here is really not wanted.
+    /// Whether every source and the runtime have been read once, so that a pod that is missing here is neither wanted nor there.
     pub synced: bool,
 }
 

@@ -69,9 +69,6 @@ impl Supervisor {
             }
         }
         self.staff();
-        if self.synced {
-            self.context.board.set_synced();
-        }
     }
 
     fn news(&mut self, news: News) {
@@ -108,10 +105,16 @@ impl Supervisor {
             let wanted = self.wanted.get(&key).cloned();
             if wanted.is_none() {
                 info!(pod = %key, containers = records.len(), "found containers of a pod that is not wanted");
+                let uid = records.first().map(|record| record.name.uid.clone()).unwrap_or_default();
+                self.context.board.set_new_pods(vec![(key.clone(), worker::orphan_entry(&key, uid))]);
             }
             let (context, idle) = (Arc::clone(&self.context), self.idle.clone());
             let worker = worker::spawn(key.clone(), context, idle, worker::Start { wanted, records });
             self.workers.insert(key, worker);
+        }
+        // Only now is a pod that is missing from the report one that is neither wanted nor there.
+        if self.synced {
+            self.context.board.set_synced();
         }
     }
 

@@ -443,20 +443,32 @@ fn ended_at(record: &ContainerRecord) -> Instant {
 /// What is reported of a pod before its worker has looked at it, so that it is missing from no report.
 pub fn first_entry(pod: &StaticPod) -> Entry {
     let report = PodReport {
-        name: pod.key.name.clone(),
-        namespace: pod.key.namespace.clone(),
-        uid: pod.uid.clone(),
         file: Some(pod.file.display().to_string()),
         file_hash: Some(pod.file_hash.clone()),
         component: pod.label("component").map(str::to_owned),
+        terminating: false,
+        ..orphan_entry(&pod.key, pod.uid.clone()).report
+    };
+    let gate = Gate { healthy: false, crashed: false };
+    Entry { report, gate: pacing::component(pod).map(|component| (component.to_owned(), gate)) }
+}
+
+/// What is reported of containers that no manifest asks for, before their worker has looked at them.
+pub fn orphan_entry(key: &PodKey, uid: String) -> Entry {
+    let report = PodReport {
+        name: key.name.clone(),
+        namespace: key.namespace.clone(),
+        uid,
+        file: None,
+        file_hash: None,
+        component: None,
         phase: Phase::Pending,
         ready: false,
         healthy: false,
-        terminating: false,
+        terminating: true,
         since: Timestamp::now(),
         message: Some("not looked at yet".to_owned()),
         containers: vec![],
     };
-    let gate = Gate { healthy: false, crashed: false };
-    Entry { report, gate: pacing::component(pod).map(|component| (component.to_owned(), gate)) }
+    Entry { report, gate: None }
 }
