@@ -49,6 +49,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Sub {
     /// Show which component would get which image.
+    #[command(after_help = "Exit codes: 0 printed, 1 any error.")]
     Plan {
         #[command(flatten)]
         to: To,
@@ -57,6 +58,7 @@ enum Sub {
         output: Output,
     },
     /// Show how the manifests would change, as a unified diff.
+    #[command(after_help = "Exit codes: 0 printed, whether anything would change or not, 1 any error.")]
     Diff {
         #[command(flatten)]
         to: To,

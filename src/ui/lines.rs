@@ -5,6 +5,7 @@ use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
 use crate::event::{Event, Reporter};
+use crate::yaml;
 
 /// Plain lines with kubeadm's `[phase]` in front.
 pub struct Plain<W: Write + Send> {
@@ -114,12 +115,7 @@ impl<W: Write + Send> JsonLines<W> {
 
     /// One YAML document an event, each begun with `---`.
     pub fn yaml(out: W) -> Self {
-        // By way of JSON, as everywhere: an enum would get a YAML tag.
-        let encode = |event: &Event| {
-            let value = serde_json::to_value(event).ok()?;
-            serde_yaml::to_string(&value).ok().map(|text| format!("---\n{text}"))
-        };
-        Self { out: Mutex::new(out), encode }
+        Self { out: Mutex::new(out), encode: |event| yaml::to_string(event).ok().map(|text| format!("---\n{text}")) }
     }
 }
 

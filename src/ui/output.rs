@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::terminal::suspended;
+use crate::yaml;
 
 /// `-o`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -79,7 +80,7 @@ fn encode<T: Serialize>(output: Output, value: &T) -> Result<String, UiError> {
             .map(|text| text + "\n")
             .map_err(|e| UiError::Encode { format: "json", source: e.into() }),
         Output::Yaml | Output::Text => {
-            serde_yaml::to_string(value).map_err(|e| UiError::Encode { format: "yaml", source: e.into() })
+            yaml::to_string(value).map_err(|e| UiError::Encode { format: "yaml", source: e.into() })
         }
     }
 }
