@@ -244,7 +244,7 @@ async fn notify(socket: PathBuf) {
     };
     let keep_alive = sd_notify::watchdog_enabled().map(|limit| keep_alive(socket, limit / 2));
     let mut keep_alive = std::pin::pin!(futures::future::OptionFuture::from(keep_alive));
-    let mut ready = false;
+    let (mut ready, mut told) = (false, String::new());
     loop {
         let report = tokio::select! {
             Some(()) = &mut keep_alive => return,
@@ -256,15 +256,17 @@ async fn notify(socket: PathBuf) {
         if report.agent.synced && !ready {
             ready = true;
             tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
-        } else {
+        } else if status != told {
             tell(&[NotifyState::Status(&status)]);
         }
+        told = status;
     }
 }
 
 /// Keeps the watchdog quiet as long as the control socket answers, which an agent that hangs does not.
 async fn keep_alive(socket: PathBuf, every: Duration) {
     let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         match tokio::time::timeout(every, control::report(&socket)).await {

@@ -1,7 +1,7 @@
 //! `httpGet` as the kubelet makes it: HTTP/1.1, one connection a request, no proxy, nothing verified.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri, header};
@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Outcome;
 use super::check::cannot_connect;
+use crate::release;
 
 /// What is read of a body.
 const BODY_LIMIT: usize = 10 * 1024;
@@ -23,8 +24,11 @@ const BODY_LIMIT: usize = 10 * 1024;
 const REDIRECTS: usize = 10;
 /// What is shown of a body that says why.
 const SHOWN: usize = 200;
-/// The version the user agent names: the kubelet of the newest release in the table.
-const USER_AGENT: &str = concat!("kube-probe/", "1.36");
+/// The kubelet's user agent, `kube-probe/<major>.<minor>`, with the newest release that is known here.
+static USER_AGENT: LazyLock<String> = LazyLock::new(|| {
+    let version: Vec<_> = release::DEFAULT_VERSION.trim_start_matches('v').splitn(3, '.').take(2).collect();
+    format!("kube-probe/{}", version.join("."))
+});
 
 struct Answer {
     status: StatusCode,
@@ -79,8 +83,12 @@ fn judge(answer: &Answer) -> Outcome {
     }
 }
 
-/// The lines of a health endpoint's body that say what is wrong (`[-]etcd failed: ...`), else its first line.
+/// The lines of a health endpoint's body that say what is wrong (`[-]etcd failed: ...`), else its first line; nothing of a
+/// page made for browsers.
 fn said(body: &str) -> String {
+    if body.trim_start().starts_with('<') {
+        return String::new();
+    }
     let failed: Vec<_> = body.lines().filter(|line| line.starts_with("[-]")).collect();
     let text = if failed.is_empty() { body.lines().next().unwrap_or_default().to_owned() } else { failed.join(", ") };
     text.trim().chars().filter(|c| !c.is_control()).take(SHOWN).collect()
@@ -166,7 +174,7 @@ fn request(place: &Place, headers: &[(String, String)]) -> Result<Request<Empty<
     let host = if place.host.contains(':') { format!("[{}]", place.host) } else { place.host.clone() };
     let usual = if place.tls { 443 } else { 80 };
     let host = if place.port == usual { host } else { format!("{host}:{}", place.port) };
-    let own = [("Host", host.as_str()), ("User-Agent", USER_AGENT), ("Accept", "*/*")];
+    let own = [("Host", host.as_str()), ("User-Agent", USER_AGENT.as_str()), ("Accept", "*/*")];
     let mut builder = Request::get(escaped(&place.path)).header(header::CONNECTION, "close");
     for (name, value) in own {
         if !headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name)) {

@@ -30,6 +30,7 @@ async fn answer(seen: Seen, port: u16, request: Request<Incoming>) -> Result<Res
         "/ok" => (200, None, "ok".to_owned()),
         "/sad" => (500, None, "[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n".to_owned()),
         "/plain" => (503, None, "starting up\nmore\n".to_owned()),
+        "/page" => (404, None, "<html>\n<title>404</title>\n".to_owned()),
         "/here" => (302, Some("/ok".to_owned()), String::new()),
         "/elsewhere" => (302, Some("http://example.invalid/".to_owned()), String::new()),
         "/round" => (302, Some(format!("http://127.0.0.1:{port}/round")), String::new()),
@@ -125,6 +126,7 @@ async fn an_http_check_succeeds_from_200_to_399_and_says_why_it_failed() {
     let etcd = "HTTP probe failed with statuscode: 500: [-]etcd failed: reason withheld";
     assert_eq!(message(check("/sad").await), etcd);
     assert_eq!(message(check("/plain").await), "HTTP probe failed with statuscode: 503: starting up");
+    assert_eq!(message(check("/page").await), "HTTP probe failed with statuscode: 404");
     assert_eq!(message(check("/nowhere").await), "HTTP probe failed with statuscode: 404");
 }
 
