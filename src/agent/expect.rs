@@ -172,7 +172,7 @@ fn state_text(container: &ContainerReport, pod_message: Option<&str>) -> String 
         },
         StateReport::Terminated(t) => format!("ended with exit code {}", t.exit_code),
     };
-    if let Some(message) = pod_message {
+    if let Some(message) = pod_message.filter(|message| !text.contains(*message)) {
         text = format!("{text} ({message})");
     }
     text

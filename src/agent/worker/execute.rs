@@ -55,6 +55,11 @@ impl Worker {
             Action::Remove { id } => self.remove(&id).await,
             Action::CreateSandbox { attempt } => self.create_sandbox(attempt).await,
             Action::Run { container, attempt, tries } => self.run_container(&container, attempt, tries).await,
+            Action::Prepare { container, attempt } => {
+                if let Some(id) = self.make_container(&container, attempt).await {
+                    self.refresh(&id).await;
+                }
+            }
             Action::Resume { id } => self.resume(&id).await,
             Action::Forget { uid } => self.forget(uid).await,
         }
@@ -139,16 +144,24 @@ impl Worker {
         }
     }
 
-    async fn run_container(&mut self, name: &str, attempt: u32, tries: u32) {
-        let Some((pod, _)) = self.pod.clone() else { return };
-        let Some((_, container)) = pod.containers().find(|(_, c)| c.name == name) else { return };
+    /// Makes a container of its image, or remembers why not.
+    async fn make_container(&mut self, name: &str, attempt: u32) -> Option<String> {
+        let (pod, _) = self.pod.clone()?;
+        let (_, container) = pod.containers().find(|(_, c)| c.name == name)?;
         let image = container.image.clone().unwrap_or_default();
         let policy = container.image_pull_policy.clone().unwrap_or_default();
-        let Some(image) = self.image(name, &image, &policy).await else { return };
-        let id = match self.create(&pod, name, attempt, &image).await {
-            Ok(id) => id,
-            Err((failure, error)) => return self.fail(name, failure, error.as_ref()),
-        };
+        let image = self.image(name, &image, &policy).await?;
+        match self.create(&pod, name, attempt, &image).await {
+            Ok(id) => Some(id),
+            Err((failure, error)) => {
+                self.fail(name, failure, error.as_ref());
+                None
+            }
+        }
+    }
+
+    async fn run_container(&mut self, name: &str, attempt: u32, tries: u32) {
+        let Some(id) = self.make_container(name, attempt).await else { return };
         let started = self.context.runtime.start(&id).await;
         let slot = self.seen.slots.entry(name.to_owned()).or_default();
         (slot.tries, slot.pull) = (tries + 1, Pull::Idle);

@@ -110,6 +110,7 @@ fn words(plan: &Plan) -> Vec<String> {
         Action::Remove { id } => format!("remove {id}"),
         Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
         Action::Run { container, attempt, tries } => format!("run {container} {attempt} after {tries}"),
+        Action::Prepare { container, attempt } => format!("prepare {container} {attempt}"),
         Action::Resume { id } => format!("resume {id}"),
         Action::Forget { uid } => format!("forget {uid}"),
     };
@@ -351,8 +352,14 @@ fn a_stop_is_given_two_seconds_at_least() {
 fn the_start_order_holds_first_starts_back_and_no_longer_than_it_says() {
     let mut case = Case::host();
     case.seen.hold = Some(Hold { message: "waiting for x".into(), until: case.now + Duration::from_secs(30) });
-    assert_eq!((case.actions(), case.wake()), (vec![], Some(30)));
+    assert_eq!((case.actions(), case.wake()), (vec!["prepare c 0".to_owned()], Some(30)), "made, not started");
     assert_eq!(case.plan().message.as_deref(), Some("waiting for x"));
+    let hold = case.seen.hold.clone();
+    let mut made = Case::host().with("own", "c-0", "", "created");
+    made.seen.hold = hold;
+    assert_eq!(made.actions(), NOTHING);
+    made.now += Duration::from_secs(30);
+    assert_eq!(made.actions(), ["resume c-0"]);
     case.now += Duration::from_secs(30);
     assert_eq!(case.actions(), ["run c 0 after 0"]);
 }
