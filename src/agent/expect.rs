@@ -100,6 +100,9 @@ const HOPELESS: &[&str] = &[
     "RunContainerError",
 ];
 
+/// How long a component's last words may take to follow the news of its end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How far `want` is in `report`.
 pub fn judge(report: &HealthReport, want: &Expectation) -> Verdict {
     let mut of_component = report.pods.iter().filter(|p| p.component.as_deref() == Some(want.component.as_str()));
@@ -172,6 +175,9 @@ fn state_text(container: &ContainerReport, pod_message: Option<&str>) -> String 
         },
         StateReport::Terminated(t) => format!("ended with exit code {}", t.exit_code),
     };
+    if let Some(ended) = container.last_termination.as_ref().filter(|ended| ended.exit_code != 0) {
+        text = format!("{text} (ended before with exit code {})", ended.exit_code);
+    }
     if let Some(message) = pod_message.filter(|message| !text.contains(*message)) {
         text = format!("{text} ({message})");
     }
@@ -192,15 +198,30 @@ pub async fn until_met(
 ) -> Result<(), WaitError> {
     let deadline = Instant::now() + limit;
     let mut last: Vec<Verdict> = vec![Verdict::Waiting("agent not answering yet".into()); wants.len()];
+    let mut unheard: Option<Instant> = None;
     while Instant::now() < deadline {
         // No event tells when a socket appears in a directory that may not exist yet: asked again, shortly after.
         let Ok(mut reports) = source.watch().await else {
             tokio::time::sleep(Duration::from_millis(25)).await;
             continue;
         };
-        while let Ok(Some(report)) = tokio::time::timeout_at(deadline, reports.next()).await {
-            if settle(&report, wants, &mut last, changed)? {
-                return Ok(());
+        let mut newest = None;
+        loop {
+            let until = unheard.map_or(deadline, |since| deadline.min(since + LAST_WORDS));
+            let heard = match tokio::time::timeout_at(until, reports.next()).await {
+                Ok(Some(report)) => newest.insert(report),
+                Ok(None) => break,
+                Err(_) => match &mut newest {
+                    // Nothing more has come: it ended without a word.
+                    Some(report) if unheard.is_some() => report,
+                    _ => break,
+                },
+            };
+            let patient = unheard.is_none_or(|since| Instant::now() < since + LAST_WORDS);
+            match settle(heard, wants, &mut last, patient, changed)? {
+                Settled::Met => return Ok(()),
+                Settled::Unheard => unheard = unheard.or_else(|| Some(Instant::now())),
+                Settled::NotYet => unheard = None,
             }
         }
     }
@@ -211,24 +232,45 @@ pub async fn until_met(
     Err(WaitError::Timeout { limit, waiting: waiting.collect() })
 }
 
-/// Judges each want against one report; true when all are met.
+/// What one report came to.
+#[derive(PartialEq, Eq)]
+enum Settled {
+    Met,
+    NotYet,
+    /// Something failed, and its last words are not here yet.
+    Unheard,
+}
+
+/// Judges each want against one report. When `patient`, what failed without a word is given time for its last words.
 fn settle(
     report: &HealthReport,
     wants: &[Expectation],
     last: &mut [Verdict],
+    patient: bool,
     changed: &mut (dyn FnMut(&Expectation, &Verdict) + Send),
-) -> Result<bool, WaitError> {
+) -> Result<Settled, WaitError> {
+    let mut settled = Settled::Met;
     for (want, known) in wants.iter().zip(last.iter_mut()) {
         let verdict = judge(report, want);
+        if let Verdict::Failed(failure) = &verdict
+            && patient
+            && failure.exit_code.is_some()
+            && failure.log.is_empty()
+        {
+            settled = Settled::Unheard;
+            continue;
+        }
         if verdict != *known {
             changed(want, &verdict);
             *known = verdict.clone();
         }
-        if let Verdict::Failed(failure) = verdict {
-            return Err(WaitError::Failed(failure));
+        match verdict {
+            Verdict::Failed(failure) => return Err(WaitError::Failed(failure)),
+            Verdict::Waiting(_) if settled == Settled::Met => settled = Settled::NotYet,
+            _ => {}
         }
     }
-    Ok(last.iter().all(|v| *v == Verdict::Met))
+    Ok(settled)
 }
 
 #[cfg(test)]
@@ -253,17 +295,7 @@ mod tests {
 
     #[test]
     fn a_crash_loop_fails_with_the_exit_code_and_the_log() {
-        let mut crashed = pod("etcd", "new");
-        let mut c = container("etcd");
-        c.state = StateReport::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off 10s".into() };
-        c.last_termination = Some(TerminationReport {
-            exit_code: 3,
-            reason: "Error".into(),
-            message: String::new(),
-            finished_at: None,
-            log: vec!["boom".into()],
-        });
-        crashed.containers = vec![c];
+        let crashed = crash_loop(&["boom"]);
         let Verdict::Failed(failure) = judge(&report(vec![crashed]), &want("new")) else { panic!("not failed") };
         assert_eq!(failure.to_string(), "etcd: CrashLoopBackOff (exit code 3): back-off 10s\n    boom");
     }
@@ -282,6 +314,36 @@ mod tests {
         let gone = Expectation { file_hash: None, ..want("x") };
         assert_eq!(judge(&report(vec![]), &gone), Verdict::Met);
         assert_eq!(judge(&report(vec![pod("etcd", "old")]), &gone), Verdict::Waiting("being stopped".into()));
+    }
+
+    fn crash_loop(log: &[&str]) -> PodReport {
+        let mut crashed = pod("etcd", "new");
+        let mut c = container("etcd");
+        c.state = StateReport::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off 10s".into() };
+        c.last_termination = Some(TerminationReport {
+            exit_code: 3,
+            reason: "Error".into(),
+            message: String::new(),
+            finished_at: None,
+            log: log.iter().map(|line| (*line).to_owned()).collect(),
+        });
+        crashed.containers = vec![c];
+        crashed
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn last_words_that_come_after_the_news_of_the_end_are_waited_for_but_not_for_long() {
+        let silent = || report(vec![crash_loop(&[])]);
+        let told = report(vec![crash_loop(&["boom"])]);
+        let source = crate::testing::report::Script::new(vec![vec![silent(), silent(), told]]);
+        let error = until_met(&source, &[want("new")], Duration::from_secs(60), &mut |_, _| {}).await.unwrap_err();
+        assert!(matches!(error, WaitError::Failed(failure) if failure.log == ["boom"]));
+
+        let started = Instant::now();
+        let source = crate::testing::report::Script::new(vec![vec![silent()]]);
+        let error = until_met(&source, &[want("new")], Duration::from_secs(60), &mut |_, _| {}).await.unwrap_err();
+        assert!(matches!(error, WaitError::Failed(failure) if failure.log.is_empty()));
+        assert_eq!(started.elapsed(), LAST_WORDS);
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,6 +15,32 @@ use crate::runtime::ContainerName;
 /// The longest file name Linux has.
 const NAME_MAX: usize = 255;
 
+/// How many lines are read of a container that ended badly; more than are kept, for [`last_words`].
+pub const READ_LINES: usize = 500;
+/// Log lines kept of a container that ended badly.
+const LAST_LINES: usize = 20;
+
+/// The last lines that say something, oldest first.
+///
+/// Kubernetes' components answer a wrong flag with one line of error and behind it the list of all their flags: that list
+/// is left out, or nobody would see the error.
+pub fn last_words(mut lines: Vec<String>) -> Vec<String> {
+    let is_error = |line: &String| line.to_ascii_lowercase().starts_with("error:");
+    if let Some(usage) = lines.iter().rposition(|line| line.trim_end() == "Usage:")
+        && lines[..usage].iter().rev().take(2).any(is_error)
+    {
+        // What follows the list (a line of klog's) is no flag, no heading and not blank.
+        let is_list = |line: &String| line.is_empty() || line.starts_with(' ') || line.trim_end().ends_with(':');
+        let length = lines[usage..].iter().take_while(|line| is_list(line)).count();
+        lines.drain(usage..usage + length);
+    }
+    while lines.last().is_some_and(|line| line.trim().is_empty()) {
+        lines.pop();
+    }
+    let surplus = lines.len().saturating_sub(LAST_LINES);
+    lines.split_off(surplus)
+}
+
 /// `podLogsDir/NS_POD_UID`.
 pub fn pod_dir(options: &AgentOptions, name: &ContainerName) -> PathBuf {
     options.pod_logs_dir.join(format!("{}_{}_{}", name.namespace, name.pod, name.uid))
@@ -74,6 +100,20 @@ pub fn last_attempt(options: &AgentOptions, name: &ContainerName) -> Option<u32>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_error_behind_which_a_component_lists_its_flags_is_its_last_word() {
+        let mut said: Vec<String> = (0..30).map(|n| format!("line {n}")).collect();
+        assert_eq!(last_words(said.clone()), said[10..]);
+        said.push("Error: unknown flag: --no-such-flag".into());
+        let list = ["Usage:", "  kube-scheduler [flags]", "", "Misc flags:", "", "      --config string  The path", ""];
+        said.extend(list.map(str::to_owned));
+        assert_eq!(last_words(said.clone()).last().unwrap(), "Error: unknown flag: --no-such-flag");
+        said.push("F1123 20:00:00 main.go:1] failed".into());
+        let words = last_words(said);
+        assert_eq!(words.len(), 20);
+        assert_eq!(words[18..], ["Error: unknown flag: --no-such-flag", "F1123 20:00:00 main.go:1] failed"]);
+    }
 
     #[test]
     fn links_are_made_at_the_start_and_leave_nothing_behind() {

@@ -20,8 +20,6 @@ use crate::agent::volumes::{self, VolumeError};
 use crate::agent::{env, logs};
 use crate::runtime::{ContainerState, ImageRecord, RuntimeError};
 
-/// Log lines kept of a container that ended badly.
-const LAST_LINES: usize = 20;
 /// Bytes of a termination message that are read (the kubelet's `MaxContainerTerminationMessageLength`).
 const MESSAGE_LIMIT: u64 = 4096;
 
@@ -327,7 +325,9 @@ impl Worker {
             let record = &one.record;
             let log = match one.exit_code() {
                 Some(0) => vec![],
-                _ => self.context.runtime.log_tail(&record.id, LAST_LINES).await.unwrap_or_default(),
+                _ => logs::last_words(
+                    self.context.runtime.log_tail(&record.id, logs::READ_LINES).await.unwrap_or_default(),
+                ),
             };
             let (uid, name) = (&record.name.uid, &record.name);
             let file = volumes::termination_file(&self.context.options.root_dir, uid, &name.container, name.attempt);
