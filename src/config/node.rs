@@ -36,10 +36,12 @@ pub(super) fn node(init: &InitConfiguration, input: &Input, report: &mut Report)
 fn name(wire: &NodeRegistration, input: &Input, report: &mut Report) -> String {
     const FIELD: &str = "nodeRegistration.name";
     let flag = input.flags.node_name.as_deref().map(str::trim).filter(|name| !name.is_empty());
-    let name = flag.unwrap_or(or(&wire.name, &input.host.hostname)).trim().to_lowercase();
+    let given = flag.unwrap_or(or(&wire.name, &input.host.hostname)).trim();
+    let name = given.to_lowercase();
+    // The complaint quotes what was written.
     let message = match names::dns_subdomain(&name) {
         Ok(()) => return name,
-        Err(message) => message,
+        Err(message) => names::dns_subdomain(given).err().unwrap_or(message),
     };
     if flag.is_some() {
         report.problem_at(None, "--node-name", message);
