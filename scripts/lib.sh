@@ -39,7 +39,9 @@ docker_up() {
     say "starting dockerd (log: $KUBEBOOT_CACHE/dockerd.log)"
     mkdir -p "$KUBEBOOT_CACHE"
     # A dockerd that was killed leaves its pid file, and the next one believes it.
-    if [ -f /var/run/docker.pid ] && ! kill -0 "$(cat /var/run/docker.pid)" 2>/dev/null; then rm -f /var/run/docker.pid; fi
+    # A zombie is as dead, though a signal still finds it.
+    local old; old=$(cat /var/run/docker.pid 2>/dev/null || true)
+    if [ -n "$old" ] && ! grep -q '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$old/status" 2>/dev/null; then rm -f /var/run/docker.pid; fi
     setsid dockerd >"$KUBEBOOT_CACHE/dockerd.log" 2>&1 </dev/null &
   fi
   local deadline=$((SECONDS + 60))
