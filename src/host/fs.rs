@@ -44,35 +44,109 @@ pub enum Written {
 /// What the names of temporary files begin with: they are left behind only by a process that is killed while it writes.
 pub const TEMPORARY_PREFIX: &str = ".kubeboot-";
 
+/// A file to write.
+#[derive(Clone, Copy)]
+pub struct NewFile<'a> {
+    /// Where.
+    pub path: &'a Path,
+    /// Its content.
+    pub content: &'a [u8],
+    /// Its mode.
+    pub mode: u32,
+}
+
 /// Writes `content` to `path` with `mode`, in one rename: a reader sees the old file or the new one, never half of one.
 ///
 /// The temporary file is a dot file beside the target, so no reader of manifests takes it for one, and is gone when
 /// anything fails. The parent directory must exist.
 pub fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<Written, FsError> {
+    let Some((aside, written)) = write_aside(NewFile { path, content, mode })? else { return Ok(Written::Same) };
+    aside.sync_and_rename()?;
+    sync_dir(parent(path))?;
+    Ok(written)
+}
+
+/// Writes several files, each as [`write_file`] does, in less time: all are written aside, synced at once, and renamed in
+/// the order given; each directory is synced once. When one fails, those before it may be in place.
+pub fn write_files(files: &[NewFile<'_>]) -> Result<Vec<Written>, FsError> {
+    let mut outcomes = Vec::with_capacity(files.len());
+    let mut asides = Vec::new();
+    for file in files {
+        match write_aside(*file)? {
+            Some((aside, written)) => {
+                asides.push(aside);
+                outcomes.push(written);
+            }
+            None => outcomes.push(Written::Same),
+        }
+    }
+    // The disk takes many syncs at once as quickly as one.
+    let synced = std::thread::scope(|scope| {
+        let syncs: Vec<_> = asides.iter().map(|aside| scope.spawn(|| aside.sync())).collect();
+        syncs.into_iter().try_for_each(|sync| sync.join().unwrap_or_else(|_| Err(FsError::new("sync", "", broken()))))
+    });
+    synced?;
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for aside in asides {
+        dirs.push(parent(&aside.path).to_owned());
+        aside.rename()?;
+    }
+    dirs.sort();
+    dirs.dedup();
+    dirs.iter().try_for_each(|dir| sync_dir(dir))?;
+    Ok(outcomes)
+}
+
+fn broken() -> io::Error {
+    io::Error::other("a thread ended early")
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+/// A file that is written and not in its place yet.
+struct Aside {
+    temp: tempfile::NamedTempFile,
+    path: PathBuf,
+}
+
+impl Aside {
+    fn sync(&self) -> Result<(), FsError> {
+        self.temp.as_file().sync_all().map_err(|e| FsError::new("write", &self.path, e))
+    }
+
+    fn rename(self) -> Result<(), FsError> {
+        self.temp.persist(&self.path).map(drop).map_err(|e| FsError::new("write", &self.path, e.error))
+    }
+
+    fn sync_and_rename(self) -> Result<(), FsError> {
+        self.sync()?;
+        self.rename()
+    }
+}
+
+/// None when the file is as it should be.
+fn write_aside(file: NewFile<'_>) -> Result<Option<(Aside, Written)>, FsError> {
+    let NewFile { path, content, mode } = file;
     let before = match (fs::read(path), fs::metadata(path)) {
         (Ok(old), Ok(meta)) => Some((old, meta.permissions().mode() & 0o7777)),
         _ => None,
     };
-    if let Some((old, old_mode)) = &before
-        && old == content
-        && *old_mode == mode
-    {
-        return Ok(Written::Same);
+    if before.as_ref().is_some_and(|(old, old_mode)| old == content && *old_mode == mode) {
+        return Ok(None);
     }
     let fail = |source| FsError::new("write", path, source);
-    let dir = path.parent().unwrap_or(Path::new("/"));
     let mut temp = tempfile::Builder::new()
         .prefix(TEMPORARY_PREFIX)
         .permissions(fs::Permissions::from_mode(mode))
-        .tempfile_in(dir)
+        .tempfile_in(parent(path))
         .map_err(fail)?;
     temp.write_all(content).map_err(fail)?;
     // The umask may have taken bits away at birth; keys stay closed because bits are only added now.
     temp.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(fail)?;
-    temp.as_file().sync_all().map_err(fail)?;
-    temp.persist(path).map_err(|e| fail(e.error))?;
-    sync_dir(dir)?;
-    Ok(if before.is_some() { Written::Changed } else { Written::Created })
+    let written = if before.is_some() { Written::Changed } else { Written::Created };
+    Ok(Some((Aside { temp, path: path.to_owned() }, written)))
 }
 
 /// Makes `path` and what is missing above it, each with `mode`, and returns the directories it made, outermost first.
@@ -134,6 +208,21 @@ mod tests {
         assert_eq!(write_file(&path, b"b", 0o644).unwrap(), Written::Changed);
         assert_eq!(fs::read(&path).unwrap(), b"b");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn several_files_are_written_as_one_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        let file = |path, content, mode| NewFile { path, content, mode };
+        write_file(&b, b"2", 0o600).unwrap();
+        let outcomes = write_files(&[file(&a, b"1", 0o644), file(&b, b"2", 0o600)]).unwrap();
+        assert_eq!(outcomes, [Written::Created, Written::Same]);
+        assert_eq!(fs::metadata(&a).unwrap().permissions().mode() & 0o777, 0o644);
+        let missing = dir.path().join("none/c");
+        assert!(write_files(&[file(&a, b"3", 0o644), file(&missing, b"", 0o600)]).is_err());
+        assert_eq!(fs::read(&a).unwrap(), b"1", "nothing is renamed when one cannot be written");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no temporary file is left");
     }
 
     #[test]

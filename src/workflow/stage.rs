@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::inventory::{Inventory, Item, Kind};
 use super::state::StateError;
 use crate::host::Paths;
-use crate::host::fs::{FsError, Written};
+use crate::host::fs::{FsError, NewFile, Written};
 use crate::host::tree::{MemoryTree, Tree};
 
 /// Why a batch could not be written.
@@ -99,10 +99,9 @@ fn write_all(staged: &MemoryTree, tree: &mut dyn Tree) -> Result<bool, FsError> 
         changed |= !tree.exists(dir);
         tree.make_dir(dir, *mode)?;
     }
-    for (path, file) in staged.files() {
-        changed |= tree.write(path, &file.content, file.mode)? != Written::Same;
-    }
-    Ok(changed)
+    let files: Vec<_> =
+        staged.files().iter().map(|(path, f)| NewFile { path, content: &f.content, mode: f.mode }).collect();
+    Ok(tree.write_all(&files)?.iter().any(|written| *written != Written::Same) || changed)
 }
 
 fn remove_batch(items: &[Item], paths: &Paths) -> Result<(), FsError> {
