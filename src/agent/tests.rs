@@ -482,6 +482,8 @@ async fn an_identical_pod_that_comes_back_while_it_stops_is_stopped_first() {
     world.want(&[]).await;
     world.until("it stops", |r| find(r, "a").is_some_and(|p| p.terminating)).await;
     world.want(&[pod("a", "")]).await;
+    let waiting = world.until("it is wanted", |r| find(r, "a").is_some_and(|p| !p.terminating)).await;
+    assert!(!find(&waiting, "a").unwrap().healthy, "what is being stopped is not healthy, wanted or not");
     let again = world.until("it runs again", |r| find(r, "a").is_some_and(|p| p.healthy)).await;
     let again = find(&again, "a").unwrap();
     assert_eq!(again.uid, first.uid);
@@ -506,6 +508,20 @@ async fn a_pod_whose_volume_is_not_as_it_should_be_waits_and_says_why() {
     assert!(matches!(waiting, StateReport::Waiting { reason, .. } if reason == "ContainerCreating"), "{waiting:?}");
     std::fs::File::create(&file).unwrap();
     world.healthy("a").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_must_not_be_root_and_would_be_is_not_made() {
+    let mut world = World::new();
+    world.start().await;
+    world.want(&[pod("a", "securityContext: {runAsNonRoot: true}")]).await;
+    let refused = |r: &HealthReport| {
+        let state = find(r, "a").and_then(|p| p.containers.first()).map(|c| c.state.clone());
+        matches!(state, Some(StateReport::Waiting { reason, message })
+            if reason == "CreateContainerConfigError" && message == "container has runAsNonRoot and image will run as root")
+    };
+    world.until("it says why", refused).await;
+    assert_eq!(world.fake.calls_of("create_container"), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]

@@ -48,6 +48,8 @@ struct DirSource {
     frequency: Duration,
     known: Option<Known>,
     checkpoint: Checkpoint,
+    /// The directory of the path, when the path was a single file the last time it was there.
+    single_in: Option<PathBuf>,
     /// The checkpoint of an earlier agent has been looked at.
     recalled: bool,
     events: mpsc::UnboundedReceiver<notify::Event>,
@@ -68,6 +70,7 @@ impl DirSource {
             frequency: options.file_check_frequency,
             known: None,
             checkpoint: Checkpoint::new(&options.root_dir),
+            single_in: None,
             recalled: false,
             events,
             sender,
@@ -141,6 +144,7 @@ impl DirSource {
         self.unsettled.retain(|_, changed| *changed + SETTLED_AFTER > now);
         let unsettled: Vec<String> = self.unsettled.keys().cloned().collect();
         let scanned = tokio::task::spawn_blocking(move || scan(&path)).await;
+        let scanned = scanned.map(|found| self.judge_missing(found));
         let (dir, scan) = match scanned {
             Ok((dir, Ok(entries))) => (dir, Scan::Files(entries, unsettled)),
             Ok((dir, Err(why))) => (dir, Scan::Failed(why)),
@@ -157,6 +161,17 @@ impl DirSource {
             known.remember(&self.checkpoint.load(&names), now);
         }
         known.take(&self.path, scan, now)
+    }
+
+    /// A single file that is gone takes its pod with it, as one in a directory does; a directory that is gone is an accident.
+    fn judge_missing(&mut self, (dir, entries): Scanned) -> Scanned {
+        if let Some(dir) = &dir {
+            self.single_in = (*dir != self.path).then(|| dir.clone());
+        }
+        match &self.single_in {
+            Some(parent) if dir.is_none() && parent.is_dir() => (Some(parent.clone()), Ok(vec![])),
+            _ => (dir, entries),
+        }
     }
 
     /// Waits until the directory is to be listed again.
@@ -224,8 +239,11 @@ fn identity(path: &Path) -> Identity {
     })
 }
 
-/// Reads every manifest file at `path`, and says which directory they are in when that is known.
-fn scan(path: &Path) -> (Option<PathBuf>, Result<Vec<Entry>, String>) {
+/// The directory the files are in, None when nothing is at the path; and the files, or why they could not be read.
+type Scanned = (Option<PathBuf>, Result<Vec<Entry>, String>);
+
+/// Reads every manifest file at `path`.
+fn scan(path: &Path) -> Scanned {
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return (None, Err("is missing".to_owned())),
@@ -272,4 +290,114 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(MANIFEST_LIMIT as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A source whose list never comes by itself, so that whatever is seen was seen by an event.
+    struct Watched {
+        dir: tempfile::TempDir,
+        updates: mpsc::Receiver<Update>,
+        _end: tokio_util::sync::DropGuard,
+    }
+
+    impl Watched {
+        fn new(what: &str) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("m")).unwrap();
+            let mut options = AgentOptions::new("n");
+            options.root_dir = dir.path().join("root");
+            options.file_check_frequency = Duration::from_secs(3600);
+            let (sender, updates) = mpsc::channel(1);
+            let end = CancellationToken::new();
+            tokio::spawn(watch(dir.path().join(what), options, sender, end.clone()));
+            Self { dir, updates, _end: end.drop_guard() }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn write(&self, name: &str, image: &str) {
+            let text = format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{containers: [{{name: c, image: '{image}'}}]}}\n"
+            );
+            fs::File::create(self.path(name)).and_then(|mut file| file.write_all(text.as_bytes())).unwrap();
+        }
+
+        /// Waits until these images are wanted.
+        async fn until(&mut self, images: &[&str]) -> Update {
+            let found = tokio::time::timeout(Duration::from_secs(20), async {
+                loop {
+                    let update = self.updates.recv().await.unwrap();
+                    let image = |pod: &std::sync::Arc<crate::agent::pod::StaticPod>| {
+                        pod.spec.containers[0].image.clone().unwrap()
+                    };
+                    if update.pods.iter().map(image).collect::<Vec<_>>() == images {
+                        return update;
+                    }
+                }
+            });
+            found.await.unwrap_or_else(|_| panic!("{images:?} were not seen"))
+        }
+    }
+
+    #[tokio::test]
+    async fn every_way_of_changing_a_manifest_is_seen_by_its_event() {
+        let mut watched = Watched::new("m");
+        watched.until(&[]).await;
+        watched.write("m/p.yaml", "written:1");
+        watched.until(&["written:1"]).await;
+        watched.write("m/.p.yaml", "renamed:1");
+        fs::rename(watched.path("m/.p.yaml"), watched.path("m/p.yaml")).unwrap();
+        watched.until(&["renamed:1"]).await;
+        fs::remove_file(watched.path("m/p.yaml")).unwrap();
+        watched.until(&[]).await;
+        watched.write("aside", "linked:1");
+        symlink(watched.path("aside"), watched.path("m/p.yaml")).unwrap();
+        watched.until(&["linked:1"]).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_no_manifest_is_left_alone() {
+        let watched = &mut Watched::new("m");
+        watched.until(&[]).await;
+        fs::create_dir(watched.path("m/dir.yaml")).unwrap();
+        for name in ["m/.hidden.yaml", "m/p.yaml~", "m/p.yaml.bak", "m/dir.yaml/p.yaml"] {
+            watched.write(name, "left:1");
+        }
+        watched.write("m/p.json", "read:1");
+        assert!(watched.until(&["read:1"]).await.problems.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_was_missing_is_read_when_it_comes() {
+        let watched = &mut Watched::new("late");
+        let missing = watched.until(&[]).await;
+        assert!(!missing.synced && missing.problems[0].message.starts_with("is missing"), "{missing:?}");
+        fs::create_dir(watched.path("late")).unwrap();
+        watched.write("late/p.yaml", "late:1");
+        let there = watched.until(&["late:1"]).await;
+        assert!(there.synced && there.problems.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_single_file_is_a_source_too_and_takes_its_pod_with_it() {
+        let watched = &mut Watched::new("m/any-name");
+        watched.until(&[]).await;
+        watched.write("m/any-name", "one:1");
+        watched.until(&["one:1"]).await;
+        watched.write("m/next", "two:1");
+        fs::rename(watched.path("m/next"), watched.path("m/any-name")).unwrap();
+        watched.until(&["two:1"]).await;
+        fs::remove_file(watched.path("m/any-name")).unwrap();
+        assert!(watched.until(&[]).await.problems.is_empty());
+        watched.write("m/any-name", "three:1");
+        watched.until(&["three:1"]).await;
+    }
 }

@@ -245,3 +245,90 @@ fn dns(pod: &StaticPod, options: &AgentOptions) -> Option<DnsConfig> {
     }
     (config != DnsConfig::default()).then_some(config)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::pod::tests::{pod, pod_with};
+
+    fn place<'a>(sandbox: &'a str, facts: &'a Facts, sources: &'a [PathBuf]) -> Place<'a> {
+        Place { attempt: 2, sandbox, image_user: "", facts, sources }
+    }
+
+    fn made(pod: &StaticPod, sandbox: &str) -> ContainerConfig {
+        let root = tempfile::tempdir().unwrap();
+        let sources = mount_sources(pod, &pod.spec.containers[0], root.path()).unwrap();
+        let facts = Facts::default();
+        container(pod, &pod.spec.containers[0], &place(sandbox, &facts, &sources), &AgentOptions::new("node1")).unwrap()
+    }
+
+    #[test]
+    fn a_container_carries_what_dockershim_gave_it_and_what_adoption_needs() {
+        let pod = pod_with("hostNetwork: true\n  terminationGracePeriodSeconds: 5", "");
+        let config = made(&pod, "");
+        assert_eq!(config.name.to_string(), format!("k8s_c_p-node1_default_{}_2", pod.uid));
+        assert_eq!((&config.network, &config.sandbox), (&NetworkMode::Host, &None));
+        let log = format!("/var/log/pods/default_p-node1_{}/c/2.log", pod.uid);
+        for (key, value) in [
+            (labels::POD_NAME, "p-node1"),
+            (labels::POD_NAMESPACE, "default"),
+            (labels::POD_UID, &pod.uid),
+            (labels::CONTAINER_NAME, "c"),
+            (labels::DOCKER_TYPE, "container"),
+            (labels::SANDBOX_ID, ""),
+            (labels::LOG_PATH, &log),
+            (labels::OWNER, "/var/lib/kubelet"),
+        ] {
+            assert_eq!(config.labels[key], value, "{key}");
+        }
+        for (key, value) in [
+            (labels::CONTAINER_HASH, pod.container_hash("c").as_str()),
+            (labels::RESTART_COUNT, "2"),
+            (labels::GRACE_PERIOD, "5"),
+            (labels::TERMINATION_MESSAGE_PATH, "/dev/termination-log"),
+        ] {
+            assert_eq!(config.annotations[key], value, "{key}");
+        }
+        let message = format!("/var/lib/kubelet/pods/{}/containers/c/00000002", pod.uid);
+        let mounts: Vec<_> = config.mounts.iter().map(|m| (m.host_path.as_str(), m.container_path.as_str())).collect();
+        assert_eq!(mounts, [(message.as_str(), "/dev/termination-log")]);
+    }
+
+    #[test]
+    fn a_container_behind_a_sandbox_joins_it_and_mounts_its_volumes() {
+        let pod = pod_with(
+            "volumes: [{name: v, hostPath: {path: /data}}]",
+            "volumeMounts: [{name: v, mountPath: /v, readOnly: true, mountPropagation: HostToContainer}]",
+        );
+        let config = made(&pod, "sandbox1");
+        assert_eq!(config.network, NetworkMode::Sandbox("sandbox1".into()));
+        assert_eq!(config.sandbox.as_deref(), Some("sandbox1"));
+        let expected = Mount {
+            host_path: "/data".into(),
+            container_path: "/v".into(),
+            read_only: true,
+            propagation: Propagation::HostToContainer,
+        };
+        assert_eq!(config.mounts[0], expected);
+    }
+
+    #[test]
+    fn a_sandbox_has_the_pods_labels_name_ports_and_resolver() {
+        let mut options = AgentOptions::new("node1");
+        options.cluster_dns = vec!["10.96.0.10".into()];
+        options.cluster_domain = Some("cluster.local".into());
+        let pod = pod("ports: [{containerPort: 80, hostPort: 8080}, {containerPort: 81}]");
+        let own = sandbox(&pod, 1, &options);
+        assert_eq!(own.name.to_string(), format!("k8s_POD_p-node1_default_{}_1", pod.uid));
+        assert_eq!((own.hostname.as_deref(), &own.network), (Some("p-node1"), &NetworkMode::Default));
+        assert_eq!(own.labels[labels::DOCKER_TYPE], "podsandbox");
+        assert_eq!(own.annotations["kubernetes.io/config.hash"], pod.uid);
+        assert_eq!(own.ports.iter().map(|p| (p.container_port, p.host_port)).collect::<Vec<_>>(), [(80, 8080)]);
+        let dns = own.dns.unwrap();
+        assert_eq!(dns.servers, ["10.96.0.10"]);
+        assert_eq!(dns.searches, ["default.svc.cluster.local", "svc.cluster.local", "cluster.local"]);
+        assert_eq!(dns.options, ["ndots:5"]);
+        let host = sandbox(&pod_with("hostNetwork: true", "ports: [{containerPort: 80}]"), 0, &options);
+        assert_eq!((host.hostname, host.network, host.ports, host.dns), (None, NetworkMode::Host, vec![], None));
+    }
+}

@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::action::Action;
 use super::config::{self, Place};
-use super::plan::{Action, SANDBOX};
+use super::plan::SANDBOX;
 use super::report::Words;
 use super::view::{Fault, Instance, Pull};
 use super::{Message, Worker};

@@ -5,6 +5,7 @@
 //! container events, probe results and timers wake it too. It is alone with its pod: nothing it does or waits for holds up
 //! another pod.
 
+mod action;
 mod config;
 mod execute;
 mod plan;
@@ -26,12 +27,12 @@ use super::context::Context;
 use super::pacing::{self, Gate, Gates};
 use super::pod::{PodKey, StaticPod};
 use super::probe::ProbedContainer;
-use super::report::{Phase, PodReport};
 use super::status::Entry;
 use crate::runtime::{ContainerRecord, ContainerState, ImageRecord, RuntimeError, RuntimeEvent, RuntimeEventKind};
+use action::Plan;
 pub use execute::probes_of;
-use plan::Plan;
 use report::LastWords;
+pub use report::{first_entry, orphan_entry};
 pub use view::Hold;
 use view::{Instance, Observed, PodView, Slot};
 
@@ -438,37 +439,4 @@ fn ended_at(record: &ContainerRecord) -> Instant {
     let ContainerState::Exited { finished_at: Some(at), .. } = record.state else { return now };
     let ago = Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default();
     now.checked_sub(ago.min(Duration::from_secs(3600))).unwrap_or(now)
-}
-
-/// What is reported of a pod before its worker has looked at it, so that it is missing from no report.
-pub fn first_entry(pod: &StaticPod) -> Entry {
-    let report = PodReport {
-        file: Some(pod.file.display().to_string()),
-        file_hash: Some(pod.file_hash.clone()),
-        component: pod.label("component").map(str::to_owned),
-        terminating: false,
-        ..orphan_entry(&pod.key, pod.uid.clone()).report
-    };
-    let gate = Gate { healthy: false, crashed: false };
-    Entry { report, gate: pacing::component(pod).map(|component| (component.to_owned(), gate)) }
-}
-
-/// What is reported of containers that no manifest asks for, before their worker has looked at them.
-pub fn orphan_entry(key: &PodKey, uid: String) -> Entry {
-    let report = PodReport {
-        name: key.name.clone(),
-        namespace: key.namespace.clone(),
-        uid,
-        file: None,
-        file_hash: None,
-        component: None,
-        phase: Phase::Pending,
-        ready: false,
-        healthy: false,
-        terminating: true,
-        since: Timestamp::now(),
-        message: Some("not looked at yet".to_owned()),
-        containers: vec![],
-    };
-    Entry { report, gate: None }
 }

@@ -1,13 +1,15 @@
-//! What a worker reports of its pod. Pure.
+//! What a worker reports of its pod, and what is reported before it has looked. Pure but for the moment.
 
 use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::plan::Plan;
+use super::action::Plan;
 use super::view::{ContainerView, Finish, Instance, Observed, PodView, Role};
+use crate::agent::pacing::{self, Gate};
 use crate::agent::pod::{PodKey, StaticPod};
 use crate::agent::report::{ContainerReport, Phase, PodReport, StateReport, TerminationReport};
+use crate::agent::status::Entry;
 use crate::runtime::ContainerState;
 
 /// The last words of ended containers, by id.
@@ -46,7 +48,7 @@ pub fn pod(facts: &Facts<'_>) -> PodReport {
     let containers = facts.containers(&uid);
     let all_of = |fine: fn(&ContainerReport) -> bool| {
         let mut lasting = containers.iter().filter(|c| !facts.is_init(&c.name)).peekable();
-        facts.wanted && lasting.peek().is_some() && lasting.all(fine)
+        facts.wanted && !facts.seen.terminating.contains(&uid) && lasting.peek().is_some() && lasting.all(fine)
     };
     let terminating = !facts.wanted;
     let text = |path: &std::path::Path| path.display().to_string();
@@ -190,4 +192,37 @@ impl Facts<'_> {
         let mut mains = containers.iter().filter(|c| !c.init);
         if mains.all(|c| c.id.is_some()) { Phase::Running } else { Phase::Pending }
     }
+}
+
+/// What is reported of a pod before its worker has looked at it, so that it is missing from no report.
+pub fn first_entry(pod: &StaticPod) -> Entry {
+    let report = PodReport {
+        file: Some(pod.file.display().to_string()),
+        file_hash: Some(pod.file_hash.clone()),
+        component: pod.label("component").map(str::to_owned),
+        terminating: false,
+        ..orphan_entry(&pod.key, pod.uid.clone()).report
+    };
+    let gate = Gate { healthy: false, crashed: false };
+    Entry { report, gate: pacing::component(pod).map(|component| (component.to_owned(), gate)) }
+}
+
+/// What is reported of containers that no manifest asks for, before their worker has looked at them.
+pub fn orphan_entry(key: &PodKey, uid: String) -> Entry {
+    let report = PodReport {
+        name: key.name.clone(),
+        namespace: key.namespace.clone(),
+        uid,
+        file: None,
+        file_hash: None,
+        component: None,
+        phase: Phase::Pending,
+        ready: false,
+        healthy: false,
+        terminating: true,
+        since: Timestamp::now(),
+        message: Some("not looked at yet".to_owned()),
+        containers: vec![],
+    };
+    Entry { report, gate: None }
 }

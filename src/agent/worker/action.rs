@@ -1,0 +1,84 @@
+//! What a plan consists of.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::view::Finish;
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Stop a container; it is stopping from now on, nobody waits for it here.
+    Stop {
+        /// Which.
+        id: String,
+        /// How long it may take.
+        grace: Duration,
+        /// Why, for the log.
+        why: String,
+    },
+    /// Remove a dead container with its log links, or a sandbox.
+    Remove {
+        /// Which.
+        id: String,
+    },
+    /// Make and start the pod's sandbox.
+    CreateSandbox {
+        /// How many came before it.
+        attempt: u32,
+    },
+    /// Make and start a container: its image, volumes and configuration too.
+    Run {
+        /// Its name.
+        container: String,
+        /// Its restart count.
+        attempt: u32,
+        /// Tries in a row so far, for the back-off after this one.
+        tries: u32,
+    },
+    /// Make a container that is held back, so that only its start is left when the hold ends.
+    Prepare {
+        /// Its name.
+        container: String,
+        /// Its restart count.
+        attempt: u32,
+    },
+    /// Start what was made and not started: it was held back, the agent was killed in between, or the start failed.
+    Resume {
+        /// Which.
+        id: String,
+    },
+    /// The pod of this UID is gone: remove what it left on the machine.
+    Forget {
+        /// Which.
+        uid: String,
+    },
+}
+
+/// Why a container is not running, in the kubelet's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// `ContainerCreating`, `CrashLoopBackOff`, ...
+    pub reason: String,
+    /// More words.
+    pub message: String,
+}
+
+/// What to do now, and why what is not done is not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Steps, in order.
+    pub actions: Vec<Action>,
+    /// When something changes by itself.
+    pub wake: Option<Instant>,
+    /// Containers that do not run and will.
+    pub waiting: BTreeMap<String, Waiting>,
+    /// Why the pod as a whole does not go on.
+    pub message: Option<String>,
+    /// All init containers are done.
+    pub initialized: bool,
+    /// Every container has ended for good.
+    pub finished: Option<Finish>,
+}
