@@ -29,6 +29,8 @@ const FOREVER: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; don
 struct Machine {
     dir: TempDir,
     docker: Arc<Docker>,
+    /// Ends every agent of this test.
+    end: CancellationToken,
 }
 
 struct Agent {
@@ -57,7 +59,7 @@ impl Machine {
         build_image(&docker, &pause).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("manifests")).unwrap();
-        Self { dir, docker: Arc::new(docker) }
+        Self { dir, docker: Arc::new(docker), end: CancellationToken::new() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -77,7 +79,7 @@ impl Machine {
     }
 
     fn start(&self) -> Agent {
-        let shutdown = CancellationToken::new();
+        let shutdown = self.end.child_token();
         let runtime: Arc<dyn ContainerRuntime> = self.docker.clone();
         let task = tokio::spawn(agent::run(self.options(), runtime, shutdown.clone()));
         Agent { task, shutdown }
@@ -129,13 +131,20 @@ impl Machine {
 }
 
 impl Drop for Machine {
-    /// Whatever a test left, asserted or not, goes. Only what carries this test's own label.
+    /// Whatever a test left goes, also when it has failed: first its agents, which would bring everything back. Only what
+    /// carries this test's own label is touched.
     fn drop(&mut self) {
+        self.end.cancel();
         let label = format!("label=dev.kubeboot.agent={}", self.options().owner());
-        let listed = std::process::Command::new("docker").args(["ps", "-aq", "--filter", &label]).output();
-        let ids = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-        for id in ids.split_whitespace() {
-            let _ = std::process::Command::new("docker").args(["rm", "-fv", id]).output();
+        loop {
+            let listed = std::process::Command::new("docker").args(["ps", "-aq", "--filter", &label]).output();
+            let ids = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+            if ids.trim().is_empty() {
+                return;
+            }
+            for id in ids.split_whitespace() {
+                let _ = std::process::Command::new("docker").args(["rm", "-fv", id]).output();
+            }
         }
     }
 }
