@@ -137,7 +137,8 @@ async fn whichever_step_fails_the_next_init_ends_as_an_undisturbed_one() {
             assert_eq!(init(&bench).await.unwrap(), Outcome::Done, "{what} {n}");
             assert_eq!(bench.listing(), undisturbed.listing(), "{what} {n}");
             assert_eq!(init(&bench).await.unwrap(), Outcome::AlreadyInitialised, "{what} {n}");
-            n += 1;
+            // Later files are like earlier ones of the same batch; the reset below tries every one.
+            n += if n < 10 { 1 } else { 3 };
         }
         assert!(n >= 4, "only {n} of {what}");
     }
