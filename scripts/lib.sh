@@ -37,18 +37,26 @@ docker_up() {
     systemctl enable --now docker >&2
   else
     say "starting dockerd (log: $KUBEBOOT_CACHE/dockerd.log)"
-    mkdir -p "$KUBEBOOT_CACHE"
-    # A dockerd that was killed leaves its pid file, and the next one believes it.
-    # A zombie is as dead, though a signal still finds it.
-    local old; old=$(cat /var/run/docker.pid 2>/dev/null || true)
-    if [ -n "$old" ] && ! grep -q '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$old/status" 2>/dev/null; then rm -f /var/run/docker.pid; fi
-    setsid dockerd >"$KUBEBOOT_CACHE/dockerd.log" 2>&1 </dev/null &
+    start_dockerd
   fi
-  local deadline=$((SECONDS + 60))
+  local deadline=$((SECONDS + 90))
   until docker version >/dev/null 2>&1; do
-    [ "$SECONDS" -lt "$deadline" ] || die "dockerd does not answer after 60 s: $(tail -n 3 "$KUBEBOOT_CACHE/dockerd.log" 2>/dev/null)"
+    [ "$SECONDS" -lt "$deadline" ] || die "dockerd does not answer after 90 s: $(tail -n 3 "$KUBEBOOT_CACHE/dockerd.log" 2>/dev/null)"
+    # One that was killed may leave a containerd behind which the next one waits for in vain, and then gives up.
+    if [ ! -d /run/systemd/system ] && ! pgrep -x dockerd >/dev/null; then
+      pkill -KILL -f '^containerd --config /var/run/docker/containerd/containerd.toml' || true
+      rm -f /var/run/docker/containerd/containerd.pid
+      start_dockerd
+    fi
     sleep 0.2
   done
+}
+
+start_dockerd() {
+  mkdir -p "$KUBEBOOT_CACHE"
+  # A dockerd that was killed leaves its pid file, and the next one believes it.
+  if [ -f /var/run/docker.pid ] && ! kill -0 "$(cat /var/run/docker.pid)" 2>/dev/null; then rm -f /var/run/docker.pid; fi
+  setsid dockerd >"$KUBEBOOT_CACHE/dockerd.log" 2>&1 </dev/null &
 }
 
 # Rust of the version that Cargo.toml asks for.
