@@ -85,8 +85,17 @@ pub fn commit(
     }
 }
 
-/// Takes back the batch that a killed process left half made, if there is one.
+/// Takes back the batch that a killed process left half made, if there is one, and the files it left aside.
 pub fn recover(inventory: &mut Inventory, paths: &Paths) -> Result<bool, CommitError> {
+    let items = inventory.items();
+    let trees: Vec<&Path> =
+        items.iter().filter(|item| item.kind == Kind::Tree).map(|item| item.path.as_path()).collect();
+    // An agent that runs may be writing below a tree at this moment.
+    let is_ours_alone = |dir: &&Path| !trees.iter().any(|tree| dir.starts_with(tree));
+    let dirs: BTreeSet<&Path> = items.iter().filter_map(|item| item.path.parent()).filter(is_ours_alone).collect();
+    for dir in dirs {
+        remove_temporaries(&paths.on_host(dir))?;
+    }
     let Some((id, items)) = inventory.open_batch() else { return Ok(false) };
     remove_batch(&items, paths)?;
     inventory.undo_batch(id)?;

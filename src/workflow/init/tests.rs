@@ -1,3 +1,5 @@
+use futures::FutureExt;
+
 use super::*;
 use crate::runtime::RuntimeError;
 use crate::testing::machine::Bench;
@@ -155,6 +157,37 @@ async fn whichever_step_fails_reset_leaves_no_trace() {
             n += 1;
         }
     }
+}
+
+/// Runs `init` and kills it at the `n`-th change of a file; None when there are fewer.
+async fn killed_init(n: usize) -> Option<(Bench, Vec<String>)> {
+    let mut bench = Bench::new();
+    let before = bench.listing();
+    bench.tree.die_at(n);
+    let end = std::panic::AssertUnwindSafe(init(&bench)).catch_unwind().await;
+    end.is_err().then_some((bench, before))
+}
+
+#[tokio::test]
+async fn killed_at_any_change_init_is_finished_by_the_next_one_and_undone_by_reset() {
+    let undisturbed = Bench::new();
+    init(&undisturbed).await.unwrap();
+    let mut n = 1;
+    while let Some((bench, before)) = killed_init(n).await {
+        // What a write leaves aside when it is killed before its rename.
+        let pki = bench.root.path().join("etc/kubernetes/pki");
+        if pki.is_dir() {
+            crate::host::fs::write_file(&pki.join(".kubeboot-a1b2c3"), b"half", 0o600).unwrap();
+        }
+        if n % 3 == 0 {
+            init(&bench).await.unwrap();
+            assert_eq!(bench.listing(), undisturbed.listing(), "killed at {n}");
+        }
+        reset(&bench).await.unwrap();
+        assert_eq!(bench.listing(), before, "killed at {n}");
+        n += 1;
+    }
+    assert!(n > 40, "only {n} changes");
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@
 
 pub mod plan;
 mod remove;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -166,11 +168,11 @@ async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) ->
     let paths = &machine.paths;
     match step {
         Step::StopAgent { disable } => {
-            let ran = machine.service.stop()?;
+            let stopped = machine.service.stop();
             if *disable {
                 machine.service.disable()?;
             }
-            Ok(ran || *disable)
+            Ok(stopped? || *disable)
         }
         Step::RemoveContainers { runtime, owner } => {
             let runtime = machine.runtimes.connect(runtime.as_deref())?;

@@ -1,0 +1,128 @@
+use super::*;
+use crate::host::fs::{make_dirs, write_file};
+use crate::testing::machine::Bench;
+use crate::workflow::init::{self, Order, What};
+
+async fn initialised() -> (Bench, Vec<String>) {
+    let bench = Bench::new();
+    let before = bench.listing();
+    let order = Order { spec: crate::testing::spec(), saved: None, what: What::Everything };
+    init::run(&mut bench.machine(), &order).await.unwrap();
+    (bench, before)
+}
+
+async fn reset(bench: &Bench) -> Result<(), ResetError> {
+    let mut machine = bench.machine();
+    let planned = prepare(&machine)?.unwrap();
+    run(&mut machine, planned).await
+}
+
+fn failed_steps(error: ResetError) -> Vec<String> {
+    match error {
+        ResetError::Steps { failed, .. } => failed.iter().map(|(step, _)| step.to_string()).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused() -> RuntimeError {
+    RuntimeError::Refused { call: "call".into(), message: "fails as the test asked".into() }
+}
+
+type Fault = fn(&mut Bench, usize);
+
+#[tokio::test]
+async fn whichever_step_fails_all_others_are_done_and_the_next_reset_does_the_rest() {
+    let faults: &[(&str, Fault)] = &[
+        ("file", |bench, n| bench.tree.fail_at(n)),
+        ("service", |bench, n| bench.world.fail_at(n)),
+        ("list", |bench, n| bench.runtime.fail_nth("list", n, refused())),
+        ("stop", |bench, n| bench.runtime.fail_nth("stop", n, refused())),
+        ("remove", |bench, n| bench.runtime.fail_nth("remove", n, refused())),
+        ("remove_image", |bench, n| bench.runtime.fail_nth("remove_image", n, refused())),
+    ];
+    for (what, fault) in faults {
+        let mut n = 1;
+        loop {
+            let (mut bench, before) = initialised().await;
+            fault(&mut bench, n);
+            let Err(error) = reset(&bench).await else { break };
+            let failed = failed_steps(error);
+            let is_left =
+                |path: &&String| path.starts_with("etc/") && !path.ends_with('/') && !path.contains(".wants/");
+            let left = bench.listing().iter().filter(is_left).count();
+            match *what {
+                "file" => assert_eq!((failed.len(), left), (2, 1), "{what} {n}: the file and the records: {failed:?}"),
+                _ => assert_eq!(left, 0, "{what} {n}: every file goes all the same: {failed:?}"),
+            }
+            reset(&bench).await.unwrap();
+            assert_eq!(bench.listing(), before, "{what} {n}");
+            assert!(bench.runtime.containers().is_empty() && !bench.world.is_running(), "{what} {n}");
+            // Every kind of file is among the first; the rest is more of the same.
+            n += if *what == "file" && n > 6 { 7 } else { 1 };
+        }
+        assert!(n > 1, "{what} never failed");
+    }
+}
+
+#[tokio::test]
+async fn without_the_runtime_everything_else_goes_and_the_containers_later() {
+    let (bench, before) = initialised().await;
+    bench.runtime.set_unreachable(true);
+    let failed = failed_steps(reset(&bench).await.unwrap_err());
+    assert!(failed[0].contains("containers"), "{failed:?}");
+    assert!(failed[1].contains("image"), "{failed:?}");
+    assert!(!bench.listing().iter().any(|path| path.starts_with("etc/kubernetes")));
+    bench.runtime.set_unreachable(false);
+    reset(&bench).await.unwrap();
+    assert_eq!(bench.listing(), before);
+    assert!(bench.runtime.containers().is_empty());
+}
+
+#[tokio::test]
+async fn what_somebody_else_put_there_stays_and_is_named() {
+    let (bench, before) = initialised().await;
+    let theirs = bench.root.path().join("etc/kubernetes/manifests/web.yaml");
+    write_file(&theirs, b"kind: Pod", 0o600).unwrap();
+    reset(&bench).await.unwrap();
+    let mut expected = before;
+    expected.extend(
+        ["etc/kubernetes/", "etc/kubernetes/manifests/", "etc/kubernetes/manifests/web.yaml"].map(String::from),
+    );
+    expected.sort();
+    assert_eq!(bench.listing(), expected);
+    let said = bench.world.events().iter().any(|event| {
+        matches!(event,
+        Event::Warning { text, .. } if text.contains("manifests: it holds what kubeboot did not make (web.yaml)"))
+    });
+    assert!(said, "{:?}", bench.world.events());
+}
+
+#[tokio::test]
+async fn what_was_there_before_init_stays() {
+    let bench = Bench::new();
+    let root = bench.root.path();
+    for dir in
+        ["etc/kubernetes/pki", "var/lib/etcd", "var/lib/kubelet", "var/log/pods/other_pod_uid", "var/log/containers"]
+    {
+        make_dirs(&root.join(dir), 0o755).unwrap();
+    }
+    write_file(&root.join("etc/kubernetes/mine"), b"x", 0o600).unwrap();
+    write_file(&root.join("var/lib/kubelet/mine"), b"x", 0o600).unwrap();
+    let before = bench.listing();
+    let order = Order { spec: crate::testing::spec(), saved: None, what: What::Everything };
+    init::run(&mut bench.machine(), &order).await.unwrap();
+    reset(&bench).await.unwrap();
+    assert_eq!(bench.listing(), before);
+}
+
+#[tokio::test]
+async fn a_stopped_reset_is_finished_by_the_next_one() {
+    let (bench, before) = initialised().await;
+    let mut machine = bench.machine();
+    machine.stop.cancel();
+    let planned = prepare(&machine).unwrap().unwrap();
+    assert!(matches!(run(&mut machine, planned).await, Err(ResetError::Interrupted)));
+    drop(machine);
+    reset(&bench).await.unwrap();
+    assert_eq!(bench.listing(), before);
+}
