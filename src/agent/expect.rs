@@ -3,6 +3,7 @@
 //! `init` waits for all four components this way, `upgrade` for one after the other. Nobody asks the API server: it may be
 //! the component that is being replaced.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::time::Instant;
 
-use super::report::{ContainerReport, HealthReport, PodReport, StateReport, TerminationReport};
+use super::report::{ContainerReport, HealthReport, PodReport, Severity, StateReport, TerminationReport};
 
 /// A manifest that was written and is to become healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,8 +104,30 @@ const HOPELESS: &[&str] = &[
 /// How long a component's last words may take to follow the news of its end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How far `want` is in `report`.
+/// Restarts that are nothing new: what each container had when it was first seen, by the pod's UID and its name.
+///
+/// A manifest that did not change keeps its containers, and with them what they went through before anybody waited.
+#[derive(Debug, Default)]
+struct Baseline(HashMap<(String, String), u32>);
+
+impl Baseline {
+    /// Restarts of a container since it was first seen.
+    fn restarts(&mut self, pod: &PodReport, container: &ContainerReport) -> u32 {
+        // Without an instance nothing is known yet: an agent that has just started has not looked.
+        if container.id.is_none() {
+            return 0;
+        }
+        let first = self.0.entry((pod.uid.clone(), container.name.clone())).or_insert(container.restarts);
+        container.restarts.saturating_sub(*first)
+    }
+}
+
+/// How far `want` is in `report`, taken by itself: restarts it mentions may be old, and condemn nothing.
 pub fn judge(report: &HealthReport, want: &Expectation) -> Verdict {
+    judge_since(report, want, &mut Baseline::default())
+}
+
+fn judge_since(report: &HealthReport, want: &Expectation, baseline: &mut Baseline) -> Verdict {
     let mut of_component = report.pods.iter().filter(|p| p.component.as_deref() == Some(want.component.as_str()));
     let Some(hash) = &want.file_hash else {
         return match of_component.next() {
@@ -114,26 +137,40 @@ pub fn judge(report: &HealthReport, want: &Expectation) -> Verdict {
         };
     };
     match of_component.clone().find(|p| p.file_hash.as_ref() == Some(hash) && !p.terminating) {
-        Some(pod) => judge_pod(pod, want),
-        None => match report.problems.iter().find(|p| p.subject == want.file) {
-            Some(problem) => Verdict::Failed(Failure {
-                component: want.component.clone(),
-                reason: "InvalidManifest".into(),
-                message: problem.message.clone(),
-                exit_code: None,
-                log: vec![],
-            }),
-            None if of_component.next().is_some() => Verdict::Waiting("old instance being stopped".into()),
-            None => Verdict::Waiting("not seen by the agent yet".into()),
-        },
+        Some(pod) => judge_pod(pod, want, baseline),
+        None => judge_problem(report, want, hash).unwrap_or_else(|| {
+            let old = of_component.next().is_some();
+            Verdict::Waiting(if old { "old instance being stopped" } else { "not seen by the agent yet" }.into())
+        }),
     }
 }
 
-fn judge_pod(pod: &PodReport, want: &Expectation) -> Verdict {
+/// What the agent has against the file. A problem of what the file was before, or a mere warning, says nothing.
+fn judge_problem(report: &HealthReport, want: &Expectation, hash: &str) -> Option<Verdict> {
+    let problem = report.problems.iter().find(|p| {
+        let of_file = p.subject == want.file && p.severity == Severity::Error;
+        of_file && p.file_hash.as_deref().is_none_or(|refused| refused == hash)
+    })?;
+    if problem.file_hash.is_none() {
+        // Nobody could read it: that may pass.
+        return Some(Verdict::Waiting(problem.message.clone()));
+    }
+    Some(Verdict::Failed(Failure {
+        component: want.component.clone(),
+        reason: "InvalidManifest".into(),
+        message: problem.message.clone(),
+        exit_code: None,
+        log: vec![],
+    }))
+}
+
+fn judge_pod(pod: &PodReport, want: &Expectation, baseline: &mut Baseline) -> Verdict {
+    // All of them, so that the first sight of each is its first.
+    let restarts: Vec<u32> = pod.containers.iter().map(|c| baseline.restarts(pod, c)).collect();
     if pod.healthy {
         return Verdict::Met;
     }
-    if let Some(failure) = pod.containers.iter().find_map(|c| failure_of(c, want)) {
+    if let Some(failure) = pod.containers.iter().zip(restarts).find_map(|(c, times)| failure_of(c, times, want)) {
         return Verdict::Failed(failure);
     }
     Verdict::Waiting(pod.containers.iter().find(|c| !c.healthy).map_or_else(
@@ -142,7 +179,7 @@ fn judge_pod(pod: &PodReport, want: &Expectation) -> Verdict {
     ))
 }
 
-fn failure_of(container: &ContainerReport, want: &Expectation) -> Option<Failure> {
+fn failure_of(container: &ContainerReport, restarts: u32, want: &Expectation) -> Option<Failure> {
     let ended = match &container.state {
         StateReport::Terminated(t) => Some(t),
         _ => container.last_termination.as_ref(),
@@ -152,7 +189,7 @@ fn failure_of(container: &ContainerReport, want: &Expectation) -> Option<Failure
             (reason.clone(), message.clone())
         }
         // One crash may be bad luck (the API server was not there yet); a second one is the component's own.
-        _ if container.restarts >= 2 => ("CrashLoopBackOff".to_owned(), String::new()),
+        _ if restarts >= 2 => ("CrashLoopBackOff".to_owned(), String::new()),
         _ => return None,
     };
     let bad = ended.filter(|t: &&TerminationReport| t.exit_code != 0 || reason == "CrashLoopBackOff");
@@ -199,6 +236,7 @@ pub async fn until_met(
     let deadline = Instant::now() + limit;
     let mut last: Vec<Verdict> = vec![Verdict::Waiting("agent not answering yet".into()); wants.len()];
     let mut unheard: Option<Instant> = None;
+    let mut baseline = Baseline::default();
     while Instant::now() < deadline {
         // No event tells when a socket appears in a directory that may not exist yet: asked again, shortly after.
         let Ok(mut reports) = source.watch().await else {
@@ -218,7 +256,7 @@ pub async fn until_met(
                 },
             };
             let patient = unheard.is_none_or(|since| Instant::now() < since + LAST_WORDS);
-            match settle(heard, wants, &mut last, patient, changed)? {
+            match settle(heard, wants, (&mut last, &mut baseline), patient, changed)? {
                 Settled::Met => return Ok(()),
                 Settled::Unheard => unheard = unheard.or_else(|| Some(Instant::now())),
                 Settled::NotYet => unheard = None,
@@ -245,13 +283,13 @@ enum Settled {
 fn settle(
     report: &HealthReport,
     wants: &[Expectation],
-    last: &mut [Verdict],
+    (last, baseline): (&mut [Verdict], &mut Baseline),
     patient: bool,
     changed: &mut (dyn FnMut(&Expectation, &Verdict) + Send),
 ) -> Result<Settled, WaitError> {
     let mut settled = Settled::Met;
     for (want, known) in wants.iter().zip(last.iter_mut()) {
-        let verdict = judge(report, want);
+        let verdict = judge_since(report, want, baseline);
         if let Verdict::Failed(failure) = &verdict
             && patient
             && failure.exit_code.is_some()
@@ -276,7 +314,8 @@ fn settle(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::report::{container, pod, report};
+    use crate::agent::report::Problem;
+    use crate::testing::report::{Script, container, pod, report};
 
     fn want(hash: &str) -> Expectation {
         Expectation { component: "etcd".into(), file: "/m/etcd.yaml".into(), file_hash: Some(hash.into()) }
@@ -303,10 +342,42 @@ mod tests {
     #[test]
     fn an_invalid_manifest_fails_although_the_old_pod_runs_on() {
         let mut with_problem = report(vec![pod("etcd", "old")]);
-        with_problem
-            .problems
-            .push(super::super::report::Problem { subject: "/m/etcd.yaml".into(), message: "no Pod".into() });
+        with_problem.problems.push(Problem::error("/m/etcd.yaml", "no Pod").about("new"));
         assert!(matches!(judge(&with_problem, &want("new")), Verdict::Failed(f) if f.reason == "InvalidManifest"));
+    }
+
+    #[test]
+    fn neither_a_warning_nor_a_problem_of_what_the_file_was_before_nor_another_files_fails_it() {
+        let of = |problem| HealthReport { problems: vec![problem], ..report(vec![]) };
+        let here = |message| Problem::error("/m/etcd.yaml", message);
+        let unseen = Verdict::Waiting("not seen by the agent yet".into());
+        let warning = Problem { severity: Severity::Warning, ..here("odd").about("new") };
+        assert_eq!(judge(&of(warning), &want("new")), unseen);
+        assert_eq!(judge(&of(here("no Pod").about("old")), &want("new")), unseen);
+        assert_eq!(judge(&of(Problem::error("/m/x.yaml", "no Pod").about("new")), &want("new")), unseen);
+        assert_eq!(judge(&of(here("cannot be read")), &want("new")), Verdict::Waiting("cannot be read".into()));
+    }
+
+    fn restarted(times: u32) -> HealthReport {
+        let mut pod = pod("etcd", "new");
+        pod.containers[0].restarts = times;
+        report(vec![pod])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_restarts_during_the_wait_are_a_crash_loop() {
+        let unlooked = {
+            let mut report = restarted(0);
+            report.pods[0].containers[0].id = None;
+            report
+        };
+        let old = Script::new(vec![vec![unlooked.clone(), restarted(7), restarted(8)]]);
+        let error = until_met(&old, &[want("new")], Duration::from_secs(60), &mut |_, _| {}).await.unwrap_err();
+        assert!(matches!(error, WaitError::Timeout { .. }), "{error}");
+
+        let new = Script::new(vec![vec![unlooked, restarted(7)], vec![restarted(8), restarted(9)]]);
+        let error = until_met(&new, &[want("new")], Duration::from_secs(60), &mut |_, _| {}).await.unwrap_err();
+        assert!(matches!(error, WaitError::Failed(failure) if failure.reason == "CrashLoopBackOff"));
     }
 
     #[test]
@@ -335,12 +406,12 @@ mod tests {
     async fn last_words_that_come_after_the_news_of_the_end_are_waited_for_but_not_for_long() {
         let silent = || report(vec![crash_loop(&[])]);
         let told = report(vec![crash_loop(&["boom"])]);
-        let source = crate::testing::report::Script::new(vec![vec![silent(), silent(), told]]);
+        let source = Script::new(vec![vec![silent(), silent(), told]]);
         let error = until_met(&source, &[want("new")], Duration::from_secs(60), &mut |_, _| {}).await.unwrap_err();
         assert!(matches!(error, WaitError::Failed(failure) if failure.log == ["boom"]));
 
         let started = Instant::now();
-        let source = crate::testing::report::Script::new(vec![vec![silent()]]);
+        let source = Script::new(vec![vec![silent()]]);
         let error = until_met(&source, &[want("new")], Duration::from_secs(60), &mut |_, _| {}).await.unwrap_err();
         assert!(matches!(error, WaitError::Failed(failure) if failure.log.is_empty()));
         assert_eq!(started.elapsed(), LAST_WORDS);
@@ -348,7 +419,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_limit_says_what_was_waited_for() {
-        let source = crate::testing::report::Script::new(vec![vec![report(vec![pod("etcd", "new")])]]);
+        let source = Script::new(vec![vec![report(vec![pod("etcd", "new")])]]);
         let error = until_met(&source, &[want("new")], Duration::from_secs(60), &mut |_, _| {}).await.unwrap_err();
         assert_eq!(error.to_string(), "not healthy after 60 s: etcd: running, not healthy yet");
     }
@@ -357,10 +428,8 @@ mod tests {
     async fn an_agent_that_restarts_is_waited_for() {
         let mut ready = pod("etcd", "new");
         ready.healthy = true;
-        let source = crate::testing::report::Script::new(vec![
-            vec![report(vec![])],
-            vec![report(vec![pod("etcd", "new")]), report(vec![ready])],
-        ]);
+        let source =
+            Script::new(vec![vec![report(vec![])], vec![report(vec![pod("etcd", "new")]), report(vec![ready])]]);
         let mut seen = vec![];
         until_met(&source, &[want("new")], Duration::from_secs(60), &mut |_, v| seen.push(v.clone())).await.unwrap();
         assert_eq!(seen.last(), Some(&Verdict::Met));

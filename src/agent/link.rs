@@ -39,7 +39,7 @@ pub async fn run(context: Arc<Context>, news: mpsc::Sender<News>) {
         failures += 1;
         let message = format!("{}; containers go on without the agent, which tries again", chain(&error));
         context.board.set_runtime(None);
-        context.board.set_problems("runtime", vec![Problem { subject: "runtime".to_owned(), message }]);
+        context.board.set_problems("runtime", vec![Problem::error("runtime", message)]);
         tokio::time::sleep(RECONNECT.after(failures)).await;
     }
 }

@@ -157,4 +157,33 @@ pub struct Problem {
     pub subject: String,
     /// What is wrong and what the agent does about it.
     pub message: String,
+    /// How bad it is.
+    #[serde(default)]
+    pub severity: Severity,
+    /// SHA-256 in hex of the manifest's bytes it is about; None where it is about no content, or about one nobody could read.
+    #[serde(default)]
+    pub file_hash: Option<String>,
+}
+
+impl Problem {
+    /// An error that is about no particular content.
+    pub fn error(subject: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { subject: subject.into(), message: message.into(), severity: Severity::Error, file_hash: None }
+    }
+
+    /// The same problem, about content with this hash.
+    #[must_use]
+    pub fn about(self, file_hash: impl Into<String>) -> Self {
+        Self { file_hash: Some(file_hash.into()), ..self }
+    }
+}
+
+/// How bad a [`Problem`] is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Severity {
+    /// Something is not used as it is now: a manifest, a directory, the runtime.
+    #[default]
+    Error,
+    /// It is used all the same.
+    Warning,
 }

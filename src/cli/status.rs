@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::Globals;
 use super::failure::{Hint, report as print_error};
 use crate::agent::control::{self, ControlError};
-use crate::agent::report::{ContainerReport, HealthReport, Phase, PodReport, StateReport, TerminationReport};
+use crate::agent::report::{ContainerReport, HealthReport, Phase, PodReport, Severity, StateReport, TerminationReport};
 use crate::host::paths;
 use crate::ui::{self, Output};
 
@@ -62,10 +62,11 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 }
 
 /// Whether there is nothing to do: the agent has read its sources and reaches its runtime, every pod is healthy or has
-/// ended well, and no source has a problem.
+/// ended well, and no source has more than a warning.
 fn healthy(report: &HealthReport) -> bool {
     let well = |pod: &PodReport| (pod.healthy || pod.phase == Phase::Succeeded) && !pod.terminating;
-    report.agent.synced && report.agent.runtime.is_some() && report.problems.is_empty() && report.pods.iter().all(well)
+    let fine = report.problems.iter().all(|problem| problem.severity == Severity::Warning);
+    report.agent.synced && report.agent.runtime.is_some() && fine && report.pods.iter().all(well)
 }
 
 /// The table and, below it, what is wrong apart from the pods.
@@ -232,7 +233,7 @@ mod tests {
         (other.component, other.namespace) = (None, "default".into());
         other.containers.push(container("sidecar"));
         let mut report = report(vec![well("etcd"), crashing(), probed, other]);
-        report.problems.push(Problem { subject: "/m/x.yaml".into(), message: "kind ReplicaSet is no pod".into() });
+        report.problems.push(Problem::error("/m/x.yaml", "kind ReplicaSet is no pod"));
         insta::assert_snapshot!(text(&report, now()), @r"
         NAME              STATE              READY   IMAGE                                    RESTARTS   SINCE   LAST-ERROR
         etcd              Running            yes     registry.k8s.io/etcd:v1.36.2             0          5m      -
@@ -270,7 +271,9 @@ mod tests {
         let done = PodReport { phase: Phase::Succeeded, ..pod("job", "hash") };
         assert!(healthy(&report(vec![done])), "a pod that has ended well need not answer");
         let mut troubled = report(vec![well("etcd")]);
-        troubled.problems.push(Problem { subject: "x".into(), message: "y".into() });
+        troubled.problems.push(Problem { severity: Severity::Warning, ..Problem::error("x", "y") });
+        assert!(healthy(&troubled), "a warning is no trouble");
+        troubled.problems.push(Problem::error("x", "y"));
         assert!(!healthy(&troubled));
     }
 

@@ -77,7 +77,7 @@ async fn a_watcher_gets_the_present_report_and_each_that_follows_until_the_agent
 async fn a_watcher_that_does_not_read_holds_nobody_up_and_gets_the_newest_then() {
     let bench = bench().await;
     let mut slow = watch(&bench.socket).await.unwrap();
-    let problem = Problem { subject: "x".repeat(200_000), message: String::new() };
+    let problem = Problem::error("x".repeat(200_000), "");
     for sequence in 2..50 {
         let mut report = (*numbered(sequence)).clone();
         report.problems.push(problem.clone());

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::Update;
 use crate::agent::pod::{Origin, PodKey, StaticPod, sha256};
-use crate::agent::report::Problem;
+use crate::agent::report::{Problem, Severity};
 use crate::agent::status::chain;
 
 /// One manifest file as it was found.
@@ -96,7 +96,7 @@ impl Known {
                     _ => "its pods are kept",
                 };
                 let subject = path.display().to_string();
-                self.problems = vec![Problem { subject, message: format!("{why}; {keeps}") }];
+                self.problems = vec![Problem::error(subject, format!("{why}; {keeps}"))];
             }
         }
         self.update()
@@ -107,10 +107,11 @@ impl Known {
         let known = self.files.get(&entry.name);
         let bytes = match &entry.content {
             Ok(bytes) => bytes,
-            Err(why) => return self.refuse(&entry.name, why),
+            Err(why) => return self.refuse(&entry.name, why, None),
         };
         // The same bytes are the same pod, first seen when it was first seen.
-        if known.is_some_and(|good| good.pod.file_hash == sha256(bytes)) {
+        let hash = sha256(bytes);
+        if known.is_some_and(|good| good.pod.file_hash == hash) {
             return;
         }
         let origin = Origin { node_name: &self.node_name, file: &file, seen: now };
@@ -124,21 +125,22 @@ impl Known {
                 let bytes = bytes.as_slice().into();
                 self.files.insert(entry.name.clone(), Good { pod: Arc::new(pod), bytes });
             }
-            Err(error) => self.refuse(&entry.name, &chain(&error)),
+            Err(error) => self.refuse(&entry.name, &chain(&error), Some(hash)),
         }
     }
 
-    fn refuse(&mut self, name: &str, why: &str) {
+    /// `hash` is that of the bytes that are not used, None if they could not be read.
+    fn refuse(&mut self, name: &str, why: &str, hash: Option<String>) {
         let kept = match self.files.get(name) {
             Some(good) => format!("pod {} stays as the file had it before", good.pod.key),
             None => "nothing runs from this file".to_owned(),
         };
-        self.problem(name, format!("{why}; {kept}"));
+        let problem = Problem::error(self.subject(name), format!("{why}; {kept}"));
+        self.problems.push(Problem { file_hash: hash, ..problem });
     }
 
-    fn problem(&mut self, name: &str, message: String) {
-        let subject = self.dir.join(name).display().to_string();
-        self.problems.push(Problem { subject, message });
+    fn subject(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
     }
 
     /// One pod a namespace and name, and a UID: the first file by name wins.
@@ -147,19 +149,19 @@ impl Known {
         let mut pods: BTreeMap<PodKey, (&String, &Arc<StaticPod>)> = BTreeMap::new();
         let mut uids: HashMap<&str, &String> = HashMap::new();
         for (name, Good { pod, .. }) in &self.files {
-            let subject = || self.dir.join(name).display().to_string();
+            let error = |message| Problem::error(self.subject(name), message).about(&pod.file_hash);
             if let Some((first, _)) = pods.get(&pod.key) {
                 let message = format!("pod {} is in {first} already; this file is not used", pod.key);
-                problems.push(Problem { subject: subject(), message });
+                problems.push(error(message));
                 continue;
             }
             if let Some(first) = uids.get(pod.uid.as_str()) {
                 let message = format!("UID {} is the pod's in {first} already; this file is not used", pod.uid);
-                problems.push(Problem { subject: subject(), message });
+                problems.push(error(message));
                 continue;
             }
             for warning in &pod.warnings {
-                problems.push(Problem { subject: subject(), message: warning.clone() });
+                problems.push(Problem { severity: Severity::Warning, ..error(warning.clone()) });
             }
             uids.insert(&pod.uid, name);
             pods.insert(pod.key.clone(), (name, pod));
@@ -230,6 +232,8 @@ mod tests {
         let bad = take(&mut known, &[("a.yaml", "kind: Pod\n  nonsense")]);
         assert_eq!(images(&bad), ["a-n x:1"]);
         assert!(bad.problems[0].message.ends_with("; pod default/a-n stays as the file had it before"), "{bad:?}");
+        let about = Some(sha256(b"kind: Pod\n  nonsense"));
+        assert_eq!((&bad.problems[0].file_hash, bad.problems[0].severity), (&about, Severity::Error));
         let good = take(&mut known, &[("a.yaml", &manifest("a", "x:2"))]);
         assert_eq!(images(&good), ["a-n x:2"]);
         assert!(good.problems.is_empty());
