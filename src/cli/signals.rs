@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: the command stops at the next safe point. A second Ctrl-C ends it as it would any program.
+//! Ctrl-C and SIGTERM: the command stops at the next safe point. A second one kills it: whatever it does then is finished,
+//! or taken back, by the next run.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -12,10 +13,17 @@ pub fn stop_on_signals(stop: &CancellationToken) {
         return;
     };
     tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        for action in [|stop: &CancellationToken| stop.cancel(), |_: &CancellationToken| kill_self()] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            action(&stop);
         }
-        stop.cancel();
     });
+}
+
+fn kill_self() {
+    // It cannot fail: every process may signal itself.
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
 }

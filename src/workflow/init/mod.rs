@@ -22,6 +22,7 @@ use super::stage::{self, CommitError};
 use super::state::{State, StateError};
 use crate::agent::expect::WaitError;
 use crate::config::ClusterSpec;
+use crate::config::spec::NodeAgent;
 use crate::event::Event;
 use crate::host::fs::FsError;
 use crate::host::tree::{MemoryTree, Tree};
@@ -87,6 +88,12 @@ pub enum InitError {
         /// The phase that was not finished.
         phase: &'static str,
     },
+    /// A kubelet runs the pods, and nobody here can ask it how they are.
+    #[error(
+        "nodeAgent kubelet: this version of kubeboot cannot see how a kubelet's pods are; pass \
+         --skip-phases=wait-control-plane, or leave nodeAgent at embedded"
+    )]
+    Kubelet,
     /// Another configuration than the one the machine runs with, which does not even go with its files.
     #[error("this machine was initialised with another configuration: phase {phase} cannot go on from what is there")]
     Unlike {
@@ -214,6 +221,10 @@ pub async fn run(machine: &mut Machine, order: &Order) -> Result<Outcome, InitEr
 impl Init<'_> {
     async fn run(&mut self, what: &What) -> Result<Outcome, InitError> {
         let selected = self.select(what)?;
+        let waits = selected.iter().any(|one| one.phase.name == "wait-control-plane");
+        if waits && self.machine.live && self.spec.kubeboot.node_agent == NodeAgent::Kubelet {
+            return Err(InitError::Kubelet);
+        }
         // A killed run's directory is there already; on a fresh machine preflight comes before anything is written.
         if let Some(state) = State::open(&self.machine.paths)? {
             self.adopt(state)?;

@@ -236,6 +236,17 @@ async fn a_stopped_init_says_where_and_is_gone_on_with() {
 }
 
 #[tokio::test]
+async fn a_kubelet_whose_pods_nobody_could_see_is_refused_before_the_first_write() {
+    let bench = Bench::new();
+    let before = bench.listing();
+    let mut spec = crate::testing::spec();
+    spec.kubeboot.node_agent = NodeAgent::Kubelet;
+    let error = run_on(&mut bench.machine(), spec, What::Everything).await.unwrap_err();
+    assert!(error.to_string().contains("--skip-phases=wait-control-plane"), "{error}");
+    assert_eq!(bench.listing(), before);
+}
+
+#[tokio::test]
 async fn one_phase_runs_alone_and_below_another_root_only_files_are_written() {
     let bench = Bench::new();
     let mut machine = bench.machine();
