@@ -23,7 +23,7 @@ const BODY_LIMIT: usize = 10 * 1024;
 /// How many redirects are followed.
 const REDIRECTS: usize = 10;
 /// What is shown of a body that says why.
-const SHOWN: usize = 200;
+const SHOWN: usize = 120;
 /// The kubelet's user agent, `kube-probe/<major>.<minor>`, with the newest release that is known here.
 static USER_AGENT: LazyLock<String> = LazyLock::new(|| {
     let version: Vec<_> = release::DEFAULT_VERSION.trim_start_matches('v').splitn(3, '.').take(2).collect();
@@ -83,15 +83,33 @@ fn judge(answer: &Answer) -> Outcome {
     }
 }
 
-/// The lines of a health endpoint's body that say what is wrong (`[-]etcd failed: ...`), else its first line; nothing of a
-/// page made for browsers.
+/// The lines of a health endpoint's body that say what is wrong (`[-]etcd failed: ...`), the `message` of an API server's
+/// `Status`, else its first line; nothing of a page made for browsers. One line, and no long one.
 fn said(body: &str) -> String {
     if body.trim_start().starts_with('<') {
         return String::new();
     }
+    if let Some(message) = status_message(body) {
+        return shown(&message);
+    }
     let failed: Vec<_> = body.lines().filter(|line| line.starts_with("[-]")).collect();
     let text = if failed.is_empty() { body.lines().next().unwrap_or_default().to_owned() } else { failed.join(", ") };
-    text.trim().chars().filter(|c| !c.is_control()).take(SHOWN).collect()
+    shown(&text)
+}
+
+/// What an API server answers with to a request it refuses, as JSON over one line or many.
+fn status_message(body: &str) -> Option<String> {
+    let status: serde_json::Value = serde_json::from_str(body).ok()?;
+    status.get("kind").filter(|kind| *kind == "Status")?;
+    Some(status.get("message")?.as_str()?.to_owned())
+}
+
+fn shown(text: &str) -> String {
+    let line: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match line.char_indices().nth(SHOWN) {
+        Some(_) => line.chars().take(SHOWN - 3).collect::<String>() + "...",
+        None => line,
+    }
 }
 
 fn failure(message: String) -> Outcome {

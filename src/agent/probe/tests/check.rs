@@ -35,6 +35,18 @@ async fn answer(seen: Seen, port: u16, request: Request<Incoming>) -> Result<Res
         "/elsewhere" => (302, Some("http://example.invalid/".to_owned()), String::new()),
         "/round" => (302, Some(format!("http://127.0.0.1:{port}/round")), String::new()),
         "/unmodified" => (304, None, String::new()),
+        "/forbidden" => (
+            403,
+            None,
+            format!(
+                "{:#}",
+                serde_json::json!({
+                    "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Forbidden",
+                    "message": "forbidden: User \"system:anonymous\" cannot get path \"/livez\"", "code": 403,
+                })
+            ),
+        ),
+        "/long" => (500, None, "wort ".repeat(100)),
         "/large" => (200, None, "x".repeat(1 << 20)),
         "/never" => return std::future::pending().await,
         _ => (404, None, String::new()),
@@ -126,6 +138,10 @@ async fn an_http_check_succeeds_from_200_to_399_and_says_why_it_failed() {
     let etcd = "HTTP probe failed with statuscode: 500: [-]etcd failed: reason withheld";
     assert_eq!(message(check("/sad").await), etcd);
     assert_eq!(message(check("/plain").await), "HTTP probe failed with statuscode: 503: starting up");
+    let forbidden = r#"403: forbidden: User "system:anonymous" cannot get path "/livez""#;
+    assert_eq!(message(check("/forbidden").await), format!("HTTP probe failed with statuscode: {forbidden}"));
+    let long = message(check("/long").await);
+    assert!(long.ends_with("wo...") && long.len() == "HTTP probe failed with statuscode: 500: ".len() + 120, "{long}");
     assert_eq!(message(check("/page").await), "HTTP probe failed with statuscode: 404");
     assert_eq!(message(check("/nowhere").await), "HTTP probe failed with statuscode: 404");
 }
