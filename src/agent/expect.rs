@@ -193,10 +193,12 @@ fn failure_of(container: &ContainerReport, restarts: u32, want: &Expectation) ->
         _ => return None,
     };
     let bad = ended.filter(|t: &&TerminationReport| t.exit_code != 0 || reason == "CrashLoopBackOff");
+    let end = bad.map(|t| t.message.clone()).unwrap_or_default();
+    let message = [message, end].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ");
     Some(Failure {
         component: want.component.clone(),
         reason,
-        message: if message.is_empty() { bad.map(|t| t.message.clone()).unwrap_or_default() } else { message },
+        message,
         exit_code: bad.map(|t| t.exit_code),
         log: bad.map(|t| t.log.clone()).unwrap_or_default(),
     })
@@ -212,8 +214,9 @@ fn state_text(container: &ContainerReport, pod_message: Option<&str>) -> String 
         },
         StateReport::Terminated(t) => format!("ended with exit code {}", t.exit_code),
     };
-    if let Some(ended) = container.last_termination.as_ref().filter(|ended| ended.exit_code != 0) {
-        text = format!("{text} (ended before with exit code {})", ended.exit_code);
+    if let Some(ended) = container.last_termination.as_ref().filter(|t| t.exit_code != 0 || !t.message.is_empty()) {
+        let why = ended.message.lines().next().map_or_else(String::new, |line| format!(": {line}"));
+        text = format!("{text} (ended before with exit code {}{why})", ended.exit_code);
     }
     if let Some(message) = pod_message.filter(|message| !text.contains(*message)) {
         text = format!("{text} ({message})");
@@ -356,6 +359,18 @@ mod tests {
         assert_eq!(judge(&of(here("no Pod").about("old")), &want("new")), unseen);
         assert_eq!(judge(&of(Problem::error("/m/x.yaml", "no Pod").about("new")), &want("new")), unseen);
         assert_eq!(judge(&of(here("cannot be read")), &want("new")), Verdict::Waiting("cannot be read".into()));
+    }
+
+    #[test]
+    fn why_an_instance_was_stopped_is_said_of_its_successor_and_of_its_failure() {
+        let mut pod = crash_loop(&[]);
+        let ended = pod.containers[0].last_termination.as_mut().unwrap();
+        ended.message = "Liveness probe failed 8 times in a row: no answer\nmore".into();
+        let Verdict::Failed(failure) = judge(&report(vec![pod.clone()]), &want("new")) else { panic!("not failed") };
+        assert!(failure.message.starts_with("back-off 10s: Liveness probe failed 8 times in a row"), "{failure}");
+        pod.containers[0].state = StateReport::Running { started_at: jiff::Timestamp::UNIX_EPOCH };
+        let waiting = "running, not healthy yet (ended before with exit code 3: Liveness probe failed 8 times in a row: no answer)";
+        assert_eq!(judge(&report(vec![pod]), &want("new")), Verdict::Waiting(waiting.into()));
     }
 
     fn restarted(times: u32) -> HealthReport {

@@ -141,7 +141,8 @@ pub struct TerminationReport {
     pub exit_code: i64,
     /// `Completed`, `Error`, `OOMKilled`, `ContainerCannotRun`.
     pub reason: String,
-    /// The runtime's words, or the termination message.
+    /// Why the agent stopped it (`Liveness probe failed 8 times in a row: ...`) and its termination message, else the
+    /// runtime's words.
     pub message: String,
     /// When.
     pub finished_at: Option<Timestamp>,

@@ -421,6 +421,8 @@ async fn a_failing_liveness_probe_gets_the_container_restarted() {
     world.answers.set("/live", true);
     let report =
         world.until("restarted", |r| find(r, "a").is_some_and(|p| p.healthy && p.containers[0].restarts == 1)).await;
+    let ended = find(&report, "a").unwrap().containers[0].last_termination.as_ref().unwrap();
+    assert!(ended.message.starts_with("Liveness probe failed 2 times in a row: said no"), "{ended:?}");
     assert_eq!(find(&report, "b").unwrap().containers[0].restarts, 0);
 }
 

@@ -68,6 +68,7 @@ impl Worker {
         let Some(one) = self.seen.instances.get_mut(&id) else { return };
         info!(pod = %self.key, container = %one.record.name.container, grace = grace.as_secs(), why, "stopping container");
         one.stopping = true;
+        one.stopped_for = Some(why.to_owned());
         let (runtime, myself) = (Arc::clone(&self.context.runtime), self.myself.clone());
         self.stops.spawn(async move {
             let result = runtime.stop(&id, grace).await;

@@ -173,10 +173,16 @@ impl Facts<'_> {
             return None;
         };
         let words = self.words.get(&one.record.id).cloned().unwrap_or_default();
+        let message = match (&one.stopped_for, words.message) {
+            (Some(why), said) if said.is_empty() => why.clone(),
+            (Some(why), said) => format!("{why}; it said: {said}"),
+            (None, said) if said.is_empty() => message.clone(),
+            (None, said) => said,
+        };
         Some(TerminationReport {
             exit_code: *exit_code,
             reason: reason.clone(),
-            message: if words.message.is_empty() { message.clone() } else { words.message },
+            message,
             finished_at: *finished_at,
             log: words.log,
         })
@@ -221,7 +227,7 @@ pub fn orphan_entry(key: &PodKey, uid: String) -> Entry {
         healthy: false,
         terminating: true,
         since: Timestamp::now(),
-        message: Some("not looked at yet".to_owned()),
+        message: None,
         containers: vec![],
     };
     Entry { report, gate: None }

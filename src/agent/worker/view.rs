@@ -133,6 +133,8 @@ pub struct Instance {
     pub ended: Option<Instant>,
     /// A stop is under way.
     pub stopping: bool,
+    /// Why the agent stopped it, for who asks how it ended.
+    pub stopped_for: Option<String>,
     /// A call about it failed; it is not tried again before.
     pub retry_at: Option<Instant>,
     /// Calls about it that failed in a row.
@@ -144,7 +146,7 @@ pub struct Instance {
 impl Instance {
     /// An instance nobody does anything with.
     pub fn new(record: ContainerRecord, ended: Option<Instant>) -> Self {
-        Self { record, ended, stopping: false, retry_at: None, failures: 0, linked: false }
+        Self { record, ended, stopping: false, stopped_for: None, retry_at: None, failures: 0, linked: false }
     }
 
     /// Whether it runs.
