@@ -1,7 +1,7 @@
 //! One file per command: clap types and a thin handler, no logic.
 //!
 //! How a command is added: a file with `pub struct Args` (derive `clap::Args`) and
-//! `pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode>`, a variant of [`Command`], an arm in
+//! `pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode>`, a variant of `Command`, an arm in
 //! `dispatch`. A handler that waits for something is `async` and its arm says `block_on(...)`; the others start no
 //! runtime. A flag of type `bool` also takes `=true` and `=false`, as every flag of the Kubernetes tools does; no
 //! attribute is needed.

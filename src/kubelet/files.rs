@@ -34,7 +34,7 @@ pub struct KubeletFiles {
     pub warnings: Vec<String>,
 }
 
-/// What [`write`] did.
+/// What [`write()`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenFiles {
     /// Each file, as the node sees it, and what became of it.

@@ -1,0 +1,163 @@
+//! The agent from its source on, against a runtime in memory and under a paused clock.
+
+mod containers;
+mod faults;
+mod pods;
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::pod::tests::read;
+use super::pod::{PodKey, StaticPod};
+use super::probe::{Outcome, Target};
+use super::report::{HealthReport, Phase, PodReport, StateReport};
+use super::source::Update;
+use super::*;
+use crate::runtime::{ContainerState, RuntimeError, labels};
+use crate::testing::runtime::{Behaviour, FakeRuntime, MadeFrom};
+
+/// Answers every check at once: well, unless told otherwise by the path of the request.
+#[derive(Default)]
+struct Answers(Mutex<HashMap<String, bool>>);
+
+impl Answers {
+    fn set(&self, path: &str, well: bool) {
+        self.0.lock().unwrap().insert(path.to_owned(), well);
+    }
+}
+
+#[async_trait]
+impl probe::Checker for Answers {
+    async fn check(&self, target: &Target, _: Duration) -> Outcome {
+        let Target::Http { path, .. } = target else { return Outcome::Success { warning: None } };
+        match self.0.lock().unwrap().get(path) {
+            Some(false) => Outcome::Failure { message: "said no".into(), refused: false },
+            _ => Outcome::Success { warning: None },
+        }
+    }
+}
+
+struct World {
+    fake: FakeRuntime,
+    answers: Arc<Answers>,
+    root: TempDir,
+    agent: Option<Running>,
+}
+
+struct Running {
+    updates: mpsc::Sender<Update>,
+    reports: watch::Receiver<Arc<HealthReport>>,
+    end: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl World {
+    fn new() -> Self {
+        let fake = FakeRuntime::new().with_image("x:1").with_image("x:2").with_image(options::PAUSE_IMAGE);
+        Self { fake, answers: Arc::default(), root: tempfile::tempdir().unwrap(), agent: None }
+    }
+
+    /// Starts an agent on the same root directory; an earlier one ends first, as a killed one does.
+    async fn start(&mut self) {
+        self.kill().await;
+        let mut options = AgentOptions::new("node1");
+        options.root_dir = self.root.path().join("root");
+        options.pod_logs_dir = self.root.path().join("pods");
+        options.container_logs_dir = self.root.path().join("containers");
+        let end = CancellationToken::new();
+        let context = Context::new(options, Arc::new(self.fake.clone()), self.answers.clone(), end.clone());
+        let reports = context.board.reports();
+        let (updates, receiver) = mpsc::channel(1);
+        let (news_sender, news) = mpsc::channel(64);
+        let (linked, until) = (Arc::clone(&context), end.clone());
+        context.tasks.spawn(async move { until.run_until_cancelled(link::run(linked, news_sender)).await });
+        let task = tokio::spawn(async move {
+            Supervisor::new(Arc::clone(&context)).run(receiver, news).await;
+            context.tasks.close();
+            context.tasks.wait().await;
+        });
+        self.agent = Some(Running { updates, reports, end, task });
+    }
+
+    async fn kill(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            agent.end.cancel();
+            agent.task.await.unwrap();
+        }
+    }
+
+    /// What the source wants from now on.
+    async fn want(&self, pods: &[StaticPod]) {
+        let pods = pods.iter().cloned().map(Arc::new).collect();
+        self.update(Update { pods, problems: vec![], synced: true }).await;
+    }
+
+    async fn update(&self, update: Update) {
+        self.agent.as_ref().unwrap().updates.send(update).await.unwrap();
+    }
+
+    /// Waits for a report of which this holds.
+    async fn until(&self, what: &str, condition: impl Fn(&HealthReport) -> bool) -> Arc<HealthReport> {
+        let mut reports = self.agent.as_ref().unwrap().reports.clone();
+        let found = tokio::time::timeout(Duration::from_secs(3600), async {
+            reports.wait_for(|report| condition(report)).await.unwrap().clone()
+        });
+        let found = found.await;
+        found.unwrap_or_else(|_| panic!("{what}: {:#?} {:#?}", self.report(), self.fake.calls()))
+    }
+
+    fn report(&self) -> Arc<HealthReport> {
+        self.agent.as_ref().unwrap().reports.borrow().clone()
+    }
+
+    async fn healthy(&self, pod: &str) -> PodReport {
+        let report = self.until("healthy", |report| find(report, pod).is_some_and(|pod| pod.healthy)).await;
+        find(&report, pod).unwrap().clone()
+    }
+
+    /// Waits until the agent has nothing to do but wait for time.
+    async fn settle(&self) {
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn running(&self) -> Vec<String> {
+        let all = self.fake.containers().into_iter().filter(|one| one.state.is_running());
+        let mut running: Vec<_> =
+            all.map(|one| format!("{}/{} {}", one.name.pod, one.name.container, one.name.attempt)).collect();
+        running.sort();
+        running
+    }
+}
+
+fn find<'a>(report: &'a HealthReport, pod: &str) -> Option<&'a PodReport> {
+    report.pods.iter().find(|one| one.name == format!("{pod}-node1"))
+}
+
+/// A pod with one container `main` on the host's network.
+fn pod(name: &str, container: &str) -> StaticPod {
+    pod_of(name, "hostNetwork: true", container)
+}
+
+fn pod_of(name: &str, spec: &str, container: &str) -> StaticPod {
+    read(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  {spec}\n  containers:\n  - name: main\n    image: x:1\n    {container}\n"
+    ))
+    .unwrap()
+}
+
+fn component(name: &str) -> StaticPod {
+    read(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: kube-system, labels: {{component: {name}, tier: control-plane}}}}\n\
+         spec:\n  hostNetwork: true\n  containers:\n  - name: {name}\n    image: x:1\n    readinessProbe: {{httpGet: {{path: /{name}, port: 1}}}}\n"
+    ))
+    .unwrap()
+}
