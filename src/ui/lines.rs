@@ -16,19 +16,24 @@ struct PlainState<W> {
     out: W,
     /// The last line about each image and component, so that only changes are said.
     said: HashMap<String, String>,
+    /// The phase that began last, to which what components do belongs.
+    phase: String,
 }
 
 impl<W: Write + Send> Plain<W> {
     /// Writes to `out`, line by line.
     pub fn new(out: W) -> Self {
-        Self { state: Mutex::new(PlainState { out, said: HashMap::new() }) }
+        Self { state: Mutex::new(PlainState { out, said: HashMap::new(), phase: "wait-control-plane".into() }) }
     }
 }
 
 impl<W: Write + Send> Reporter for Plain<W> {
     fn event(&self, event: Event) {
-        let Some(line) = line(&event) else { return };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Event::PhaseStarted { phase, .. } = &event {
+            state.phase = group(phase).to_owned();
+        }
+        let Some(line) = line(&event, &state.phase) else { return };
         if let Some(key) = key(&event)
             && state.said.insert(key, line.clone()).as_ref() == Some(&line)
         {
@@ -48,8 +53,8 @@ fn key(event: &Event) -> Option<String> {
     }
 }
 
-/// The line an event is worth, None for those that only move a bar.
-fn line(event: &Event) -> Option<String> {
+/// The line an event is worth while `running` is the phase, None for those that only move a bar.
+fn line(event: &Event, running: &str) -> Option<String> {
     let tag = |phase: &str| format!("[{}]", group(phase));
     Some(match event {
         Event::PhaseStarted { phase, title } => format!("{} {title}", tag(phase)),
@@ -65,7 +70,7 @@ fn line(event: &Event) -> Option<String> {
         }
         Event::Pull { image, done: true, .. } => format!("[images] Pulled {image}"),
         Event::Pull { image, .. } => format!("[images] Pulling {image}"),
-        Event::Component { name, .. } => format!("[wait-control-plane] {name}: {}", component(event)),
+        Event::Component { name, .. } => format!("[{running}] {name}: {}", component(event)),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Carrying a plan out, and taking it back.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::copy::{copy_tree, restore_tree};
 use super::journal::{DataCopy, Journal, State};
@@ -15,6 +15,9 @@ use crate::host::fs::FsError;
 use crate::host::paths::{MANIFESTS_DIR, TMP_DIR};
 use crate::host::tree::Tree;
 use crate::manifests::COMPONENTS;
+
+/// Going back may take this long however short the limit for going forward is: what failed gets its grace period to stop.
+const ROLLBACK_LIMIT: Duration = Duration::from_secs(300);
 
 /// What an upgrade acts on.
 pub struct Machine<'a> {
@@ -105,14 +108,19 @@ async fn replace(
     machine: &mut Machine<'_>,
     step: &Step,
     journal: &mut Journal,
-    title: &Title,
+    names: &Title,
 ) -> Result<(), UpgradeError> {
-    tell(machine.reporter, step.component, format!("{} -> {}", step.old_image, step.new_image), false);
+    let (phase, started) = (format!("upgrade/{}", step.component), Instant::now());
+    let title = format!("{}: {} -> {}", step.component, step.old_image, step.new_image);
+    machine.reporter.event(Event::PhaseStarted { phase: phase.clone(), title });
     if let Some(data_dir) = &step.data_dir {
-        copy_data(machine, step, data_dir, journal, title).await?;
+        copy_data(machine, step, data_dir, journal, names).await?;
     }
     machine.tree.write(&step.file, &step.new, 0o600)?;
-    wait(machine, step.component, &step.file, Some(step.new_hash())).await
+    wait(machine, step.component, &step.file, Some(step.new_hash())).await?;
+    let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    machine.reporter.event(Event::PhaseDone { phase, changed: true, millis });
+    Ok(())
 }
 
 /// Stops etcd and copies its data: only a stopped etcd's files are consistent.
@@ -142,6 +150,9 @@ async fn copy_data(
 
 /// Puts back every manifest that has a backup and differs from it, and waits for all of them.
 async fn roll_back(machine: &mut Machine<'_>, journal: &mut Journal, failing_etcd: bool) -> Result<(), UpgradeError> {
+    let (phase, title) = ("rollback".to_owned(), "put the old manifests back".to_owned());
+    machine.reporter.event(Event::PhaseStarted { phase, title });
+    machine.limit = machine.limit.max(ROLLBACK_LIMIT);
     let mut restored = Vec::new();
     for component in COMPONENTS {
         let Some(old) = machine.tree.read(&journal.backup.join(format!("{component}.yaml")))? else { continue };
