@@ -1,7 +1,7 @@
 //! How long everything `init` writes takes to make, in memory: `cargo bench --bench files [-- ROUNDS]`.
 //!
-//! Prints the median, the fastest and the slowest round of each row. Started without `--bench` (as `cargo test --benches` does) it
-//! makes one round, which says that it works and nothing about time.
+//! Prints the median, the fastest and the slowest round of each row. Started without `--bench` (as `cargo test
+//! --benches` does) it makes one round, which says that it works and nothing about time.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

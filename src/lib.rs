@@ -1,8 +1,8 @@
 //! kubeboot turns a Linux machine into a Kubernetes control-plane node.
 //!
-//! It renders the static-pod manifests for etcd, kube-apiserver, kube-controller-manager and kube-scheduler, issues every
-//! certificate, writes the kubeconfigs, installs the kubelet unit and waits until its embedded static-pod agent reports
-//! the control plane healthy.
+//! It renders the static-pod manifests for etcd, kube-apiserver, kube-controller-manager and kube-scheduler, issues
+//! every certificate, writes the kubeconfigs, installs the kubelet unit and waits until its embedded static-pod agent
+//! reports the control plane healthy.
 //!
 //! This file is the map of the house. A room knows the rooms listed below it, never those above.
 

@@ -1,6 +1,6 @@
-//! The agent against a real Docker daemon: what somebody sees who puts manifests in a directory. Images are built out of this
-//! machine's busybox, so no registry is needed. Every test has an agent of its own, with its own root directory, which is also
-//! what its containers are labelled with.
+//! The agent against a real Docker daemon: what somebody sees who puts manifests in a directory. Images are built out
+//! of this machine's busybox, so no registry is needed. Every test has an agent of its own, with its own root
+//! directory, which is also what its containers are labelled with.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
@@ -131,8 +131,8 @@ impl Machine {
 }
 
 impl Drop for Machine {
-    /// Whatever a test left goes, also when it has failed: first its agents, which would bring everything back. Only what
-    /// carries this test's own label is touched.
+    /// Whatever a test left goes, also when it has failed: first its agents, which would bring everything back. Only
+    /// what carries this test's own label is touched.
     fn drop(&mut self) {
         self.end.cancel();
         let label = format!("label=dev.kubeboot.agent={}", self.options().owner());

@@ -1,4 +1,5 @@
-//! The unit under a real systemd: a container that boots Debian with a Docker Engine of its own (scripts/systemd-image.sh).
+//! The unit under a real systemd: a container that boots Debian with a Docker Engine of its own
+//! (scripts/systemd-image.sh).
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 use std::process::{Command, Stdio};

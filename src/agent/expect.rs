@@ -1,7 +1,8 @@
-//! Waiting for the agent to report what somebody wrote: the very manifest, by the hash of its bytes, running and healthy.
+//! Waiting for the agent to report what somebody wrote: the very manifest, by the hash of its bytes, running and
+//! healthy.
 //!
-//! `init` waits for all four components this way, `upgrade` for one after the other. Nobody asks the API server: it may be
-//! the component that is being replaced.
+//! `init` waits for all four components this way, `upgrade` for one after the other. Nobody asks the API server: it may
+//! be the component that is being replaced.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -226,7 +227,8 @@ fn state_text(container: &ContainerReport, pod_message: Option<&str>) -> String 
 
 /// Waits until every one of `wants` is met, for `limit` at most. `changed` hears of each new verdict.
 ///
-/// An agent that goes away meanwhile (it was restarted, or has not opened its socket yet) is waited for within the limit.
+/// An agent that goes away meanwhile (it was restarted, or has not opened its socket yet) is waited for within the
+/// limit.
 ///
 /// # Errors
 /// The first failure, or at the limit what was still being waited for.
@@ -369,8 +371,9 @@ mod tests {
         let Verdict::Failed(failure) = judge(&report(vec![pod.clone()]), &want("new")) else { panic!("not failed") };
         assert!(failure.message.starts_with("back-off 10s: Liveness probe failed 8 times in a row"), "{failure}");
         pod.containers[0].state = StateReport::Running { started_at: jiff::Timestamp::UNIX_EPOCH };
-        let waiting = "running, not healthy yet (ended before with exit code 3: Liveness probe failed 8 times in a row: no answer)";
-        assert_eq!(judge(&report(vec![pod]), &want("new")), Verdict::Waiting(waiting.into()));
+        let why = "ended before with exit code 3: Liveness probe failed 8 times in a row: no answer";
+        let waiting = Verdict::Waiting(format!("running, not healthy yet ({why})"));
+        assert_eq!(judge(&report(vec![pod]), &want("new")), waiting);
     }
 
     fn restarted(times: u32) -> HealthReport {

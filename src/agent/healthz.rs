@@ -1,5 +1,5 @@
-//! `http://127.0.0.1:10248/healthz`: says `ok` as long as the process runs, as the kubelet's does. It needs no credentials
-//! and says nothing else.
+//! `http://127.0.0.1:10248/healthz`: says `ok` as long as the process runs, as the kubelet's does. It needs no
+//! credentials and says nothing else.
 
 use std::convert::Infallible;
 use std::io;

@@ -1,5 +1,5 @@
-//! The agent's link to the runtime: it listens to events, lists everything now and then in case one was missed, and comes back
-//! when the runtime does.
+//! The agent's link to the runtime: it listens to events, lists everything now and then in case one was missed, and
+//! comes back when the runtime does.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Where tools look for a container's log: `/var/log/pods/NS_POD_UID/CONTAINER/N.log` and `/var/log/containers`.
 //!
-//! Both are links: the first to the file the runtime writes, the second to the first. They are made when a container starts and
-//! go with it.
+//! Both are links: the first to the file the runtime writes, the second to the first. They are made when a container
+//! starts and go with it.
 
 use std::fs;
 use std::io;
@@ -22,8 +22,8 @@ const LAST_LINES: usize = 20;
 
 /// The last lines that say something, oldest first.
 ///
-/// Kubernetes' components answer a wrong flag with one line of error and behind it the list of all their flags: that list
-/// is left out, or nobody would see the error.
+/// Kubernetes' components answer a wrong flag with one line of error and behind it the list of all their flags: that
+/// list is left out, or nobody would see the error.
 pub fn last_words(mut lines: Vec<String>) -> Vec<String> {
     let is_error = |line: &String| line.to_ascii_lowercase().starts_with("error:");
     if let Some(usage) = lines.iter().rposition(|line| line.trim_end() == "Usage:")
@@ -79,8 +79,8 @@ pub fn link(options: &AgentOptions, name: &ContainerName, id: &str, target: &Pat
     Ok(())
 }
 
-/// Removes the links of a container and the directories that are empty then. What is gone already is fine, what cannot be
-/// removed is left: a log link is no reason to keep a container.
+/// Removes the links of a container and the directories that are empty then. What is gone already is fine, what cannot
+/// be removed is left: a log link is no reason to keep a container.
 pub fn unlink(options: &AgentOptions, name: &ContainerName, id: &str) {
     let file = file(options, name);
     let _ = fs::remove_file(legacy(options, name, id));

@@ -1,9 +1,9 @@
 //! The static-pod agent: what a kubelet does with a directory of pod manifests, without a kubelet.
 //!
-//! A source says which pods are wanted, the link what the runtime has; the supervisor keeps one worker a pod, and each worker
-//! compares and takes one step after the other. What they know ends on the board, where the health report ([`report`]) is
-//! read. Everything that must outlive the agent is in the runtime's labels and in the manifests, so that a restarted agent
-//! finds its pods again and touches none of them.
+//! A source says which pods are wanted, the link what the runtime has; the supervisor keeps one worker a pod, and each
+//! worker compares and takes one step after the other. What they know ends on the board, where the health report
+//! ([`report`]) is read. Everything that must outlive the agent is in the runtime's labels and in the manifests, so
+//! that a restarted agent finds its pods again and touches none of them.
 
 pub mod backoff;
 pub mod control;
@@ -84,8 +84,8 @@ pub enum AgentError {
 /// Runs the agent until `shutdown`, and leaves its containers running then.
 ///
 /// # Errors
-/// Only before it has begun: see [`AgentError`]. That the runtime or the manifest directory is missing is no error; both are
-/// reported and waited for.
+/// Only before it has begun: see [`AgentError`]. That the runtime or the manifest directory is missing is no error;
+/// both are reported and waited for.
 pub async fn run(
     options: AgentOptions,
     runtime: Arc<dyn ContainerRuntime>,

@@ -1,8 +1,8 @@
 //! Start order of a control plane: who waits for whom before its first start.
 //!
-//! A leader election that is tried before the API server answers costs seconds, and four processes that start at once on two
-//! processors slow each other. So some components are held back, for a moment and never for ever: until the one they wait for
-//! is healthy, is not wanted, has crashed, or [`LONGEST_HOLD`] is over.
+//! A leader election that is tried before the API server answers costs seconds, and four processes that start at once
+//! on two processors slow each other. So some components are held back, for a moment and never for ever: until the one
+//! they wait for is healthy, is not wanted, has crashed, or [`LONGEST_HOLD`] is over.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use super::worker::Hold;
 /// Nothing is held back longer.
 pub const LONGEST_HOLD: Duration = Duration::from_secs(30);
 
-/// Which component waits for which. etcd and the API server start together: the API server retries, and has enough to do
-/// before it needs etcd.
+/// Which component waits for which. etcd and the API server start together: the API server retries, and has enough to
+/// do before it needs etcd.
 const ORDER: &[(&str, &str)] = &[("kube-controller-manager", "kube-apiserver"), ("kube-scheduler", "kube-apiserver")];
 
 /// How a component that others may wait for is doing.

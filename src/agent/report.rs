@@ -33,7 +33,8 @@ pub struct AgentReport {
     pub static_pod_path: Option<String>,
     /// The container runtime (`docker 20.10.24`), None while it cannot be reached.
     pub runtime: Option<String>,
-    /// Whether every source and the runtime have been read once, so that a pod that is missing here is neither wanted nor there.
+    /// Whether every source and the runtime have been read once, so that a pod that is missing here is neither wanted
+    /// nor there.
     pub synced: bool,
 }
 
@@ -57,16 +58,16 @@ pub struct PodReport {
     pub phase: Phase,
     /// Ready in the kubelet's sense: every container is, by its readiness probe's own rules.
     pub ready: bool,
-    /// Healthy: every container runs and has answered its readiness check (or, where it has none, its startup or liveness
-    /// check) since it started, asked at once and often rather than by `initialDelaySeconds` and `periodSeconds`, and
-    /// no probe says otherwise now.
+    /// Healthy: every container runs and has answered its readiness check (or, where it has none, its startup or
+    /// liveness check) since it started, asked at once and often rather than by `initialDelaySeconds` and
+    /// `periodSeconds`, and no probe says otherwise now.
     pub healthy: bool,
     /// Being stopped because its manifest was changed or removed.
     pub terminating: bool,
     /// Since when `healthy` is what it is.
     pub since: Timestamp,
-    /// Why the pod as a whole cannot go on (a failed mount, an image that cannot be had, held back until the API server is
-    /// ready), None as a rule.
+    /// Why the pod as a whole cannot go on (a failed mount, an image that cannot be had, held back until the API server
+    /// is ready), None as a rule.
     pub message: Option<String>,
     /// Its containers, init containers first.
     pub containers: Vec<ContainerReport>,
@@ -161,7 +162,8 @@ pub struct Problem {
     /// How bad it is.
     #[serde(default)]
     pub severity: Severity,
-    /// SHA-256 in hex of the manifest's bytes it is about; None where it is about no content, or about one nobody could read.
+    /// SHA-256 in hex of the manifest's bytes it is about; None where it is about no content, or about one nobody could
+    /// read.
     #[serde(default)]
     pub file_hash: Option<String>,
 }

@@ -110,8 +110,8 @@ pub fn qos(pod: &PodSpec) -> Qos {
     }
 }
 
-/// `oom_score_adj` of a container's processes (`GetContainerOOMScoreAdjust`); every static pod with the node-critical class is
-/// protected whatever its class of service.
+/// `oom_score_adj` of a container's processes (`GetContainerOOMScoreAdjust`); every static pod with the node-critical
+/// class is protected whatever its class of service.
 fn oom_score(pod: &PodSpec, container: &Container, node_memory: i64) -> i64 {
     if pod.priority_class_name.as_deref() == Some("system-node-critical") {
         return PROTECTED_OOM_SCORE;

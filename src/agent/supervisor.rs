@@ -92,7 +92,8 @@ impl Supervisor {
         }
     }
 
-    /// Starts the workers that are missing: those of wanted pods, and those of orphans once it is sure that they are some.
+    /// Starts the workers that are missing: those of wanted pods, and those of orphans once it is sure that they are
+    /// some.
     fn staff(&mut self) {
         let Some(records) = &self.records else { return };
         let orphans = records.iter().map(key_of).filter(|_| self.synced);

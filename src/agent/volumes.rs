@@ -1,5 +1,5 @@
-//! Volumes of a pod on the machine: hostPath with its types, emptyDir below the root directory, and the pod's own directory
-//! `ROOT/pods/UID`.
+//! Volumes of a pod on the machine: hostPath with its types, emptyDir below the root directory, and the pod's own
+//! directory `ROOT/pods/UID`.
 
 use std::fs::{self, FileType, Metadata, OpenOptions};
 use std::io;

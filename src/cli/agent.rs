@@ -25,9 +25,9 @@ const LISTEN_CHECK: Duration = Duration::from_millis(50);
 
 /// Run the static-pod agent in the foreground
 ///
-/// Runs every pod whose manifest is in a directory, on the container runtime of this machine, as a kubelet would, with no
-/// cluster at all. Reads the kubelet's configuration file and takes the kubelet's flags; those that mean nothing to it are
-/// accepted. When it ends the containers go on, and the next agent takes them over.
+/// Runs every pod whose manifest is in a directory, on the container runtime of this machine, as a kubelet would, with
+/// no cluster at all. Reads the kubelet's configuration file and takes the kubelet's flags; those that mean nothing to
+/// it are accepted. When it ends the containers go on, and the next agent takes them over.
 #[derive(Debug, clap::Args)]
 #[command(args_override_self = true)]
 #[command(after_help = "Examples:\n  \

@@ -41,8 +41,8 @@ enum Command {
 
 /// List the images a control-plane node runs, and which of them are on this machine
 ///
-/// A plain list, one a line, comes with `-o json | jq -r '.images[].image'`. Where the container runtime does not answer
-/// the list is printed all the same, with a question mark for what is not known.
+/// A plain list, one a line, comes with `-o json | jq -r '.images[].image'`. Where the container runtime does not
+/// answer the list is printed all the same, with a question mark for what is not known.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     kubeboot images list\n  \
@@ -79,9 +79,9 @@ struct PullArgs {
 
 /// Build images out of local binaries, for your own Kubernetes builds and for machines that reach no registry
 ///
-/// Looks in a directory for kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, etcd and pause, and makes
-/// an image of each that is there, under the name `kubeboot init` asks for with the same version and repository. A linked
-/// binary gets its libraries from this machine. The same binaries make the same images.
+/// Looks in a directory for kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, etcd and pause, and
+/// makes an image of each that is there, under the name `kubeboot init` asks for with the same version and repository.
+/// A linked binary gets its libraries from this machine. The same binaries make the same images.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     kubeboot images build --from-dir ~/kubernetes/_output/bin --tag-version v1.37.0-my.1\n  \

@@ -19,8 +19,9 @@ use crate::workflow::saved::Saved;
 
 /// Make this machine a Kubernetes control-plane node
 ///
-/// Checks the machine, makes certificates and kubeconfigs, writes the static pods of etcd and the control plane, starts the
-/// node agent and waits until everything is healthy. A run that was cut off or failed is finished by the same command.
+/// Checks the machine, makes certificates and kubeconfigs, writes the static pods of etcd and the control plane, starts
+/// the node agent and waits until everything is healthy. A run that was cut off or failed is finished by the same
+/// command.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,

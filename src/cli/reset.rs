@@ -17,9 +17,9 @@ use crate::workflow::reset::{self, ResetError};
 
 /// Take everything away that init made on this machine
 ///
-/// Stops the node agent and the control plane, and removes what init wrote down that it made: containers, pulled images,
-/// the unit, manifests, certificates, kubeconfigs, the kubelet's and etcd's data, logs. What was there before init stays,
-/// and so does what somebody else has put there since.
+/// Stops the node agent and the control plane, and removes what init wrote down that it made: containers, pulled
+/// images, the unit, manifests, certificates, kubeconfigs, the kubelet's and etcd's data, logs. What was there before
+/// init stays, and so does what somebody else has put there since.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     kubeboot reset --dry-run       # what would be removed\n  \

@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM: the command stops at the next safe point. A second one kills it: whatever it does then is finished,
-//! or taken back, by the next run.
+//! Ctrl-C and SIGTERM: the command stops at the next safe point. A second one kills it: whatever it does then is
+//! finished, or taken back, by the next run.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;

@@ -66,8 +66,8 @@ pub fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<Written, FsE
     Ok(written)
 }
 
-/// Writes several files, each as [`write_file`] does, in less time: all are written aside, synced at once, and renamed in
-/// the order given; each directory is synced once. When one fails, those before it may be in place.
+/// Writes several files, each as [`write_file`] does, in less time: all are written aside, synced at once, and renamed
+/// in the order given; each directory is synced once. When one fails, those before it may be in place.
 pub fn write_files(files: &[NewFile<'_>]) -> Result<Vec<Written>, FsError> {
     let mut outcomes = Vec::with_capacity(files.len());
     let mut asides = Vec::new();

@@ -1,5 +1,5 @@
-//! The machine: paths below a root, atomic files, facts for preflight, processes and ports. Nothing here knows Kubernetes'
-//! objects; nothing above spells a path of its own.
+//! The machine: paths below a root, atomic files, facts for preflight, processes and ports. Nothing here knows
+//! Kubernetes' objects; nothing above spells a path of its own.
 
 pub mod facts;
 pub mod fs;

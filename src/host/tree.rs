@@ -1,5 +1,5 @@
-//! The file tree a command writes into: the real one, which tells a recorder before it makes anything, or one in memory,
-//! which is what a dry run is.
+//! The file tree a command writes into: the real one, which tells a recorder before it makes anything, or one in
+//! memory, which is what a dry run is.
 //!
 //! Every path given here is a path *as the node sees it* (`/etc/kubernetes/...`); the tree puts its root in front.
 
@@ -17,7 +17,8 @@ pub trait Tree: Send {
     /// Whether something is at `path`.
     fn exists(&self, path: &Path) -> bool;
 
-    /// Makes a directory and what is missing above it; what is missing above gets 0755. An existing one is left as it is.
+    /// Makes a directory and what is missing above it; what is missing above gets 0755. An existing one is left as it
+    /// is.
     fn make_dir(&mut self, path: &Path, mode: u32) -> Result<(), FsError>;
 
     /// Writes a file in one rename, and the directories above it (0755) where they are missing.
@@ -32,8 +33,8 @@ pub trait Tree: Send {
     fn remove(&mut self, path: &Path) -> Result<bool, FsError>;
 }
 
-/// Hears of everything a [`HostTree`] is about to make, before it is made, so that whatever happens then, somebody knows
-/// whose it is.
+/// Hears of everything a [`HostTree`] is about to make, before it is made, so that whatever happens then, somebody
+/// knows whose it is.
 pub trait Recorder: Send {
     /// `path`, as the node sees it, is not there now and will be made. Must be durable when this returns.
     fn will_create(&mut self, path: &Path, is_dir: bool) -> Result<(), FsError>;
@@ -150,8 +151,8 @@ impl MemoryTree {
         Self { below: Some(paths), ..Self::default() }
     }
 
-    /// Memory above the real tree of `paths`, for what will be written there: a file that is there and cannot be read is an
-    /// error, because taking it for absent would replace it.
+    /// Memory above the real tree of `paths`, for what will be written there: a file that is there and cannot be read
+    /// is an error, because taking it for absent would replace it.
     pub fn staging(paths: Paths) -> Self {
         Self { strict: true, ..Self::above(paths) }
     }

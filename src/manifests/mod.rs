@@ -151,7 +151,8 @@ pub fn wanted(spec: &ClusterSpec) -> Vec<&'static str> {
 /// `spec.patches_dir`, checked again, and written with sorted keys as kubeadm writes it.
 ///
 /// # Errors
-/// An unknown component, etcd where it is external, and patches that cannot be read, do not apply, or do not leave a Pod.
+/// An unknown component, etcd where it is external, and patches that cannot be read, do not apply, or do not leave a
+/// Pod.
 pub fn render(spec: &ClusterSpec, component: &str, host: &Host<'_>) -> Result<Manifest, ManifestError> {
     let Some(component) = COMPONENTS.into_iter().find(|known| *known == component) else {
         return Err(ManifestError::Unknown { component: component.to_owned() });

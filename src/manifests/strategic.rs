@@ -1,5 +1,5 @@
-//! Strategic merge patches, Kubernetes' own kind: objects merge field by field, and lists that hold named things merge by
-//! their key rather than being replaced.
+//! Strategic merge patches, Kubernetes' own kind: objects merge field by field, and lists that hold named things merge
+//! by their key rather than being replaced.
 
 use serde_json::{Map, Value};
 
@@ -9,8 +9,8 @@ pub(super) type Lists = &'static [(&'static [&'static str], &'static str)];
 /// A type without such lists: KubeletConfiguration.
 pub(super) const NO_LISTS: Lists = &[];
 
-/// The lists of a Pod that the API marks as merged. Containers' own lists are looked up below `containers`, whichever of
-/// the three kinds of container they are in.
+/// The lists of a Pod that the API marks as merged. Containers' own lists are looked up below `containers`, whichever
+/// of the three kinds of container they are in.
 pub(super) const POD_LISTS: Lists = &[
     (&["metadata", "ownerReferences"], "uid"),
     (&["spec", "containers"], "name"),
@@ -186,8 +186,8 @@ impl Merger {
     }
 }
 
-/// Puts the items of `old` that the patch did not name back among `merged`, each before the first item that stood behind
-/// it, else at the end.
+/// Puts the items of `old` that the patch did not name back among `merged`, each before the first item that stood
+/// behind it, else at the end.
 fn insert_untouched(merged: &mut Vec<Value>, old: &[Value], gone: &[&Value], key: &str) {
     let place = |item: &Value| old.iter().position(|other| other.get(key) == item.get(key));
     let touched: Vec<Value> = merged.iter().filter_map(|item| item.get(key)).cloned().collect();

@@ -82,8 +82,8 @@ mod filters {
 
     use serde::Serialize;
 
-    /// The value as JSON in ASCII, which is YAML that no reader takes for anything else: `on`, `a: b` and `0644` stay the
-    /// strings they are.
+    /// The value as JSON in ASCII, which is YAML that no reader takes for anything else: `on`, `a: b` and `0644` stay
+    /// the strings they are.
     #[askama::filter_fn]
     pub fn yaml(value: impl Serialize, _: &dyn askama::Values) -> askama::Result<String> {
         let json = serde_json::to_string(&value).map_err(|e| askama::Error::Custom(Box::new(e)))?;

@@ -67,8 +67,8 @@ pub async fn present(
     Ok(found)
 }
 
-/// Makes sure that every image is present: pulls the missing ones (all of them under `Always`, none under `Never`), some
-/// at once, and reports bytes as [`Event::Pull`]. Returns those that were pulled, in order.
+/// Makes sure that every image is present: pulls the missing ones (all of them under `Always`, none under `Never`),
+/// some at once, and reports bytes as [`Event::Pull`]. Returns those that were pulled, in order.
 ///
 /// # Errors
 /// [`ImagesError::Missing`] names every image that could not be had, after all were tried.

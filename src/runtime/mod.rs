@@ -103,8 +103,8 @@ pub trait ContainerRuntime: Send + Sync {
     /// Where the runtime keeps the container's log, for the link in /var/log/pods; None if it has none.
     async fn log_path(&self, id: &str) -> Result<Option<String>>;
 
-    /// Start, exit and removal of containers with the owner label, from now on. The stream ends when the connection does;
-    /// the caller lists and subscribes again.
+    /// Start, exit and removal of containers with the owner label, from now on. The stream ends when the connection
+    /// does; the caller lists and subscribes again.
     async fn events(&self, owner: &str) -> Result<BoxStream<'static, Result<RuntimeEvent>>>;
 
     /// The image if it is present locally.

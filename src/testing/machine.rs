@@ -1,5 +1,5 @@
-//! A machine made of fakes in a temporary directory. Its agent "runs" whatever manifests are there and leaves the traces
-//! of one; services and the cluster record their calls and fail the n-th.
+//! A machine made of fakes in a temporary directory. Its agent "runs" whatever manifests are there and leaves the
+//! traces of one; services and the cluster record their calls and fail the n-th.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

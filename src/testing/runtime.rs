@@ -166,7 +166,8 @@ impl FakeRuntime {
         self.lock().behaviours.insert(container.to_owned(), behaviour);
     }
 
-    /// What a command in containers named `container` answers, and how long it takes. Without this: exit code 0 at once.
+    /// What a command in containers named `container` answers, and how long it takes. Without this: exit code 0 at
+    /// once.
     pub fn answer_exec(
         &self,
         container: &str,
@@ -395,8 +396,8 @@ impl FakeRuntime {
     }
 }
 
-/// A container that is nothing but its identity (namespace `default`, UID `uid-<pod>`), with the labels that make it the
-/// owner's.
+/// A container that is nothing but its identity (namespace `default`, UID `uid-<pod>`), with the labels that make it
+/// the owner's.
 pub fn container_config(owner: &str, pod: &str, container: &str, attempt: u32, image: &str) -> ContainerConfig {
     let name = ContainerName {
         pod: pod.into(),

@@ -31,7 +31,8 @@ impl<T: Tree> FaultyTree<T> {
         self.fail_at.store(self.changes.load(Ordering::SeqCst) + n, Ordering::SeqCst);
     }
 
-    /// Ends the process, so to speak, at the `n`-th change from now on: unwinds with [`Killed`], so that nobody tidies up.
+    /// Ends the process, so to speak, at the `n`-th change from now on: unwinds with [`Killed`], so that nobody tidies
+    /// up.
     pub fn die_at(&mut self, n: usize) {
         self.deadly.store(true, Ordering::SeqCst);
         self.fail_at(n);

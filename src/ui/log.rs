@@ -16,8 +16,8 @@ pub fn init(verbosity: u8) {
         .try_init();
 }
 
-/// Our own entries by the level asked for; those of libraries only when everything is wanted, and never bollard's, which
-/// are whole requests with the environments of containers.
+/// Our own entries by the level asked for; those of libraries only when everything is wanted, and never bollard's,
+/// which are whole requests with the environments of containers.
 fn filter(verbosity: u8) -> &'static str {
     match verbosity {
         0 => "warn",

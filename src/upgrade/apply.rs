@@ -16,7 +16,8 @@ use crate::host::paths::{MANIFESTS_DIR, TMP_DIR};
 use crate::host::tree::Tree;
 use crate::manifests::COMPONENTS;
 
-/// Going back may take this long however short the limit for going forward is: what failed gets its grace period to stop.
+/// Going back may take this long however short the limit for going forward is: what failed gets its grace period to
+/// stop.
 const ROLLBACK_LIMIT: Duration = Duration::from_secs(300);
 
 /// What an upgrade acts on.

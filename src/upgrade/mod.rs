@@ -1,9 +1,9 @@
 //! Moving a running control plane to other manifests: plan, diff, apply, rollback.
 //!
 //! An upgrade ends exactly new or exactly old. The old manifests are copied aside first, each new one replaces its
-//! predecessor in one rename, and the agent is asked, by the hash of the file, whether that very manifest is healthy. The
-//! first that is not brings all of them back. A journal written before the first rename lets a killed upgrade be finished
-//! by the same command or taken back by `upgrade rollback`.
+//! predecessor in one rename, and the agent is asked, by the hash of the file, whether that very manifest is healthy.
+//! The first that is not brings all of them back. A journal written before the first rename lets a killed upgrade be
+//! finished by the same command or taken back by `upgrade rollback`.
 
 pub mod apply;
 pub mod copy;
@@ -118,7 +118,8 @@ pub enum UpgradeError {
     },
 }
 
-/// The manifest of a running control plane: the file, or, where an upgrade that was cut off had taken it away, its backup.
+/// The manifest of a running control plane: the file, or, where an upgrade that was cut off had taken it away, its
+/// backup.
 pub fn current(tree: &dyn Tree, file: &Path) -> Result<Option<Vec<u8>>, UpgradeError> {
     if let Some(content) = tree.read(file)? {
         return Ok(Some(content));

@@ -49,7 +49,8 @@ impl Step {
 }
 
 /// The steps from what is there to `targets`, in the order in which components are replaced: etcd, kube-apiserver,
-/// kube-controller-manager, kube-scheduler, as kubeadm does. A manifest that says the same in other words is left alone.
+/// kube-controller-manager, kube-scheduler, as kubeadm does. A manifest that says the same in other words is left
+/// alone.
 ///
 /// `current` gives the file's content now, None when it is not there.
 pub fn plan(

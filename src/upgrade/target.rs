@@ -36,7 +36,8 @@ pub fn file(component: &str) -> PathBuf {
     Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"))
 }
 
-/// The manifests to go to: `rendered` ones where a version was named, what `current` gives elsewhere, with `images` put in.
+/// The manifests to go to: `rendered` ones where a version was named, what `current` gives elsewhere, with `images` put
+/// in.
 ///
 /// etcd never goes back to an older image of the same repository, because an older etcd may not read what a newer one
 /// wrote; as with kubeadm, its manifest then stays as it is. Without `etcd` it stays in any case.

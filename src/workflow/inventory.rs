@@ -176,7 +176,8 @@ impl Inventory {
         self.entries().all(|entry| matches!(entry, Entry::Opened { .. }))
     }
 
-    /// Records that `items` will be made, durably, and returns the batch's number. What is recorded already is left out.
+    /// Records that `items` will be made, durably, and returns the batch's number. What is recorded already is left
+    /// out.
     pub fn begin_batch(&mut self, items: Vec<Item>) -> Result<u32, StateError> {
         let id = 1 + self.entries.iter().filter(|entry| matches!(entry, Entry::Batch { .. })).count() as u32;
         self.add(vec![Entry::Batch { id, items }])?;

@@ -22,7 +22,8 @@ pub struct RecordLog {
 impl RecordLog {
     /// Opens or makes the file (0600) and returns what it holds, oldest first.
     ///
-    /// A last record that a kill cut short is dropped, from the file as well, so that the next one starts a line of its own.
+    /// A last record that a kill cut short is dropped, from the file as well, so that the next one starts a line of its
+    /// own.
     pub fn open<T: DeserializeOwned>(path: &Path) -> Result<(Self, Vec<T>), StateError> {
         let bytes = crate::host::fs::read_if_exists(path)?.unwrap_or_default();
         let (records, whole) = parse(path, &bytes)?;

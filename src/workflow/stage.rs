@@ -1,5 +1,6 @@
-//! Files of a phase, made in memory first and then written as one batch: the inventory knows all of them before the first
-//! one exists, and a batch that was cut short is taken back whole, so that a later run never meets half a key pair.
+//! Files of a phase, made in memory first and then written as one batch: the inventory knows all of them before the
+//! first one exists, and a batch that was cut short is taken back whole, so that a later run never meets half a key
+//! pair.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -238,8 +238,8 @@ pub fn ready() {
     assert_eq!(missing.code, 0, "images are missing, scripts/test.sh builds them:\n{}", missing.stdout);
 }
 
-/// Starts kubeboot and kills it (SIGKILL) as soon as a line of its standard output contains `mark`. True if it was killed,
-/// false if it ended first.
+/// Starts kubeboot and kills it (SIGKILL) as soon as a line of its standard output contains `mark`. True if it was
+/// killed, false if it ended first.
 pub fn kill_at(args: &[&str], mark: &str) -> bool {
     let mut child = Command::new(program())
         .args(args)

@@ -1,6 +1,7 @@
 //! A real control plane: etcd and Kubernetes from images that scripts/test.sh builds, on this machine's Docker Engine.
 //!
-//! Run by scripts/test.sh, as root, one test at a time. Each test begins and ends with a machine without a control plane.
+//! Run by scripts/test.sh, as root, one test at a time. Each test begins and ends with a machine without a control
+//! plane.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 mod bad_input;

@@ -1,8 +1,8 @@
 //! The control socket: who connects and asks gets the health report, once or with each change.
 //!
-//! One JSON line is the request: `{"version":1,"request":"report"}` or `{"version":1,"request":"watch"}`. The answer is one
-//! [`HealthReport`](crate::agent::report::HealthReport) a line: one and the end, or the present one and then each that
-//! follows. A request that cannot be answered gets `{"error":"..."}` and the end.
+//! One JSON line is the request: `{"version":1,"request":"report"}` or `{"version":1,"request":"watch"}`. The answer is
+//! one [`HealthReport`](crate::agent::report::HealthReport) a line: one and the end, or the present one and then each
+//! that follows. A request that cannot be answered gets `{"error":"..."}` and the end.
 
 mod client;
 mod server;

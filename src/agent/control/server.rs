@@ -1,4 +1,5 @@
-//! The answering side, in the agent. Clients are strangers: few at a time, short requests, and none can hold the agent up.
+//! The answering side, in the agent. Clients are strangers: few at a time, short requests, and none can hold the agent
+//! up.
 
 use std::fs;
 use std::io;
@@ -54,8 +55,8 @@ fn inode(path: &Path) -> Option<u64> {
 /// Listens at `path` with mode 0600, making its directory. The file of an agent that is gone is replaced.
 ///
 /// # Errors
-/// [`ControlError::InUse`] when an agent answers there, [`ControlError::Listen`] when the socket cannot be made or something
-/// else than a socket is in its place.
+/// [`ControlError::InUse`] when an agent answers there, [`ControlError::Listen`] when the socket cannot be made or
+/// something else than a socket is in its place.
 pub async fn bind(path: &Path) -> Result<Listener, ControlError> {
     let failed = |source| ControlError::Listen { socket: path.to_owned(), source };
     match fs::symlink_metadata(path) {

@@ -1,4 +1,5 @@
-//! The `KubeletConfiguration` file: which of its fields the agent follows, which it takes and lets be, and which are none.
+//! The `KubeletConfiguration` file: which of its fields the agent follows, which it takes and lets be, and which are
+//! none.
 
 use std::path::Path;
 use std::time::Duration;
@@ -58,7 +59,8 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::E
     Ok(Some(duration).filter(|d| !d.is_zero()))
 }
 
-/// Fields of the type that mean nothing to an agent without an API server, a kubelet API, evictions and cgroup managers.
+/// Fields of the type that mean nothing to an agent without an API server, a kubelet API, evictions and cgroup
+/// managers.
 pub(super) const LET_BE: &[&str] = &[
     "address",
     "allowedUnsafeSysctls",

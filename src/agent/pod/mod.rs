@@ -1,7 +1,7 @@
 //! From the bytes of a manifest to a pod that may run: decode, identify, default, check.
 //!
-//! Nothing here touches the machine or the runtime: the same bytes at the same path on the same node give the same pod, with
-//! the same UID, on every start of the agent. That is what lets a restarted agent find its containers again.
+//! Nothing here touches the machine or the runtime: the same bytes at the same path on the same node give the same pod,
+//! with the same UID, on every start of the agent. That is what lets a restarted agent find its containers again.
 
 mod decode;
 mod defaults;
@@ -163,8 +163,8 @@ impl StaticPod {
         init.chain(self.spec.containers.iter().map(|c| (false, c)))
     }
 
-    /// Hash of what the manifest says of a container; a running one with another hash is replaced. Like the UID it does not
-    /// depend on defaults. It differs from the UID's purpose only where the manifest sets its own UID.
+    /// Hash of what the manifest says of a container; a running one with another hash is replaced. Like the UID it does
+    /// not depend on defaults. It differs from the UID's purpose only where the manifest sets its own UID.
     pub fn container_hash(&self, name: &str) -> String {
         let lists =
             ["initContainers", "containers"].into_iter().filter_map(|list| self.manifest["spec"][list].as_array());
@@ -179,8 +179,8 @@ impl StaticPod {
         self.spec.host_network.unwrap_or(false)
     }
 
-    /// Whether it needs a pause container to hold its namespaces: all do but a single container in the host's network, which
-    /// has nobody to share them with.
+    /// Whether it needs a pause container to hold its namespaces: all do but a single container in the host's network,
+    /// which has nobody to share them with.
     pub fn needs_sandbox(&self) -> bool {
         !self.host_network() || self.containers().count() != 1 || self.spec.share_process_namespace.unwrap_or(false)
     }
@@ -193,9 +193,11 @@ impl StaticPod {
     }
 }
 
-/// The UID of a pod without one: a hash of what the manifest says (not of how it is laid out), of the node and of the path.
+/// The UID of a pod without one: a hash of what the manifest says (not of how it is laid out), of the node and of the
+/// path.
 ///
-/// The object is hashed as written, not as defaulted: a newer agent with a new default must not restart the control plane.
+/// The object is hashed as written, not as defaulted: a newer agent with a new default must not restart the control
+/// plane.
 fn derive_uid(value: &Value, origin: Origin<'_>) -> String {
     let mut text = String::new();
     canonical(value, &mut text);

@@ -13,7 +13,8 @@ use crate::agent::resources;
 const HOST_PATH_TYPES: &[&str] =
     &["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
 
-/// Volume sources that need the API server, as [`volume_source`] names them: a static pod may not reference its objects.
+/// Volume sources that need the API server, as [`volume_source`] names them: a static pod may not reference its
+/// objects.
 const API_VOLUMES: &[&str] =
     &["configMap", "secret", "persistentVolumeClaim", "ephemeral", "csi", "glusterfs", "azureFile"];
 

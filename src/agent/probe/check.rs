@@ -61,7 +61,8 @@ impl Checker for Prober {
                 }
             }
         };
-        // The runtime keeps an exec's limit itself, so that it can end the process; this one is for a runtime that hangs.
+        // The runtime keeps an exec's limit itself, so that it can end the process; this one is for a runtime that
+        // hangs.
         let slack = if matches!(target, Target::Exec { .. }) { Duration::from_secs(1) } else { Duration::ZERO };
         tokio::time::timeout(limit + slack, outcome).await.unwrap_or_else(|_| late(limit))
     }

@@ -49,7 +49,8 @@ pub(super) struct Place {
     pub path: String,
 }
 
-/// GETs a place; 200 to 399 is a success. A redirect to the same host is followed, one to another is a doubtful success.
+/// GETs a place; 200 to 399 is a success. A redirect to the same host is followed, one to another is a doubtful
+/// success.
 pub(super) async fn get(tls: &Arc<ClientConfig>, mut place: Place, headers: &[(String, String)]) -> Outcome {
     for _ in 0..REDIRECTS {
         let answer = match exchange(tls, &place, headers).await {
@@ -83,8 +84,8 @@ fn judge(answer: &Answer) -> Outcome {
     }
 }
 
-/// The lines of a health endpoint's body that say what is wrong (`[-]etcd failed: ...`), the `message` of an API server's
-/// `Status`, else its first line; nothing of a page made for browsers. One line, and no long one.
+/// The lines of a health endpoint's body that say what is wrong (`[-]etcd failed: ...`), the `message` of an API
+/// server's `Status`, else its first line; nothing of a page made for browsers. One line, and no long one.
 fn said(body: &str) -> String {
     if body.trim_start().starts_with('<') {
         return String::new();

@@ -152,8 +152,8 @@ impl Rules {
         }
     }
 
-    /// Which probe's check the eager checker asks next: first the one that makes the container healthy, then the startup
-    /// probe's, which the other two wait for. None when there is nothing left to find out.
+    /// Which probe's check the eager checker asks next: first the one that makes the container healthy, then the
+    /// startup probe's, which the other two wait for. None when there is nothing left to find out.
     pub fn wants_eager(&self) -> Option<ProbeKind> {
         match self {
             Self { must_restart: Some(_), .. } => None,

@@ -149,7 +149,8 @@ impl Probes {
             .find(|kind| self.get(*kind).is_some())
     }
 
-    /// `command` of every exec probe with `expand` applied to each word (the kubelet expands `$(VAR)` from literal values).
+    /// `command` of every exec probe with `expand` applied to each word (the kubelet expands `$(VAR)` from literal
+    /// values).
     pub fn expand_commands(&mut self, expand: &dyn Fn(&str) -> String) {
         for spec in [&mut self.startup, &mut self.liveness, &mut self.readiness].into_iter().flatten() {
             if let Action::Exec { command } = &mut spec.action {

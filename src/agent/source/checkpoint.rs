@@ -1,7 +1,7 @@
 //! The last good bytes of each manifest, kept below the root directory.
 //!
-//! A manifest that turns invalid keeps its pod. Without this an agent that is restarted before the manifest is mended would know
-//! nothing of the pod any more and would have to take its containers for orphans.
+//! A manifest that turns invalid keeps its pod. Without this an agent that is restarted before the manifest is mended
+//! would know nothing of the pod any more and would have to take its containers for orphans.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,7 +37,8 @@ impl Checkpoint {
         self.kept.iter().map(|(name, bytes)| Entry { name: name.clone(), content: Ok(bytes.to_vec()) }).collect()
     }
 
-    /// Keeps these, and only these. Manifests may hold what is nobody else's business: 0600, as they have it themselves.
+    /// Keeps these, and only these. Manifests may hold what is nobody else's business: 0600, as they have it
+    /// themselves.
     pub fn keep(&mut self, good: BTreeMap<String, Arc<[u8]>>) -> Result<(), FsError> {
         if good == self.kept && (good.is_empty() || self.dir.is_dir()) {
             return Ok(());

@@ -1,8 +1,8 @@
-//! The directory source: a full list at the start, after every event and each `fileCheckFrequency`. Events are hints, the list is
-//! the truth.
+//! The directory source: a full list at the start, after every event and each `fileCheckFrequency`. Events are hints,
+//! the list is the truth.
 //!
-//! The directory and its parent are both watched, so that a directory that is removed, made anew or replaced is noticed at once; and
-//! each list checks that the watch is still on the directory of that name.
+//! The directory and its parent are both watched, so that a directory that is removed, made anew or replaced is noticed
+//! at once; and each list checks that the watch is still on the directory of that name.
 
 use std::collections::HashMap;
 use std::fs;
@@ -33,7 +33,8 @@ const SETTLED_AFTER: Duration = Duration::from_millis(200);
 /// A missing path, or one that could not be watched, is looked at this often.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Publishes what `path` (a directory or one file) holds until `shutdown`. Only what differs from the last update is published.
+/// Publishes what `path` (a directory or one file) holds until `shutdown`. Only what differs from the last update is
+/// published.
 pub async fn watch(path: PathBuf, options: AgentOptions, updates: mpsc::Sender<Update>, shutdown: CancellationToken) {
     let source = DirSource::new(path, &options);
     shutdown.run_until_cancelled(source.run(updates)).await;
@@ -163,7 +164,8 @@ impl DirSource {
         known.take(&self.path, scan, now)
     }
 
-    /// A single file that is gone takes its pod with it, as one in a directory does; a directory that is gone is an accident.
+    /// A single file that is gone takes its pod with it, as one in a directory does; a directory that is gone is an
+    /// accident.
     fn judge_missing(&mut self, (dir, entries): Scanned) -> Scanned {
         if let Some(dir) = &dir {
             self.single_in = (*dir != self.path).then(|| dir.clone());

@@ -77,8 +77,8 @@ impl Known {
 
     /// Takes a scan in and says what is wanted now.
     ///
-    /// A file that cannot be used keeps the last good pod it had; only a file that is gone loses it. A path that cannot be
-    /// read keeps everything.
+    /// A file that cannot be used keeps the last good pod it had; only a file that is gone loses it. A path that cannot
+    /// be read keeps everything.
     pub fn take(&mut self, path: &Path, scan: Scan, now: Timestamp) -> Update {
         match scan {
             Scan::Files(entries, unsettled) => {
@@ -171,8 +171,8 @@ impl Known {
     }
 }
 
-/// Whether a file name is a manifest's: no dot file, and one of the three endings. Editors' and package managers' leftovers
-/// (`x.yaml~`, `x.yaml.bak`, `.x.yaml.swp`) are none.
+/// Whether a file name is a manifest's: no dot file, and one of the three endings. Editors' and package managers'
+/// leftovers (`x.yaml~`, `x.yaml.bak`, `.x.yaml.swp`) are none.
 pub fn is_manifest(name: &str) -> bool {
     let ending = name.rsplit_once('.').map(|(_, ending)| ending);
     !name.starts_with('.') && matches!(ending, Some("yaml" | "yml" | "json"))

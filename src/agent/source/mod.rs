@@ -1,5 +1,5 @@
-//! Where pods come from. A source publishes the complete set it wants each time something in it changes; what it cannot read it
-//! reports and leaves as it was.
+//! Where pods come from. A source publishes the complete set it wants each time something in it changes; what it cannot
+//! read it reports and leaves as it was.
 
 mod checkpoint;
 pub mod dir;

@@ -218,8 +218,8 @@ fn ports(pod: &StaticPod) -> Vec<PortMapping> {
         .collect()
 }
 
-/// resolv.conf by `dnsPolicy` and `dnsConfig`; None leaves the machine's. ClusterFirst on the host's network, or without a
-/// cluster's name server, means the machine's.
+/// resolv.conf by `dnsPolicy` and `dnsConfig`; None leaves the machine's. ClusterFirst on the host's network, or
+/// without a cluster's name server, means the machine's.
 fn dns(pod: &StaticPod, options: &AgentOptions) -> Option<DnsConfig> {
     let cluster = match pod.spec.dns_policy.as_deref() {
         Some("ClusterFirst") => !pod.host_network(),

@@ -1,5 +1,5 @@
-//! The steps of a plan, done. What fails is remembered with the moment of the next try, so that the next plan leaves it alone
-//! until then.
+//! The steps of a plan, done. What fails is remembered with the moment of the next try, so that the next plan leaves it
+//! alone until then.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
-//! One worker a pod: a task that compares what is wanted with what is there, takes the steps of its [`plan`], and looks again.
+//! One worker a pod: a task that compares what is wanted with what is there, takes the steps of its [`plan`], and looks
+//! again.
 //!
-//! A worker belongs to a namespace and name and serves one UID after the other, so that a pod's successor cannot start before
-//! the pod is gone. Everything that takes long (stopping, pulling) runs beside it and wakes it at its end; source changes,
-//! container events, probe results and timers wake it too. It is alone with its pod: nothing it does or waits for holds up
-//! another pod.
+//! A worker belongs to a namespace and name and serves one UID after the other, so that a pod's successor cannot start
+//! before the pod is gone. Everything that takes long (stopping, pulling) runs beside it and wakes it at its end;
+//! source changes, container events, probe results and timers wake it too. It is alone with its pod: nothing it does or
+//! waits for holds up another pod.
 
 mod action;
 mod config;

@@ -1,7 +1,7 @@
 //! What to do next for one pod, from what is wanted and what is there. Pure: no clock, no runtime, no file.
 //!
-//! The plan is level-triggered: it is made anew from the whole state after every step, so that an event that was missed or a
-//! step that failed changes nothing but the moment at which it is made.
+//! The plan is level-triggered: it is made anew from the whole state after every step, so that an event that was missed
+//! or a step that failed changes nothing but the moment at which it is made.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -192,7 +192,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The id of the sandbox that containers are to join (empty for a pod that needs none), or None while there is none.
+    /// The id of the sandbox that containers are to join (empty for a pod that needs none), or None while there is
+    /// none.
     fn sandbox(&mut self, pod: &PodView) -> Option<String> {
         let mut sandboxes: Vec<_> = self.instances(&pod.uid).filter(|one| one.record.is_sandbox).collect();
         sandboxes.sort_by_key(|one| (one.record.name.attempt, one.record.created_at));
@@ -233,8 +234,8 @@ impl<'a> Planner<'a> {
         None
     }
 
-    /// Containers of this UID that the pod has not (its manifest keeps its own UID), running ones of another sandbox, and those
-    /// that somebody has started again after another had taken their place.
+    /// Containers of this UID that the pod has not (its manifest keeps its own UID), running ones of another sandbox,
+    /// and those that somebody has started again after another had taken their place.
     fn stop_strangers(&mut self, pod: &PodView, sandbox: &str) {
         let names: BTreeSet<&str> = pod.containers.iter().map(|c| c.name.as_str()).collect();
         let strangers: Vec<_> = self.instances(&pod.uid).filter(|one| !one.record.is_sandbox).collect();

@@ -28,8 +28,8 @@ impl Case {
         Self::new("hostNetwork: true")
     }
 
-    /// Puts an instance there: `main-3` is the fourth of `main`. Its state: `created`, `running`, or an exit code and how many
-    /// seconds ago (`1@5`).
+    /// Puts an instance there: `main-3` is the fourth of `main`. Its state: `created`, `running`, or an exit code and
+    /// how many seconds ago (`1@5`).
     fn with(self, uid: &str, id: &str, sandbox: &str, state: &str) -> Self {
         let hash = self.view.containers.iter().find(|c| id.starts_with(&c.name)).map(|c| c.hash.clone());
         self.with_hash(uid, id, sandbox, state, &hash.unwrap_or_default())

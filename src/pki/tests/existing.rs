@@ -3,8 +3,8 @@
 use super::*;
 use crate::host::fs::Written;
 
-// Made with openssl for these tests alone; valid until 2126. The EC key has a block EC PARAMETERS in front, the RSA key is
-// PKCS#1, the others are SEC1 and PKCS#8.
+// Made with openssl for these tests alone; valid until 2126. The EC key has a block EC PARAMETERS in front, the RSA key
+// is PKCS#1, the others are SEC1 and PKCS#8.
 const EC_CA: (&[u8], &[u8]) = (include_bytes!("../fixtures/ec-ca.crt"), include_bytes!("../fixtures/ec-ca.key"));
 const RSA_CA: (&[u8], &[u8]) = (include_bytes!("../fixtures/rsa-ca.crt"), include_bytes!("../fixtures/rsa-ca.key"));
 const P521_CA: (&[u8], &[u8]) = (include_bytes!("../fixtures/p521-ca.crt"), include_bytes!("../fixtures/p521-ca.key"));

@@ -60,8 +60,8 @@ impl Docker {
         inspected.map_err(|error| self.error("inspect container", &format!("container {id}"), error))
     }
 
-    /// Creates a container under dockershim's name. Where the name is taken by a dead container of ours, that goes first;
-    /// where it is taken otherwise, a random suffix makes another.
+    /// Creates a container under dockershim's name. Where the name is taken by a dead container of ours, that goes
+    /// first; where it is taken otherwise, a random suffix makes another.
     pub(super) async fn create(
         &self,
         name: &ContainerName,

@@ -7,8 +7,8 @@ use std::sync::Once;
 /// This process's adjustment. A write changes nothing that outlives the probe.
 const OWN: &str = "/proc/self/oom_score_adj";
 
-/// The lowest adjustment this machine allows, None without a limit. Asks the kernel by lowering our own by one and putting
-/// it back: the capability's bit in /proc/self/status says nothing inside a user namespace.
+/// The lowest adjustment this machine allows, None without a limit. Asks the kernel by lowering our own by one and
+/// putting it back: the capability's bit in /proc/self/status says nothing inside a user namespace.
 pub fn floor() -> Option<i64> {
     let own: i64 = std::fs::read_to_string(OWN).ok()?.trim().parse().ok()?;
     if own > -1000 && write(own - 1).is_err() {

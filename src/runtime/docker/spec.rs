@@ -133,8 +133,8 @@ fn refused(config: &ContainerConfig, message: String) -> RuntimeError {
     RuntimeError::Refused { call: format!("create container {}", config.name.container), message }
 }
 
-/// `source:target[:ro][,propagation]`. Binds, unlike mounts, make a directory where the source is missing, which is what
-/// a hostPath without a type expects.
+/// `source:target[:ro][,propagation]`. Binds, unlike mounts, make a directory where the source is missing, which is
+/// what a hostPath without a type expects.
 fn bind(mount: &Mount) -> String {
     let mut options = Vec::new();
     if mount.read_only {

@@ -112,7 +112,8 @@ impl Rehearsal {
         self.steps.iter().map(shown).collect()
     }
 
-    /// Writes the files, secrets too, with their modes below `dir`, at the paths that the node would see; returns how many.
+    /// Writes the files, secrets too, with their modes below `dir`, at the paths that the node would see; returns how
+    /// many.
     ///
     /// # Errors
     /// What the file system refuses, the root directory among it.

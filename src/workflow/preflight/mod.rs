@@ -130,8 +130,8 @@ const fn check(name: &'static str, severity: Severity, scope: Scope, check: fn(&
 
 /// Every check, in the order of its findings.
 ///
-/// What kubeadm demands for the kubelet's sake alone (tools, cgroup version, port 10250) is asked of machines that run a
-/// kubelet.
+/// What kubeadm demands for the kubelet's sake alone (tools, cgroup version, port 10250) is asked of machines that run
+/// a kubelet.
 pub const CHECKS: &[Check] = &[
     check("IsPrivilegedUser", Severity::Error, Scope::Live, machine::is_privileged_user),
     check("NumCPU", Severity::Error, Scope::Live, machine::cpus),

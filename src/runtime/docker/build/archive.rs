@@ -1,6 +1,6 @@
-//! What `docker load` takes: a tar of the layer, the image's configuration and a manifest. It is written straight into the
-//! request, so that an image of any size needs neither memory nor a temporary file; the layer is therefore read twice,
-//! once for its digest.
+//! What `docker load` takes: a tar of the layer, the image's configuration and a manifest. It is written straight into
+//! the request, so that an image of any size needs neither memory nor a temporary file; the layer is therefore read
+//! twice, once for its digest.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

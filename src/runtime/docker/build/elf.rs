@@ -80,7 +80,8 @@ impl Reader<'_> {
 }
 
 /// The files in what `ldd` prints; the name of the first library that is missing as an error. Lines are
-/// `libc.so.6 => /lib/libc.so.6 (0x...)`, `/lib64/ld-linux.so.2 (0x...)` and `linux-vdso.so.1 (0x...)`, which is no file.
+/// `libc.so.6 => /lib/libc.so.6 (0x...)`, `/lib64/ld-linux.so.2 (0x...)` and `linux-vdso.so.1 (0x...)`, which is no
+/// file.
 pub fn parse_ldd(text: &str) -> Result<Vec<PathBuf>, String> {
     let mut files = Vec::new();
     for line in text.lines().map(str::trim) {

@@ -97,8 +97,8 @@ impl ImageSpec {
     }
 }
 
-/// Builds an image and loads it into Docker under its reference. An image that had the reference before and has no other
-/// goes, unless a container uses it.
+/// Builds an image and loads it into Docker under its reference. An image that had the reference before and has no
+/// other goes, unless a container uses it.
 ///
 /// # Errors
 /// [`BuildError`]; nothing is loaded then.
