@@ -8,19 +8,64 @@ use serde::Serialize;
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Event {
     /// A phase begins, by kubeadm's name (`certs`, `certs/ca`).
-    PhaseStarted { phase: String, title: String },
+    PhaseStarted {
+        /// kubeadm's name of it.
+        phase: String,
+        /// What it does, in a few words.
+        title: String,
+    },
     /// A phase has ended; `changed` is false where everything was in place already.
-    PhaseDone { phase: String, changed: bool, millis: u64 },
+    PhaseDone {
+        /// kubeadm's name of it.
+        phase: String,
+        /// Whether anything on the machine is other than before.
+        changed: bool,
+        /// How long it took, in milliseconds.
+        millis: u64,
+    },
     /// A phase was left out, and why (`--skip-phases`, external etcd, done by an earlier run).
-    PhaseSkipped { phase: String, reason: String },
+    PhaseSkipped {
+        /// kubeadm's name of it.
+        phase: String,
+        /// Why.
+        reason: String,
+    },
     /// A line of information that belongs to the running phase.
-    Note { phase: Option<String>, text: String },
+    Note {
+        /// The phase it belongs to, None outside any.
+        phase: Option<String>,
+        /// The line.
+        text: String,
+    },
     /// Something the user should know of that does not stop the command.
-    Warning { phase: Option<String>, text: String },
+    Warning {
+        /// The phase it belongs to, None outside any.
+        phase: Option<String>,
+        /// What to know, and what to do.
+        text: String,
+    },
     /// Bytes of an image that have come so far; `total` is None while the registry has not said.
-    Pull { image: String, current: u64, total: Option<u64>, done: bool },
+    Pull {
+        /// Reference of the image.
+        image: String,
+        /// Bytes that are here.
+        current: u64,
+        /// Bytes there will be, as far as the registry has said.
+        total: Option<u64>,
+        /// Whether the image is there.
+        done: bool,
+    },
     /// A component's state changed while a command waits for the control plane.
-    Component { name: String, state: String, healthy: bool, detail: Option<String> },
+    Component {
+        /// Its `component` label.
+        name: String,
+        /// Its state in a few words: what it waits for, `healthy`, why it failed.
+        state: String,
+        /// Whether it is as it should be.
+        healthy: bool,
+        /// More words.
+        detail: Option<String>,
+    },
 }
 
 /// Takes events. `ui` has the ones that print; tests have one that collects.
