@@ -19,6 +19,18 @@ pub const LONGEST_HOLD: Duration = Duration::from_secs(30);
 /// do before it needs etcd.
 const ORDER: &[(&str, &str)] = &[("kube-controller-manager", "kube-apiserver"), ("kube-scheduler", "kube-apiserver")];
 
+/// Components whose successor may start while the predecessor still drains. An API server closes its port when it is asked to
+/// stop and then serves what it has begun, watches among it, for as long as it is let; nobody reaches it any more, and
+/// several of them work on one etcd as a matter of course. Waiting for its end would be an outage of the whole grace period.
+const OVERLAPPING: &[&str] = &["kube-apiserver"];
+
+/// The ports whose closing lets `pod` start beside a predecessor that is being stopped; empty where it may not.
+pub fn overlap_ports(pod: &StaticPod) -> Vec<u16> {
+    let may = pod.host_network() && component(pod).is_some_and(|component| OVERLAPPING.contains(&component));
+    let ports = pod.containers().filter(|_| may).flat_map(|(_, container)| container.ports.iter().flatten());
+    ports.filter_map(|port| u16::try_from(port.container_port).ok()).collect()
+}
+
 /// How a component that others may wait for is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gate {
@@ -77,5 +89,21 @@ mod tests {
             assert_eq!(hold.is_some(), held, "{name} {tier} {namespace} {gates:?}");
             assert!(hold.is_none_or(|hold| hold.until == now + LONGEST_HOLD));
         }
+    }
+
+    #[test]
+    fn only_an_api_servers_successor_overlaps_and_on_its_own_ports() {
+        let ports = |name: &str, network: bool| {
+            let pod = read(&format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: kube-system, labels: {{component: {name}, \
+                 tier: control-plane}}}}\nspec:\n  hostNetwork: {network}\n  containers: [{{name: c, image: 'x:1', ports: \
+                 [{{containerPort: 6443}}]}}]\n"
+            ));
+            overlap_ports(&pod.unwrap())
+        };
+        assert_eq!(ports("kube-apiserver", true), [6443]);
+        assert!(ports("kube-apiserver", false).is_empty());
+        assert!(ports("etcd", true).is_empty(), "two etcds on one directory destroy it");
+        assert!(ports("kube-scheduler", true).is_empty());
     }
 }

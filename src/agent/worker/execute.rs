@@ -15,6 +15,7 @@ use super::report::Words;
 use super::view::{Fault, Instance, Pull};
 use super::{Message, Worker};
 use crate::agent::backoff::{CALL, MOUNT, PULL, Steps};
+use crate::agent::pacing;
 use crate::agent::pod::StaticPod;
 use crate::agent::status::chain;
 use crate::agent::volumes::{self, VolumeError};
@@ -23,6 +24,10 @@ use crate::runtime::{ContainerState, ImageRecord, RuntimeError};
 
 /// Bytes of a termination message that are read (the kubelet's `MaxContainerTerminationMessageLength`).
 const MESSAGE_LIMIT: u64 = 4096;
+
+/// How often a pod that is being stopped is asked whether it has closed its ports, and how many times.
+const PORT_LOOK: Duration = Duration::from_millis(10);
+const PORT_LOOKS: u32 = 3000;
 
 /// Why a container could not be made: the kubelet's reason and the words.
 struct Failure {
@@ -69,10 +74,32 @@ impl Worker {
         info!(pod = %self.key, container = %one.record.name.container, grace = grace.as_secs(), why, "stopping container");
         one.stopping = true;
         one.stopped_for = Some(why.to_owned());
+        let uid = one.record.name.uid.clone();
+        self.watch_ports(uid);
         let (runtime, myself) = (Arc::clone(&self.context.runtime), self.myself.clone());
         self.stops.spawn(async move {
             let result = runtime.stop(&id, grace).await;
             let _ = myself.send(Message::Stopped(id, result));
+        });
+    }
+
+    /// Tells when the ports that the wanted pod needs are closed by the pod of `uid`, which is being stopped for it.
+    fn watch_ports(&mut self, uid: String) {
+        let Some((pod, _)) = self.pod.as_ref().filter(|(pod, _)| self.wanted && pod.uid != uid) else { return };
+        let ports = pacing::overlap_ports(pod);
+        if ports.is_empty() {
+            return;
+        }
+        let myself = self.myself.clone();
+        self.stops.spawn(async move {
+            // The kernel tells nobody that a port was closed. Bounded: by then the grace period is over.
+            for _ in 0..PORT_LOOKS {
+                if !crate::host::ports::is_listening(Path::new("/proc"), &ports) {
+                    let _ = myself.send(Message::Drained(uid));
+                    return;
+                }
+                tokio::time::sleep(PORT_LOOK).await;
+            }
         });
     }
 
@@ -97,6 +124,7 @@ impl Worker {
         self.context.probes.remove_pod(&uid);
         self.context.routes.remove(&uid);
         self.seen.terminating.remove(&uid);
+        self.seen.drained.remove(&uid);
         if let Some((pod, _)) = self.pod.as_ref().filter(|(pod, _)| pod.uid == uid) {
             if self.wanted {
                 // The same pod again: it begins from the beginning.

@@ -48,6 +48,8 @@ pub enum Message {
     Listed(Vec<ContainerRecord>),
     /// A stop has ended.
     Stopped(String, Result<(), RuntimeError>),
+    /// A pod that is being stopped has closed its ports.
+    Drained(String),
     /// A pull for a container of a UID has ended.
     Pulled {
         /// For which pod.
@@ -229,6 +231,11 @@ impl Worker {
                     self.pulled(&container, result);
                 }
             }
+            Message::Drained(uid) => {
+                if self.seen.terminating.contains(&uid) && self.wanted_uid() != Some(uid.as_str()) {
+                    self.seen.drained.insert(uid);
+                }
+            }
             Message::Probed => {}
         }
     }
@@ -376,7 +383,7 @@ impl Worker {
     /// Tells the prober which containers run, and reads what it knows.
     fn tell_probes(&mut self) {
         let Some((pod, _)) = self.pod.as_ref() else { return };
-        if self.wanted && self.seen.terminating.is_empty() {
+        if self.wanted && !self.seen.is_blocked() {
             let running = self.probed(pod);
             self.context.probes.set_containers(&pod.uid, running);
         }

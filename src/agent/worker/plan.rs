@@ -25,7 +25,7 @@ pub fn plan(pod: Option<&PodView>, seen: &Observed, now: Instant) -> Plan {
         planner.terminate(uid);
     }
     match pod {
-        Some(pod) if seen.terminating.is_empty() => planner.run(pod),
+        Some(pod) if !seen.is_blocked() => planner.run(pod),
         Some(pod) => planner.wait_for_predecessor(pod),
         None => {}
     }

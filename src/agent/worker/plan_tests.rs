@@ -344,6 +344,17 @@ fn a_successor_starts_only_after_its_predecessor_is_gone() {
 }
 
 #[test]
+fn a_successor_starts_beside_a_predecessor_that_has_closed_its_ports_and_beside_no_other() {
+    let old = || Case::host().with("old", "c-0", "", "running").terminating("old");
+    let run = "run c 0 after 0".to_owned();
+    assert!(!old().actions().contains(&run));
+    let mut drained = old();
+    drained.seen.drained.insert("old".to_owned());
+    assert!(drained.actions().contains(&run));
+    assert!(!drained.terminating("another").actions().contains(&run));
+}
+
+#[test]
 fn a_stop_is_given_two_seconds_at_least() {
     let mut case = Case::host().with_hash("own", "c-0", "", "running", "other");
     case.view.grace = Duration::ZERO;

@@ -260,6 +260,8 @@ pub struct Observed {
     pub instances: BTreeMap<String, Instance>,
     /// UIDs that are being taken down; none of them comes back before it is gone.
     pub terminating: BTreeSet<String>,
+    /// Those among them that serve nobody any more, beside which a successor may start.
+    pub drained: BTreeSet<String>,
     /// By container name.
     pub slots: BTreeMap<String, Slot>,
     /// The start order holds the pod back.
@@ -269,11 +271,17 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Whether a predecessor is in the way of the pod that is wanted.
+    pub fn is_blocked(&self) -> bool {
+        self.terminating.iter().any(|uid| !self.drained.contains(uid))
+    }
+
     /// Nothing seen yet.
     pub fn new(max_backoff: Duration) -> Self {
         Self {
             instances: BTreeMap::new(),
             terminating: BTreeSet::new(),
+            drained: BTreeSet::new(),
             slots: BTreeMap::new(),
             hold: None,
             max_backoff,
