@@ -20,7 +20,7 @@ kubectl_up
 
 say "building kubeboot"
 cargo build --release --locked --quiet
-bin=$PWD/target/release/kubeboot
+bin=${CARGO_TARGET_DIR:-$PWD/target}/release/kubeboot
 
 # Which version: what is asked for, else what is there, else what can be pulled, else what can be built.
 buildable=v1.20.2
