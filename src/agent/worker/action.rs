@@ -19,6 +19,11 @@ pub enum Action {
         /// Why, for the log.
         why: String,
     },
+    /// End the grace of a container that is being stopped.
+    Hurry {
+        /// Which.
+        id: String,
+    },
     /// Remove a dead container with its log links, or a sandbox.
     Remove {
         /// Which.

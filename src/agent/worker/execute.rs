@@ -56,6 +56,7 @@ impl Worker {
         debug!(pod = %self.key, ?action, "step");
         match action {
             Action::Stop { id, grace, why } => self.stop(id, grace, &why),
+            Action::Hurry { id } => self.hurry(id),
             Action::Remove { id } => self.remove(&id).await,
             Action::CreateSandbox { attempt } => self.create_sandbox(attempt).await,
             Action::Run { container, attempt, tries } => self.run_container(&container, attempt, tries).await,
@@ -80,6 +81,18 @@ impl Worker {
         self.stops.spawn(async move {
             let result = runtime.stop(&id, grace).await;
             let _ = myself.send(Message::Stopped(id, result));
+        });
+    }
+
+    /// The stop that is under way ends with the container, and reports it.
+    fn hurry(&mut self, id: String) {
+        let Some(one) = self.seen.instances.get_mut(&id) else { return };
+        one.hurried = true;
+        info!(pod = %self.key, container = %one.record.name.container, "ending the grace of a container that only drains");
+        let runtime = Arc::clone(&self.context.runtime);
+        self.stops.spawn(async move {
+            // A failure costs the rest of the grace, no more.
+            let _ = runtime.stop(&id, Duration::ZERO).await;
         });
     }
 

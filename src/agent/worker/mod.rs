@@ -232,7 +232,7 @@ impl Worker {
                 }
             }
             Message::Drained(uid) => {
-                if self.seen.terminating.contains(&uid) && self.wanted_uid() != Some(uid.as_str()) {
+                if self.seen.terminating.contains(&uid) {
                     self.seen.drained.insert(uid);
                 }
             }
@@ -383,7 +383,7 @@ impl Worker {
     /// Tells the prober which containers run, and reads what it knows.
     fn tell_probes(&mut self) {
         let Some((pod, _)) = self.pod.as_ref() else { return };
-        if self.wanted && !self.seen.is_blocked() {
+        if self.wanted && !self.seen.is_blocked(&pod.uid) {
             let running = self.probed(pod);
             self.context.probes.set_containers(&pod.uid, running);
         }

@@ -25,8 +25,11 @@ pub fn plan(pod: Option<&PodView>, seen: &Observed, now: Instant) -> Plan {
         planner.terminate(uid);
     }
     match pod {
-        Some(pod) if !seen.is_blocked() => planner.run(pod),
-        Some(pod) => planner.wait_for_predecessor(pod),
+        Some(pod) if !seen.is_blocked(&pod.uid) => planner.run(pod),
+        Some(pod) => {
+            planner.hurry(pod);
+            planner.wait_for_predecessor(pod);
+        }
         None => {}
     }
     planner.plan
@@ -115,6 +118,19 @@ impl<'a> Planner<'a> {
         }
         if containers.is_empty() && sandboxes.is_empty() {
             self.act(Action::Forget { uid: uid.to_owned() });
+        }
+    }
+
+    /// A pod that is wanted again and only drains, its ports closed, serves nobody: its grace ends now, for it is in its own
+    /// way.
+    fn hurry(&mut self, pod: &PodView) {
+        if !self.seen.drained.contains(&pod.uid) {
+            return;
+        }
+        let draining: Vec<_> =
+            self.instances(&pod.uid).filter(|one| one.is_running() && one.stopping && !one.hurried).collect();
+        for one in draining {
+            self.act(Action::Hurry { id: one.record.id.clone() });
         }
     }
 

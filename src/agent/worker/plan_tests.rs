@@ -112,6 +112,7 @@ fn words(plan: &Plan) -> Vec<String> {
         Action::Remove { id } => format!("remove {id}"),
         Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
         Action::Run { container, attempt, tries } => format!("run {container} {attempt} after {tries}"),
+        Action::Hurry { id } => format!("hurry {id}"),
         Action::Prepare { container, attempt } => format!("prepare {container} {attempt}"),
         Action::Resume { id } => format!("resume {id}"),
         Action::Forget { uid } => format!("forget {uid}"),
@@ -352,6 +353,15 @@ fn a_successor_starts_beside_a_predecessor_that_has_closed_its_ports_and_beside_
     drained.seen.drained.insert("old".to_owned());
     assert!(drained.actions().contains(&run));
     assert!(!drained.terminating("another").actions().contains(&run));
+
+    // Wanted again while it drains: nobody is started beside it, and its grace ends.
+    let uid = Case::host().view.uid;
+    let mut again = Case::host().with("own", "c-0", "", "running").terminating(&uid);
+    again.seen.drained.insert(uid);
+    again.seen.instances.values_mut().for_each(|one| one.stopping = true);
+    assert_eq!(again.actions(), ["hurry c-0"]);
+    again.seen.instances.values_mut().for_each(|one| one.hurried = true);
+    assert_eq!(again.actions(), NOTHING);
 }
 
 #[test]

@@ -133,6 +133,8 @@ pub struct Instance {
     pub ended: Option<Instant>,
     /// A stop is under way.
     pub stopping: bool,
+    /// Its grace was ended.
+    pub hurried: bool,
     /// Why the agent stopped it, for who asks how it ended.
     pub stopped_for: Option<String>,
     /// A call about it failed; it is not tried again before.
@@ -146,7 +148,16 @@ pub struct Instance {
 impl Instance {
     /// An instance nobody does anything with.
     pub fn new(record: ContainerRecord, ended: Option<Instant>) -> Self {
-        Self { record, ended, stopping: false, stopped_for: None, retry_at: None, failures: 0, linked: false }
+        Self {
+            record,
+            ended,
+            stopping: false,
+            hurried: false,
+            stopped_for: None,
+            retry_at: None,
+            failures: 0,
+            linked: false,
+        }
     }
 
     /// Whether it runs.
@@ -271,9 +282,10 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Whether a predecessor is in the way of the pod that is wanted.
-    pub fn is_blocked(&self) -> bool {
-        self.terminating.iter().any(|uid| !self.drained.contains(uid))
+    /// Whether a predecessor is in the way of the pod of `wanted`. That pod itself is, while it is being taken down: it was
+    /// given up and is wanted again.
+    pub fn is_blocked(&self, wanted: &str) -> bool {
+        self.terminating.iter().any(|uid| uid == wanted || !self.drained.contains(uid))
     }
 
     /// Nothing seen yet.
