@@ -31,7 +31,9 @@ need_packages() {
 
 # The Docker Engine, started where nobody has: by systemd, else as a process of its own with a log.
 docker_up() {
-  need_packages docker.io=dockerd iptables
+  need_packages docker.io=dockerd iptables ca-certificates=/etc/ssl/certs/ca-certificates.crt
+  # Newer releases have the client in a package of its own.
+  command -v docker >/dev/null || need_packages docker-cli=docker
   docker version >/dev/null 2>&1 && return 0
   if [ -d /run/systemd/system ]; then
     systemctl enable --now docker >&2
