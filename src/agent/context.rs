@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::AgentOptions;
 use super::env::Facts;
+use super::events::Recorder;
 use super::pod::StaticPod;
 use super::probe::{Checker, Manager, Probes};
 use super::status::Board;
@@ -26,6 +27,8 @@ pub struct Context {
     pub runtime: Arc<dyn ContainerRuntime>,
     /// What is reported.
     pub board: Arc<Board>,
+    /// What happened.
+    pub events: Arc<Recorder>,
     /// The prober.
     pub probes: Manager,
     /// Which worker has which UID.
@@ -54,6 +57,7 @@ impl Context {
         let wake = routes.clone();
         Arc::new(Self {
             board: Arc::new(Board::new(&options)),
+            events: Arc::new(Recorder::default()),
             probes: Manager::new(checker, Arc::new(move |uid| wake.tell(uid, Message::Probed))),
             options,
             runtime,

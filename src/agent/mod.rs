@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod control;
 mod context;
 pub mod env;
+pub mod events;
 pub mod expect;
 pub mod healthz;
 mod link;

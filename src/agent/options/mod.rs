@@ -24,6 +24,12 @@ pub struct AgentOptions {
     pub static_pod_path: Option<PathBuf>,
     /// How often it is listed whatever the watch says; `fileCheckFrequency`.
     pub file_check_frequency: Duration,
+    /// Where manifests are fetched from; `staticPodURL`.
+    pub static_pod_url: Option<String>,
+    /// Headers of those requests, a repeated name for each further value; `staticPodURLHeader`.
+    pub static_pod_url_headers: Vec<(String, String)>,
+    /// How often they are fetched; `httpCheckFrequency`.
+    pub http_check_frequency: Duration,
     /// How often a pod is looked at whatever its events say; `syncFrequency`.
     pub sync_frequency: Duration,
     /// The node's name, the suffix of its pods' names: lower case.
@@ -58,6 +64,20 @@ pub struct AgentOptions {
     pub seccomp_default: bool,
     /// The agent's own OOM score; `oomScoreAdj`.
     pub oom_score_adj: i32,
+    /// Bytes at which a container's log is rotated; `containerLogMaxSize`.
+    pub container_log_max_size: u64,
+    /// How many files of a container's log are kept, the live one included; `containerLogMaxFiles`.
+    pub container_log_max_files: u32,
+    /// Where the kubelet's read-only paths (`/pods`, `/metrics`, ...) are served; None: nowhere.
+    pub read_only: Option<SocketAddr>,
+    /// Whether pods get cgroups of their own by QoS class; `cgroupsPerQOS`.
+    pub cgroups_per_qos: bool,
+    /// The cgroup below which they are made, empty for the top; `cgroupRoot`.
+    pub cgroup_root: String,
+    /// The most processes of a pod, None for no limit; `podPidsLimit`.
+    pub pod_pids_limit: Option<i64>,
+    /// Images pulled at a time: 1 with `serializeImagePulls`, else `maxParallelImagePulls`, None for no limit.
+    pub parallel_image_pulls: Option<usize>,
 }
 
 impl AgentOptions {
@@ -66,6 +86,9 @@ impl AgentOptions {
         Self {
             static_pod_path: None,
             file_check_frequency: Duration::from_secs(20),
+            static_pod_url: None,
+            static_pod_url_headers: Vec::new(),
+            http_check_frequency: Duration::from_secs(20),
             sync_frequency: Duration::from_secs(60),
             node_name: node_name.to_owned(),
             root_dir: PathBuf::from(paths::KUBELET_DIR),
@@ -83,6 +106,13 @@ impl AgentOptions {
             cpu_cfs_quota_period: Duration::from_millis(100),
             seccomp_default: false,
             oom_score_adj: -999,
+            container_log_max_size: 10 << 20,
+            container_log_max_files: 5,
+            read_only: None,
+            cgroups_per_qos: true,
+            cgroup_root: String::new(),
+            pod_pids_limit: None,
+            parallel_image_pulls: Some(1),
         }
     }
 

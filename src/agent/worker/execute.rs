@@ -15,6 +15,7 @@ use super::report::Words;
 use super::view::{Fault, Instance, Pull};
 use super::{Message, Worker};
 use crate::agent::backoff::{CALL, MOUNT, PULL, Steps};
+use crate::agent::events::Subject;
 use crate::agent::pacing;
 use crate::agent::pod::StaticPod;
 use crate::agent::status::chain;
@@ -214,6 +215,8 @@ impl Worker {
         match started {
             Ok(()) => {
                 info!(pod = %self.key, container = name, attempt, "container started");
+                let subject = Subject { pod: &self.key, uid: &self.uid(), container: Some(name) };
+                self.context.events.normal(subject, "Started", "Container started");
                 self.clear_fault(name);
             }
             Err(error) => self.fail(name, runtime_failure("RunContainerError", &error), Some(&error)),
@@ -278,6 +281,11 @@ impl Worker {
         prepared.await.unwrap_or_else(|error| Err(Failure::new("CreateContainerError", error.to_string())))
     }
 
+    /// The UID of the pod that is wanted, or was until a moment ago; empty for an orphan.
+    fn uid(&self) -> String {
+        self.pod.as_ref().map(|(pod, _)| pod.uid.clone()).unwrap_or_default()
+    }
+
     fn own_sandbox(&self, pod: &StaticPod) -> Option<&Instance> {
         let own = self.seen.instances.values().filter(|one| one.record.name.uid == pod.uid && one.record.is_sandbox);
         own.filter(|one| one.is_running()).max_by_key(|one| one.record.name.attempt)
@@ -317,7 +325,7 @@ impl Worker {
         info!(pod = %self.key, image, "pulling");
         let (context, myself) = (Arc::clone(&self.context), self.myself.clone());
         let (container, image) = (container.to_owned(), image.to_owned());
-        let uid = self.pod.as_ref().map(|(pod, _)| pod.uid.clone()).unwrap_or_default();
+        let uid = self.uid();
         self.pulls.spawn(async move {
             let _turn = context.pulls.acquire().await;
             let result = context.runtime.pull(&image, &|_, _| {}).await;
