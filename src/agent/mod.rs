@@ -8,6 +8,7 @@
 pub mod backoff;
 pub mod control;
 mod context;
+mod disk;
 pub mod env;
 pub mod events;
 pub mod expect;
@@ -120,6 +121,8 @@ async fn run_with(
     if let Some(listener) = healthz {
         tasks.spawn(healthz::serve(listener, end.clone()));
     }
+    let (watched, until) = (Arc::clone(&context), end.clone());
+    tasks.spawn(async move { until.run_until_cancelled(disk::watch(watched)).await });
     let (update_sender, updates) = mpsc::channel(1);
     tasks.spawn(source::dir::watch(path, context.options.clone(), update_sender, end.clone()));
     let (news_sender, news) = mpsc::channel(64);
