@@ -21,7 +21,7 @@ mod pacing;
 pub mod pod;
 pub mod probe;
 pub mod report;
-mod resources;
+pub mod resources;
 mod security;
 pub mod source;
 mod status;

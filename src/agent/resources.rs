@@ -1,6 +1,9 @@
 //! Quantities, cgroup values and OOM scores, by the kubelet's arithmetic (`pkg/kubelet/cm`, `pkg/kubelet/qos`).
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::runtime::ResourceConfig;
@@ -58,10 +61,19 @@ pub fn millis(quantity: &Quantity) -> Option<i64> {
     number(quantity).map(|n| (n * 1000.0 - 1e-6).ceil() as i64)
 }
 
-/// A request (or, without one, the limit's default is already in place) or a limit of a container; 0 when it has none.
-pub fn amount(container: &Container, limit: bool, resource: &str, unit: fn(&Quantity) -> Option<i64>) -> i64 {
-    let list = container.resources.as_ref().and_then(|r| if limit { r.limits.as_ref() } else { r.requests.as_ref() });
+/// Resource lists of the API.
+type Quantities = BTreeMap<String, Quantity>;
+/// How a quantity is read: [`bytes`] or [`millis`].
+type Unit = fn(&Quantity) -> Option<i64>;
+
+fn listed(list: Option<&Quantities>, resource: &str, unit: Unit) -> i64 {
     list.and_then(|list| list.get(resource)).and_then(unit).unwrap_or(0)
+}
+
+/// A request (or, without one, the limit's default is already in place) or a limit of a container; 0 when it has none.
+pub fn amount(container: &Container, limit: bool, resource: &str, unit: Unit) -> i64 {
+    let list = container.resources.as_ref().and_then(|r| if limit { r.limits.as_ref() } else { r.requests.as_ref() });
+    listed(list, resource, unit)
 }
 
 /// The cgroup values of a container.
@@ -81,32 +93,52 @@ pub fn config(pod: &PodSpec, container: &Container, node_memory: i64) -> Resourc
     }
 }
 
-/// Quality of service of a pod.
+/// Quality of service of a pod: what the kernel takes from first when memory runs out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Qos {
+pub enum QosClass {
     /// Every container has cpu and memory limits that equal its requests.
     Guaranteed,
     /// In between.
     Burstable,
-    /// No container asks for cpu or memory.
+    /// Nobody asks for cpu or memory.
     BestEffort,
 }
 
-/// Quality of service of a pod.
-pub fn qos(pod: &PodSpec) -> Qos {
-    let containers = || pod.init_containers.iter().flatten().chain(&pod.containers);
-    let pairs = |c: &Container| {
-        [
-            (amount(c, false, "cpu", millis), amount(c, true, "cpu", millis)),
-            (amount(c, false, "memory", bytes), amount(c, true, "memory", bytes)),
-        ]
+/// The API's words (`status.qosClass`).
+impl fmt::Display for QosClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        })
+    }
+}
+
+/// Requests and limits of cpu and memory, 0 where there is none.
+type Shares = [(i64, i64); 2];
+
+/// The quality of service of a pod by its requests and limits (`ComputePodQOS`): those of the pod as a whole where it
+/// has some (`spec.resources`), else those of every container, init containers included.
+pub fn qos_class(pod: &PodSpec) -> QosClass {
+    let of = |requests: Option<&Quantities>, limits: Option<&Quantities>| {
+        [("cpu", millis as Unit), ("memory", bytes as Unit)]
+            .map(|(name, unit)| (listed(requests, name, unit).max(0), listed(limits, name, unit).max(0)))
     };
-    if containers().all(|c| pairs(c).iter().all(|(request, limit)| *request == 0 && *limit == 0)) {
-        Qos::BestEffort
-    } else if containers().all(|c| pairs(c).iter().all(|(request, limit)| *limit > 0 && request == limit)) {
-        Qos::Guaranteed
+    let own = |resources: &ResourceRequirements| of(resources.requests.as_ref(), resources.limits.as_ref());
+    let all: Vec<Shares> = match pod.resources.as_ref().map(own).filter(|shares| *shares != Shares::default()) {
+        Some(shares) => vec![shares],
+        None => {
+            let containers = pod.init_containers.iter().flatten().chain(&pod.containers);
+            containers.map(|c| c.resources.as_ref().map(own).unwrap_or_default()).collect()
+        }
+    };
+    if all.iter().flatten().all(|(request, limit)| *request == 0 && *limit == 0) {
+        QosClass::BestEffort
+    } else if all.iter().flatten().all(|(request, limit)| *limit > 0 && request == limit) {
+        QosClass::Guaranteed
     } else {
-        Qos::Burstable
+        QosClass::Burstable
     }
 }
 
@@ -116,10 +148,10 @@ fn oom_score(pod: &PodSpec, container: &Container, node_memory: i64) -> i64 {
     if pod.priority_class_name.as_deref() == Some("system-node-critical") {
         return PROTECTED_OOM_SCORE;
     }
-    match qos(pod) {
-        Qos::Guaranteed => PROTECTED_OOM_SCORE,
-        Qos::BestEffort => 1000,
-        Qos::Burstable => {
+    match qos_class(pod) {
+        QosClass::Guaranteed => PROTECTED_OOM_SCORE,
+        QosClass::BestEffort => 1000,
+        QosClass::Burstable => {
             let request = amount(container, false, "memory", bytes);
             (1000 - 1000 * request / node_memory.max(1)).clamp(3, 999)
         }
@@ -162,6 +194,30 @@ mod tests {
         for (text, expected) in [("250m", 250), ("0.1", 100), ("1", 1000), ("1500m", 1500), ("100u", 1), ("0.25", 250)]
         {
             assert_eq!(millis(&Quantity(text.into())), Some(expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_quality_of_service_follows_from_every_container_or_from_the_pod_as_a_whole() {
+        let same = json!({"cpu": "1", "memory": "1Gi"});
+        let (guaranteed, none) = (json!({"requests": same, "limits": same}), json!({}));
+        for (whole, init, main, expected) in [
+            (&none, &none, &none, "BestEffort"),
+            (&none, &none, &json!({"requests": {"cpu": "0"}}), "BestEffort"),
+            (&none, &none, &json!({"requests": {"nvidia.com/gpu": "1"}}), "BestEffort"),
+            (&none, &guaranteed, &guaranteed, "Guaranteed"),
+            (&none, &none, &guaranteed, "Burstable"),
+            (&none, &guaranteed, &none, "Burstable"),
+            (&none, &guaranteed, &json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}), "Burstable"),
+            (&guaranteed, &none, &none, "Guaranteed"),
+            (&json!({"requests": {"cpu": "1"}}), &guaranteed, &guaranteed, "Burstable"),
+        ] {
+            let spec = serde_json::from_value(json!({
+                "resources": whole,
+                "initContainers": [{"name": "i", "image": "x:1", "resources": init}],
+                "containers": [{"name": "c", "image": "x:1", "resources": main}],
+            }));
+            assert_eq!(qos_class(&spec.unwrap()).to_string(), expected, "{whole} {init} {main}");
         }
     }
 
