@@ -238,9 +238,19 @@ pub fn ready() {
     assert_eq!(missing.code, 0, "images are missing, scripts/test.sh builds them:\n{}", missing.stdout);
 }
 
-/// Starts kubeboot and kills it (SIGKILL) as soon as a line of its standard output contains `mark`. True if it was
-/// killed, false if it ended first.
-pub fn kill_at(args: &[&str], mark: &str) -> bool {
+/// How a kubeboot that was to be killed ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By SIGKILL: its exit status says so.
+    Killed,
+    /// By itself, before the signal came.
+    Finished,
+    /// By itself, and the mark never came.
+    Unmarked,
+}
+
+/// Starts kubeboot and kills it (SIGKILL) as soon as a line of its standard output contains `mark`.
+pub fn kill_at(args: &[&str], mark: &str) -> Ended {
     let mut child = Command::new(program())
         .args(args)
         .stdin(Stdio::null())
@@ -251,9 +261,13 @@ pub fn kill_at(args: &[&str], mark: &str) -> bool {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let seen = lines.by_ref().map_while(Result::ok).any(|line| line.contains(mark));
     let _ = child.kill();
-    child.wait().unwrap();
+    let status = child.wait().unwrap();
     let _ = lines.into_inner_rest();
-    seen
+    match (seen, std::os::unix::process::ExitStatusExt::signal(&status)) {
+        (true, Some(9)) => Ended::Killed,
+        (true, _) => Ended::Finished,
+        (false, _) => Ended::Unmarked,
+    }
 }
 
 trait Rest {

@@ -66,7 +66,8 @@ fn a_killed_upgrade_is_finished_by_the_same_command() {
     let _plane = ControlPlane::init();
     let component = |name: &str| format!("{{\"event\":\"component\",\"name\":\"{name}\"");
     for name in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
-        assert!(kill_at(&["upgrade", "apply", NEXT_VERSION, "--yes", "-o", "json"], &component(name)), "{name}");
+        let ended = kill_at(&["upgrade", "apply", NEXT_VERSION, "--yes", "-o", "json"], &component(name));
+        assert_eq!(ended, Ended::Killed, "{name}");
         let other = kubeboot(&["upgrade", "apply", "--image", "etcd=a/b:c", "--yes"]).code(1);
         assert!(other.contains("rollback") || other.contains("a/b:c"), "{other}");
         kubeboot(&["upgrade", "apply", NEXT_VERSION, "--yes"]).code(0);
