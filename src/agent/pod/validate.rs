@@ -269,8 +269,9 @@ fn probes(field: &str, container: &Container, is_init: bool, problems: &mut Prob
         let Some(probe) = probe else { continue };
         let field = format!("{field}.{name}");
         problems.refuse(is_init && !sidecar, &field, "an init container may not have probes");
-        problems.refuse(handlers(probe) != 1, &field, "must have exactly one of httpGet, tcpSocket, exec");
-        problems.refuse(probe.grpc.is_some(), &field, "grpc probes are not supported");
+        problems.refuse(handlers(probe) != 1, &field, "must have exactly one of httpGet, tcpSocket, exec, grpc");
+        let wrong_port = probe.grpc.as_ref().is_some_and(|grpc| !(1..=65535).contains(&grpc.port));
+        problems.refuse(wrong_port, &field, "grpc.port must be 1 to 65535");
         problems.refuse(once && probe.success_threshold.unwrap_or(1) != 1, &field, "successThreshold must be 1");
     }
 }

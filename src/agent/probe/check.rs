@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 
-use super::{Checker, Outcome, Target, http, tls};
+use super::{Checker, Outcome, Target, grpc, http, tls};
 use crate::runtime::{ContainerRuntime, RuntimeError};
 
 /// The checker that opens sockets and runs commands. One serves a whole agent.
@@ -59,6 +59,7 @@ impl Checker for Prober {
                     let place = http::Place { tls: *tls, host: host.clone(), port: *port, path: path.clone() };
                     self.http(place, headers).await
                 }
+                Target::Grpc { host, port, service } => grpc::check(host, *port, service, limit).await,
             }
         };
         // The runtime keeps an exec's limit itself, so that it can end the process; this one is for a runtime that
@@ -68,12 +69,12 @@ impl Checker for Prober {
     }
 }
 
-fn late(limit: Duration) -> Outcome {
+pub(super) fn late(limit: Duration) -> Outcome {
     Outcome::Failure { message: format!("no answer within {limit:?}"), refused: false }
 }
 
 pub(super) fn cannot_connect(host: &str, port: u16, error: &io::Error) -> Outcome {
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let host = http::bracketed(host);
     let refused = error.kind() == io::ErrorKind::ConnectionRefused;
     let why = if refused { "connection refused".to_owned() } else { error.to_string() };
     Outcome::Failure { message: format!("cannot connect to {host}:{port}: {why}"), refused }

@@ -25,7 +25,7 @@ const REDIRECTS: usize = 10;
 /// What is shown of a body that says why.
 const SHOWN: usize = 120;
 /// The kubelet's user agent, `kube-probe/<major>.<minor>`, with the newest release that is known here.
-static USER_AGENT: LazyLock<String> = LazyLock::new(|| {
+pub(super) static USER_AGENT: LazyLock<String> = LazyLock::new(|| {
     let version: Vec<_> = release::DEFAULT_VERSION.trim_start_matches('v').splitn(3, '.').take(2).collect();
     format!("kube-probe/{}", version.join("."))
 });
@@ -190,7 +190,7 @@ async fn read(response: Response<Incoming>) -> Answer {
 
 /// The request, with the kubelet's own headers unless the probe sets them; an empty `Accept` or `User-Agent` drops it.
 fn request(place: &Place, headers: &[(String, String)]) -> Result<Request<Empty<Bytes>>, Outcome> {
-    let host = if place.host.contains(':') { format!("[{}]", place.host) } else { place.host.clone() };
+    let host = bracketed(&place.host);
     let usual = if place.tls { 443 } else { 80 };
     let host = if place.port == usual { host } else { format!("{host}:{}", place.port) };
     let own = [("Host", host.as_str()), ("User-Agent", USER_AGENT.as_str()), ("Accept", "*/*")];
@@ -207,6 +207,11 @@ fn request(place: &Place, headers: &[(String, String)]) -> Result<Request<Empty<
         }
     }
     builder.body(Empty::new()).map_err(|error| Outcome::Error { message: format!("cannot make the request: {error}") })
+}
+
+/// A host as it stands before a port: an IPv6 address in brackets.
+pub(super) fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
 /// The path as a request target: with a leading slash, without a fragment, bytes that may not stand there escaped.

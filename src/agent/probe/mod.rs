@@ -5,6 +5,7 @@
 //! one [`Health`] a container; [`Prober`] is the part that opens sockets. Rules ([`rules`]) are apart from doing.
 
 mod check;
+mod grpc;
 mod http;
 mod manager;
 pub mod rules;

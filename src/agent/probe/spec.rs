@@ -50,6 +50,13 @@ pub enum Action {
         /// Where.
         port: Port,
     },
+    /// `grpc`: the health service's `Check`, in plain text, at the pod's address.
+    Grpc {
+        /// Where.
+        port: Port,
+        /// `service` of the question; empty asks for the server as a whole.
+        service: String,
+    },
     /// `exec`: exit code 0 is a success.
     Exec {
         /// The command, not run in a shell.
@@ -104,6 +111,15 @@ pub enum Target {
         /// Port.
         port: u16,
     },
+    /// Ask the health service here.
+    Grpc {
+        /// Address, an IPv6 one without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Which service's health; empty for the server's as a whole.
+        service: String,
+    },
     /// Run this.
     Exec {
         /// The runtime's id of the container.
@@ -117,7 +133,7 @@ pub enum Target {
 
 impl Probes {
     /// Reads the probes of a container. What cannot be done is left out and said in the second value, one line a
-    /// probe, for the pod's message: `livenessProbe of container web: grpc is not supported yet`.
+    /// probe, for the pod's message: `livenessProbe of container web: exec has no command`.
     pub fn of(container: &Container) -> (Self, Vec<String>) {
         let ports = named_ports(container);
         let mut problems = Vec::new();
@@ -193,7 +209,12 @@ impl ProbeSpec {
             Action::Http(HttpGet { tls, host: name, port: Port::Number(port), path, headers }) => {
                 Target::Http { tls: *tls, host: host(name), port: *port, path: path.clone(), headers: headers.clone() }
             }
-            Action::Tcp { port: Port::Unknown(name), .. } | Action::Http(HttpGet { port: Port::Unknown(name), .. }) => {
+            Action::Grpc { port: Port::Number(port), service } => {
+                Target::Grpc { host: host(&None), port: *port, service: service.clone() }
+            }
+            Action::Tcp { port: Port::Unknown(name), .. }
+            | Action::Grpc { port: Port::Unknown(name), .. }
+            | Action::Http(HttpGet { port: Port::Unknown(name), .. }) => {
                 Target::Unresolvable(format!("no port of the container is called {name:?}"))
             }
         }
@@ -204,7 +225,7 @@ impl Action {
     fn parse(probe: &Probe, ports: &BTreeMap<&str, u16>) -> Result<Self, String> {
         let set = [probe.exec.is_some(), probe.http_get.is_some(), probe.tcp_socket.is_some(), probe.grpc.is_some()];
         match set.into_iter().filter(|is_set| *is_set).count() {
-            0 => return Err("has no exec, httpGet or tcpSocket".to_owned()),
+            0 => return Err("has no exec, httpGet, tcpSocket or grpc".to_owned()),
             1 => {}
             _ => return Err("has more than one of exec, httpGet, tcpSocket and grpc".to_owned()),
         }
@@ -215,9 +236,11 @@ impl Action {
         if let Some(get) = &probe.http_get {
             return Ok(Self::Http(http_get(get, ports)?));
         }
-        let Some(tcp) = &probe.tcp_socket else {
-            return Err("grpc is not supported yet; the container runs without this probe".to_owned());
-        };
+        if let Some(grpc) = &probe.grpc {
+            let port = port(&IntOrString::Int(grpc.port), ports);
+            return Ok(Self::Grpc { port, service: grpc.service.clone().unwrap_or_default() });
+        }
+        let tcp = probe.tcp_socket.as_ref().ok_or_else(|| "has no tcpSocket".to_owned())?;
         Ok(Self::Tcp { host: not_empty(&tcp.host), port: port(&tcp.port, ports) })
     }
 }

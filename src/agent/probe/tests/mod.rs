@@ -1,6 +1,7 @@
 //! The rules as data, the workers under tokio's paused clock, and the prober against a server of its own.
 
 mod check;
+mod grpc;
 mod rules;
 mod spec;
 mod workers;

@@ -65,7 +65,7 @@ fn what_cannot_be_probed_is_said_and_left_out_and_the_other_probes_stay() {
     let (probes, problems) = Probes::of(&container(json!({
         "name": "web",
         "startupProbe": {"exec": {"command": []}},
-        "livenessProbe": {"grpc": {"port": 1}},
+        "livenessProbe": {"httpGet": {"port": 1, "scheme": "ftp"}},
         "readinessProbe": {"exec": {"command": ["true"]}}
     })));
     assert_eq!((probes.startup, probes.liveness), (None, None));
@@ -74,7 +74,7 @@ fn what_cannot_be_probed_is_said_and_left_out_and_the_other_probes_stay() {
         problems,
         [
             "startupProbe of container web: exec has no command",
-            "livenessProbe of container web: grpc is not supported yet; the container runs without this probe"
+            "livenessProbe of container web: httpGet has scheme \"ftp\", which is neither HTTP nor HTTPS"
         ]
     );
     for (probe, word) in [
@@ -110,4 +110,17 @@ fn variables_are_expanded_in_exec_commands_alone() {
     probes.expand_commands(&|word| word.replace("$(A)", "b"));
     assert_eq!(probes.liveness.unwrap().action, Action::Exec { command: vec!["test".into(), "b".into()] });
     assert!(matches!(probes.readiness.unwrap().action, Action::Http(get) if get.path == "/$(A)"));
+}
+
+#[test]
+fn grpc_asks_the_pods_address_for_a_service() {
+    let of = |probe: serde_json::Value, ip: Option<&str>| {
+        let (probes, problems) = Probes::of(&container(json!({"name": "web", "livenessProbe": {"grpc": probe}})));
+        assert_eq!(problems, Vec::<String>::new());
+        probes.liveness.unwrap().target("id", ip)
+    };
+    let grpc = |host: &str, service: &str| Target::Grpc { host: host.into(), port: 2379, service: service.into() };
+    assert_eq!(of(json!({"port": 2379}), None), grpc("127.0.0.1", ""));
+    assert_eq!(of(json!({"port": 2379, "service": "kv"}), Some("10.0.0.7")), grpc("10.0.0.7", "kv"));
+    assert!(matches!(of(json!({"port": 70000}), None), Target::Unresolvable(_)));
 }
