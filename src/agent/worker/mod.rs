@@ -9,6 +9,7 @@
 mod action;
 mod config;
 mod execute;
+mod observe;
 mod plan;
 mod report;
 mod view;
@@ -288,126 +289,6 @@ impl Worker {
         self.pod.as_ref().filter(|_| self.wanted).map(|(pod, _)| pod.uid.as_str())
     }
 
-    /// An event says nothing new about what the worker did itself and has looked at since.
-    fn is_news(&self, event: &RuntimeEvent) -> bool {
-        let known = self.seen.instances.get(&event.id);
-        match event.kind {
-            RuntimeEventKind::Started => !known.is_some_and(Instance::is_running),
-            RuntimeEventKind::Exited => known.is_none_or(|one| one.exit_code().is_none()),
-            RuntimeEventKind::Removed => known.is_some(),
-        }
-    }
-
-    /// A listing is as old as the call that made it: what it says of a container is reason to look, nothing more.
-    async fn compare(&mut self, records: Vec<ContainerRecord>) {
-        self.suspended = false;
-        let gone = self.seen.instances.keys().filter(|id| records.iter().all(|record| record.id != **id));
-        let mut doubtful: Vec<String> = gone.cloned().collect();
-        let differs = |record: &&ContainerRecord| {
-            self.seen.instances.get(&record.id).is_none_or(|one| one.record.state != record.state)
-        };
-        doubtful.extend(records.iter().filter(differs).map(|record| record.id.clone()));
-        for id in doubtful {
-            self.refresh(&id).await;
-        }
-        self.link_logs().await;
-    }
-
-    /// Looks at a container again.
-    async fn refresh(&mut self, id: &str) {
-        match self.context.runtime.inspect(id).await {
-            Ok(record) => self.observe(record),
-            Err(RuntimeError::NotFound { .. }) => self.vanish(id),
-            Err(error) => {
-                // Nobody knows whether a container runs: nothing is done before the next list says so.
-                self.suspended = true;
-                self.failed_on(id, &error);
-                self.context.relink.notify_one();
-            }
-        }
-    }
-
-    fn observe(&mut self, record: ContainerRecord) {
-        let id = record.id.clone();
-        let exited = matches!(record.state, ContainerState::Exited { .. });
-        self.context.routes.add(&record.name.uid, &self.myself);
-        match self.seen.instances.get_mut(&id) {
-            Some(one) => {
-                let was_running = one.is_running();
-                one.record = record;
-                if exited && one.ended.is_none() {
-                    one.ended = Some(ended_at(&one.record));
-                    (one.failures, one.retry_at) = (0, None);
-                    if was_running && !one.stopping && !self.seen.terminating.contains(&one.record.name.uid) {
-                        self.crashed = true;
-                        let (name, code) = (one.record.name.container.clone(), one.exit_code());
-                        info!(pod = %self.key, container = %name, ?code, "container ended");
-                    }
-                    one.stopping = false;
-                }
-                if !exited {
-                    one.ended = None;
-                }
-            }
-            None => {
-                let ended = exited.then(|| ended_at(&record));
-                self.seen.instances.insert(id, Instance::new(record, ended));
-            }
-        }
-        self.note_running();
-    }
-
-    /// A container of the wanted pod that runs takes the pod out of the start order.
-    fn note_running(&mut self) {
-        if let Some(uid) = self.wanted_uid() {
-            let mut own =
-                self.seen.instances.values().filter(|one| one.record.name.uid == uid && !one.record.is_sandbox);
-            self.begun |= own.any(Instance::is_running);
-        }
-    }
-
-    /// A container is gone; its restart count is not.
-    fn vanish(&mut self, id: &str) {
-        self.words.remove(id);
-        let Some(one) = self.seen.instances.remove(id) else { return };
-        if self.wanted_uid() == Some(one.record.name.uid.as_str()) {
-            let slot = self.seen.slots.entry(one.record.name.container.clone()).or_default();
-            slot.next_attempt = slot.next_attempt.max(one.record.name.attempt + 1);
-            if one.is_running() {
-                self.crashed = true;
-                super::logs::unlink(&self.context.options, &one.record.name, id);
-            }
-        }
-    }
-
-    /// Tells the prober which containers run, and reads what it knows.
-    fn tell_probes(&mut self) {
-        let Some((pod, _)) = self.pod.as_ref() else { return };
-        if self.wanted && !self.seen.is_blocked(&pod.uid) {
-            let running = self.probed(pod);
-            self.context.probes.set_containers(&pod.uid, running);
-        }
-        let mut results = self.context.probes.results(&pod.uid);
-        for (name, slot) in &mut self.seen.slots {
-            slot.health = results.remove(name);
-        }
-    }
-
-    fn probed(&self, pod: &StaticPod) -> Vec<ProbedContainer> {
-        let own = || self.seen.instances.values().filter(|one| one.record.name.uid == pod.uid);
-        let ip = own().filter(|one| one.record.is_sandbox && one.is_running()).find_map(|one| one.record.ip.clone());
-        let mut probed = Vec::new();
-        for one in own().filter(|one| !one.record.is_sandbox && !one.stopping) {
-            let ContainerState::Running { started_at } = one.record.state else { continue };
-            let name = one.record.name.container.clone();
-            let Some((_, container)) = pod.containers().find(|(_, c)| c.name == name) else { continue };
-            let ip = ip.clone().or_else(|| one.record.ip.clone()).filter(|_| !pod.host_network());
-            let probes = self.context.probes_of(pod, container);
-            probed.push(ProbedContainer { name, id: one.record.id.clone(), started_at, ip, probes });
-        }
-        probed
-    }
-
     fn publish(&self, plan: &Plan) {
         if self.pod.is_none() && self.seen.instances.is_empty() {
             return;
@@ -439,12 +320,4 @@ impl Worker {
             let _ = self.idle.send(self.key.clone());
         }
     }
-}
-
-/// When a container ended, on tokio's clock. Wall clocks jump, so a moment in the future is now and none is long ago.
-fn ended_at(record: &ContainerRecord) -> Instant {
-    let now = Instant::now();
-    let ContainerState::Exited { finished_at: Some(at), .. } = record.state else { return now };
-    let ago = Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default();
-    now.checked_sub(ago.min(Duration::from_secs(3600))).unwrap_or(now)
 }

@@ -13,6 +13,8 @@ use super::view::{ContainerView, Finish, Instance, Observed, PodView, Pull, Role
 use crate::agent::backoff::{FORGIVEN_AFTER, Steps};
 use crate::runtime::ContainerState;
 
+mod ending;
+
 /// No stop is given less (the kubelet's `minimumGracePeriodInSeconds`).
 const MIN_GRACE: Duration = Duration::from_secs(2);
 /// The kubelet's name for the sandbox among the containers.
@@ -102,38 +104,6 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Containers first and all at once, then their remains, then the sandbox, then the rest.
-    fn terminate(&mut self, uid: &str) {
-        let containers: Vec<_> = self.instances(uid).filter(|one| !one.record.is_sandbox).collect();
-        let running: Vec<_> = containers.iter().filter(|one| one.is_running()).collect();
-        for one in &running {
-            self.stop(one, one.grace(), "its pod is not wanted any more");
-        }
-        if !running.is_empty() {
-            return;
-        }
-        let sandboxes: Vec<_> = self.instances(uid).filter(|one| one.record.is_sandbox).collect();
-        for one in containers.iter().chain(&sandboxes) {
-            self.remove(one);
-        }
-        if containers.is_empty() && sandboxes.is_empty() {
-            self.act(Action::Forget { uid: uid.to_owned() });
-        }
-    }
-
-    /// A pod that is wanted again and only drains, its ports closed, serves nobody: its grace ends now, for it is in its own
-    /// way.
-    fn hurry(&mut self, pod: &PodView) {
-        if !self.seen.drained.contains(&pod.uid) {
-            return;
-        }
-        let draining: Vec<_> =
-            self.instances(&pod.uid).filter(|one| one.is_running() && one.stopping && !one.hurried).collect();
-        for one in draining {
-            self.act(Action::Hurry { id: one.record.id.clone() });
-        }
-    }
-
     fn wait_for_predecessor(&mut self, pod: &PodView) {
         self.plan.message = Some("waiting until the previous instance of the pod has stopped".to_owned());
         for container in &pod.containers {
@@ -172,40 +142,6 @@ impl<'a> Planner<'a> {
         self.instances(&pod.uid)
             .filter(|one| !one.record.is_sandbox && one.record.name.container == container.name)
             .max_by_key(|one| (one.record.name.attempt, one.record.created_at))
-    }
-
-    /// How the pod has ended, if every main container has for good, or an init container has failed for good.
-    fn finished(&self, pod: &PodView) -> Option<Finish> {
-        let verdict = |container: &ContainerView| {
-            let last = self.latest(pod, container)?;
-            let code = last.exit_code()?;
-            let for_good = last.hash() == Some(container.hash.as_str()) && !container.restart.again(code);
-            for_good.then_some(code == 0)
-        };
-        let init_failed = pod.of_role(Role::Init).any(|c| verdict(c) == Some(false));
-        let mains: Option<Vec<bool>> = pod.of_role(Role::Main).map(verdict).collect();
-        match mains {
-            _ if init_failed => Some(Finish::Failed),
-            Some(all) if all.iter().all(|well| *well) => Some(Finish::Succeeded),
-            Some(_) => Some(Finish::Failed),
-            None => None,
-        }
-    }
-
-    /// Stops what a finished pod has left (sidecars, the sandbox); its dead containers stay for their logs.
-    fn finish(&mut self, pod: &PodView, finish: Finish) {
-        self.plan.finished = Some(finish);
-        self.plan.initialized = true;
-        let running: Vec<_> = self.instances(&pod.uid).filter(|one| one.is_running()).collect();
-        let containers = running.iter().filter(|one| !one.record.is_sandbox);
-        for one in containers.clone() {
-            self.stop(one, pod.grace, "its pod has finished");
-        }
-        if containers.count() == 0 {
-            for one in running {
-                self.stop(one, MIN_GRACE, "its pod has finished");
-            }
-        }
     }
 
     /// The id of the sandbox that containers are to join (empty for a pod that needs none), or None while there is
@@ -416,31 +352,7 @@ impl<'a> Planner<'a> {
         }
         false
     }
-
-    /// Removes dead instances but the newest dead one of each container, which keeps the log of the run before.
-    fn collect(&mut self, pod: &PodView, sandbox: &str) {
-        for container in &pod.containers {
-            let mut all: Vec<_> = self
-                .instances(&pod.uid)
-                .filter(|one| !one.record.is_sandbox && one.record.name.container == container.name)
-                .collect();
-            all.sort_by_key(|one| std::cmp::Reverse((one.record.name.attempt, one.record.created_at)));
-            let usable = |one: &Instance| {
-                one.record.state == ContainerState::Created
-                    && one.sandbox() == sandbox
-                    && one.hash() == Some(container.hash.as_str())
-            };
-            let newest_usable = all.first().is_some_and(|one| usable(one));
-            let created = all.iter().skip(usize::from(newest_usable));
-            let (unstarted, dead): (Vec<&&Instance>, Vec<&&Instance>) =
-                created.filter(|one| !one.is_running()).partition(|one| one.record.state == ContainerState::Created);
-            for one in unstarted.into_iter().chain(dead.into_iter().skip(1)) {
-                self.remove(one);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
-#[path = "plan_tests.rs"]
 mod tests;

@@ -23,12 +23,9 @@ use crate::agent::volumes::{self, VolumeError};
 use crate::agent::{env, logs};
 use crate::runtime::{ContainerState, ImageRecord, RuntimeError};
 
-/// Bytes of a termination message that are read (the kubelet's `MaxContainerTerminationMessageLength`).
-const MESSAGE_LIMIT: u64 = 4096;
-
-/// How often a pod that is being stopped is asked whether it has closed its ports, and how many times.
-const PORT_LOOK: Duration = Duration::from_millis(10);
-const PORT_LOOKS: u32 = 3000;
+mod ending;
+mod image;
+mod words;
 
 /// Why a container could not be made: the kubelet's reason and the words.
 struct Failure {
@@ -69,88 +66,6 @@ impl Worker {
             Action::Resume { id } => self.resume(&id).await,
             Action::Forget { uid } => self.forget(uid).await,
         }
-    }
-
-    fn stop(&mut self, id: String, grace: Duration, why: &str) {
-        let Some(one) = self.seen.instances.get_mut(&id) else { return };
-        info!(pod = %self.key, container = %one.record.name.container, grace = grace.as_secs(), why, "stopping container");
-        one.stopping = true;
-        one.stopped_for = Some(why.to_owned());
-        let uid = one.record.name.uid.clone();
-        self.watch_ports(uid);
-        let (runtime, myself) = (Arc::clone(&self.context.runtime), self.myself.clone());
-        self.stops.spawn(async move {
-            let result = runtime.stop(&id, grace).await;
-            let _ = myself.send(Message::Stopped(id, result));
-        });
-    }
-
-    /// The stop that is under way ends with the container, and reports it.
-    fn hurry(&mut self, id: String) {
-        let Some(one) = self.seen.instances.get_mut(&id) else { return };
-        one.hurried = true;
-        info!(pod = %self.key, container = %one.record.name.container, "ending the grace of a container that only drains");
-        let runtime = Arc::clone(&self.context.runtime);
-        self.stops.spawn(async move {
-            // A failure costs the rest of the grace, no more.
-            let _ = runtime.stop(&id, Duration::ZERO).await;
-        });
-    }
-
-    /// Tells when the ports that the wanted pod needs are closed by the pod of `uid`, which is being stopped for it.
-    fn watch_ports(&mut self, uid: String) {
-        let Some((pod, _)) = self.pod.as_ref().filter(|(pod, _)| self.wanted && pod.uid != uid) else { return };
-        let ports = pacing::overlap_ports(pod);
-        if ports.is_empty() {
-            return;
-        }
-        let myself = self.myself.clone();
-        self.stops.spawn(async move {
-            // The kernel tells nobody that a port was closed. Bounded: by then the grace period is over.
-            for _ in 0..PORT_LOOKS {
-                if !crate::host::ports::is_listening(Path::new("/proc"), &ports) {
-                    let _ = myself.send(Message::Drained(uid));
-                    return;
-                }
-                tokio::time::sleep(PORT_LOOK).await;
-            }
-        });
-    }
-
-    async fn remove(&mut self, id: &str) {
-        match self.context.runtime.remove(id).await {
-            Ok(()) => {
-                if let Some(one) = self.seen.instances.get(id) {
-                    logs::unlink(&self.context.options, &one.record.name, id);
-                }
-                self.vanish(id);
-            }
-            Err(error) => self.failed_on(id, &error),
-        }
-    }
-
-    async fn forget(&mut self, uid: String) {
-        let (root, removed) = (self.context.options.root_dir.clone(), uid.clone());
-        let removal = tokio::task::spawn_blocking(move || volumes::remove_pod_dir(&root, &removed)).await;
-        if let Ok(Err(error)) = removal {
-            warn!(pod = %self.key, error = chain(&error), "cannot remove the pod's directory");
-        }
-        self.context.probes.remove_pod(&uid);
-        self.context.routes.remove(&uid);
-        self.seen.terminating.remove(&uid);
-        self.seen.drained.remove(&uid);
-        if let Some((pod, _)) = self.pod.as_ref().filter(|(pod, _)| pod.uid == uid) {
-            if self.wanted {
-                // The same pod again: it begins from the beginning.
-                self.seen.slots = self.fresh_slots(pod);
-                self.begun = false;
-                self.since = Instant::now();
-                self.context.routes.add(&uid, &self.myself);
-            } else {
-                self.pod = None;
-            }
-        }
-        info!(pod = %self.key, %uid, "stopped");
     }
 
     async fn resume(&mut self, id: &str) {
@@ -291,102 +206,6 @@ impl Worker {
         own.filter(|one| one.is_running()).max_by_key(|one| one.record.name.attempt)
     }
 
-    /// The image by its pull policy, or None after a pull was begun or a failure remembered.
-    async fn image(&mut self, container: &str, image: &str, policy: &str) -> Option<ImageRecord> {
-        let pulled = self.seen.slots.get(container).is_some_and(|slot| slot.pulled);
-        let local = match self.context.runtime.image(image).await {
-            Ok(local) => local,
-            Err(error) => {
-                self.fail(container, runtime_failure("ImageInspectError", &error), Some(&error));
-                return None;
-            }
-        };
-        let slot = self.seen.slots.entry(container.to_owned()).or_default();
-        let wants_pull = match policy {
-            "Always" => !pulled || local.is_none(),
-            _ => local.is_none(),
-        };
-        if !wants_pull {
-            slot.pulled = false;
-            return local;
-        }
-        if policy == "Never" {
-            let message = format!("image {image} is not present and its pull policy is Never");
-            let until = Instant::now() + PULL.after(1);
-            slot.pull = Pull::Failed { reason: "ErrImageNeverPull", message, until, tries: 1 };
-            return None;
-        }
-        let tries = match &slot.pull {
-            Pull::Failed { tries, .. } => *tries,
-            _ => 0,
-        };
-        slot.pull_tries = tries;
-        slot.pull = Pull::Running { image: image.to_owned() };
-        info!(pod = %self.key, image, "pulling");
-        let (context, myself) = (Arc::clone(&self.context), self.myself.clone());
-        let (container, image) = (container.to_owned(), image.to_owned());
-        let uid = self.uid();
-        self.pulls.spawn(async move {
-            let _turn = context.pulls.acquire().await;
-            let result = context.runtime.pull(&image, &|_, _| {}).await;
-            let _ = myself.send(Message::Pulled { uid, container, result });
-        });
-        None
-    }
-
-    pub(super) fn pulled(&mut self, container: &str, result: Result<ImageRecord, RuntimeError>) {
-        let slot = self.seen.slots.entry(container.to_owned()).or_default();
-        match result {
-            Ok(_) => (slot.pull, slot.pulled, slot.pull_tries) = (Pull::Idle, true, 0),
-            Err(error) => {
-                let tries = slot.pull_tries + 1;
-                let reason = if tries == 1 { "ErrImagePull" } else { "ImagePullBackOff" };
-                let (message, until) = (chain(&error), Instant::now() + PULL.after(tries));
-                warn!(pod = %self.key, container, error = message, "cannot pull");
-                slot.pull = Pull::Failed { reason, message, until, tries };
-                self.note_unreachable(&error);
-            }
-        }
-    }
-
-    /// Links the logs of running containers that have none yet; also of those that were adopted.
-    pub(super) async fn link_logs(&mut self) {
-        let running = self.seen.instances.values_mut().filter(|one| !one.linked && !one.record.is_sandbox);
-        for one in running.filter(|one| one.record.state != ContainerState::Created) {
-            let Ok(path) = self.context.runtime.log_path(&one.record.id).await else { continue };
-            one.linked = true;
-            let Some(path) = path else { continue };
-            if let Err(error) = logs::link(&self.context.options, &one.record.name, &one.record.id, Path::new(&path)) {
-                warn!(pod = %self.key, error = chain(&error), "cannot link the log");
-            }
-        }
-    }
-
-    /// Reads what containers that ended badly have left. Returns whether there was something new.
-    pub(super) async fn hear_last_words(&mut self) -> bool {
-        let unheard = |one: &&Instance| {
-            let ended = one.exit_code().is_some() && !one.record.is_sandbox;
-            ended && !self.words.contains_key(&one.record.id)
-        };
-        let ended: Vec<_> = self.seen.instances.values().filter(unheard).cloned().collect();
-        if self.suspended {
-            return false;
-        }
-        for one in &ended {
-            let record = &one.record;
-            let log = match one.exit_code() {
-                Some(0) => vec![],
-                _ => logs::last_words(
-                    self.context.runtime.log_tail(&record.id, logs::READ_LINES).await.unwrap_or_default(),
-                ),
-            };
-            let (uid, name) = (&record.name.uid, &record.name);
-            let file = volumes::termination_file(&self.context.options.root_dir, uid, &name.container, name.attempt);
-            self.words.insert(record.id.clone(), Words { log, message: read_message(&file).await });
-        }
-        !ended.is_empty()
-    }
-
     fn clear_fault(&mut self, container: &str) {
         if let Some(slot) = self.seen.slots.get_mut(container) {
             slot.fault = None;
@@ -428,15 +247,6 @@ fn no_such(name: &str) -> Failure {
 
 fn runtime_failure(reason: &'static str, error: &RuntimeError) -> Failure {
     Failure::new(reason, chain(error))
-}
-
-/// What a container wrote to its termination message file.
-async fn read_message(file: &Path) -> String {
-    use tokio::io::AsyncReadExt;
-    let Ok(opened) = tokio::fs::File::open(file).await else { return String::new() };
-    let mut bytes = Vec::new();
-    let _ = opened.take(MESSAGE_LIMIT).read_to_end(&mut bytes).await;
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The probes of a container, with the references in exec commands expanded from what the environment says.

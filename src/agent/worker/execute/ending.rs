@@ -1,0 +1,91 @@
+//! Stopping and removing containers, and what a pod has left on the machine.
+
+use super::*;
+
+/// How often a pod that is being stopped is asked whether it has closed its ports, and how many times.
+const PORT_LOOK: Duration = Duration::from_millis(10);
+const PORT_LOOKS: u32 = 3000;
+
+impl Worker {
+    pub(in crate::agent::worker) fn stop(&mut self, id: String, grace: Duration, why: &str) {
+        let Some(one) = self.seen.instances.get_mut(&id) else { return };
+        info!(pod = %self.key, container = %one.record.name.container, grace = grace.as_secs(), why, "stopping container");
+        one.stopping = true;
+        one.stopped_for = Some(why.to_owned());
+        let uid = one.record.name.uid.clone();
+        self.watch_ports(uid);
+        let (runtime, myself) = (Arc::clone(&self.context.runtime), self.myself.clone());
+        self.stops.spawn(async move {
+            let result = runtime.stop(&id, grace).await;
+            let _ = myself.send(Message::Stopped(id, result));
+        });
+    }
+
+    /// The stop that is under way ends with the container, and reports it.
+    pub(in crate::agent::worker) fn hurry(&mut self, id: String) {
+        let Some(one) = self.seen.instances.get_mut(&id) else { return };
+        one.hurried = true;
+        info!(pod = %self.key, container = %one.record.name.container, "ending the grace of a container that only drains");
+        let runtime = Arc::clone(&self.context.runtime);
+        self.stops.spawn(async move {
+            // A failure costs the rest of the grace, no more.
+            let _ = runtime.stop(&id, Duration::ZERO).await;
+        });
+    }
+
+    /// Tells when the ports that the wanted pod needs are closed by the pod of `uid`, which is being stopped for it.
+    pub(in crate::agent::worker) fn watch_ports(&mut self, uid: String) {
+        let Some((pod, _)) = self.pod.as_ref().filter(|(pod, _)| self.wanted && pod.uid != uid) else { return };
+        let ports = pacing::overlap_ports(pod);
+        if ports.is_empty() {
+            return;
+        }
+        let myself = self.myself.clone();
+        self.stops.spawn(async move {
+            // The kernel tells nobody that a port was closed. Bounded: by then the grace period is over.
+            for _ in 0..PORT_LOOKS {
+                if !crate::host::ports::is_listening(Path::new("/proc"), &ports) {
+                    let _ = myself.send(Message::Drained(uid));
+                    return;
+                }
+                tokio::time::sleep(PORT_LOOK).await;
+            }
+        });
+    }
+
+    pub(in crate::agent::worker) async fn remove(&mut self, id: &str) {
+        match self.context.runtime.remove(id).await {
+            Ok(()) => {
+                if let Some(one) = self.seen.instances.get(id) {
+                    logs::unlink(&self.context.options, &one.record.name, id);
+                }
+                self.vanish(id);
+            }
+            Err(error) => self.failed_on(id, &error),
+        }
+    }
+
+    pub(in crate::agent::worker) async fn forget(&mut self, uid: String) {
+        let (root, removed) = (self.context.options.root_dir.clone(), uid.clone());
+        let removal = tokio::task::spawn_blocking(move || volumes::remove_pod_dir(&root, &removed)).await;
+        if let Ok(Err(error)) = removal {
+            warn!(pod = %self.key, error = chain(&error), "cannot remove the pod's directory");
+        }
+        self.context.probes.remove_pod(&uid);
+        self.context.routes.remove(&uid);
+        self.seen.terminating.remove(&uid);
+        self.seen.drained.remove(&uid);
+        if let Some((pod, _)) = self.pod.as_ref().filter(|(pod, _)| pod.uid == uid) {
+            if self.wanted {
+                // The same pod again: it begins from the beginning.
+                self.seen.slots = self.fresh_slots(pod);
+                self.begun = false;
+                self.since = Instant::now();
+                self.context.routes.add(&uid, &self.myself);
+            } else {
+                self.pod = None;
+            }
+        }
+        info!(pod = %self.key, %uid, "stopped");
+    }
+}
