@@ -33,7 +33,7 @@ pub struct Context {
     pub probes: Manager,
     /// Which worker has which UID.
     pub routes: Routes,
-    /// One pull at a time, as the kubelet does by default.
+    /// As many pulls at a time as the options allow: one by default, as by the kubelet.
     pub pulls: Semaphore,
     /// Somebody found the runtime unreachable: look at once.
     pub relink: Notify,
@@ -54,6 +54,7 @@ impl Context {
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         let routes = Routes::default();
+        let pulls = options.parallel_image_pulls.unwrap_or(Semaphore::MAX_PERMITS);
         let wake = routes.clone();
         Arc::new(Self {
             board: Arc::new(Board::new(&options)),
@@ -62,7 +63,7 @@ impl Context {
             options,
             runtime,
             routes,
-            pulls: Semaphore::new(1),
+            pulls: Semaphore::new(pulls),
             relink: Notify::new(),
             facts: node_facts(),
             shutdown,

@@ -38,9 +38,21 @@ pub struct Args {
     /// KubeletConfiguration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Directory of drop-in files (*.conf), each merged over the file and those before it
+    #[arg(long, value_name = "DIR")]
+    config_dir: Option<PathBuf>,
     /// Directory of manifests, or one manifest; staticPodPath of the file
     #[arg(long, value_name = "PATH")]
     pod_manifest_path: Option<PathBuf>,
+    /// URL of a manifest or a list of pods; staticPodURL of the file
+    #[arg(long, value_name = "URL")]
+    manifest_url: Option<String>,
+    /// Headers of the requests to it: name:value,name2:value2
+    #[arg(long, value_name = "HEADERS", action = ArgAction::Append)]
+    manifest_url_header: Vec<String>,
+    /// How often it is asked [default: 20s]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    http_check_frequency: Option<String>,
     /// Name of the node, which pods' names end with [default: the host name]
     #[arg(long, value_name = "NAME")]
     hostname_override: Option<String>,
@@ -83,12 +95,30 @@ pub struct Args {
     /// The period over which they are enforced [default: 100ms]
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     cpu_cfs_quota_period: Option<String>,
-    /// URL of manifests (not supported yet)
-    #[arg(long, value_name = "URL", hide = true)]
-    manifest_url: Option<String>,
-    /// Directory of drop-in files (not supported yet)
-    #[arg(long, value_name = "DIR", hide = true)]
-    config_dir: Option<PathBuf>,
+    /// Bytes at which a container's log is rotated; negative for never [default: 10Mi]
+    #[arg(long, value_name = "QUANTITY", allow_hyphen_values = true)]
+    container_log_max_size: Option<String>,
+    /// How many files of a container's log are kept [default: 5]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    container_log_max_files: Option<i64>,
+    /// Port of the kubelet's read-only paths, 0 for none [default: 0]
+    #[arg(long, value_name = "PORT")]
+    read_only_port: Option<u16>,
+    /// Address of the read-only port [default: 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    address: Option<String>,
+    /// Give pods cgroups of their own, by quality of service [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    cgroups_per_qos: Option<bool>,
+    /// The cgroup below which pods' cgroups are
+    #[arg(long, value_name = "PATH")]
+    cgroup_root: Option<String>,
+    /// The most processes of a pod, -1 for no limit [default: -1]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pod_max_pids: Option<i64>,
+    /// Pull one image at a time [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    serialize_image_pulls: Option<bool>,
     /// Control socket, where `kubeboot status` asks [default: /run/kubeboot/agent.sock]
     #[arg(long, value_name = "PATH", help_heading = "kubeboot's own options")]
     control_socket: Option<PathBuf>,
@@ -135,14 +165,23 @@ impl From<Args> for Flags {
     fn from(args: Args) -> Self {
         Self {
             pod_manifest_path: args.pod_manifest_path,
-            config_dir: args.config_dir,
             manifest_url: args.manifest_url,
+            manifest_url_headers: args.manifest_url_header,
             hostname_override: args.hostname_override,
             root_dir: args.root_dir,
             file_check_frequency: args.file_check_frequency,
+            http_check_frequency: args.http_check_frequency,
             sync_frequency: args.sync_frequency,
             healthz_port: args.healthz_port,
             healthz_bind_address: args.healthz_bind_address,
+            address: args.address,
+            read_only_port: args.read_only_port,
+            container_log_max_size: args.container_log_max_size,
+            container_log_max_files: args.container_log_max_files,
+            cgroups_per_qos: args.cgroups_per_qos,
+            cgroup_root: args.cgroup_root,
+            pod_max_pids: args.pod_max_pids,
+            serialize_image_pulls: args.serialize_image_pulls,
             pod_infra_container_image: args.pod_infra_container_image,
             cluster_dns: args.cluster_dns,
             cluster_domain: args.cluster_domain,
@@ -181,16 +220,31 @@ fn options(mut args: Args, globals: &Globals) -> anyhow::Result<AgentOptions> {
     if !globals.paths().is_live() {
         bail!("an agent runs the pods of this machine: --rootfs cannot be used with it");
     }
-    for path in [&mut args.config, &mut args.pod_manifest_path, &mut args.root_dir, &mut args.control_socket] {
+    let paths = [
+        &mut args.config,
+        &mut args.config_dir,
+        &mut args.pod_manifest_path,
+        &mut args.root_dir,
+        &mut args.control_socket,
+    ];
+    for path in paths {
         if let Some(relative) = path.take_if(|path| !path.as_os_str().is_empty()) {
             *path = Some(std::path::absolute(&relative).with_context(|| format!("cannot resolve {relative:?}"))?);
         }
     }
-    let file = args.config.take();
-    let text = file.as_deref().map(read).transpose()?;
-    let config = file.as_deref().zip(text.as_deref());
+    let mut files = Vec::new();
+    if let Some(file) = args.config.take().filter(|path| !path.as_os_str().is_empty()) {
+        let text = read(&file)?;
+        files.push((file, text));
+    }
+    if let Some(dir) = args.config_dir.take().filter(|path| !path.as_os_str().is_empty()) {
+        let found = options::drop_ins(&dir);
+        files.extend(
+            found.map_err(|(path, e)| anyhow::Error::new(e).context(format!("cannot read {}", path.display())))?,
+        );
+    }
     let hostname = rustix::system::uname();
-    let resolved = options::resolve(&args.into(), config, &hostname.nodename().to_string_lossy())?;
+    let resolved = options::resolve(&args.into(), &files, &hostname.nodename().to_string_lossy())?;
     resolved.notes.iter().for_each(|note| debug!("{note}"));
     resolved.warnings.iter().for_each(|warning| warn!("{warning}"));
     Ok(resolved.options)
@@ -314,6 +368,12 @@ mod tests {
             "--cluster-dns=3.3.3.3",
             "--seccomp-default",
             "--cpu-cfs-quota=false",
+            "--manifest-url-header=a:b,c:d",
+            "--manifest-url-header",
+            "a:e",
+            "--pod-max-pids",
+            "-1",
+            "--container-log-max-size=-1",
         ]);
         let expected = Flags {
             pod_manifest_path: Some("/m".into()),
@@ -323,6 +383,9 @@ mod tests {
             cluster_dns: ["1.1.1.1", "2.2.2.2", "3.3.3.3"].map(str::to_owned).to_vec(),
             seccomp_default: Some(true),
             cpu_cfs_quota: Some(false),
+            manifest_url_headers: vec!["a:b,c:d".into(), "a:e".into()],
+            pod_max_pids: Some(-1),
+            container_log_max_size: Some("-1".into()),
             ..Flags::default()
         };
         assert_eq!(given.unwrap(), expected);
@@ -343,14 +406,14 @@ mod tests {
             "--node-ip",
             "10.0.0.5",
             "--register-with-taints=a=b:NoSchedule",
-            "--pod-max-pids",
-            "-1",
+            "--max-pods",
+            "10",
             "--fail-swap-on=false",
             "--rotate-certificates",
             "--node-labels=a=b",
             "--node-labels=c=d",
         ]);
-        let expected = ["bootstrap-kubeconfig", "fail-swap-on", "kubeconfig", "node-ip", "node-labels", "pod-max-pids"];
+        let expected = ["bootstrap-kubeconfig", "fail-swap-on", "kubeconfig", "max-pods", "node-ip", "node-labels"];
         let expected = expected.into_iter().chain(["register-with-taints", "rotate-certificates"]);
         assert_eq!(given.unwrap().let_be, expected.collect::<Vec<_>>());
     }

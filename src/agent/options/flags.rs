@@ -7,22 +7,40 @@ use std::path::PathBuf;
 pub struct Flags {
     /// `--pod-manifest-path`.
     pub pod_manifest_path: Option<PathBuf>,
-    /// `--config-dir`.
-    pub config_dir: Option<PathBuf>,
     /// `--manifest-url`.
     pub manifest_url: Option<String>,
+    /// `--manifest-url-header`, each as given: `name:value,name2:value2`.
+    pub manifest_url_headers: Vec<String>,
     /// `--hostname-override`.
     pub hostname_override: Option<String>,
     /// `--root-dir`.
     pub root_dir: Option<PathBuf>,
     /// `--file-check-frequency`, in Go's form.
     pub file_check_frequency: Option<String>,
+    /// `--http-check-frequency`, in Go's form.
+    pub http_check_frequency: Option<String>,
     /// `--sync-frequency`, in Go's form.
     pub sync_frequency: Option<String>,
     /// `--healthz-port`; 0 for none.
     pub healthz_port: Option<u16>,
     /// `--healthz-bind-address`.
     pub healthz_bind_address: Option<String>,
+    /// `--address`.
+    pub address: Option<String>,
+    /// `--read-only-port`; 0 for none.
+    pub read_only_port: Option<u16>,
+    /// `--container-log-max-size`, a quantity.
+    pub container_log_max_size: Option<String>,
+    /// `--container-log-max-files`.
+    pub container_log_max_files: Option<i64>,
+    /// `--cgroups-per-qos`.
+    pub cgroups_per_qos: Option<bool>,
+    /// `--cgroup-root`.
+    pub cgroup_root: Option<String>,
+    /// `--pod-max-pids`; 0 and less for no limit.
+    pub pod_max_pids: Option<i64>,
+    /// `--serialize-image-pulls`.
+    pub serialize_image_pulls: Option<bool>,
     /// `--pod-infra-container-image`.
     pub pod_infra_container_image: Option<String>,
     /// `--cluster-dns`.
@@ -62,7 +80,6 @@ use Takes::{Switch, Value};
 /// `KUBELET_KUBEADM_ARGS` may carry any of them, and named in one log line.
 pub const LET_BE: &[(&str, Takes)] = &[
     ("add-dir-header", Switch),
-    ("address", Value),
     ("allowed-unsafe-sysctls", Value),
     ("alsologtostderr", Switch),
     ("anonymous-auth", Switch),
@@ -74,8 +91,6 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("bootstrap-kubeconfig", Value),
     ("cert-dir", Value),
     ("cgroup-driver", Value),
-    ("cgroup-root", Value),
-    ("cgroups-per-qos", Switch),
     ("chaos-chance", Value),
     ("client-ca-file", Value),
     ("cloud-config", Value),
@@ -83,8 +98,6 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("cni-bin-dir", Value),
     ("cni-cache-dir", Value),
     ("cni-conf-dir", Value),
-    ("container-log-max-files", Value),
-    ("container-log-max-size", Value),
     ("container-runtime", Value),
     ("container-runtime-endpoint", Value),
     ("contention-profiling", Switch),
@@ -118,7 +131,6 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("fail-swap-on", Switch),
     ("feature-gates", Value),
     ("hairpin-mode", Value),
-    ("http-check-frequency", Value),
     ("image-credential-provider-bin-dir", Value),
     ("image-credential-provider-config", Value),
     ("image-gc-high-threshold", Value),
@@ -151,7 +163,6 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("logging-format", Value),
     ("logtostderr", Switch),
     ("make-iptables-util-chains", Switch),
-    ("manifest-url-header", Value),
     ("master-service-namespace", Value),
     ("max-open-files", Value),
     ("max-pods", Value),
@@ -169,13 +180,11 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("non-masquerade-cidr", Value),
     ("one-output", Switch),
     ("pod-cidr", Value),
-    ("pod-max-pids", Value),
     ("pods-per-core", Value),
     ("port", Value),
     ("protect-kernel-defaults", Switch),
     ("provider-id", Value),
     ("qos-reserved", Value),
-    ("read-only-port", Value),
     ("really-crash-for-testing", Switch),
     ("register-node", Switch),
     ("register-schedulable", Switch),
@@ -190,7 +199,6 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("runtime-cgroups", Value),
     ("runtime-request-timeout", Value),
     ("seccomp-profile-root", Value),
-    ("serialize-image-pulls", Switch),
     ("skip-headers", Switch),
     ("skip-log-headers", Switch),
     ("stderrthreshold", Value),

@@ -1,15 +1,16 @@
 //! The `KubeletConfiguration` file: which of its fields the agent follows, which it takes and lets be, and which are
 //! none.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
 
 use super::OptionsError;
-use crate::config::GoDuration;
-use crate::yaml::{self, Kind, Node, YamlError};
+use super::values;
+use crate::yaml::{self, Entry, Kind, Node, YamlError};
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 const KIND: &str = "KubeletConfiguration";
@@ -22,14 +23,34 @@ pub(super) struct KubeletConfiguration {
     pub kind: Option<String>,
     #[serde(rename = "staticPodPath")]
     pub static_pod_path: Option<String>,
-    #[serde(rename = "staticPodURL")]
+    #[serde(rename = "staticPodURL", deserialize_with = "values::url_field")]
     pub static_pod_url: Option<String>,
-    #[serde(deserialize_with = "duration")]
+    #[serde(rename = "staticPodURLHeader", deserialize_with = "values::headers_field")]
+    pub static_pod_url_header: Option<BTreeMap<String, Vec<String>>>,
+    #[serde(deserialize_with = "values::duration_field")]
     pub file_check_frequency: Option<Duration>,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "values::duration_field")]
+    pub http_check_frequency: Option<Duration>,
+    #[serde(deserialize_with = "values::duration_field")]
     pub sync_frequency: Option<Duration>,
     pub healthz_port: Option<u16>,
-    pub healthz_bind_address: Option<String>,
+    #[serde(deserialize_with = "values::address_field")]
+    pub healthz_bind_address: Option<IpAddr>,
+    #[serde(deserialize_with = "values::address_field")]
+    pub address: Option<IpAddr>,
+    pub read_only_port: Option<u16>,
+    #[serde(deserialize_with = "values::log_size_field")]
+    pub container_log_max_size: Option<u64>,
+    #[serde(deserialize_with = "values::log_files_field")]
+    pub container_log_max_files: Option<u32>,
+    #[serde(rename = "cgroupsPerQOS")]
+    pub cgroups_per_qos: Option<bool>,
+    #[serde(deserialize_with = "values::cgroup_field")]
+    pub cgroup_root: Option<String>,
+    pub pod_pids_limit: Option<i64>,
+    pub serialize_image_pulls: Option<bool>,
+    #[serde(deserialize_with = "values::pulls_field")]
+    pub max_parallel_image_pulls: Option<usize>,
     pub pod_logs_dir: Option<String>,
     #[serde(rename = "clusterDNS")]
     pub cluster_dns: Option<Vec<String>>,
@@ -39,7 +60,7 @@ pub(super) struct KubeletConfiguration {
     pub crash_loop_back_off: Option<CrashLoopBackOff>,
     #[serde(rename = "cpuCFSQuota")]
     pub cpu_cfs_quota: Option<bool>,
-    #[serde(rename = "cpuCFSQuotaPeriod", deserialize_with = "duration")]
+    #[serde(rename = "cpuCFSQuotaPeriod", deserialize_with = "values::duration_field")]
     pub cpu_cfs_quota_period: Option<Duration>,
     pub seccomp_default: Option<bool>,
     pub oom_score_adj: Option<i32>,
@@ -48,30 +69,18 @@ pub(super) struct KubeletConfiguration {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct CrashLoopBackOff {
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "values::duration_field")]
     pub max_container_restart_period: Option<Duration>,
-}
-
-/// A duration as Go writes it; 0 stands for the default, as it does throughout this type.
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let Some(duration) = Option::<GoDuration>::deserialize(from)? else { return Ok(None) };
-    let duration = duration.to_std().ok_or_else(|| D::Error::custom("must not be negative"))?;
-    Ok(Some(duration).filter(|d| !d.is_zero()))
 }
 
 /// Fields of the type that mean nothing to an agent without an API server, a kubelet API, evictions and cgroup
 /// managers.
 pub(super) const LET_BE: &[&str] = &[
-    "address",
     "allowedUnsafeSysctls",
     "authentication",
     "authorization",
     "cgroupDriver",
-    "cgroupRoot",
-    "cgroupsPerQOS",
     "configMapAndSecretChangeDetectionStrategy",
-    "containerLogMaxFiles",
-    "containerLogMaxSize",
     "containerLogMaxWorkers",
     "containerLogMonitorInterval",
     "containerRuntimeEndpoint",
@@ -101,7 +110,6 @@ pub(super) const LET_BE: &[&str] = &[
     "failSwapOn",
     "featureGates",
     "hairpinMode",
-    "httpCheckFrequency",
     "imageGCHighThresholdPercent",
     "imageGCLowThresholdPercent",
     "imageMaximumGCAge",
@@ -120,7 +128,6 @@ pub(super) const LET_BE: &[&str] = &[
     "logging",
     "makeIPTablesUtilChains",
     "maxOpenFiles",
-    "maxParallelImagePulls",
     "maxPods",
     "memoryManagerPolicy",
     "memoryReservationPolicy",
@@ -132,14 +139,12 @@ pub(super) const LET_BE: &[&str] = &[
     "nodeStatusReportFrequency",
     "nodeStatusUpdateFrequency",
     "podCIDR",
-    "podPidsLimit",
     "podsPerCore",
     "port",
     "preloadedImagesVerificationAllowlist",
     "protectKernelDefaults",
     "providerID",
     "qosReserved",
-    "readOnlyPort",
     "registerNode",
     "registerWithTaints",
     "registryBurst",
@@ -149,14 +154,12 @@ pub(super) const LET_BE: &[&str] = &[
     "rotateCertificates",
     "runOnce",
     "runtimeRequestTimeout",
-    "serializeImagePulls",
     "serverTLSBootstrap",
     "showHiddenMetricsForVersion",
     "shutdownGracePeriod",
     "shutdownGracePeriodByPodPriority",
     "shutdownGracePeriodCriticalPods",
     "singleProcessOOMKill",
-    "staticPodURLHeader",
     "streamingConnectionIdleTimeout",
     "systemCgroups",
     "systemReserved",
@@ -175,17 +178,37 @@ pub(super) const LET_BE: &[&str] = &[
     "volumeStatsAggPeriod",
 ];
 
-/// Reads `text`, the content of `file`. The second value names the fields that were let be, in the order of the file.
-pub(super) fn parse(file: &Path, text: &str) -> Result<(KubeletConfiguration, Vec<String>), OptionsError> {
-    let invalid = |problems: Vec<YamlError>| OptionsError::Config {
-        file: file.to_owned(),
-        problems: problems.iter().map(|p| place(file, p)).collect(),
-    };
-    let documents = yaml::documents(text).map_err(|e| invalid(vec![e]))?;
+/// Fields that are paths: a relative one is relative to the file it is written in.
+const PATHS: &[&str] = &["podLogsDir", "resolvConf", "staticPodPath"];
+
+/// Reads the configuration file and its drop-ins, each over those before it. The second value names the fields that
+/// were let be, a line a file.
+pub(super) fn read(files: &[(PathBuf, String)]) -> Result<(KubeletConfiguration, Vec<String>), OptionsError> {
+    let mut notes = Vec::new();
+    let mut merged: Option<Node> = None;
+    for (file, text) in files {
+        let (node, let_be) = parse(file, text)?;
+        if !let_be.is_empty() {
+            let let_be = let_be.join(", ");
+            notes.push(format!("{}: these fields mean nothing to this agent: {let_be}", file.display()));
+        }
+        match &mut merged {
+            None => merged = Some(node),
+            Some(below) => lay_over(below, node),
+        }
+    }
+    let Some((merged, (file, _))) = merged.zip(files.last()) else { return Ok(Default::default()) };
+    let config = merged.decode().map_err(|fault| invalid(file, &[YamlError::from(fault)]))?;
+    Ok((config, notes))
+}
+
+/// Reads `text`, the content of `file`, without the fields that are let be; those by name, in the order of the file.
+fn parse(file: &Path, text: &str) -> Result<(Node, Vec<String>), OptionsError> {
+    let documents = yaml::documents(text).map_err(|e| invalid(file, &[e]))?;
     let [document] = documents.as_slice() else {
-        return Err(invalid(vec![whole(format!("must hold one document, found {}", documents.len()))]));
+        return Err(invalid(file, &[whole(format!("must hold one document, found {}", documents.len()))]));
     };
-    let mut node = Node::parse(document).map_err(|e| invalid(vec![e]))?;
+    let mut node = Node::parse(document).map_err(|e| invalid(file, &[e]))?;
     let mut let_be = Vec::new();
     if let Kind::Map(entries) = &mut node.kind {
         entries.retain(|entry| {
@@ -196,7 +219,7 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<(KubeletConfiguration, Ve
             ours
         });
     }
-    let (config, faults) = node.decode_all::<KubeletConfiguration>();
+    let (config, faults) = node.clone().decode_all::<KubeletConfiguration>();
     let mut problems: Vec<YamlError> = faults.into_iter().map(YamlError::from).collect();
     for (field, found, wanted) in [("apiVersion", &config.api_version, API_VERSION), ("kind", &config.kind, KIND)] {
         let told = problems.iter().any(|p| p.path == field);
@@ -205,7 +228,48 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<(KubeletConfiguration, Ve
             problems.push(whole(format!("{field} must be {wanted}, found {found}")));
         }
     }
-    if problems.is_empty() { Ok((config, let_be)) } else { Err(invalid(problems)) }
+    if !problems.is_empty() {
+        return Err(invalid(file, &problems));
+    }
+    anchor(&mut node, file.parent().unwrap_or(Path::new("")));
+    Ok((node, let_be))
+}
+
+/// Makes the paths of a file absolute.
+fn anchor(node: &mut Node, beside: &Path) {
+    let Kind::Map(entries) = &mut node.kind else { return };
+    for entry in entries.iter_mut().filter(|entry| PATHS.contains(&entry.key.as_str())) {
+        if let Kind::String(path) = &mut entry.node.kind
+            && !path.is_empty()
+        {
+            *path = beside.join(&*path).display().to_string();
+        }
+    }
+}
+
+/// Merges as the kubelet does its drop-ins, which is a JSON merge patch: maps key by key, anything else whole, and a
+/// null takes back what was set below.
+fn lay_over(below: &mut Node, above: Node) {
+    match (&mut below.kind, above) {
+        (Kind::Map(into), Node { kind: Kind::Map(from), .. }) => {
+            from.into_iter().for_each(|entry| lay_entry(into, entry))
+        }
+        (_, above) => *below = above,
+    }
+}
+
+fn lay_entry(into: &mut Vec<Entry>, entry: Entry) {
+    let found = into.iter().position(|one| one.key == entry.key);
+    match (found, &entry.node.kind) {
+        (Some(index), Kind::Null) => drop(into.remove(index)),
+        (None, Kind::Null) => {}
+        (Some(index), _) => lay_over(&mut into[index].node, entry.node),
+        (None, _) => into.push(entry),
+    }
+}
+
+fn invalid(file: &Path, problems: &[YamlError]) -> OptionsError {
+    OptionsError::Config { file: file.to_owned(), problems: problems.iter().map(|p| place(file, p)).collect() }
 }
 
 fn whole(problem: String) -> YamlError {

@@ -1,15 +1,17 @@
 //! What the agent is told: a `KubeletConfiguration` file and the kubelet's flags, resolved into [`AgentOptions`].
 
+mod drop_ins;
 mod flags;
 mod kubelet_config;
+mod values;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::GoDuration;
 use crate::host::paths;
 
+pub use drop_ins::drop_ins;
 pub use flags::{Flags, LET_BE as FLAGS_LET_BE, Takes};
 
 use kubelet_config::KubeletConfiguration;
@@ -26,7 +28,8 @@ pub struct AgentOptions {
     pub file_check_frequency: Duration,
     /// Where manifests are fetched from; `staticPodURL`.
     pub static_pod_url: Option<String>,
-    /// Headers of those requests, a repeated name for each further value; `staticPodURLHeader`.
+    /// Headers of those requests, a repeated name for each further value; `staticPodURLHeader`. Values may be secrets:
+    /// they are for those requests alone.
     pub static_pod_url_headers: Vec<(String, String)>,
     /// How often they are fetched; `httpCheckFrequency`.
     pub http_check_frequency: Duration,
@@ -64,15 +67,17 @@ pub struct AgentOptions {
     pub seccomp_default: bool,
     /// The agent's own OOM score; `oomScoreAdj`.
     pub oom_score_adj: i32,
-    /// Bytes at which a container's log is rotated; `containerLogMaxSize`.
+    /// Bytes at which a container's log is rotated, `u64::MAX` for never; `containerLogMaxSize`.
     pub container_log_max_size: u64,
     /// How many files of a container's log are kept, the live one included; `containerLogMaxFiles`.
     pub container_log_max_files: u32,
-    /// Where the kubelet's read-only paths (`/pods`, `/metrics`, ...) are served; None: nowhere.
+    /// Where the kubelet's read-only paths (`/pods`, `/metrics`, ...) are served: `readOnlyPort` on `address`, which is
+    /// the loopback unless it is set (the kubelet would take every address). None: nowhere, the default; a kubelet
+    /// without a configuration file would take port 10255.
     pub read_only: Option<SocketAddr>,
     /// Whether pods get cgroups of their own by QoS class; `cgroupsPerQOS`.
     pub cgroups_per_qos: bool,
-    /// The cgroup below which they are made, empty for the top; `cgroupRoot`.
+    /// The cgroup below which they are made, without slashes around it, empty for the top; `cgroupRoot`.
     pub cgroup_root: String,
     /// The most processes of a pod, None for no limit; `podPidsLimit`.
     pub pod_pids_limit: Option<i64>,
@@ -163,9 +168,18 @@ pub enum OptionsError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A setting that may hold a secret has an impossible value, which is not shown.
+    #[error("{setting}: {problem}")]
+    Hidden {
+        /// Flag or field.
+        setting: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Nothing says where manifests are.
     #[error(
-        "no static pods configured: set staticPodPath in the file named by --config, or pass --pod-manifest-path DIR"
+        "no static pods configured: set staticPodPath or staticPodURL in the file named by --config, or pass \
+         --pod-manifest-path DIR or --manifest-url URL"
     )]
     NoSource,
 }
@@ -174,50 +188,48 @@ fn indented(problems: &[String]) -> String {
     problems.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Resolves flags over file over defaults, as the kubelet does. `config` is the path and content of `--config`;
-/// `hostname` is the machine's. Relative paths in the file are relative to the file.
+/// Resolves flags over files over defaults, as the kubelet does. `files` are the path and content of `--config` and of
+/// the drop-ins of `--config-dir`, each over those before it; `hostname` is the machine's. Relative paths in a file are
+/// relative to the file.
+///
+/// Without a file the kubelet falls back to older defaults, a read-only port 10255 among them; this agent has the same
+/// defaults with and without, and opens no port nobody asked for.
 ///
 /// # Errors
 /// Every kind of [`OptionsError`].
-pub fn resolve(flags: &Flags, config: Option<(&Path, &str)>, hostname: &str) -> Result<Resolved, OptionsError> {
-    let (mut notes, mut warnings) = (Vec::new(), Vec::new());
-    let (file, let_be) = match config {
-        Some((path, text)) => kubelet_config::parse(path, text)?,
-        None => Default::default(),
-    };
-    if !let_be.is_empty() {
-        let path = config.map(|(path, _)| path.display().to_string()).unwrap_or_default();
-        notes.push(format!("{path}: these fields mean nothing to this agent: {}", let_be.join(", ")));
-    }
+pub fn resolve(flags: &Flags, files: &[(PathBuf, String)], hostname: &str) -> Result<Resolved, OptionsError> {
+    let (file, mut notes) = kubelet_config::read(files)?;
     if !flags.let_be.is_empty() {
         notes.push(format!("these flags mean nothing to this agent: --{}", flags.let_be.join(", --")));
     }
-    let url = not_empty(&flags.manifest_url).or_else(|| not_empty(&file.static_pod_url));
-    if let Some(url) = &url {
-        warnings.push(format!("manifests from a URL are not supported yet: nothing is read from {url}"));
-    }
-    if let Some(directory) = &flags.config_dir {
-        warnings.push(format!("drop-in files are not supported yet: nothing is read from {}", directory.display()));
-    }
     let mut options = AgentOptions::new(&node_name(flags, hostname)?);
-    follow_file(&mut options, &file, config.map(|(path, _)| path));
+    follow_file(&mut options, &file);
     follow_flags(&mut options, flags)?;
-    options.healthz = healthz(flags, &file)?;
-    if options.static_pod_path.is_none() && url.is_none() {
+    follow_sources(&mut options, flags, &file)?;
+    follow_limits(&mut options, flags, &file)?;
+    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let address = checked("--healthz-bind-address", &flags.healthz_bind_address, values::address)?;
+    let address = address.or(file.healthz_bind_address).unwrap_or(local);
+    options.healthz = listen(address, flags.healthz_port.or(file.healthz_port).unwrap_or(10248));
+    let address = checked("--address", &flags.address, values::address)?.or(file.address).unwrap_or(local);
+    options.read_only = listen(address, flags.read_only_port.or(file.read_only_port).unwrap_or(0));
+    if options.static_pod_path.is_none() && options.static_pod_url.is_none() {
         return Err(OptionsError::NoSource);
     }
-    Ok(Resolved { options, notes, warnings })
+    Ok(Resolved { options, notes, warnings: Vec::new() })
 }
 
-fn follow_file(options: &mut AgentOptions, file: &KubeletConfiguration, at: Option<&Path>) {
-    let path = |value: &Option<String>| {
-        let beside = at.and_then(Path::parent).unwrap_or(Path::new(""));
-        not_empty(value).map(|path| beside.join(path))
-    };
+fn listen(address: IpAddr, port: u16) -> Option<SocketAddr> {
+    (port != 0).then(|| SocketAddr::new(address, port))
+}
+
+fn follow_file(options: &mut AgentOptions, file: &KubeletConfiguration) {
+    let path = |value: &Option<String>| not_empty(value).map(PathBuf::from);
     let set = |option: &mut Duration, value: Option<Duration>| *option = value.unwrap_or(*option);
     options.static_pod_path = path(&file.static_pod_path);
     options.resolv_conf = path(&file.resolv_conf);
     set(&mut options.file_check_frequency, file.file_check_frequency);
+    set(&mut options.http_check_frequency, file.http_check_frequency);
     set(&mut options.sync_frequency, file.sync_frequency);
     set(&mut options.cpu_cfs_quota_period, file.cpu_cfs_quota_period);
     let back_off = file.crash_loop_back_off.as_ref();
@@ -234,12 +246,11 @@ fn follow_file(options: &mut AgentOptions, file: &KubeletConfiguration, at: Opti
 
 fn follow_flags(options: &mut AgentOptions, flags: &Flags) -> Result<(), OptionsError> {
     let set = |option: &mut Duration, flag, value: &Option<String>| {
-        if let Some(given) = value.as_deref().map(|text| duration(flag, text)).transpose()?.flatten() {
-            *option = given;
-        }
+        *option = checked(flag, value, values::duration)?.unwrap_or(*option);
         Ok::<_, OptionsError>(())
     };
     set(&mut options.file_check_frequency, "--file-check-frequency", &flags.file_check_frequency)?;
+    set(&mut options.http_check_frequency, "--http-check-frequency", &flags.http_check_frequency)?;
     set(&mut options.sync_frequency, "--sync-frequency", &flags.sync_frequency)?;
     set(&mut options.cpu_cfs_quota_period, "--cpu-cfs-quota-period", &flags.cpu_cfs_quota_period)?;
     if let Some(path) = flags.pod_manifest_path.as_ref().filter(|path| !path.as_os_str().is_empty()) {
@@ -267,16 +278,54 @@ fn follow_flags(options: &mut AgentOptions, flags: &Flags) -> Result<(), Options
     Ok(())
 }
 
-fn healthz(flags: &Flags, file: &KubeletConfiguration) -> Result<Option<SocketAddr>, OptionsError> {
-    let port = flags.healthz_port.or(file.healthz_port).unwrap_or(10248);
-    let given = not_empty(&flags.healthz_bind_address).or_else(|| not_empty(&file.healthz_bind_address));
-    let text = given.unwrap_or_else(|| "127.0.0.1".to_owned());
-    let address: IpAddr = text.parse().map_err(|_| OptionsError::Value {
-        setting: "the healthz bind address".to_owned(),
-        value: text.clone(),
-        problem: "it must be an IP address".to_owned(),
-    })?;
-    Ok((port != 0).then(|| SocketAddr::new(address, port)))
+/// The URL and its headers. Headers of flags replace those of the file, and add up among themselves.
+fn follow_sources(options: &mut AgentOptions, flags: &Flags, file: &KubeletConfiguration) -> Result<(), OptionsError> {
+    let hidden = |flag: &str, problem: String| OptionsError::Hidden { setting: flag.to_owned(), problem };
+    let url = flags.manifest_url.as_deref().map(values::url).transpose();
+    let url = url.map_err(|problem| hidden("--manifest-url", problem))?.flatten();
+    options.static_pod_url = url.or_else(|| file.static_pod_url.clone());
+    let pairs = |(name, values): (&String, &Vec<String>)| {
+        let name = name.clone();
+        values.clone().into_iter().map(move |value| (name.clone(), value)).collect::<Vec<_>>()
+    };
+    options.static_pod_url_headers = file.static_pod_url_header.iter().flatten().flat_map(pairs).collect();
+    if !flags.manifest_url_headers.is_empty() {
+        let given: Result<Vec<_>, _> =
+            flags.manifest_url_headers.iter().map(|text| values::header_pairs(text)).collect();
+        let given = given.map_err(|problem| hidden("--manifest-url-header", problem))?;
+        options.static_pod_url_headers = given.into_iter().flatten().collect();
+    }
+    Ok(())
+}
+
+/// Logs, cgroups, processes and pulls.
+fn follow_limits(options: &mut AgentOptions, flags: &Flags, file: &KubeletConfiguration) -> Result<(), OptionsError> {
+    let size = checked("--container-log-max-size", &flags.container_log_max_size, values::log_size)?;
+    let files = flags.container_log_max_files.map(|number| {
+        let given = number.to_string();
+        values::log_files(number).map_err(|problem| wrong("--container-log-max-files", &given, problem))
+    });
+    let files = files.transpose()?.flatten();
+    options.container_log_max_size = size.or(file.container_log_max_size).unwrap_or(options.container_log_max_size);
+    options.container_log_max_files = files.or(file.container_log_max_files).unwrap_or(options.container_log_max_files);
+    let root = checked("--cgroup-root", &flags.cgroup_root, values::cgroup)?;
+    options.cgroup_root = root.or_else(|| file.cgroup_root.clone()).unwrap_or_default();
+    options.cgroups_per_qos = flags.cgroups_per_qos.or(file.cgroups_per_qos).unwrap_or(options.cgroups_per_qos);
+    options.pod_pids_limit = flags.pod_max_pids.or(file.pod_pids_limit).filter(|limit| *limit > 0);
+    options.parallel_image_pulls = pulls(flags.serialize_image_pulls.or(file.serialize_image_pulls), file)?;
+    Ok(())
+}
+
+/// Pulls at a time. That several are allowed says by itself that they are not serialised.
+fn pulls(serialize: Option<bool>, file: &KubeletConfiguration) -> Result<Option<usize>, OptionsError> {
+    match (serialize, file.max_parallel_image_pulls) {
+        (Some(true), Some(many @ 2..)) => {
+            let problem = "more than one pull at a time needs serializeImagePulls: false".to_owned();
+            Err(wrong("maxParallelImagePulls", &many.to_string(), problem))
+        }
+        (Some(true), _) | (None, None) => Ok(Some(1)),
+        (_, many) => Ok(many),
+    }
 }
 
 /// The node's name as kubelet and kubeadm make it: the host's, unless overridden, trimmed and in lower case.
@@ -294,15 +343,21 @@ fn node_name(flags: &Flags, hostname: &str) -> Result<String, OptionsError> {
     }
     let problem = "a node name has letters, digits, '-' and '.', and begins and ends with a letter or digit; \
                    choose one with --hostname-override";
-    Err(OptionsError::Value { setting: setting.to_owned(), value: given, problem: problem.to_owned() })
+    Err(wrong(setting, &given, problem.to_owned()))
 }
 
-/// A duration in Go's form; 0 stands for the default.
-fn duration(setting: &str, text: &str) -> Result<Option<Duration>, OptionsError> {
-    let wrong = |problem: String| OptionsError::Value { setting: setting.to_owned(), value: text.to_owned(), problem };
-    let duration: GoDuration = text.parse().map_err(|e: crate::config::DurationError| wrong(e.to_string()))?;
-    let duration = duration.to_std().ok_or_else(|| wrong("must not be negative".to_owned()))?;
-    Ok(Some(duration).filter(|d| !d.is_zero()))
+/// The value of a flag, where it is given and says anything.
+fn checked<T>(
+    flag: &str,
+    given: &Option<String>,
+    check: impl Fn(&str) -> Result<Option<T>, String>,
+) -> Result<Option<T>, OptionsError> {
+    let Some(text) = given else { return Ok(None) };
+    check(text).map_err(|problem| wrong(flag, text, problem))
+}
+
+fn wrong(setting: &str, value: &str, problem: String) -> OptionsError {
+    OptionsError::Value { setting: setting.to_owned(), value: value.to_owned(), problem }
 }
 
 fn not_empty(value: &Option<String>) -> Option<String> {

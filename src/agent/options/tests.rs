@@ -6,12 +6,12 @@ const FILE: &str = "/var/lib/kubelet/config.yaml";
 const HEAD: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
 
 fn with_file(body: &str) -> Result<Resolved, OptionsError> {
-    resolve(&Flags::default(), Some((Path::new(FILE), &format!("{HEAD}{body}"))), "cp1")
+    resolve(&Flags::default(), &[(FILE.into(), format!("{HEAD}{body}"))], "cp1")
 }
 
 fn with_flags(flags: Flags) -> Result<Resolved, OptionsError> {
     let given = Flags { pod_manifest_path: flags.pod_manifest_path.or(Some("/m".into())), ..flags };
-    resolve(&given, None, "cp1")
+    resolve(&given, &[], "cp1")
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn another_kind_version_or_number_of_documents_is_refused() {
         ("[1, 2]\n", "config.yaml:1"),
         ("a: [\n", "config.yaml:"),
     ] {
-        let error = resolve(&Flags::default(), Some((Path::new(FILE), text)), "cp1").unwrap_err().to_string();
+        let error = resolve(&Flags::default(), &[(FILE.into(), text.to_owned())], "cp1").unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
 }
@@ -96,7 +96,7 @@ fn flags_go_before_the_file() {
         "{HEAD}staticPodPath: /file\nfileCheckFrequency: 9s\nhealthzPort: 1\nclusterDNS: [2.2.2.2]\nclusterDomain: a\n\
          seccompDefault: true\noomScoreAdj: 1\nsyncFrequency: 7s\n"
     );
-    let options = resolve(&flags, Some((Path::new(FILE), &file)), "cp1").unwrap().options;
+    let options = resolve(&flags, &[(FILE.into(), file)], "cp1").unwrap().options;
     let expected = AgentOptions {
         static_pod_path: Some("/flag".into()),
         file_check_frequency: Duration::from_secs(5),
@@ -112,12 +112,138 @@ fn flags_go_before_the_file() {
 }
 
 #[test]
-fn an_agent_without_a_source_is_refused_and_a_url_is_warned_of() {
-    assert!(matches!(resolve(&Flags::default(), None, "cp1"), Err(OptionsError::NoSource)));
+fn an_agent_needs_a_directory_or_a_url() {
+    assert!(matches!(resolve(&Flags::default(), &[], "cp1"), Err(OptionsError::NoSource)));
     assert!(matches!(with_file("staticPodPath: \"\"\n"), Err(OptionsError::NoSource)));
     let resolved = with_file("staticPodURL: http://x/pods\n").unwrap();
     assert_eq!(resolved.options.static_pod_path, None);
-    assert!(resolved.warnings.len() == 1 && resolved.warnings[0].contains("not supported yet"));
+    assert_eq!(resolved.options.static_pod_url.as_deref(), Some("http://x/pods"));
+}
+
+#[test]
+fn a_url_has_its_headers_from_the_file_or_from_the_flags() {
+    let file = "staticPodURL: http://x/pods\nstaticPodURLHeader: {Accept: [a, b], X: [c]}\nhttpCheckFrequency: 5s\n";
+    let options = with_file(file).unwrap().options;
+    let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    assert_eq!(options.static_pod_url_headers, pairs(&[("Accept", "a"), ("Accept", "b"), ("X", "c")]));
+    assert_eq!(options.http_check_frequency, Duration::from_secs(5));
+    let manifest_url_headers = vec!["a:hello, b:again,".into(), "b:https://x".into()];
+    let flags = Flags { manifest_url_headers, http_check_frequency: Some("6s".into()), ..Flags::default() };
+    let options = resolve(&flags, &[(FILE.into(), format!("{HEAD}{file}"))], "cp1").unwrap().options;
+    assert_eq!(options.static_pod_url_headers, pairs(&[("a", "hello"), ("b", "again"), ("b", "https://x")]));
+    assert_eq!(options.http_check_frequency, Duration::from_secs(6));
+}
+
+#[test]
+fn no_message_shows_what_may_be_a_secret() {
+    let header = Flags { manifest_url_headers: vec!["hunter2".into()], ..Flags::default() };
+    let value = Flags { manifest_url_headers: vec!["a:hunter2\n".into(), "b:hunter2\u{1}".into()], ..Flags::default() };
+    let url = Flags { manifest_url: Some("ftp://me:hunter2@x".into()), ..Flags::default() };
+    let urls = "staticPodURL: ftp://me:hunter2@x\n";
+    let values = "staticPodURL: http://x\nstaticPodURLHeader: {a: [\"hunter2\\u0001\"]}\n";
+    let bare = "staticPodURL: http://x\nstaticPodURLHeader: {Authorization: hunter2}\n";
+    let errors =
+        [with_flags(header), with_flags(value), with_flags(url), with_file(urls), with_file(values), with_file(bare)];
+    for error in errors {
+        let error = error.unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+        assert!(error.contains("header") || error.contains("URL") || error.contains("a list"), "{error}");
+    }
+}
+
+#[test]
+fn limits_of_logs_processes_and_pulls_are_followed() {
+    let options = |body: &str| with_file(&format!("staticPodPath: /m\n{body}")).unwrap().options;
+    let file = options(
+        "containerLogMaxSize: 1Mi\ncontainerLogMaxFiles: 3\nreadOnlyPort: 10255\ncgroupsPerQOS: false\n\
+         cgroupRoot: /a/b/\npodPidsLimit: 100\nmaxParallelImagePulls: 4\n",
+    );
+    let expected = AgentOptions {
+        static_pod_path: Some("/m".into()),
+        container_log_max_size: 1 << 20,
+        container_log_max_files: 3,
+        read_only: Some(([127, 0, 0, 1], 10255).into()),
+        cgroups_per_qos: false,
+        cgroup_root: "a/b".into(),
+        pod_pids_limit: Some(100),
+        parallel_image_pulls: Some(4),
+        ..AgentOptions::new("cp1")
+    };
+    assert_eq!(file, expected);
+    assert_eq!(options("readOnlyPort: 1\naddress: 0.0.0.0\n").read_only, Some(([0, 0, 0, 0], 1).into()));
+    assert_eq!(options("podPidsLimit: -1\n").pod_pids_limit, None);
+    assert_eq!(options("serializeImagePulls: false\n").parallel_image_pulls, None);
+    assert_eq!(options("serializeImagePulls: true\nmaxParallelImagePulls: 1\n").parallel_image_pulls, Some(1));
+    assert_eq!(options("containerLogMaxSize: \"-1\"\n").container_log_max_size, u64::MAX);
+    let flags = Flags {
+        address: Some("::1".into()),
+        read_only_port: Some(7),
+        container_log_max_size: Some("5k".into()),
+        container_log_max_files: Some(2),
+        cgroups_per_qos: Some(true),
+        pod_max_pids: Some(5),
+        serialize_image_pulls: Some(false),
+        ..Flags::default()
+    };
+    let options = with_flags(flags).unwrap().options;
+    let found = (options.container_log_max_size, options.container_log_max_files, options.parallel_image_pulls);
+    assert_eq!(found, (5000, 2, None));
+    assert_eq!((options.read_only, options.pod_pids_limit), (Some("[::1]:7".parse().unwrap()), Some(5)));
+}
+
+#[test]
+fn an_impossible_value_of_a_field_names_file_line_and_field() {
+    for (field, words) in [
+        ("containerLogMaxSize: lots", "\"lots\" is no quantity"),
+        ("containerLogMaxSize: \"0\"", "must not be 0"),
+        ("containerLogMaxSize: 10", "found the number 10"),
+        ("containerLogMaxFiles: 1", "must be 2 or more"),
+        ("readOnlyPort: -1", "expected a whole number that is not negative"),
+        ("address: lo", "\"lo\" is no IP address"),
+        ("healthzBindAddress: lo", "\"lo\" is no IP address"),
+        ("staticPodURL: file:///x", "must be an http:// or https:// URL"),
+        ("staticPodURLHeader: {a b: [c]}", "\"a b\" is no name of a header"),
+        ("staticPodURLHeader: {a: b}", "expected a list"),
+        ("cgroupRoot: /a/../b", "must not contain '..'"),
+        ("podPidsLimit: many", "expected a whole number"),
+        ("maxParallelImagePulls: 0", "must be 1 or more"),
+        ("cgroupsPerQOS: maybe", "expected true or false"),
+    ] {
+        let error = with_file(&format!("staticPodPath: /m\n{field}\n")).unwrap_err().to_string();
+        let place = format!("{FILE}:4:");
+        let name = field.split_once(':').unwrap().0;
+        assert!(error.contains(&place) && error.contains(words) && error.contains(name), "{field}: {error}");
+    }
+    let both = with_file("staticPodPath: /m\nserializeImagePulls: true\nmaxParallelImagePulls: 2\n");
+    assert!(both.unwrap_err().to_string().contains("needs serializeImagePulls: false"));
+}
+
+#[test]
+fn drop_ins_are_merged_over_the_file_one_after_the_other() {
+    let file = format!(
+        "{HEAD}staticPodPath: /m\nclusterDNS: [1.1.1.1, 2.2.2.2]\nsyncFrequency: 7s\noomScoreAdj: -5\n\
+         staticPodURLHeader: {{a: [x], b: [w]}}\n"
+    );
+    let first =
+        format!("{HEAD}clusterDNS: [3.3.3.3]\nresolvConf: r\nstaticPodURLHeader: {{a: [z]}}\ncgroupDriver: x\n");
+    let second = format!("{HEAD}syncFrequency: 9s\noomScoreAdj: null\n");
+    let files = [(FILE.into(), file), ("/d/10-a.conf".into(), first), ("/d/20-b.conf".into(), second.clone())];
+    let resolved = resolve(&Flags::default(), &files, "cp1").unwrap();
+    let expected = AgentOptions {
+        static_pod_path: Some("/m".into()),
+        cluster_dns: vec!["3.3.3.3".into()],
+        resolv_conf: Some("/d/r".into()),
+        sync_frequency: Duration::from_secs(9),
+        static_pod_url_headers: vec![("a".into(), "z".into()), ("b".into(), "w".into())],
+        ..AgentOptions::new("cp1")
+    };
+    assert_eq!(resolved.options, expected);
+    assert_eq!(resolved.notes, ["/d/10-a.conf: these fields mean nothing to this agent: cgroupDriver"]);
+    let bad = [files[0].clone(), ("/d/30.conf".into(), format!("{second}syncFrequenzy: 1s\n"))];
+    let error = resolve(&Flags::default(), &bad, "cp1").unwrap_err().to_string();
+    assert!(error.contains("/d/30.conf:5:1: syncFrequenzy: unknown field"), "{error}");
 }
 
 #[test]
@@ -137,7 +263,7 @@ fn the_node_has_the_machines_name_in_lower_case_unless_overridden() {
     let name = |flags: &str, host: &str| {
         let hostname_override = Some(flags.to_owned());
         let flags = Flags { pod_manifest_path: Some("/m".into()), hostname_override, ..Flags::default() };
-        resolve(&flags, None, host).map(|r| r.options.node_name)
+        resolve(&flags, &[], host).map(|r| r.options.node_name)
     };
     assert_eq!(name("", "CP1.Example.org\n").unwrap(), "cp1.example.org");
     assert_eq!(name("Other", "cp1").unwrap(), "other");
@@ -156,7 +282,7 @@ fn impossible_flag_values_name_the_flag() {
             "--file-check-frequency is \"soon\": ",
         ),
         (Flags { sync_frequency: Some("-5s".into()), ..Flags::default() }, "--sync-frequency is \"-5s\": "),
-        (Flags { healthz_bind_address: Some("lo".into()), ..Flags::default() }, "must be an IP address"),
+        (Flags { healthz_bind_address: Some("lo".into()), ..Flags::default() }, "no IP address"),
     ] {
         let error = with_flags(flags).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
