@@ -19,6 +19,10 @@ const NAME_MAX: usize = 255;
 pub const READ_LINES: usize = 500;
 /// Log lines kept of a container that ended badly.
 const LAST_LINES: usize = 20;
+/// What a log is cut to where it stands for a termination message (the kubelet's `MaxContainerTerminationMessageLogLines`
+/// and `MaxContainerTerminationMessageLogLength`).
+const TAIL_LINES: usize = 80;
+const TAIL_BYTES: usize = 2048;
 
 /// The last lines that say something, oldest first.
 ///
@@ -39,6 +43,15 @@ pub fn last_words(mut lines: Vec<String>) -> Vec<String> {
     }
     let surplus = lines.len().saturating_sub(LAST_LINES);
     lines.split_off(surplus)
+}
+
+/// The end of a log as a termination message (`FallbackToLogsOnError`): 80 lines and 2048 bytes at most.
+pub fn tail(lines: &[String]) -> String {
+    let text = lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| format!("{line}\n"));
+    let text: String = text.collect();
+    let from = text.len().saturating_sub(TAIL_BYTES);
+    let from = (from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    text[from..].to_owned()
 }
 
 /// `podLogsDir/NS_POD_UID`.
@@ -113,6 +126,15 @@ mod tests {
         let words = last_words(said);
         assert_eq!(words.len(), 20);
         assert_eq!(words[18..], ["Error: unknown flag: --no-such-flag", "F1123 20:00:00 main.go:1] failed"]);
+    }
+
+    #[test]
+    fn a_log_that_stands_for_a_termination_message_is_cut_at_its_beginning() {
+        let lines: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+        let message = tail(&lines);
+        assert_eq!((message.lines().next(), message.lines().count()), (Some("20"), 80));
+        assert_eq!(tail(&["é".repeat(2000)]).len(), 2047);
+        assert_eq!(tail(&[]), "");
     }
 
     #[test]

@@ -19,10 +19,12 @@ mod logs;
 pub mod options;
 mod pacing;
 pub mod pod;
+pub mod podstatus;
 pub mod probe;
 pub mod report;
 pub mod resources;
 mod security;
+mod server;
 pub mod source;
 mod status;
 mod supervisor;
@@ -33,6 +35,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -69,9 +72,11 @@ pub enum AgentError {
         #[source]
         source: control::ControlError,
     },
-    /// The health endpoint's address is taken.
-    #[error("cannot serve /healthz on {address}: is another kubelet or agent running?")]
-    Healthz {
+    /// An address to serve is taken.
+    #[error("cannot serve {what} on {address}: is another kubelet or agent running?")]
+    Listen {
+        /// `/healthz`, or what else is served there.
+        what: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the system said.
@@ -107,10 +112,8 @@ async fn run_with(
     let path = options.static_pod_path.clone().ok_or(AgentError::NoSource)?;
     let _lock = lock::acquire(&options.root_dir)?;
     let control = control::bind(&options.control_socket).await.map_err(|source| AgentError::Control { source })?;
-    let healthz = match options.healthz {
-        None => None,
-        Some(address) => Some(healthz::bind(address).await.map_err(|source| AgentError::Healthz { address, source })?),
-    };
+    let healthz = listen("/healthz", options.healthz).await?;
+    let read_only = listen("the read-only paths", options.read_only).await?;
     info!(path = %path.display(), node = options.node_name, root = %options.root_dir.display(), "agent started");
     // A token of its own, so that what it has begun ends with it whatever becomes of the caller's.
     let end = shutdown.child_token();
@@ -120,6 +123,9 @@ async fn run_with(
     tasks.spawn(control::serve(control, context.board.reports(), end.clone()));
     if let Some(listener) = healthz {
         tasks.spawn(healthz::serve(listener, end.clone()));
+    }
+    if let Some(listener) = read_only {
+        tasks.spawn(server::serve(listener, Arc::clone(&context), end.clone()));
     }
     let (watched, until) = (Arc::clone(&context), end.clone());
     tasks.spawn(async move { until.run_until_cancelled(disk::watch(watched)).await });
@@ -133,6 +139,12 @@ async fn run_with(
     tasks.wait().await;
     info!("agent ended; its containers go on");
     Ok(())
+}
+
+async fn listen(what: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, AgentError> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = server::http::bind(address).await;
+    listener.map(Some).map_err(|source| AgentError::Listen { what, address, source })
 }
 
 #[cfg(test)]

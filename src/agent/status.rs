@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::sync::watch;
 
 use super::AgentOptions;
 use super::pacing::{Gate, Gates};
-use super::pod::PodKey;
+use super::pod::{PodKey, StaticPod};
+use super::podstatus;
 use super::report::{AgentReport, HealthReport, PodReport, Problem};
 
 /// One pod on the board.
@@ -18,6 +21,25 @@ pub struct Entry {
     pub report: PodReport,
     /// Its state as a gate of the start order, by component; None for what is no component or not wanted any more.
     pub gate: Option<(String, Gate)>,
+    /// The pod as it is run; None for containers whose manifest nobody has any more.
+    pub pod: Option<Arc<StaticPod>>,
+    /// Its status as the API has it.
+    pub status: PodStatus,
+}
+
+impl Entry {
+    /// The pod as the API would show it.
+    pub fn to_pod(&self) -> Pod {
+        let known = self.pod.as_ref().map(|pod| pod.to_pod());
+        let nameless = || {
+            let text = |text: &String| Some(text.clone());
+            let PodReport { name, namespace, uid, .. } = &self.report;
+            let metadata =
+                ObjectMeta { name: text(name), namespace: text(namespace), uid: text(uid), ..ObjectMeta::default() };
+            Pod { metadata, ..Pod::default() }
+        };
+        Pod { status: Some(self.status.clone()), ..known.unwrap_or_else(nameless) }
+    }
 }
 
 struct State {
@@ -72,6 +94,9 @@ impl Board {
             {
                 entry.report.since = before.report.since;
             }
+            if let Some(before) = state.pods.get(key).filter(|before| before.report.uid == entry.report.uid) {
+                podstatus::keep(&mut entry.status, &before.status);
+            }
             state.pods.insert(key.clone(), entry);
         });
     }
@@ -83,6 +108,11 @@ impl Board {
                 state.pods.entry(key).or_insert(entry);
             }
         });
+    }
+
+    /// Every pod that is wanted or still being stopped, by namespace and name.
+    pub fn pods(&self) -> Vec<Entry> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).pods.values().cloned().collect()
     }
 
     /// Forgets a pod.
@@ -159,7 +189,8 @@ mod tests {
             message: None,
             containers: vec![],
         };
-        Entry { report, gate: Some(("c".into(), Gate { healthy, crashed: false })) }
+        let gate = Some(("c".into(), Gate { healthy, crashed: false }));
+        Entry { report, gate, pod: None, status: PodStatus::default() }
     }
 
     #[test]

@@ -53,7 +53,8 @@ impl Supervisor {
         self.wanted = update.pods.into_iter().map(|pod| (pod.key.clone(), pod)).collect();
         self.synced |= update.synced;
         // Gates of the start order must be known before the first worker asks for them.
-        let new = self.wanted.values().map(|pod| (pod.key.clone(), worker::first_entry(pod)));
+        let host_ip = self.context.facts.host_ip.as_deref();
+        let new = self.wanted.values().map(|pod| (pod.key.clone(), worker::first_entry(pod, host_ip)));
         self.context.board.set_new_pods(new.collect());
         for (key, pod) in &self.wanted {
             if before.get(key) != Some(pod)

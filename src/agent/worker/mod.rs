@@ -12,6 +12,7 @@ mod execute;
 mod observe;
 mod plan;
 mod report;
+mod status;
 mod view;
 
 use std::collections::BTreeMap;
@@ -293,20 +294,24 @@ impl Worker {
         if self.pod.is_none() && self.seen.instances.is_empty() {
             return;
         }
-        let report = report::pod(&report::Facts {
+        let facts = report::Facts {
             key: &self.key,
             pod: self.pod.as_ref().map(|(pod, view)| (pod.as_ref(), view)),
             wanted: self.wanted,
             seen: &self.seen,
             plan,
             words: &self.words,
+            host_ip: self.context.facts.host_ip.as_deref(),
             now: Timestamp::now(),
-        });
+        };
+        let report = report::pod(&facts);
+        let status = status::pod(&facts, &report);
         let component = self.pod.as_ref().filter(|_| self.wanted).and_then(|(pod, _)| pacing::component(pod));
         let gate = Gate { healthy: report.healthy, crashed: self.crashed };
         let gate = component.map(|component| (component.to_owned(), gate));
         if !self.said_idle {
-            self.context.board.set_pod(&self.key, Entry { report, gate });
+            let pod = self.pod.as_ref().map(|(pod, _)| Arc::clone(pod));
+            self.context.board.set_pod(&self.key, Entry { report, gate, pod, status });
         }
     }
 

@@ -1,13 +1,17 @@
 //! What a worker reports of its pod, and what is reported before it has looked. Pure but for the moment.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodStatus;
 
 use super::action::Plan;
+use super::status;
 use super::view::{ContainerView, Finish, Instance, Observed, PodView, Role};
 use crate::agent::pacing::{self, Gate};
 use crate::agent::pod::{PodKey, StaticPod};
+use crate::agent::probe::Health;
 use crate::agent::report::{ContainerReport, Phase, PodReport, StateReport, TerminationReport};
 use crate::agent::status::Entry;
 use crate::runtime::ContainerState;
@@ -22,6 +26,8 @@ pub struct Words {
     pub log: Vec<String>,
     /// Its termination message.
     pub message: String,
+    /// The end of its log, for a message where it wrote none.
+    pub tail: String,
 }
 
 /// Everything a report is made from.
@@ -38,8 +44,44 @@ pub struct Facts<'a> {
     pub plan: &'a Plan,
     /// What ended containers have left.
     pub words: &'a LastWords,
+    /// The node's address.
+    pub host_ip: Option<&'a str>,
     /// The moment.
     pub now: Timestamp,
+}
+
+/// Why a container waits, when there is no better reason.
+const CREATING: &str = "ContainerCreating";
+
+/// What is to be told of a container, whoever it is told to.
+pub(super) struct Shown<'a> {
+    /// Its state.
+    pub now: Now<'a>,
+    /// Its newest instance that was ever started.
+    pub current: Option<&'a Instance>,
+    /// The one before; the newest itself while its successor is waited for.
+    pub last: Option<&'a Instance>,
+    /// What its probes say of the newest.
+    pub health: Option<&'a Health>,
+    /// How often it was restarted.
+    pub restarts: u32,
+    /// It was there and was removed behind the agent's back.
+    pub lost: bool,
+}
+
+/// State of a container.
+pub(super) enum Now<'a> {
+    /// It does not run and will: reason and words.
+    Waits(&'a str, &'a str),
+    /// What this instance is.
+    Is(&'a Instance),
+}
+
+impl Shown<'_> {
+    /// It is being stopped.
+    pub fn stopping(&self) -> bool {
+        self.current.is_some_and(|one| one.stopping)
+    }
 }
 
 /// The report of one pod.
@@ -69,9 +111,9 @@ pub fn pod(facts: &Facts<'_>) -> PodReport {
     }
 }
 
-impl Facts<'_> {
+impl<'a> Facts<'a> {
     /// The UID reported: that of the pod, else (an orphan) of what is there.
-    fn uid(&self) -> String {
+    pub(super) fn uid(&self) -> String {
         let orphan = || self.seen.terminating.first().cloned().unwrap_or_default();
         self.pod.map_or_else(orphan, |(pod, _)| pod.uid.clone())
     }
@@ -102,7 +144,31 @@ impl Facts<'_> {
     }
 
     fn container(&self, uid: &str, container: &ContainerView, image: String) -> ContainerReport {
-        let mut instances: Vec<&Instance> = self
+        let shown = self.shown(uid, container);
+        let state = match &shown.now {
+            Now::Waits(reason, message) => {
+                StateReport::Waiting { reason: (*reason).to_owned(), message: (*message).to_owned() }
+            }
+            Now::Is(one) => self.state(one),
+        };
+        ContainerReport {
+            name: container.name.clone(),
+            init: container.role != Role::Main,
+            image,
+            id: shown.current.map(|one| one.record.id.clone()),
+            last_termination: shown.last.and_then(|one| self.termination(one)),
+            started: shown.health.is_some_and(|health| health.started),
+            ready: shown.health.is_some_and(|health| health.ready && !shown.stopping()),
+            healthy: shown.health.is_some_and(|health| health.healthy && !shown.stopping()),
+            restarts: shown.restarts,
+            probe_message: shown.health.and_then(|health| health.message.clone()),
+            state,
+        }
+    }
+
+    /// What is to be told of a container.
+    pub(super) fn shown(&self, uid: &str, container: &'a ContainerView) -> Shown<'a> {
+        let mut instances: Vec<&'a Instance> = self
             .seen
             .instances
             .values()
@@ -111,37 +177,21 @@ impl Facts<'_> {
             .collect();
         instances.sort_by_key(|one| (one.record.name.attempt, one.record.created_at));
         let current = instances.pop();
-        let waiting = self.plan.waiting.get(&container.name);
-        let state = match (current, waiting) {
-            (Some(one), _) if one.is_running() => self.state(one),
-            (_, Some(waiting)) => {
-                StateReport::Waiting { reason: waiting.reason.clone(), message: waiting.message.clone() }
-            }
-            (Some(one), None) => self.state(one),
-            (None, None) => StateReport::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() },
+        let now = match (current, self.plan.waiting.get(&container.name)) {
+            (Some(one), _) if one.is_running() => Now::Is(one),
+            (_, Some(waiting)) => Now::Waits(&waiting.reason, &waiting.message),
+            (Some(one), None) => Now::Is(one),
+            (None, None) => Now::Waits(self.pod.map_or(CREATING, |(_, view)| view.initial_reason()), ""),
         };
         // The instance that ended is the last one as soon as its container waits to run again.
-        let last = match &state {
-            StateReport::Waiting { .. } => current,
-            _ => instances.pop(),
-        };
-        let running = matches!(state, StateReport::Running { .. });
-        let health = self.seen.slots.get(&container.name).and_then(|slot| slot.health.as_ref());
-        let health = health.filter(|health| running && current.is_some_and(|one| one.record.id == health.id));
-        let stopping = current.is_some_and(|one| one.stopping);
-        ContainerReport {
-            name: container.name.clone(),
-            init: container.role != Role::Main,
-            image,
-            id: current.map(|one| one.record.id.clone()),
-            last_termination: last.and_then(|one| self.termination(one)),
-            started: health.is_some_and(|health| health.started),
-            ready: !stopping && health.is_some_and(|health| health.ready),
-            healthy: !stopping && health.is_some_and(|health| health.healthy),
-            restarts: current.map_or(0, |one| one.record.name.attempt),
-            probe_message: health.and_then(|health| health.message.clone()),
-            state,
-        }
+        let last = if matches!(now, Now::Waits(..)) { current } else { instances.pop() };
+        let slot = self.seen.slots.get(&container.name);
+        let health = slot.and_then(|slot| slot.health.as_ref());
+        let health = health.filter(|h| current.is_some_and(|one| one.is_running() && one.record.id == h.id));
+        // Nobody knows more of a container that was removed by hand than how many came before the next one.
+        let gone = slot.map_or(0, |slot| slot.next_attempt);
+        let restarts = current.map_or(gone.saturating_sub(1), |one| one.record.name.attempt);
+        Shown { now, current, last, health, restarts, lost: current.is_none() && gone > 0 }
     }
 
     fn orphan(&self, one: &Instance) -> ContainerReport {
@@ -164,7 +214,7 @@ impl Facts<'_> {
         match (&one.record.state, self.termination(one)) {
             (ContainerState::Running { started_at }, _) => StateReport::Running { started_at: *started_at },
             (_, Some(termination)) => StateReport::Terminated(termination),
-            _ => StateReport::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() },
+            _ => StateReport::Waiting { reason: CREATING.to_owned(), message: String::new() },
         }
     }
 
@@ -189,7 +239,7 @@ impl Facts<'_> {
     }
 
     /// The API's phase (`getPhase`): Pending until every main container has run once.
-    fn phase(&self, containers: &[ContainerReport]) -> Phase {
+    pub(super) fn phase(&self, containers: &[ContainerReport]) -> Phase {
         match self.plan.finished {
             Some(Finish::Succeeded) => return Phase::Succeeded,
             Some(Finish::Failed) => return Phase::Failed,
@@ -201,16 +251,18 @@ impl Facts<'_> {
 }
 
 /// What is reported of a pod before its worker has looked at it, so that it is missing from no report.
-pub fn first_entry(pod: &StaticPod) -> Entry {
+pub fn first_entry(pod: &Arc<StaticPod>, host_ip: Option<&str>) -> Entry {
+    let blank = orphan_entry(&pod.key, pod.uid.clone());
     let report = PodReport {
         file: Some(pod.file.display().to_string()),
         file_hash: Some(pod.file_hash.clone()),
         component: pod.label("component").map(str::to_owned),
         terminating: false,
-        ..orphan_entry(&pod.key, pod.uid.clone()).report
+        ..blank.report
     };
     let gate = Gate { healthy: false, crashed: false };
-    Entry { report, gate: pacing::component(pod).map(|component| (component.to_owned(), gate)) }
+    let gate = pacing::component(pod).map(|component| (component.to_owned(), gate));
+    Entry { report, gate, pod: Some(Arc::clone(pod)), status: status::first(pod, host_ip, Timestamp::now()) }
 }
 
 /// What is reported of containers that no manifest asks for, before their worker has looked at them.
@@ -230,5 +282,5 @@ pub fn orphan_entry(key: &PodKey, uid: String) -> Entry {
         message: None,
         containers: vec![],
     };
-    Entry { report, gate: None }
+    Entry { report, gate: None, pod: None, status: PodStatus::default() }
 }

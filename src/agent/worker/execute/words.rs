@@ -33,13 +33,13 @@ impl Worker {
             let record = &one.record;
             let log = match one.exit_code() {
                 Some(0) => vec![],
-                _ => logs::last_words(
-                    self.context.runtime.log_tail(&record.id, logs::READ_LINES).await.unwrap_or_default(),
-                ),
+                _ => self.context.runtime.log_tail(&record.id, logs::READ_LINES).await.unwrap_or_default(),
             };
+            let tail = logs::tail(&log);
+            let log = logs::last_words(log);
             let (uid, name) = (&record.name.uid, &record.name);
             let file = volumes::termination_file(&self.context.options.root_dir, uid, &name.container, name.attempt);
-            self.words.insert(record.id.clone(), Words { log, message: read_message(&file).await });
+            self.words.insert(record.id.clone(), Words { log, message: read_message(&file).await, tail });
         }
         !ended.is_empty()
     }

@@ -1,0 +1,233 @@
+//! A pod's status as the API has it, made from what a worker knows. Pure: no clock, no runtime.
+//!
+//! [`status`] says what is so now; [`keep`] gives it the moments at which it became so, which only the status before
+//! can tell.
+
+mod conditions;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
+    PodIP, PodSpec, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::report::Phase;
+use super::resources;
+
+/// Bytes that the termination messages of a pod share (the kubelet's `MaxPodTerminationMessageLogLength`).
+const MESSAGES_LIMIT: usize = 12 * 1024;
+/// Exit code of a container nobody knows the end of.
+const LOST_EXIT_CODE: i64 = 137;
+
+/// What is known of a pod.
+#[derive(Debug, Clone)]
+pub struct Known<'a> {
+    /// Its spec with defaults; None for a pod whose manifest nobody has any more.
+    pub spec: Option<&'a PodSpec>,
+    /// Phase.
+    pub phase: Phase,
+    /// Its containers, init containers first, each kind in the spec's order.
+    pub containers: Vec<ContainerFacts>,
+    /// What its containers share is there: they can be started.
+    pub sandbox_ready: bool,
+    /// The node's address.
+    pub host_ip: Option<&'a str>,
+    /// The pod's own; None in the host's network.
+    pub pod_ip: Option<&'a str>,
+    /// Why the pod as a whole has failed, and more words (`DeadlineExceeded`).
+    pub failure: Option<(&'a str, &'a str)>,
+    /// When it was begun with.
+    pub start_time: Timestamp,
+    /// The moment, for conditions that have just changed.
+    pub now: Timestamp,
+}
+
+/// What is known of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerFacts {
+    /// Name.
+    pub name: String,
+    /// An init container, sidecars among them.
+    pub init: bool,
+    /// An init container that runs beside the main ones.
+    pub sidecar: bool,
+    /// Image as the manifest names it.
+    pub image: String,
+    /// What the runtime made of it; empty before there is a container.
+    pub image_id: String,
+    /// The runtime's id of the current instance.
+    pub id: Option<String>,
+    /// State.
+    pub state: State,
+    /// How the instance before ended.
+    pub last: Option<Ended>,
+    /// Ready by its probes.
+    pub ready: bool,
+    /// Runs, and its startup probe has passed.
+    pub started: bool,
+    /// How often it was restarted.
+    pub restarts: u32,
+}
+
+/// State of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Not running yet, or not again.
+    Waiting {
+        /// The kubelet's reason.
+        reason: String,
+        /// More words, or none.
+        message: String,
+    },
+    /// Running.
+    Running {
+        /// Since when.
+        started_at: Timestamp,
+    },
+    /// Ended.
+    Terminated(Ended),
+}
+
+/// How an instance of a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The runtime's id, if there was one.
+    pub id: Option<String>,
+    /// Exit code.
+    pub exit_code: i64,
+    /// `Completed`, `Error`, `OOMKilled`, `ContainerCannotRun`, `ContainerStatusUnknown`.
+    pub reason: String,
+    /// Its termination message.
+    pub message: String,
+    /// When it was started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+impl Ended {
+    /// The end of an instance that was removed behind the agent's back.
+    pub fn lost() -> Self {
+        Self {
+            id: None,
+            exit_code: LOST_EXIT_CODE,
+            reason: "ContainerStatusUnknown".to_owned(),
+            message: "the container was removed by somebody else".to_owned(),
+            started_at: None,
+            finished_at: None,
+        }
+    }
+}
+
+impl ContainerFacts {
+    /// Ready in the API's sense: an init container that is no sidecar is when it has done its work.
+    fn is_ready(&self) -> bool {
+        match &self.state {
+            State::Terminated(ended) if self.init && !self.sidecar => ended.exit_code == 0,
+            _ => self.ready && (!self.init || self.sidecar),
+        }
+    }
+
+    /// It runs or has run.
+    fn has_run(&self) -> bool {
+        !matches!(self.state, State::Waiting { .. }) || self.last.is_some()
+    }
+
+    fn status(&self, message_limit: usize) -> ContainerStatus {
+        ContainerStatus {
+            name: self.name.clone(),
+            image: self.image.clone(),
+            image_id: self.image_id.clone(),
+            container_id: self.id.as_deref().map(reference),
+            ready: self.is_ready(),
+            started: Some(self.started),
+            restart_count: i32::try_from(self.restarts).unwrap_or(i32::MAX),
+            state: Some(state(&self.state, message_limit)),
+            last_state: Some(self.last.as_ref().map(|ended| terminated(ended, message_limit)).unwrap_or_default()),
+            ..ContainerStatus::default()
+        }
+    }
+}
+
+/// The status of a pod that has just become what it is: every condition changed now.
+pub fn status(known: &Known<'_>) -> PodStatus {
+    let limit = MESSAGES_LIMIT / known.containers.len().max(1);
+    let of = |init: bool| known.containers.iter().filter(move |c| c.init == init).map(|c| c.status(limit));
+    let mut main: Vec<_> = of(false).collect();
+    main.sort_by(|a, b| a.name.cmp(&b.name));
+    let init: Vec<_> = of(true).collect();
+    let host_network = known.spec.and_then(|spec| spec.host_network).unwrap_or(false);
+    let pod_ip = if host_network { known.host_ip } else { known.pod_ip };
+    PodStatus {
+        phase: Some(format!("{:?}", known.phase)),
+        conditions: Some(conditions::all(known)),
+        container_statuses: Some(main),
+        init_container_statuses: Some(init).filter(|list| !list.is_empty()),
+        host_ip: known.host_ip.map(str::to_owned),
+        host_ips: known.host_ip.map(|ip| vec![HostIP { ip: ip.to_owned() }]),
+        pod_ip: pod_ip.map(str::to_owned),
+        pod_ips: pod_ip.map(|ip| vec![PodIP { ip: ip.to_owned() }]),
+        qos_class: known.spec.map(|spec| resources::qos_class(spec).to_string()),
+        reason: known.failure.map(|(reason, _)| reason.to_owned()),
+        message: known.failure.map(|(_, message)| message.to_owned()),
+        start_time: Some(Time(known.start_time)),
+        ..PodStatus::default()
+    }
+}
+
+/// Takes over from the status before, of the same pod, when it started and since when its conditions are what they are.
+pub fn keep(status: &mut PodStatus, before: &PodStatus) {
+    status.start_time = [before.start_time.clone(), status.start_time.take()].into_iter().flatten().min();
+    for condition in status.conditions.iter_mut().flatten() {
+        let same = before.conditions.iter().flatten().find(|c| c.type_ == condition.type_);
+        if let Some(same) = same.filter(|c| c.status == condition.status) {
+            condition.last_transition_time.clone_from(&same.last_transition_time);
+        }
+    }
+}
+
+/// `docker://ID`: the API names the runtime with each container.
+fn reference(id: &str) -> String {
+    format!("docker://{id}")
+}
+
+fn state(state: &State, message_limit: usize) -> ContainerState {
+    match state {
+        State::Waiting { reason, message } => ContainerState {
+            waiting: Some(ContainerStateWaiting { reason: said(reason), message: said(message) }),
+            ..ContainerState::default()
+        },
+        State::Running { started_at } => ContainerState {
+            running: Some(ContainerStateRunning { started_at: Some(Time(*started_at)) }),
+            ..ContainerState::default()
+        },
+        State::Terminated(ended) => terminated(ended, message_limit),
+    }
+}
+
+fn terminated(ended: &Ended, message_limit: usize) -> ContainerState {
+    let terminated = ContainerStateTerminated {
+        container_id: ended.id.as_deref().map(reference),
+        exit_code: i32::try_from(ended.exit_code).unwrap_or(i32::MAX),
+        reason: said(&ended.reason),
+        message: said(cut(&ended.message, message_limit)),
+        started_at: ended.started_at.map(Time),
+        finished_at: ended.finished_at.map(Time),
+        signal: None,
+    };
+    ContainerState { terminated: Some(terminated), ..ContainerState::default() }
+}
+
+fn said(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+/// The first `limit` bytes, less where a character would be torn.
+fn cut(text: &str, limit: usize) -> &str {
+    let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! The kubelet's HTTP paths, read-only: what runs, what is wanted, how it is.
+//!
+//! [`Router`] answers a request, whoever let it in: the listener of the read-only address asks for no credentials and is
+//! for loopback; a listener that asks for some can put the same router behind them.
+
+pub mod http;
+mod pods;
+
+use std::sync::Arc;
+
+use ::http::{Method, Request, Response, StatusCode};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::http::{Body, say};
+use super::context::Context;
+
+/// Answers requests to the kubelet's paths.
+#[derive(Clone)]
+pub struct Router {
+    context: Arc<Context>,
+}
+
+/// Serves the read-only paths until `shutdown`.
+pub async fn serve(listener: TcpListener, context: Arc<Context>, shutdown: CancellationToken) {
+    let router = Router { context };
+    let answer = move |request: Request<_>| {
+        let router = router.clone();
+        async move { router.answer(&request).await }
+    };
+    http::serve(listener, answer, shutdown).await;
+}
+
+impl Router {
+    /// The answer to a request; what it carries is not read.
+    pub async fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
+        let path = request.uri().path().trim_end_matches('/');
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return say(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+        }
+        let path = path.to_owned();
+        match path.as_str() {
+            "/pods" => pods::desired(&self.context),
+            "/runningpods" => pods::running(&self.context).await,
+            _ => say(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What a worker knows of its pod, put as the API's status.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodStatus;
+
+use super::report::{Facts, Now, Shown};
+use super::view::{ContainerView, Instance, PodView, Pull, Role};
+use crate::agent::pod::StaticPod;
+use crate::agent::podstatus::{self, ContainerFacts, Ended, Known, State};
+use crate::agent::report::{Phase, PodReport};
+use crate::runtime::ContainerState;
+
+/// The status of a pod whose report is this one.
+pub fn pod(facts: &Facts<'_>, report: &PodReport) -> PodStatus {
+    let containers = match facts.pod {
+        Some((pod, view)) => {
+            let images = pod.containers().map(|(_, c)| c.image.clone().unwrap_or_default());
+            let both = view.containers.iter().zip(images);
+            both.map(|(container, image)| facts.container_facts(&report.uid, container, image)).collect()
+        }
+        None => {
+            facts.own(&report.uid).filter(|one| !one.record.is_sandbox).map(|one| facts.orphan_facts(one)).collect()
+        }
+    };
+    let address = |one: &&Instance| one.is_running() && one.record.ip.is_some();
+    let seen = facts.own(&report.uid).filter_map(|one| one.record.created_at).min();
+    podstatus::status(&Known {
+        spec: facts.pod.map(|(pod, _)| &pod.spec),
+        phase: report.phase,
+        containers,
+        sandbox_ready: facts.sandbox_ready(report),
+        host_ip: facts.host_ip,
+        pod_ip: facts.own(&report.uid).find(address).and_then(|one| one.record.ip.as_deref()),
+        failure: None,
+        // An agent that was restarted finds its pods begun.
+        start_time: seen.unwrap_or(facts.now).min(facts.now),
+        now: facts.now,
+    })
+}
+
+/// The status of a pod nobody has looked at yet.
+pub fn first(pod: &StaticPod, host_ip: Option<&str>, now: Timestamp) -> PodStatus {
+    let view = PodView::of(pod);
+    let images = pod.containers().map(|(_, c)| c.image.clone().unwrap_or_default());
+    let blank = |(container, image): (&ContainerView, String)| ContainerFacts {
+        name: container.name.clone(),
+        init: container.role != Role::Main,
+        sidecar: container.role == Role::Sidecar,
+        image,
+        image_id: String::new(),
+        id: None,
+        state: State::Waiting { reason: view.initial_reason().to_owned(), message: String::new() },
+        last: None,
+        ready: false,
+        started: false,
+        restarts: 0,
+    };
+    podstatus::status(&Known {
+        spec: Some(&pod.spec),
+        phase: Phase::Pending,
+        containers: view.containers.iter().zip(images).map(blank).collect(),
+        sandbox_ready: false,
+        host_ip,
+        pod_ip: None,
+        failure: None,
+        start_time: now,
+        now,
+    })
+}
+
+impl<'a> Facts<'a> {
+    /// Everything of the pod of this UID.
+    fn own(&self, uid: &str) -> impl Iterator<Item = &'a Instance> {
+        self.seen.instances.values().filter(move |one| one.record.name.uid == uid)
+    }
+
+    /// What the containers share is there. A pod that needs no sandbox has all it needs once its image was looked for,
+    /// which comes after its volumes.
+    fn sandbox_ready(&self, report: &PodReport) -> bool {
+        let ended = matches!(report.phase, Phase::Succeeded | Phase::Failed);
+        match self.pod {
+            _ if ended => false,
+            Some((_, view)) if view.needs_sandbox => {
+                self.own(&report.uid).any(|one| one.record.is_sandbox && one.is_running())
+            }
+            _ => self.own(&report.uid).next().is_some() || self.seen.slots.values().any(|slot| slot.pull != Pull::Idle),
+        }
+    }
+
+    fn container_facts(&self, uid: &str, container: &'a ContainerView, image: String) -> ContainerFacts {
+        let shown: Shown<'a> = self.shown(uid, container);
+        let policy = self.pod.and_then(|(pod, _)| pod.containers().find(|(_, c)| c.name == container.name));
+        let policy = policy.and_then(|(_, c)| c.termination_message_policy.as_deref());
+        let falls_back = policy == Some("FallbackToLogsOnError");
+        let last = shown.last.and_then(|one| self.ended(one, falls_back));
+        ContainerFacts {
+            name: container.name.clone(),
+            init: container.role != Role::Main,
+            sidecar: container.role == Role::Sidecar,
+            image,
+            image_id: shown.current.map(image_id).unwrap_or_default(),
+            id: shown.current.map(|one| one.record.id.clone()),
+            state: match shown.now {
+                Now::Waits(reason, message) => {
+                    State::Waiting { reason: reason.to_owned(), message: message.to_owned() }
+                }
+                Now::Is(one) => self.api_state(one, falls_back),
+            },
+            last: last.or_else(|| shown.lost.then(Ended::lost)),
+            ready: shown.health.is_some_and(|health| health.ready && !shown.stopping()),
+            started: shown.health.is_some_and(|health| health.started),
+            restarts: shown.restarts,
+        }
+    }
+
+    /// Nobody knows the manifest any more: what the labels say.
+    fn orphan_facts(&self, one: &Instance) -> ContainerFacts {
+        ContainerFacts {
+            name: one.record.name.container.clone(),
+            init: false,
+            sidecar: false,
+            image: one.record.image.clone(),
+            image_id: image_id(one),
+            id: Some(one.record.id.clone()),
+            state: self.api_state(one, false),
+            last: None,
+            ready: false,
+            started: false,
+            restarts: one.record.name.attempt,
+        }
+    }
+
+    fn api_state(&self, one: &Instance, falls_back: bool) -> State {
+        match (&one.record.state, self.ended(one, falls_back)) {
+            (ContainerState::Running { started_at }, _) => State::Running { started_at: *started_at },
+            (_, Some(ended)) => State::Terminated(ended),
+            _ => State::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() },
+        }
+    }
+
+    /// How an instance ended: its message is what it wrote, else, where it asked for that and failed, the end of its
+    /// log, else what the runtime says.
+    fn ended(&self, one: &Instance, falls_back: bool) -> Option<Ended> {
+        let ContainerState::Exited { exit_code, reason, message, started_at, finished_at } = &one.record.state else {
+            return None;
+        };
+        let words = self.words.get(&one.record.id);
+        let written = words.map_or("", |words| &words.message);
+        let tail = words.map_or("", |words| &words.tail);
+        let message = match (written, falls_back && *exit_code != 0) {
+            ("", true) if !tail.is_empty() => tail,
+            ("", _) => message,
+            (written, _) => written,
+        };
+        Some(Ended {
+            id: Some(one.record.id.clone()),
+            exit_code: *exit_code,
+            reason: reason.clone(),
+            message: message.to_owned(),
+            started_at: *started_at,
+            finished_at: *finished_at,
+        })
+    }
+}
+
+/// Docker's images have an id; who pulls by digest has that one too, but no image has it by itself.
+fn image_id(one: &Instance) -> String {
+    if one.record.image_id.is_empty() { String::new() } else { format!("docker://{}", one.record.image_id) }
+}

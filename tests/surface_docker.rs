@@ -1,0 +1,236 @@
+//! What an agent on a real Docker daemon shows of its pods: on the kubelet's read-only paths, and to the commands that
+//! ask over its control socket. Images are built out of this machine's busybox, so no registry is needed.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use kubeboot::agent::report::{HealthReport, PodReport};
+use kubeboot::agent::{self, AgentError, AgentOptions, control};
+use kubeboot::runtime::docker::Docker;
+use kubeboot::runtime::docker::build::{ImageSpec, build_image};
+use kubeboot::runtime::{ContainerRuntime, labels};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const BUSYBOX: &str = "/bin/busybox";
+const IMAGE: &str = "kubeboot.test/surface:1";
+/// Longer than anything here takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// An agent on directories of its own.
+struct Machine {
+    dir: TempDir,
+    docker: Arc<Docker>,
+    read_only: SocketAddr,
+    end: CancellationToken,
+    agent: Option<JoinHandle<Result<(), AgentError>>>,
+}
+
+impl Machine {
+    async fn start() -> Self {
+        let docker = Docker::connect(None).unwrap();
+        if let Err(error) = docker.version().await {
+            panic!("these tests need a Docker daemon at {}: {error}", docker.address());
+        }
+        assert!(Path::new(BUSYBOX).exists(), "{BUSYBOX} is missing: apt-get install busybox-static");
+        let links = ["sh", "sleep", "echo", "cat", "true"];
+        let image = ImageSpec {
+            links: links.map(|link| (format!("/bin/{link}"), "/usr/local/bin/busybox".to_owned())).to_vec(),
+            entrypoint: vec!["/bin/sh".into(), "-c".into(), "trap 'exit 0' TERM; sleep 100000 & wait".into()],
+            ..ImageSpec::of_program(IMAGE, "busybox", Path::new(BUSYBOX))
+        };
+        build_image(&docker, &image).await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("manifests")).unwrap();
+        // A port nobody had a moment ago.
+        let read_only = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut machine = Self { dir, docker: Arc::new(docker), read_only, end: CancellationToken::new(), agent: None };
+        let runtime: Arc<dyn ContainerRuntime> = machine.docker.clone();
+        machine.agent = Some(tokio::spawn(agent::run(machine.options(), runtime, machine.end.clone())));
+        machine.until("the agent has begun", |report| report.agent.synced).await;
+        machine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn options(&self) -> AgentOptions {
+        let mut options = AgentOptions::new("node1");
+        options.static_pod_path = Some(self.path("manifests"));
+        options.root_dir = self.path("root");
+        options.pod_logs_dir = self.path("pods");
+        options.container_logs_dir = self.path("containers");
+        options.pause_image = IMAGE.to_owned();
+        options.control_socket = self.path("agent.sock");
+        options.healthz = None;
+        options.read_only = Some(self.read_only);
+        options
+    }
+
+    fn write(&self, name: &str, spec: &str) {
+        let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n{spec}");
+        let temporary = self.path("temporary");
+        std::fs::File::create(&temporary).and_then(|mut f| std::io::Write::write_all(&mut f, text.as_bytes())).unwrap();
+        std::fs::rename(temporary, self.path("manifests").join(format!("{name}.yaml"))).unwrap();
+    }
+
+    fn delete(&self, name: &str) {
+        std::fs::remove_file(self.path("manifests").join(format!("{name}.yaml"))).unwrap();
+    }
+
+    /// Waits for a report of which `condition` holds.
+    async fn until(&self, what: &str, condition: impl Fn(&HealthReport) -> bool) -> HealthReport {
+        let mut last = None;
+        let wait = async {
+            loop {
+                let Ok(mut reports) = Box::pin(control::watch(&self.path("agent.sock"))).await else {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                };
+                while let Some(Ok(report)) = reports.next().await {
+                    if condition(&report) {
+                        return report;
+                    }
+                    last = Some(report);
+                }
+            }
+        };
+        match tokio::time::timeout(LIMIT, wait).await {
+            Ok(report) => report,
+            Err(_) => panic!("{what}: not within {} s; last report: {last:#?}", LIMIT.as_secs()),
+        }
+    }
+
+    async fn healthy(&self, name: &str) -> PodReport {
+        let report = self.until(&format!("{name} is healthy"), |r| pod(r, name).is_some_and(|p| p.healthy)).await;
+        pod(&report, name).unwrap().clone()
+    }
+
+    /// Status and body of a GET.
+    async fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.read_only).await.unwrap();
+        let request = format!("GET {path} HTTP/1.0\r\nHost: node1\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split_whitespace().nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    async fn json(&self, path: &str) -> Value {
+        let (status, body) = self.get(path).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    async fn stop(mut self) {
+        self.end.cancel();
+        self.agent.take().unwrap().await.unwrap().unwrap();
+    }
+}
+
+impl Drop for Machine {
+    /// Whatever a test left goes, also when it has failed: first the agent, which would bring everything back. Only what
+    /// carries this test's own label is touched.
+    fn drop(&mut self) {
+        self.end.cancel();
+        let label = format!("label={}={}", labels::OWNER, self.options().owner());
+        loop {
+            let listed = std::process::Command::new("docker").args(["ps", "-aq", "--filter", &label]).output();
+            let ids = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+            if ids.trim().is_empty() {
+                return;
+            }
+            for id in ids.split_whitespace() {
+                let _ = std::process::Command::new("docker").args(["rm", "-fv", id]).output();
+            }
+        }
+    }
+}
+
+fn pod<'a>(report: &'a HealthReport, name: &str) -> Option<&'a PodReport> {
+    report.pods.iter().find(|pod| pod.name == format!("{name}-node1"))
+}
+
+/// `Type=Status` of each condition.
+fn conditions(pod: &Value) -> Vec<String> {
+    let conditions = pod["status"]["conditions"].as_array().unwrap().iter();
+    conditions.map(|c| format!("{}={}", c["type"].as_str().unwrap(), c["status"].as_str().unwrap())).collect()
+}
+
+fn container(name: &str, script: &str) -> String {
+    format!("  - name: {name}\n    image: {IMAGE}\n    command: [sh, -c, {script:?}]\n")
+}
+
+const GRACE: &str = "  terminationGracePeriodSeconds: 1\n";
+const FOREVER: &str = "trap 'exit 0' TERM; sleep 100000 & wait";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_lists_what_is_wanted_as_the_api_would_show_it() {
+    let machine = Machine::start().await;
+    assert_eq!(machine.json("/pods").await["items"], serde_json::json!([]));
+    let containers = [container("web", FOREVER), container("main", FOREVER)].concat();
+    machine.write("web", &format!("{GRACE}  hostNetwork: true\n  containers:\n{containers}"));
+    let report = machine.healthy("web").await;
+
+    let list = machine.json("/pods").await;
+    assert_eq!((list["kind"].as_str(), list["apiVersion"].as_str()), (Some("PodList"), Some("v1")));
+    let pod = &list["items"][0];
+    assert_eq!(pod["metadata"]["name"], "web-node1");
+    assert_eq!(pod["metadata"]["uid"], report.uid.as_str());
+    assert_eq!(pod["metadata"]["annotations"]["kubernetes.io/config.source"], "file");
+    assert_eq!(pod["spec"]["nodeName"], "node1");
+    let status = &pod["status"];
+    assert_eq!((status["phase"].as_str(), status["qosClass"].as_str()), (Some("Running"), Some("BestEffort")));
+    assert_eq!(
+        conditions(pod),
+        ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"]
+            .map(|name| format!("{name}=True"))
+    );
+    let names = [&status["containerStatuses"][0]["name"], &status["containerStatuses"][1]["name"]];
+    assert_eq!(names, ["main", "web"], "sorted by name");
+    let web = &status["containerStatuses"][1];
+    let id = report.containers[0].id.clone().unwrap();
+    assert_eq!(web["containerID"], format!("docker://{id}"));
+    assert!(web["imageID"].as_str().unwrap().starts_with("docker://sha256:"), "{web}");
+    assert!(web["state"]["running"]["startedAt"].is_string() && web["ready"] == true, "{web}");
+
+    let running = machine.json("/runningpods/").await;
+    assert_eq!(running["items"][0]["metadata"]["uid"], report.uid.as_str());
+    assert_eq!(running["items"][0]["spec"]["containers"].as_array().unwrap().len(), 2);
+
+    std::process::Command::new("docker").args(["kill", &id]).output().unwrap();
+    let restarted = |r: &HealthReport| pod_restarts(r, "web") == 1 && is_healthy(r, "web");
+    machine.until("it is restarted", restarted).await;
+    let list = machine.json("/pods").await;
+    let web = &list["items"][0]["status"]["containerStatuses"][1];
+    assert_eq!((web["restartCount"].as_i64(), web["ready"].as_bool()), (Some(1), Some(true)));
+    assert_eq!(web["lastState"]["terminated"]["exitCode"], 137);
+    assert_eq!(web["lastState"]["terminated"]["containerID"], format!("docker://{id}"));
+
+    machine.delete("web");
+    machine.until("the pod is gone", |r| r.pods.is_empty()).await;
+    assert_eq!(machine.json("/pods").await["items"], serde_json::json!([]));
+    assert_eq!(machine.json("/runningpods/").await["items"], serde_json::json!([]));
+    assert_eq!(machine.get("/nothing").await.0, 404);
+    machine.stop().await;
+}
+
+fn pod_restarts(report: &HealthReport, name: &str) -> u32 {
+    pod(report, name).map_or(0, |pod| pod.containers.iter().map(|c| c.restarts).sum())
+}
+
+fn is_healthy(report: &HealthReport, name: &str) -> bool {
+    pod(report, name).is_some_and(|pod| pod.healthy)
+}
