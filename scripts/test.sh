@@ -45,6 +45,9 @@ for version in v1.20.2 v1.20.3; do images_built "$KUBEBOOT_BIN" "$version"; done
 step "container runtime and agent on real Docker"
 cargo test --quiet --locked --features testing --test '*_docker' -- --test-threads=2
 
+step "conformance on real Docker"
+cargo test --quiet --locked --features testing --test conformance
+
 step "a real control plane, end to end"
 cargo test --quiet --locked --features testing --test 'e2e*' -- --test-threads=1 --nocapture
 

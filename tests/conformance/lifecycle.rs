@@ -1,0 +1,208 @@
+//! 37 to 53: how pods end, come back and are taken over.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use kubeboot::agent::report::HealthReport;
+use serde_json::json;
+
+use crate::images::{FOREVER, STUBBORN};
+use crate::node::{LIMIT, Node};
+use crate::pod::Pod;
+use crate::ports;
+use crate::reports::{ended, id, id_of, restarts, runs};
+
+/// A grace period that is waited for, and what is sure to have passed of it: the two clocks differ by a little.
+const GRACE: u64 = 20;
+const NEARLY: Duration = Duration::from_secs(GRACE - 1);
+
+fn stubborn() -> Pod {
+    Pod::new("web").script(STUBBORN).spec("terminationGracePeriodSeconds", GRACE)
+}
+
+fn gone(report: &HealthReport) -> bool {
+    report.agent.synced && report.pods.is_empty()
+}
+
+pub async fn b037_a_deleted_pod_keeps_its_grace_period(node: &mut Node) {
+    node.record().await;
+    node.start();
+    let web = node.up(&stubborn()).await;
+    node.delete("web.yaml");
+    let asked = Instant::now();
+    node.until("it is being ended", |r| r.pods.iter().any(|pod| pod.terminating)).await;
+    let grace = Duration::from_secs(GRACE);
+    node.until_within(LIMIT + grace, "it is gone", gone).await;
+    assert!(asked.elapsed() >= NEARLY, "gone after {:?}", asked.elapsed());
+    let history = node.history();
+    let told = history.of(id(&web)).into_iter().find(|e| e.signal == Some(15)).unwrap();
+    assert!(history.one("die", id(&web)).at - told.at >= NEARLY, "{history:#?}");
+    assert!(node.containers().await.is_empty());
+}
+
+pub async fn b038_an_edited_pod_keeps_its_grace_period_before_its_successor_starts(node: &mut Node) {
+    node.record().await;
+    node.start();
+    let old = node.up(&stubborn()).await;
+    node.run(&stubborn().script(FOREVER).env("VERSION", "2"));
+    let limit = LIMIT + Duration::from_secs(GRACE);
+    let next = |r: &HealthReport| r.pods.iter().any(|pod| pod.ready && pod.uid != old.uid);
+    let report = node.until_within(limit, "the successor is ready", next).await;
+    let new = report.pods.iter().find(|pod| pod.uid != old.uid).unwrap();
+    let history = node.history();
+    let told = history.of(id(&old)).into_iter().find(|e| e.signal == Some(15)).unwrap();
+    let died = history.one("die", id(&old)).at;
+    assert!(died - told.at >= NEARLY, "{history:#?}");
+    assert!(history.one("start", id(new)).at > died, "{history:#?}");
+}
+
+pub async fn b039_of_300_edits_during_a_termination_the_last_runs(node: &mut Node) {
+    node.record().await;
+    node.start();
+    let pod = |version: u32| Pod::new("web").env("VERSION", &version.to_string());
+    let old = node.up(&pod(0).script(STUBBORN)).await;
+    for version in 1..=300 {
+        node.run(&pod(version));
+    }
+    let new = node.pod("web", "is another pod", |pod| pod.ready && pod.uid != old.uid).await;
+    let env = node.inspect(id(&new), "/Config/Env").to_string();
+    assert!(env.contains("VERSION=300"), "{env}");
+    assert_eq!(node.history().each("create", "main").len(), 2);
+}
+
+pub async fn b040_a_manifest_put_back_identically_runs_again(node: &mut Node) {
+    node.start();
+    let old = node.up(&Pod::new("web").script(STUBBORN)).await;
+    node.delete("web.yaml");
+    node.until("it is being ended", |r| r.pods.iter().any(|pod| pod.terminating)).await;
+    node.run(&Pod::new("web").script(STUBBORN));
+    let again = |pod: &kubeboot::agent::report::PodReport| pod.ready && !pod.terminating && id(pod) != id(&old);
+    let new = node.pod("web", "runs again", again).await;
+    assert_eq!((&new.uid, restarts(&new)), (&old.uid, 1));
+    let stays = |r: &HealthReport| r.pods.len() == 1 && r.pods[0].ready && id(&r.pods[0]) == id(&new);
+    node.all_along(Duration::from_secs(30), "it stays", stays).await;
+}
+
+pub async fn b041_a_renamed_container_takes_the_port_over_without_a_clash(node: &mut Node) {
+    let port = ports::free();
+    let serve = format!("exec httpd -f -p 127.0.0.1:{port}");
+    let probe = json!({"tcpSocket": {"host": "127.0.0.1", "port": port}, "periodSeconds": 1});
+    let pod = |name: &str| {
+        let pod = Pod::new("web").main("name", name).script(&serve).main("readinessProbe", probe.clone());
+        pod.main("ports", json!([{"containerPort": port}]))
+    };
+    node.record().await;
+    node.start();
+    let old = node.up(&pod("before")).await;
+    node.run(&pod("after"));
+    let new = node.pod("web", "is ready under its new name", |pod| pod.ready && pod.uid != old.uid).await;
+    assert_eq!(new.containers.iter().map(|c| (c.name.as_str(), c.restarts)).collect::<Vec<_>>(), [("after", 0)]);
+    assert_eq!(node.history().each("start", "after").len(), 1, "a clash would have ended the first instance");
+}
+
+pub async fn b043_a_killed_agent_leaves_containers_and_restart_counts_alone(node: &mut Node) {
+    node.record().await;
+    node.start();
+    node.up(&Pod::new("pair").own_network().container("second", FOREVER)).await;
+    let web = node.up(&Pod::new("web")).await;
+    node.docker(&["kill", id(&web)]);
+    node.pod("web", "is restarted", |pod| pod.ready && restarts(pod) == 1).await;
+    let before = node.until("both are there", |r| r.pods.len() == 2 && r.pods.iter().all(|pod| pod.ready)).await;
+    node.kill();
+    let starts = node.history().iter().filter(|e| e.action == "start").count();
+    node.start();
+    let after = node.until("both are ready", |r| r.pods.len() == 2 && r.pods.iter().all(|pod| pod.ready)).await;
+    for (old, new) in before.pods.iter().zip(&after.pods) {
+        let of = |pod: &kubeboot::agent::report::PodReport| -> Vec<_> {
+            pod.containers.iter().map(|c| (c.name.clone(), c.id.clone(), c.restarts)).collect()
+        };
+        assert_eq!((of(old), &old.uid), (of(new), &new.uid));
+    }
+    assert_eq!(node.history().iter().filter(|e| e.action == "start").count(), starts);
+}
+
+pub async fn b044_a_manifest_removed_while_the_agent_was_down_ends_its_pod(node: &mut Node) {
+    node.start();
+    node.up(&Pod::new("gone").own_network()).await;
+    let kept = node.up(&Pod::new("kept")).await;
+    node.kill();
+    node.delete("gone.yaml");
+    node.start();
+    node.until("the orphan is gone", |r| r.agent.synced && r.pods.len() == 1).await;
+    let left = node.containers().await;
+    assert_eq!(left.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), [id(&kept)]);
+}
+
+pub async fn b045_a_removed_init_container_is_told_completed_and_not_run_again(node: &mut Node) {
+    fs::create_dir(node.path("share")).unwrap();
+    let pod = Pod::new("web").init("first", "echo once >> /share/runs").mount("share", &node.path("share"));
+    node.start();
+    let before = node.up(&pod).await;
+    node.kill();
+    node.docker(&["rm", id_of(&before, "first")]);
+    node.start();
+    let after = node.ready("web").await;
+    let first = ended(&after, "first").unwrap_or_else(|| panic!("{after:#?}"));
+    assert_eq!((first.reason.as_str(), first.exit_code), ("Completed", 0));
+    assert_eq!((id(&after), restarts(&after)), (id(&before), 0));
+    assert_eq!(fs::read_to_string(node.path("share/runs")).unwrap(), "once\n");
+}
+
+pub async fn b046_a_removed_sidecar_runs_again(node: &mut Node) {
+    node.start();
+    let before = node.up(&Pod::new("web").sidecar("side", FOREVER)).await;
+    node.kill();
+    node.docker(&["rm", "-f", id_of(&before, "side")]);
+    node.start();
+    let again = |pod: &kubeboot::agent::report::PodReport| {
+        pod.ready && runs(pod, "side") && id_of(pod, "side") != id_of(&before, "side")
+    };
+    let after = node.pod("web", "has a sidecar again", again).await;
+    assert_eq!((id(&after), restarts(&after)), (id(&before), 0));
+}
+
+pub async fn b047_a_killed_pause_container_rebuilds_the_pod(node: &mut Node) {
+    node.start();
+    let before = node.up(&Pod::new("web").own_network().container("second", FOREVER)).await;
+    let sandbox = node.container("POD").await;
+    assert_eq!(sandbox.name.attempt, 0);
+    node.docker(&["kill", &sandbox.id]);
+    let rebuilt = |pod: &kubeboot::agent::report::PodReport| pod.ready && restarts(pod) == 1;
+    let after = node.pod("web", "is rebuilt", rebuilt).await;
+    assert_eq!(node.container("POD").await.name.attempt, 1);
+    for name in ["main", "second"] {
+        assert_ne!(id_of(&after, name), id_of(&before, name));
+    }
+    assert_eq!(after.uid, before.uid);
+}
+
+pub async fn b048_a_container_killed_or_removed_by_hand_is_restarted(node: &mut Node) {
+    node.record().await;
+    node.start();
+    let web = node.up(&Pod::new("web")).await;
+    node.docker(&["kill", id(&web)]);
+    let once = node.pod("web", "is restarted", |pod| pod.ready && restarts(pod) == 1).await;
+    node.up(&Pod::new("other")).await;
+    let other = node.ready("other").await;
+    node.docker(&["rm", "-f", id(&other)]);
+    let after = node.pod("other", "is restarted", |pod| pod.ready && restarts(pod) == 1).await;
+    let history = node.history();
+    for (old, new) in [(id(&web), id(&once)), (id(&other), id(&after))] {
+        let gap = history.one("start", new).at.saturating_sub(history.one("die", old).at);
+        // Far from the seconds of a list or the back-off of a second crash.
+        assert!(gap < Duration::from_secs(10), "{gap:?}: {history:#?}");
+    }
+}
+
+pub async fn b050_a_grace_of_zero_is_two_seconds(node: &mut Node) {
+    node.record().await;
+    node.start();
+    let web = node.up(&stubborn().spec("terminationGracePeriodSeconds", 0)).await;
+    node.delete("web.yaml");
+    node.empty().await;
+    let history = node.history();
+    let kills: Vec<_> = history.of(id(&web)).into_iter().filter(|e| e.action == "kill").collect();
+    assert_eq!(kills.iter().map(|e| e.signal).collect::<Vec<_>>(), [Some(15), Some(9)], "{history:#?}");
+    let gap = kills[1].at - kills[0].at;
+    assert!((Duration::from_millis(1800)..Duration::from_secs(10)).contains(&gap), "{gap:?}");
+}

@@ -1,0 +1,360 @@
+//! A node of a test's own: a directory of manifests, a real agent process that is started, killed and started again,
+//! and the real Docker behind it. Nothing here is shared with another test but the daemon and the images.
+
+use std::fs;
+use std::future::Future;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use futures::StreamExt;
+use kubeboot::agent::control;
+use kubeboot::agent::report::{HealthReport, PodReport};
+use kubeboot::runtime::docker::Docker;
+use kubeboot::runtime::{ContainerRecord, ContainerRuntime};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::history::History;
+use crate::images;
+use crate::pod::Pod;
+
+/// Longer than anything takes on a busy machine, grace periods aside.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// One machine with one agent.
+pub struct Node {
+    dir: TempDir,
+    docker: Docker,
+    agent: Option<Child>,
+    history: Option<History>,
+    /// Directory of manifests, or the one manifest; changed before [`Node::start`].
+    pub manifests: PathBuf,
+    /// `--hostname-override`.
+    pub name: String,
+    /// Lines of the KubeletConfiguration beside those every agent here has.
+    pub config: Vec<String>,
+    /// Flags beside those every agent here has.
+    pub flags: Vec<String>,
+    /// DOCKER_HOST of the agent and of this test; the machine's own Docker as a rule.
+    docker_host: Option<String>,
+}
+
+impl Node {
+    /// A node on the machine's own Docker whose agent has not been started.
+    pub fn new() -> Self {
+        Self::on(None)
+    }
+
+    /// The same on the Docker daemon at an address.
+    pub fn on(docker_host: Option<String>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let manifests = dir.path().join("manifests");
+        fs::create_dir(&manifests).unwrap();
+        Self {
+            docker: Docker::connect(docker_host.as_deref()).unwrap(),
+            dir,
+            agent: None,
+            history: None,
+            manifests,
+            name: "node1".to_owned(),
+            config: Vec::new(),
+            flags: Vec::new(),
+            docker_host,
+        }
+    }
+
+    /// A path in this test's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A manifest's path.
+    pub fn manifest(&self, file: &str) -> PathBuf {
+        self.manifests.join(file)
+    }
+
+    /// Starts the agent as a user does.
+    pub fn start(&mut self) {
+        assert!(self.agent.is_none(), "an agent runs already");
+        let config = format!(
+            "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\npodLogsDir: {}\n{}\n",
+            self.path("pods").display(),
+            self.config.join("\n")
+        );
+        put(&self.path("config.yaml"), config.as_bytes());
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("agent.log")).unwrap();
+        let program = std::env::var("KUBEBOOT_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kubeboot").to_owned());
+        let mut command = Command::new(program);
+        command.args(["agent", "--healthz-port=0", "--pod-infra-container-image", images::PAUSE]);
+        command.args(["--hostname-override", &self.name]);
+        for (flag, path) in [
+            ("--config", self.path("config.yaml")),
+            ("--root-dir", self.root()),
+            ("--control-socket", self.socket()),
+            ("--pod-manifest-path", self.manifests.clone()),
+        ] {
+            command.arg(flag).arg(path);
+        }
+        if let Some(host) = &self.docker_host {
+            command.args(["--docker-host", host]);
+        }
+        command.args(&self.flags).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.agent = Some(command.spawn().unwrap());
+    }
+
+    /// Ends the agent with SIGKILL, as a crash does.
+    pub fn kill(&mut self) {
+        let mut agent = self.agent.take().unwrap();
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    }
+
+    /// Asks the agent to end, as a service manager does, and expects that it ends well.
+    pub fn stop(&mut self) {
+        let mut agent = self.agent.take().unwrap();
+        run("kill", &["-TERM", &agent.id().to_string()]);
+        let status = agent.wait().unwrap();
+        assert!(status.success(), "the agent ended with {status}");
+    }
+
+    /// Whether the agent's process lives.
+    pub fn is_up(&mut self) -> bool {
+        self.agent.as_mut().is_some_and(|agent| agent.try_wait().unwrap().is_none())
+    }
+
+    /// Writes a manifest in one rename, as every careful writer does.
+    pub fn write(&self, file: &str, text: impl AsRef<[u8]>) {
+        put(&self.manifest(file), text.as_ref());
+    }
+
+    /// Writes a pod's manifest to `NAME.yaml`.
+    pub fn run(&self, pod: &Pod) {
+        self.write(&format!("{}.yaml", pod.name()), pod.yaml());
+    }
+
+    /// Removes a manifest.
+    pub fn delete(&self, file: &str) {
+        fs::remove_file(self.manifest(file)).unwrap();
+    }
+
+    /// Waits for a report of which `condition` holds.
+    pub async fn until(&self, what: &str, condition: impl Fn(&HealthReport) -> bool) -> HealthReport {
+        self.until_within(LIMIT, what, condition).await
+    }
+
+    /// The same, for what takes long by design.
+    pub async fn until_within(
+        &self,
+        limit: Duration,
+        what: &str,
+        condition: impl Fn(&HealthReport) -> bool,
+    ) -> HealthReport {
+        let mut last = None;
+        let wait = async {
+            loop {
+                // Until the agent listens there is nothing to wait for.
+                let Ok(mut reports) = control::watch(&self.socket()).await else {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                };
+                while let Some(Ok(report)) = reports.next().await {
+                    if condition(&report) {
+                        return report;
+                    }
+                    last = Some(report);
+                }
+            }
+        };
+        match tokio::time::timeout(limit, wait).await {
+            Ok(report) => report,
+            Err(_) => panic!("{what}: not within {} s; last report: {last:#?}", limit.as_secs()),
+        }
+    }
+
+    /// Checks that `condition` holds in every report of the next `time`.
+    pub async fn all_along(&self, time: Duration, what: &str, condition: impl Fn(&HealthReport) -> bool) {
+        let end = Instant::now() + time;
+        let mut reports = control::watch(&self.socket()).await.unwrap();
+        while let Ok(report) = tokio::time::timeout_at(end, reports.next()).await {
+            let report = report.unwrap_or_else(|| panic!("{what}: the agent is gone")).unwrap();
+            assert!(condition(&report), "{what}: {report:#?}");
+        }
+    }
+
+    /// Waits until a pod satisfies `condition`, and returns it. `name` is without the node's suffix.
+    pub async fn pod(&self, name: &str, what: &str, condition: impl Fn(&PodReport) -> bool) -> PodReport {
+        let name = format!("{name}-{}", self.name.to_lowercase());
+        // Between its manifest and its first look at it the agent has nothing to say of its containers.
+        let known = |pod: &&PodReport| pod.name == name && !pod.containers.is_empty() && condition(pod);
+        let found = |r: &HealthReport| r.pods.iter().find(known).cloned();
+        let report = self.until(&format!("{name}: {what}"), |r| found(r).is_some()).await;
+        found(&report).unwrap()
+    }
+
+    /// Waits until a pod runs and every container of it is ready.
+    pub async fn ready(&self, name: &str) -> PodReport {
+        self.pod(name, "is ready", |pod| pod.ready && !pod.terminating).await
+    }
+
+    /// Writes a manifest and waits until its pod is ready.
+    pub async fn up(&self, pod: &Pod) -> PodReport {
+        self.run(pod);
+        self.ready(pod.name()).await
+    }
+
+    /// Waits until no pod is left, in the report and in Docker.
+    pub async fn empty(&self) {
+        self.until("every pod is gone", |r| r.agent.synced && r.pods.is_empty()).await;
+        let left = self.containers().await;
+        assert!(left.is_empty(), "{left:#?}");
+    }
+
+    /// Every container of this node, as Docker has them now.
+    pub async fn containers(&self) -> Vec<ContainerRecord> {
+        self.docker.list(&self.owner()).await.unwrap()
+    }
+
+    /// The container of this name, which there is one of.
+    pub async fn container(&self, name: &str) -> ContainerRecord {
+        let mut found: Vec<_> = self.containers().await.into_iter().filter(|one| one.name.container == name).collect();
+        assert_eq!(found.len(), 1, "containers named {name}: {found:#?}");
+        found.remove(0)
+    }
+
+    /// Waits until something that is no report's matter holds: a file a container writes, a moment of Docker's.
+    pub async fn eventually<T, F: Future<Output = Option<T>>>(&self, what: &str, mut look: impl FnMut() -> F) -> T {
+        let wait = async {
+            loop {
+                if let Some(found) = look().await {
+                    return found;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let limit = LIMIT.as_secs();
+        tokio::time::timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("{what}: not within {limit} s"))
+    }
+
+    /// Waits until a file below this test's directory has a text in it.
+    pub async fn file_says(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        let look = || std::future::ready(fs::read_to_string(&path).ok().filter(|content| content.contains(text)));
+        self.eventually(&format!("{name} says {text:?}"), look).await
+    }
+
+    /// `docker ARGS`, which must succeed, and what it printed.
+    pub fn docker(&self, args: &[&str]) -> String {
+        run("docker", &self.docker_args(args)).trim().to_owned()
+    }
+
+    /// The value at `path` (`/HostConfig/OomScoreAdj`) of what `docker inspect` says of a container.
+    pub fn inspect(&self, id: &str, path: &str) -> serde_json::Value {
+        let all: serde_json::Value = serde_json::from_str(&self.docker(&["inspect", id])).unwrap();
+        all[0].pointer(path).cloned().unwrap_or_else(|| panic!("nothing at {path}: {all:#}"))
+    }
+
+    /// Records from now on what happens to this node's containers; called before the agent is started.
+    pub async fn record(&mut self) {
+        let args = ["events".to_owned(), "--filter".to_owned(), self.label(), "--format={{json .}}".to_owned()];
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        self.history = Some(History::start(&self.docker_args(&args), &self.path("history")));
+        // Nothing says that the recording has begun but something recorded.
+        let label = self.label().trim_start_matches("label=").to_owned();
+        let look = || {
+            let id = self.docker(&["create", "--label", &label, images::IMAGE]);
+            self.docker(&["rm", &id]);
+            std::future::ready(self.history().first().cloned())
+        };
+        self.eventually("the recording began", look).await;
+    }
+
+    /// What was recorded until now.
+    pub fn history(&self) -> crate::history::Events {
+        self.history.as_ref().unwrap().events()
+    }
+
+    /// What the agent logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("agent.log")).unwrap_or_default()
+    }
+
+    /// The agent's root directory.
+    pub fn root(&self) -> PathBuf {
+        self.path("root")
+    }
+
+    /// The agent's control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.path("agent.sock")
+    }
+
+    fn owner(&self) -> String {
+        self.root().display().to_string()
+    }
+
+    fn label(&self) -> String {
+        format!("label=dev.kubeboot.agent={}", self.owner())
+    }
+
+    fn docker_args<'a>(&'a self, args: &[&'a str]) -> Vec<&'a str> {
+        let host = self.docker_host.as_deref();
+        host.map(|host| ["-H", host]).into_iter().flatten().chain(args.iter().copied()).collect()
+    }
+}
+
+impl Drop for Node {
+    /// Whatever a test left goes, also when it has failed: first its agent, which would bring everything back. Only
+    /// what carries this test's own label is touched.
+    fn drop(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let _ = (agent.kill(), agent.wait());
+        }
+        self.history = None;
+        let label = self.label();
+        let docker = |args: &[&str]| Command::new("docker").args(self.docker_args(args)).output();
+        // A daemon that is gone has no containers.
+        for _ in 0..10 {
+            let listed = docker(&["ps", "-aq", "--filter", &label]);
+            let ids = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+            let ids: Vec<&str> = ids.split_whitespace().collect();
+            if ids.is_empty() {
+                break;
+            }
+            let _ = docker(&[&["rm", "-fv"], ids.as_slice()].concat());
+        }
+        remove_links(Path::new("/var/log/containers"), self.dir.path());
+        // A tmpfs of a pod that was killed with its agent.
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        for mount in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+            if Path::new(mount).starts_with(self.dir.path()) {
+                let _ = Command::new("umount").args(["-l", mount]).output();
+            }
+        }
+    }
+}
+
+/// The links that the agent made machine-wide and that point into a test's directory.
+fn remove_links(directory: &Path, below: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if fs::read_link(entry.path()).is_ok_and(|target| target.starts_with(below)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Writes a file beside and renames it, under a name that no source reads.
+pub fn put(path: &Path, content: &[u8]) {
+    let aside = path.with_file_name(format!(".{}.new", path.file_name().unwrap().to_string_lossy()));
+    fs::File::create(&aside).and_then(|mut file| file.write_all(content)).unwrap();
+    fs::rename(aside, path).unwrap();
+}
+
+/// Runs a program that must succeed, and returns what it printed.
+pub fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,181 @@
+//! The table of behaviours: what a kubelet does with a static pod, whether the agent does the same, and the test that
+//! shows it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use futures::future::LocalBoxFuture;
+
+use crate::node::{Node, put};
+
+mod rows;
+
+pub use rows::ROWS;
+
+/// Where the table is in the repository.
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/TABLE.md");
+/// How many behaviours there are.
+const LAST: u32 = 86;
+
+/// One behaviour.
+pub struct Row {
+    number: u32,
+    behaviour: &'static str,
+    verdict: Verdict,
+    note: &'static str,
+    /// A unit test, with a clock of its own, of what cannot be waited for.
+    unit: Option<&'static str>,
+    /// The test on real Docker.
+    pub test: Option<Test>,
+}
+
+/// How the agent stands to the kubelet in a behaviour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// The same.
+    Same,
+    /// Different on purpose; the note says why.
+    Different,
+    /// Not there yet; the note says what it needs.
+    NotYet,
+}
+
+/// A test of a behaviour.
+#[derive(Clone, Copy)]
+pub struct Test {
+    /// Its name, as the harness lists it.
+    pub name: &'static str,
+    /// What it does.
+    pub body: Body,
+    /// About how long it takes, where that is long.
+    pub seconds: u32,
+}
+
+type Body = for<'a> fn(&'a mut Node) -> LocalBoxFuture<'a, ()>;
+
+impl Row {
+    const fn new(number: u32, behaviour: &'static str) -> Self {
+        Self { number, behaviour, verdict: Verdict::Same, note: "", unit: None, test: None }
+    }
+
+    const fn test(self, name: &'static str, body: Body) -> Self {
+        Self { test: Some(Test { name, body, seconds: 0 }), ..self }
+    }
+
+    /// Whether the agent does not do it yet, and the test, if there is one, fails.
+    pub fn is_missing(&self) -> bool {
+        self.verdict == Verdict::NotYet
+    }
+
+    /// More words on how the agent does it.
+    const fn note(self, note: &'static str) -> Self {
+        Self { note, ..self }
+    }
+
+    const fn different(self, why: &'static str) -> Self {
+        Self { verdict: Verdict::Different, note: why, ..self }
+    }
+
+    const fn not_yet(self, needs: &'static str) -> Self {
+        Self { verdict: Verdict::NotYet, note: needs, ..self }
+    }
+
+    const fn unit(self, name: &'static str) -> Self {
+        Self { unit: Some(name), ..self }
+    }
+
+    /// About how long the test waits by design.
+    const fn seconds(self, seconds: u32) -> Self {
+        match self.test {
+            Some(test) => Self { test: Some(Test { seconds, ..test }), ..self },
+            None => self,
+        }
+    }
+}
+
+/// Every number is there once, and every unit test that is named exists.
+pub fn check_numbers() -> Result<(), String> {
+    let rows = ROWS;
+    let source = rust_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).map_err(|error| error.to_string())?;
+    let numbers: BTreeSet<u32> = rows.iter().map(|row| row.number).collect();
+    let missing: Vec<u32> = (1..=LAST).filter(|number| !numbers.contains(number)).collect();
+    if !missing.is_empty() || numbers.len() != rows.len() || numbers.last() != Some(&LAST) {
+        return Err(format!("{} rows for {LAST} numbers, missing: {missing:?}", rows.len()));
+    }
+    for row in rows {
+        if let Some(test) = &row.test
+            && !test.name.starts_with(&format!("b{:03}_", row.number))
+        {
+            return Err(format!("{} is named by the row of {}", test.name, row.number));
+        }
+        if row.test.is_none() && row.unit.is_none() && row.verdict != Verdict::NotYet {
+            return Err(format!("{} has no test", row.number));
+        }
+        if (row.verdict != Verdict::Same) && row.note.is_empty() {
+            return Err(format!("{} does not say why it is {:?}", row.number, row.verdict));
+        }
+        if let Some(name) = row.unit
+            && !source.contains(&format!("fn {name}("))
+        {
+            return Err(format!("there is no unit test {name}, which {} names", row.number));
+        }
+    }
+    Ok(())
+}
+
+/// Every Rust file below a directory, as one text.
+fn rust_below(directory: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            text += &rust_below(&path)?;
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            text += &fs::read_to_string(path)?;
+        }
+    }
+    Ok(text)
+}
+
+/// The table in the repository is this one; `UPDATE_TABLE=1` writes it.
+pub fn check_file() -> Result<(), String> {
+    let table = render(ROWS);
+    if std::env::var_os("UPDATE_TABLE").is_some() {
+        put(Path::new(FILE), table.as_bytes());
+        return Ok(());
+    }
+    let there = fs::read_to_string(FILE).unwrap_or_default();
+    let stale = || format!("{FILE} is stale: UPDATE_TABLE=1 cargo test --test conformance -- table");
+    (there == table).then_some(()).ok_or_else(stale)
+}
+
+fn render(rows: &[Row]) -> String {
+    let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
+    let mut text = format!(
+        "# What a kubelet does with static pods, and what the agent does\n\n\
+         Made from [table/rows.rs](table/rows.rs); every `b` test runs the agent as a process against a real \
+         Docker daemon. \
+         {} behaviours: {} the same, {} different on purpose, {} not there yet.\n\n\
+         | # | behaviour | agent | test |\n|---|---|---|---|\n",
+        rows.len(),
+        count(Verdict::Same),
+        count(Verdict::Different),
+        count(Verdict::NotYet),
+    );
+    for row in rows {
+        let verdict = match row.verdict {
+            Verdict::Same => "same",
+            Verdict::Different => "different on purpose",
+            Verdict::NotYet => "not yet",
+        };
+        let note = if row.note.is_empty() { String::new() } else { format!(": {}", row.note) };
+        let real = row.test.iter().map(|test| format!("`{}`", test.name));
+        let unit = row.unit.iter().map(|name| format!("unit test `{name}`"));
+        let tests: Vec<String> = real.chain(unit).collect();
+        let _ = writeln!(text, "| {} | {} | {verdict}{note} | {} |", row.number, row.behaviour, tests.join(", "));
+    }
+    text
+}

@@ -1,0 +1,193 @@
+//! The rows. One is `NUMBER "behaviour" [module::test] .remarks();`.
+
+use super::Row;
+use crate::{defaults, files, lifecycle, restarts};
+
+macro_rules! rows {
+    ($($number:literal $text:literal $([$module:ident::$test:ident])? $(.$remark:ident($($word:expr),*))*;)*) => {
+        /// Every behaviour, by number.
+        pub const ROWS: &[Row] = &[
+            $(Row::new($number, $text)
+                $(.test(stringify!($test), |node| Box::pin($module::$test(node))))?
+                $(.$remark($($word),*))*),*
+        ];
+    };
+}
+
+rows! {
+    1 "A manifest that is in the directory before the agent starts runs, as `NAME-NODE`."
+        [files::b001_a_manifest_that_is_there_before_the_start_runs];
+    2 "A manifest that is written into an empty directory runs at once, without waiting for the next list."
+        [files::b002_a_manifest_that_is_written_runs_without_waiting_for_a_list];
+    3 "A path that is missing is no reason to end: no pods are told, and they start once it is there."
+        [files::b003_a_path_that_is_missing_holds_no_pods_until_it_is_there];
+    4 "A single file of garbage is logged and told, and nothing runs from it."
+        [files::b004_a_single_file_of_garbage_is_told_and_runs_nothing];
+    5 "One bad manifest among two good ones hurts neither."
+        [files::b005_a_bad_manifest_among_good_ones_hurts_none];
+    6 "A file whose name begins with a dot is ignored."
+        [files::b006_a_file_whose_name_begins_with_a_dot_is_ignored];
+    7 "A file in a directory below is ignored."
+        [files::b007_a_file_in_a_directory_below_is_ignored];
+    8 "A manifest without an ending, or ending in `.bak`, runs."
+        [files::b008_a_file_without_a_manifests_ending_is_ignored]
+        .different("only `.yaml`, `.yml` and `.json` are read, so that no backup of a manifest runs beside it");
+    9 "A link to a manifest elsewhere runs; a change of its target is seen at the next list."
+        [files::b009_a_link_to_a_manifest_runs_and_its_target_is_followed].seconds(5);
+    10 "A renamed manifest ends its pod, and a pod with another UID starts."
+        [files::b010_a_renamed_manifest_ends_its_pod_and_starts_another];
+    11 "An edited manifest is replaced exactly once, by what it says now."
+        [files::b011_an_edited_manifest_is_replaced_exactly_once];
+    12 "A manifest that is written under a dot name and renamed is one update without an error."
+        [files::b012_a_manifest_renamed_into_place_is_one_update_without_an_error];
+    13 "A manifest of 10 MiB or more is refused."
+        [files::b013_a_manifest_of_ten_mebibytes_is_refused];
+    14 "JSON and YAML forms of a pod make the same pod."
+        [files::b014_the_same_pod_in_json_is_the_same_pod];
+    15 "Of two YAML documents in a file only the first runs."
+        [files::b015_of_two_documents_only_the_first_runs].note("and the agent says so");
+    16 "PodList, List, Deployment and every other kind are refused in a file."
+        [files::b016_lists_and_other_kinds_are_refused_in_files];
+    17 "Of two files with the same namespace and name one pod runs, the last file's by name; it is left alone."
+        [files::b017_of_two_files_with_one_pod_one_runs_and_stays].not_yet("the first file by name wins");
+    18 "A pod whose manifest stays invalid is stopped at the next list; others stay."
+        [files::b018_a_manifest_that_turns_invalid_keeps_its_pod]
+        .different("it keeps the last good pod and says so: a slip of the pen must not stop a control plane");
+    19 "A removed directory ends every pod in it."
+        [files::b019_a_directory_that_is_removed_keeps_its_pods]
+        .different("its pods stay, as for an unmounted disk; an empty directory ends them");
+    20 "Touch, chmod and edits of white space restart nothing."
+        [files::b020_touch_chmod_and_white_space_restart_nothing];
+    21 "A single Pod as the body of a URL runs, with `config.source` http and without the NoExecute toleration."
+        .not_yet("no test yet");
+    22 "Every pod of a PodList body runs."
+        .not_yet("no test yet");
+    23 "Headers of `staticPodURLHeader` are sent with all their values."
+        .not_yet("no test yet");
+    24 "A 404, a timeout and a refused connection keep the running pods."
+        .not_yet("no test yet");
+    25 "An empty 200 body ends the pods of the URL."
+        .not_yet("no test yet");
+    26 "A wrong apiVersion, volume name, repeated volume or container name refuses the body."
+        .not_yet("no test yet");
+    27 "An unchanged body changes nothing."
+        .not_yet("no test yet");
+    28 "Node `Node1` makes pod `a` to `a-node1`; a pod's name in upper case is refused."
+        [defaults::b028_the_nodes_name_in_lower_case_ends_the_pods];
+    29 "The UID is the same at each load and after a restart; another path or node gives another."
+        [defaults::b029_the_uid_is_the_same_until_content_path_or_node_differ];
+    30 "A UID in the manifest is the pod's UID and its `config.hash`."
+        [defaults::b030_a_uid_in_the_manifest_is_kept];
+    31 "The namespace is `default`, or the manifest's."
+        [defaults::b031_the_namespace_is_default_or_the_manifests];
+    32 "A file's pod gets the NoExecute toleration, phase Pending, restartPolicy Always, 30 s and ClusterFirst."
+        .not_yet("no test yet");
+    33 "Image `x` and `x:latest` are always pulled, `x:1` if it is not there."
+        [defaults::b033_the_pull_policy_follows_the_tag];
+    34 "References to objects of the API (secrets, config maps, service accounts, claims, ...) are refused."
+        [defaults::b034_references_to_the_apis_objects_are_refused].not_yet("projected volumes are refused in other words");
+    35 "Ephemeral containers are refused."
+        [defaults::b035_ephemeral_containers_are_refused];
+    36 "A container's own restartPolicy is accepted in a pod with Never."
+        [defaults::b036_a_containers_own_restart_policy_overrides_the_pods].not_yet("it is refused");
+    37 "A pod with 20 s of grace that ignores SIGTERM keeps running for 19 s after its manifest is gone, and then goes."
+        [lifecycle::b037_a_deleted_pod_keeps_its_grace_period].seconds(22);
+    38 "The same pod edited: the old one keeps its grace, and only then the new one starts."
+        [lifecycle::b038_an_edited_pod_keeps_its_grace_period_before_its_successor_starts].seconds(22);
+    39 "300 edits during a termination end in one start, of the last version."
+        [lifecycle::b039_of_300_edits_during_a_termination_the_last_runs];
+    40 "A manifest removed and put back identically runs again with restartCount 1, and stays."
+        [lifecycle::b040_a_manifest_put_back_identically_runs_again].seconds(38).not_yet("restartCount begins anew");
+    41 "A container on the host's network with a fixed port is replaced under another name without a clash."
+        [lifecycle::b041_a_renamed_container_takes_the_port_over_without_a_clash];
+    42 "A runtime that stops during a termination and comes back finds the pod gone soon after its grace."
+        .not_yet("no test yet");
+    43 "An agent that is killed and started again changes no container and no restart count."
+        [lifecycle::b043_a_killed_agent_leaves_containers_and_restart_counts_alone];
+    44 "A manifest removed while the agent was down: its containers go when it starts."
+        [lifecycle::b044_a_manifest_removed_while_the_agent_was_down_ends_its_pod];
+    45 "A removed init container is told Completed with 0 after a restart of the agent, and does not run again."
+        [lifecycle::b045_a_removed_init_container_is_told_completed_and_not_run_again].not_yet("it is told as waiting");
+    46 "A sidecar that was removed runs again after a restart of the agent."
+        [lifecycle::b046_a_removed_sidecar_runs_again];
+    47 "A killed pause container makes a new sandbox (attempt + 1) and every container anew."
+        [lifecycle::b047_a_killed_pause_container_rebuilds_the_pod];
+    48 "A container that is killed or removed by hand is restarted at once, restartCount + 1."
+        [lifecycle::b048_a_container_killed_or_removed_by_hand_is_restarted];
+    49 "preStop runs before SIGTERM and its time is part of the grace."
+        .not_yet("no test yet");
+    50 "terminationGracePeriodSeconds 0 means SIGKILL after 2 s."
+        [lifecycle::b050_a_grace_of_zero_is_two_seconds];
+    51 "A pod whose volumes cannot be unmounted starts again after they could."
+        .not_yet("no test yet");
+    52 "Pods are replaced as ever while the API server is down."
+        .not_yet("no test yet");
+    53 "After a restart of the agent with the API server down, edited and removed pods are not acted on."
+        .not_yet("no test yet");
+    54 "A crashing container starts 0, 10, 20, 40 ... 300 s after its exits and shows CrashLoopBackOff."
+        [restarts::b054_a_crashing_container_is_started_after_0_10_and_20_seconds].seconds(35);
+    55 "A container that ran for more than ten minutes restarts at once."
+        .unit("ten_minutes_of_running_are_forgiven");
+    56 "OnFailure and exit 0 is Succeeded without a restart; Never and exit 1 is Failed."
+        [restarts::b056_a_pod_that_has_ended_is_succeeded_or_failed];
+    57 "A failing init container is retried under Always, no main one starts; under Never the pod is Failed."
+        [restarts::b057_a_failing_init_container_holds_the_main_ones_back];
+    58 "The container after a sidecar waits for the sidecar's startup probe."
+        [restarts::b058_the_container_after_a_sidecar_waits_for_its_startup_probe];
+    59 "A failing exec, http, tcp or grpc liveness probe restarts the container; restartCount only grows."
+        .not_yet("no test yet");
+    60 "A passing liveness probe and a redirect to another host restart nothing; a failing local redirect does."
+        .not_yet("no test yet");
+    61 "An exec probe that outlasts timeoutSeconds fails."
+        .not_yet("no test yet");
+    62 "Liveness waits for the startup probe and acts afterwards; a failing startup probe restarts."
+        .not_yet("no test yet");
+    63 "A readiness probe is not asked before its initialDelay and never restarts."
+        .not_yet("no test yet");
+    64 "A probe's own terminationGracePeriodSeconds overrides the pod's."
+        .not_yet("no test yet");
+    65 "An HTTPS probe takes a self-signed certificate; requests are sent by `kube-probe/`."
+        .not_yet("no test yet");
+    66 "A terminating pod's readiness probe goes on and turns it not ready; liveness is off."
+        .not_yet("no test yet");
+    67 "Policy Never without the image is ErrImageNeverPull; an unknown image ErrImagePull, then ImagePullBackOff."
+        .not_yet("no test yet");
+    68 "runAsNonRoot with an image of root's is CreateContainerConfigError."
+        .not_yet("no test yet");
+    69 "hostPath types create what is missing (0755, 0644), or keep the pod in ContainerCreating with FailedMount."
+        .not_yet("no test yet");
+    70 "Args `$(A) $(B) $$(A)` with only A set reach the process as `val $(B) $(A)`."
+        .not_yet("no test yet");
+    71 "fieldRefs give the suffixed name, the UID and the addresses."
+        .not_yet("no test yet");
+    72 "hostAliases are in /etc/hosts; a container that mounts its own keeps it."
+        .not_yet("no test yet");
+    73 "system-node-critical means oom_score_adj -997; Burstable without a memory request 999."
+        .not_yet("no test yet");
+    74 "Logs are at the kubelet's two paths, and rotated."
+        .not_yet("no test yet");
+    75 "`docker ps` shows `k8s_POD_..._0` and `k8s_<container>_..._<n>`."
+        .not_yet("no test yet");
+    76 "Of a termination message of 5000 bytes 4096 are told."
+        .not_yet("no test yet");
+    77 "Under DiskPressure a static system-node-critical pod is not evicted."
+        .not_yet("no test yet");
+    78 "A mirror pod exists, its annotations match, and the Node owns it."
+        .not_yet("mirror pods, which need an API server");
+    79 "A deleted mirror is made anew; the containers stay."
+        .not_yet("mirror pods, which need an API server");
+    80 "An edit of the manifest makes the mirror anew."
+        .not_yet("mirror pods, which need an API server");
+    81 "The mirror goes after the containers have ended."
+        .not_yet("mirror pods, which need an API server");
+    82 "Without a Node object or a namespace there is no mirror, but the pod runs."
+        .not_yet("no test yet");
+    83 "Statuses converge after the API server was down, without restarts."
+        .not_yet("no test yet");
+    84 "kubectl's logs, exec, attach and port-forward reach the container."
+        .not_yet("an API server and the kubelet's authenticated port");
+    85 "Port 10250 answers 401 and 403 to who may not; `/healthz` on 10248 answers ok to everyone."
+        .not_yet("no test yet");
+    86 "`/pods` lists the static pod with its live status, until its manifest is gone."
+        .not_yet("no test yet");
+}
