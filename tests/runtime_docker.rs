@@ -138,6 +138,37 @@ async fn a_command_that_is_not_there_ends_with_126_or_127_and_one_that_hangs_at_
     .await;
 }
 
+/// Processes of a container that have 4747 in their command line, the asking shell aside.
+async fn holders_of(docker: &Docker, id: &str) -> String {
+    let search = "for one in /proc/[0-9]*; do grep -q 474[7] $one/cmdline && echo $one; done; true";
+    let command = ["sh", "-c", search].map(str::to_owned);
+    docker.exec(id, &command, Duration::from_secs(30)).await.unwrap().output
+}
+
+#[tokio::test]
+async fn a_command_that_is_given_up_leaves_no_process_and_the_container_goes_on() {
+    let docker = docker().await;
+    with_owner(&docker, |owner| {
+        let docker = &docker;
+        async move {
+            let id = docker.create_container(&script(&owner, "polite", IMAGE, POLITE)).await.unwrap();
+            docker.start(&id).await.unwrap();
+            let tree = "(sleep 4747 & sleep 4747) & sleep 4747; echo";
+            let command = ["sh".to_owned(), "-c".to_owned(), tree.to_owned()];
+            let hangs = docker.exec(&id, &command, Duration::from_millis(500)).await;
+            assert!(matches!(hangs, Err(RuntimeError::Timeout { .. })), "{hangs:?}");
+            let gone = async {
+                while !holders_of(docker, &id).await.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), gone).await.expect("the command is ended");
+            assert!(docker.inspect(&id).await.unwrap().state.is_running());
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_log_is_read_from_its_end_and_lies_where_docker_says() {
     let docker = docker().await;

@@ -5,7 +5,6 @@ use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use bollard::errors::Error as BollardError;
-use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
 use bollard::query_parameters::*;
 use futures::stream::BoxStream;
@@ -17,9 +16,6 @@ use crate::runtime::*;
 
 /// How many containers are inspected at once.
 const INSPECT_AT_ONCE: usize = 8;
-
-/// What a command's output is cut to (the kubelet's `maxRespBodyLength` for probes).
-const EXEC_OUTPUT_LIMIT: usize = 10 * 1024;
 
 /// How long a registry may say nothing (the kubelet's `imagePullProgressDeadline`).
 const PULL_STALL: Duration = Duration::from_secs(60);
@@ -145,37 +141,6 @@ impl Docker {
                 Ok(())
             }
             Err(error) => Err(self.error("remove container", &format!("container {id}"), error)),
-        }
-    }
-
-    pub(super) async fn run_in_container(&self, id: &str, command: &[String]) -> Result<ExecOutput> {
-        let client = self.client().await?;
-        let failed = |error| self.error("run a command in a container", &format!("container {id}"), error);
-        let config = CreateExecOptions {
-            cmd: Some(command.to_vec()),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            ..CreateExecOptions::default()
-        };
-        let exec = client.create_exec(id, config).await.map_err(failed)?.id;
-        let mut output = Vec::new();
-        let started = client.start_exec(&exec, None::<StartExecOptions>).await.map_err(failed)?;
-        if let StartExecResults::Attached { output: mut frames, .. } = started {
-            while let Some(frame) = frames.next().await {
-                let frame = frame.map_err(failed)?.into_bytes();
-                let room = EXEC_OUTPUT_LIMIT.saturating_sub(output.len()).min(frame.len());
-                output.extend_from_slice(&frame[..room]);
-            }
-        }
-        // The streams end a moment before Docker has taken the exit code in, and no event says when it has.
-        let mut pause = Duration::from_millis(1);
-        loop {
-            let inspected = client.inspect_exec(&exec).await.map_err(failed)?;
-            if let (Some(exit_code), Some(false) | None) = (inspected.exit_code, inspected.running) {
-                return Ok(ExecOutput { exit_code, output: String::from_utf8_lossy(&output).into_owned() });
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(100));
         }
     }
 

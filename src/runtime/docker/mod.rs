@@ -3,6 +3,8 @@
 mod address;
 pub mod build;
 mod calls;
+mod exec;
+mod linger;
 mod oom;
 mod progress;
 mod record;
@@ -133,8 +135,7 @@ impl ContainerRuntime for Docker {
     }
 
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
-        let timeout = || RuntimeError::Timeout { call: format!("{} in container {id}", command.join(" ")), limit };
-        tokio::time::timeout(limit, self.run_in_container(id, command)).await.map_err(|_| timeout())?
+        self.exec_limited(id, command, limit).await
     }
 
     async fn log_tail(&self, id: &str, lines: usize) -> Result<Vec<String>> {
