@@ -1,6 +1,7 @@
 //! The agent from its source on, against a runtime in memory and under a paused clock.
 
 mod containers;
+mod events;
 mod faults;
 mod pods;
 
@@ -54,6 +55,7 @@ struct World {
 struct Running {
     updates: mpsc::Sender<Update>,
     reports: watch::Receiver<Arc<HealthReport>>,
+    events: Arc<super::events::Recorder>,
     end: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -73,7 +75,7 @@ impl World {
         options.container_logs_dir = self.root.path().join("containers");
         let end = CancellationToken::new();
         let context = Context::new(options, Arc::new(self.fake.clone()), self.answers.clone(), end.clone());
-        let reports = context.board.reports();
+        let (reports, events) = (context.board.reports(), Arc::clone(&context.events));
         let (updates, receiver) = mpsc::channel(1);
         let (news_sender, news) = mpsc::channel(64);
         let (linked, until) = (Arc::clone(&context), end.clone());
@@ -83,7 +85,7 @@ impl World {
             context.tasks.close();
             context.tasks.wait().await;
         });
-        self.agent = Some(Running { updates, reports, end, task });
+        self.agent = Some(Running { updates, reports, events, end, task });
     }
 
     async fn kill(&mut self) {

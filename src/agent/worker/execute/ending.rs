@@ -12,7 +12,8 @@ impl Worker {
         info!(pod = %self.key, container = %one.record.name.container, grace = grace.as_secs(), why, "stopping container");
         one.stopping = true;
         one.stopped_for = Some(why.to_owned());
-        let uid = one.record.name.uid.clone();
+        let (uid, container) = (one.record.name.uid.clone(), one.record.name.container.clone());
+        self.note_killing(&uid, &container, why);
         self.watch_ports(uid);
         let (runtime, myself) = (Arc::clone(&self.context.runtime), self.myself.clone());
         self.stops.spawn(async move {

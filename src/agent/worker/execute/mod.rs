@@ -24,6 +24,7 @@ use crate::agent::{env, logs};
 use crate::runtime::{ContainerState, ImageRecord, RuntimeError};
 
 mod ending;
+mod events;
 mod image;
 mod words;
 
@@ -72,7 +73,10 @@ impl Worker {
         let Some(one) = self.seen.instances.get(id) else { return };
         let name = one.record.name.container.clone();
         match self.context.runtime.start(id).await {
-            Ok(()) => self.clear_fault(&name),
+            Ok(()) => {
+                self.note_event(&name, "Started", "Container started");
+                self.clear_fault(&name);
+            }
             Err(error) => self.fail(&name, runtime_failure("RunContainerError", &error), Some(&error)),
         }
         self.refresh(id).await;
@@ -83,6 +87,9 @@ impl Worker {
         let Some((pod, _)) = self.pod.clone() else { return };
         let image = self.context.options.pause_image.clone();
         let Some(_) = self.image(SANDBOX, &image, "IfNotPresent").await else { return };
+        if attempt > 0 {
+            self.note_event(SANDBOX, "SandboxChanged", "The pod's sandbox is gone: the pod is rebuilt in a new one");
+        }
         let config = config::sandbox(&pod, attempt, &self.context.options);
         let created = self.context.runtime.create_sandbox(&config).await;
         let started = match &created {
@@ -130,8 +137,7 @@ impl Worker {
         match started {
             Ok(()) => {
                 info!(pod = %self.key, container = name, attempt, "container started");
-                let subject = Subject { pod: &self.key, uid: &self.uid(), container: Some(name) };
-                self.context.events.normal(subject, "Started", "Container started");
+                self.note_event(name, "Started", "Container started");
                 self.clear_fault(name);
             }
             Err(error) => self.fail(name, runtime_failure("RunContainerError", &error), Some(&error)),
@@ -163,7 +169,10 @@ impl Worker {
         };
         let config = config.map_err(|message| quiet(Failure::new("CreateContainerConfigError", message)))?;
         match self.context.runtime.create_container(&config).await {
-            Ok(id) => Ok(id),
+            Ok(id) => {
+                self.note_event(name, "Created", "Container created");
+                Ok(id)
+            }
             Err(error) => {
                 if matches!(error, RuntimeError::NotFound { .. }) && !sandbox.is_empty() {
                     self.refresh(&sandbox).await;
@@ -214,6 +223,7 @@ impl Worker {
 
     fn fail(&mut self, container: &str, failure: Failure, error: Option<&RuntimeError>) {
         warn!(pod = %self.key, container, reason = failure.reason, message = failure.message, "step failed");
+        self.note_failure(container, &failure);
         let slot = self.seen.slots.entry(container.to_owned()).or_default();
         let tries = slot.fault.as_ref().map_or(1, |fault| fault.tries + 1);
         let until = Instant::now() + failure.steps.after(tries);

@@ -1,0 +1,65 @@
+//! The events that a pod's life makes.
+
+use super::*;
+
+impl World {
+    /// Reasons of a pod's events about `container` (empty: the pod as a whole), oldest first.
+    fn reasons(&self, container: &str) -> Vec<String> {
+        self.events(container).into_iter().map(|event| event.reason).collect()
+    }
+
+    fn events(&self, container: &str) -> Vec<super::super::events::Event> {
+        let all = self.agent.as_ref().unwrap().events.since(0);
+        all.into_iter().filter(|event| event.container.as_deref().unwrap_or_default() == container).collect()
+    }
+
+    fn message(&self, container: &str, reason: &str) -> String {
+        let found = self.events(container).into_iter().find(|event| event.reason == reason);
+        found.unwrap_or_else(|| panic!("no event {reason}: {:?}", self.events(container))).message
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_is_created_started_and_killed_and_a_dead_sandbox_is_told_of() {
+    let mut world = World::new();
+    world.start().await;
+    world.want(&[pod_of("a", "hostNetwork: false", "")]).await;
+    world.healthy("a").await;
+    assert_eq!(world.reasons("main").iter().filter(|r| *r == "Created" || *r == "Started").count(), 2);
+    world.fake.kill(&world.fake.find("a-node1", "POD").unwrap().id);
+    world.until("rebuilt", |r| find(r, "a").is_some_and(|p| p.healthy && p.containers[0].restarts == 1)).await;
+    assert!(world.reasons("").contains(&"SandboxChanged".to_owned()));
+    assert_eq!(world.message("main", "Killing"), "Stopping container main: the sandbox of its pod is gone");
+    let uid = find(&world.report(), "a").unwrap().uid.clone();
+    assert!(world.agent.as_ref().unwrap().events.since(0).iter().all(|e| (&*e.pod, &*e.uid) == ("a-node1", &*uid)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_fails_is_a_warning_about_what_it_was_done_for() {
+    let mut world = World::new();
+    let refused = |what: &str| RuntimeError::Refused { call: what.into(), message: "no".into() };
+    world.fake.fail_nth("create_sandbox", 1, refused("make a sandbox"));
+    world.fake.fail_nth("create_container", 1, refused("make a container"));
+    world.fake.fail_nth("start", 2, refused("start a container"));
+    world.start().await;
+    world.want(&[pod_of("a", "hostNetwork: false", "")]).await;
+    world.healthy("a").await;
+    assert_eq!(world.message("", "FailedCreatePodSandBox"), "Failed to create the pod's sandbox: make a sandbox: no");
+    let failed: Vec<_> = world.events("main").into_iter().filter(|event| event.reason == "Failed").collect();
+    let failed: Vec<_> = failed.iter().map(|event| event.message.as_str()).collect();
+    let expected = ["CreateContainerError: make a container: no", "RunContainerError: start a container: no"];
+    assert_eq!(failed, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_cannot_be_mounted_is_a_failed_mount_of_the_pod() {
+    let mut world = World::new();
+    world.start().await;
+    let missing = world.root.path().join("nowhere");
+    let spec =
+        format!("hostNetwork: true\n  volumes: [{{name: v, hostPath: {{path: {}, type: File}}}}]", missing.display());
+    world.want(&[pod_of("a", &spec, "volumeMounts: [{name: v, mountPath: /v}]")]).await;
+    world.until("waits", |r| find(r, "a").is_some_and(|p| p.message.is_some())).await;
+    let message = world.message("", "FailedMount");
+    assert!(message.contains("volume v") && message.contains("nowhere"), "{message}");
+}
