@@ -11,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::AgentOptions;
+use super::cgroups::Cgroups;
 use super::env::Facts;
 use super::events::Recorder;
 use super::pod::StaticPod;
 use super::probe::{Checker, Manager, Probes};
+use super::security;
 use super::status::Board;
 use super::worker::{Message, probes_of};
 use crate::runtime::ContainerRuntime;
@@ -37,6 +39,10 @@ pub struct Context {
     pub pulls: Semaphore,
     /// Somebody found the runtime unreachable: look at once.
     pub relink: Notify,
+    /// cgroups of the pods.
+    pub cgroups: Cgroups,
+    /// Whether the machine has AppArmor.
+    pub apparmor: bool,
     /// What the downward API says of the node.
     pub facts: Facts,
     /// The agent ends.
@@ -59,6 +65,8 @@ impl Context {
         Arc::new(Self {
             board: Arc::new(Board::new(&options)),
             events: Arc::new(Recorder::default()),
+            cgroups: Cgroups::new(&options),
+            apparmor: security::has_apparmor(),
             probes: Manager::new(checker, Arc::new(move |uid| wake.tell(uid, Message::Probed))),
             options,
             runtime,
@@ -114,12 +122,14 @@ fn node_facts() -> Facts {
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = total.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse::<i64>().ok());
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let storage = rustix::fs::statvfs("/").map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
     let address = node_address();
     Facts {
         host_ip: address.clone(),
         pod_ip: address,
         node_memory: kib.unwrap_or(0) * 1024,
         node_cpu_millis: i64::try_from(cpus).unwrap_or(1) * 1000,
+        node_storage: i64::try_from(storage).unwrap_or(i64::MAX),
     }
 }
 

@@ -2,23 +2,11 @@
 
 use std::collections::HashMap;
 
-use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector};
+use k8s_openapi::api::core::v1::Container;
 
+use super::downward;
+pub use super::downward::Facts;
 use super::pod::StaticPod;
-use super::resources::{self, amount};
-
-/// What the downward API knows of the node and the pod's place on it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// The node's address.
-    pub host_ip: Option<String>,
-    /// The pod's address; the node's under the host's network.
-    pub pod_ip: Option<String>,
-    /// The node's memory in bytes and processors in thousandths, which an unset limit reads as.
-    pub node_memory: i64,
-    /// See `node_memory`.
-    pub node_cpu_millis: i64,
-}
 
 /// The environment in order. A value sees the variables defined before it.
 ///
@@ -31,8 +19,8 @@ pub fn environment(pod: &StaticPod, container: &Container, facts: &Facts) -> Res
             (_, None) => expand(variable.value.as_deref().unwrap_or_default(), &seen),
             (_, Some(from)) => {
                 let value = match (&from.field_ref, &from.resource_field_ref) {
-                    (Some(field), _) => field_value(pod, &field.field_path, facts),
-                    (_, Some(resource)) => resource_value(pod, container, resource, facts),
+                    (Some(field), _) => downward::field(pod, &field.field_path, facts),
+                    (_, Some(resource)) => downward::resource(pod, Some(container), resource, facts),
                     _ => None,
                 };
                 value.ok_or_else(|| format!("env {}: this field cannot be read here", variable.name))?
@@ -54,6 +42,11 @@ pub fn expand_all(words: Option<&Vec<String>>, env: &[(String, String)]) -> Vec<
 
 /// Replaces `$(NAME)` by its value; `$$` is a `$` that expands nothing, unknown names and lone `$` stay as they are.
 pub fn expand(text: &str, known: &HashMap<String, String>) -> String {
+    expand_with(text, &mut |name| known.get(name).cloned())
+}
+
+/// The same with what `value` says of a name.
+pub fn expand_with(text: &str, value: &mut dyn FnMut(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -63,8 +56,8 @@ pub fn expand(text: &str, known: &HashMap<String, String>) -> String {
             out.push('$');
             rest = after;
         } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
-            match known.get(name) {
-                Some(value) => out.push_str(value),
+            match value(name) {
+                Some(value) => out.push_str(&value),
                 None => out.push_str(&format!("$({name})")),
             }
             rest = after;
@@ -74,51 +67,6 @@ pub fn expand(text: &str, known: &HashMap<String, String>) -> String {
     }
     out.push_str(rest);
     out
-}
-
-fn field_value(pod: &StaticPod, path: &str, facts: &Facts) -> Option<String> {
-    if let Some((map, key)) = path.strip_suffix("']").and_then(|p| p.split_once("['")) {
-        let map = match map {
-            "metadata.labels" => &pod.metadata.labels,
-            "metadata.annotations" => &pod.metadata.annotations,
-            _ => return None,
-        };
-        return Some(map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default());
-    }
-    match path {
-        "metadata.name" => Some(pod.key.name.clone()),
-        "metadata.namespace" => Some(pod.key.namespace.clone()),
-        "metadata.uid" => Some(pod.uid.clone()),
-        "spec.nodeName" => pod.spec.node_name.clone(),
-        "spec.serviceAccountName" => Some(String::new()),
-        "status.hostIP" | "status.hostIPs" => facts.host_ip.clone(),
-        "status.podIP" | "status.podIPs" => facts.pod_ip.clone(),
-        _ => None,
-    }
-}
-
-fn resource_value(pod: &StaticPod, own: &Container, field: &ResourceFieldSelector, facts: &Facts) -> Option<String> {
-    let container = match &field.container_name {
-        Some(name) if !name.is_empty() => pod.containers().map(|(_, c)| c).find(|c| c.name == *name)?,
-        _ => own,
-    };
-    let (list, resource) = field.resource.split_once('.')?;
-    let is_limit = list == "limits";
-    let (unit, whole): (fn(&_) -> Option<i64>, i64) = match resource {
-        "cpu" => (resources::millis, facts.node_cpu_millis),
-        "memory" => (resources::bytes, facts.node_memory),
-        _ => return None,
-    };
-    let value = match amount(container, is_limit, resource, unit) {
-        0 if is_limit => whole,
-        value => value,
-    };
-    let default = if resource == "cpu" { 1000 } else { 1 };
-    let divisor = match field.divisor.as_ref().and_then(unit) {
-        Some(divisor) if divisor > 0 => divisor,
-        _ => default,
-    };
-    Some(((value + divisor - 1) / divisor).to_string())
 }
 
 #[cfg(test)]

@@ -51,6 +51,7 @@ async fn session(context: &Context, news: &mpsc::Sender<News>, failures: &mut u3
     let mut events = context.runtime.events(&owner).await?;
     let records = context.runtime.list(&owner).await?;
     let version = context.runtime.version().await?;
+    context.cgroups.set_driver(context.runtime.cgroup_driver().await?);
     info!(
         runtime = version.name,
         version = version.version,

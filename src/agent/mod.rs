@@ -6,13 +6,17 @@
 //! that a restarted agent finds its pods again and touches none of them.
 
 pub mod backoff;
+mod cgroups;
 pub mod control;
 mod context;
 mod disk;
+mod dns;
+mod downward;
 pub mod env;
 pub mod events;
 pub mod expect;
 pub mod healthz;
+mod hosts;
 mod link;
 mod lock;
 mod logs;

@@ -12,6 +12,9 @@ use crate::runtime::ResourceConfig;
 pub const SANDBOX_OOM_SCORE: i64 = -998;
 /// Adjustment for critical and Guaranteed pods.
 const PROTECTED_OOM_SCORE: i64 = -997;
+/// Neither as safe as a Guaranteed pod nor as exposed as one that asks for nothing.
+const MIN_BURSTABLE_SCORE: i64 = 3;
+const MAX_BURSTABLE_SCORE: i64 = 999;
 const CFS_PERIOD: i64 = 100_000;
 const MIN_SHARES: i64 = 2;
 const MAX_SHARES: i64 = 262_144;
@@ -64,7 +67,7 @@ pub fn millis(quantity: &Quantity) -> Option<i64> {
 /// Resource lists of the API.
 type Quantities = BTreeMap<String, Quantity>;
 /// How a quantity is read: [`bytes`] or [`millis`].
-type Unit = fn(&Quantity) -> Option<i64>;
+pub type Unit = fn(&Quantity) -> Option<i64>;
 
 fn listed(list: Option<&Quantities>, resource: &str, unit: Unit) -> i64 {
     list.and_then(|list| list.get(resource)).and_then(unit).unwrap_or(0)
@@ -89,6 +92,7 @@ pub fn config(pod: &PodSpec, container: &Container, node_memory: i64) -> Resourc
         cpu_quota: if limited { (cpu_limit * CFS_PERIOD / 1000).max(1000) } else { 0 },
         cpu_period: if limited { CFS_PERIOD } else { 0 },
         memory_bytes: amount(container, true, "memory", bytes),
+        pids: 0,
         oom_score_adj: oom_score(pod, container, node_memory),
     }
 }
@@ -142,6 +146,63 @@ pub fn qos_class(pod: &PodSpec) -> QosClass {
     }
 }
 
+/// What a pod asks for or may use as a whole: its own amount if it has one, else what its containers need at the same
+/// time. Init containers run one after the other; those that stay (sidecars) run beside all that come later.
+pub fn of_pod(pod: &PodSpec, limit: bool, resource: &str, unit: Unit) -> i64 {
+    let own = pod.resources.as_ref().and_then(|r| if limit { r.limits.as_ref() } else { r.requests.as_ref() });
+    let own = listed(own, resource, unit);
+    if own > 0 {
+        return own;
+    }
+    let (mut staying, mut starting) = (0_i64, 0_i64);
+    for container in pod.init_containers.iter().flatten() {
+        let amount = amount(container, limit, resource, unit);
+        starting = starting.max(staying.saturating_add(amount));
+        if is_sidecar(container) {
+            staying = staying.saturating_add(amount);
+        }
+    }
+    let main = pod.containers.iter().map(|container| amount(container, limit, resource, unit));
+    main.fold(staying, i64::saturating_add).max(starting)
+}
+
+fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// The cgroup values of a pod as a whole (`ResourceConfigForPod`); what is not limited is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodLimits {
+    /// cpu.shares.
+    pub cpu_shares: i64,
+    /// CFS quota in microseconds per [`Self::cpu_period`].
+    pub cpu_quota: i64,
+    /// CFS period in microseconds.
+    pub cpu_period: i64,
+    /// Bytes.
+    pub memory_bytes: i64,
+}
+
+/// The cgroup values of a pod as a whole: a limit holds only where every container has one.
+pub fn pod_limits(pod: &PodSpec, period: i64) -> PodLimits {
+    if qos_class(pod) == QosClass::BestEffort {
+        return PodLimits { cpu_shares: MIN_SHARES, cpu_quota: 0, cpu_period: period, memory_bytes: 0 };
+    }
+    let own = pod.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let limit = |resource: &str, unit: Unit| {
+        let mut all = pod.init_containers.iter().flatten().chain(&pod.containers);
+        let declared = listed(own, resource, unit) > 0 || all.all(|c| amount(c, true, resource, unit) > 0);
+        if declared { of_pod(pod, true, resource, unit) } else { 0 }
+    };
+    let (cpu, limit_cpu) = (of_pod(pod, false, "cpu", millis), limit("cpu", millis));
+    PodLimits {
+        cpu_shares: (cpu.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES),
+        cpu_quota: if limit_cpu > 0 { (limit_cpu.saturating_mul(period) / 1000).max(1000) } else { 0 },
+        cpu_period: period,
+        memory_bytes: limit("memory", bytes),
+    }
+}
+
 /// `oom_score_adj` of a container's processes (`GetContainerOOMScoreAdjust`); every static pod with the node-critical
 /// class is protected whatever its class of service.
 fn oom_score(pod: &PodSpec, container: &Container, node_memory: i64) -> i64 {
@@ -152,10 +213,28 @@ fn oom_score(pod: &PodSpec, container: &Container, node_memory: i64) -> i64 {
         QosClass::Guaranteed => PROTECTED_OOM_SCORE,
         QosClass::BestEffort => 1000,
         QosClass::Burstable => {
-            let request = amount(container, false, "memory", bytes);
-            (1000 - 1000 * request / node_memory.max(1)).clamp(3, 999)
+            let of = |request: i64| 1000 - request.saturating_mul(1000) / node_memory.max(1);
+            let requested = |container| amount(container, false, "memory", bytes);
+            // What the pod asks for beyond its containers is shared among them.
+            let all = || pod.init_containers.iter().flatten().filter(|c| is_sidecar(c)).chain(&pod.containers);
+            let sum: i64 = all().map(requested).fold(0, i64::saturating_add);
+            let count = i64::try_from(all().count()).unwrap_or(1).max(1);
+            let spare = (of_pod_itself(pod) - sum).max(0) / count;
+            let mut score = of(requested(container).saturating_add(spare));
+            // A sidecar goes no sooner than the containers it serves.
+            let in_init = pod.init_containers.iter().flatten().any(|init| init.name == container.name);
+            if in_init && is_sidecar(container) {
+                let least = pod.containers.iter().map(requested).min().unwrap_or(0);
+                score = score.min(of(least.saturating_add(spare)));
+            }
+            score.clamp(MIN_BURSTABLE_SCORE, MAX_BURSTABLE_SCORE)
         }
     }
+}
+
+/// The memory a pod asks for in its own name.
+fn of_pod_itself(pod: &PodSpec) -> i64 {
+    listed(pod.resources.as_ref().and_then(|resources| resources.requests.as_ref()), "memory", bytes)
 }
 
 #[cfg(test)]
@@ -237,6 +316,50 @@ mod tests {
             let pod = pod(resources.clone(), class);
             assert_eq!(oom_score(&pod, &pod.containers[0], node), expected, "{resources} {class:?}");
         }
+    }
+
+    #[test]
+    fn a_sidecar_is_as_safe_as_the_containers_it_serves_and_a_pods_own_request_counts_for_all() {
+        let memory = |text: &str| json!({"requests": {"memory": text}});
+        let mut spec: PodSpec = serde_json::from_value(json!({
+            "initContainers": [
+                {"name": "side", "restartPolicy": "Always", "image": "x:1", "resources": memory("1Gi")},
+                {"name": "init", "image": "x:1", "resources": memory("1Gi")},
+            ],
+            "containers": [{"name": "c", "image": "x:1", "resources": memory("5Gi")}],
+        }))
+        .unwrap();
+        let scores = |spec: &PodSpec| {
+            let init = spec.init_containers.as_ref().unwrap();
+            [&init[0], &init[1], &spec.containers[0]].map(|container| oom_score(spec, container, 10 << 30))
+        };
+        assert_eq!(scores(&spec), [500, 900, 500]);
+        spec.resources = serde_json::from_value(memory("8Gi")).unwrap();
+        assert_eq!(scores(&spec), [400, 800, 400], "2 GiB more, for two");
+    }
+
+    #[test]
+    fn a_pod_is_limited_where_all_its_containers_are() {
+        let of = |init: serde_json::Value, side: serde_json::Value, main: serde_json::Value| {
+            let spec: PodSpec = serde_json::from_value(json!({
+                "initContainers": [
+                    {"name": "i", "image": "x:1", "resources": init},
+                    {"name": "s", "restartPolicy": "Always", "image": "x:1", "resources": side},
+                ],
+                "containers": [{"name": "c", "image": "x:1", "resources": main}],
+            }))
+            .unwrap();
+            let limits = pod_limits(&spec, 100_000);
+            (limits.cpu_shares, limits.cpu_quota, limits.memory_bytes)
+        };
+        let both = |cpu: &str, memory: &str| {
+            let list = json!({"cpu": cpu, "memory": memory});
+            json!({"requests": list, "limits": list})
+        };
+        assert_eq!(of(json!({}), json!({}), json!({})), (2, 0, 0));
+        let all = of(both("3", "1Ki"), both("500m", "1Ki"), both("1", "2Ki"));
+        assert_eq!(all, (3072, 300_000, 3072), "the init container needs most cpu, the others most memory");
+        assert_eq!(of(json!({}), both("500m", "1Ki"), both("1", "2Ki")), (1536, 0, 0));
     }
 
     #[test]

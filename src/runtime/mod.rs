@@ -73,6 +73,11 @@ pub trait ContainerRuntime: Send + Sync {
     /// Name and version (`docker 20.10.24`, API 1.41); also the reachability check.
     async fn version(&self) -> Result<RuntimeVersion>;
 
+    /// How it makes cgroups; None where it cannot be told of a parent.
+    async fn cgroup_driver(&self) -> Result<Option<CgroupDriver>> {
+        Ok(None)
+    }
+
     /// Every sandbox and container, running or not, that carries the agent's owner label with this value.
     async fn list(&self, owner: &str) -> Result<Vec<ContainerRecord>>;
 

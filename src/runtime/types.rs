@@ -91,8 +91,6 @@ pub struct SandboxConfig {
     pub network: NetworkMode,
     /// Ports to publish on the machine.
     pub ports: Vec<PortMapping>,
-    /// Name servers, searches and options; None leaves the runtime's.
-    pub dns: Option<DnsConfig>,
     /// Labels (the kubelet's, the pod's and the owner).
     pub labels: BTreeMap<String, String>,
     /// Annotations; Docker keeps them as labels with the prefix `annotation.`.
@@ -103,6 +101,12 @@ pub struct SandboxConfig {
     pub host_pid: bool,
     /// Sysctls of the pod.
     pub sysctls: BTreeMap<String, String>,
+    /// SELinux options, as in [`SecurityConfig::selinux`].
+    pub selinux: Vec<String>,
+    /// The cgroup to make it in; None leaves it to the runtime.
+    pub cgroup_parent: Option<String>,
+    /// How much of its log is kept.
+    pub log: LogLimits,
     /// Adjustment of the OOM score; the runtime drops a negative one with a warning where the machine forbids it.
     pub oom_score_adj: i64,
 }
@@ -118,17 +122,6 @@ pub struct PortMapping {
     pub host_ip: String,
     /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
-}
-
-/// resolv.conf of a pod.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DnsConfig {
-    /// Name servers.
-    pub servers: Vec<String>,
-    /// Search domains.
-    pub searches: Vec<String>,
-    /// Options such as `ndots:5`.
-    pub options: Vec<String>,
 }
 
 /// A container to make.
@@ -166,12 +159,41 @@ pub struct ContainerConfig {
     pub security: SecurityConfig,
     /// Limits.
     pub resources: ResourceConfig,
+    /// The cgroup to make it in; None leaves it to the runtime.
+    pub cgroup_parent: Option<String>,
+    /// How much of its log is kept.
+    pub log: LogLimits,
     /// Keep stdin open.
     pub stdin: bool,
     /// Close stdin after the first client left.
     pub stdin_once: bool,
     /// A terminal.
     pub tty: bool,
+}
+
+/// How much is kept of a container's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLimits {
+    /// Bytes at which a new file is begun.
+    pub max_bytes: u64,
+    /// Files, the live one included; at least 1.
+    pub max_files: u32,
+}
+
+/// The kubelet's defaults.
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { max_bytes: 10 << 20, max_files: 5 }
+    }
+}
+
+/// How a runtime makes cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// It makes directories; a parent is a path.
+    Cgroupfs,
+    /// It asks systemd; a parent is the name of a slice.
+    Systemd,
 }
 
 /// One bind mount.
@@ -204,6 +226,8 @@ pub enum Propagation {
 pub struct SecurityConfig {
     /// `runAsUser`.
     pub user: Option<i64>,
+    /// The image's user, where a group is asked for and the image names its user.
+    pub user_name: Option<String>,
     /// `runAsGroup`.
     pub group: Option<i64>,
     /// `supplementalGroups` and `fsGroup`.
@@ -218,8 +242,26 @@ pub struct SecurityConfig {
     pub read_only_root: bool,
     /// `allowPrivilegeEscalation: false`.
     pub no_new_privileges: bool,
+    /// `procMount: Unmasked`.
+    pub unmasked_proc: bool,
     /// Seccomp.
     pub seccomp: Seccomp,
+    /// AppArmor.
+    pub apparmor: AppArmor,
+    /// SELinux: `user:`, `role:`, `type:` and `level:`, those that are set.
+    pub selinux: Vec<String>,
+}
+
+/// An AppArmor profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AppArmor {
+    /// The runtime's default profile, where there is AppArmor.
+    #[default]
+    RuntimeDefault,
+    /// None at all.
+    Unconfined,
+    /// A profile that is loaded on the machine.
+    Localhost(String),
 }
 
 /// A seccomp profile.
@@ -245,6 +287,8 @@ pub struct ResourceConfig {
     pub cpu_period: i64,
     /// Memory limit in bytes; 0 is unlimited.
     pub memory_bytes: i64,
+    /// Limit of processes; 0 is unlimited.
+    pub pids: i64,
     /// Adjustment of the OOM score.
     pub oom_score_adj: i64,
 }

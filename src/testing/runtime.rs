@@ -433,6 +433,8 @@ pub fn container_config(owner: &str, pod: &str, container: &str, attempt: u32, i
         share_pid: false,
         security: SecurityConfig::default(),
         resources: ResourceConfig::default(),
+        cgroup_parent: None,
+        log: LogLimits::default(),
         stdin: false,
         stdin_once: false,
         tty: false,

@@ -6,6 +6,7 @@
 mod decode;
 mod defaults;
 mod validate;
+mod volume_fields;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -180,16 +181,29 @@ impl StaticPod {
     }
 
     /// Whether it needs a pause container to hold its namespaces: all do but a single container in the host's network,
-    /// which has nobody to share them with.
+    /// which has nobody to share them with and no sysctls to set in them.
     pub fn needs_sandbox(&self) -> bool {
-        !self.host_network() || self.containers().count() != 1 || self.spec.share_process_namespace.unwrap_or(false)
+        let sysctls = self.spec.security_context.as_ref().and_then(|context| context.sysctls.as_ref());
+        let alone = self.host_network() && self.containers().count() == 1 && sysctls.is_none_or(Vec::is_empty);
+        !alone || self.spec.share_process_namespace.unwrap_or(false)
     }
 
-    /// The pod's host name: its name unless `spec.hostname` says otherwise, 63 characters at most.
+    /// The pod's host name: its name unless `spec.hostname` or `spec.hostnameOverride` says otherwise, 63 characters at
+    /// most.
     pub fn hostname(&self) -> String {
+        if let Some(name) = self.spec.hostname_override.as_ref().filter(|name| !name.is_empty()) {
+            return name.clone();
+        }
         let name = self.spec.hostname.as_deref().unwrap_or(&self.key.name);
         let cut: String = name.chars().take(63).collect();
         cut.trim_end_matches(['-', '.']).to_owned()
+    }
+
+    /// The domain of a pod with a subdomain, in a cluster with a domain.
+    pub fn domain(&self, cluster_domain: Option<&str>) -> Option<String> {
+        let subdomain = self.spec.subdomain.as_deref().filter(|name| !name.is_empty())?;
+        let cluster = cluster_domain.filter(|_| self.spec.hostname_override.is_none())?;
+        Some(format!("{subdomain}.{}.svc.{cluster}", self.key.namespace))
     }
 }
 

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, Probe, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-use super::PodError;
+use super::{PodError, volume_fields};
 use crate::agent::resources;
 
 /// Types of `hostPath` volumes; the empty one checks nothing.
@@ -19,20 +19,20 @@ const API_VOLUMES: &[&str] =
     &["configMap", "secret", "persistentVolumeClaim", "ephemeral", "csi", "glusterfs", "azureFile"];
 
 #[derive(Default)]
-struct Problems(Vec<String>);
+pub(super) struct Problems(Vec<String>);
 
 impl Problems {
-    fn add(&mut self, field: &str, problem: impl std::fmt::Display) {
+    pub(super) fn add(&mut self, field: &str, problem: impl std::fmt::Display) {
         self.0.push(format!("{field}: {problem}"));
     }
 
-    fn refuse(&mut self, present: bool, field: &str, problem: &str) {
+    pub(super) fn refuse(&mut self, present: bool, field: &str, problem: &str) {
         if present {
             self.add(field, problem);
         }
     }
 
-    fn one_of(&mut self, field: &str, value: Option<&str>, allowed: &[&str]) {
+    pub(super) fn one_of(&mut self, field: &str, value: Option<&str>, allowed: &[&str]) {
         if let Some(value) = value
             && !allowed.contains(&value)
         {
@@ -127,11 +127,11 @@ fn volumes(spec: &PodSpec, problems: &mut Problems) -> BTreeSet<String> {
             problems.add(&field, format!("there is another volume named {:?}", volume.name));
         }
         match volume_source(volume).as_slice() {
-            [one] if one == "hostPath" || one == "emptyDir" => {}
             [one] if API_VOLUMES.contains(&one.as_str()) => {
                 problems.add(&field, format!("a static pod may not reference API objects ({one})"));
             }
-            [one] => problems.add(&field, format!("volumes of type {one} are not supported")),
+            // Which of them are mounted shows when they are: the kubelet waits with FailedMount then.
+            [_] => volume_fields::source(&field, volume, problems),
             _ => problems.add(&field, "must have exactly one source"),
         }
         if let Some(path) = &volume.host_path {
@@ -156,7 +156,7 @@ fn volume_source(volume: &Volume) -> Vec<String> {
     }
 }
 
-fn climbs(path: &str) -> bool {
+pub(super) fn climbs(path: &str) -> bool {
     path.split('/').any(|part| part == "..")
 }
 
@@ -227,7 +227,7 @@ fn mounts(field: &str, container: &Container, volumes: &BTreeSet<String>, proble
             &format!("{field}.subPath"),
             "must be relative, without '..'",
         );
-        problems.refuse(mount.sub_path_expr.is_some(), &format!("{field}.subPathExpr"), "is not supported");
+        volume_fields::mount(&field, mount, container, problems);
         let modes = ["None", "HostToContainer", "Bidirectional"];
         problems.one_of(&format!("{field}.mountPropagation"), mount.mount_propagation.as_deref(), &modes);
     }
@@ -290,7 +290,6 @@ pub(super) fn without_effect(spec: &PodSpec) -> Vec<String> {
     fields.extend(containers.filter(|c| c.lifecycle.is_some()).map(|c| format!("lifecycle of container {}", c.name)));
     let rows = [
         (spec.active_deadline_seconds.is_some(), "activeDeadlineSeconds"),
-        (filled(&spec.host_aliases), "hostAliases"),
         (filled(&spec.readiness_gates), "readinessGates"),
         (spec.runtime_class_name.is_some(), "runtimeClassName"),
         (spec.host_users == Some(false), "hostUsers"),

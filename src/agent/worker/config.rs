@@ -1,19 +1,23 @@
 //! From a pod to what the runtime is asked to make: names, labels, mounts, network. Pure.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Container;
 
 use super::plan::SANDBOX;
+use super::prepare::Prepared;
 use crate::agent::AgentOptions;
-use crate::agent::env::{self, Facts};
+use crate::agent::env;
 use crate::agent::pod::StaticPod;
-use crate::agent::{logs, resources, security, volumes};
+use crate::agent::security::{self, Ground};
+use crate::agent::{logs, resources};
 use crate::runtime::{
-    ContainerConfig, ContainerName, DnsConfig, Mount, NetworkMode, PortMapping, Propagation, ResourceConfig,
+    ContainerConfig, ContainerName, LogLimits, Mount, NetworkMode, PortMapping, Propagation, ResourceConfig,
     SandboxConfig, labels,
 };
+
+/// The longest host name Linux has.
+const HOST_NAME_MAX: usize = 64;
 
 /// Where and how one instance of a container is made.
 pub struct Place<'a> {
@@ -23,10 +27,23 @@ pub struct Place<'a> {
     pub sandbox: &'a str,
     /// The image's user.
     pub image_user: &'a str,
-    /// What the downward API says.
-    pub facts: &'a Facts,
-    /// Where each mount's source is, by its index among the container's mounts.
-    pub sources: &'a [PathBuf],
+    /// The node's memory in bytes.
+    pub node_memory: i64,
+    /// What is ready on the machine.
+    pub prepared: &'a Prepared,
+    /// The cgroup to make it in.
+    pub cgroup_parent: Option<String>,
+    /// Whether the machine has AppArmor.
+    pub apparmor: bool,
+}
+
+/// Why a sandbox cannot be made as the manifest asks.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The kubelet's reason.
+    pub reason: &'static str,
+    /// Why.
+    pub message: String,
 }
 
 /// Identity of an instance.
@@ -48,16 +65,21 @@ pub fn container(
     options: &AgentOptions,
 ) -> Result<ContainerConfig, String> {
     let name = name(pod, &container.name, place.attempt);
-    let env = env::environment(pod, container, place.facts)?;
-    let profiles = options.root_dir.join("seccomp");
-    let security = security::config(pod, container, place.image_user, &profiles, options.seccomp_default)?;
+    let env = place.prepared.env.clone();
+    let ground = Ground {
+        image_user: place.image_user,
+        profiles: &options.root_dir.join("seccomp"),
+        seccomp_default: options.seccomp_default,
+        apparmor: place.apparmor,
+    };
+    let security = security::config(pod, container, &ground)?;
     let has_sandbox = !place.sandbox.is_empty();
     Ok(ContainerConfig {
         image: container.image.clone().unwrap_or_default(),
         command: env::expand_all(container.command.as_ref(), &env),
         args: env::expand_all(container.args.as_ref(), &env),
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
-        mounts: mounts(pod, container, place, options),
+        mounts: mounts(container, place.prepared),
         labels: labels(pod, &name, Some(place.sandbox), options),
         annotations: annotations(pod, container, place.attempt),
         network: match (pod.host_network(), has_sandbox) {
@@ -70,7 +92,9 @@ pub fn container(
         host_pid: pod.spec.host_pid.unwrap_or(false),
         share_pid: pod.spec.share_process_namespace.unwrap_or(false),
         security,
-        resources: limits(pod, container, place.facts, options),
+        resources: limits(pod, container, place, options),
+        cgroup_parent: place.cgroup_parent.clone(),
+        log: log(options),
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
@@ -79,8 +103,12 @@ pub fn container(
     })
 }
 
-fn limits(pod: &StaticPod, container: &Container, facts: &Facts, options: &AgentOptions) -> ResourceConfig {
-    let mut limits = resources::config(&pod.spec, container, facts.node_memory);
+fn log(options: &AgentOptions) -> LogLimits {
+    LogLimits { max_bytes: options.container_log_max_size, max_files: options.container_log_max_files }
+}
+
+fn limits(pod: &StaticPod, container: &Container, place: &Place<'_>, options: &AgentOptions) -> ResourceConfig {
+    let mut limits = resources::config(&pod.spec, container, place.node_memory);
     let period = i64::try_from(options.cpu_cfs_quota_period.as_micros()).unwrap_or(limits.cpu_period);
     if !options.cpu_cfs_quota {
         (limits.cpu_quota, limits.cpu_period) = (0, 0);
@@ -88,52 +116,25 @@ fn limits(pod: &StaticPod, container: &Container, facts: &Facts, options: &Agent
         limits.cpu_quota = (limits.cpu_quota * period / limits.cpu_period).max(1000);
         limits.cpu_period = period;
     }
+    if place.cgroup_parent.is_none() {
+        // There is no cgroup of the pod as a whole to say it in.
+        limits.pids = options.pod_pids_limit.unwrap_or(0);
+    }
     limits
 }
 
-fn mounts(pod: &StaticPod, container: &Container, place: &Place<'_>, options: &AgentOptions) -> Vec<Mount> {
-    let mounts = container.volume_mounts.iter().flatten().zip(place.sources);
-    let mut result: Vec<Mount> = mounts
-        .map(|(mount, source)| Mount {
-            host_path: source.display().to_string(),
-            container_path: mount.mount_path.clone(),
-            read_only: mount.read_only.unwrap_or(false),
-            propagation: match mount.mount_propagation.as_deref() {
-                Some("HostToContainer") => Propagation::HostToContainer,
-                Some("Bidirectional") => Propagation::Bidirectional,
-                _ => Propagation::Private,
-            },
-        })
-        .collect();
-    if let Some(path) = container.termination_message_path.as_deref().filter(|path| !path.is_empty()) {
-        let file = volumes::termination_file(&options.root_dir, &pod.uid, &container.name, place.attempt);
-        result.push(Mount {
-            host_path: file.display().to_string(),
-            container_path: path.to_owned(),
-            read_only: false,
-            propagation: Propagation::Private,
-        });
-    }
-    result
-}
-
-/// The sources of a container's mounts, sub-paths made and checked.
-pub fn mount_sources(
-    pod: &StaticPod,
-    container: &Container,
-    root: &Path,
-) -> Result<Vec<PathBuf>, volumes::VolumeError> {
-    let find = |name: &str| pod.spec.volumes.iter().flatten().find(|volume| volume.name == name);
-    let mounts = container.volume_mounts.iter().flatten();
-    mounts
-        .map(|mount| {
-            let base = find(&mount.name).and_then(|volume| volumes::path(volume, root, &pod.uid)).unwrap_or_default();
-            match mount.sub_path.as_deref().unwrap_or_default() {
-                "" => Ok(base),
-                sub => volumes::sub_path(&mount.name, &base, sub),
-            }
-        })
-        .collect()
+fn mounts(container: &Container, prepared: &Prepared) -> Vec<Mount> {
+    let own = container.volume_mounts.iter().flatten().zip(&prepared.sources).map(|(mount, source)| Mount {
+        host_path: source.display().to_string(),
+        container_path: mount.mount_path.clone(),
+        read_only: mount.read_only.unwrap_or(false),
+        propagation: match mount.mount_propagation.as_deref() {
+            Some("HostToContainer") => Propagation::HostToContainer,
+            Some("Bidirectional") => Propagation::Bidirectional,
+            _ => Propagation::Private,
+        },
+    });
+    own.chain(prepared.managed.clone()).collect()
 }
 
 /// The kubelet's and dockershim's labels, and the owner's. Containers do not carry the pod's labels.
@@ -180,26 +181,49 @@ fn grace(pod: &StaticPod) -> String {
 }
 
 /// The pause container of a pod.
-pub fn sandbox(pod: &StaticPod, attempt: u32, options: &AgentOptions) -> SandboxConfig {
+pub fn sandbox(
+    pod: &StaticPod,
+    attempt: u32,
+    cgroup_parent: Option<String>,
+    options: &AgentOptions,
+) -> Result<SandboxConfig, Refusal> {
     let name = name(pod, SANDBOX, attempt);
     let host_network = pod.host_network();
     let mut annotations = pod.metadata.annotations.clone().unwrap_or_default();
     annotations.insert(labels::GRACE_PERIOD.to_owned(), grace(pod));
-    let sysctls = pod.spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
-    SandboxConfig {
+    let sysctls = security::sysctls(pod).map_err(|message| Refusal { reason: "SysctlForbidden", message })?;
+    let context = pod.spec.security_context.clone().unwrap_or_default();
+    Ok(SandboxConfig {
         image: options.pause_image.clone(),
-        hostname: (!host_network).then(|| pod.hostname()),
+        hostname: if host_network { None } else { Some(hostname(pod, options)?) },
         network: if host_network { NetworkMode::Host } else { NetworkMode::Default },
         ports: if host_network { vec![] } else { ports(pod) },
-        dns: dns(pod, options),
         labels: labels(pod, &name, None, options),
         annotations,
         host_ipc: pod.spec.host_ipc.unwrap_or(false),
         host_pid: pod.spec.host_pid.unwrap_or(false),
-        sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
+        sysctls,
+        selinux: security::selinux(context.se_linux_options),
+        cgroup_parent,
+        log: log(options),
         oom_score_adj: resources::SANDBOX_OOM_SCORE,
         name,
+    })
+}
+
+/// The host name as the pod's processes see it: with the domain where `setHostnameAsFQDN` asks for it.
+fn hostname(pod: &StaticPod, options: &AgentOptions) -> Result<String, Refusal> {
+    let short = pod.hostname();
+    let domain = pod.domain(options.cluster_domain.as_deref());
+    let Some(domain) = domain.filter(|_| pod.spec.set_hostname_as_fqdn.unwrap_or(false)) else { return Ok(short) };
+    let full = format!("{short}.{domain}");
+    if full.len() > HOST_NAME_MAX {
+        let length = full.len();
+        let message =
+            format!("setHostnameAsFQDN: {full} has {length} characters, a host name may have {HOST_NAME_MAX}");
+        return Err(Refusal { reason: "FailedCreatePodSandBox", message });
     }
+    Ok(full)
 }
 
 /// Every `hostPort` of the pod.
@@ -218,48 +242,23 @@ fn ports(pod: &StaticPod) -> Vec<PortMapping> {
         .collect()
 }
 
-/// resolv.conf by `dnsPolicy` and `dnsConfig`; None leaves the machine's. ClusterFirst on the host's network, or
-/// without a cluster's name server, means the machine's.
-fn dns(pod: &StaticPod, options: &AgentOptions) -> Option<DnsConfig> {
-    let cluster = match pod.spec.dns_policy.as_deref() {
-        Some("ClusterFirst") => !pod.host_network(),
-        Some("ClusterFirstWithHostNet") => true,
-        _ => false,
-    };
-    let mut config = DnsConfig::default();
-    if cluster && !options.cluster_dns.is_empty() {
-        config.servers = options.cluster_dns.clone();
-        if let Some(domain) = &options.cluster_domain {
-            let namespace = &pod.key.namespace;
-            config.searches = vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
-        }
-        config.options.push("ndots:5".to_owned());
-    }
-    if let Some(own) = &pod.spec.dns_config {
-        config.servers.extend(own.nameservers.clone().unwrap_or_default());
-        config.searches.extend(own.searches.clone().unwrap_or_default());
-        for option in own.options.iter().flatten() {
-            let name = option.name.clone().unwrap_or_default();
-            config.options.push(option.value.as_ref().map_or(name.clone(), |value| format!("{name}:{value}")));
-        }
-    }
-    (config != DnsConfig::default()).then_some(config)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::agent::pod::tests::{pod, pod_with};
 
-    fn place<'a>(sandbox: &'a str, facts: &'a Facts, sources: &'a [PathBuf]) -> Place<'a> {
-        Place { attempt: 2, sandbox, image_user: "", facts, sources }
-    }
-
     fn made(pod: &StaticPod, sandbox: &str) -> ContainerConfig {
-        let root = tempfile::tempdir().unwrap();
-        let sources = mount_sources(pod, &pod.spec.containers[0], root.path()).unwrap();
-        let facts = Facts::default();
-        container(pod, &pod.spec.containers[0], &place(sandbox, &facts, &sources), &AgentOptions::new("node1")).unwrap()
+        let prepared = Prepared { sources: vec!["/data".into()], ..Prepared::default() };
+        let place = Place {
+            attempt: 2,
+            sandbox,
+            image_user: "",
+            node_memory: 1 << 30,
+            prepared: &prepared,
+            cgroup_parent: Some("/kubepods/podx".into()),
+            apparmor: false,
+        };
+        container(pod, &pod.spec.containers[0], &place, &AgentOptions::new("node1")).unwrap()
     }
 
     #[test]
@@ -289,9 +288,8 @@ mod tests {
         ] {
             assert_eq!(config.annotations[key], value, "{key}");
         }
-        let message = format!("/var/lib/kubelet/pods/{}/containers/c/00000002", pod.uid);
-        let mounts: Vec<_> = config.mounts.iter().map(|m| (m.host_path.as_str(), m.container_path.as_str())).collect();
-        assert_eq!(mounts, [(message.as_str(), "/dev/termination-log")]);
+        assert_eq!(config.cgroup_parent.as_deref(), Some("/kubepods/podx"));
+        assert_eq!(config.log, LogLimits { max_bytes: 10 << 20, max_files: 5 });
     }
 
     #[test]
@@ -313,22 +311,31 @@ mod tests {
     }
 
     #[test]
-    fn a_sandbox_has_the_pods_labels_name_ports_and_resolver() {
-        let mut options = AgentOptions::new("node1");
-        options.cluster_dns = vec!["10.96.0.10".into()];
-        options.cluster_domain = Some("cluster.local".into());
+    fn a_sandbox_has_the_pods_labels_name_and_ports() {
+        let options = AgentOptions::new("node1");
         let pod = pod("ports: [{containerPort: 80, hostPort: 8080}, {containerPort: 81}]");
-        let own = sandbox(&pod, 1, &options);
+        let own = sandbox(&pod, 1, None, &options).unwrap();
         assert_eq!(own.name.to_string(), format!("k8s_POD_p-node1_default_{}_1", pod.uid));
         assert_eq!((own.hostname.as_deref(), &own.network), (Some("p-node1"), &NetworkMode::Default));
         assert_eq!(own.labels[labels::DOCKER_TYPE], "podsandbox");
         assert_eq!(own.annotations["kubernetes.io/config.hash"], pod.uid);
         assert_eq!(own.ports.iter().map(|p| (p.container_port, p.host_port)).collect::<Vec<_>>(), [(80, 8080)]);
-        let dns = own.dns.unwrap();
-        assert_eq!(dns.servers, ["10.96.0.10"]);
-        assert_eq!(dns.searches, ["default.svc.cluster.local", "svc.cluster.local", "cluster.local"]);
-        assert_eq!(dns.options, ["ndots:5"]);
-        let host = sandbox(&pod_with("hostNetwork: true", "ports: [{containerPort: 80}]"), 0, &options);
-        assert_eq!((host.hostname, host.network, host.ports, host.dns), (None, NetworkMode::Host, vec![], None));
+        let host = pod_with("hostNetwork: true", "ports: [{containerPort: 80}]");
+        let host = sandbox(&host, 0, None, &options).unwrap();
+        assert_eq!((host.hostname, host.network, host.ports), (None, NetworkMode::Host, vec![]));
+    }
+
+    #[test]
+    fn a_sandbox_is_refused_what_would_change_the_machine_or_cannot_be_said() {
+        let mut options = AgentOptions::new("node1");
+        options.cluster_domain = Some("cluster.local".into());
+        let of = |spec: &str| sandbox(&pod_with(spec, ""), 0, None, &options);
+        let full = of("hostname: web\n  subdomain: sub\n  setHostnameAsFQDN: true").unwrap();
+        assert_eq!(full.hostname.as_deref(), Some("web.sub.default.svc.cluster.local"));
+        let long = format!("hostname: {}\n  subdomain: sub\n  setHostnameAsFQDN: true", "x".repeat(40));
+        assert_eq!(of(&long).unwrap_err().reason, "FailedCreatePodSandBox");
+        let set = |name: &str| format!("securityContext: {{sysctls: [{{name: {name}, value: '1'}}]}}");
+        assert_eq!(of(&set("net.ipv4.tcp_syncookies")).unwrap().sysctls["net.ipv4.tcp_syncookies"], "1");
+        assert_eq!(of(&set("kernel.msgmax")).unwrap_err().reason, "SysctlForbidden");
     }
 }

@@ -11,6 +11,7 @@ mod config;
 mod execute;
 mod observe;
 mod plan;
+mod prepare;
 mod report;
 mod status;
 mod view;

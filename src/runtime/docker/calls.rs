@@ -34,6 +34,20 @@ impl Docker {
         })
     }
 
+    /// The machine's cgroups are out of reach behind a network, and rootless daemons (`none`) have none to give.
+    pub(super) async fn get_cgroup_driver(&self) -> Result<Option<CgroupDriver>> {
+        if !self.address.is_local() {
+            return Ok(None);
+        }
+        let info = self.client().await?.info().await;
+        let info = info.map_err(|error| self.error("ask docker about its cgroups", "docker", error))?;
+        Ok(match info.cgroup_driver.map(|driver| driver.to_string()).as_deref() {
+            Some("cgroupfs") => Some(CgroupDriver::Cgroupfs),
+            Some("systemd") => Some(CgroupDriver::Systemd),
+            _ => None,
+        })
+    }
+
     /// The list says neither when a container started nor how it ended, so each is inspected.
     pub(super) async fn list_containers(&self, owner: &str) -> Result<Vec<ContainerRecord>> {
         let filters = HashMap::from([("label", vec![format!("{}={owner}", labels::OWNER)])]);

@@ -102,6 +102,10 @@ impl ContainerRuntime for Docker {
         self.get_version().await
     }
 
+    async fn cgroup_driver(&self) -> Result<Option<CgroupDriver>> {
+        self.get_cgroup_driver().await
+    }
+
     async fn list(&self, owner: &str) -> Result<Vec<ContainerRecord>> {
         self.list_containers(owner).await
     }

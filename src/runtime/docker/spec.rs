@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, Mount as ApiMount, MountBindOptions,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount as ApiMount, MountBindOptions,
     MountBindOptionsPropagationEnum, MountType, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 
@@ -17,7 +17,6 @@ const MIN_CPU_SHARES: i64 = 2;
 
 /// The pause container of a pod.
 pub fn sandbox(config: &SandboxConfig) -> ContainerCreateBody {
-    let dns = config.dns.clone().unwrap_or_default();
     let host_network = config.network == NetworkMode::Host;
     let (exposed, bindings) = ports(&config.ports);
     let host_config = HostConfig {
@@ -26,11 +25,10 @@ pub fn sandbox(config: &SandboxConfig) -> ContainerCreateBody {
         pid_mode: config.host_pid.then(|| "host".to_owned()),
         uts_mode: host_network.then(|| "host".to_owned()),
         port_bindings: some_map(bindings),
-        dns: some_vec(dns.servers),
-        dns_search: some_vec(dns.searches),
-        dns_options: some_vec(dns.options),
         sysctls: some_map(config.sysctls.clone().into_iter().collect()),
-        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        security_opt: Some([vec!["no-new-privileges".to_owned()], label_options(&config.selinux)].concat()),
+        cgroup_parent: config.cgroup_parent.clone(),
+        log_config: Some(log_config(config.log)),
         cpu_shares: Some(MIN_CPU_SHARES),
         oom_score_adj: Some(config.oom_score_adj),
         restart_policy: Some(no_restart()),
@@ -90,6 +88,12 @@ fn host_config(config: &ContainerConfig) -> Result<HostConfig> {
         cap_drop: some_vec(security.drop_capabilities.clone()),
         readonly_rootfs: Some(security.read_only_root),
         security_opt: some_vec(security_options(config)?),
+        // An empty list, unlike none, takes Docker's own away.
+        masked_paths: security.unmasked_proc.then(Vec::new),
+        readonly_paths: security.unmasked_proc.then(Vec::new),
+        cgroup_parent: config.cgroup_parent.clone(),
+        log_config: Some(log_config(config.log)),
+        pids_limit: limit(resources.pids),
         cpu_shares: limit(resources.cpu_shares),
         cpu_quota: limit(resources.cpu_quota),
         cpu_period: limit(resources.cpu_period),
@@ -117,13 +121,38 @@ fn security_options(config: &ContainerConfig) -> Result<Vec<String>> {
             options.push(format!("seccomp={profile}"));
         }
     }
+    match &config.security.apparmor {
+        AppArmor::RuntimeDefault => {}
+        AppArmor::Unconfined => options.push("apparmor=unconfined".to_owned()),
+        AppArmor::Localhost(profile) => options.push(format!("apparmor={profile}")),
+    }
+    options.extend(label_options(&config.security.selinux));
     Ok(options)
 }
 
+fn label_options(selinux: &[String]) -> Vec<String> {
+    selinux.iter().map(|option| format!("label={option}")).collect()
+}
+
+/// Always said, so that a daemon with another default still leaves logs to read. Rotation is Docker's, uncompressed:
+/// what rotated can be read with any tool.
+fn log_config(limits: LogLimits) -> HostConfigLogConfig {
+    let config = [
+        ("max-size", limits.max_bytes.max(1).to_string()),
+        ("max-file", limits.max_files.max(1).to_string()),
+        ("compress", "false".to_owned()),
+    ];
+    HostConfigLogConfig {
+        typ: Some("json-file".to_owned()),
+        config: Some(config.map(|(key, value)| (key.to_owned(), value)).into()),
+    }
+}
+
 fn user(config: &ContainerConfig) -> Result<Option<String>> {
-    match (config.security.user, config.security.group) {
+    let SecurityConfig { user, user_name, group, .. } = &config.security;
+    match (user.map(|user| user.to_string()).or_else(|| user_name.clone()), group) {
         (None, None) => Ok(None),
-        (Some(user), None) => Ok(Some(user.to_string())),
+        (Some(user), None) => Ok(Some(user)),
         (Some(user), Some(group)) => Ok(Some(format!("{user}:{group}"))),
         (None, Some(_)) => Err(refused(config, "runAsGroup needs runAsUser on docker: set both".into())),
     }

@@ -67,6 +67,7 @@ fn security_and_limits_are_said_in_dockers_words() {
         cpu_quota: 50_000,
         cpu_period: 100_000,
         memory_bytes: 1 << 26,
+        pids: 9,
         oom_score_adj: 999,
     };
     let body = as_json(&config);
@@ -81,7 +82,42 @@ fn security_and_limits_are_said_in_dockers_words() {
         (&host["CpuShares"], &host["CpuQuota"], &host["CpuPeriod"]),
         (&json!(256), &json!(50000), &json!(100_000))
     );
-    assert_eq!(host["OomScoreAdj"], 999);
+    assert_eq!((&host["OomScoreAdj"], &host["PidsLimit"]), (&json!(999), &json!(9)));
+}
+
+#[test]
+fn the_log_driver_is_always_said_and_rotates_by_the_kubelets_limits() {
+    let mut config = config();
+    config.log = LogLimits { max_bytes: 1 << 20, max_files: 3 };
+    let expected =
+        json!({"Type": "json-file", "Config": {"max-size": "1048576", "max-file": "3", "compress": "false"}});
+    assert_eq!(as_json(&config)["HostConfig"]["LogConfig"], expected);
+    let sandbox = serde_json::to_value(spec::sandbox(&sandbox_config())).unwrap();
+    assert_eq!(sandbox["HostConfig"]["LogConfig"]["Type"], "json-file");
+}
+
+#[test]
+fn profiles_labels_and_an_open_proc_are_said_in_dockers_words() {
+    let mut config = config();
+    config.security = SecurityConfig {
+        user_name: Some("web".into()),
+        group: Some(7),
+        unmasked_proc: true,
+        seccomp: Seccomp::RuntimeDefault,
+        apparmor: AppArmor::Localhost("mine".into()),
+        selinux: vec!["type:spc_t".into()],
+        ..SecurityConfig::default()
+    };
+    let body = as_json(&config);
+    let host = &body["HostConfig"];
+    assert_eq!(body["User"], "web:7");
+    assert_eq!(host["SecurityOpt"], json!(["apparmor=mine", "label=type:spc_t"]));
+    assert_eq!((&host["MaskedPaths"], &host["ReadonlyPaths"]), (&json!([]), &json!([])));
+    config.security.apparmor = AppArmor::Unconfined;
+    config.security.unmasked_proc = false;
+    let host = &as_json(&config)["HostConfig"];
+    assert_eq!(host["SecurityOpt"], json!(["apparmor=unconfined", "label=type:spc_t"]));
+    assert_eq!(host["MaskedPaths"], Value::Null);
 }
 
 #[test]
@@ -156,7 +192,9 @@ fn sandbox_config() -> SandboxConfig {
             PortMapping { container_port: 80, host_port: 8080, host_ip: String::new(), protocol: "TCP".into() },
             PortMapping { container_port: 80, host_port: 8081, host_ip: "127.0.0.1".into(), protocol: "TCP".into() },
         ],
-        dns: Some(DnsConfig { servers: vec!["10.96.0.10".into()], searches: vec!["svc".into()], options: vec![] }),
+        selinux: vec!["type:t".into()],
+        cgroup_parent: Some("/kubepods/podx".into()),
+        log: LogLimits::default(),
         labels: of.labels,
         annotations: of.annotations,
         host_ipc: false,
@@ -177,8 +215,8 @@ fn a_sandbox_publishes_ports_shares_its_ipc_and_leaves_the_host_name_to_the_host
         json!([{"HostPort": "8080"}, {"HostIp": "127.0.0.1", "HostPort": "8081"}])
     );
     assert_eq!((&host["NetworkMode"], &host["IpcMode"]), (&json!("default"), &json!("shareable")));
-    assert_eq!((&host["Dns"], &host["DnsSearch"]), (&json!(["10.96.0.10"]), &json!(["svc"])));
-    assert_eq!(host["SecurityOpt"], json!(["no-new-privileges"]));
+    assert_eq!(host["SecurityOpt"], json!(["no-new-privileges", "label=type:t"]));
+    assert_eq!(host["CgroupParent"], "/kubepods/podx");
     assert_eq!(host["Sysctls"]["net.core.somaxconn"], "1024");
     config.network = NetworkMode::Host;
     let body = serde_json::to_value(spec::sandbox(&config)).unwrap();

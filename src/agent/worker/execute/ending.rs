@@ -67,8 +67,12 @@ impl Worker {
     }
 
     pub(in crate::agent::worker) async fn forget(&mut self, uid: String) {
-        let (root, removed) = (self.context.options.root_dir.clone(), uid.clone());
-        let removal = tokio::task::spawn_blocking(move || volumes::remove_pod_dir(&root, &removed)).await;
+        let (context, removed) = (Arc::clone(&self.context), uid.clone());
+        let removal = tokio::task::spawn_blocking(move || {
+            context.cgroups.remove(&removed);
+            volumes::remove_pod_dir(&context.options.root_dir, &removed)
+        });
+        let removal = removal.await;
         if let Ok(Err(error)) = removal {
             warn!(pod = %self.key, error = chain(&error), "cannot remove the pod's directory");
         }

@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 use super::action::Action;
 use super::config::{self, Place};
 use super::plan::SANDBOX;
+use super::prepare::{self, PrepareError, Prepared};
 use super::report::Words;
 use super::view::{Fault, Instance, Pull};
 use super::{Message, Worker};
@@ -19,7 +20,7 @@ use crate::agent::events::Subject;
 use crate::agent::pacing;
 use crate::agent::pod::StaticPod;
 use crate::agent::status::chain;
-use crate::agent::volumes::{self, VolumeError};
+use crate::agent::volumes;
 use crate::agent::{env, logs};
 use crate::runtime::{ContainerState, ImageRecord, RuntimeError};
 
@@ -41,9 +42,15 @@ impl Failure {
     }
 }
 
-impl From<VolumeError> for Failure {
-    fn from(error: VolumeError) -> Self {
-        Self { reason: "ContainerCreating", message: format!("cannot mount: {}", chain(&error)), steps: MOUNT }
+impl From<PrepareError> for Failure {
+    fn from(error: PrepareError) -> Self {
+        match error {
+            PrepareError::Volume(error) => {
+                Self { reason: "ContainerCreating", message: format!("cannot mount: {}", chain(&error)), steps: MOUNT }
+            }
+            PrepareError::Config(message) => Self::new("CreateContainerConfigError", message),
+            PrepareError::File(error) => Self::new("CreateContainerError", chain(&error)),
+        }
     }
 }
 
@@ -90,7 +97,11 @@ impl Worker {
         if attempt > 0 {
             self.note_event(SANDBOX, "SandboxChanged", "The pod's sandbox is gone: the pod is rebuilt in a new one");
         }
-        let config = config::sandbox(&pod, attempt, &self.context.options);
+        let parent = self.make_cgroup(&pod).await;
+        let config = match config::sandbox(&pod, attempt, parent, &self.context.options) {
+            Ok(config) => config,
+            Err(refusal) => return self.fail(SANDBOX, Failure::new(refusal.reason, refusal.message), None),
+        };
         let created = self.context.runtime.create_sandbox(&config).await;
         let started = match &created {
             Ok(id) => self.context.runtime.start(id).await,
@@ -154,17 +165,28 @@ impl Worker {
         image: &ImageRecord,
     ) -> Result<String, (Failure, Option<RuntimeError>)> {
         let quiet = |failure: Failure| (failure, None);
-        let sources = self.prepare(Arc::clone(pod), name.to_owned(), attempt).await.map_err(quiet)?;
         let sandbox = self.own_sandbox(pod).map(|one| (one.record.id.clone(), one.record.ip.clone()));
         let (sandbox, ip) = sandbox.unwrap_or_default();
         let mut facts = self.context.facts.clone();
         if !pod.host_network() {
             facts.pod_ip = ip;
         }
+        let node_memory = facts.node_memory;
+        let prepared = self.prepare(Arc::clone(pod), name.to_owned(), attempt, facts).await.map_err(quiet)?;
+        let cgroup_parent =
+            if sandbox.is_empty() { self.make_cgroup(pod).await } else { self.context.cgroups.parent(pod) };
         let config = {
             let container = pod.containers().map(|(_, c)| c).find(|c| c.name == name);
             let Some(container) = container else { return Err(quiet(no_such(name))) };
-            let place = Place { attempt, sandbox: &sandbox, image_user: &image.user, facts: &facts, sources: &sources };
+            let place = Place {
+                attempt,
+                sandbox: &sandbox,
+                image_user: &image.user,
+                node_memory,
+                prepared: &prepared,
+                cgroup_parent,
+                apparmor: self.context.apparmor,
+            };
             config::container(pod, container, &place, &self.context.options)
         };
         let config = config.map_err(|message| quiet(Failure::new("CreateContainerConfigError", message)))?;
@@ -188,21 +210,29 @@ impl Worker {
         pod: Arc<StaticPod>,
         name: String,
         attempt: u32,
-    ) -> Result<Vec<std::path::PathBuf>, Failure> {
-        let root = self.context.options.root_dir.clone();
+        facts: env::Facts,
+    ) -> Result<Prepared, Failure> {
+        let context = Arc::clone(&self.context);
         let prepared = tokio::task::spawn_blocking(move || {
-            volumes::prepare(&pod, &root)?;
             let Some((_, container)) = pod.containers().find(|(_, c)| c.name == name) else {
                 return Err(no_such(&name));
             };
-            if container.termination_message_path.as_deref().is_some_and(|path| !path.is_empty()) {
-                let file = volumes::termination_file(&root, &pod.uid, &name, attempt);
-                volumes::make_termination_file(&file)
-                    .map_err(|error| Failure::new("CreateContainerError", chain(&error)))?;
+            let prepared = prepare::prepare(&pod, container, attempt, &facts, &context.options);
+            let subject = Subject { pod: &pod.key, uid: &pod.uid, container: Some(&name) };
+            for notice in prepared.iter().flat_map(|prepared| &prepared.notices) {
+                context.events.warning(subject, notice.reason, &notice.message);
             }
-            Ok(config::mount_sources(&pod, container, &root)?)
+            prepared.map_err(Failure::from)
         });
         prepared.await.unwrap_or_else(|error| Err(Failure::new("CreateContainerError", error.to_string())))
+    }
+
+    /// Makes the cgroup that a pod's containers are made in, and says which it is.
+    async fn make_cgroup(&self, pod: &Arc<StaticPod>) -> Option<String> {
+        let parent = self.context.cgroups.parent(pod)?;
+        let (context, pod) = (Arc::clone(&self.context), Arc::clone(pod));
+        let _ = tokio::task::spawn_blocking(move || context.cgroups.make(&pod)).await;
+        Some(parent)
     }
 
     /// The UID of the pod that is wanted, or was until a moment ago; empty for an orphan.

@@ -1,0 +1,247 @@
+//! The cgroup file systems of the machine: which there are, and the few files of them that a pod needs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::agent::resources::PodLimits;
+use crate::host::fs::FsError;
+
+/// How often a cgroup whose last process has just ended is asked to go, and how long apart: the kernel tells nobody.
+const REMOVALS: u32 = 10;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
+/// The controllers that children need, where there are any.
+const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
+
+/// Every place where a pod has a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tree {
+    /// cgroup v1: a mount a controller (or several), with the names of its controllers.
+    V1(Vec<(PathBuf, Vec<String>)>),
+    /// cgroup v2: one mount.
+    V2(PathBuf),
+}
+
+impl Tree {
+    /// Reads the text of `/proc/self/mountinfo`; None without any cgroup mount.
+    pub fn parse(mountinfo: &str) -> Option<Self> {
+        let (mut v1, mut v2): (Vec<(PathBuf, Vec<String>)>, _) = (Vec::new(), None);
+        for line in mountinfo.lines() {
+            let Some((before, after)) = line.split_once(" - ") else { continue };
+            let Some(point) = before.split(' ').nth(4).map(PathBuf::from) else { continue };
+            let mut after = after.split(' ');
+            match (after.next(), after.nth(1)) {
+                (Some("cgroup"), Some(options)) if v1.iter().all(|(known, _)| *known != point) => {
+                    v1.push((point, options.split(',').map(str::to_owned).collect()));
+                }
+                (Some("cgroup2"), _) => v2 = v2.or(Some(point)),
+                _ => {}
+            }
+        }
+        if v1.is_empty() { v2.map(Self::V2) } else { Some(Self::V1(v1)) }
+    }
+
+    fn mounts(&self) -> Vec<&Path> {
+        match self {
+            Self::V1(mounts) => mounts.iter().map(|(path, _)| path.as_path()).collect(),
+            Self::V2(mount) => vec![mount],
+        }
+    }
+
+    fn of_controller(&self, name: &str) -> Option<&Path> {
+        match self {
+            Self::V1(mounts) => {
+                let found = mounts.iter().find(|(_, controllers)| controllers.iter().any(|own| own == name));
+                found.map(|(path, _)| path.as_path())
+            }
+            Self::V2(mount) => Some(mount),
+        }
+    }
+
+    /// Makes a directory in every hierarchy, so that none of those above it is empty and may go.
+    pub fn make(&self, dir: &Path) -> Result<(), FsError> {
+        for mount in self.mounts() {
+            let mut at = mount.to_owned();
+            for part in dir.components() {
+                if matches!(self, Self::V2(_)) {
+                    delegate(&at);
+                }
+                at.push(part);
+                match fs::create_dir(&at) {
+                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(FsError::new("make the cgroup", &at, e));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a directory is there.
+    pub fn exists(&self, dir: &Path) -> bool {
+        self.mounts().iter().any(|mount| mount.join(dir).exists())
+    }
+
+    /// Writes the limits of a cgroup that is there.
+    pub fn limit(&self, dir: &Path, limits: PodLimits, pids: Option<i64>) -> Result<(), FsError> {
+        self.set_shares(dir, limits.cpu_shares)?;
+        let PodLimits { cpu_quota, cpu_period, memory_bytes, .. } = limits;
+        let memory = (memory_bytes > 0).then(|| memory_bytes.to_string());
+        let pids = pids.filter(|pids| *pids > 0).map(|pids| pids.to_string());
+        let quota = (cpu_quota > 0).then(|| cpu_quota.to_string());
+        let v1 = matches!(self, Self::V1(_));
+        let unlimited = |value: Option<String>, none: &str| value.unwrap_or_else(|| none.to_owned());
+        if v1 {
+            self.write(dir, "cpu", "cpu.cfs_period_us", &cpu_period.to_string())?;
+            self.write(dir, "cpu", "cpu.cfs_quota_us", &unlimited(quota, "-1"))?;
+            self.write(dir, "memory", "memory.limit_in_bytes", &unlimited(memory, "-1"))?;
+        } else {
+            self.write(dir, "cpu", "cpu.max", &format!("{} {cpu_period}", unlimited(quota, "max")))?;
+            self.write(dir, "memory", "memory.max", &unlimited(memory, "max"))?;
+        }
+        self.write(dir, "pids", "pids.max", &unlimited(pids, "max"))
+    }
+
+    /// cpu.shares, or the weight that means the same.
+    pub fn set_shares(&self, dir: &Path, shares: i64) -> Result<(), FsError> {
+        match self {
+            Self::V1(_) => self.write(dir, "cpu", "cpu.shares", &shares.to_string()),
+            Self::V2(_) => self.write(dir, "cpu", "cpu.weight", &weight(shares).to_string()),
+        }
+    }
+
+    /// The sum of the shares of the pods below `dir`.
+    pub fn sum_of_shares(&self, dir: &Path) -> i64 {
+        let Some(mount) = self.of_controller("cpu") else { return 0 };
+        let children = fs::read_dir(mount.join(dir)).into_iter().flatten().flatten().map(|entry| entry.path());
+        let (file, shares): (_, fn(i64) -> i64) = match self {
+            Self::V1(_) => ("cpu.shares", |shares| shares),
+            Self::V2(_) => ("cpu.weight", |weight| 2 + (weight - 1) * 262_142 / 9999),
+        };
+        let values = children.filter_map(|dir| fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok());
+        values.map(shares).fold(0, i64::saturating_add)
+    }
+
+    /// A controller that the kernel does not have limits nothing.
+    fn write(&self, dir: &Path, controller: &str, file: &str, value: &str) -> Result<(), FsError> {
+        let Some(mount) = self.of_controller(controller) else { return Ok(()) };
+        let path = mount.join(dir).join(file);
+        let opened = fs::File::options().write(true).open(&path);
+        match opened.and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes())) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|e| FsError::new("write", &path, e)),
+        }
+    }
+
+    /// Removes a directory with everything below it, in every hierarchy. What is gone is fine.
+    pub fn remove(&self, dir: &Path) -> Result<(), FsError> {
+        self.mounts().into_iter().map(|mount| mount.join(dir)).filter(|dir| dir.exists()).try_for_each(|dir| {
+            let mut tries = 0;
+            loop {
+                match remove_below(&dir) {
+                    Err(e) if e.kind() == io::ErrorKind::ResourceBusy && tries < REMOVALS => {
+                        tries += 1;
+                        std::thread::sleep(REMOVAL_PAUSE);
+                    }
+                    other => return other.map_err(|e| FsError::new("remove the cgroup", &dir, e)),
+                }
+            }
+        })
+    }
+
+    /// Removes a directory in every hierarchy where nothing is left below it.
+    pub fn remove_if_empty(&self, dir: &Path) {
+        for mount in self.mounts() {
+            let _ = fs::remove_dir(mount.join(dir));
+        }
+    }
+}
+
+/// The files of a cgroup go with it; only the cgroups below it must go before.
+fn remove_below(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            remove_below(&entry.path())?;
+        }
+    }
+    match fs::remove_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Lets children have controllers. One that cannot be handed down limits nothing below.
+fn delegate(dir: &Path) {
+    let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+    let enabled = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+    let has = |list: &str, name: &str| list.split_whitespace().any(|word| word == name);
+    for name in CONTROLLERS.iter().filter(|name| has(&available, name) && !has(&enabled, name)) {
+        let opened = fs::File::options().write(true).open(dir.join("cgroup.subtree_control"));
+        let _ = opened.and_then(|mut file| io::Write::write_all(&mut file, format!("+{name}").as_bytes()));
+    }
+}
+
+/// The weight of cgroup v2 for shares of v1 (the conversion of runc and the kubelet).
+fn weight(shares: i64) -> i64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V1: &str = "24 1 0:21 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
+                      25 24 0:22 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+                      26 24 0:23 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                      27 24 0:24 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+
+    #[test]
+    fn the_mount_table_says_which_version_there_is() {
+        let Some(Tree::V1(mounts)) = Tree::parse(V1) else { panic!("{:?}", Tree::parse(V1)) };
+        assert_eq!(mounts.len(), 2);
+        let tree = Tree::V1(mounts);
+        assert_eq!(tree.of_controller("cpu"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
+        assert_eq!(tree.of_controller("pids"), None);
+        let v2 = "30 1 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert_eq!(Tree::parse(v2), Some(Tree::V2("/sys/fs/cgroup".into())));
+        assert_eq!(Tree::parse("24 1 0:21 / / rw - ext4 /dev/vda rw\n"), None);
+    }
+
+    /// A directory in place of the kernel's: the files that a real cgroup brings are made by hand.
+    fn pretend(tree: &Tree, dir: &Path, files: &[&str]) {
+        tree.make(dir).unwrap();
+        for mount in tree.mounts() {
+            for file in files {
+                fs::File::create(mount.join(dir).join(file)).unwrap();
+            }
+        }
+    }
+
+    const LIMITS: PodLimits =
+        PodLimits { cpu_shares: 1024, cpu_quota: 50_000, cpu_period: 100_000, memory_bytes: 4096 };
+
+    #[test]
+    fn limits_are_said_in_the_words_of_the_version() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Path::new("kubepods/podx");
+        let read = |file: &str| fs::read_to_string(root.path().join(dir).join(file)).unwrap();
+        let v2 = Tree::V2(root.path().to_owned());
+        pretend(&v2, dir, &["cpu.weight", "cpu.max", "memory.max", "pids.max"]);
+        v2.limit(dir, LIMITS, Some(100)).unwrap();
+        let values = ["cpu.weight", "cpu.max", "memory.max", "pids.max"].map(read);
+        assert_eq!(values, ["39", "50000 100000", "4096", "100"]);
+        let v1 = Tree::V1(vec![(root.path().to_owned(), vec!["cpu".into(), "memory".into(), "pids".into()])]);
+        let files = ["cpu.shares", "cpu.cfs_period_us", "cpu.cfs_quota_us", "memory.limit_in_bytes"];
+        pretend(&v1, dir, &files);
+        v1.limit(dir, PodLimits { cpu_quota: 0, memory_bytes: 0, ..LIMITS }, None).unwrap();
+        assert_eq!(files.map(read), ["1024", "100000", "-1", "-1"]);
+        assert_eq!(v1.sum_of_shares(Path::new("kubepods")), 1024);
+    }
+
+    #[test]
+    fn weights_span_the_range_of_shares() {
+        assert_eq!([2, 1024, 262_144].map(weight), [1, 39, 10_000]);
+    }
+}

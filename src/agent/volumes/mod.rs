@@ -1,0 +1,183 @@
+//! Volumes of a pod on the machine, and the pod's own directory `ROOT/pods/UID`, laid out as the kubelet lays it out.
+
+mod atomic;
+mod empty_dir;
+mod host_path;
+mod projected;
+mod remove;
+mod sub_path;
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Volume;
+
+use super::downward::Facts;
+use super::pod::StaticPod;
+use crate::host::fs::{FsError, make_dirs};
+
+pub use remove::remove_pod_dir;
+pub use sub_path::{Slot, sub_path};
+
+/// Why a volume cannot be mounted (the kubelet's event `FailedMount`).
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// A hostPath is not there, or is something else than its type says.
+    #[error("volume {volume}: hostPath type {wanted}: {} is {found}", path.display())]
+    Type {
+        /// The volume's name.
+        volume: String,
+        /// The path.
+        path: PathBuf,
+        /// What it should be.
+        wanted: String,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A sub-path leads out of its volume.
+    #[error("subPath {sub_path} leads out of volume {volume}")]
+    Escape {
+        /// The volume's name.
+        volume: String,
+        /// The sub-path.
+        sub_path: String,
+    },
+    /// A kind of volume that this agent does not mount.
+    #[error(
+        "volume {volume}: {kind} volumes are not mounted by this agent; mount it on the machine and use a hostPath"
+    )]
+    Unsupported {
+        /// The volume's name.
+        volume: String,
+        /// `nfs`, `iscsi`, ...
+        kind: String,
+    },
+    /// A file of a downwardAPI volume says something that is not known.
+    #[error("volume {volume}: {problem}")]
+    Content {
+        /// The volume's name.
+        volume: String,
+        /// Which file.
+        problem: String,
+    },
+    /// The file system refused.
+    #[error("volume {volume}")]
+    Io {
+        /// The volume's name.
+        volume: String,
+        /// What failed.
+        #[source]
+        source: FsError,
+    },
+}
+
+/// `ROOT/pods/UID`: volumes, managed files and termination messages of a pod.
+pub fn pod_dir(root: &Path, uid: &str) -> PathBuf {
+    root.join("pods").join(uid)
+}
+
+/// The path a volume has on the machine; None for a kind that is not mounted here.
+pub fn path(volume: &Volume, root: &Path, uid: &str) -> Option<PathBuf> {
+    if let Some(host) = &volume.host_path {
+        return Some(PathBuf::from(&host.path));
+    }
+    let plugins = [
+        (volume.empty_dir.is_some(), "empty-dir"),
+        (volume.downward_api.is_some(), "downward-api"),
+        (volume.projected.is_some(), "projected"),
+    ];
+    let (_, plugin) = plugins.into_iter().find(|(present, _)| *present)?;
+    Some(pod_dir(root, uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(&volume.name))
+}
+
+/// The file that is mounted at a container's terminationMessagePath, one an instance.
+pub fn termination_file(root: &Path, uid: &str, container: &str, attempt: u32) -> PathBuf {
+    pod_dir(root, uid).join("containers").join(container).join(format!("{attempt:08x}"))
+}
+
+/// Makes and checks every volume of a pod. May be repeated: what is there stays, or is brought up to date.
+pub fn prepare(pod: &StaticPod, root: &Path, facts: &Facts) -> Result<(), VolumeError> {
+    for volume in pod.spec.volumes.iter().flatten() {
+        let name = || volume.name.clone();
+        let Some(path) = path(volume, root, &pod.uid) else {
+            return Err(VolumeError::Unsupported { volume: name(), kind: kind(volume) });
+        };
+        let io = |source| VolumeError::Io { volume: name(), source };
+        if let Some(host) = &volume.host_path {
+            host_path::prepare(&volume.name, host)?;
+        } else if let Some(source) = &volume.empty_dir {
+            empty_dir::prepare(&path, source, &pod.spec, facts.node_memory).map_err(io)?;
+        } else if let Some(payload) = projected::payload(pod, volume, facts) {
+            let payload = payload.map_err(|problem| VolumeError::Content { volume: name(), problem })?;
+            let group = pod.spec.security_context.as_ref().and_then(|context| context.fs_group);
+            atomic::write(&path, &payload, group.and_then(|group| u32::try_from(group).ok())).map_err(io)?;
+        }
+    }
+    Ok(())
+}
+
+/// The field that says what a volume is.
+fn kind(volume: &Volume) -> String {
+    let fields = serde_json::to_value(volume).unwrap_or_default();
+    let mut names = fields.as_object().into_iter().flat_map(|map| map.keys()).filter(|key| *key != "name");
+    names.next().cloned().unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Makes the file a container writes its last words to, empty and open to all.
+pub fn make_termination_file(path: &Path) -> Result<(), FsError> {
+    if let Some(parent) = path.parent() {
+        make_dirs(parent, 0o750)?;
+    }
+    let open = OpenOptions::new().write(true).create(true).truncate(true).open(path);
+    let made = open.and_then(|_| fs::set_permissions(path, Permissions::from_mode(0o666)));
+    made.map_err(|e| FsError::new("create", path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::agent::pod::tests::pod_with;
+
+    #[test]
+    fn an_empty_dir_is_open_to_all_survives_a_second_prepare_and_goes_with_the_pod() {
+        let root = tempfile::tempdir().unwrap();
+        let pod = pod_with("volumes: [{name: v, emptyDir: {}}]", "");
+        prepare(&pod, root.path(), &Facts::default()).unwrap();
+        let dir = root.path().join("pods").join(&pod.uid).join("volumes/kubernetes.io~empty-dir/v");
+        assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o7777, 0o777);
+        fs::File::create(dir.join("kept")).unwrap();
+        prepare(&pod, root.path(), &Facts::default()).unwrap();
+        assert!(dir.join("kept").exists());
+        remove_pod_dir(root.path(), &pod.uid).unwrap();
+        remove_pod_dir(root.path(), &pod.uid).unwrap();
+        assert_eq!(fs::read_dir(root.path().join("pods")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn volumes_that_the_agent_writes_belong_to_the_pods_group() {
+        let root = tempfile::tempdir().unwrap();
+        let pod = pod_with(
+            "securityContext: {fsGroup: 4242}\n  volumes: [{name: e, emptyDir: {}}, {name: d, downwardAPI: {items: \
+             [{path: name, fieldRef: {fieldPath: metadata.name}}]}}]",
+            "",
+        );
+        prepare(&pod, root.path(), &Facts::default()).unwrap();
+        let of = |volume: &str| root.path().join("pods").join(&pod.uid).join("volumes").join(volume);
+        let (dir, file) = (of("kubernetes.io~empty-dir/e"), of("kubernetes.io~downward-api/d").join("name"));
+        let seen = |path: &Path| fs::metadata(path).map(|meta| (meta.gid(), meta.mode() & 0o7777)).unwrap();
+        assert_eq!((seen(&dir), seen(&file)), ((4242, 0o2777), (4242, 0o644)));
+        assert_eq!(fs::read_to_string(file).unwrap(), "p-node1");
+    }
+
+    #[test]
+    fn a_volume_of_a_kind_that_is_not_mounted_here_names_it() {
+        let mut pod = pod_with("volumes: [{name: v, emptyDir: {}}]", "");
+        let nfs = serde_json::json!({"name": "v", "nfs": {"server": "s", "path": "/"}});
+        pod.spec.volumes = Some(vec![serde_json::from_value(nfs).unwrap()]);
+        let error = prepare(&pod, Path::new("/nowhere"), &Facts::default()).unwrap_err();
+        assert!(error.to_string().starts_with("volume v: nfs volumes are not mounted"), "{error}");
+    }
+}

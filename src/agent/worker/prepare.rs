@@ -1,0 +1,281 @@
+//! What a container needs on the machine before the runtime makes it: volumes, sub-paths, and the files the agent
+//! manages for it. All of it blocks, and a network mount may hang, so it runs off the runtime's threads.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, VolumeMount};
+
+use crate::agent::AgentOptions;
+use crate::agent::dns::{self, Notice};
+use crate::agent::env::{self, Facts};
+use crate::agent::hosts::{self, Names};
+use crate::agent::pod::StaticPod;
+use crate::agent::volumes::{self, Slot, VolumeError};
+use crate::host::fs::{FsError, make_dirs};
+use crate::runtime::{Mount, Propagation};
+
+const HOSTS: &str = "/etc/hosts";
+const RESOLVER: &str = "/etc/resolv.conf";
+/// Who may read the files that the agent manages.
+const FILE_MODE: u32 = 0o644;
+
+/// What is ready.
+#[derive(Debug, Clone, Default)]
+pub struct Prepared {
+    /// The environment.
+    pub env: Vec<(String, String)>,
+    /// Where each of the container's mounts comes from, in their order.
+    pub sources: Vec<PathBuf>,
+    /// The mounts the agent adds.
+    pub managed: Vec<Mount>,
+    /// What the user is told.
+    pub notices: Vec<Notice>,
+}
+
+/// Why a container cannot be made yet.
+#[derive(Debug)]
+pub enum PrepareError {
+    /// A volume is not as it should be (`FailedMount`).
+    Volume(VolumeError),
+    /// The manifest asks for what cannot be had (`CreateContainerConfigError`).
+    Config(String),
+    /// A file of the agent's own.
+    File(FsError),
+}
+
+impl From<VolumeError> for PrepareError {
+    fn from(error: VolumeError) -> Self {
+        Self::Volume(error)
+    }
+}
+
+impl From<FsError> for PrepareError {
+    fn from(error: FsError) -> Self {
+        Self::File(error)
+    }
+}
+
+/// Makes everything ready for one instance of a container.
+pub fn prepare(
+    pod: &StaticPod,
+    container: &Container,
+    attempt: u32,
+    facts: &Facts,
+    options: &AgentOptions,
+) -> Result<Prepared, PrepareError> {
+    let root = &options.root_dir;
+    volumes::prepare(pod, root, facts)?;
+    let env = env::environment(pod, container, facts).map_err(PrepareError::Config)?;
+    let sources = sources(pod, container, root, &env)?;
+    let mut managed = Vec::new();
+    if let Some(path) = container.termination_message_path.as_deref().filter(|path| !path.is_empty()) {
+        let file = volumes::termination_file(root, &pod.uid, &container.name, attempt);
+        volumes::make_termination_file(&file)?;
+        managed.push(mount(&file, path, false));
+    }
+    let dir = volumes::pod_dir(root, &pod.uid);
+    make_dirs(&dir, 0o750)?;
+    let mut notices = Vec::new();
+    if !mounts_at(container, HOSTS) {
+        let names = Names {
+            ip: facts.pod_ip.as_deref(),
+            cluster_domain: options.cluster_domain.as_deref(),
+            machine: &fs::read_to_string(HOSTS).unwrap_or_default(),
+        };
+        if let Some(text) = hosts::content(pod, &names) {
+            let file = dir.join("etc-hosts");
+            rewrite(&file, &text)?;
+            managed.push(mount(&file, HOSTS, false));
+        }
+    }
+    if !mounts_at(container, RESOLVER) {
+        let machine = machine_resolver(options, &mut notices);
+        let (resolver, told) = dns::resolver(pod, &machine, options);
+        notices.extend(told);
+        let file = dir.join("resolv.conf");
+        rewrite(&file, &resolver.to_string())?;
+        let read_only = container.security_context.as_ref().and_then(|context| context.read_only_root_filesystem);
+        managed.push(mount(&file, RESOLVER, read_only.unwrap_or(false)));
+    }
+    Ok(Prepared { env, sources, managed, notices })
+}
+
+/// Without the machine's resolver file there is nothing to inherit; the pod runs all the same.
+fn machine_resolver(options: &AgentOptions, notices: &mut Vec<Notice>) -> String {
+    let path = options.resolv_conf.as_deref().unwrap_or(Path::new(RESOLVER));
+    fs::read_to_string(path).unwrap_or_else(|error| {
+        let message = format!("cannot read {}: {error}; nothing is taken from it", path.display());
+        notices.push(Notice { reason: "DNSConfigForming", message });
+        String::new()
+    })
+}
+
+fn mount(file: &Path, target: &str, read_only: bool) -> Mount {
+    Mount {
+        host_path: file.display().to_string(),
+        container_path: target.to_owned(),
+        read_only,
+        propagation: Propagation::Private,
+    }
+}
+
+/// Whether a container brings its own.
+fn mounts_at(container: &Container, path: &str) -> bool {
+    container.volume_mounts.iter().flatten().any(|mount| mount.mount_path.trim_end_matches('/') == path)
+}
+
+/// Writes a file in place: containers have it mounted, and a new file would leave them the old one.
+fn rewrite(path: &Path, text: &str) -> Result<(), FsError> {
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    let fail = |e| FsError::new("write", path, e);
+    let mut file = fs::File::create(path).map_err(fail)?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(fail)?;
+    file.set_permissions(fs::Permissions::from_mode(FILE_MODE)).map_err(fail)
+}
+
+/// The sources of a container's mounts, sub-paths made and checked.
+fn sources(
+    pod: &StaticPod,
+    container: &Container,
+    root: &Path,
+    env: &[(String, String)],
+) -> Result<Vec<PathBuf>, PrepareError> {
+    let known: HashMap<String, String> = env.iter().cloned().collect();
+    let find = |name: &str| pod.spec.volumes.iter().flatten().find(|volume| volume.name == name);
+    let mounts = container.volume_mounts.iter().flatten().enumerate();
+    mounts
+        .map(|(index, mount)| {
+            if mount.recursive_read_only.as_deref() == Some("Enabled") {
+                let path = &mount.mount_path;
+                let problem = format!("recursiveReadOnly Enabled of {path}: this runtime cannot; use IfPossible");
+                return Err(PrepareError::Config(problem));
+            }
+            let base = find(&mount.name).and_then(|volume| volumes::path(volume, root, &pod.uid)).unwrap_or_default();
+            match wanted_sub_path(mount, &known).map_err(PrepareError::Config)?.as_str() {
+                "" => Ok(base),
+                sub => {
+                    let slot = Slot { root, uid: &pod.uid, container: &container.name, index };
+                    Ok(volumes::sub_path(&mount.name, &base, sub, slot)?)
+                }
+            }
+        })
+        .collect()
+}
+
+/// `subPath`, or `subPathExpr` with its variables: all of them must be set, or another container's data would be
+/// mounted.
+fn wanted_sub_path(mount: &VolumeMount, known: &HashMap<String, String>) -> Result<String, String> {
+    let Some(text) = mount.sub_path_expr.as_deref().filter(|text| !text.is_empty()) else {
+        return Ok(mount.sub_path.clone().unwrap_or_default());
+    };
+    let mut missing = Vec::new();
+    let path = env::expand_with(text, &mut |name| match known.get(name) {
+        Some(value) if !value.is_empty() => Some(value.clone()),
+        _ => {
+            missing.push(name.to_owned());
+            None
+        }
+    });
+    let wrong = |problem: String| Err(format!("subPathExpr {text} of {}: {problem}", mount.mount_path));
+    if !missing.is_empty() {
+        return wrong(format!("not set or empty: {}", missing.join(", ")));
+    }
+    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return wrong(format!("{path} is not a relative path without '..'"));
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::pod::tests::{pod, pod_with};
+
+    fn prepared(pod: &StaticPod, root: &Path, ip: Option<&str>) -> Result<Prepared, PrepareError> {
+        let mut options = AgentOptions::new("node1");
+        options.root_dir = root.to_owned();
+        options.cluster_dns = vec!["10.96.0.10".into()];
+        let facts = Facts { pod_ip: ip.map(str::to_owned), ..Facts::default() };
+        prepare(pod, &pod.spec.containers[0], 3, &facts, &options)
+    }
+
+    fn targets(prepared: &Prepared) -> Vec<&str> {
+        prepared.managed.iter().map(|mount| mount.container_path.as_str()).collect()
+    }
+
+    #[test]
+    fn a_container_gets_its_managed_files_and_keeps_those_it_mounts_itself() {
+        let root = tempfile::tempdir().unwrap();
+        let plain = pod("");
+        let ready = prepared(&plain, root.path(), Some("10.0.0.7")).unwrap();
+        assert_eq!(targets(&ready), ["/dev/termination-log", HOSTS, RESOLVER]);
+        let dir = volumes::pod_dir(root.path(), &plain.uid);
+        assert_eq!(ready.managed[0].host_path, dir.join("containers/c/00000003").display().to_string());
+        for file in ["etc-hosts", "resolv.conf"] {
+            assert_eq!(fs::metadata(dir.join(file)).unwrap().permissions().mode() & 0o777, FILE_MODE);
+        }
+        assert!(fs::read_to_string(dir.join("resolv.conf")).unwrap().starts_with("nameserver 10.96.0.10\n"));
+        assert_eq!(targets(&prepared(&plain, root.path(), None).unwrap()), ["/dev/termination-log", RESOLVER]);
+        let own = pod_with(
+            "volumes: [{name: v, emptyDir: {}}]",
+            "volumeMounts: [{name: v, mountPath: /etc/hosts, subPath: a}, {name: v, mountPath: /etc/resolv.conf/}]",
+        );
+        let mut only = own.clone();
+        only.spec.containers[0].volume_mounts.as_mut().unwrap().remove(0);
+        assert_eq!(targets(&prepared(&only, root.path(), Some("::2")).unwrap()), ["/dev/termination-log", HOSTS]);
+    }
+
+    #[test]
+    fn a_managed_file_is_rewritten_in_place() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("etc-hosts");
+        rewrite(&path, "a longer text\n").unwrap();
+        let inode = fs::metadata(&path).unwrap().ino();
+        rewrite(&path, "short\n").unwrap();
+        assert_eq!(
+            (fs::read_to_string(&path).unwrap().as_str(), fs::metadata(&path).unwrap().ino()),
+            ("short\n", inode)
+        );
+    }
+
+    #[test]
+    fn an_expression_needs_every_variable_it_names() {
+        let known = HashMap::from([
+            ("A".to_owned(), "a".to_owned()),
+            ("EMPTY".to_owned(), String::new()),
+            ("UP".to_owned(), "../x".to_owned()),
+        ]);
+        for (text, expected) in [
+            ("logs/$(A)", Ok("logs/a")),
+            ("$$(A)", Ok("$(A)")),
+            ("$(NONE)/$(EMPTY)", Err("not set or empty: NONE, EMPTY")),
+            ("$(UP)", Err("without '..'")),
+        ] {
+            let mount = VolumeMount { sub_path_expr: Some(text.into()), ..VolumeMount::default() };
+            match (wanted_sub_path(&mount, &known), expected) {
+                (Ok(path), Ok(expected)) => assert_eq!(path, expected),
+                (Err(problem), Err(expected)) => assert!(problem.contains(expected), "{problem}"),
+                (got, expected) => panic!("{text}: {got:?}, not {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_mount_that_must_be_read_only_below_is_refused_and_one_that_may_be_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        for (value, allowed) in [("IfPossible", true), ("Enabled", false)] {
+            let pod = pod_with(
+                "volumes: [{name: v, emptyDir: {}}]",
+                &format!("volumeMounts: [{{name: v, mountPath: /v, readOnly: true, recursiveReadOnly: {value}}}]"),
+            );
+            let result = prepared(&pod, root.path(), None);
+            assert_eq!(result.is_ok(), allowed, "{value}");
+        }
+    }
+}
