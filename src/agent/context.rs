@@ -14,6 +14,7 @@ use super::AgentOptions;
 use super::cgroups::Cgroups;
 use super::env::Facts;
 use super::events::Recorder;
+use super::hooks::Runner;
 use super::pod::StaticPod;
 use super::probe::{Checker, Manager, Probes};
 use super::security;
@@ -33,6 +34,8 @@ pub struct Context {
     pub events: Arc<Recorder>,
     /// The prober.
     pub probes: Manager,
+    /// Runs lifecycle hooks.
+    pub hooks: Runner,
     /// Which worker has which UID.
     pub routes: Routes,
     /// As many pulls at a time as the options allow: one by default, as by the kubelet.
@@ -68,6 +71,7 @@ impl Context {
             cgroups: Cgroups::new(&options),
             apparmor: security::has_apparmor(),
             probes: Manager::new(checker, Arc::new(move |uid| wake.tell(uid, Message::Probed))),
+            hooks: Runner::new(Arc::clone(&runtime)),
             options,
             runtime,
             routes,

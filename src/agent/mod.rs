@@ -17,6 +17,7 @@ pub mod events;
 pub mod expect;
 pub mod healthz;
 mod hosts;
+mod hooks;
 mod link;
 mod lock;
 mod logs;

@@ -28,6 +28,12 @@ pub mod labels {
     pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
     /// Annotation: the pod's grace period in seconds, so that an orphan can be stopped as its manifest asked.
     pub const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
+    /// Annotation: the container's `preStop` handler as JSON, so that it runs also when the manifest is gone.
+    pub const PRE_STOP: &str = "io.kubernetes.container.preStopHandler";
+    /// Annotation: the container's ports as JSON, among which that handler may name one.
+    pub const PORTS: &str = "io.kubernetes.container.ports";
+    /// Ours, annotation of sidecars: how many groups of containers are stopped before it when its pod ends.
+    pub const STOP_ORDER: &str = "dev.kubeboot.agent.stop-order";
     /// Annotation: path of the termination message in the container.
     pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 }

@@ -286,8 +286,6 @@ fn handlers(probe: &Probe) -> usize {
 /// What is accepted but does nothing here, said aloud.
 pub(super) fn without_effect(spec: &PodSpec) -> Vec<String> {
     let mut fields = Vec::new();
-    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-    fields.extend(containers.filter(|c| c.lifecycle.is_some()).map(|c| format!("lifecycle of container {}", c.name)));
     let rows = [
         (spec.active_deadline_seconds.is_some(), "activeDeadlineSeconds"),
         (filled(&spec.readiness_gates), "readinessGates"),

@@ -30,7 +30,8 @@ pub(super) static USER_AGENT: LazyLock<String> = LazyLock::new(|| {
     format!("kube-probe/{}", version.join("."))
 });
 
-struct Answer {
+/// What came back.
+pub(in crate::agent) struct Answer {
     status: StatusCode,
     location: Option<String>,
     body: String,
@@ -38,7 +39,7 @@ struct Answer {
 
 /// Where a request goes; a redirect makes another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(in crate::agent) struct Place {
     /// HTTPS.
     pub tls: bool,
     /// Name or address, without brackets.
@@ -121,6 +122,11 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
+/// Where an answer sends who asked at `from`, if it does.
+pub(in crate::agent) fn redirect(from: &Place, answer: &Answer) -> Option<Place> {
+    follow(from, answer.location.as_deref().filter(|_| is_redirect(answer.status))?)
+}
+
 /// The place a `Location` names, seen from `from`.
 fn follow(from: &Place, location: &str) -> Option<Place> {
     if location.starts_with('/') && !location.starts_with("//") {
@@ -158,7 +164,8 @@ async fn exchange(tls: &Arc<ClientConfig>, place: &Place, headers: &[(String, St
     converse(stream.map_err(|error| failure(format!("TLS handshake failed: {error}")))?, request).await
 }
 
-async fn converse<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Answer, Outcome>
+/// Sends a request over a connection and reads the answer.
+pub(in crate::agent) async fn converse<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Answer, Outcome>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -189,7 +196,7 @@ async fn read(response: Response<Incoming>) -> Answer {
 }
 
 /// The request, with the kubelet's own headers unless the probe sets them; an empty `Accept` or `User-Agent` drops it.
-fn request(place: &Place, headers: &[(String, String)]) -> Result<Request<Empty<Bytes>>, Outcome> {
+pub(in crate::agent) fn request(place: &Place, headers: &[(String, String)]) -> Result<Request<Empty<Bytes>>, Outcome> {
     let host = bracketed(&place.host);
     let usual = if place.tls { 443 } else { 80 };
     let host = if place.port == usual { host } else { format!("{host}:{}", place.port) };

@@ -6,7 +6,7 @@
 
 mod check;
 mod grpc;
-mod http;
+pub(in crate::agent) mod http;
 mod manager;
 pub mod rules;
 mod spec;
@@ -17,6 +17,7 @@ pub use check::Prober;
 pub use manager::{Manager, ProbedContainer, Wake};
 pub use rules::{Health, MustRestart};
 pub use spec::{Action, HttpGet, Port, ProbeSpec, Probes, Target};
+pub(in crate::agent) use tls::client_config;
 
 use std::time::Duration;
 

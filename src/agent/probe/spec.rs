@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::ProbeKind;
@@ -176,6 +176,16 @@ impl Probes {
     }
 }
 
+impl HttpGet {
+    /// Reads an action; a port name is looked up among `ports`.
+    ///
+    /// # Errors
+    /// What of it cannot be done, in words.
+    pub fn of(get: &HTTPGetAction, ports: &[ContainerPort]) -> Result<Self, String> {
+        http_get(get, &names_of(ports.iter()))
+    }
+}
+
 impl ProbeSpec {
     fn parse(kind: ProbeKind, probe: &Probe, ports: &BTreeMap<&str, u16>) -> Result<Self, String> {
         let seconds = |value: Option<i32>, default: u64| {
@@ -264,7 +274,10 @@ fn not_empty(value: &Option<String>) -> Option<String> {
 }
 
 fn named_ports(container: &Container) -> BTreeMap<&str, u16> {
-    let ports = container.ports.iter().flatten();
+    names_of(container.ports.iter().flatten())
+}
+
+fn names_of<'a>(ports: impl Iterator<Item = &'a ContainerPort>) -> BTreeMap<&'a str, u16> {
     ports.filter_map(|p| Some((p.name.as_deref()?, u16::try_from(p.container_port).ok()?))).collect()
 }
 

@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 ///
 /// # Errors
 /// When the provider supports none of the TLS versions, which the one that is linked does.
-pub(super) fn client_config() -> Result<Arc<ClientConfig>, Error> {
+pub(in crate::agent) fn client_config() -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?

@@ -10,14 +10,23 @@ use super::view::Finish;
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Stop a container; it is stopping from now on, nobody waits for it here.
-    Stop {
+    /// Begin to end a container: its `preStop` hook runs, if it has one. Nobody waits for it here.
+    Kill {
         /// Which.
         id: String,
-        /// How long it may take.
+        /// How long it may take in all.
         grace: Duration,
         /// Why, for the log.
         why: String,
+        /// See [`Kill::ordered`](super::view::Kill::ordered).
+        ordered: bool,
+    },
+    /// Send the stop signal to a container that is being ended.
+    Stop {
+        /// Which.
+        id: String,
+        /// What is left of its grace.
+        grace: Duration,
     },
     /// End the grace of a container that is being stopped.
     Hurry {

@@ -173,7 +173,22 @@ fn annotations(pod: &StaticPod, container: &Container, attempt: u32) -> BTreeMap
         (labels::TERMINATION_MESSAGE_PATH, text(&container.termination_message_path)),
         ("io.kubernetes.container.terminationMessagePolicy", text(&container.termination_message_policy)),
     ];
-    rows.map(|(key, value)| (key.to_owned(), value)).into()
+    let json = |value: serde_json::Result<String>| value.unwrap_or_default();
+    let mut result: BTreeMap<String, String> = rows.map(|(key, value)| (key.to_owned(), value)).into();
+    if let Some(handler) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref()) {
+        result.insert(labels::PRE_STOP.to_owned(), json(serde_json::to_string(handler)));
+        result.insert(
+            labels::PORTS.to_owned(),
+            json(serde_json::to_string(container.ports.as_deref().unwrap_or_default())),
+        );
+    }
+    // The last sidecar goes first, after all that is none.
+    let init = pod.spec.init_containers.iter().flatten();
+    let sidecars = init.filter(|one| one.restart_policy.as_deref() == Some("Always")).rev();
+    if let Some(place) = sidecars.enumerate().find_map(|(place, one)| (one.name == container.name).then_some(place)) {
+        result.insert(labels::STOP_ORDER.to_owned(), (place + 1).to_string());
+    }
+    result
 }
 
 fn grace(pod: &StaticPod) -> String {

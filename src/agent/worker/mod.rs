@@ -9,6 +9,7 @@
 mod action;
 mod config;
 mod execute;
+mod instance;
 mod observe;
 mod plan;
 mod prepare;
@@ -16,18 +17,19 @@ mod report;
 mod status;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::context::Context;
+use super::hooks::{HookError, HookKind};
 use super::pacing::{self, Gate, Gates};
 use super::pod::{PodKey, StaticPod};
 use super::probe::ProbedContainer;
@@ -38,7 +40,7 @@ pub use execute::probes_of;
 use report::LastWords;
 pub use report::{first_entry, orphan_entry};
 pub use view::Hold;
-use view::{Instance, Observed, PodView, Slot};
+use view::{Instance, Observed, PodView, PostStart, Slot};
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -51,6 +53,15 @@ pub enum Message {
     Listed(Vec<ContainerRecord>),
     /// A stop has ended.
     Stopped(String, Result<(), RuntimeError>),
+    /// A hook of a container has ended.
+    Hooked {
+        /// The container's id.
+        id: String,
+        /// Which hook.
+        kind: HookKind,
+        /// How.
+        result: Result<(), HookError>,
+    },
     /// A pod that is being stopped has closed its ports.
     Drained(String),
     /// A pull for a container of a UID has ended.
@@ -114,6 +125,7 @@ pub fn spawn(key: PodKey, context: Arc<Context>, idle: mpsc::UnboundedSender<Pod
         said_idle: false,
         words: LastWords::new(),
         stops: JoinSet::new(),
+        hooks: HashMap::new(),
         pulls: JoinSet::new(),
         context,
     };
@@ -144,8 +156,10 @@ struct Worker {
     seen: Observed,
     words: LastWords,
     gates: watch::Receiver<Gates>,
-    /// Stops under way.
+    /// Stops and hooks under way.
     stops: JoinSet<()>,
+    /// The hooks among them, by container id.
+    hooks: HashMap<String, AbortHandle>,
     /// Pulls under way.
     pulls: JoinSet<()>,
 }
@@ -229,6 +243,7 @@ impl Worker {
                 }
                 self.refresh(&id).await;
             }
+            Message::Hooked { id, kind, result } => self.hooked(&id, kind, result),
             Message::Pulled { uid, container, result } => {
                 if self.wanted_uid() == Some(uid.as_str()) {
                     self.pulled(&container, result);

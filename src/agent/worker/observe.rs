@@ -53,21 +53,25 @@ impl Worker {
                 if exited && one.ended.is_none() {
                     one.ended = Some(ended_at(&one.record));
                     (one.failures, one.retry_at) = (0, None);
-                    if was_running && !one.stopping && !self.seen.terminating.contains(&one.record.name.uid) {
+                    if was_running && !one.is_ending() && !self.seen.terminating.contains(&one.record.name.uid) {
                         self.crashed = true;
                         let (name, code) = (one.record.name.container.clone(), one.exit_code());
                         info!(pod = %self.key, container = %name, ?code, "container ended");
                     }
                     one.stopping = false;
                 }
-                if !exited {
-                    one.ended = None;
+                if !exited && one.ended.take().is_some() {
+                    // Somebody has started it again, whom its end before does not concern.
+                    one.kill = None;
                 }
             }
             None => {
                 let ended = exited.then(|| ended_at(&record));
-                self.seen.instances.insert(id, Instance::new(record, ended));
+                self.seen.instances.insert(id.clone(), Instance::new(record, ended));
             }
+        }
+        if exited {
+            self.end_hook(&id);
         }
         self.note_running();
     }
@@ -84,6 +88,7 @@ impl Worker {
     /// A container is gone; its restart count is not.
     pub(super) fn vanish(&mut self, id: &str) {
         self.words.remove(id);
+        self.end_hook(id);
         let Some(one) = self.seen.instances.remove(id) else { return };
         if self.wanted_uid() == Some(one.record.name.uid.as_str()) {
             let slot = self.seen.slots.entry(one.record.name.container.clone()).or_default();
@@ -112,8 +117,12 @@ impl Worker {
         let own = || self.seen.instances.values().filter(|one| one.record.name.uid == pod.uid);
         let ip = own().filter(|one| one.record.is_sandbox && one.is_running()).find_map(|one| one.record.ip.clone());
         let mut probed = Vec::new();
-        for one in own().filter(|one| !one.record.is_sandbox && !one.stopping) {
+        for one in own().filter(|one| !one.record.is_sandbox && !one.is_ending()) {
             let ContainerState::Running { started_at } = one.record.state else { continue };
+            if one.post_start != PostStart::None {
+                // The kubelet asks nobody whose hook is not done.
+                continue;
+            }
             let name = one.record.name.container.clone();
             let Some((_, container)) = pod.containers().find(|(_, c)| c.name == name) else { continue };
             let ip = ip.clone().or_else(|| one.record.ip.clone()).filter(|_| !pod.host_network());

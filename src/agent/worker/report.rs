@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::PodStatus;
 
 use super::action::Plan;
 use super::status;
-use super::view::{ContainerView, Finish, Instance, Observed, PodView, Role};
+use super::view::{ContainerView, Finish, Instance, Observed, PodView, PostStart, Role};
 use crate::agent::pacing::{self, Gate};
 use crate::agent::pod::{PodKey, StaticPod};
 use crate::agent::probe::Health;
@@ -80,7 +80,7 @@ pub(super) enum Now<'a> {
 impl Shown<'_> {
     /// It is being stopped.
     pub fn stopping(&self) -> bool {
-        self.current.is_some_and(|one| one.stopping)
+        self.current.is_some_and(Instance::is_ending)
     }
 }
 
@@ -178,7 +178,7 @@ impl<'a> Facts<'a> {
         instances.sort_by_key(|one| (one.record.name.attempt, one.record.created_at));
         let current = instances.pop();
         let now = match (current, self.plan.waiting.get(&container.name)) {
-            (Some(one), _) if one.is_running() => Now::Is(one),
+            (Some(one), _) if one.is_running() && !matches!(one.post_start, PostStart::Failed(_)) => Now::Is(one),
             (_, Some(waiting)) => Now::Waits(&waiting.reason, &waiting.message),
             (Some(one), None) => Now::Is(one),
             (None, None) => Now::Waits(self.pod.map_or(CREATING, |(_, view)| view.initial_reason()), ""),

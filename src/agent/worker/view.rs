@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use super::instance::{Instance, Kill, PostStart};
 use crate::agent::pod::StaticPod;
 use crate::agent::probe::Health;
-use crate::runtime::{ContainerRecord, ContainerState, labels};
 
 /// What a container is in its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,83 +120,9 @@ impl PodView {
     }
 }
 
-fn grace(seconds: Option<i64>) -> Duration {
+/// A grace period, by default the API's.
+pub fn grace(seconds: Option<i64>) -> Duration {
     Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(30))
-}
-
-/// A container (or sandbox) as the runtime had it when last asked, and what the agent is doing with it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Instance {
-    /// The runtime's record.
-    pub record: ContainerRecord,
-    /// When it ended, on the agent's clock.
-    pub ended: Option<Instant>,
-    /// A stop is under way.
-    pub stopping: bool,
-    /// Its grace was ended.
-    pub hurried: bool,
-    /// Why the agent stopped it, for who asks how it ended.
-    pub stopped_for: Option<String>,
-    /// A call about it failed; it is not tried again before.
-    pub retry_at: Option<Instant>,
-    /// Calls about it that failed in a row.
-    pub failures: u32,
-    /// Its log has been linked.
-    pub linked: bool,
-}
-
-impl Instance {
-    /// An instance nobody does anything with.
-    pub fn new(record: ContainerRecord, ended: Option<Instant>) -> Self {
-        Self {
-            record,
-            ended,
-            stopping: false,
-            hurried: false,
-            stopped_for: None,
-            retry_at: None,
-            failures: 0,
-            linked: false,
-        }
-    }
-
-    /// Whether it runs.
-    pub fn is_running(&self) -> bool {
-        self.record.state.is_running()
-    }
-
-    /// Its exit code, once it has ended.
-    pub fn exit_code(&self) -> Option<i64> {
-        match self.record.state {
-            ContainerState::Exited { exit_code, .. } => Some(exit_code),
-            _ => None,
-        }
-    }
-
-    /// How long it ran, once it has ended.
-    pub fn ran_for(&self) -> Option<Duration> {
-        match self.record.state {
-            ContainerState::Exited { started_at: Some(from), finished_at: Some(to), .. } => {
-                to.duration_since(from).try_into().ok()
-            }
-            _ => None,
-        }
-    }
-
-    /// Hash of what it was made from.
-    pub fn hash(&self) -> Option<&str> {
-        self.record.annotations.get(labels::CONTAINER_HASH).map(String::as_str)
-    }
-
-    /// The sandbox it was made for; empty for one without.
-    pub fn sandbox(&self) -> &str {
-        self.record.labels.get(labels::SANDBOX_ID).map_or("", String::as_str)
-    }
-
-    /// The grace period its manifest asked for, kept with it for the time when the manifest is gone.
-    pub fn grace(&self) -> Duration {
-        grace(self.record.annotations.get(labels::GRACE_PERIOD).and_then(|text| text.parse().ok()))
-    }
 }
 
 /// How far an image is.

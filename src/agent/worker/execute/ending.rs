@@ -7,13 +7,23 @@ const PORT_LOOK: Duration = Duration::from_millis(10);
 const PORT_LOOKS: u32 = 3000;
 
 impl Worker {
-    pub(in crate::agent::worker) fn stop(&mut self, id: String, grace: Duration, why: &str) {
-        let Some(one) = self.seen.instances.get_mut(&id) else { return };
+    pub(in crate::agent::worker) fn kill(&mut self, id: &str, grace: Duration, why: String, ordered: bool) {
+        let Some(one) = self.seen.instances.get_mut(id) else { return };
         info!(pod = %self.key, container = %one.record.name.container, grace = grace.as_secs(), why, "stopping container");
+        one.kill = Some(Kill { since: Instant::now(), grace, ordered, hook: one.has_pre_stop() });
+        one.stopped_for = Some(why.clone());
+        let (uid, container, has_hook) =
+            (one.record.name.uid.clone(), one.record.name.container.clone(), one.has_pre_stop());
+        self.note_killing(&uid, &container, &why);
+        if has_hook {
+            self.pre_stop(id, grace);
+        }
+    }
+
+    pub(in crate::agent::worker) fn stop(&mut self, id: String, grace: Duration) {
+        let Some(one) = self.seen.instances.get_mut(&id) else { return };
         one.stopping = true;
-        one.stopped_for = Some(why.to_owned());
-        let (uid, container) = (one.record.name.uid.clone(), one.record.name.container.clone());
-        self.note_killing(&uid, &container, why);
+        let uid = one.record.name.uid.clone();
         self.watch_ports(uid);
         let (runtime, myself) = (Arc::clone(&self.context.runtime), self.myself.clone());
         self.stops.spawn(async move {

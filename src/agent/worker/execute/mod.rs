@@ -13,10 +13,11 @@ use super::config::{self, Place};
 use super::plan::SANDBOX;
 use super::prepare::{self, PrepareError, Prepared};
 use super::report::Words;
-use super::view::{Fault, Instance, Pull};
+use super::view::{Fault, Instance, Kill, PostStart, Pull};
 use super::{Message, Worker};
 use crate::agent::backoff::{CALL, MOUNT, PULL, Steps};
 use crate::agent::events::Subject;
+use crate::agent::hooks::{self, Hook, HookError, HookKind};
 use crate::agent::pacing;
 use crate::agent::pod::StaticPod;
 use crate::agent::status::chain;
@@ -26,6 +27,7 @@ use crate::runtime::{ContainerState, ImageRecord, RuntimeError};
 
 mod ending;
 mod events;
+mod hook;
 mod image;
 mod words;
 
@@ -59,9 +61,15 @@ impl Worker {
         if self.suspended {
             return;
         }
+        let is_start = matches!(action, Action::Run { .. } | Action::Prepare { .. } | Action::Resume { .. });
+        if is_start && self.is_hooked() {
+            // An earlier step of the same plan has begun a postStart hook.
+            return;
+        }
         debug!(pod = %self.key, ?action, "step");
         match action {
-            Action::Stop { id, grace, why } => self.stop(id, grace, &why),
+            Action::Kill { id, grace, why, ordered } => self.kill(&id, grace, why, ordered),
+            Action::Stop { id, grace } => self.stop(id, grace),
             Action::Hurry { id } => self.hurry(id),
             Action::Remove { id } => self.remove(&id).await,
             Action::CreateSandbox { attempt } => self.create_sandbox(attempt).await,
@@ -83,10 +91,14 @@ impl Worker {
             Ok(()) => {
                 self.note_event(&name, "Started", "Container started");
                 self.clear_fault(&name);
+                self.refresh(id).await;
+                self.post_start(id, &name);
             }
-            Err(error) => self.fail(&name, runtime_failure("RunContainerError", &error), Some(&error)),
+            Err(error) => {
+                self.fail(&name, runtime_failure("RunContainerError", &error), Some(&error));
+                self.refresh(id).await;
+            }
         }
-        self.refresh(id).await;
         self.link_logs().await;
     }
 
@@ -150,6 +162,7 @@ impl Worker {
                 info!(pod = %self.key, container = name, attempt, "container started");
                 self.note_event(name, "Started", "Container started");
                 self.clear_fault(name);
+                self.post_start(&id, name);
             }
             Err(error) => self.fail(name, runtime_failure("RunContainerError", &error), Some(&error)),
         }

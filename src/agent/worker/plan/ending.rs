@@ -3,13 +3,50 @@
 use super::*;
 
 impl Planner<'_> {
-    /// Containers first and all at once, then their remains, then the sandbox, then the rest.
-    pub(super) fn terminate(&mut self, uid: &str) {
-        let containers: Vec<_> = self.instances(uid).filter(|one| !one.record.is_sandbox).collect();
-        let running: Vec<_> = containers.iter().filter(|one| one.is_running()).collect();
-        for one in &running {
-            self.stop(one, one.grace(), "its pod is not wanted any more");
+    /// Begins to end a container that runs, once.
+    pub(super) fn kill(&mut self, one: &Instance, grace: Duration, why: &str) {
+        self.begin(one, grace, why, false);
+    }
+
+    /// Begins to end all of these, which are what runs of a pod: sidecars are to end after the others.
+    pub(super) fn kill_all(&mut self, running: &[&Instance], grace: impl Fn(&Instance) -> Duration, why: &str) {
+        for one in running {
+            self.begin(one, grace(one), why, true);
         }
+    }
+
+    fn begin(&mut self, one: &Instance, grace: Duration, why: &str, ordered: bool) {
+        if !one.is_ending() && self.due(one.retry_at) {
+            let (id, why) = (one.record.id.clone(), why.to_owned());
+            self.act(Action::Kill { id, grace: grace.max(MIN_GRACE), why, ordered });
+        }
+    }
+
+    /// Sends what is being ended its signal when its hook is done and its turn has come. What its hook and its
+    /// predecessors took is off its grace; it waits for neither longer than that.
+    pub(super) fn carry_on(&mut self, uid: &str) {
+        let running: Vec<_> = self.instances(uid).filter(|one| one.is_running() && !one.record.is_sandbox).collect();
+        let first = running.iter().map(|one| one.stop_order()).min().unwrap_or_default();
+        let all = self.instances(uid).filter(|one| one.is_running() && !one.stopping);
+        for (one, kill) in all.filter_map(|one| Some((one, one.kill.as_ref()?))) {
+            let left = (kill.since + kill.grace).saturating_duration_since(self.now);
+            if kill.hook {
+                continue;
+            }
+            if kill.ordered && !one.record.is_sandbox && one.stop_order() > first && !left.is_zero() {
+                self.wake_at(kill.since + kill.grace);
+            } else if self.due(one.retry_at) {
+                self.act(Action::Stop { id: one.record.id.clone(), grace: left.max(MIN_GRACE) });
+            }
+        }
+    }
+
+    /// Containers first, sidecars after the others, then their remains, then the sandbox, then the rest.
+    pub(super) fn terminate(&mut self, uid: &str) {
+        self.carry_on(uid);
+        let containers: Vec<_> = self.instances(uid).filter(|one| !one.record.is_sandbox).collect();
+        let running: Vec<_> = containers.iter().copied().filter(|one| one.is_running()).collect();
+        self.kill_all(&running, Instance::grace, "its pod is not wanted any more");
         if !running.is_empty() {
             return;
         }
@@ -57,15 +94,11 @@ impl Planner<'_> {
     pub(super) fn finish(&mut self, pod: &PodView, finish: Finish) {
         self.plan.finished = Some(finish);
         self.plan.initialized = true;
-        let running: Vec<_> = self.instances(&pod.uid).filter(|one| one.is_running()).collect();
-        let containers = running.iter().filter(|one| !one.record.is_sandbox);
-        for one in containers.clone() {
-            self.stop(one, pod.grace, "its pod has finished");
-        }
-        if containers.count() == 0 {
-            for one in running {
-                self.stop(one, MIN_GRACE, "its pod has finished");
-            }
+        let running = self.instances(&pod.uid).filter(|one| one.is_running());
+        let (sandboxes, containers): (Vec<_>, Vec<_>) = running.partition(|one| one.record.is_sandbox);
+        self.kill_all(&containers, |_| pod.grace, "its pod has finished");
+        if containers.is_empty() {
+            self.kill_all(&sandboxes, |_| MIN_GRACE, "its pod has finished");
         }
     }
 

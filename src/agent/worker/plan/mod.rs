@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::action::{Action, Plan, Waiting};
-use super::view::{ContainerView, Finish, Instance, Observed, PodView, Pull, Role, Slot};
+use super::view::{ContainerView, Finish, Instance, Observed, PodView, PostStart, Pull, Role, Slot};
 use crate::agent::backoff::{FORGIVEN_AFTER, Steps};
 use crate::runtime::ContainerState;
 
@@ -22,7 +22,7 @@ pub const SANDBOX: &str = "POD";
 
 /// The next steps for `pod`, None when none is wanted.
 pub fn plan(pod: Option<&PodView>, seen: &Observed, now: Instant) -> Plan {
-    let mut planner = Planner { seen, now, plan: Plan::default() };
+    let mut planner = Planner { seen, now, plan: Plan::default(), hooked: None };
     for uid in &seen.terminating {
         planner.terminate(uid);
     }
@@ -60,6 +60,8 @@ struct Planner<'a> {
     seen: &'a Observed,
     now: Instant,
     plan: Plan,
+    /// The container whose `postStart` hook holds back the pod's further starts.
+    hooked: Option<String>,
 }
 
 impl<'a> Planner<'a> {
@@ -92,12 +94,6 @@ impl<'a> Planner<'a> {
         self.seen.instances.values().filter(move |one| one.record.name.uid == uid)
     }
 
-    fn stop(&mut self, one: &Instance, grace: Duration, why: &str) {
-        if !one.stopping && self.due(one.retry_at) {
-            self.act(Action::Stop { id: one.record.id.clone(), grace: grace.max(MIN_GRACE), why: why.to_owned() });
-        }
-    }
-
     fn remove(&mut self, one: &Instance) {
         if self.due(one.retry_at) {
             self.act(Action::Remove { id: one.record.id.clone() });
@@ -112,6 +108,9 @@ impl<'a> Planner<'a> {
     }
 
     fn run(&mut self, pod: &PodView) {
+        self.carry_on(&pod.uid);
+        let hooked = self.instances(&pod.uid).find(|one| one.is_running() && one.post_start == PostStart::Running);
+        self.hooked = hooked.map(|one| one.record.name.container.clone());
         if let Some(finish) = self.finished(pod) {
             return self.finish(pod, finish);
         }
@@ -158,27 +157,25 @@ impl<'a> Planner<'a> {
         }
         if let Some(newest) = newest
             && newest.is_running()
-            && !newest.stopping
+            && !newest.is_ending()
         {
             return Some(newest.record.id.clone());
         }
         // Without its sandbox the pod is rebuilt whole: what still runs has lost its network's holder.
         let running: Vec<_> = self.instances(&pod.uid).filter(|one| one.is_running()).collect();
-        for one in &running {
-            self.stop(one, pod.grace, "the sandbox of its pod is gone");
-        }
+        self.kill_all(&running, |_| pod.grace, "the sandbox of its pod is gone");
         if !running.is_empty() {
             return None;
         }
         match newest {
             Some(newest) if newest.record.state == ContainerState::Created => {
-                if self.may_start(SANDBOX) {
+                if self.may_start(pod, SANDBOX) {
                     self.act(Action::Resume { id: newest.record.id.clone() });
                 }
             }
             newest => {
                 let attempt = newest.map_or(0, |one| one.record.name.attempt + 1);
-                if self.may_start(SANDBOX) {
+                if self.may_start(pod, SANDBOX) {
                     self.act(Action::CreateSandbox { attempt: attempt.max(self.slot(SANDBOX).next_attempt) });
                 }
             }
@@ -194,10 +191,10 @@ impl<'a> Planner<'a> {
         for one in strangers {
             let known = names.contains(one.record.name.container.as_str());
             match (known, one.is_running()) {
-                (false, true) => self.stop(one, pod.grace, "its pod has no such container any more"),
+                (false, true) => self.kill(one, pod.grace, "its pod has no such container any more"),
                 (false, false) => self.remove(one),
-                (true, true) if one.sandbox() != sandbox => self.stop(one, pod.grace, "it is in another sandbox"),
-                (true, true) if self.is_outdated(pod, one) => self.stop(one, pod.grace, "another one is in its place"),
+                (true, true) if one.sandbox() != sandbox => self.kill(one, pod.grace, "it is in another sandbox"),
+                (true, true) if self.is_outdated(pod, one) => self.kill(one, pod.grace, "another one is in its place"),
                 _ => {}
             }
         }
@@ -242,7 +239,7 @@ impl<'a> Planner<'a> {
         match &last.record.state {
             ContainerState::Running { .. } => self.watch(pod, container, last, &slot, same),
             ContainerState::Created if same && last.sandbox() == sandbox => {
-                if self.may_start(&container.name) && !self.held(pod, container) {
+                if self.may_start(pod, &container.name) && !self.held(pod, container) {
                     self.act(Action::Resume { id: last.record.id.clone() });
                 }
                 Standing::Underway
@@ -274,12 +271,16 @@ impl<'a> Planner<'a> {
     ) -> Standing {
         let health = slot.health.as_ref().filter(|health| health.id == last.record.id);
         if !same {
-            self.stop(last, pod.grace, "its manifest has changed");
+            self.kill(last, pod.grace, "its manifest has changed");
+        } else if let PostStart::Failed(why) = &last.post_start {
+            self.wait(&container.name, "PostStartHookError", why.clone());
+            self.kill(last, pod.grace, &format!("its postStart hook failed: {why}"));
         } else if let Some(condemned) = health.and_then(|health| health.must_restart.as_ref()) {
-            self.stop(last, condemned.grace.unwrap_or(pod.grace), &condemned.message);
+            self.kill(last, condemned.grace.unwrap_or(pod.grace), &condemned.message);
         }
         let started = container.role == Role::Main || health.is_some_and(|health| health.started);
-        let fine = started && container.role != Role::Init && !last.stopping;
+        let failed = last.post_start != PostStart::None;
+        let fine = started && container.role != Role::Init && !last.is_ending() && !failed;
         if fine { Standing::Started } else { Standing::Underway }
     }
 
@@ -302,7 +303,7 @@ impl<'a> Planner<'a> {
     }
 
     fn start(&mut self, pod: &PodView, container: &ContainerView, attempt: u32, tries: u32) -> Standing {
-        if self.may_start(&container.name) {
+        if self.may_start(pod, &container.name) {
             let name = container.name.clone();
             if self.held(pod, container) {
                 // The first container of an image costs the runtime a tenth of a second or more, which is free now.
@@ -315,8 +316,13 @@ impl<'a> Planner<'a> {
         Standing::Underway
     }
 
-    /// Whether neither a pull nor an earlier failure is in the way.
-    fn may_start(&mut self, container: &str) -> bool {
+    /// Whether neither another one's hook nor a pull nor an earlier failure is in the way.
+    fn may_start(&mut self, pod: &PodView, container: &str) -> bool {
+        if let Some(hooked) = &self.hooked {
+            let message = format!("waiting for the postStart hook of container {hooked}");
+            self.wait(container, pod.initial_reason(), message);
+            return false;
+        }
         let slot = self.slot(container);
         match &slot.pull {
             Pull::Idle => {}

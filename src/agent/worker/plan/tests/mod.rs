@@ -1,3 +1,8 @@
+//! Plans of made-up cases, in words.
+
+mod ending;
+mod restart;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -5,7 +10,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::agent::pod::tests::pod_with;
 use crate::agent::probe::{Health, MustRestart, ProbeKind};
-use crate::agent::worker::view::{Fault, Hold};
+use crate::agent::worker::view::{Fault, Hold, Kill};
 use crate::runtime::{ContainerName, ContainerRecord, labels};
 
 /// A machine under a plan: a pod and what is there of it.
@@ -106,9 +111,14 @@ impl Case {
     }
 }
 
+fn health(id: &str) -> Health {
+    Health { id: id.into(), started: false, ready: false, healthy: false, message: None, must_restart: None }
+}
+
 fn words(plan: &Plan) -> Vec<String> {
     let word = |action: &Action| match action {
-        Action::Stop { id, grace, .. } => format!("stop {id} {}s", grace.as_secs()),
+        Action::Kill { id, grace, .. } => format!("kill {id} {}s", grace.as_secs()),
+        Action::Stop { id, grace } => format!("stop {id} {}s", grace.as_secs()),
         Action::Remove { id } => format!("remove {id}"),
         Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
         Action::Run { container, attempt, tries } => format!("run {container} {attempt} after {tries}"),
@@ -143,7 +153,7 @@ fn every_other_pod_gets_its_sandbox_first() {
 #[test]
 fn a_pod_that_lost_its_sandbox_is_rebuilt_whole() {
     let dead = || Case::new("hostNetwork: false").with("own", "POD-2", "", "137@1");
-    assert_eq!(dead().with("own", "c-0", "POD-2", "running").actions(), ["stop c-0 9s"]);
+    assert_eq!(dead().with("own", "c-0", "POD-2", "running").actions(), ["kill c-0 9s"]);
     assert_eq!(dead().with("own", "c-0", "POD-2", "143@0").actions(), ["sandbox 3"]);
     let rebuilt = dead().with("own", "c-0", "POD-2", "143@0").with("own", "POD-3", "", "running");
     assert_eq!(rebuilt.actions(), ["remove POD-2", "run c 1 after 0"]);
@@ -151,55 +161,7 @@ fn a_pod_that_lost_its_sandbox_is_rebuilt_whole() {
     assert_eq!(by_hand.actions(), ["sandbox 4"], "removed sandboxes count too");
     let moved =
         Case::new("hostNetwork: false").with("own", "POD-1", "", "running").with("own", "c-0", "POD-0", "running");
-    assert_eq!(moved.actions(), ["stop c-0 9s"], "a container of another sandbox");
-}
-
-#[test]
-fn restart_policies_decide_what_happens_after_an_exit() {
-    for (policy, code, expected, finish) in [
-        ("Always", 0, vec!["run c 1 after 0"], None),
-        ("Always", 1, vec!["run c 1 after 0"], None),
-        ("OnFailure", 0, vec![], Some(Finish::Succeeded)),
-        ("OnFailure", 1, vec!["run c 1 after 0"], None),
-        ("Never", 0, vec![], Some(Finish::Succeeded)),
-        ("Never", 1, vec![], Some(Finish::Failed)),
-    ] {
-        let spec = format!("hostNetwork: true\n  restartPolicy: {policy}");
-        let case = Case::new(&spec).with("own", "c-0", "", &format!("{code}@0"));
-        assert_eq!(case.actions(), expected, "{policy} {code}");
-        assert_eq!(case.plan().finished, finish, "{policy} {code}");
-    }
-}
-
-#[test]
-fn a_crashing_container_waits_from_its_last_exit_on() {
-    let crashed = |ago: &str, tries| {
-        Case::host().with("own", "c-5", "", &format!("1@{ago}")).slot("c", |slot, _| slot.tries = tries)
-    };
-    assert_eq!(crashed("0", 0).actions(), ["run c 6 after 0"], "the first restart is free");
-    assert_eq!(crashed("3", 1).actions(), NOTHING);
-    assert_eq!((crashed("3", 1).wake(), crashed("3", 1).waiting("c")), (Some(7), "CrashLoopBackOff".into()));
-    assert_eq!(crashed("10", 1).actions(), ["run c 6 after 1"]);
-    assert_eq!(crashed("0", 3).wake(), Some(40));
-    assert_eq!(crashed("0", 50).wake(), Some(300));
-    let mut capped = crashed("0", 50);
-    capped.seen.max_backoff = Duration::from_secs(5);
-    assert_eq!(capped.wake(), Some(5));
-}
-
-#[test]
-fn ten_minutes_of_running_are_forgiven() {
-    let mut case = Case::host().with("own", "c-5", "", "1@0").slot("c", |slot, _| slot.tries = 4);
-    let one = case.seen.instances.get_mut("c-5").unwrap();
-    let ContainerState::Exited { finished_at, .. } = &mut one.record.state else { panic!("it has exited") };
-    *finished_at = Some(Timestamp::from_second(1_000_600).unwrap());
-    assert_eq!(case.actions(), ["run c 6 after 0"]);
-}
-
-#[test]
-fn restart_counts_go_on_after_what_was_removed_by_hand() {
-    let case = Case::host().slot("c", |slot, _| slot.next_attempt = 3);
-    assert_eq!(case.actions(), ["run c 3 after 0"]);
+    assert_eq!(moved.actions(), ["kill c-0 9s"], "a container of another sandbox");
 }
 
 #[test]
@@ -240,7 +202,7 @@ fn an_init_container_that_may_not_be_repeated_fails_the_pod() {
         .with("own", "POD-0", "", "running")
         .with("own", "one-0", "POD-0", "1@0");
     assert_eq!(pod.plan().finished, Some(Finish::Failed));
-    assert_eq!(pod.actions(), ["stop POD-0 2s"]);
+    assert_eq!(pod.actions(), ["kill POD-0 2s"]);
 }
 
 #[test]
@@ -266,7 +228,7 @@ fn a_sidecar_holds_the_next_one_back_until_it_has_started_and_is_always_restarte
     let dead = pod().with("own", "side-0", "POD-0", "0@0").with("own", "c-0", "POD-0", "running");
     assert_eq!(dead.actions(), ["run side 1 after 0"]);
     let finished = running(true).with("own", "c-0", "POD-0", "0@0");
-    assert_eq!(finished.actions(), ["stop side-0 9s"], "a sidecar keeps no finished pod alive");
+    assert_eq!(finished.actions(), ["kill side-0 9s"], "a sidecar keeps no finished pod alive");
 }
 
 #[test]
@@ -283,8 +245,8 @@ fn what_a_probe_condemns_is_stopped_with_the_probes_grace() {
         };
         Case::host().with("own", "c-0", "", "running").slot("c", move |slot, _| slot.health = Some(health))
     };
-    assert_eq!(condemned(None).actions(), ["stop c-0 9s"]);
-    assert_eq!(condemned(Some(Duration::from_secs(4))).actions(), ["stop c-0 4s"]);
+    assert_eq!(condemned(None).actions(), ["kill c-0 9s"]);
+    assert_eq!(condemned(Some(Duration::from_secs(4))).actions(), ["kill c-0 4s"]);
     let mut stopping = condemned(None);
     stopping.seen.instances.get_mut("c-0").unwrap().stopping = true;
     assert_eq!(stopping.actions(), NOTHING, "once");
@@ -297,19 +259,19 @@ fn what_a_probe_condemns_is_stopped_with_the_probes_grace() {
 #[test]
 fn a_container_whose_manifest_changed_under_the_same_uid_is_replaced_without_back_off() {
     let running = Case::host().with_hash("own", "c-0", "", "running", "other");
-    assert_eq!(running.actions(), ["stop c-0 9s"]);
+    assert_eq!(running.actions(), ["kill c-0 9s"]);
     let stopped = Case::host().with_hash("own", "c-0", "", "143@0", "other").slot("c", |slot, _| slot.tries = 5);
     assert_eq!(stopped.actions(), ["run c 1 after 0"]);
     let created = Case::host().with_hash("own", "c-0", "", "created", "other");
     assert_eq!(created.actions(), ["run c 1 after 0", "remove c-0"]);
     let gone = Case::host().with("own", "c-0", "", "running").with("own", "extra-0", "", "running");
-    assert_eq!(gone.actions(), ["stop extra-0 9s"], "a container that the manifest has no more");
+    assert_eq!(gone.actions(), ["kill extra-0 9s"], "a container that the manifest has no more");
 }
 
 #[test]
 fn of_two_running_instances_the_newer_one_stays() {
     let case = Case::host().with("own", "c-0", "", "running").with("own", "c-1", "", "running");
-    assert_eq!(case.actions(), ["stop c-0 9s"]);
+    assert_eq!(case.actions(), ["kill c-0 9s"]);
 }
 
 #[test]
@@ -320,55 +282,6 @@ fn one_dead_instance_of_each_container_is_kept_for_its_log() {
     let crashed =
         Case::host().with("own", "c-1", "", "1@60").with("own", "c-2", "", "1@0").slot("c", |s, _| s.tries = 3);
     assert_eq!(crashed.actions(), ["remove c-1"]);
-}
-
-#[test]
-fn a_pod_that_is_not_wanted_is_stopped_all_at_once_then_removed_then_forgotten() {
-    let stopped = |case: Case| words(&plan(None, &case.terminating("old").seen, Instant::now()));
-    let case = || Case::host().with("old", "POD-0", "", "running");
-    let both = case().with("old", "a-0", "POD-0", "running").with("old", "b-0", "POD-0", "running");
-    assert_eq!(stopped(both), ["stop a-0 7s", "stop b-0 7s"], "the grace their manifest asked for");
-    let one_left = case().with("old", "a-0", "POD-0", "0@0").with("old", "b-0", "POD-0", "running");
-    assert_eq!(stopped(one_left), ["stop b-0 7s"]);
-    let none_left = case().with("old", "a-0", "POD-0", "0@0").with("old", "b-0", "POD-0", "created");
-    assert_eq!(stopped(none_left), ["remove a-0", "remove b-0", "remove POD-0"]);
-    assert_eq!(stopped(Case::host()), ["forget old"]);
-}
-
-#[test]
-fn a_successor_starts_only_after_its_predecessor_is_gone() {
-    let old = || Case::host().terminating("old");
-    assert_eq!(old().with("old", "c-0", "", "running").actions(), ["stop c-0 7s"]);
-    assert_eq!(old().with("old", "c-0", "", "0@0").actions(), ["remove c-0"]);
-    assert_eq!(old().actions(), ["forget old"]);
-    assert_eq!(old().plan().message.unwrap(), "waiting until the previous instance of the pod has stopped");
-}
-
-#[test]
-fn a_successor_starts_beside_a_predecessor_that_has_closed_its_ports_and_beside_no_other() {
-    let old = || Case::host().with("old", "c-0", "", "running").terminating("old");
-    let run = "run c 0 after 0".to_owned();
-    assert!(!old().actions().contains(&run));
-    let mut drained = old();
-    drained.seen.drained.insert("old".to_owned());
-    assert!(drained.actions().contains(&run));
-    assert!(!drained.terminating("another").actions().contains(&run));
-
-    // Wanted again while it drains: nobody is started beside it, and its grace ends.
-    let uid = Case::host().view.uid;
-    let mut again = Case::host().with("own", "c-0", "", "running").terminating(&uid);
-    again.seen.drained.insert(uid);
-    again.seen.instances.values_mut().for_each(|one| one.stopping = true);
-    assert_eq!(again.actions(), ["hurry c-0"]);
-    again.seen.instances.values_mut().for_each(|one| one.hurried = true);
-    assert_eq!(again.actions(), NOTHING);
-}
-
-#[test]
-fn a_stop_is_given_two_seconds_at_least() {
-    let mut case = Case::host().with_hash("own", "c-0", "", "running", "other");
-    case.view.grace = Duration::ZERO;
-    assert_eq!(case.actions(), ["stop c-0 2s"]);
 }
 
 #[test]

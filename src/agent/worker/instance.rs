@@ -1,0 +1,130 @@
+//! A container or sandbox as a worker knows it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::view::grace;
+use crate::runtime::{ContainerRecord, ContainerState, labels};
+
+/// A container is being ended: first its `preStop` hook, then the stop signal, all within one grace period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kill {
+    /// When that was decided.
+    pub since: Instant,
+    /// How long it may take in all.
+    pub grace: Duration,
+    /// The whole pod is: sidecars are sent their signal after all others have ended, one after the other.
+    pub ordered: bool,
+    /// Its hook still runs.
+    pub hook: bool,
+}
+
+/// How far a `postStart` hook is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum PostStart {
+    /// There is none, it has ended well, or an earlier agent has begun it.
+    #[default]
+    None,
+    /// It runs, and no other container of the pod is started.
+    Running,
+    /// It failed, for which its container is stopped.
+    Failed(String),
+}
+
+/// A container (or sandbox) as the runtime had it when last asked, and what the agent is doing with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Instance {
+    /// The runtime's record.
+    pub record: ContainerRecord,
+    /// When it ended, on the agent's clock.
+    pub ended: Option<Instant>,
+    /// It is being ended: what was decided about it.
+    pub kill: Option<Kill>,
+    /// Its stop signal is on its way; the runtime kills it when the grace is over.
+    pub stopping: bool,
+    /// How far its `postStart` hook is.
+    pub post_start: PostStart,
+    /// Its grace was ended.
+    pub hurried: bool,
+    /// Why the agent stopped it, for who asks how it ended.
+    pub stopped_for: Option<String>,
+    /// A call about it failed; it is not tried again before.
+    pub retry_at: Option<Instant>,
+    /// Calls about it that failed in a row.
+    pub failures: u32,
+    /// Its log has been linked.
+    pub linked: bool,
+}
+
+impl Instance {
+    /// An instance nobody does anything with.
+    pub fn new(record: ContainerRecord, ended: Option<Instant>) -> Self {
+        Self {
+            record,
+            ended,
+            kill: None,
+            stopping: false,
+            post_start: PostStart::None,
+            hurried: false,
+            stopped_for: None,
+            retry_at: None,
+            failures: 0,
+            linked: false,
+        }
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
+        self.record.state.is_running()
+    }
+
+    /// Whether the agent is ending it.
+    pub fn is_ending(&self) -> bool {
+        self.stopping || self.kill.is_some()
+    }
+
+    /// Whether its `preStop` hook is kept with it.
+    pub fn has_pre_stop(&self) -> bool {
+        self.record.annotations.contains_key(labels::PRE_STOP)
+    }
+
+    /// Its place in the order in which a pod's containers are stopped: 0 for init and main containers, a sidecar the later
+    /// the earlier it was declared. Kept with it for the time when the manifest is gone.
+    pub fn stop_order(&self) -> usize {
+        self.record.annotations.get(labels::STOP_ORDER).and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    /// Its exit code, once it has ended.
+    pub fn exit_code(&self) -> Option<i64> {
+        match self.record.state {
+            ContainerState::Exited { exit_code, .. } => Some(exit_code),
+            _ => None,
+        }
+    }
+
+    /// How long it ran, once it has ended.
+    pub fn ran_for(&self) -> Option<Duration> {
+        match self.record.state {
+            ContainerState::Exited { started_at: Some(from), finished_at: Some(to), .. } => {
+                to.duration_since(from).try_into().ok()
+            }
+            _ => None,
+        }
+    }
+
+    /// Hash of what it was made from.
+    pub fn hash(&self) -> Option<&str> {
+        self.record.annotations.get(labels::CONTAINER_HASH).map(String::as_str)
+    }
+
+    /// The sandbox it was made for; empty for one without.
+    pub fn sandbox(&self) -> &str {
+        self.record.labels.get(labels::SANDBOX_ID).map_or("", String::as_str)
+    }
+
+    /// The grace period its manifest asked for, kept with it for the time when the manifest is gone.
+    pub fn grace(&self) -> Duration {
+        grace(self.record.annotations.get(labels::GRACE_PERIOD).and_then(|text| text.parse().ok()))
+    }
+}
