@@ -26,6 +26,7 @@ mod pacing;
 pub mod pod;
 pub mod podstatus;
 pub mod probe;
+mod remains;
 pub mod report;
 pub mod resources;
 mod security;

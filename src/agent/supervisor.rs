@@ -9,6 +9,7 @@ use tracing::info;
 use super::context::Context;
 use super::link::News;
 use super::pod::{PodKey, StaticPod};
+use super::remains;
 use super::source::Update;
 use super::worker::{self, Handle, Message};
 use crate::runtime::ContainerRecord;
@@ -20,6 +21,8 @@ pub struct Supervisor {
     wanted: BTreeMap<PodKey, Arc<StaticPod>>,
     /// The source has been read once: what it does not want may be stopped.
     synced: bool,
+    /// What pods have left that are gone has been cleared.
+    cleared: bool,
     /// The latest list; None before the first one, when nobody knows what runs already.
     records: Option<Vec<ContainerRecord>>,
     idle: mpsc::UnboundedSender<PodKey>,
@@ -31,7 +34,7 @@ impl Supervisor {
     pub fn new(context: Arc<Context>) -> Self {
         let (idle, idlers) = mpsc::unbounded_channel();
         let (workers, wanted) = (BTreeMap::new(), BTreeMap::new());
-        Self { context, workers, wanted, synced: false, records: None, idle, idlers }
+        Self { context, workers, wanted, synced: false, cleared: false, records: None, idle, idlers }
     }
 
     /// Runs until the agent ends.
@@ -93,9 +96,20 @@ impl Supervisor {
         }
     }
 
+    /// What earlier agents have left of pods that nobody knows goes once everything that may be known is, and before any
+    /// pod can be made that is not known yet.
+    fn clear_remains(&mut self) {
+        let Some(records) = self.records.as_ref().filter(|_| self.synced && !self.cleared) else { return };
+        let running = records.iter().map(|record| record.name.uid.clone());
+        let known = self.wanted.values().map(|pod| pod.uid.clone()).chain(running).collect();
+        remains::remove_unknown(&self.context.options, &self.context.cgroups, &known);
+        self.cleared = true;
+    }
+
     /// Starts the workers that are missing: those of wanted pods, and those of orphans once it is sure that they are
     /// some.
     fn staff(&mut self) {
+        self.clear_remains();
         let Some(records) = &self.records else { return };
         let orphans = records.iter().map(key_of).filter(|_| self.synced);
         let keys: BTreeSet<PodKey> = self.wanted.keys().cloned().chain(orphans).collect();

@@ -1,6 +1,7 @@
 //! Stopping and removing containers, and what a pod has left on the machine.
 
 use super::*;
+use crate::agent::remains;
 
 /// How often a pod that is being stopped is asked whether it has closed its ports, and how many times.
 const PORT_LOOK: Duration = Duration::from_millis(10);
@@ -78,13 +79,11 @@ impl Worker {
 
     pub(in crate::agent::worker) async fn forget(&mut self, uid: String) {
         let (context, removed) = (Arc::clone(&self.context), uid.clone());
-        let removal = tokio::task::spawn_blocking(move || {
-            context.cgroups.remove(&removed);
-            volumes::remove_pod_dir(&context.options.root_dir, &removed)
-        });
+        let removal =
+            tokio::task::spawn_blocking(move || remains::remove(&context.options, &context.cgroups, &removed));
         let removal = removal.await;
         if let Ok(Err(error)) = removal {
-            warn!(pod = %self.key, error = chain(&error), "cannot remove the pod's directory");
+            warn!(pod = %self.key, error = chain(&error), "cannot remove all that the pod has left");
         }
         self.context.probes.remove_pod(&uid);
         self.context.routes.remove(&uid);

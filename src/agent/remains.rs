@@ -1,0 +1,136 @@
+//! What a pod leaves on the machine when its containers are gone: its directory below the root directory, its
+//! cgroups, its logs and the links to them.
+//!
+//! A container that somebody else removes takes none of this along, and an agent that is killed between two steps
+//! leaves it to the next one, which may never hear of the pod. So all of it goes by the pod's UID, and an agent that
+//! starts looks for UIDs that nobody knows any more (the kubelet's `cleanupOrphanedPodDirs` and
+//! `evictPodLogsDirectories`).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tracing::{info, warn};
+
+use super::AgentOptions;
+use super::cgroups::Cgroups;
+use super::status::chain;
+use super::volumes;
+use crate::host::fs::FsError;
+
+/// Removes what the pod with this UID has left. The directory goes last: as long as it is there, the next agent knows
+/// that something may be left.
+///
+/// # Errors
+/// What cannot be unmounted or removed.
+pub fn remove(options: &AgentOptions, cgroups: &Cgroups, uid: &str) -> Result<(), FsError> {
+    // The UID may come from a label that anybody can set.
+    if uid.is_empty() || uid.contains('/') {
+        return Ok(());
+    }
+    cgroups.remove(uid);
+    for dir in log_dirs(&options.pod_logs_dir, uid) {
+        for link in entries(&options.container_logs_dir) {
+            if fs::read_link(&link).is_ok_and(|target| target.starts_with(&dir)) {
+                gone(fs::remove_file(&link)).map_err(|e| FsError::new("remove", &link, e))?;
+            }
+        }
+        gone(fs::remove_dir_all(&dir)).map_err(|e| FsError::new("remove", &dir, e))?;
+    }
+    volumes::remove_pod_dir(&options.root_dir, uid)
+}
+
+/// Removes what pods have left whose UIDs are not `known`. Only pods of this root directory are looked at: the logs of
+/// others lie beside theirs.
+pub fn remove_unknown(options: &AgentOptions, cgroups: &Cgroups, known: &BTreeSet<String>) {
+    for dir in entries(&options.root_dir.join("pods")) {
+        let Some(uid) = dir.file_name().and_then(|name| name.to_str()).filter(|uid| !known.contains(*uid)) else {
+            continue;
+        };
+        match remove(options, cgroups, uid) {
+            Ok(()) => info!(uid, "removed what a pod had left that is gone"),
+            Err(error) => warn!(uid, error = chain(&error), "cannot remove what a pod has left that is gone"),
+        }
+    }
+}
+
+/// `podLogsDir/NS_POD_UID`: one, unless somebody gave two pods the same UID.
+fn log_dirs(pod_logs_dir: &Path, uid: &str) -> Vec<PathBuf> {
+    let end = format!("_{uid}");
+    let is_its =
+        |dir: &PathBuf| dir.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(&end));
+    entries(pod_logs_dir).into_iter().filter(is_its).collect()
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::logs;
+    use crate::runtime::ContainerName;
+
+    fn options(dir: &Path) -> AgentOptions {
+        let mut options = AgentOptions::new("n");
+        options.root_dir = dir.join("root");
+        options.pod_logs_dir = dir.join("pods");
+        options.container_logs_dir = dir.join("containers");
+        options
+    }
+
+    fn pod(options: &AgentOptions, uid: &str) {
+        fs::create_dir_all(options.root_dir.join("pods").join(uid).join("containers/c")).unwrap();
+        let name = ContainerName {
+            pod: "p-n".into(),
+            namespace: "default".into(),
+            uid: uid.into(),
+            container: "c".into(),
+            attempt: 0,
+        };
+        logs::link(options, &name, &format!("id-{uid}"), Path::new("/gone/json.log")).unwrap();
+    }
+
+    fn left(options: &AgentOptions) -> [usize; 3] {
+        [&options.root_dir.join("pods"), &options.pod_logs_dir, &options.container_logs_dir]
+            .map(|dir| entries(dir).len())
+    }
+
+    #[test]
+    fn a_pods_logs_links_and_directory_go_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options(dir.path());
+        pod(&options, "one");
+        pod(&options, "two");
+        remove(&options, &Cgroups::new(&options), "one").unwrap();
+        assert_eq!(left(&options), [1, 1, 1]);
+        assert!(entries(&options.container_logs_dir)[0].ends_with("p-n_default_c-id-two.log"));
+        remove(&options, &Cgroups::new(&options), "one").unwrap();
+        for strange in ["", "../pods/two"] {
+            remove(&options, &Cgroups::new(&options), strange).unwrap();
+        }
+        assert_eq!(left(&options), [1, 1, 1]);
+    }
+
+    #[test]
+    fn an_agent_that_starts_clears_pods_nobody_knows_of_its_own_root_directory_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options(dir.path());
+        pod(&options, "wanted");
+        pod(&options, "gone");
+        let other = AgentOptions { root_dir: dir.path().join("other"), ..options.clone() };
+        pod(&other, "others");
+        remove_unknown(&options, &Cgroups::new(&options), &BTreeSet::from(["wanted".to_owned()]));
+        assert_eq!(left(&options), [1, 2, 2]);
+        assert_eq!(left(&other), [1, 2, 2]);
+    }
+}
