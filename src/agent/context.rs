@@ -5,7 +5,6 @@ use std::fs;
 use std::net::UdpSocket;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use k8s_openapi::api::core::v1::Container;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,11 +14,10 @@ use super::cgroups::Cgroups;
 use super::env::Facts;
 use super::events::Recorder;
 use super::hooks::Runner;
-use super::pod::StaticPod;
-use super::probe::{Checker, Manager, Probes};
+use super::probe::{Checker, Manager, Memory};
 use super::security;
 use super::status::Board;
-use super::worker::{Message, probes_of};
+use super::worker::Message;
 use crate::runtime::ContainerRuntime;
 
 /// What all workers of an agent share.
@@ -65,13 +63,15 @@ impl Context {
         let routes = Routes::default();
         let pulls = options.parallel_image_pulls.unwrap_or(Semaphore::MAX_PERMITS);
         let wake = routes.clone();
+        let wake = Arc::new(move |uid: &str| wake.tell(uid, Message::Probed));
+        let (events, memory) = (Arc::new(Recorder::default()), Memory::new(&options.root_dir));
         Arc::new(Self {
             board: Arc::new(Board::new(&options)),
-            events: Arc::new(Recorder::default()),
             cgroups: Cgroups::new(&options),
             apparmor: security::has_apparmor(),
-            probes: Manager::new(checker, Arc::new(move |uid| wake.tell(uid, Message::Probed))),
+            probes: Manager::new(checker, wake, Arc::clone(&events), memory),
             hooks: Runner::new(Arc::clone(&runtime)),
+            events,
             options,
             runtime,
             routes,
@@ -81,11 +81,6 @@ impl Context {
             shutdown,
             tasks: TaskTracker::new(),
         })
-    }
-
-    /// The probes of a container.
-    pub fn probes_of(&self, pod: &StaticPod, container: &Container) -> Arc<Probes> {
-        Arc::new(probes_of(pod, container, &self.facts))
     }
 }
 

@@ -2,14 +2,26 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::memory::Memory;
 use super::rules::Health;
 use super::worker::{Probed, spawn};
 use super::{Checker, ProbeKind, Probes};
+use crate::agent::events::Recorder;
+use crate::agent::pod::PodKey;
+
+/// An agent that has run for less than this finds containers, it does not start them.
+const ADOPTING: Duration = Duration::from_secs(10);
+/// As many adopted containers are probed without spreading their probes over the period.
+const FEW: usize = 10;
+/// Commands that eager checks run at once; each starts a process in a container.
+const EAGER_COMMANDS: usize = 8;
 
 /// One running container as the prober needs it.
 #[derive(Debug, Clone)]
@@ -22,6 +34,8 @@ pub struct ProbedContainer {
     pub started_at: Timestamp,
     /// Address of the pod; None on the host's network, which is asked at 127.0.0.1.
     pub ip: Option<String>,
+    /// It is being stopped: only its readiness probe goes on.
+    pub stopping: bool,
     /// Its probes.
     pub probes: Arc<Probes>,
 }
@@ -31,9 +45,18 @@ pub type Wake = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Runs the probes of all pods of an agent. Dropping it ends them.
 pub struct Manager {
-    checker: Arc<dyn Checker>,
-    wake: Wake,
+    shared: Arc<Shared>,
+    begun: Instant,
     pods: Mutex<HashMap<String, BTreeMap<String, Instance>>>,
+}
+
+/// What all probes of an agent use.
+pub(super) struct Shared {
+    pub checker: Arc<dyn Checker>,
+    pub wake: Wake,
+    pub events: Arc<Recorder>,
+    pub memory: Memory,
+    pub eager_commands: Semaphore,
 }
 
 struct Instance {
@@ -52,20 +75,25 @@ impl Drop for Instance {
 
 impl Manager {
     /// A manager without containers. `wake` is called from the workers' tasks and must not block.
-    pub fn new(checker: Arc<dyn Checker>, wake: Wake) -> Self {
-        Self { checker, wake, pods: Mutex::default() }
+    pub fn new(checker: Arc<dyn Checker>, wake: Wake, events: Arc<Recorder>, memory: Memory) -> Self {
+        let eager_commands = Semaphore::new(EAGER_COMMANDS);
+        let shared = Arc::new(Shared { checker, wake, events, memory, eager_commands });
+        Self { shared, begun: Instant::now(), pods: Mutex::default() }
     }
 
     /// Says which containers of a pod run now. New instances (another id, another address) are probed from the start,
     /// those that are not named any more are forgotten, the others go on. Call it within a tokio runtime, right after a
     /// start or an exit and as often as you like.
-    pub fn set_containers(&self, uid: &str, running: Vec<ProbedContainer>) {
+    pub fn set_containers(&self, key: &PodKey, uid: &str, running: Vec<ProbedContainer>) {
         let mut pods = self.lock();
+        let herd = self.begun.elapsed() < ADOPTING && pods.values().map(BTreeMap::len).sum::<usize>() >= FEW;
         let pod = pods.entry(uid.to_owned()).or_default();
         pod.retain(|_, known| running.iter().any(|r| known.probed.is(r)));
         for container in running {
-            if !pod.contains_key(&container.name) {
-                pod.insert(container.name.clone(), self.start(uid, container));
+            let (name, stopping) = (container.name.clone(), container.stopping);
+            let instance = pod.entry(name).or_insert_with(|| self.start(key, uid, container, herd));
+            if stopping {
+                instance.alive.cancel();
             }
         }
         if pod.is_empty() {
@@ -73,11 +101,12 @@ impl Manager {
         }
     }
 
-    /// The pod is being stopped: only its readiness probes go on, until `remove_pod` or an empty `set_containers`.
-    pub fn terminating(&self, uid: &str) {
-        for instance in self.lock().get(uid).into_iter().flat_map(BTreeMap::values) {
-            instance.alive.cancel();
-        }
+    /// The pod is being stopped: only its readiness probes go on, and only of these containers, which still run.
+    pub fn terminating(&self, uid: &str, running: &[&str]) {
+        let mut pods = self.lock();
+        let Some(pod) = pods.get_mut(uid) else { return };
+        pod.retain(|_, known| running.contains(&known.probed.id()));
+        pod.values().for_each(|instance| instance.alive.cancel());
     }
 
     /// Forgets a pod.
@@ -92,15 +121,15 @@ impl Manager {
         pod.map(|(name, instance)| (name.clone(), instance.probed.health())).collect()
     }
 
-    fn start(&self, uid: &str, container: ProbedContainer) -> Instance {
+    fn start(&self, key: &PodKey, uid: &str, container: ProbedContainer, herd: bool) -> Instance {
         let all = CancellationToken::new();
         let alive = all.child_token();
-        let probed = Arc::new(Probed::new(uid, container, Instant::now(), Arc::clone(&self.wake)));
+        let probed = Arc::new(Probed::new(key, uid, container, herd, Arc::clone(&self.shared)));
         for kind in [ProbeKind::Startup, ProbeKind::Liveness, ProbeKind::Readiness] {
             let until = if kind == ProbeKind::Readiness { &all } else { &alive };
-            spawn::probe(kind, &probed, &self.checker, until.clone());
+            spawn::probe(kind, &probed, until.clone());
         }
-        spawn::eager(&probed, &self.checker, alive.clone());
+        spawn::eager(&probed, alive.clone());
         Instance { probed, all, alive }
     }
 

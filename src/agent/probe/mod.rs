@@ -8,6 +8,7 @@ mod check;
 mod grpc;
 pub(in crate::agent) mod http;
 mod manager;
+mod memory;
 pub mod rules;
 mod spec;
 mod tls;
@@ -15,6 +16,7 @@ mod worker;
 
 pub use check::Prober;
 pub use manager::{Manager, ProbedContainer, Wake};
+pub use memory::Memory;
 pub use rules::{Health, MustRestart};
 pub use spec::{Action, HttpGet, Port, ProbeSpec, Probes, Target};
 pub(in crate::agent) use tls::client_config;

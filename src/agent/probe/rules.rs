@@ -18,7 +18,7 @@ pub struct Health {
     pub healthy: bool,
     /// What the last failing (or doubtful) check said; None once the same check succeeds.
     pub message: Option<String>,
-    /// Set once its liveness or startup probe has failed for good. Nothing more is asked of this instance then.
+    /// Set once its liveness or startup probe has failed for good. Only its readiness is asked from then on.
     pub must_restart: Option<MustRestart>,
 }
 
@@ -58,6 +58,8 @@ pub struct Rules {
     live: bool,
     /// What the readiness probe's thresholds have led to; None while they have led to nothing.
     readiness: Option<bool>,
+    /// Whose check shows that the container answers.
+    eager: Option<ProbeKind>,
     answered: bool,
     message: Option<(ProbeKind, String)>,
     must_restart: Option<MustRestart>,
@@ -72,6 +74,7 @@ impl Rules {
             started: probes.startup.is_none(),
             live: true,
             readiness: None,
+            eager: probes.eager_kind(),
             answered: probes.eager_kind().is_none(),
             message: None,
             must_restart: None,
@@ -79,10 +82,21 @@ impl Rules {
         }
     }
 
+    /// The startup probe has passed before, under an earlier agent.
+    pub fn start(&mut self) {
+        self.started = true;
+        if self.eager == Some(ProbeKind::Startup) {
+            // Nobody asks that one again: the others say how it is now.
+            self.eager = self.probes.liveness.is_some().then_some(ProbeKind::Liveness);
+            self.answered = self.eager.is_none();
+        }
+    }
+
     /// Takes the result of a probe that was due by its own rules. An error counts as nothing.
     pub fn record(&mut self, kind: ProbeKind, outcome: &Outcome) {
         let Some(spec) = self.probes.get(kind) else { return };
-        if self.must_restart.is_some() || (kind == ProbeKind::Startup && self.started) {
+        let over = self.must_restart.is_some() && kind != ProbeKind::Readiness;
+        if over || (kind == ProbeKind::Startup && self.started) {
             return;
         }
         let (needed_up, needed_down, grace) = (spec.success_threshold, spec.failure_threshold, spec.grace);
@@ -120,7 +134,7 @@ impl Rules {
         if !matches!(outcome, Outcome::Success { .. }) {
             return;
         }
-        self.answered |= self.probes.eager_kind() == Some(kind);
+        self.answered |= self.eager == Some(kind);
         match kind {
             ProbeKind::Startup => self.started = true,
             // Failures from before the first answer say nothing of a container that answers now.
@@ -130,7 +144,7 @@ impl Rules {
     }
 
     fn passed(&mut self, kind: ProbeKind) {
-        self.answered |= self.probes.eager_kind() == Some(kind);
+        self.answered |= self.eager == Some(kind);
         match kind {
             ProbeKind::Startup => self.started = true,
             ProbeKind::Liveness => self.live = true,
@@ -157,7 +171,7 @@ impl Rules {
     pub fn wants_eager(&self) -> Option<ProbeKind> {
         match self {
             Self { must_restart: Some(_), .. } => None,
-            Self { answered: false, .. } => self.probes.eager_kind(),
+            Self { answered: false, eager, .. } => *eager,
             Self { started: false, .. } => Some(ProbeKind::Startup),
             _ => None,
         }

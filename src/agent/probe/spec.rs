@@ -1,12 +1,13 @@
 //! Probes as a manifest has them, read once and with the kubelet's defaults, and where each of them is to ask.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::ProbeKind;
+use crate::agent::env::expand;
 
 /// The probes of one container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub enum Action {
     },
     /// `exec`: exit code 0 is a success.
     Exec {
-        /// The command, not run in a shell.
+        /// The command, not run in a shell; references to variables are expanded.
         command: Vec<String>,
     },
 }
@@ -135,10 +136,10 @@ impl Probes {
     /// Reads the probes of a container. What cannot be done is left out and said in the second value, one line a
     /// probe, for the pod's message: `livenessProbe of container web: exec has no command`.
     pub fn of(container: &Container) -> (Self, Vec<String>) {
-        let ports = named_ports(container);
+        let facts = Facts { ports: named_ports(container), env: literal_env(container) };
         let mut problems = Vec::new();
         let mut read = |field: &str, kind, probe: &Option<Probe>| {
-            let spec = ProbeSpec::parse(kind, probe.as_ref()?, &ports);
+            let spec = ProbeSpec::parse(kind, probe.as_ref()?, &facts);
             spec.map_err(|why| problems.push(format!("{field} of container {}: {why}", container.name))).ok()
         };
         let probes = Self {
@@ -164,16 +165,6 @@ impl Probes {
             .into_iter()
             .find(|kind| self.get(*kind).is_some())
     }
-
-    /// `command` of every exec probe with `expand` applied to each word (the kubelet expands `$(VAR)` from literal
-    /// values).
-    pub fn expand_commands(&mut self, expand: &dyn Fn(&str) -> String) {
-        for spec in [&mut self.startup, &mut self.liveness, &mut self.readiness].into_iter().flatten() {
-            if let Action::Exec { command } = &mut spec.action {
-                command.iter_mut().for_each(|word| *word = expand(word));
-            }
-        }
-    }
 }
 
 impl HttpGet {
@@ -187,7 +178,7 @@ impl HttpGet {
 }
 
 impl ProbeSpec {
-    fn parse(kind: ProbeKind, probe: &Probe, ports: &BTreeMap<&str, u16>) -> Result<Self, String> {
+    fn parse(kind: ProbeKind, probe: &Probe, facts: &Facts<'_>) -> Result<Self, String> {
         let seconds = |value: Option<i32>, default: u64| {
             Duration::from_secs(value.and_then(|v| u64::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default))
         };
@@ -196,7 +187,7 @@ impl ProbeSpec {
         };
         let grace = probe.termination_grace_period_seconds.and_then(|v| u64::try_from(v).ok()).filter(|v| *v > 0);
         Ok(Self {
-            action: Action::parse(probe, ports)?,
+            action: Action::parse(probe, facts)?,
             initial_delay: seconds(probe.initial_delay_seconds, 0),
             period: seconds(probe.period_seconds, 10),
             timeout: seconds(probe.timeout_seconds, 1),
@@ -232,7 +223,8 @@ impl ProbeSpec {
 }
 
 impl Action {
-    fn parse(probe: &Probe, ports: &BTreeMap<&str, u16>) -> Result<Self, String> {
+    fn parse(probe: &Probe, facts: &Facts<'_>) -> Result<Self, String> {
+        let ports = &facts.ports;
         let set = [probe.exec.is_some(), probe.http_get.is_some(), probe.tcp_socket.is_some(), probe.grpc.is_some()];
         match set.into_iter().filter(|is_set| *is_set).count() {
             0 => return Err("has no exec, httpGet, tcpSocket or grpc".to_owned()),
@@ -240,7 +232,8 @@ impl Action {
             _ => return Err("has more than one of exec, httpGet, tcpSocket and grpc".to_owned()),
         }
         if let Some(exec) = &probe.exec {
-            let command = exec.command.clone().unwrap_or_default();
+            let words = exec.command.iter().flatten();
+            let command: Vec<_> = words.map(|word| expand(word, &facts.env)).collect();
             return if command.is_empty() { Err("exec has no command".into()) } else { Ok(Self::Exec { command }) };
         }
         if let Some(get) = &probe.http_get {
@@ -271,6 +264,18 @@ fn http_get(get: &HTTPGetAction, ports: &BTreeMap<&str, u16>) -> Result<HttpGet,
 
 fn not_empty(value: &Option<String>) -> Option<String> {
     value.clone().filter(|v| !v.is_empty())
+}
+
+/// What of a container its probes refer to.
+struct Facts<'a> {
+    ports: BTreeMap<&'a str, u16>,
+    env: HashMap<String, String>,
+}
+
+/// What the kubelet expands in a probe's command: values as they are written, and those from elsewhere as empty.
+fn literal_env(container: &Container) -> HashMap<String, String> {
+    let variables = container.env.iter().flatten();
+    variables.map(|variable| (variable.name.clone(), variable.value.clone().unwrap_or_default())).collect()
 }
 
 fn named_ports(container: &Container) -> BTreeMap<&str, u16> {

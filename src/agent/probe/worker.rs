@@ -1,5 +1,6 @@
 //! The tasks that ask: one for each probe of a container, by the probe's own rules, and one that asks eagerly.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -7,9 +8,11 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::manager::{ProbedContainer, Wake};
+use super::manager::{ProbedContainer, Shared};
 use super::rules::{Health, Rules};
-use super::{Action, Checker, Outcome, ProbeKind, ProbeSpec};
+use super::{Action, Outcome, ProbeKind, ProbeSpec};
+use crate::agent::events::Subject;
+use crate::agent::pod::PodKey;
 
 /// How often a check that cannot be made is tried before it is dropped, as in the kubelet.
 const TRIES: usize = 3;
@@ -38,12 +41,15 @@ pub(super) fn pace(age: Duration, refused: bool) -> Duration {
 
 /// A container instance under probing.
 pub(super) struct Probed {
+    pod: PodKey,
     uid: String,
     container: ProbedContainer,
     started_at: Instant,
+    /// Many were adopted at the same moment: each has its own place in the period, so that they do not go in step.
+    herd: bool,
     state: Mutex<State>,
     started: watch::Sender<bool>,
-    wake: Wake,
+    shared: Arc<Shared>,
 }
 
 struct State {
@@ -53,17 +59,23 @@ struct State {
 }
 
 impl Probed {
-    pub(super) fn new(uid: &str, container: ProbedContainer, now: Instant, wake: Wake) -> Self {
-        let rules = Rules::new(container.id.clone(), Arc::clone(&container.probes));
+    pub(super) fn new(pod: &PodKey, uid: &str, container: ProbedContainer, herd: bool, shared: Arc<Shared>) -> Self {
+        let now = Instant::now();
+        let mut rules = Rules::new(container.id.clone(), Arc::clone(&container.probes));
+        if !rules.started() && shared.memory.has_started(uid, &container.name, &container.id) {
+            rules.start();
+        }
         let age = Timestamp::now().duration_since(container.started_at);
         let age = Duration::try_from(age).unwrap_or_default();
         Self {
+            pod: pod.clone(),
             uid: uid.to_owned(),
             started_at: now.checked_sub(age).unwrap_or(now),
+            herd: herd && !age.is_zero(),
             started: watch::Sender::new(rules.started()),
             state: Mutex::new(State { published: rules.health(), rules, published_at: now }),
             container,
-            wake,
+            shared,
         }
     }
 
@@ -71,6 +83,11 @@ impl Probed {
     pub(super) fn is(&self, other: &ProbedContainer) -> bool {
         let own = &self.container;
         (&own.name, &own.id, &own.ip) == (&other.name, &other.id, &other.ip)
+    }
+
+    /// The runtime's id of the instance.
+    pub(super) fn id(&self) -> &str {
+        &self.container.id
     }
 
     pub(super) fn health(&self) -> Health {
@@ -85,7 +102,7 @@ impl Probed {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state and tells whoever has to know. Returns whether the container is still worth asking.
+    /// Changes the state and tells whoever has to know. Returns whether no probe has condemned the container.
     fn update(&self, change: impl FnOnce(&mut Rules)) -> bool {
         let (wake, started, go_on) = {
             let mut state = self.lock();
@@ -99,56 +116,102 @@ impl Probed {
             }
             (wake, state.rules.started(), !state.rules.condemned())
         };
-        self.started.send_if_modified(|known| std::mem::replace(known, started) != started);
+        if self.started.send_if_modified(|known| std::mem::replace(known, started) != started) {
+            self.remember();
+        }
         if wake {
-            (self.wake)(&self.uid);
+            (self.shared.wake)(&self.uid);
         }
         go_on
     }
 
-    async fn check(&self, checker: &dyn Checker, spec: &ProbeSpec, limit: Duration) -> Outcome {
-        checker.check(&spec.target(&self.container.id, self.container.ip.as_deref()), limit).await
+    /// Writes down that the container has started.
+    fn remember(&self) {
+        let (memory, uid) = (self.shared.memory.clone(), self.uid.clone());
+        let (name, id) = (self.container.name.clone(), self.container.id.clone());
+        tokio::task::spawn_blocking(move || memory.note_started(&uid, &name, &id));
+    }
+
+    async fn check(&self, spec: &ProbeSpec, limit: Duration) -> Outcome {
+        let target = spec.target(&self.container.id, self.container.ip.as_deref());
+        self.shared.checker.check(&target, limit).await
+    }
+
+    /// The kubelet's events of a check that was due.
+    fn note_event(&self, kind: ProbeKind, outcome: &Outcome) {
+        let (reason, message) = match outcome {
+            Outcome::Success { warning: None } => return,
+            Outcome::Success { warning: Some(text) } => {
+                ("ProbeWarning", format!("{} probe warning: {text}", kind.title()))
+            }
+            Outcome::Failure { message, .. } => ("Unhealthy", format!("{} probe failed: {message}", kind.title())),
+            Outcome::Error { message } => ("Unhealthy", format!("{} probe errored: {message}", kind.title())),
+        };
+        let subject = Subject { pod: &self.pod, uid: &self.uid, container: Some(&self.container.name) };
+        self.shared.events.warning(subject, reason, message);
+    }
+
+    /// When a probe is first due, which may have been long ago.
+    fn due(&self, spec: &ProbeSpec) -> Instant {
+        self.started_at + spec.initial_delay
     }
 
     /// One probe, from the container's start to its end.
-    async fn run(&self, kind: ProbeKind, spec: &ProbeSpec, checker: &dyn Checker) {
+    async fn run(&self, kind: ProbeKind, spec: &ProbeSpec) {
         if kind != ProbeKind::Startup && self.started.subscribe().wait_for(|started| *started).await.is_err() {
             return;
         }
-        let first = (self.started_at + spec.initial_delay).max(Instant::now());
-        let mut ticks = tokio::time::interval_at(first, spec.period);
+        let first = self.due(spec).max(Instant::now());
+        let offset = if self.herd { spec.period.mul_f64(place(&self.container.id, kind)) } else { Duration::ZERO };
+        let mut ticks = tokio::time::interval_at(first + offset, spec.period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
             if kind == ProbeKind::Startup && *self.started.borrow() {
                 return;
             }
-            let outcome = self.check_retrying(checker, spec).await;
-            if !self.update(|rules| rules.record(kind, &outcome)) {
+            let outcome = self.check_retrying(spec).await;
+            self.note_event(kind, &outcome);
+            // A condemned container may still say that it is not ready, until it has stopped.
+            if !self.update(|rules| rules.record(kind, &outcome)) && kind != ProbeKind::Readiness {
                 return;
             }
         }
     }
 
-    async fn check_retrying(&self, checker: &dyn Checker, spec: &ProbeSpec) -> Outcome {
-        let mut outcome = self.check(checker, spec, spec.timeout).await;
+    async fn check_retrying(&self, spec: &ProbeSpec) -> Outcome {
+        let mut outcome = self.check(spec, spec.timeout).await;
         for _ in 1..TRIES {
             if !matches!(outcome, Outcome::Error { .. }) {
                 break;
             }
-            outcome = self.check(checker, spec, spec.timeout).await;
+            outcome = self.check(spec, spec.timeout).await;
         }
         outcome
     }
 
     /// The eager checker: asks at once and often until there is nothing left to find out.
-    async fn run_eager(&self, checker: &dyn Checker) {
+    async fn run_eager(&self) {
         let begun = Instant::now();
         loop {
             let Some(kind) = self.lock().rules.wants_eager() else { return };
             let Some(spec) = self.spec(kind) else { return };
-            let outcome = self.check(checker, spec, spec.timeout.min(EAGER_LIMIT)).await;
-            if !self.update(|rules| rules.record_eager(kind, &outcome)) {
+            let is_exec = matches!(spec.action, Action::Exec { .. });
+            let turn = match is_exec {
+                true => self.shared.eager_commands.acquire().await.ok(),
+                false => None,
+            };
+            let outcome = self.check(spec, spec.timeout.min(EAGER_LIMIT)).await;
+            drop(turn);
+            // In a herd this check stands for the first one that was due, which the others' come before.
+            let counts = self.herd && self.due(spec) <= begun && matches!(outcome, Outcome::Success { .. });
+            let told = self.update(|rules| {
+                rules.record_eager(kind, &outcome);
+                if counts && rules.started() {
+                    rules.record(kind, &outcome);
+                }
+            });
+            if !told {
                 return;
             }
             let mut pause = match outcome {
@@ -156,12 +219,19 @@ impl Probed {
                 Outcome::Failure { refused, .. } => pace(begun.elapsed(), refused),
                 Outcome::Error { .. } => PACE_LAST,
             };
-            if matches!(spec.action, Action::Exec { .. }) {
+            if is_exec {
                 pause = pause.max(EXEC_PAUSE);
             }
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// Where in its period a probe has its place, from 0 to 1: always the same for the same instance.
+pub(super) fn place(id: &str, kind: ProbeKind) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    (id, kind).hash(&mut hasher);
+    f64::from(u16::try_from(hasher.finish() % 1000).unwrap_or_default()) / 1000.0
 }
 
 /// Starting the tasks.
@@ -170,26 +240,21 @@ pub(super) mod spawn {
 
     use tokio_util::sync::CancellationToken;
 
-    use super::{Checker, ProbeKind, Probed};
+    use super::{ProbeKind, Probed};
 
     /// The task of one probe, if the container has it.
-    pub(in super::super) fn probe(
-        kind: ProbeKind,
-        probed: &Arc<Probed>,
-        checker: &Arc<dyn Checker>,
-        until: CancellationToken,
-    ) {
+    pub(in super::super) fn probe(kind: ProbeKind, probed: &Arc<Probed>, until: CancellationToken) {
         let Some(spec) = probed.spec(kind).cloned() else { return };
-        let (probed, checker) = (Arc::clone(probed), Arc::clone(checker));
-        tokio::spawn(until.run_until_cancelled_owned(async move { probed.run(kind, &spec, &*checker).await }));
+        let probed = Arc::clone(probed);
+        tokio::spawn(until.run_until_cancelled_owned(async move { probed.run(kind, &spec).await }));
     }
 
     /// The task of the eager checker, if there is anything to find out.
-    pub(in super::super) fn eager(probed: &Arc<Probed>, checker: &Arc<dyn Checker>, until: CancellationToken) {
+    pub(in super::super) fn eager(probed: &Arc<Probed>, until: CancellationToken) {
         if probed.lock().rules.wants_eager().is_none() {
             return;
         }
-        let (probed, checker) = (Arc::clone(probed), Arc::clone(checker));
-        tokio::spawn(until.run_until_cancelled_owned(async move { probed.run_eager(&*checker).await }));
+        let probed = Arc::clone(probed);
+        tokio::spawn(until.run_until_cancelled_owned(async move { probed.run_eager().await }));
     }
 }

@@ -36,7 +36,6 @@ use super::probe::ProbedContainer;
 use super::status::Entry;
 use crate::runtime::{ContainerRecord, ContainerState, ImageRecord, RuntimeError, RuntimeEvent, RuntimeEventKind};
 use action::Plan;
-pub use execute::probes_of;
 use report::LastWords;
 pub use report::{first_entry, orphan_entry};
 pub use view::Hold;
@@ -297,7 +296,6 @@ impl Worker {
         for uid in strangers.into_iter().chain(left) {
             if self.seen.terminating.insert(uid.clone()) {
                 info!(pod = %self.key, %uid, "stopping");
-                self.context.probes.terminating(&uid);
             }
         }
     }

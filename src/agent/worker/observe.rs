@@ -102,10 +102,15 @@ impl Worker {
 
     /// Tells the prober which containers run, and reads what it knows.
     pub(super) fn tell_probes(&mut self) {
-        let Some((pod, _)) = self.pod.as_ref() else { return };
+        for uid in &self.seen.terminating {
+            let running = self.seen.instances.values().filter(|one| one.record.name.uid == *uid && one.is_running());
+            let running: Vec<_> = running.map(|one| one.record.id.as_str()).collect();
+            self.context.probes.terminating(uid, &running);
+        }
+        let Some((pod, view)) = self.pod.as_ref() else { return };
         if self.wanted && !self.seen.is_blocked(&pod.uid) {
-            let running = self.probed(pod);
-            self.context.probes.set_containers(&pod.uid, running);
+            let running = self.probed(pod, view);
+            self.context.probes.set_containers(&self.key, &pod.uid, running);
         }
         let mut results = self.context.probes.results(&pod.uid);
         for (name, slot) in &mut self.seen.slots {
@@ -113,21 +118,29 @@ impl Worker {
         }
     }
 
-    pub(super) fn probed(&self, pod: &StaticPod) -> Vec<ProbedContainer> {
+    /// The newest running instance of each container.
+    fn probed(&self, pod: &StaticPod, view: &PodView) -> Vec<ProbedContainer> {
         let own = || self.seen.instances.values().filter(|one| one.record.name.uid == pod.uid);
         let ip = own().filter(|one| one.record.is_sandbox && one.is_running()).find_map(|one| one.record.ip.clone());
         let mut probed = Vec::new();
-        for one in own().filter(|one| !one.record.is_sandbox && !one.is_ending()) {
-            let ContainerState::Running { started_at } = one.record.state else { continue };
+        for container in &view.containers {
+            let running = own().filter(|one| !one.record.is_sandbox && one.record.name.container == container.name);
+            let newest = running.filter(|one| one.is_running()).max_by_key(|one| one.record.name.attempt);
+            let Some((one, ContainerState::Running { started_at })) = newest.map(|one| (one, &one.record.state)) else {
+                continue;
+            };
             if one.post_start != PostStart::None {
                 // The kubelet asks nobody whose hook is not done.
                 continue;
             }
-            let name = one.record.name.container.clone();
-            let Some((_, container)) = pod.containers().find(|(_, c)| c.name == name) else { continue };
-            let ip = ip.clone().or_else(|| one.record.ip.clone()).filter(|_| !pod.host_network());
-            let probes = self.context.probes_of(pod, container);
-            probed.push(ProbedContainer { name, id: one.record.id.clone(), started_at, ip, probes });
+            probed.push(ProbedContainer {
+                name: container.name.clone(),
+                id: one.record.id.clone(),
+                started_at: *started_at,
+                ip: ip.clone().or_else(|| one.record.ip.clone()).filter(|_| !pod.host_network()),
+                stopping: one.is_ending(),
+                probes: Arc::clone(&container.probes),
+            });
         }
         probed
     }

@@ -1,13 +1,14 @@
 //! What a worker knows: the pod it is to run, as the plan needs it, and what it has observed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 pub use super::instance::{Instance, Kill, PostStart};
 use crate::agent::pod::StaticPod;
-use crate::agent::probe::Health;
+use crate::agent::probe::{Health, Probes};
 
 /// What a container is in its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +71,8 @@ pub struct ContainerView {
     pub restart: Restart,
     /// Hash of what it is made from.
     pub hash: String,
+    /// Its probes.
+    pub probes: Arc<Probes>,
 }
 
 /// The pod that is wanted, as far as the plan is concerned.
@@ -98,7 +101,8 @@ impl PodView {
                 (true, _) => (Role::Init, policy),
                 (false, _) => (Role::Main, policy),
             };
-            ContainerView { name: container.name.clone(), role, restart, hash: pod.container_hash(&container.name) }
+            let (name, hash) = (container.name.clone(), pod.container_hash(&container.name));
+            ContainerView { name, role, restart, hash, probes: Arc::new(Probes::of(container).0) }
         });
         Self {
             uid: pod.uid.clone(),

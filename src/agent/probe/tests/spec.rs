@@ -102,13 +102,18 @@ fn the_eager_checker_asks_readiness_before_startup_before_liveness() {
 }
 
 #[test]
-fn variables_are_expanded_in_exec_commands_alone() {
-    let (mut probes, _) = Probes::of(&container(json!({
-        "name": "web", "livenessProbe": {"exec": {"command": ["test", "$(A)"]}},
+fn variables_are_expanded_in_exec_commands_alone_and_from_what_is_written() {
+    let (probes, _) = Probes::of(&container(json!({
+        "name": "web",
+        "env": [
+            {"name": "A", "value": "b"}, {"name": "R", "value": "$(A)"},
+            {"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+        ],
+        "livenessProbe": {"exec": {"command": ["test", "$(A)", "$(R)", "x$(N)", "$(B)", "$$(A)"]}},
         "readinessProbe": {"httpGet": {"port": 1, "path": "/$(A)"}}
     })));
-    probes.expand_commands(&|word| word.replace("$(A)", "b"));
-    assert_eq!(probes.liveness.unwrap().action, Action::Exec { command: vec!["test".into(), "b".into()] });
+    let command = ["test", "b", "$(A)", "x", "$(B)", "$(A)"].map(str::to_owned).to_vec();
+    assert_eq!(probes.liveness.unwrap().action, Action::Exec { command });
     assert!(matches!(probes.readiness.unwrap().action, Action::Http(get) if get.path == "/$(A)"));
 }
 

@@ -5,12 +5,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::super::worker::pace;
 use super::super::*;
 use super::{container, error, failure, success};
+use crate::agent::events::Recorder;
+use crate::agent::pod::PodKey;
 
 /// Answers by port from a script, the last answer for ever, and remembers when it was asked.
 #[derive(Default)]
@@ -37,6 +40,8 @@ impl Checker for Script {
 struct Bench {
     script: Arc<Script>,
     manager: Manager,
+    events: Arc<Recorder>,
+    root: Arc<TempDir>,
     woken: mpsc::UnboundedReceiver<String>,
     begun: Instant,
 }
@@ -51,30 +56,23 @@ impl Bench {
         for (port, outcomes) in answers {
             script.answers.lock().unwrap().insert(*port, outcomes.iter().cloned().collect());
         }
+        Self::over(script, Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    /// A manager of its own on this script and root directory, as an agent has after a restart.
+    fn over(script: Arc<Script>, root: Arc<TempDir>) -> Self {
         let (send, woken) = mpsc::unbounded_channel();
         let wake: Wake = Arc::new(move |uid: &str| send.send(uid.to_owned()).unwrap());
-        Self { manager: Manager::new(Arc::clone(&script) as _, wake), script, woken, begun: Instant::now() }
+        let events = Arc::new(Recorder::default());
+        std::fs::create_dir_all(root.path().join("pods/uid")).unwrap();
+        let memory = Memory::new(root.path());
+        let manager = Manager::new(Arc::clone(&script) as _, wake, Arc::clone(&events), memory);
+        Self { manager, script, events, root, woken, begun: Instant::now() }
     }
 
     /// Runs a container that started `age` ago.
     fn run(&self, id: &str, age: Duration, probes: serde_json::Value) {
-        let mut value = json!({"name": "web"});
-        for (field, port) in [("livenessProbe", LIVENESS), ("readinessProbe", READINESS), ("startupProbe", STARTUP)] {
-            if let Some(fields) = probes.get(field) {
-                value[field] = fields.clone();
-                value[field]["tcpSocket"] = json!({"port": port});
-            }
-        }
-        self.manager.set_containers(
-            "uid",
-            vec![ProbedContainer {
-                name: "web".into(),
-                id: id.into(),
-                started_at: Timestamp::now() - age,
-                ip: None,
-                probes: Arc::new(Probes::of(&container(value)).0),
-            }],
-        );
+        self.manager.set_containers(&key(), "uid", vec![probed(id, age, &probes)]);
     }
 
     fn health(&self) -> Health {
@@ -95,6 +93,28 @@ impl Bench {
     fn asked(&self, port: u16) -> Vec<u128> {
         let asked = self.script.asked.lock().unwrap();
         asked.iter().filter(|(p, _)| *p == port).map(|(_, at)| (*at - self.begun).as_millis()).collect()
+    }
+}
+
+fn key() -> PodKey {
+    PodKey { namespace: "default".into(), name: "pod-node1".into() }
+}
+
+fn probed(id: &str, age: Duration, probes: &serde_json::Value) -> ProbedContainer {
+    let mut value = json!({"name": "web"});
+    for (field, port) in [("livenessProbe", LIVENESS), ("readinessProbe", READINESS), ("startupProbe", STARTUP)] {
+        if let Some(fields) = probes.get(field) {
+            value[field] = fields.clone();
+            value[field]["tcpSocket"] = json!({"port": port});
+        }
+    }
+    ProbedContainer {
+        name: "web".into(),
+        id: id.into(),
+        started_at: Timestamp::now() - age,
+        ip: None,
+        stopping: false,
+        probes: Arc::new(Probes::of(&container(value)).0),
     }
 }
 
@@ -188,7 +208,7 @@ async fn a_container_that_is_not_named_any_more_is_forgotten_and_asked_nothing()
     bench.run("a", Duration::ZERO, json!({"livenessProbe": {"periodSeconds": 1}}));
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(bench.asked(LIVENESS).len(), 6, "naming it again changes nothing");
-    bench.manager.set_containers("uid", vec![]);
+    bench.manager.set_containers(&key(), "uid", vec![]);
     assert!(bench.manager.results("uid").is_empty());
     let asked = bench.asked(LIVENESS).len();
     tokio::time::sleep(Duration::from_secs(30)).await;
@@ -201,11 +221,97 @@ async fn a_terminating_pod_is_asked_for_readiness_alone() {
     let probe = json!({"periodSeconds": 1});
     bench.run("a", Duration::ZERO, json!({"livenessProbe": probe, "readinessProbe": probe}));
     tokio::time::sleep(Duration::from_millis(2_500)).await;
-    bench.manager.terminating("uid");
+    bench.manager.terminating("uid", &["a"]);
     let (liveness, readiness) = (bench.asked(LIVENESS).len(), bench.asked(READINESS).len());
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(bench.asked(LIVENESS).len(), liveness);
     assert_eq!(bench.asked(READINESS).len(), readiness + 5);
+    bench.manager.terminating("uid", &[]);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(bench.asked(READINESS).len(), readiness + 5, "a container that has ended is asked nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_condemned_container_stays_condemned_while_it_is_stopped_and_its_readiness_is_still_asked() {
+    let mut bench = Bench::new(&[(LIVENESS, &[success(), failure("x")]), (READINESS, &[success()])]);
+    let probe = json!({"periodSeconds": 1, "failureThreshold": 1});
+    let probes = json!({"livenessProbe": probe, "readinessProbe": probe});
+    bench.run("a", Duration::ZERO, probes.clone());
+    bench.until(|h| h.must_restart.is_some()).await;
+    let stopping = ProbedContainer { stopping: true, ..probed("a", Duration::ZERO, &probes) };
+    bench.manager.set_containers(&key(), "uid", vec![stopping]);
+    let (liveness, readiness) = (bench.asked(LIVENESS).len(), bench.asked(READINESS).len());
+    bench.script.answers.lock().unwrap().insert(READINESS, [failure("closing")].into());
+    bench.until(|h| !h.ready).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(bench.health().must_restart.is_some());
+    assert_eq!(bench.asked(LIVENESS).len(), liveness);
+    assert!(bench.asked(READINESS).len() > readiness);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_has_started_stays_started_under_the_next_agent_and_its_successor_does_not() {
+    let mut bench = Bench::new(&[(STARTUP, &[success()]), (LIVENESS, &[success()])]);
+    let probes = json!({"startupProbe": {}, "livenessProbe": {"periodSeconds": 10}});
+    bench.run("a", Duration::ZERO, probes.clone());
+    bench.until(|h| h.started).await;
+    let mark = bench.root.path().join("pods/uid/containers/web/started");
+    while std::fs::read(&mark).ok().as_deref() != Some(b"a") {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    bench.script.answers.lock().unwrap().insert(STARTUP, [failure("forgot")].into());
+    let next = Bench::over(Arc::clone(&bench.script), Arc::clone(&bench.root));
+    next.run("a", Duration::from_secs(60), probes.clone());
+    assert!(next.health().started);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(next.health().healthy && next.health().ready);
+    assert_eq!(next.asked(STARTUP).len(), 1, "only the first agent has asked");
+    next.run("b", Duration::ZERO, probes);
+    assert!(!next.health().started);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_herd_of_adopted_containers_is_ready_at_once_and_spreads_its_checks_over_the_period() {
+    let bench = Bench::new(&[(READINESS, &[success()]), (LIVENESS, &[success()])]);
+    let probe = json!({"periodSeconds": 10});
+    let probes = json!({"readinessProbe": probe, "livenessProbe": probe});
+    let uid = |n: usize| format!("uid-{n}");
+    for n in 0..100 {
+        let one = probed(&format!("id-{n}"), Duration::from_secs(300), &probes);
+        bench.manager.set_containers(&key(), &uid(n), vec![one]);
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!((0..100).all(|n| bench.manager.results(&uid(n))["web"].ready));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let mut seconds = [0; 10];
+    let asked = bench.asked(LIVENESS);
+    asked.iter().filter(|at| **at < 10_000).for_each(|at| seconds[usize::try_from(*at / 1000).unwrap()] += 1);
+    assert!(seconds[1..].iter().all(|count| (1..=30).contains(count)), "{seconds:?}");
+    assert_eq!(seconds.iter().sum::<i32>(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_errors_and_warnings_of_checks_that_are_due_are_events() {
+    let doubtful = Outcome::Success { warning: Some("redirected".into()) };
+    let bench = Bench::new(&[(LIVENESS, &[failure("no"), failure("no"), error("odd")]), (READINESS, &[doubtful])]);
+    bench.run(
+        "a",
+        Duration::ZERO,
+        json!({"livenessProbe": {"periodSeconds": 1, "failureThreshold": 9}, "readinessProbe": {"periodSeconds": 60}}),
+    );
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let events = bench.events.since(0);
+    let mut seen: Vec<_> = events.iter().map(|e| (e.reason.as_str(), e.message.as_str(), e.count)).collect();
+    seen.sort_unstable();
+    assert_eq!(
+        seen,
+        [
+            ("ProbeWarning", "Readiness probe warning: redirected", 1),
+            ("Unhealthy", "Liveness probe errored: odd", 1),
+            ("Unhealthy", "Liveness probe failed: no", 2),
+        ]
+    );
+    assert!(events.iter().all(|e| e.pod == "pod-node1" && e.container.as_deref() == Some("web")));
 }
 
 #[tokio::test(start_paused = true)]

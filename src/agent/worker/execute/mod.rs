@@ -301,16 +301,3 @@ fn no_such(name: &str) -> Failure {
 fn runtime_failure(reason: &'static str, error: &RuntimeError) -> Failure {
     Failure::new(reason, chain(error))
 }
-
-/// The probes of a container, with the references in exec commands expanded from what the environment says.
-pub fn probes_of(
-    pod: &StaticPod,
-    container: &k8s_openapi::api::core::v1::Container,
-    facts: &env::Facts,
-) -> crate::agent::probe::Probes {
-    let (mut probes, _) = crate::agent::probe::Probes::of(container);
-    let env = env::environment(pod, container, facts).unwrap_or_default();
-    let known = env.into_iter().collect();
-    probes.expand_commands(&|word| env::expand(word, &known));
-    probes
-}
