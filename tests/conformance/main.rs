@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 mod defaults;
+mod fields;
 mod files;
 mod history;
 mod images;
@@ -17,8 +18,10 @@ mod lifecycle;
 mod node;
 mod pod;
 mod ports;
+mod probes;
 mod reports;
 mod restarts;
+mod serve;
 mod table;
 
 use std::cell::Cell;

@@ -85,8 +85,7 @@ impl Node {
         );
         put(&self.path("config.yaml"), config.as_bytes());
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("agent.log")).unwrap();
-        let program = std::env::var("KUBEBOOT_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kubeboot").to_owned());
-        let mut command = Command::new(program);
+        let mut command = Command::new(kubeboot());
         command.args(["agent", "--healthz-port=0", "--pod-infra-container-image", images::PAUSE]);
         command.args(["--hostname-override", &self.name]);
         for (flag, path) in [
@@ -249,6 +248,12 @@ impl Node {
         run("docker", &self.docker_args(args)).trim().to_owned()
     }
 
+    /// What `kubeboot ARGS` says of this node's agent, which must succeed.
+    pub fn kubeboot(&self, args: &[&str]) -> String {
+        let socket = self.socket().display().to_string();
+        run(&kubeboot(), &[args, &["--control-socket", &socket]].concat())
+    }
+
     /// The value at `path` (`/HostConfig/OomScoreAdj`) of what `docker inspect` says of a container.
     pub fn inspect(&self, id: &str, path: &str) -> serde_json::Value {
         let all: serde_json::Value = serde_json::from_str(&self.docker(&["inspect", id])).unwrap();
@@ -342,6 +347,11 @@ fn remove_links(directory: &Path, below: &Path) {
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// The binary under test.
+fn kubeboot() -> String {
+    std::env::var("KUBEBOOT_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kubeboot").to_owned())
 }
 
 /// Writes a file beside and renames it, under a name that no source reads.

@@ -78,6 +78,11 @@ impl Pod {
         self.main("command", json!(["sh", "-c", script]))
     }
 
+    /// One that the node needs, as kubeadm writes it.
+    pub fn critical(self) -> Self {
+        self.spec("priorityClassName", "system-node-critical").spec("priority", 2_000_001_000)
+    }
+
     /// With a network of its own, and so with a sandbox.
     pub fn own_network(self) -> Self {
         self.spec("hostNetwork", false)

@@ -1,7 +1,7 @@
 //! The rows. One is `NUMBER "behaviour" [module::test] .remarks();`.
 
 use super::Row;
-use crate::{defaults, files, lifecycle, restarts};
+use crate::{defaults, fields, files, lifecycle, probes, restarts};
 
 macro_rules! rows {
     ($($number:literal $text:literal $([$module:ident::$test:ident])? $(.$remark:ident($($word:expr),*))*;)*) => {
@@ -135,43 +135,47 @@ rows! {
     58 "The container after a sidecar waits for the sidecar's startup probe."
         [restarts::b058_the_container_after_a_sidecar_waits_for_its_startup_probe];
     59 "A failing exec, http, tcp or grpc liveness probe restarts the container; restartCount only grows."
-        .not_yet("no test yet");
+        [probes::b059_each_kind_of_failing_liveness_probe_restarts].seconds(15);
     60 "A passing liveness probe and a redirect to another host restart nothing; a failing local redirect does."
-        .not_yet("no test yet");
+        [probes::b060_success_and_foreign_redirects_restart_nothing];
     61 "An exec probe that outlasts timeoutSeconds fails."
-        .not_yet("no test yet");
+        [probes::b061_an_exec_probe_that_takes_too_long_fails];
     62 "Liveness waits for the startup probe and acts afterwards; a failing startup probe restarts."
-        .not_yet("no test yet");
+        [probes::b062_liveness_waits_for_the_startup_probe];
     63 "A readiness probe is not asked before its initialDelay and never restarts."
-        .not_yet("no test yet");
+        [probes::b063_a_readiness_probe_waits_for_its_initial_delay_and_never_restarts];
     64 "A probe's own terminationGracePeriodSeconds overrides the pod's."
-        .not_yet("no test yet");
+        [probes::b064_a_probes_own_grace_overrides_the_pods];
     65 "An HTTPS probe takes a self-signed certificate; requests are sent by `kube-probe/`."
-        .not_yet("no test yet");
+        [probes::b065_an_https_probe_takes_a_self_signed_certificate];
     66 "A terminating pod's readiness probe goes on and turns it not ready; liveness is off."
-        .not_yet("no test yet");
+        [probes::b066_a_terminating_pod_turns_not_ready_and_is_not_asked_whether_it_lives].seconds(10);
     67 "Policy Never without the image is ErrImageNeverPull; an unknown image ErrImagePull, then ImagePullBackOff."
-        .not_yet("no test yet");
+        [fields::b067_images_that_are_not_there_are_told_as_the_kubelet_does];
     68 "runAsNonRoot with an image of root's is CreateContainerConfigError."
-        .not_yet("no test yet");
+        [fields::b068_roots_image_under_run_as_non_root_is_a_config_error];
     69 "hostPath types create what is missing (0755, 0644), or keep the pod in ContainerCreating with FailedMount."
-        .not_yet("no test yet");
+        [fields::b069_host_path_types_make_or_demand_what_they_say]
+        .not_yet("there are no events to see yet");
     70 "Args `$(A) $(B) $$(A)` with only A set reach the process as `val $(B) $(A)`."
-        .not_yet("no test yet");
+        [fields::b070_arguments_are_expanded_from_what_is_set];
     71 "fieldRefs give the suffixed name, the UID and the addresses."
-        .not_yet("no test yet");
+        [fields::b071_field_refs_give_the_pods_names_and_addresses];
     72 "hostAliases are in /etc/hosts; a container that mounts its own keeps it."
-        .not_yet("no test yet");
+        [fields::b072_host_aliases_are_in_the_hosts_file]
+        .not_yet("hostAliases have no effect");
     73 "system-node-critical means oom_score_adj -997; Burstable without a memory request 999."
-        .not_yet("no test yet");
+        [fields::b073_the_oom_score_follows_priority_and_quality_of_service];
     74 "Logs are at the kubelet's two paths, and rotated."
-        .not_yet("no test yet");
+        [fields::b074_logs_are_at_the_kubelets_paths_and_rotated]
+        .not_yet("logs are not rotated");
     75 "`docker ps` shows `k8s_POD_..._0` and `k8s_<container>_..._<n>`."
-        .not_yet("no test yet");
+        [fields::b075_docker_ps_shows_the_kubelets_names];
     76 "Of a termination message of 5000 bytes 4096 are told."
-        .not_yet("no test yet");
+        [fields::b076_a_termination_message_is_cut_at_4096_bytes];
     77 "Under DiskPressure a static system-node-critical pod is not evicted."
-        .not_yet("no test yet");
+        [fields::b077_a_full_disk_is_told_and_evicts_nothing]
+        .different("nothing is ever evicted, whatever its priority; a full disk is told instead");
     78 "A mirror pod exists, its annotations match, and the Node owns it."
         .not_yet("mirror pods, which need an API server");
     79 "A deleted mirror is made anew; the containers stay."
