@@ -125,3 +125,21 @@ fn merge(mut left: Value, right: Value) -> Value {
     left.as_object_mut().unwrap().extend(right.as_object().unwrap().clone());
     left
 }
+
+pub async fn b032_a_files_pod_gets_the_kubelets_defaults(node: &mut Node) {
+    let mut pod = Pod::new("web").own_network().main("image", "127.0.0.1:1/kubeboot/nothing:1").value();
+    pod["spec"].as_object_mut().unwrap().remove("terminationGracePeriodSeconds");
+    node.serve();
+    node.write("web.yaml", pod.to_string());
+    node.start();
+    node.pod("web", "waits for its image", |pod| !waits(pod).is_empty()).await;
+    let pod = node.pods().await.remove("web-node1").unwrap();
+    let spec = &pod["spec"];
+    assert_eq!(spec["tolerations"], json!([{"operator": "Exists", "effect": "NoExecute"}]));
+    assert_eq!((&pod["status"]["phase"], &spec["restartPolicy"]), (&json!("Pending"), &json!("Always")));
+    assert_eq!(spec["terminationGracePeriodSeconds"], json!(30));
+    assert_eq!((&spec["dnsPolicy"], &spec["nodeName"]), (&json!("ClusterFirst"), &json!("node1")));
+    let annotations = &pod["metadata"]["annotations"];
+    assert_eq!(annotations["kubernetes.io/config.source"], json!("file"));
+    assert_eq!(annotations["kubernetes.io/config.hash"], pod["metadata"]["uid"]);
+}

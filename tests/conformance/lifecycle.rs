@@ -206,3 +206,19 @@ pub async fn b050_a_grace_of_zero_is_two_seconds(node: &mut Node) {
     let gap = kills[1].at - kills[0].at;
     assert!((Duration::from_millis(1800)..Duration::from_secs(10)).contains(&gap), "{gap:?}");
 }
+
+pub async fn b049_a_pre_stop_hook_runs_before_sigterm_and_within_the_grace(node: &mut Node) {
+    fs::create_dir(node.path("share")).unwrap();
+    let script = "trap 'echo term >> /share/order' TERM; while :; do sleep 1 & wait $!; done";
+    let hook = json!({"preStop": {"exec": {"command": ["sh", "-c", "echo hook >> /share/order; sleep 8"]}}});
+    let pod = Pod::new("web").script(script).main("lifecycle", hook).spec("terminationGracePeriodSeconds", 11);
+    node.start();
+    node.up(&pod.mount("share", &node.path("share"))).await;
+    node.delete("web.yaml");
+    let asked = Instant::now();
+    node.empty().await;
+    let took = asked.elapsed().as_secs_f64();
+    // 8 s of hook, then the 3 s that are left; 19 s if the hook's time did not count.
+    assert!((10.0..18.0).contains(&took), "gone after {took} s");
+    assert_eq!(fs::read_to_string(node.path("share/order")).unwrap(), "hook\nterm\n");
+}

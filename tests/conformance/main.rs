@@ -9,6 +9,7 @@
 //! warning.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
+mod api;
 mod defaults;
 mod fields;
 mod files;
@@ -23,6 +24,7 @@ mod reports;
 mod restarts;
 mod serve;
 mod table;
+mod url;
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

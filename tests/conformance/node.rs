@@ -1,6 +1,7 @@
 //! A node of a test's own: a directory of manifests, a real agent process that is started, killed and started again,
 //! and the real Docker behind it. Nothing here is shared with another test but the daemon and the images.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
 use std::io::Write;
@@ -13,12 +14,14 @@ use kubeboot::agent::control;
 use kubeboot::agent::report::{HealthReport, PodReport};
 use kubeboot::runtime::docker::Docker;
 use kubeboot::runtime::{ContainerRecord, ContainerRuntime};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::history::History;
 use crate::images;
 use crate::pod::Pod;
+use crate::ports;
 
 /// Longer than anything takes on a busy machine, grace periods aside.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -39,6 +42,7 @@ pub struct Node {
     pub flags: Vec<String>,
     /// DOCKER_HOST of the agent and of this test; the machine's own Docker as a rule.
     docker_host: Option<String>,
+    read_only_port: Option<u16>,
 }
 
 impl Node {
@@ -62,6 +66,7 @@ impl Node {
             config: Vec::new(),
             flags: Vec::new(),
             docker_host,
+            read_only_port: None,
         }
     }
 
@@ -255,8 +260,8 @@ impl Node {
     }
 
     /// The value at `path` (`/HostConfig/OomScoreAdj`) of what `docker inspect` says of a container.
-    pub fn inspect(&self, id: &str, path: &str) -> serde_json::Value {
-        let all: serde_json::Value = serde_json::from_str(&self.docker(&["inspect", id])).unwrap();
+    pub fn inspect(&self, id: &str, path: &str) -> Value {
+        let all: Value = serde_json::from_str(&self.docker(&["inspect", id])).unwrap();
         all[0].pointer(path).cloned().unwrap_or_else(|| panic!("nothing at {path}: {all:#}"))
     }
 
@@ -278,6 +283,24 @@ impl Node {
     /// What was recorded until now.
     pub fn history(&self) -> crate::history::Events {
         self.history.as_ref().unwrap().events()
+    }
+
+    /// Serves the kubelet's read-only paths from the next start on.
+    pub fn serve(&mut self) {
+        let port = ports::free();
+        self.read_only_port = Some(port);
+        self.flags.extend(["--read-only-port".to_owned(), port.to_string()]);
+    }
+
+    /// `/pods`, by name, as the API's objects; called after [`Node::serve`].
+    pub async fn pods(&self) -> BTreeMap<String, Value> {
+        let port = self.read_only_port.unwrap();
+        let (status, body) = self.eventually("/pods is served", || std::future::ready(ports::get(port, "/pods"))).await;
+        assert_eq!(status, 200, "{body}");
+        let list: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((&list["kind"], &list["apiVersion"]), (&json!("PodList"), &json!("v1")));
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|pod| (pod["metadata"]["name"].as_str().unwrap().to_owned(), pod.clone())).collect()
     }
 
     /// What the agent logged.

@@ -1,7 +1,8 @@
-//! Ports of this machine that nobody uses.
+//! Ports of this machine: free ones, and what is answered at one.
 
 use std::collections::HashSet;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 
 /// A free port, another one at each call.
@@ -15,4 +16,15 @@ pub fn free() -> u16 {
             return port;
         }
     }
+}
+
+/// Status and body of a GET at 127.0.0.1; None while nobody listens.
+pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+    Some((status, body.to_owned()))
 }

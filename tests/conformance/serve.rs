@@ -13,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
@@ -33,33 +34,44 @@ pub struct Server {
     /// Its port at 127.0.0.1.
     pub port: u16,
     seen: Arc<Mutex<Vec<Seen>>>,
+    listener: AbortHandle,
 }
 
 impl Server {
     /// An HTTP server that answers a path as `answer` does.
     pub async fn http(answer: impl Fn(&str) -> Response<String> + Send + Sync + 'static) -> Self {
+        Self::start(None, move |path| Some(answer(path))).await
+    }
+
+    /// An HTTP server that answers nothing where `answer` does not.
+    pub async fn silent(answer: impl Fn(&str) -> Option<Response<String>> + Send + Sync + 'static) -> Self {
         Self::start(None, answer).await
     }
 
     /// An HTTPS server with a certificate that it signed itself.
     pub async fn https(answer: impl Fn(&str) -> Response<String> + Send + Sync + 'static) -> Self {
-        Self::start(Some(acceptor()), answer).await
+        Self::start(Some(acceptor()), move |path| Some(answer(path))).await
     }
 
     async fn start(
         tls: Option<TlsAcceptor>,
-        answer: impl Fn(&str) -> Response<String> + Send + Sync + 'static,
+        answer: impl Fn(&str) -> Option<Response<String>> + Send + Sync + 'static,
     ) -> Self {
         let answer = Arc::new(answer);
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let record = Arc::clone(&seen);
-        let port = listen(move |stream| {
+        let (port, listener) = listen(move |stream| {
             let (answer, record, tls) = (Arc::clone(&answer), Arc::clone(&record), tls.clone());
             let service = service_fn(move |request: Request<Incoming>| {
                 let path = request.uri().path_and_query().unwrap().to_string();
-                let response = answer(&path).map(|body| Full::new(Bytes::from(body)));
+                let response = answer(&path).map(|response| response.map(|body| Full::new(Bytes::from(body))));
                 record.lock().unwrap().push(Seen { path, headers: request.headers().clone() });
-                std::future::ready(Ok::<_, Infallible>(response))
+                async move {
+                    match response {
+                        Some(response) => Ok::<_, Infallible>(response),
+                        None => std::future::pending().await,
+                    }
+                }
             });
             async move {
                 let stream: Box<dyn Stream> = match tls {
@@ -75,7 +87,12 @@ impl Server {
             }
         })
         .await;
-        Self { port, seen }
+        Self { port, seen, listener }
+    }
+
+    /// Refuses every connection from now on.
+    pub fn close(&self) {
+        self.listener.abort();
     }
 
     /// What has been asked so far.
@@ -115,21 +132,21 @@ pub async fn grpc() -> (u16, HealthReporter) {
             let _ = connection.await;
         }
     });
-    (port.await, reporter)
+    (port.await.0, reporter)
 }
 
-async fn listen<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> u16
+async fn listen<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> (u16, AbortHandle)
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(serve(stream));
         }
     });
-    port
+    (port, task.abort_handle())
 }
 
 fn acceptor() -> TlsAcceptor {

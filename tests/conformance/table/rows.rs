@@ -1,7 +1,7 @@
 //! The rows. One is `NUMBER "behaviour" [module::test] .remarks();`.
 
 use super::Row;
-use crate::{defaults, fields, files, lifecycle, probes, restarts};
+use crate::{api, defaults, fields, files, lifecycle, probes, restarts, url};
 
 macro_rules! rows {
     ($($number:literal $text:literal $([$module:ident::$test:ident])? $(.$remark:ident($($word:expr),*))*;)*) => {
@@ -59,19 +59,19 @@ rows! {
     20 "Touch, chmod and edits of white space restart nothing."
         [files::b020_touch_chmod_and_white_space_restart_nothing];
     21 "A single Pod as the body of a URL runs, with `config.source` http and without the NoExecute toleration."
-        .not_yet("no test yet");
+        [url::b021_a_pod_of_a_url_runs_as_one_of_http];
     22 "Every pod of a PodList body runs."
-        .not_yet("no test yet");
+        [url::b022_every_pod_of_a_list_runs];
     23 "Headers of `staticPodURLHeader` are sent with all their values."
-        .not_yet("no test yet");
+        [url::b023_headers_are_sent_with_all_their_values];
     24 "A 404, a timeout and a refused connection keep the running pods."
-        .not_yet("no test yet");
+        [url::b024_errors_of_the_url_keep_its_pods].seconds(13);
     25 "An empty 200 body ends the pods of the URL."
-        .not_yet("no test yet");
+        [url::b025_an_empty_body_ends_the_urls_pods];
     26 "A wrong apiVersion, volume name, repeated volume or container name refuses the body."
-        .not_yet("no test yet");
+        [url::b026_an_invalid_body_is_refused_whole];
     27 "An unchanged body changes nothing."
-        .not_yet("no test yet");
+        [url::b027_an_unchanged_body_changes_nothing];
     28 "Node `Node1` makes pod `a` to `a-node1`; a pod's name in upper case is refused."
         [defaults::b028_the_nodes_name_in_lower_case_ends_the_pods];
     29 "The UID is the same at each load and after a restart; another path or node gives another."
@@ -81,7 +81,7 @@ rows! {
     31 "The namespace is `default`, or the manifest's."
         [defaults::b031_the_namespace_is_default_or_the_manifests];
     32 "A file's pod gets the NoExecute toleration, phase Pending, restartPolicy Always, 30 s and ClusterFirst."
-        .not_yet("no test yet");
+        [defaults::b032_a_files_pod_gets_the_kubelets_defaults];
     33 "Image `x` and `x:latest` are always pulled, `x:1` if it is not there."
         [defaults::b033_the_pull_policy_follows_the_tag];
     34 "References to objects of the API (secrets, config maps, service accounts, claims, ...) are refused."
@@ -115,15 +115,16 @@ rows! {
     48 "A container that is killed or removed by hand is restarted at once, restartCount + 1."
         [lifecycle::b048_a_container_killed_or_removed_by_hand_is_restarted];
     49 "preStop runs before SIGTERM and its time is part of the grace."
-        .not_yet("no test yet");
+        [lifecycle::b049_a_pre_stop_hook_runs_before_sigterm_and_within_the_grace].seconds(12);
     50 "terminationGracePeriodSeconds 0 means SIGKILL after 2 s."
         [lifecycle::b050_a_grace_of_zero_is_two_seconds];
     51 "A pod whose volumes cannot be unmounted starts again after they could."
         .not_yet("no test yet");
     52 "Pods are replaced as ever while the API server is down."
-        .not_yet("no test yet");
+        [api::b052_without_its_api_server_the_agent_replaces_pods_as_ever];
     53 "After a restart of the agent with the API server down, edited and removed pods are not acted on."
-        .not_yet("no test yet");
+        [api::b053_a_restarted_agent_acts_without_its_api_server]
+        .different("file pods need only their files, so that a broken API server's own manifest can be mended");
     54 "A crashing container starts 0, 10, 20, 40 ... 300 s after its exits and shows CrashLoopBackOff."
         [restarts::b054_a_crashing_container_is_started_after_0_10_and_20_seconds].seconds(35);
     55 "A container that ran for more than ten minutes restarts at once."
@@ -185,13 +186,16 @@ rows! {
     81 "The mirror goes after the containers have ended."
         .not_yet("mirror pods, which need an API server");
     82 "Without a Node object or a namespace there is no mirror, but the pod runs."
-        .not_yet("no test yet");
+        [api::b082_a_pod_runs_without_a_node_and_a_namespace]
+        .partly("there are no mirror pods at all yet");
     83 "Statuses converge after the API server was down, without restarts."
-        .not_yet("no test yet");
+        [api::b083_an_api_server_that_comes_and_goes_restarts_nothing]
+        .partly("statuses are not sent to an API server yet; that nothing restarts is shown");
     84 "kubectl's logs, exec, attach and port-forward reach the container."
         .not_yet("an API server and the kubelet's authenticated port");
     85 "Port 10250 answers 401 and 403 to who may not; `/healthz` on 10248 answers ok to everyone."
-        .not_yet("no test yet");
+        [api::b085_healthz_answers_ok_to_everyone]
+        .partly("the authenticated port is not served yet; `/healthz` is");
     86 "`/pods` lists the static pod with its live status, until its manifest is gone."
-        .not_yet("no test yet");
+        [api::b086_pods_lists_live_statuses_until_the_manifest_is_gone];
 }
