@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::images::{IMAGE, LATEST};
 use crate::node::Node;
 use crate::pod::Pod;
-use crate::reports::{id, waits};
+use crate::reports::{id, refusals, waits};
 
 pub async fn b028_the_nodes_name_in_lower_case_ends_the_pods(node: &mut Node) {
     node.name = "Node1".to_owned();
@@ -15,8 +15,8 @@ pub async fn b028_the_nodes_name_in_lower_case_ends_the_pods(node: &mut Node) {
     node.write("upper.yaml", Pod::new("Upper").yaml());
     node.start();
     assert_eq!(node.ready("a").await.name, "a-node1");
-    let report = node.until("the upper-case name is refused", |r| !r.problems.is_empty()).await;
-    assert!(report.problems[0].message.contains("Upper"), "{:#?}", report.problems);
+    let report = node.until("the upper-case name is refused", |r| !refusals(r).is_empty()).await;
+    assert!(refusals(&report)[0].message.contains("Upper"), "{:#?}", report.problems);
     assert_eq!(report.pods.len(), 1);
 }
 
@@ -94,8 +94,8 @@ pub async fn b034_references_to_the_apis_objects_are_refused(node: &mut Node) {
     node.start();
     node.ready("good").await;
     let count = refused.len() + 3;
-    let report = node.until("all are refused", |r| r.problems.len() == count).await;
-    for problem in &report.problems {
+    let report = node.until("all are refused", |r| refusals(r).len() == count).await;
+    for problem in refusals(&report) {
         assert!(problem.message.contains("may not reference"), "{problem:#?}");
     }
     assert_eq!(report.pods.len(), 1);
@@ -106,8 +106,8 @@ pub async fn b035_ephemeral_containers_are_refused(node: &mut Node) {
     node.run(&Pod::new("good"));
     node.start();
     node.ready("good").await;
-    let report = node.until("it is refused", |r| !r.problems.is_empty()).await;
-    assert!(report.problems[0].message.contains("ephemeral containers"), "{:#?}", report.problems);
+    let report = node.until("it is refused", |r| !refusals(r).is_empty()).await;
+    assert!(refusals(&report)[0].message.contains("ephemeral containers"), "{:#?}", report.problems);
     assert_eq!(report.pods.len(), 1);
 }
 

@@ -1,6 +1,6 @@
 //! What a report says of a pod, in the few words that tests ask for.
 
-use kubeboot::agent::report::{ContainerReport, PodReport, StateReport, TerminationReport};
+use kubeboot::agent::report::{ContainerReport, HealthReport, PodReport, Problem, StateReport, TerminationReport};
 
 /// The container of this name.
 pub fn container<'a>(pod: &'a PodReport, name: &str) -> &'a ContainerReport {
@@ -41,4 +41,9 @@ pub fn ended<'a>(pod: &'a PodReport, name: &str) -> Option<&'a TerminationReport
         StateReport::Terminated(end) => Some(end),
         _ => None,
     }
+}
+
+/// What is wrong with manifests. The machine's disk, which may be short too, is another matter.
+pub fn refusals(report: &HealthReport) -> Vec<&Problem> {
+    report.problems.iter().filter(|problem| problem.subject.contains("/manifests")).collect()
 }
