@@ -92,7 +92,7 @@ rows! {
     33 "Image `x` and `x:latest` are always pulled, `x:1` if it is not there."
         [defaults::b033_the_pull_policy_follows_the_tag];
     34 "References to objects of the API (secrets, config maps, service accounts, claims, ...) are refused."
-        [defaults::b034_references_to_the_apis_objects_are_refused].not_yet("projected volumes are refused in other words");
+        [defaults::b034_references_to_the_apis_objects_are_refused];
     35 "Ephemeral containers are refused."
         [defaults::b035_ephemeral_containers_are_refused];
     36 "A container's own restartPolicy is accepted in a pod with Never."
@@ -122,8 +122,7 @@ rows! {
     48 "A container that is killed or removed by hand is restarted at once, restartCount + 1."
         [lifecycle::b048_a_container_killed_or_removed_by_hand_is_restarted];
     49 "preStop runs before SIGTERM and its time is part of the grace."
-        [lifecycle::b049_a_pre_stop_hook_runs_before_sigterm_and_within_the_grace].seconds(12)
-        .not_yet("hooks have no effect yet");
+        [lifecycle::b049_a_pre_stop_hook_runs_before_sigterm_and_within_the_grace].seconds(12);
     50 "terminationGracePeriodSeconds 0 means SIGKILL after 2 s."
         [lifecycle::b050_a_grace_of_zero_is_two_seconds];
     51 "A pod whose volumes cannot be unmounted starts again after they could."
@@ -171,13 +170,11 @@ rows! {
     71 "fieldRefs give the suffixed name, the UID and the addresses."
         [fields::b071_field_refs_give_the_pods_names_and_addresses];
     72 "hostAliases are in /etc/hosts; a container that mounts its own keeps it."
-        [fields::b072_host_aliases_are_in_the_hosts_file]
-        .not_yet("hostAliases have no effect");
+        [fields::b072_host_aliases_are_in_the_hosts_file];
     73 "system-node-critical means oom_score_adj -997; Burstable without a memory request 999."
         [fields::b073_the_oom_score_follows_priority_and_quality_of_service];
     74 "Logs are at the kubelet's two paths, and rotated."
-        [fields::b074_logs_are_at_the_kubelets_paths_and_rotated]
-        .not_yet("logs are not rotated");
+        [fields::b074_logs_are_at_the_kubelets_paths_and_rotated];
     75 "`docker ps` shows `k8s_POD_..._0` and `k8s_<container>_..._<n>`."
         [fields::b075_docker_ps_shows_the_kubelets_names];
     76 "Of a termination message of 5000 bytes 4096 are told."
