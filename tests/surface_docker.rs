@@ -128,6 +128,34 @@ impl Machine {
         (head.split_whitespace().nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
+    /// Asks until the body is as wanted.
+    async fn until_get(&self, path: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let mut last = String::new();
+        let ask = async {
+            loop {
+                last = self.get(path).await.1;
+                if wanted(&last) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if tokio::time::timeout(LIMIT, ask).await.is_err() {
+            panic!("{path}: still {last}");
+        }
+        last
+    }
+
+    /// The id of a container that is healthy.
+    async fn healthy_container(&self, name: &str, container: &str) -> String {
+        let of = |report: &HealthReport| {
+            let found = pod(report, name)?.containers.iter().find(|c| c.name == container && c.healthy)?;
+            found.id.clone()
+        };
+        let report = self.until(&format!("{container} is healthy"), |report| of(report).is_some()).await;
+        of(&report).unwrap()
+    }
+
     async fn json(&self, path: &str) -> Value {
         let (status, body) = self.get(path).await;
         assert_eq!(status, 200, "{path}: {body}");
@@ -233,4 +261,100 @@ fn pod_restarts(report: &HealthReport, name: &str) -> u32 {
 
 fn is_healthy(report: &HealthReport, name: &str) -> bool {
     pod(report, name).is_some_and(|pod| pod.healthy)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_served_whole_cut_followed_and_of_the_instance_before() {
+    let machine = Machine::start().await;
+    let script = "echo one; echo two >&2; echo three; trap 'echo bye; exit 0' TERM; sleep 100000 & wait";
+    let containers = [
+        container("main", script),
+        format!("{}    tty: true\n", container("term", "echo terminal; sleep 100000")),
+        "  - name: none\n    image: kubeboot.test/nowhere:1\n    imagePullPolicy: Never\n".to_owned(),
+    ];
+    machine.write("log", &format!("{GRACE}  hostNetwork: true\n  containers:\n{}", containers.concat()));
+    let runs = |r: &HealthReport| pod(r, "log").is_some_and(|p| p.containers.iter().filter(|c| c.healthy).count() == 2);
+    machine.until("it runs", runs).await;
+    let at = |query: &str| format!("/containerLogs/default/log-node1/{query}");
+
+    machine.until_get(&at("main"), |body| body.lines().count() == 3).await;
+    let (status, term) = machine.get(&at("term")).await;
+    assert_eq!((status, term.as_str()), (200, "terminal\r\n"));
+    let (_, last) = machine.get(&at("main?tailLines=1")).await;
+    assert_eq!(last.lines().count(), 1, "{last}");
+    assert_eq!(machine.get(&at("main?limitBytes=5")).await.1.len(), 5);
+    let (_, stamped) = machine.get(&at("main?timestamps=true")).await;
+    let first = stamped.split_whitespace().next().unwrap();
+    first.parse::<jiff::Timestamp>().unwrap();
+    assert_eq!(machine.get(&at("main?sinceTime=2999-01-01T00:00:00Z")).await.1, "");
+    for (query, status) in [
+        ("main?previous=true", 400),
+        ("none", 400),
+        ("other", 404),
+        ("main?tailLines=-1", 422),
+        ("main?sinceSeconds=5&sinceTime=2999-01-01T00:00:00Z", 422),
+    ] {
+        assert_eq!(machine.get(&at(query)).await.0, status, "{query}");
+    }
+    assert_eq!(machine.get("/containerLogs/default/other/main").await.0, 404);
+
+    let mut followed = TcpStream::connect(machine.read_only).await.unwrap();
+    let request = format!("GET {} HTTP/1.0\r\n\r\n", at("main?follow=true&tailLines=0"));
+    followed.write_all(request.as_bytes()).await.unwrap();
+    // A client that never reads is nobody's trouble.
+    let mut dead = TcpStream::connect(machine.read_only).await.unwrap();
+    dead.write_all(request.as_bytes()).await.unwrap();
+    let mut head = [0; 12];
+    followed.read_exact(&mut head).await.unwrap();
+    let id = machine.healthy_container("log", "main").await;
+    std::process::Command::new("docker").args(["stop", &id]).output().unwrap();
+    let mut rest = String::new();
+    tokio::time::timeout(LIMIT, followed.read_to_string(&mut rest)).await.unwrap().unwrap();
+    assert!(rest.contains("bye\n") && !rest.contains("one"), "{rest}");
+
+    machine.until("it is restarted", |r| pod_restarts(r, "log") == 1).await;
+    let (status, previous) = machine.get(&at("main?previous=true")).await;
+    assert!(status == 200 && previous.contains("bye\n"), "{status} {previous}");
+    machine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_health_and_configuration_are_on_the_kubelets_paths() {
+    let machine = Machine::start().await;
+    let probe = "    livenessProbe: {exec: {command: [\"true\"]}, periodSeconds: 1}\n";
+    let spec = format!("{GRACE}  containers:\n{}{probe}", container("main", FOREVER));
+    machine.write("web", &spec);
+    let report = machine.healthy("web").await;
+    let text = machine.until_get("/metrics", |text| text.contains("result=\"successful\"")).await;
+    let probed = format!(
+        "prober_probe_total{{container=\"main\",namespace=\"default\",pod=\"web-node1\",pod_uid=\"{}\",\
+         probe_type=\"Liveness\",result=\"successful\"}}",
+        report.uid
+    );
+    for line in [
+        "kubelet_running_pods 1",
+        "kubelet_running_containers{container_state=\"running\"} 1",
+        "kubelet_desired_pods{static=\"true\"} 1",
+        "kubelet_started_containers_total{container_type=\"container\"} 1",
+        "kubelet_started_containers_total{container_type=\"pod_sandbox\"} 1",
+        "kubelet_working_pods{config=\"desired\",lifecycle=\"sync\",static=\"true\"} 1",
+        "kubelet_restarted_pods_total{static=\"true\"} 0",
+        "kubelet_orphaned_runtime_pods_total 0",
+        "kubeboot_pod_healthy{namespace=\"default\",pod=\"web-node1\"} 1",
+        &probed,
+        "process_resident_memory_bytes ",
+        "process_cpu_seconds_total ",
+    ] {
+        assert!(text.lines().any(|found| found.starts_with(line)), "{line} is missing in\n{text}");
+    }
+
+    for path in ["/healthz", "/healthz/ping", "/healthz/log", "/healthz/syncloop"] {
+        assert_eq!(machine.get(path).await, (200, "ok".to_owned()), "{path}");
+    }
+    assert!(machine.get("/healthz?verbose").await.1.contains("[+]syncloop ok"));
+    assert_eq!(machine.get("/healthz/other").await.0, 404);
+    let config = machine.json("/configz").await["kubeletconfig"].clone();
+    assert_eq!(config["staticPodPath"], machine.path("manifests").display().to_string());
+    assert_eq!(config["readOnlyPort"], machine.read_only.port());
+    machine.stop().await;
 }

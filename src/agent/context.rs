@@ -14,6 +14,7 @@ use super::cgroups::Cgroups;
 use super::env::Facts;
 use super::events::Recorder;
 use super::hooks::Runner;
+use super::metrics::Metrics;
 use super::probe::{Checker, Manager, Memory};
 use super::security;
 use super::status::Board;
@@ -30,6 +31,8 @@ pub struct Context {
     pub board: Arc<Board>,
     /// What happened.
     pub events: Arc<Recorder>,
+    /// What is counted.
+    pub metrics: Metrics,
     /// The prober.
     pub probes: Manager,
     /// Runs lifecycle hooks.
@@ -69,6 +72,7 @@ impl Context {
             board: Arc::new(Board::new(&options)),
             cgroups: Cgroups::new(&options),
             apparmor: security::has_apparmor(),
+            metrics: Metrics::default(),
             probes: Manager::new(checker, wake, Arc::clone(&events), memory),
             hooks: Runner::new(Arc::clone(&runtime)),
             events,

@@ -7,6 +7,7 @@
 
 pub mod backoff;
 mod cgroups;
+pub mod containerlogs;
 pub mod control;
 mod context;
 mod disk;
@@ -21,6 +22,7 @@ mod hooks;
 mod link;
 mod lock;
 mod logs;
+mod metrics;
 pub mod options;
 mod pacing;
 pub mod pod;

@@ -169,11 +169,11 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::agent::report::Phase;
 
-    fn entry(healthy: bool, since: i64) -> Entry {
+    pub fn entry(healthy: bool, since: i64) -> Entry {
         let report = PodReport {
             name: "p-n".into(),
             namespace: "default".into(),

@@ -14,6 +14,9 @@ use super::source::Update;
 use super::worker::{self, Handle, Message};
 use crate::runtime::ContainerRecord;
 
+/// How often the loop turns although nothing happens, far below the limit of `/healthz/syncloop`.
+const TURN: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// See the module.
 pub struct Supervisor {
     context: Arc<Context>,
@@ -40,9 +43,14 @@ impl Supervisor {
     /// Runs until the agent ends.
     pub async fn run(mut self, mut updates: mpsc::Receiver<Update>, mut news: mpsc::Receiver<News>) {
         let shutdown = self.context.shutdown.clone();
+        // A quiet agent is not a stuck one: the loop turns without news too.
+        let mut ticks = tokio::time::interval(TURN);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            self.context.metrics.turn();
             tokio::select! {
                 () = shutdown.cancelled() => return,
+                _ = ticks.tick() => {}
                 Some(update) = updates.recv() => self.update(update),
                 Some(news) = news.recv() => self.news(news),
                 Some(key) = self.idlers.recv() => self.end(&key),
@@ -121,6 +129,7 @@ impl Supervisor {
             let wanted = self.wanted.get(&key).cloned();
             if wanted.is_none() {
                 info!(pod = %key, containers = records.len(), "found containers of a pod that is not wanted");
+                self.context.metrics.orphans.count();
                 let uid = records.first().map(|record| record.name.uid.clone()).unwrap_or_default();
                 self.context.board.set_new_pods(vec![(key.clone(), worker::orphan_entry(&key, uid))]);
             }

@@ -9,7 +9,9 @@ pub use types::*;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream, Stream};
 
 /// What went wrong in a runtime. Decisions match on the variant, never on the text.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +107,10 @@ pub trait ContainerRuntime: Send + Sync {
     /// The last `lines` lines of stdout and stderr, oldest first.
     async fn log_tail(&self, id: &str, lines: usize) -> Result<Vec<String>>;
 
+    /// What the container has written to stdout and stderr, both in one and in the order it came; a terminal's too. A
+    /// container that is gone shows as `NotFound` in the first item at the latest.
+    async fn logs(&self, id: &str, options: &LogOptions) -> Result<BoxStream<'static, Result<Bytes>>>;
+
     /// Where the runtime keeps the container's log, for the link in /var/log/pods; None if it has none.
     async fn log_path(&self, id: &str) -> Result<Option<String>>;
 
@@ -120,4 +126,27 @@ pub trait ContainerRuntime: Send + Sync {
 
     /// Removes an image by reference; `Conflict` when a container uses it.
     async fn remove_image(&self, reference: &str) -> Result<()>;
+}
+
+/// The first `limit` bytes of a log.
+pub(crate) fn limited(
+    log: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    limit: Option<u64>,
+) -> BoxStream<'static, Result<Bytes>> {
+    let Some(limit) = limit else { return log.boxed() };
+    let start = (Box::pin(log), usize::try_from(limit).unwrap_or(usize::MAX));
+    let cut = stream::unfold(start, |(mut log, room)| async move {
+        if room == 0 {
+            return None;
+        }
+        match log.next().await? {
+            Ok(mut bytes) => {
+                bytes.truncate(room);
+                let left = room - bytes.len();
+                Some((Ok(bytes), (log, left)))
+            }
+            Err(error) => Some((Err(error), (log, 0))),
+        }
+    });
+    cut.boxed()
 }

@@ -365,6 +365,21 @@ pub struct ExecOutput {
     pub output: String,
 }
 
+/// Which part of a container's log is wanted, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Go on with what is written, until the container ends.
+    pub follow: bool,
+    /// Begin each line with when it was written, in RFC 3339.
+    pub timestamps: bool,
+    /// Only lines that were written since; whole seconds count.
+    pub since: Option<Timestamp>,
+    /// Begin with this many lines before the end; None begins at the beginning.
+    pub tail: Option<u64>,
+    /// No more bytes than this.
+    pub limit_bytes: Option<u64>,
+}
+
 /// Something happened to a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeEvent {

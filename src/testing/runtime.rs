@@ -45,6 +45,7 @@ impl Default for Behaviour {
 }
 
 /// What a container was made from.
+#[allow(clippy::large_enum_variant, reason = "tests have few of them")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum MadeFrom {
     /// By `create_sandbox`.
@@ -183,6 +184,11 @@ impl FakeRuntime {
         self.with(id, |container| container.log = lines);
     }
 
+    /// Writes a line to a container's log.
+    pub fn write_log(&self, id: &str, line: &str) {
+        self.with(id, |container| container.log.push(line.to_owned()));
+    }
+
     /// Ends a running container by itself, with this code.
     pub fn exit_container(&self, id: &str, code: i64) {
         self.end(id, code, if code == 0 { "Completed" } else { "Error" });
@@ -290,6 +296,11 @@ impl FakeRuntime {
         let done = self.lock().containers.get_mut(id).map(act);
         self.touch();
         done
+    }
+
+    /// Looks at a container, which wakes nobody.
+    fn with_quietly<T>(&self, id: &str, look: impl FnOnce(&FakeContainer) -> T) -> Option<T> {
+        self.lock().containers.get(id).map(look)
     }
 
     fn get<T>(&self, id: &str, act: impl FnOnce(&mut FakeContainer) -> T) -> Result<T> {

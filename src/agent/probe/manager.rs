@@ -40,6 +40,19 @@ pub struct ProbedContainer {
     pub probes: Arc<Probes>,
 }
 
+/// How often a probe of a container came out so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally {
+    /// The container.
+    pub container: String,
+    /// `Startup`, `Readiness` or `Liveness`.
+    pub kind: &'static str,
+    /// `successful`, `failed` or `unknown`.
+    pub result: &'static str,
+    /// How often, since the container was started or the agent was.
+    pub count: u64,
+}
+
 /// Called with a pod's UID when something its worker should look at has changed.
 pub type Wake = Arc<dyn Fn(&str) + Send + Sync>;
 
@@ -119,6 +132,19 @@ impl Manager {
         let pods = self.lock();
         let pod = pods.get(uid).into_iter().flatten();
         pod.map(|(name, instance)| (name.clone(), instance.probed.health())).collect()
+    }
+
+    /// How often the probes of a pod's running containers were made, by how they came out.
+    pub fn tallies(&self, uid: &str) -> Vec<Tally> {
+        let pods = self.lock();
+        let pod = pods.get(uid).into_iter().flatten();
+        let of = |(name, instance): (&String, &Instance)| {
+            let tally = instance.probed.tally().into_iter();
+            tally
+                .map(|(kind, result, count)| Tally { container: name.clone(), kind, result, count })
+                .collect::<Vec<_>>()
+        };
+        pod.flat_map(of).collect()
     }
 
     fn start(&self, key: &PodKey, uid: &str, container: ProbedContainer, herd: bool) -> Instance {

@@ -1,5 +1,6 @@
 //! The tasks that ask: one for each probe of a container, by the probe's own rules, and one that asks eagerly.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub(super) struct Probed {
     state: Mutex<State>,
     started: watch::Sender<bool>,
     shared: Arc<Shared>,
+    tally: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
 }
 
 struct State {
@@ -76,7 +78,25 @@ impl Probed {
             state: Mutex::new(State { published: rules.health(), rules, published_at: now }),
             container,
             shared,
+            tally: Mutex::default(),
         }
+    }
+
+    /// How often each probe was made and how that came out: kind, result and count.
+    pub(super) fn tally(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.iter().map(|((kind, result), count)| (*kind, *result, *count)).collect()
+    }
+
+    /// Counts a probe, by the names the kubelet's metrics have.
+    fn count(&self, kind: ProbeKind, outcome: &Outcome) {
+        let result = match outcome {
+            Outcome::Success { .. } => "successful",
+            Outcome::Failure { .. } => "failed",
+            Outcome::Error { .. } => "unknown",
+        };
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        *tally.entry((kind.title(), result)).or_default() += 1;
     }
 
     /// Whether this is the same instance at the same address.
@@ -171,6 +191,7 @@ impl Probed {
                 return;
             }
             let outcome = self.check_retrying(spec).await;
+            self.count(kind, &outcome);
             self.note_event(kind, &outcome);
             // A condemned container may still say that it is not ready, until it has stopped.
             if !self.update(|rules| rules.record(kind, &outcome)) && kind != ProbeKind::Readiness {

@@ -3,8 +3,13 @@
 //! [`Router`] answers a request, whoever let it in: the listener of the read-only address asks for no credentials and is
 //! for loopback; a listener that asks for some can put the same router behind them.
 
+mod configz;
+mod healthz;
 pub mod http;
+mod logs;
+mod metrics;
 mod pods;
+mod query;
 
 use std::sync::Arc;
 
@@ -13,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::http::{Body, say};
+use self::query::Query;
 use super::context::Context;
 
 /// Answers requests to the kubelet's paths.
@@ -38,11 +44,24 @@ impl Router {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return say(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
         }
-        let path = path.to_owned();
-        match path.as_str() {
+        let query = Query::of(request.uri().query());
+        match path {
             "/pods" => pods::desired(&self.context),
             "/runningpods" => pods::running(&self.context).await,
-            _ => say(StatusCode::NOT_FOUND, "404 page not found\n"),
+            "/configz" => configz::answer(&self.context.options),
+            "/metrics" => metrics::all(&self.context),
+            _ => match (path.strip_prefix("/containerLogs/"), path.strip_prefix("/healthz")) {
+                (Some(container), _) => logs::stream(&self.context, container, &query).await,
+                (_, Some(check)) => {
+                    let known = healthz::answer(&self.context, check.trim_start_matches('/'), &query);
+                    known.unwrap_or_else(not_found)
+                }
+                _ => not_found(),
+            },
         }
     }
+}
+
+fn not_found() -> Response<Body> {
+    say(StatusCode::NOT_FOUND, "404 page not found\n")
 }

@@ -158,18 +158,6 @@ impl Docker {
         }
     }
 
-    pub(super) async fn last_log_lines(&self, id: &str, lines: usize) -> Result<Vec<String>> {
-        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(&lines.to_string()).build();
-        let frames = self.client().await?.logs(id, Some(options));
-        let frames: Vec<_> = frames
-            .try_collect()
-            .await
-            .map_err(|error| self.error("read the log of a container", &format!("container {id}"), error))?;
-        let text: Vec<u8> = frames.into_iter().flat_map(bollard::container::LogOutput::into_bytes).collect();
-        let all: Vec<String> = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect();
-        Ok(all[all.len().saturating_sub(lines)..].to_vec())
-    }
-
     /// The request goes out at the first poll only, so Docker is asked for what happened since now; and somebody must
     /// answer now, or a missing daemon would show as a quiet one.
     pub(super) async fn subscribe(&self, owner: &str) -> Result<BoxStream<'static, Result<RuntimeEvent>>> {

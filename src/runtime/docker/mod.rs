@@ -5,6 +5,7 @@ pub mod build;
 mod calls;
 mod exec;
 mod linger;
+mod logs;
 mod oom;
 mod progress;
 mod record;
@@ -67,23 +68,7 @@ impl Docker {
 
     /// Turns the client's error into the trait's: `call` is what was being done, `what` the thing it was done to.
     fn error(&self, call: &str, what: &str, error: BollardError) -> RuntimeError {
-        match error {
-            BollardError::DockerResponseServerError { status_code: 404, .. } => {
-                RuntimeError::NotFound { what: what.to_owned() }
-            }
-            BollardError::DockerResponseServerError { status_code: 409, message } => RuntimeError::Conflict { message },
-            BollardError::DockerResponseServerError { message, .. } => {
-                RuntimeError::Refused { call: call.to_owned(), message: message.trim().to_owned() }
-            }
-            BollardError::RequestTimeoutError => RuntimeError::Timeout { call: call.to_owned(), limit: CALL_LIMIT },
-            BollardError::SocketNotFoundError(_)
-            | BollardError::HyperLegacyError { .. }
-            | BollardError::HyperResponseError { .. }
-            | BollardError::IOError { .. } => {
-                RuntimeError::Unreachable { address: self.address(), source: Box::new(error) }
-            }
-            other => RuntimeError::Refused { call: call.to_owned(), message: other.to_string() },
-        }
+        translate(&self.address(), call, what, error)
     }
 
     /// An OOM score adjustment this machine allows.
@@ -93,6 +78,27 @@ impl Docker {
             oom::warn_once(wanted, allowed);
         }
         allowed
+    }
+}
+
+/// [`Docker::error`] for what outlives a call.
+fn translate(address: &str, call: &str, what: &str, error: BollardError) -> RuntimeError {
+    match error {
+        BollardError::DockerResponseServerError { status_code: 404, .. } => {
+            RuntimeError::NotFound { what: what.to_owned() }
+        }
+        BollardError::DockerResponseServerError { status_code: 409, message } => RuntimeError::Conflict { message },
+        BollardError::DockerResponseServerError { message, .. } => {
+            RuntimeError::Refused { call: call.to_owned(), message: message.trim().to_owned() }
+        }
+        BollardError::RequestTimeoutError => RuntimeError::Timeout { call: call.to_owned(), limit: CALL_LIMIT },
+        BollardError::SocketNotFoundError(_)
+        | BollardError::HyperLegacyError { .. }
+        | BollardError::HyperResponseError { .. }
+        | BollardError::IOError { .. } => {
+            RuntimeError::Unreachable { address: address.to_owned(), source: Box::new(error) }
+        }
+        other => RuntimeError::Refused { call: call.to_owned(), message: other.to_string() },
     }
 }
 
@@ -144,6 +150,10 @@ impl ContainerRuntime for Docker {
 
     async fn log_tail(&self, id: &str, lines: usize) -> Result<Vec<String>> {
         self.last_log_lines(id, lines).await
+    }
+
+    async fn logs(&self, id: &str, options: &LogOptions) -> Result<BoxStream<'static, Result<Bytes>>> {
+        self.read_log(id, options).await
     }
 
     async fn log_path(&self, id: &str) -> Result<Option<String>> {

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use jiff::Timestamp;
 
 use super::{Behaviour, FakeRuntime, MadeFrom, image_record, serial};
 use crate::runtime::*;
@@ -109,6 +111,29 @@ impl ContainerRuntime for FakeRuntime {
         self.get(id, |container| container.log[container.log.len().saturating_sub(lines)..].to_vec())
     }
 
+    async fn logs(&self, id: &str, options: &LogOptions) -> Result<BoxStream<'static, Result<Bytes>>> {
+        self.record("logs", id)?;
+        let had = self.get(id, |container| container.log.len())?;
+        let from = options.tail.map_or(0, |tail| had.saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX)));
+        let (fake, id, wanted) = (self.clone(), id.to_owned(), options.clone());
+        let changed = self.0.changed.subscribe();
+        let lines = stream::unfold((from, changed), move |(next, mut changed)| {
+            let (fake, id, wanted) = (fake.clone(), id.clone(), wanted.clone());
+            async move {
+                loop {
+                    let seen =
+                        fake.with_quietly(&id, |one| (one.log.get(next).cloned(), one.record.state.is_running()));
+                    match seen {
+                        Some((Some(line), _)) => return Some((Ok(line_of(next, &line, &wanted)), (next + 1, changed))),
+                        Some((None, true)) if wanted.follow => changed.changed().await.ok()?,
+                        _ => return None,
+                    }
+                }
+            }
+        });
+        Ok(limited(lines, options.limit_bytes))
+    }
+
     async fn log_path(&self, id: &str) -> Result<Option<String>> {
         self.record("log_path", id)?;
         self.get(id, |_| Some(format!("/var/lib/docker/containers/{id}/{id}-json.log")))
@@ -155,4 +180,14 @@ impl ContainerRuntime for FakeRuntime {
         self.touch();
         Ok(())
     }
+}
+
+/// The n-th line of a log was written n seconds after the epoch.
+fn line_of(number: usize, line: &str, wanted: &LogOptions) -> Bytes {
+    let at = Timestamp::from_second(i64::try_from(number).unwrap_or_default()).unwrap_or_default();
+    if wanted.since.is_some_and(|since| at < since) {
+        return Bytes::new();
+    }
+    let before = if wanted.timestamps { format!("{at} ") } else { String::new() };
+    Bytes::from(format!("{before}{line}\n"))
 }

@@ -89,6 +89,7 @@ impl Worker {
         let name = one.record.name.container.clone();
         match self.context.runtime.start(id).await {
             Ok(()) => {
+                self.context.metrics.started_containers.count();
                 self.note_event(&name, "Started", "Container started");
                 self.clear_fault(&name);
                 self.refresh(id).await;
@@ -125,6 +126,7 @@ impl Worker {
         match created.map(drop).and(started) {
             Ok(()) => {
                 info!(pod = %self.key, attempt, "sandbox started");
+                self.context.metrics.started_sandboxes.count();
                 self.clear_fault(SANDBOX);
             }
             Err(error) => self.fail(SANDBOX, runtime_failure("CreatePodSandboxError", &error), Some(&error)),
@@ -160,6 +162,7 @@ impl Worker {
         match started {
             Ok(()) => {
                 info!(pod = %self.key, container = name, attempt, "container started");
+                self.context.metrics.started_containers.count();
                 self.note_event(name, "Started", "Container started");
                 self.clear_fault(name);
                 self.post_start(&id, name);
@@ -265,6 +268,7 @@ impl Worker {
     }
 
     fn fail(&mut self, container: &str, failure: Failure, error: Option<&RuntimeError>) {
+        self.context.metrics.failed_starts.count();
         warn!(pod = %self.key, container, reason = failure.reason, message = failure.message, "step failed");
         self.note_failure(container, &failure);
         let slot = self.seen.slots.entry(container.to_owned()).or_default();
