@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, PodSpec, Probe
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{CONFIG_HASH, CONFIG_SEEN, CONFIG_SOURCE, Origin};
+use super::{CONFIG_HASH, CONFIG_SEEN, CONFIG_SOURCE, Origin, Place};
 
 /// Name with the node's suffix, namespace, UID, annotations.
 pub(super) fn metadata(metadata: &mut ObjectMeta, uid: &str, origin: Origin<'_>) {
@@ -16,20 +16,22 @@ pub(super) fn metadata(metadata: &mut ObjectMeta, uid: &str, origin: Origin<'_>)
     metadata.uid = Some(uid.to_owned());
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.insert(CONFIG_HASH.to_owned(), uid.to_owned());
-    annotations.insert(CONFIG_SOURCE.to_owned(), "file".to_owned());
+    annotations.insert(CONFIG_SOURCE.to_owned(), origin.place.source().to_owned());
     annotations.insert(CONFIG_SEEN.to_owned(), format!("{:.9}", origin.seen));
 }
 
 /// The defaults of a pod's spec that change how it runs (`pkg/apis/core/v1/defaults.go`) and those of a file source.
-pub(super) fn spec(spec: &mut PodSpec, node_name: &str) {
-    spec.node_name = Some(node_name.to_owned());
+pub(super) fn spec(spec: &mut PodSpec, origin: Origin<'_>) {
+    spec.node_name = Some(origin.node_name.to_owned());
     spec.restart_policy.get_or_insert_with(|| "Always".to_owned());
     spec.termination_grace_period_seconds.get_or_insert(30);
     spec.dns_policy.get_or_insert_with(|| "ClusterFirst".to_owned());
     spec.scheduler_name.get_or_insert_with(|| "default-scheduler".to_owned());
     spec.enable_service_links.get_or_insert(true);
     spec.security_context.get_or_insert_default();
-    tolerate_no_execute(spec);
+    if let Place::File(_) = origin.place {
+        tolerate_no_execute(spec);
+    }
     let host_network = spec.host_network.unwrap_or(false);
     for one in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
         container(one, host_network);
@@ -39,7 +41,7 @@ pub(super) fn spec(spec: &mut PodSpec, node_name: &str) {
     }
 }
 
-/// A static pod stays on its node whatever taints it gets.
+/// A pod from a file stays on its node whatever taints it gets.
 fn tolerate_no_execute(spec: &mut PodSpec) {
     let toleration = Toleration {
         operator: Some("Exists".to_owned()),

@@ -5,6 +5,8 @@
 
 mod decode;
 mod defaults;
+mod list;
+mod unknown;
 mod validate;
 mod volume_fields;
 
@@ -18,6 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 pub use decode::MANIFEST_LIMIT;
+pub use list::PodList;
 
 /// Annotation: the UID, which is the hash of the manifest (`kubernetes.io/config.hash`).
 pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
@@ -30,16 +33,16 @@ pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
 #[derive(Debug, thiserror::Error)]
 pub enum PodError {
     /// 10 MiB or more.
-    #[error("the file has {size} bytes, a manifest may have less than {MANIFEST_LIMIT}")]
+    #[error("has {size} bytes, a manifest may have less than {MANIFEST_LIMIT}")]
     TooLarge {
         /// Bytes.
         size: usize,
     },
     /// Not UTF-8.
-    #[error("the file is not UTF-8 text")]
+    #[error("is not UTF-8 text")]
     NotText,
     /// Nothing in it.
-    #[error("the file holds no object")]
+    #[error("holds no object")]
     Empty,
     /// Neither JSON nor YAML.
     #[error("cannot be parsed: {message}")]
@@ -48,18 +51,31 @@ pub enum PodError {
         message: String,
     },
     /// Another kind of object.
-    #[error("{kind} ({api_version}) is not run from a manifest directory: only Pod (v1) is")]
+    #[error("{kind} ({api_version}) is not run from a {from}: only {wanted} (v1) is")]
     Kind {
         /// `kind`.
         kind: String,
         /// `apiVersion`.
         api_version: String,
+        /// Which kind of source it came from.
+        from: &'static str,
+        /// What it may hold.
+        wanted: &'static str,
     },
     /// A field of the wrong type.
     #[error("is not a Pod: {message}")]
     Shape {
         /// What field and what is wrong.
         message: String,
+    },
+    /// One of a list cannot run, and with it the list.
+    #[error("items[{index}]")]
+    Item {
+        /// Which, from 0.
+        index: usize,
+        /// Why.
+        #[source]
+        source: Box<PodError>,
     },
     /// Values that Kubernetes refuses, all of them.
     #[error("invalid Pod: {}", problems.join("; "))]
@@ -84,13 +100,32 @@ impl fmt::Display for PodKey {
     }
 }
 
+/// Where a manifest was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// In this file.
+    File(&'a Path),
+    /// In what this URL answered.
+    Url(&'a str),
+}
+
+impl Place<'_> {
+    /// The annotation `kubernetes.io/config.source`.
+    fn source(self) -> &'static str {
+        match self {
+            Place::File(_) => "file",
+            Place::Url(_) => "http",
+        }
+    }
+}
+
 /// Where a manifest was found, and on which node.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin<'a> {
     /// The node's name in lower case.
     pub node_name: &'a str,
-    /// The file; part of the UID.
-    pub file: &'a Path,
+    /// The file or URL; part of the UID.
+    pub place: Place<'a>,
     /// The moment, for the annotation `kubernetes.io/config.seen`.
     pub seen: Timestamp,
 }
@@ -106,21 +141,36 @@ pub struct StaticPod {
     pub metadata: ObjectMeta,
     /// Spec with Kubernetes' defaults filled in.
     pub spec: PodSpec,
-    /// The object as the file has it: a typed round trip would drop fields that this build does not know.
+    /// The object as it was written: a typed round trip would drop fields that this build does not know.
     pub manifest: Value,
-    /// The file.
-    pub file: PathBuf,
+    /// The file, None of a pod from a URL.
+    pub file: Option<PathBuf>,
     /// SHA-256 in hex of the file's bytes.
-    pub file_hash: String,
+    pub file_hash: Option<String>,
     /// What is in the manifest and has no effect, one sentence each.
     pub warnings: Vec<String>,
 }
 
 impl StaticPod {
-    /// Reads a manifest.
+    /// Reads a manifest that holds one pod.
+    ///
+    /// # Errors
+    /// Every kind of [`PodError`] but [`PodError::Item`].
     pub fn from_bytes(bytes: &[u8], origin: Origin<'_>) -> Result<Self, PodError> {
-        let decode::Decoded { value, text, mut warnings } = decode::decode(bytes)?;
-        let pod = decode::typed(&value, &text)?;
+        let decoded = decode::decode(bytes)?;
+        decode::check_kind(&decoded.value, origin.place)?;
+        let typed = decoded.typed()?;
+        let mut pod = Self::from_object(decoded.value, typed, origin)?;
+        pod.warnings.splice(0..0, decoded.warnings);
+        if let Place::File(file) = origin.place {
+            (pod.file, pod.file_hash) = (Some(file.to_owned()), Some(sha256(bytes)));
+        }
+        Ok(pod)
+    }
+
+    /// From the object as it was written and as this build understands it.
+    fn from_object(value: Value, pod: Pod, origin: Origin<'_>) -> Result<Self, PodError> {
+        let mut warnings = unknown::fields(&value, &pod);
         let uid = match pod.metadata.uid.as_deref() {
             Some(uid) if !uid.is_empty() => uid.to_owned(),
             _ => derive_uid(&value, origin),
@@ -129,15 +179,14 @@ impl StaticPod {
         let mut spec = pod.spec.unwrap_or_default();
         validate::written(&metadata, &spec)?;
         defaults::metadata(&mut metadata, &uid, origin);
-        defaults::spec(&mut spec, origin.node_name);
+        defaults::spec(&mut spec, origin);
         validate::defaulted(&metadata, &spec)?;
         warnings.extend(validate::without_effect(&spec));
         let key = PodKey {
             namespace: metadata.namespace.clone().unwrap_or_default(),
             name: metadata.name.clone().unwrap_or_default(),
         };
-        let (file, file_hash) = (origin.file.to_owned(), sha256(bytes));
-        Ok(Self { key, uid, metadata, spec, manifest: value, file, file_hash, warnings })
+        Ok(Self { key, uid, metadata, spec, manifest: value, file: None, file_hash: None, warnings })
     }
 
     /// It is the pod that was seen before: it was first seen then.
@@ -207,15 +256,18 @@ impl StaticPod {
     }
 }
 
-/// The UID of a pod without one: a hash of what the manifest says (not of how it is laid out), of the node and of the
-/// path.
+/// The UID of a pod without one: a hash of what the manifest says (not of how it is laid out), and of the node and the
+/// path or of the URL: what a URL answers has the same UIDs on every node, as with the kubelet.
 ///
 /// The object is hashed as written, not as defaulted: a newer agent with a new default must not restart the control
 /// plane.
 fn derive_uid(value: &Value, origin: Origin<'_>) -> String {
     let mut text = String::new();
     canonical(value, &mut text);
-    let seed = format!("{text}\nhost:{}\nfile:{}", origin.node_name, origin.file.display());
+    let seed = match origin.place {
+        Place::File(file) => format!("{text}\nhost:{}\nfile:{}", origin.node_name, file.display()),
+        Place::Url(url) => format!("{text}\nurl:{url}"),
+    };
     sha256(seed.as_bytes())[..32].to_owned()
 }
 

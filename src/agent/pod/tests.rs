@@ -18,7 +18,7 @@ pub(crate) fn read(text: &str) -> Result<StaticPod, PodError> {
 }
 
 fn read_at(text: &str, node_name: &str, file: &str) -> Result<StaticPod, PodError> {
-    let origin = Origin { node_name, file: Path::new(file), seen: Timestamp::UNIX_EPOCH };
+    let origin = Origin { node_name, place: Place::File(Path::new(file)), seen: Timestamp::UNIX_EPOCH };
     StaticPod::from_bytes(text.as_bytes(), origin)
 }
 
@@ -67,7 +67,7 @@ fn other_kinds_are_refused_by_name() {
     for (kind, api) in [("ReplicaSet", "apps/v1"), ("PodList", "v1"), ("List", "v1"), ("Pod", "v2")] {
         let text = format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: a}}\n");
         let error = read(&text).unwrap_err();
-        assert_eq!(error.to_string(), format!("{kind} ({api}) is not run from a manifest directory: only Pod (v1) is"));
+        assert_eq!(error.to_string(), format!("{kind} ({api}) is not run from a manifest file: only Pod (v1) is"));
     }
     assert!(matches!(read("# nothing\n"), Err(PodError::Empty)));
     assert!(matches!(read(""), Err(PodError::Empty)));
@@ -79,7 +79,7 @@ fn other_kinds_are_refused_by_name() {
 fn only_the_first_document_counts_and_the_rest_is_mentioned() {
     let pod = read(&format!("{POD}---\n{}", POD.replace("name: a", "name: b"))).unwrap();
     assert_eq!(pod.key.name, "a-node1");
-    assert_eq!(pod.warnings, ["only the first document of the file is used"]);
+    assert_eq!(pod.warnings, ["only the first document is used"]);
     assert!(read(&format!("---\n{POD}---\n")).unwrap().warnings.is_empty(), "separators alone are nothing to mention");
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::Update;
-use crate::agent::pod::{Origin, PodKey, StaticPod, sha256};
+use crate::agent::pod::{Origin, Place, PodKey, StaticPod, sha256};
 use crate::agent::report::{Problem, Severity};
 use crate::agent::status::chain;
 
@@ -42,6 +42,7 @@ pub struct Known {
 struct Good {
     pod: Arc<StaticPod>,
     bytes: Arc<[u8]>,
+    hash: String,
 }
 
 impl Known {
@@ -111,10 +112,10 @@ impl Known {
         };
         // The same bytes are the same pod, first seen when it was first seen.
         let hash = sha256(bytes);
-        if known.is_some_and(|good| good.pod.file_hash == hash) {
+        if known.is_some_and(|good| good.hash == hash) {
             return;
         }
-        let origin = Origin { node_name: &self.node_name, file: &file, seen: now };
+        let origin = Origin { node_name: &self.node_name, place: Place::File(&file), seen: now };
         match StaticPod::from_bytes(bytes, origin) {
             Ok(mut pod) => {
                 if let Some(good) = known
@@ -123,7 +124,7 @@ impl Known {
                     pod.keep_seen(&good.pod);
                 }
                 let bytes = bytes.as_slice().into();
-                self.files.insert(entry.name.clone(), Good { pod: Arc::new(pod), bytes });
+                self.files.insert(entry.name.clone(), Good { pod: Arc::new(pod), bytes, hash });
             }
             Err(error) => self.refuse(&entry.name, &chain(&error), Some(hash)),
         }
@@ -148,8 +149,8 @@ impl Known {
         let mut problems = self.problems.clone();
         let mut pods: BTreeMap<PodKey, (&String, &Arc<StaticPod>)> = BTreeMap::new();
         let mut uids: HashMap<&str, &String> = HashMap::new();
-        for (name, Good { pod, .. }) in &self.files {
-            let error = |message| Problem::error(self.subject(name), message).about(&pod.file_hash);
+        for (name, Good { pod, hash, .. }) in &self.files {
+            let error = |message| Problem::error(self.subject(name), message).about(hash);
             if let Some((first, _)) = pods.get(&pod.key) {
                 let message = format!("pod {} is in {first} already; this file is not used", pod.key);
                 problems.push(error(message));
@@ -220,7 +221,7 @@ mod tests {
         assert_eq!(subjects(&update), ["/m/b.yaml"]);
         assert_eq!(
             update.problems[0].message,
-            "ReplicaSet (apps/v1) is not run from a manifest directory: only Pod (v1) is; nothing runs from this file"
+            "ReplicaSet (apps/v1) is not run from a manifest file: only Pod (v1) is; nothing runs from this file"
         );
         assert!(update.synced);
     }

@@ -133,7 +133,7 @@ async fn comments_change_what_is_reported_of_the_file_and_nothing_else() {
     let mut one = pod("a", "");
     world.want(&[one.clone()]).await;
     let before = world.healthy("a").await;
-    one.file_hash = "other".into();
+    one.file_hash = Some("other".into());
     world.want(&[one]).await;
     let after =
         world.until("the new hash", |r| find(r, "a").is_some_and(|p| p.file_hash.as_deref() == Some("other"))).await;

@@ -93,12 +93,11 @@ pub fn pod(facts: &Facts<'_>) -> PodReport {
         facts.wanted && !facts.seen.terminating.contains(&uid) && lasting.peek().is_some() && lasting.all(fine)
     };
     let terminating = !facts.wanted;
-    let text = |path: &std::path::Path| path.display().to_string();
     PodReport {
         name: facts.key.name.clone(),
         namespace: facts.key.namespace.clone(),
-        file: facts.pod.map(|(pod, _)| text(&pod.file)),
-        file_hash: facts.pod.map(|(pod, _)| pod.file_hash.clone()),
+        file: facts.pod.and_then(|(pod, _)| file(pod)),
+        file_hash: facts.pod.and_then(|(pod, _)| pod.file_hash.clone()),
         component: facts.pod.and_then(|(pod, _)| pod.label("component").map(str::to_owned)),
         phase: facts.phase(&containers),
         ready: all_of(|c| c.ready),
@@ -250,12 +249,16 @@ impl<'a> Facts<'a> {
     }
 }
 
+fn file(pod: &StaticPod) -> Option<String> {
+    pod.file.as_ref().map(|path| path.display().to_string())
+}
+
 /// What is reported of a pod before its worker has looked at it, so that it is missing from no report.
 pub fn first_entry(pod: &Arc<StaticPod>, host_ip: Option<&str>) -> Entry {
     let blank = orphan_entry(&pod.key, pod.uid.clone());
     let report = PodReport {
-        file: Some(pod.file.display().to_string()),
-        file_hash: Some(pod.file_hash.clone()),
+        file: file(pod),
+        file_hash: pod.file_hash.clone(),
         component: pod.label("component").map(str::to_owned),
         terminating: false,
         ..blank.report
