@@ -1,4 +1,4 @@
-//! The static-pod agent: what a kubelet does with a directory of pod manifests, without a kubelet.
+//! The static-pod agent: what a kubelet does with pod manifests in a directory or from a URL, without a kubelet.
 //!
 //! A source says which pods are wanted, the link what the runtime has; the supervisor keeps one worker a pod, and each
 //! worker compares and takes one step after the other. What they know ends on the board, where the health report
@@ -92,7 +92,10 @@ pub enum AgentError {
         source: std::io::Error,
     },
     /// No manifests to run.
-    #[error("no manifest directory: set staticPodPath in the configuration file, or --pod-manifest-path")]
+    #[error(
+        "no manifests: set staticPodPath or staticPodURL in the configuration file, or --pod-manifest-path or \
+         --manifest-url"
+    )]
     NoSource,
 }
 
@@ -117,12 +120,16 @@ async fn run_with(
     checker: Arc<dyn probe::Checker>,
     shutdown: CancellationToken,
 ) -> Result<(), AgentError> {
-    let path = options.static_pod_path.clone().ok_or(AgentError::NoSource)?;
+    if options.static_pod_path.is_none() && options.static_pod_url.is_none() {
+        return Err(AgentError::NoSource);
+    }
     let _lock = lock::acquire(&options.root_dir)?;
     let control = control::bind(&options.control_socket).await.map_err(|source| AgentError::Control { source })?;
     let healthz = listen("/healthz", options.healthz).await?;
     let read_only = listen("the read-only paths", options.read_only).await?;
-    info!(path = %path.display(), node = options.node_name, root = %options.root_dir.display(), "agent started");
+    let path = options.static_pod_path.as_ref().map(|path| path.display().to_string());
+    let url = options.static_pod_url.as_deref().map(source::shown);
+    info!(path, url, node = options.node_name, root = %options.root_dir.display(), "agent started");
     // A token of its own, so that what it has begun ends with it whatever becomes of the caller's.
     let end = shutdown.child_token();
     let _guard = end.clone().drop_guard();
@@ -138,7 +145,7 @@ async fn run_with(
     let (watched, until) = (Arc::clone(&context), end.clone());
     tasks.spawn(async move { until.run_until_cancelled(disk::watch(watched)).await });
     let (update_sender, updates) = mpsc::channel(1);
-    tasks.spawn(source::dir::watch(path, context.options.clone(), update_sender, end.clone()));
+    tasks.spawn(source::watch(context.options.clone(), update_sender, end.clone()));
     let (news_sender, news) = mpsc::channel(64);
     let (linked, until) = (Arc::clone(&context), end.clone());
     tasks.spawn(async move { until.run_until_cancelled(link::run(linked, news_sender)).await });

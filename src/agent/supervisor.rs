@@ -8,9 +8,9 @@ use tracing::info;
 
 use super::context::Context;
 use super::link::News;
-use super::pod::{PodKey, StaticPod};
+use super::pod::{CONFIG_SOURCE, PodKey, StaticPod};
 use super::remains;
-use super::source::Update;
+use super::source::{Kind, Update};
 use super::worker::{self, Handle, Message};
 use crate::runtime::ContainerRecord;
 
@@ -22,8 +22,10 @@ pub struct Supervisor {
     context: Arc<Context>,
     workers: BTreeMap<PodKey, Handle>,
     wanted: BTreeMap<PodKey, Arc<StaticPod>>,
-    /// The source has been read once: what it does not want may be stopped.
+    /// The sources have been read once: what they do not want may be stopped,
     synced: bool,
+    /// but not what came from these, of which that cannot be known yet.
+    held: BTreeSet<Kind>,
     /// What pods have left that are gone has been cleared.
     cleared: bool,
     /// The latest list; None before the first one, when nobody knows what runs already.
@@ -37,7 +39,8 @@ impl Supervisor {
     pub fn new(context: Arc<Context>) -> Self {
         let (idle, idlers) = mpsc::unbounded_channel();
         let (workers, wanted) = (BTreeMap::new(), BTreeMap::new());
-        Self { context, workers, wanted, synced: false, cleared: false, records: None, idle, idlers }
+        let held = BTreeSet::new();
+        Self { context, workers, wanted, synced: false, held, cleared: false, records: None, idle, idlers }
     }
 
     /// Runs until the agent ends.
@@ -63,6 +66,7 @@ impl Supervisor {
         let before = std::mem::take(&mut self.wanted);
         self.wanted = update.pods.into_iter().map(|pod| (pod.key.clone(), pod)).collect();
         self.synced |= update.synced;
+        self.held = update.held;
         // Gates of the start order must be known before the first worker asks for them.
         let host_ip = self.context.facts.host_ip.as_deref();
         let new = self.wanted.values().map(|pod| (pod.key.clone(), worker::first_entry(pod, host_ip)));
@@ -108,6 +112,9 @@ impl Supervisor {
     /// pod can be made that is not known yet.
     fn clear_remains(&mut self) {
         let Some(records) = self.records.as_ref().filter(|_| self.synced && !self.cleared) else { return };
+        if !self.held.is_empty() {
+            return;
+        }
         let running = records.iter().map(|record| record.name.uid.clone());
         let known = self.wanted.values().map(|pod| pod.uid.clone()).chain(running).collect();
         remains::remove_unknown(&self.context.options, &self.context.cgroups, &known);
@@ -119,7 +126,9 @@ impl Supervisor {
     fn staff(&mut self) {
         self.clear_remains();
         let Some(records) = &self.records else { return };
-        let orphans = records.iter().map(key_of).filter(|_| self.synced);
+        let held: BTreeSet<PodKey> =
+            records.iter().filter(|one| self.held.contains(&kind_of(one))).map(key_of).collect();
+        let orphans = records.iter().map(key_of).filter(|key| self.synced && !held.contains(key));
         let keys: BTreeSet<PodKey> = self.wanted.keys().cloned().chain(orphans).collect();
         for key in keys {
             if self.workers.contains_key(&key) {
@@ -152,6 +161,14 @@ impl Supervisor {
                 records.retain(|record| key_of(record) != *key);
             }
         }
+    }
+}
+
+/// Where a container's pod came from: its sandbox says so, and the container itself.
+fn kind_of(record: &ContainerRecord) -> Kind {
+    match record.annotations.get(CONFIG_SOURCE).map(String::as_str) {
+        Some("http") => Kind::Http,
+        _ => Kind::File,
     }
 }
 

@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::listing::Entry;
+use crate::agent::pod::sha256;
 use crate::host::fs::{FsError, make_dirs, read_if_exists, remove_file, write_file};
 
 /// The directory, below the root directory.
 const DIR: &str = "kubeboot-manifests";
+/// The last good answer of a URL, beside it.
+const ANSWER: &str = "kubeboot-manifest-url";
 
 /// The files of one source.
 pub struct Checkpoint {
@@ -58,9 +61,59 @@ impl Checkpoint {
     }
 }
 
+/// The last good answer of a URL.
+pub struct Answer {
+    file: PathBuf,
+    /// What the file begins with: the answer of another URL is of no use.
+    head: String,
+    kept: Option<Arc<[u8]>>,
+}
+
+impl Answer {
+    /// That of `url`, below this root directory.
+    pub fn new(root: &Path, url: &str) -> Self {
+        Self { file: root.join(ANSWER), head: format!("{}\n", sha256(url.as_bytes())), kept: None }
+    }
+
+    /// What an earlier agent kept. What cannot be read is as good as not kept.
+    pub fn load(&mut self) -> Option<Arc<[u8]>> {
+        let bytes = read_if_exists(&self.file).ok().flatten()?;
+        self.kept = bytes.strip_prefix(self.head.as_bytes()).map(Arc::from);
+        self.kept.clone()
+    }
+
+    /// Keeps this one.
+    pub fn keep(&mut self, body: &Arc<[u8]>) -> Result<(), FsError> {
+        if self.kept.as_ref() == Some(body) {
+            return Ok(());
+        }
+        if let Some(dir) = self.file.parent() {
+            make_dirs(dir, 0o755)?;
+        }
+        write_file(&self.file, &[self.head.as_bytes(), body].concat(), 0o600)?;
+        self.kept = Some(Arc::clone(body));
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_kept_for_its_url_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let body = |text: &str| Arc::<[u8]>::from(text.as_bytes());
+        let mut answer = Answer::new(&root.path().join("r"), "http://x/a");
+        assert_eq!(answer.load(), None);
+        answer.keep(&body("one")).unwrap();
+        answer.keep(&body("")).unwrap();
+        let mut again = Answer::new(&root.path().join("r"), "http://x/a");
+        assert_eq!(again.load(), Some(body("")), "that nothing is wanted is worth keeping too");
+        again.keep(&body("two")).unwrap();
+        assert_eq!(Answer::new(&root.path().join("r"), "http://x/a").load(), Some(body("two")));
+        assert_eq!(Answer::new(&root.path().join("r"), "http://x/b").load(), None);
+    }
 
     #[test]
     fn what_is_kept_is_found_again_and_nothing_else() {

@@ -168,7 +168,7 @@ impl Known {
             pods.insert(pod.key.clone(), (name, pod));
         }
         let pods = pods.into_values().map(|(_, pod)| Arc::clone(pod)).collect();
-        Update { pods, problems, synced: self.synced }
+        Update { pods, problems, synced: self.synced, ..Update::default() }
     }
 }
 

@@ -99,7 +99,7 @@ impl World {
     /// What the source wants from now on.
     async fn want(&self, pods: &[StaticPod]) {
         let pods = pods.iter().cloned().map(Arc::new).collect();
-        self.update(Update { pods, problems: vec![], synced: true }).await;
+        self.update(Update { pods, synced: true, ..Update::default() }).await;
     }
 
     async fn update(&self, update: Update) {

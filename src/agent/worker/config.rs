@@ -8,7 +8,7 @@ use super::plan::SANDBOX;
 use super::prepare::Prepared;
 use crate::agent::AgentOptions;
 use crate::agent::env;
-use crate::agent::pod::StaticPod;
+use crate::agent::pod::{CONFIG_SOURCE, StaticPod};
 use crate::agent::security::{self, Ground};
 use crate::agent::{logs, resources};
 use crate::runtime::{
@@ -172,6 +172,10 @@ fn annotations(pod: &StaticPod, container: &Container, attempt: u32) -> BTreeMap
         (labels::GRACE_PERIOD, grace(pod)),
         (labels::TERMINATION_MESSAGE_PATH, text(&container.termination_message_path)),
         ("io.kubernetes.container.terminationMessagePolicy", text(&container.termination_message_policy)),
+        (
+            CONFIG_SOURCE,
+            pod.metadata.annotations.as_ref().and_then(|map| map.get(CONFIG_SOURCE)).cloned().unwrap_or_default(),
+        ),
     ];
     let json = |value: serde_json::Result<String>| value.unwrap_or_default();
     let mut result: BTreeMap<String, String> = rows.map(|(key, value)| (key.to_owned(), value)).into();
