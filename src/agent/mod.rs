@@ -143,7 +143,10 @@ async fn run_with(
         tasks.spawn(server::serve(listener, Arc::clone(&context), end.clone()));
     }
     let (watched, until) = (Arc::clone(&context), end.clone());
-    tasks.spawn(async move { until.run_until_cancelled(disk::watch(watched)).await });
+    tasks.spawn(async move {
+        let watches = async { tokio::join!(disk::watch(Arc::clone(&watched)), volumes::usage::watch(watched)) };
+        until.run_until_cancelled(watches).await
+    });
     let (update_sender, updates) = mpsc::channel(1);
     tasks.spawn(source::watch(context.options.clone(), update_sender, end.clone()));
     let (news_sender, news) = mpsc::channel(64);

@@ -49,9 +49,9 @@ impl Default for Behaviour {
 #[derive(Debug, Clone, PartialEq)]
 pub enum MadeFrom {
     /// By `create_sandbox`.
-    Sandbox(SandboxConfig),
+    Sandbox(Box<SandboxConfig>),
     /// By `create_container`.
-    Container(ContainerConfig),
+    Container(Box<ContainerConfig>),
 }
 
 type ExecAnswer = Arc<dyn Fn(&[String]) -> Result<ExecOutput> + Send + Sync>;

@@ -353,6 +353,11 @@ impl Drop for Node {
             let _ = docker(&[&["rm", "-fv"], ids.as_slice()].concat());
         }
         remove_links(Path::new("/var/log/containers"), self.dir.path());
+        for pod in fs::read_dir(self.root().join("pods")).into_iter().flatten().flatten() {
+            let name = format!("pod{}", pod.file_name().to_string_lossy());
+            let args = ["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &format!("*kubepods*/{name}*")];
+            let _ = Command::new("find").args(args).args(["-exec", "rmdir", "{}", ";"]).output();
+        }
         // A tmpfs of a pod that was killed with its agent.
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         for mount in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {

@@ -6,6 +6,7 @@ mod host_path;
 mod projected;
 mod remove;
 mod sub_path;
+pub mod usage;
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::os::unix::fs::PermissionsExt;

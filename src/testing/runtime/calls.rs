@@ -31,12 +31,12 @@ impl ContainerRuntime for FakeRuntime {
 
     async fn create_sandbox(&self, config: &SandboxConfig) -> Result<String> {
         self.record("create_sandbox", &config.name.to_string())?;
-        self.create(&config.image, &config.name, MadeFrom::Sandbox(config.clone()))
+        self.create(&config.image, &config.name, MadeFrom::Sandbox(Box::new(config.clone())))
     }
 
     async fn create_container(&self, config: &ContainerConfig) -> Result<String> {
         self.record("create_container", &config.name.to_string())?;
-        self.create(&config.image, &config.name, MadeFrom::Container(config.clone()))
+        self.create(&config.image, &config.name, MadeFrom::Container(Box::new(config.clone())))
     }
 
     async fn start(&self, id: &str) -> Result<()> {

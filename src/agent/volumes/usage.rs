@@ -1,0 +1,128 @@
+//! emptyDirs on the disk that have grown beyond their `sizeLimit`. A kubelet evicts their pods; this agent evicts
+//! nothing and says what it sees. One in memory cannot grow: its tmpfs is as large as its limit.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::path;
+use crate::agent::context::Context;
+use crate::agent::events::Subject;
+use crate::agent::pod::StaticPod;
+use crate::agent::report::{Problem, Severity};
+use crate::agent::resources;
+
+/// How often they are measured, as by the kubelet's eviction manager. Pods without such a volume cost nothing.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// What `st_blocks` counts in.
+const BLOCK: u64 = 512;
+
+/// A volume that is too large.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Excess {
+    volume: String,
+    limit: String,
+}
+
+/// Measures until the agent ends.
+pub async fn watch(context: Arc<Context>) {
+    let mut known: Vec<Problem> = Vec::new();
+    let mut looks = tokio::time::interval(INTERVAL);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let pods = context.board.pods().into_iter().filter_map(|entry| entry.pod);
+        let pods: Vec<_> = pods.filter(|pod| limited(pod).next().is_some()).collect();
+        let root = context.options.root_dir.clone();
+        let measure = move || pods.into_iter().map(|pod| (excesses(&pod, &root), pod)).collect::<Vec<_>>();
+        let Ok(found) = tokio::task::spawn_blocking(measure).await else { continue };
+        let mut problems = Vec::new();
+        for (pod, excess) in found.iter().flat_map(|(all, pod)| all.iter().map(move |excess| (pod, excess))) {
+            let message =
+                format!("volume {} is larger than its sizeLimit {}; no pod is evicted", excess.volume, excess.limit);
+            let problem = Problem { severity: Severity::Warning, ..Problem::error(pod.key.to_string(), message) };
+            if !known.contains(&problem) {
+                warn!(pod = %pod.key, "{}", problem.message);
+                let subject = Subject { pod: &pod.key, uid: &pod.uid, container: None };
+                context.events.warning(subject, "VolumeLimitExceeded", &problem.message);
+            }
+            problems.push(problem);
+        }
+        if problems != known {
+            known = problems;
+            context.board.set_problems("volumes", known.clone());
+        }
+    }
+}
+
+/// The volumes of a pod that have a limit and are on the disk, each with it.
+fn limited(pod: &StaticPod) -> impl Iterator<Item = (&k8s_openapi::api::core::v1::Volume, u64, &str)> {
+    pod.spec.volumes.iter().flatten().filter_map(|volume| {
+        let source = volume.empty_dir.as_ref().filter(|dir| dir.medium.as_deref().unwrap_or_default().is_empty())?;
+        let quantity = source.size_limit.as_ref()?;
+        let limit = u64::try_from(resources::bytes(quantity)?).ok().filter(|limit| *limit > 0)?;
+        Some((volume, limit, quantity.0.as_str()))
+    })
+}
+
+fn excesses(pod: &StaticPod, root: &Path) -> Vec<Excess> {
+    let too_large = limited(pod)
+        .filter(|(volume, limit, _)| path(volume, root, &pod.uid).is_some_and(|dir| used(&dir, *limit) > *limit));
+    too_large.map(|(volume, _, text)| Excess { volume: volume.name.clone(), limit: text.to_owned() }).collect()
+}
+
+/// Bytes that the files below `dir` take on its own file system; counting ends beyond `enough`.
+fn used(dir: &Path, enough: u64) -> u64 {
+    let Ok(top) = fs::symlink_metadata(dir) else { return 0 };
+    let mut sum = 0_u64;
+    let mut rest = vec![dir.to_owned()];
+    while let Some(dir) = rest.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            // Not followed; what is gone by now takes nothing.
+            let Ok(meta) = entry.metadata() else { continue };
+            if meta.dev() != top.dev() {
+                continue;
+            }
+            sum = sum.saturating_add(meta.blocks().saturating_mul(BLOCK));
+            if sum > enough {
+                return sum;
+            }
+            if meta.is_dir() {
+                rest.push(entry.path());
+            }
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::agent::downward::Facts;
+    use crate::agent::pod::tests::pod_with;
+
+    #[test]
+    fn a_volume_on_the_disk_beyond_its_limit_is_found_and_others_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        let pod = pod_with(
+            "volumes: [{name: big, emptyDir: {sizeLimit: 1Mi}}, {name: small, emptyDir: {sizeLimit: 1Mi}}, \
+             {name: free, emptyDir: {}}]",
+            "",
+        );
+        super::super::prepare(&pod, root.path(), &Facts::default()).unwrap();
+        assert_eq!(excesses(&pod, root.path()), []);
+        let volumes = root.path().join("pods").join(&pod.uid).join("volumes/kubernetes.io~empty-dir");
+        for (volume, size) in [("big", 2 << 20), ("small", 1 << 18), ("free", 2 << 20)] {
+            fs::create_dir(volumes.join(volume).join("sub")).unwrap();
+            fs::File::create(volumes.join(volume).join("sub/file")).unwrap().write_all(&vec![1; size]).unwrap();
+        }
+        let expected = Excess { volume: "big".into(), limit: "1Mi".into() };
+        assert_eq!(excesses(&pod, root.path()), [expected]);
+    }
+}
