@@ -34,7 +34,7 @@ impl Steps {
 
     /// The same steps with another cap; a lower one lowers the first step too.
     pub fn capped(self, cap: Duration) -> Self {
-        Self { cap, ..self }
+        Self { cap, initial: self.initial.min(cap) }
     }
 }
 

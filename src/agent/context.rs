@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::AgentOptions;
+use super::attempts::Attempts;
 use super::cgroups::Cgroups;
 use super::env::Facts;
 use super::events::Recorder;
@@ -35,6 +36,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// The prober.
     pub probes: Manager,
+    /// Restart counts of pods that are gone.
+    pub attempts: Attempts,
     /// Runs lifecycle hooks.
     pub hooks: Runner,
     /// Which worker has which UID.
@@ -74,6 +77,7 @@ impl Context {
             apparmor: security::has_apparmor(),
             metrics: Metrics::default(),
             probes: Manager::new(checker, wake, Arc::clone(&events), memory),
+            attempts: Attempts::default(),
             hooks: Runner::new(Arc::clone(&runtime)),
             events,
             options,

@@ -219,9 +219,23 @@ impl StaticPod {
         let lists =
             ["initContainers", "containers"].into_iter().filter_map(|list| self.manifest["spec"][list].as_array());
         let container = lists.flatten().find(|container| container["name"] == name);
-        let mut text = String::new();
+        let mut text = self.shared_hash().unwrap_or_default();
         canonical(container.unwrap_or(&Value::Null), &mut text);
         sha256(text.as_bytes())[..16].to_owned()
+    }
+
+    /// Hash of what a pod that sets its own UID says of all its containers together, a change of which concerns them and
+    /// their sandbox. None for any other pod: there such a change makes another UID.
+    pub fn shared_hash(&self) -> Option<String> {
+        self.manifest["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty())?;
+        let mut spec = self.manifest["spec"].clone();
+        if let Some(fields) = spec.as_object_mut() {
+            fields
+                .retain(|name, _| !["containers", "initContainers", "activeDeadlineSeconds"].contains(&name.as_str()));
+        }
+        let mut text = String::new();
+        canonical(&spec, &mut text);
+        Some(sha256(text.as_bytes())[..16].to_owned())
     }
 
     /// Whether it lives in the machine's network.

@@ -104,6 +104,8 @@ fn pod_fields(spec: &PodSpec, problems: &mut Problems) {
     problems.one_of("spec.restartPolicy", spec.restart_policy.as_deref(), &["Always", "OnFailure", "Never"]);
     let policies = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
     problems.one_of("spec.dnsPolicy", spec.dns_policy.as_deref(), &policies);
+    let deadline = spec.active_deadline_seconds.unwrap_or(1);
+    problems.refuse(deadline < 1, "spec.activeDeadlineSeconds", "must be at least 1");
     let negative = spec.termination_grace_period_seconds.unwrap_or(0) < 0;
     problems.refuse(negative, "spec.terminationGracePeriodSeconds", "must not be negative");
     if let Some(hostname) = &spec.hostname
@@ -177,13 +179,31 @@ fn containers(spec: &PodSpec, volumes: &BTreeSet<String>, problems: &mut Problem
         problems.refuse(image.trim() != image, &format!("{field}.image"), "must not begin or end with a space");
         let policy = container.image_pull_policy.as_deref();
         problems.one_of(&format!("{field}.imagePullPolicy"), policy, &["Always", "IfNotPresent", "Never"]);
-        let restart = container.restart_policy.as_deref();
-        problems.one_of(&format!("{field}.restartPolicy"), restart, if is_init { &["Always"] } else { &[] });
+        restart(&field, container, problems);
         environment(&field, container, problems);
         mounts(&field, container, volumes, problems);
         ports(&field, container, spec.host_network.unwrap_or(false), problems);
         quantities(&field, container, problems);
         probes(&field, container, is_init, problems);
+    }
+}
+
+/// The container's own restart policy and rules.
+fn restart(field: &str, container: &Container, problems: &mut Problems) {
+    let policy = container.restart_policy.as_deref();
+    problems.one_of(&format!("{field}.restartPolicy"), policy, &["Always", "OnFailure", "Never"]);
+    let rules = container.restart_policy_rules.iter().flatten();
+    for (index, rule) in rules.enumerate() {
+        let field = format!("{field}.restartPolicyRules[{index}]");
+        problems.refuse(policy.is_none(), &field, "needs a restartPolicy of the container beside it");
+        problems.one_of(&format!("{field}.action"), Some(&rule.action), &["Restart", "RestartAllContainers"]);
+        let Some(codes) = &rule.exit_codes else {
+            problems.add(&field, "must have exitCodes");
+            continue;
+        };
+        problems.one_of(&format!("{field}.exitCodes.operator"), Some(&codes.operator), &["In", "NotIn"]);
+        let known = codes.values.iter().flatten().all(|code| (0..=255).contains(code));
+        problems.refuse(!known, &format!("{field}.exitCodes.values"), "must be 0 to 255");
     }
 }
 
@@ -287,7 +307,6 @@ fn handlers(probe: &Probe) -> usize {
 pub(super) fn without_effect(spec: &PodSpec) -> Vec<String> {
     let mut fields = Vec::new();
     let rows = [
-        (spec.active_deadline_seconds.is_some(), "activeDeadlineSeconds"),
         (filled(&spec.readiness_gates), "readinessGates"),
         (spec.runtime_class_name.is_some(), "runtimeClassName"),
         (spec.host_users == Some(false), "hostUsers"),

@@ -97,7 +97,9 @@ async fn an_image_that_cannot_be_had_is_asked_for_again_later_and_holds_up_no_ot
     };
     let first = world.until("first failure", waits("ErrImagePull")).await;
     assert!(find(&first, "a").unwrap().message.as_ref().unwrap().contains("absent:1"), "{first:#?}");
-    world.until("second failure", waits("ImagePullBackOff")).await;
+    world.until("it waits", waits("ImagePullBackOff")).await;
+    world.fake.until("it is tried again", |fake| fake.calls_of("pull").len() == 2).await;
+    world.until("it fails again", waits("ErrImagePull")).await;
     let pulls: Vec<_> = world.fake.calls().into_iter().filter(|call| call.name == "pull").map(|call| call.at).collect();
     assert_eq!(pulls[1] - pulls[0], Duration::from_secs(10));
     // Another manifest does not wait for the first one's back-off.

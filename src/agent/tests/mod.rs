@@ -4,6 +4,7 @@ mod containers;
 mod ending;
 mod events;
 mod faults;
+mod history;
 mod pods;
 
 use std::collections::HashMap;

@@ -1,6 +1,6 @@
 //! What a plan consists of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -93,6 +93,10 @@ pub struct Plan {
     pub message: Option<String>,
     /// All init containers are done.
     pub initialized: bool,
+    /// Init containers that have ended well and of which nothing is left.
+    pub completed: BTreeSet<String>,
+    /// Reason and message of a pod that was ended as a whole.
+    pub failure: Option<(&'static str, &'static str)>,
     /// Every container has ended for good.
     pub finished: Option<Finish>,
 }

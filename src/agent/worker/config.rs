@@ -210,6 +210,7 @@ pub fn sandbox(
     let host_network = pod.host_network();
     let mut annotations = pod.metadata.annotations.clone().unwrap_or_default();
     annotations.insert(labels::GRACE_PERIOD.to_owned(), grace(pod));
+    annotations.extend(pod.shared_hash().map(|hash| (labels::CONTAINER_HASH.to_owned(), hash)));
     let sysctls = security::sysctls(pod).map_err(|message| Refusal { reason: "SysctlForbidden", message })?;
     let context = pod.spec.security_context.clone().unwrap_or_default();
     Ok(SandboxConfig {

@@ -14,6 +14,7 @@ mod observe;
 mod plan;
 mod prepare;
 mod report;
+mod restart;
 mod status;
 mod view;
 
@@ -69,6 +70,10 @@ pub enum Message {
         uid: String,
         /// For which container.
         container: String,
+        /// Of which image.
+        image: String,
+        /// How long it took, and how long with waiting for its turn.
+        took: (Duration, Duration),
         /// How.
         result: Result<ImageRecord, RuntimeError>,
     },
@@ -122,6 +127,7 @@ pub fn spawn(key: PodKey, context: Arc<Context>, idle: mpsc::UnboundedSender<Pod
         crashed: false,
         suspended: false,
         said_idle: false,
+        backing_off: BTreeMap::new(),
         words: LastWords::new(),
         stops: JoinSet::new(),
         hooks: HashMap::new(),
@@ -152,6 +158,8 @@ struct Worker {
     /// The runtime cannot be reached; nothing is tried until it has listed again.
     suspended: bool,
     said_idle: bool,
+    /// Containers that back off, with the reason that was told.
+    backing_off: BTreeMap<String, String>,
     seen: Observed,
     words: LastWords,
     gates: watch::Receiver<Gates>,
@@ -178,6 +186,7 @@ impl Worker {
             self.tell_probes();
             let plan = self.plan();
             self.publish(&plan);
+            self.tell_back_offs(&plan);
             if !self.suspended && !plan.actions.is_empty() {
                 for action in plan.actions {
                     self.execute(action).await;
@@ -243,9 +252,9 @@ impl Worker {
                 self.refresh(&id).await;
             }
             Message::Hooked { id, kind, result } => self.hooked(&id, kind, result),
-            Message::Pulled { uid, container, result } => {
+            Message::Pulled { uid, container, image, took, result } => {
                 if self.wanted_uid() == Some(uid.as_str()) {
-                    self.pulled(&container, result);
+                    self.pulled(&container, &image, took, result);
                 }
             }
             Message::Drained(uid) => {
@@ -270,6 +279,7 @@ impl Worker {
             // Pulls for the old one are of no use. Its stops go on: an edit must not give it its grace anew.
             self.pulls.abort_all();
             (self.since, self.begun, self.crashed) = (Instant::now(), false, false);
+            self.seen.started = Some(self.since);
             self.seen.slots = self.fresh_slots(&pod);
             self.context.routes.add(&pod.uid, &self.myself);
         }
@@ -277,12 +287,14 @@ impl Worker {
         self.note_running();
     }
 
-    /// Restart counts go on where the logs of containers that are gone have ended.
+    /// Restart counts go on where containers that are gone have ended: by the logs they left, or as it is remembered.
     fn fresh_slots(&self, pod: &StaticPod) -> BTreeMap<String, Slot> {
-        let slots = pod.containers().map(|(_, container)| {
-            let name = config::name(pod, &container.name, 0);
-            let next_attempt = super::logs::last_attempt(&self.context.options, &name).map_or(0, |last| last + 1);
-            (container.name.clone(), Slot { next_attempt, ..Slot::default() })
+        let names = pod.containers().map(|(_, container)| container.name.as_str()).chain([plan::SANDBOX]);
+        let slots = names.map(|container| {
+            let name = config::name(pod, container, 0);
+            let logged = super::logs::last_attempt(&self.context.options, &name).map_or(0, |last| last + 1);
+            let next_attempt = logged.max(self.context.attempts.next(&pod.uid, container));
+            (container.to_owned(), Slot { next_attempt, ..Slot::default() })
         });
         slots.collect()
     }

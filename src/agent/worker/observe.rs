@@ -73,7 +73,17 @@ impl Worker {
         if exited {
             self.end_hook(&id);
         }
+        self.note_start(&id);
         self.note_running();
+    }
+
+    /// The wanted pod began no later than the first that was made of it.
+    fn note_start(&mut self, id: &str) {
+        let Some(record) = self.seen.instances.get(id).map(|one| &one.record) else { return };
+        if self.wanted_uid() == Some(record.name.uid.as_str()) {
+            let made = record.created_at.map(|at| instant_of(at, Duration::MAX));
+            self.seen.started = self.seen.started.into_iter().chain(made).min();
+        }
     }
 
     /// A container of the wanted pod that runs takes the pod out of the start order.
@@ -90,9 +100,14 @@ impl Worker {
         self.words.remove(id);
         self.end_hook(id);
         let Some(one) = self.seen.instances.remove(id) else { return };
+        let (name, ran) = (&one.record.name, one.record.state != ContainerState::Created);
+        if ran {
+            self.context.attempts.note(&name.uid, &name.container, name.attempt + 1);
+        }
         if self.wanted_uid() == Some(one.record.name.uid.as_str()) {
             let slot = self.seen.slots.entry(one.record.name.container.clone()).or_default();
             slot.next_attempt = slot.next_attempt.max(one.record.name.attempt + 1);
+            slot.tries = plan::tries(slot, Some(&one));
             if one.is_running() {
                 self.crashed = true;
                 crate::agent::logs::unlink(&self.context.options, &one.record.name, id);
@@ -146,10 +161,17 @@ impl Worker {
     }
 }
 
-/// When a container ended, on tokio's clock. Wall clocks jump, so a moment in the future is now and none is long ago.
+/// When a container ended, on tokio's clock; none is long ago.
 fn ended_at(record: &ContainerRecord) -> Instant {
+    match record.state {
+        ContainerState::Exited { finished_at: Some(at), .. } => instant_of(at, Duration::from_secs(3600)),
+        _ => Instant::now(),
+    }
+}
+
+/// A moment on tokio's clock, `longest` ago at most. Wall clocks jump, so a moment in the future is now.
+fn instant_of(at: Timestamp, longest: Duration) -> Instant {
     let now = Instant::now();
-    let ContainerState::Exited { finished_at: Some(at), .. } = record.state else { return now };
     let ago = Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default();
-    now.checked_sub(ago.min(Duration::from_secs(3600))).unwrap_or(now)
+    now.checked_sub(ago.min(longest)).unwrap_or(now)
 }

@@ -75,6 +75,8 @@ pub(super) enum Now<'a> {
     Waits(&'a str, &'a str),
     /// What this instance is.
     Is(&'a Instance),
+    /// It has ended well, and nothing is left of it.
+    Completed,
 }
 
 impl Shown<'_> {
@@ -149,6 +151,13 @@ impl<'a> Facts<'a> {
                 StateReport::Waiting { reason: (*reason).to_owned(), message: (*message).to_owned() }
             }
             Now::Is(one) => self.state(one),
+            Now::Completed => StateReport::Terminated(TerminationReport {
+                exit_code: 0,
+                reason: "Completed".to_owned(),
+                message: String::new(),
+                finished_at: None,
+                log: vec![],
+            }),
         };
         ContainerReport {
             name: container.name.clone(),
@@ -180,6 +189,7 @@ impl<'a> Facts<'a> {
             (Some(one), _) if one.is_running() && !matches!(one.post_start, PostStart::Failed(_)) => Now::Is(one),
             (_, Some(waiting)) => Now::Waits(&waiting.reason, &waiting.message),
             (Some(one), None) => Now::Is(one),
+            (None, None) if self.plan.completed.contains(&container.name) => Now::Completed,
             (None, None) => Now::Waits(self.pod.map_or(CREATING, |(_, view)| view.initial_reason()), ""),
         };
         // The instance that ended is the last one as soon as its container waits to run again.
@@ -190,7 +200,8 @@ impl<'a> Facts<'a> {
         // Nobody knows more of a container that was removed by hand than how many came before the next one.
         let gone = slot.map_or(0, |slot| slot.next_attempt);
         let restarts = current.map_or(gone.saturating_sub(1), |one| one.record.name.attempt);
-        Shown { now, current, last, health, restarts, lost: current.is_none() && gone > 0 }
+        let lost = current.is_none() && gone > 0 && !matches!(now, Now::Completed);
+        Shown { now, current, last, health, restarts, lost }
     }
 
     fn orphan(&self, one: &Instance) -> ContainerReport {

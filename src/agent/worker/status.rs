@@ -31,7 +31,7 @@ pub fn pod(facts: &Facts<'_>, report: &PodReport) -> PodStatus {
         sandbox_ready: facts.sandbox_ready(report),
         host_ip: facts.host_ip,
         pod_ip: facts.own(&report.uid).find(address).and_then(|one| one.record.ip.as_deref()),
-        failure: None,
+        failure: facts.plan.failure,
         // An agent that was restarted finds its pods begun.
         start_time: seen.unwrap_or(facts.now).min(facts.now),
         now: facts.now,
@@ -105,6 +105,14 @@ impl<'a> Facts<'a> {
                     State::Waiting { reason: reason.to_owned(), message: message.to_owned() }
                 }
                 Now::Is(one) => self.api_state(one, falls_back),
+                Now::Completed => State::Terminated(Ended {
+                    id: None,
+                    exit_code: 0,
+                    reason: "Completed".to_owned(),
+                    message: String::new(),
+                    started_at: None,
+                    finished_at: None,
+                }),
             },
             last: last.or_else(|| shown.lost.then(Ended::lost)),
             ready: shown.health.is_some_and(|health| health.ready && !shown.stopping()),

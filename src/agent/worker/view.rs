@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use super::instance::{Instance, Kill, PostStart};
+pub use super::restart::{Policy, Restart};
 use crate::agent::pod::StaticPod;
 use crate::agent::probe::{Health, Probes};
 
@@ -19,36 +20,6 @@ pub enum Role {
     Sidecar,
     /// A main container.
     Main,
-}
-
-/// `restartPolicy`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Restart {
-    /// `Always`.
-    Always,
-    /// `OnFailure`.
-    OnFailure,
-    /// `Never`.
-    Never,
-}
-
-impl Restart {
-    fn of(text: Option<&str>) -> Self {
-        match text {
-            Some("OnFailure") => Self::OnFailure,
-            Some("Never") => Self::Never,
-            _ => Self::Always,
-        }
-    }
-
-    /// Whether a container that ended with this code is started again.
-    pub fn again(self, exit_code: i64) -> bool {
-        match self {
-            Self::Always => true,
-            Self::OnFailure => exit_code != 0,
-            Self::Never => false,
-        }
-    }
 }
 
 /// How a pod has ended.
@@ -82,8 +53,12 @@ pub struct PodView {
     pub uid: String,
     /// Whether it needs a sandbox.
     pub needs_sandbox: bool,
+    /// Hash of what its sandbox is made from; only where a change of that does not change the UID.
+    pub sandbox_hash: Option<String>,
     /// Its grace period.
     pub grace: Duration,
+    /// `activeDeadlineSeconds`.
+    pub deadline: Option<Duration>,
     /// Init containers and sidecars in order, then the main ones.
     pub containers: Vec<ContainerView>,
 }
@@ -91,15 +66,13 @@ pub struct PodView {
 impl PodView {
     /// The view of a pod.
     pub fn of(pod: &StaticPod) -> Self {
-        let policy = Restart::of(pod.spec.restart_policy.as_deref());
+        let policy = Policy::of(pod.spec.restart_policy.as_deref());
         let containers = pod.containers().map(|(init, container)| {
             let sidecar = init && container.restart_policy.as_deref() == Some("Always");
             let (role, restart) = match (init, sidecar) {
-                (_, true) => (Role::Sidecar, Restart::Always),
-                // An init container that succeeded is done whatever the policy says.
-                (true, _) if policy == Restart::Always => (Role::Init, Restart::OnFailure),
-                (true, _) => (Role::Init, policy),
-                (false, _) => (Role::Main, policy),
+                (_, true) => (Role::Sidecar, Restart::plain(Policy::Always)),
+                (true, _) => (Role::Init, Restart::of(policy, container, true)),
+                (false, _) => (Role::Main, Restart::of(policy, container, false)),
             };
             let (name, hash) = (container.name.clone(), pod.container_hash(&container.name));
             ContainerView { name, role, restart, hash, probes: Arc::new(Probes::of(container).0) }
@@ -107,9 +80,16 @@ impl PodView {
         Self {
             uid: pod.uid.clone(),
             needs_sandbox: pod.needs_sandbox(),
+            sandbox_hash: pod.shared_hash(),
             grace: grace(pod.spec.termination_grace_period_seconds),
+            deadline: pod.spec.active_deadline_seconds.and_then(|s| s.try_into().ok()).map(Duration::from_secs),
             containers: containers.collect(),
         }
+    }
+
+    /// Whether a sandbox is as this pod's should be.
+    pub fn fits(&self, sandbox: &Instance) -> bool {
+        self.sandbox_hash.is_none() || self.sandbox_hash.as_deref() == sandbox.hash()
     }
 
     /// Containers of one role.
@@ -148,6 +128,8 @@ pub enum Pull {
         message: String,
         /// When it is tried again.
         until: Instant,
+        /// From when on it counts as waiting (`ImagePullBackOff`) rather than failed; None if it never does.
+        told: Option<Instant>,
         /// Failures in a row.
         tries: u32,
     },
@@ -205,6 +187,8 @@ pub struct Observed {
     pub drained: BTreeSet<String>,
     /// By container name.
     pub slots: BTreeMap<String, Slot>,
+    /// When the wanted pod began: its first container was made, or it was first wanted.
+    pub started: Option<Instant>,
     /// The start order holds the pod back.
     pub hold: Option<Hold>,
     /// Cap of the crash back-off.
@@ -225,6 +209,7 @@ impl Observed {
             terminating: BTreeSet::new(),
             drained: BTreeSet::new(),
             slots: BTreeMap::new(),
+            started: None,
             hold: None,
             max_backoff,
         }

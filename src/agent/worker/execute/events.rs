@@ -1,5 +1,8 @@
 //! Which events a worker's steps make, with the kubelet's reasons.
 
+use std::collections::BTreeMap;
+
+use super::super::action::Plan;
 use super::*;
 
 impl Worker {
@@ -10,6 +13,31 @@ impl Worker {
     /// Something went well with a container of the pod, or (`POD`) with its sandbox.
     pub(super) fn note_event(&self, container: &str, reason: &str, message: impl Into<String>) {
         self.context.events.normal(self.subject(&self.uid(), container), reason, message);
+    }
+
+    /// Something went badly with a container of the pod, or (`POD`) with its sandbox.
+    pub(super) fn note_trouble(&self, container: &str, reason: &str, message: &str) {
+        self.context.events.warning(self.subject(&self.uid(), container), reason, message);
+    }
+
+    /// Containers that have begun to back off, once each time.
+    pub(in crate::agent::worker) fn tell_back_offs(&mut self, plan: &Plan) {
+        let waiting = plan.waiting.iter().filter(|(_, waiting)| waiting.reason.ends_with("BackOff"));
+        let now: BTreeMap<String, String> = waiting.map(|(name, w)| (name.clone(), w.reason.clone())).collect();
+        for (name, reason) in now.iter().filter(|(name, reason)| self.backing_off.get(*name) != Some(reason)) {
+            if reason == "CrashLoopBackOff" {
+                let (key, uid) = (&self.key, self.uid());
+                let pod = format!("{}_{}({uid})", key.name, key.namespace);
+                let message = format!("Back-off restarting failed container {name} in pod {pod}");
+                self.note_trouble(name, "BackOff", &message);
+            } else {
+                let image = self.pod.as_ref().and_then(|(pod, _)| pod.containers().find(|(_, c)| c.name == *name));
+                let image = image.and_then(|(_, c)| c.image.as_deref()).unwrap_or(&self.context.options.pause_image);
+                self.note_event(name, "BackOff", format!("Back-off pulling image {image:?}"));
+                self.note_trouble(name, "Failed", &format!("Error: {reason}"));
+            }
+        }
+        self.backing_off = now;
     }
 
     /// A container is being stopped.

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// How long a failure is called that (`ErrImagePull`) before it is called waiting (`ImagePullBackOff`).
+const TOLD: Duration = Duration::from_secs(5);
+
 impl Worker {
     /// The image by its pull policy, or None after a pull was begun or a failure remembered.
     pub(in crate::agent::worker) async fn image(
@@ -11,6 +14,11 @@ impl Worker {
         policy: &str,
     ) -> Option<ImageRecord> {
         let pulled = self.seen.slots.get(container).is_some_and(|slot| slot.pulled);
+        if !is_reference(image) {
+            let message = format!("couldn't parse image name {image:?}: it is no valid reference");
+            self.cannot_pull(container, "InvalidImageName", message);
+            return None;
+        }
         let local = match self.context.runtime.image(image).await {
             Ok(local) => local,
             Err(error) => {
@@ -18,51 +26,150 @@ impl Worker {
                 return None;
             }
         };
-        let slot = self.seen.slots.entry(container.to_owned()).or_default();
         let wants_pull = match policy {
             "Always" => !pulled || local.is_none(),
             _ => local.is_none(),
         };
+        let slot = self.seen.slots.entry(container.to_owned()).or_default();
         if !wants_pull {
             slot.pulled = false;
+            if !pulled {
+                let message = format!("Container image {image:?} already present on machine");
+                self.note_event(container, "Pulled", message);
+            }
             return local;
         }
         if policy == "Never" {
-            let message = format!("image {image} is not present and its pull policy is Never");
-            let until = Instant::now() + PULL.after(1);
-            slot.pull = Pull::Failed { reason: "ErrImageNeverPull", message, until, tries: 1 };
+            let message = format!("Container image {image:?} is not present with pull policy of Never");
+            self.cannot_pull(container, "ErrImageNeverPull", message);
             return None;
         }
-        let tries = match &slot.pull {
+        slot.pull_tries = match &slot.pull {
             Pull::Failed { tries, .. } => *tries,
             _ => 0,
         };
-        slot.pull_tries = tries;
         slot.pull = Pull::Running { image: image.to_owned() };
+        self.pull(container, image);
+        None
+    }
+
+    /// Pulls beside the worker, when its turn comes.
+    fn pull(&mut self, container: &str, image: &str) {
         info!(pod = %self.key, image, "pulling");
+        self.note_event(container, "Pulling", format!("Pulling image {image:?}"));
         let (context, myself) = (Arc::clone(&self.context), self.myself.clone());
         let (container, image) = (container.to_owned(), image.to_owned());
         let uid = self.uid();
         self.pulls.spawn(async move {
+            let asked = Instant::now();
             let _turn = context.pulls.acquire().await;
+            let begun = Instant::now();
             let result = context.runtime.pull(&image, &|_, _| {}).await;
-            let _ = myself.send(Message::Pulled { uid, container, result });
+            let took = (begun.elapsed(), asked.elapsed());
+            let _ = myself.send(Message::Pulled { uid, container, image, took, result });
         });
-        None
     }
 
-    pub(in crate::agent::worker) fn pulled(&mut self, container: &str, result: Result<ImageRecord, RuntimeError>) {
+    /// What no pull can mend is looked at again now and then.
+    fn cannot_pull(&mut self, container: &str, reason: &'static str, message: String) {
+        warn!(pod = %self.key, container, reason, message, "no image");
+        self.note_trouble(container, reason, &message);
+        self.note_trouble(container, "Failed", &format!("Error: {reason}"));
+        let slot = self.seen.slots.entry(container.to_owned()).or_default();
+        let until = Instant::now() + PULL.after(1);
+        slot.pull = Pull::Failed { reason, message, until, told: None, tries: 1 };
+    }
+
+    pub(in crate::agent::worker) fn pulled(
+        &mut self,
+        container: &str,
+        image: &str,
+        (took, waited): (Duration, Duration),
+        result: Result<ImageRecord, RuntimeError>,
+    ) {
         let slot = self.seen.slots.entry(container.to_owned()).or_default();
         match result {
-            Ok(_) => (slot.pull, slot.pulled, slot.pull_tries) = (Pull::Idle, true, 0),
+            Ok(record) => {
+                (slot.pull, slot.pulled, slot.pull_tries) = (Pull::Idle, true, 0);
+                let message = format!(
+                    "Successfully pulled image {image:?} in {took:.3?} ({waited:.3?} including waiting). \
+                     Image size: {} bytes.",
+                    record.size
+                );
+                self.note_event(container, "Pulled", message);
+            }
             Err(error) => {
                 let tries = slot.pull_tries + 1;
-                let reason = if tries == 1 { "ErrImagePull" } else { "ImagePullBackOff" };
-                let (message, until) = (chain(&error), Instant::now() + PULL.after(tries));
+                let (message, now) = (chain(&error), Instant::now());
+                let (until, told) = (now + PULL.after(tries), Some(now + TOLD));
                 warn!(pod = %self.key, container, error = message, "cannot pull");
-                slot.pull = Pull::Failed { reason, message, until, tries };
+                let failed = format!("Failed to pull image {image:?}: {message}");
+                slot.pull = Pull::Failed { reason: "ErrImagePull", message, until, told, tries };
+                self.note_trouble(container, "Failed", &failed);
+                self.note_trouble(container, "Failed", "Error: ErrImagePull");
                 self.note_unreachable(&error);
             }
+        }
+    }
+}
+
+/// Whether this is `[HOST[:PORT]/]PATH[:TAG][@DIGEST]` as every runtime reads it.
+fn is_reference(image: &str) -> bool {
+    let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
+    let well_digested = digest.is_none_or(|digest| {
+        digest.split_once(':').is_some_and(|(algorithm, hex)| {
+            !algorithm.is_empty() && hex.len() >= 32 && hex.chars().all(|c| c.is_ascii_hexdigit())
+        })
+    });
+    let (path, tag) = match name.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (name, None),
+    };
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let well_tagged = tag.is_none_or(|tag| {
+        tag.len() <= 128 && tag.starts_with(is_word) && tag.chars().all(|c| is_word(c) || c == '.' || c == '-')
+    });
+    let is_host = |part: &str| part.contains(['.', ':']) || part == "localhost" || part.to_lowercase() != part;
+    let path = match path.split_once('/') {
+        Some((host, rest)) if is_host(host) => {
+            let well_named = host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c));
+            if well_named { rest } else { return false }
+        }
+        _ => path,
+    };
+    well_digested && well_tagged && !path.is_empty() && path.split('/').all(is_component)
+}
+
+/// Lower-case words with single separators (`.`, `_`, `__` or dashes) between them.
+fn is_component(part: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let separators = part.split(is_word).filter(|separator| !separator.is_empty());
+    part.starts_with(is_word) && part.ends_with(is_word) && { separators }
+        .all(|s| matches!(s, "." | "_" | "__") || s.chars().all(|c| c == '-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_what_every_runtime_reads() {
+        let digest = format!("x@sha256:{}", "0a".repeat(32));
+        for good in [
+            "x",
+            "x:1",
+            "a/b_c/d-e.f:v1.2_3-x",
+            "localhost:5000/x",
+            "registry.k8s.io/pause:3.10",
+            "[::1]:5000/x:1",
+            "Host/x",
+            "sha256:0123",
+            &digest,
+        ] {
+            assert!(is_reference(good), "{good}");
+        }
+        for bad in ["", ":1", "x:", "X", "a//b", "a/", "/a", "a b", "x:-1", "a._b", "x@sha256:1", "x@", "a/B:1", "-a"] {
+            assert!(!is_reference(bad), "{bad}");
         }
     }
 }

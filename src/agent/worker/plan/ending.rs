@@ -72,36 +72,6 @@ impl Planner<'_> {
         }
     }
 
-    /// How the pod has ended, if every main container has for good, or an init container has failed for good.
-    pub(super) fn finished(&self, pod: &PodView) -> Option<Finish> {
-        let verdict = |container: &ContainerView| {
-            let last = self.latest(pod, container)?;
-            let code = last.exit_code()?;
-            let for_good = last.hash() == Some(container.hash.as_str()) && !container.restart.again(code);
-            for_good.then_some(code == 0)
-        };
-        let init_failed = pod.of_role(Role::Init).any(|c| verdict(c) == Some(false));
-        let mains: Option<Vec<bool>> = pod.of_role(Role::Main).map(verdict).collect();
-        match mains {
-            _ if init_failed => Some(Finish::Failed),
-            Some(all) if all.iter().all(|well| *well) => Some(Finish::Succeeded),
-            Some(_) => Some(Finish::Failed),
-            None => None,
-        }
-    }
-
-    /// Stops what a finished pod has left (sidecars, the sandbox); its dead containers stay for their logs.
-    pub(super) fn finish(&mut self, pod: &PodView, finish: Finish) {
-        self.plan.finished = Some(finish);
-        self.plan.initialized = true;
-        let running = self.instances(&pod.uid).filter(|one| one.is_running());
-        let (sandboxes, containers): (Vec<_>, Vec<_>) = running.partition(|one| one.record.is_sandbox);
-        self.kill_all(&containers, |_| pod.grace, "its pod has finished");
-        if containers.is_empty() {
-            self.kill_all(&sandboxes, |_| MIN_GRACE, "its pod has finished");
-        }
-    }
-
     /// Removes dead instances but the newest dead one of each container, which keeps the log of the run before.
     pub(super) fn collect(&mut self, pod: &PodView, sandbox: &str) {
         for container in &pod.containers {

@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use super::action::{Action, Plan, Waiting};
 use super::view::{ContainerView, Finish, Instance, Observed, PodView, PostStart, Pull, Role, Slot};
-use crate::agent::backoff::{FORGIVEN_AFTER, Steps};
+use crate::agent::backoff::{CRASH, FORGIVEN_AFTER};
 use crate::runtime::ContainerState;
 
 mod ending;
+mod whole;
 
 /// No stop is given less (the kubelet's `minimumGracePeriodInSeconds`).
 const MIN_GRACE: Duration = Duration::from_secs(2);
@@ -111,8 +112,8 @@ impl<'a> Planner<'a> {
         self.carry_on(&pod.uid);
         let hooked = self.instances(&pod.uid).find(|one| one.is_running() && one.post_start == PostStart::Running);
         self.hooked = hooked.map(|one| one.record.name.container.clone());
-        if let Some(finish) = self.finished(pod) {
-            return self.finish(pod, finish);
+        if self.is_over(pod) {
+            return;
         }
         let Some(sandbox) = self.sandbox(pod) else {
             for container in &pod.containers {
@@ -122,6 +123,9 @@ impl<'a> Planner<'a> {
             }
             return;
         };
+        if self.restart_all(pod, &sandbox) {
+            return;
+        }
         self.stop_strangers(pod, &sandbox);
         if self.init(pod, &sandbox) {
             self.plan.initialized = true;
@@ -158,17 +162,23 @@ impl<'a> Planner<'a> {
         if let Some(newest) = newest
             && newest.is_running()
             && !newest.is_ending()
+            && pod.fits(newest)
         {
             return Some(newest.record.id.clone());
         }
         // Without its sandbox the pod is rebuilt whole: what still runs has lost its network's holder.
-        let running: Vec<_> = self.instances(&pod.uid).filter(|one| one.is_running()).collect();
-        self.kill_all(&running, |_| pod.grace, "the sandbox of its pod is gone");
-        if !running.is_empty() {
+        let running = self.instances(&pod.uid).filter(|one| one.is_running());
+        let (sandboxes, containers): (Vec<_>, Vec<_>) = running.partition(|one| one.record.is_sandbox);
+        let why = if sandboxes.is_empty() { "the sandbox of its pod is gone" } else { "its pod has changed" };
+        self.kill_all(&containers, |_| pod.grace, why);
+        if containers.is_empty() {
+            self.kill_all(&sandboxes, |_| MIN_GRACE, why);
+        }
+        if !containers.is_empty() || !sandboxes.is_empty() {
             return None;
         }
         match newest {
-            Some(newest) if newest.record.state == ContainerState::Created => {
+            Some(newest) if newest.record.state == ContainerState::Created && pod.fits(newest) => {
                 if self.may_start(pod, SANDBOX) {
                     self.act(Action::Resume { id: newest.record.id.clone() });
                 }
@@ -207,9 +217,15 @@ impl<'a> Planner<'a> {
 
     /// Init containers one by one, sidecars in their place among them. True once all are done.
     fn init(&mut self, pod: &PodView, sandbox: &str) -> bool {
-        let begun = pod.of_role(Role::Main).any(|c| self.latest(pod, c).is_some_and(|one| one.sandbox() == sandbox));
-        for container in pod.containers.iter().filter(|c| c.role != Role::Main) {
+        let here = |container: &ContainerView| self.latest(pod, container).is_some_and(|one| one.sandbox() == sandbox);
+        let here: Vec<bool> = pod.containers.iter().map(here).collect();
+        for (index, container) in pod.containers.iter().enumerate().filter(|(_, c)| c.role != Role::Main) {
+            // Nothing behind it would be there if it had not been done, even where nothing is left of it.
+            let begun = here[index + 1..].contains(&true);
             if begun && container.role == Role::Init {
+                if self.latest(pod, container).is_none() {
+                    self.plan.completed.insert(container.name.clone());
+                }
                 continue;
             }
             let standing = self.ensure(pod, container, sandbox);
@@ -232,7 +248,7 @@ impl<'a> Planner<'a> {
     fn ensure(&mut self, pod: &PodView, container: &ContainerView, sandbox: &str) -> Standing {
         let slot = self.slot(&container.name);
         let Some(last) = self.latest(pod, container) else {
-            return self.start(pod, container, slot.next_attempt, 0);
+            return self.start(pod, container, slot.next_attempt, slot.tries);
         };
         let next = (last.record.name.attempt + 1).max(slot.next_attempt);
         let same = last.hash() == Some(container.hash.as_str());
@@ -292,14 +308,21 @@ impl<'a> Planner<'a> {
         last: &Instance,
         (attempt, tries): (u32, u32),
     ) -> Standing {
-        let delay = Steps { cap: self.seen.max_backoff, ..crate::agent::backoff::CRASH }.after(tries);
-        let at = last.ended.map(|ended| ended + delay);
-        if self.due(at) {
+        if self.backed_off(&container.name, last, tries) {
             return self.start(pod, container, attempt, tries);
         }
-        let message = format!("back-off {} s restarting failed container", delay.as_secs());
-        self.wait(&container.name, "CrashLoopBackOff", message);
         Standing::Underway
+    }
+
+    /// Whether the back-off after the end of a container is over.
+    fn backed_off(&mut self, container: &str, last: &Instance, tries: u32) -> bool {
+        let delay = CRASH.capped(self.seen.max_backoff).after(tries);
+        let over = self.due(last.ended.map(|ended| ended + delay));
+        if !over {
+            let message = format!("back-off {} s restarting failed container", delay.as_secs());
+            self.wait(container, "CrashLoopBackOff", message);
+        }
+        over
     }
 
     fn start(&mut self, pod: &PodView, container: &ContainerView, attempt: u32, tries: u32) -> Standing {
@@ -327,12 +350,15 @@ impl<'a> Planner<'a> {
         match &slot.pull {
             Pull::Idle => {}
             Pull::Running { image } => {
-                self.wait(container, "ContainerCreating", format!("pulling image {image}"));
+                // One that failed before goes on being called that.
+                let reason = if slot.pull_tries > 0 { "ImagePullBackOff" } else { pod.initial_reason() };
+                self.wait(container, reason, format!("pulling image {image}"));
                 return false;
             }
-            Pull::Failed { reason, message, until, .. } => {
+            Pull::Failed { reason, message, until, told, .. } => {
                 if !self.due(Some(*until)) {
-                    self.wait(container, reason, message.clone());
+                    let backs_off = told.is_some() && self.due(*told);
+                    self.wait(container, if backs_off { "ImagePullBackOff" } else { reason }, message.clone());
                     self.plan.message.get_or_insert_with(|| message.clone());
                     return false;
                 }

@@ -315,9 +315,15 @@ fn images_and_failures_hold_back_their_own_container_alone() {
     assert_eq!(pulling.waiting("c"), "ContainerCreating");
     let failed = pod().slot("c", |slot, now| {
         let until = now + Duration::from_secs(10);
-        slot.pull = Pull::Failed { reason: "ErrImagePull", message: "no".into(), until, tries: 1 };
+        slot.pull = Pull::Failed {
+            reason: "ErrImagePull",
+            message: "no".into(),
+            until,
+            told: Some(now + Duration::from_secs(5)),
+            tries: 1,
+        };
     });
-    assert_eq!((failed.actions(), failed.wake()), (vec!["run other 0 after 0".into()], Some(10)));
+    assert_eq!((failed.actions(), failed.wake()), (vec!["run other 0 after 0".into()], Some(5)));
     assert_eq!(failed.waiting("c"), "ErrImagePull");
     let fault = pod().slot("c", |slot, now| {
         let until = now + Duration::from_secs(1);

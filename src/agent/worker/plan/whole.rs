@@ -1,0 +1,81 @@
+//! What becomes of a pod as a whole: it has finished, its time is over, or one of its containers asks for a restart of all.
+
+use super::*;
+
+/// The kubelet's words for a pod whose `activeDeadlineSeconds` are over.
+const DEADLINE: (&str, &str) = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
+
+impl<'a> Planner<'a> {
+    /// Whether the pod has ended for good or is ended now.
+    pub(super) fn is_over(&mut self, pod: &PodView) -> bool {
+        let deadline = pod.deadline.zip(self.seen.started).map(|(time, started)| started + time);
+        let overdue = deadline.is_some() && self.due(deadline);
+        let in_time = |one: &Instance| deadline.is_none_or(|at| one.ended.is_some_and(|ended| ended <= at));
+        let mut mains = pod.of_role(Role::Main).filter_map(|container| self.latest(pod, container));
+        match self.finished(pod) {
+            Some(finish) if !overdue || mains.all(in_time) => self.finish(pod, finish, "its pod has finished"),
+            _ if overdue => {
+                self.plan.failure = Some(DEADLINE);
+                self.plan.message = Some(format!("{}: {}", DEADLINE.0, DEADLINE.1));
+                self.finish(pod, Finish::Failed, "the activeDeadlineSeconds of its pod are over");
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// How the pod has ended, if every main container has for good, or an init container has failed for good.
+    fn finished(&self, pod: &PodView) -> Option<Finish> {
+        let verdict = |container: &ContainerView| {
+            let last = self.latest(pod, container)?;
+            let code = last.exit_code()?;
+            let for_good = last.hash() == Some(container.hash.as_str()) && !container.restart.again(code);
+            for_good.then_some(code == 0)
+        };
+        let init_failed = pod.of_role(Role::Init).any(|c| verdict(c) == Some(false));
+        let mains: Option<Vec<bool>> = pod.of_role(Role::Main).map(verdict).collect();
+        match mains {
+            _ if init_failed => Some(Finish::Failed),
+            Some(all) if all.iter().all(|well| *well) => Some(Finish::Succeeded),
+            Some(_) => Some(Finish::Failed),
+            None => None,
+        }
+    }
+
+    /// Stops what a pod that is over has left (sidecars, the sandbox); its dead containers stay for their logs.
+    fn finish(&mut self, pod: &PodView, finish: Finish, why: &str) {
+        self.plan.finished = Some(finish);
+        self.plan.initialized = true;
+        let running = self.instances(&pod.uid).filter(|one| one.is_running());
+        let (sandboxes, containers): (Vec<_>, Vec<_>) = running.partition(|one| one.record.is_sandbox);
+        self.kill_all(&containers, |_| pod.grace, why);
+        if containers.is_empty() {
+            self.kill_all(&sandboxes, |_| MIN_GRACE, why);
+        }
+    }
+
+    /// Ends and removes all containers when one has ended for which a rule says so; they begin again in the same sandbox,
+    /// init containers first, after the back-off of the one that asked. Returns whether that is under way.
+    pub(super) fn restart_all(&mut self, pod: &PodView, sandbox: &str) -> bool {
+        let asks = |container: &ContainerView| {
+            let last = self.latest(pod, container).filter(|one| one.sandbox() == sandbox)?;
+            let same = last.hash() == Some(container.hash.as_str());
+            last.exit_code().filter(|code| same && container.restart.all_again(*code))?;
+            Some((container.name.clone(), last))
+        };
+        let Some((name, last)) = pod.containers.iter().find_map(asks) else { return false };
+        let own = self.instances(&pod.uid).filter(|one| !one.record.is_sandbox);
+        let (running, dead): (Vec<_>, Vec<_>) = own.partition(|one| one.is_running());
+        for container in pod.containers.iter().filter(|container| container.name != name) {
+            self.wait(&container.name, pod.initial_reason(), format!("container {name} restarts all containers"));
+        }
+        self.kill_all(&running, |_| pod.grace, &format!("container {name} restarts all containers"));
+        let slot = self.slot(&name);
+        if running.is_empty() && self.backed_off(&name, last, tries(&slot, Some(last))) {
+            for one in dead {
+                self.remove(one);
+            }
+        }
+        true
+    }
+}
