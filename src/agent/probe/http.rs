@@ -195,21 +195,31 @@ async fn read(response: Response<Incoming>) -> Answer {
     Answer { status: parts.status, location, body: String::from_utf8_lossy(&bytes).into_owned() }
 }
 
+/// Headers that belong to the exchange and not to the probe, as in the kubelet: an answer could not be read otherwise.
+const NOT_THEIRS: [&str; 5] = ["Connection", "Content-Length", "Trailer", "Transfer-Encoding", "Upgrade"];
+
 /// The request, with the kubelet's own headers unless the probe sets them; an empty `Accept` or `User-Agent` drops it.
+/// Of several hosts the first counts, and an empty one does not.
 pub(in crate::agent) fn request(place: &Place, headers: &[(String, String)]) -> Result<Request<Empty<Bytes>>, Outcome> {
-    let host = bracketed(&place.host);
+    let is = |given: &str, name: &str| given.eq_ignore_ascii_case(name);
     let usual = if place.tls { 443 } else { 80 };
-    let host = if place.port == usual { host } else { format!("{host}:{}", place.port) };
-    let own = [("Host", host.as_str()), ("User-Agent", USER_AGENT.as_str()), ("Accept", "*/*")];
-    let mut builder = Request::get(escaped(&place.path)).header(header::CONNECTION, "close");
-    for (name, value) in own {
-        if !headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name)) {
+    let address = bracketed(&place.host);
+    let address = if place.port == usual { address } else { format!("{address}:{}", place.port) };
+    let host = headers.iter().find(|(name, value)| is(name, "Host") && !value.is_empty());
+    let host = host.map_or(address.as_str(), |(_, value)| value);
+    let mut builder = Request::get(escaped(&place.path)).header(header::CONNECTION, "close").header(header::HOST, host);
+    for (name, value) in [("User-Agent", USER_AGENT.as_str()), ("Accept", "*/*")] {
+        let mut own = headers.iter().filter(|(given, _)| is(given, name)).peekable();
+        if own.peek().is_none() {
+            builder = builder.header(name, value);
+        }
+        for (_, value) in own.filter(|(_, value)| !value.is_empty()) {
             builder = builder.header(name, value);
         }
     }
+    let settled = ["Host", "User-Agent", "Accept"];
     for (name, value) in headers {
-        let drops = value.is_empty() && own.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
-        if !drops {
+        if !settled.iter().chain(&NOT_THEIRS).any(|other| is(name, other)) {
             builder = builder.header(name.as_str(), value.as_str());
         }
     }

@@ -48,21 +48,30 @@ impl Docker {
         })
     }
 
-    /// The list says neither when a container started nor how it ended, so each is inspected.
+    /// The list says neither when a container started nor how it ended, so each one is inspected of which it does not
+    /// say that nothing has changed.
     pub(super) async fn list_containers(&self, owner: &str) -> Result<Vec<ContainerRecord>> {
         let filters = HashMap::from([("label", vec![format!("{}={owner}", labels::OWNER)])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let listed = self.client().await?.list_containers(Some(options)).await;
+        let client = self.client().await?;
+        let begun = jiff::Timestamp::now();
+        let listed = client.list_containers(Some(options)).await;
         let listed = listed.map_err(|error| self.error("list containers", "docker", error))?;
-        let ids = listed.into_iter().filter_map(|container| container.id);
-        let inspected = stream::iter(ids).map(|id| async move {
-            match self.inspect_container(&id).await {
+        let asked = [begun, jiff::Timestamp::now()];
+        let found = stream::iter(listed).map(|one| async move {
+            if let Some(record) = self.known.unchanged(&one, asked) {
+                return Ok(Some(record));
+            }
+            match self.inspect_container(&one.id.unwrap_or_default()).await {
                 Ok(inspected) => Ok(Some(record::container(&inspected))),
                 Err(RuntimeError::NotFound { .. }) => Ok(None),
                 Err(error) => Err(error),
             }
         });
-        inspected.buffered(INSPECT_AT_ONCE).try_filter_map(|record| async { Ok(record) }).try_collect().await
+        let found: Vec<_> =
+            found.buffered(INSPECT_AT_ONCE).try_filter_map(|record| async { Ok(record) }).try_collect().await?;
+        self.known.replace(owner, &found);
+        Ok(found)
     }
 
     pub(super) async fn inspect_container(&self, id: &str) -> Result<ContainerInspectResponse> {

@@ -4,6 +4,7 @@ mod address;
 pub mod build;
 mod calls;
 mod exec;
+mod known;
 mod linger;
 mod logs;
 mod oom;
@@ -32,6 +33,8 @@ pub struct Docker {
     client: OnceCell<bollard::Docker>,
     /// The lowest OOM score adjustment that containers may have, None without a limit.
     oom_score_floor: Option<i64>,
+    /// Containers as they were last looked at.
+    known: known::Known,
 }
 
 impl Docker {
@@ -48,7 +51,7 @@ impl Docker {
         let address = Address::parse(host.or(from_environment.as_deref()).unwrap_or(address::DEFAULT))?;
         // A daemon elsewhere has rights of its own, which nothing here says anything of.
         let oom_score_floor = if address.is_local() { oom::floor() } else { None };
-        Ok(Self { address, client: OnceCell::new(), oom_score_floor })
+        Ok(Self { address, client: OnceCell::new(), oom_score_floor, known: known::Known::default() })
     }
 
     /// The address, as a user would write it.

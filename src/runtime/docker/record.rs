@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
-    ContainerInspectResponse, ContainerState as ApiState, EventMessage, ImageInspect, NetworkSettings,
+    ContainerInspectResponse, ContainerState as ApiState, EndpointSettings, EventMessage, ImageInspect,
 };
 use jiff::Timestamp;
 
@@ -24,7 +24,7 @@ pub fn container(inspected: &ContainerInspectResponse) -> ContainerRecord {
         image_id: inspected.image.clone().unwrap_or_default(),
         state: state.map_or(ContainerState::Created, self::state),
         created_at: inspected.created.as_deref().and_then(timestamp),
-        ip: inspected.network_settings.as_ref().and_then(address),
+        ip: address(inspected.network_settings.as_ref().and_then(|network| network.networks.as_ref())),
         labels,
         annotations,
     }
@@ -89,9 +89,9 @@ pub fn timestamp(text: &str) -> Option<Timestamp> {
     (!text.starts_with("0001-01-01")).then(|| text.parse().ok())?
 }
 
-fn address(network: &NetworkSettings) -> Option<String> {
-    let networks = network.networks.as_ref()?;
-    networks.values().find_map(|network| network.ip_address.clone().filter(|ip| !ip.is_empty()))
+/// The address a container has among its networks.
+pub fn address(networks: Option<&HashMap<String, EndpointSettings>>) -> Option<String> {
+    networks?.values().find_map(|network| network.ip_address.clone().filter(|ip| !ip.is_empty()))
 }
 
 /// An event of a container, None for one nobody asked for.

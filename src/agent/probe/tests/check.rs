@@ -178,6 +178,20 @@ async fn a_request_carries_the_kubelets_headers_unless_the_probe_has_its_own() {
     assert_eq!(get(&headers, "user-agent").as_deref(), Some("me"));
     assert_eq!(get(&headers, "host").as_deref(), Some("web.example"));
     assert_eq!(get(&headers, "x").as_deref(), Some("1"));
+    let odd = [
+        ("Host", ""),
+        ("User-Agent", ""),
+        ("Content-Length", "5"),
+        ("Connection", "keep-alive"),
+        ("X", "1"),
+        ("X", "2"),
+    ];
+    let (_, headers) = check(&odd).await;
+    assert_eq!(get(&headers, "host"), Some(format!("127.0.0.1:{port}")), "an empty host is none");
+    assert_eq!((get(&headers, "user-agent"), get(&headers, "content-length")), (None, None));
+    assert_eq!(get(&headers, "connection").as_deref(), Some("close"));
+    assert_eq!(headers.get_all("x").iter().count(), 2);
+    assert_eq!(get(&headers, "accept-encoding"), None);
 }
 
 #[tokio::test]
