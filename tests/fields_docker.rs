@@ -279,6 +279,22 @@ async fn namespaces_are_the_machines_the_pods_or_the_containers_as_the_spec_says
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_container_reads_its_variables_from_what_an_init_container_wrote() {
+    let node = started(&[]).await;
+    let key = json!({"fileKeyRef": {"volumeName": "v", "path": "env", "key": "TOKEN"}});
+    let mount = json!([{"name": "v", "mountPath": "/v"}]);
+    let pod = Pod::new("f")
+        .init("writer", "echo \"TOKEN='a b'\" > /v/env")
+        .spec("volumes", json!([{"name": "v", "emptyDir": {}}]))
+        .of("initContainers", 0, "volumeMounts", mount.clone())
+        .main("volumeMounts", mount)
+        .main("env", json!([{"name": "TOKEN", "valueFrom": key}]));
+    node.up(&pod).await;
+    let main = node.container("main").await;
+    assert_eq!(node.docker(&["exec", &main.id, "sh", "-c", "echo $TOKEN"]), "a b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logs_rotate_by_the_agents_limits() {
     let node = started(&["containerLogMaxSize: 10Ki", "containerLogMaxFiles: 3"]).await;
     let script = "n=0; while [ $n -lt 3000 ]; do echo line number $n of many; n=$((n+1)); done; \

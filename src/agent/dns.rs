@@ -222,20 +222,18 @@ mod tests {
 
     #[test]
     fn what_a_resolver_would_not_read_is_left_out_and_told() {
-        let searches: Vec<_> = (0..40).map(|n| format!("d{n}")).collect();
-        let (text, notices) = of(
-            &format!(
-                "dnsPolicy: None\n  dnsConfig: {{nameservers: [1.1.1.1, 2.2.2.2, 3.3.3.3, 4.4.4.4], searches: [{}]}}",
-                searches.join(", ")
-            ),
-            &[],
-        );
+        let searches: Vec<_> = (0..32).map(|n| format!("d{n}")).collect();
+        let own = format!("nameservers: [1.1.1.1, 2.2.2.2, 3.3.3.3], searches: [{}]", searches.join(", "));
+        let (text, notices) = of(&format!("dnsConfig: {{{own}}}"), &["10.96.0.10"]);
         assert_eq!(text.matches("nameserver").count(), 3);
-        assert!(text.contains(" d31\n") && !text.contains("d32"), "{text}");
+        assert!(
+            text.contains(" d27\n") && !text.contains("d28"),
+            "after three of the cluster and the machine's: {text}"
+        );
         assert_eq!(notices, ["DNSConfigForming", "DNSConfigForming"]);
         let long: Vec<_> = (0..20).map(|n| format!("{}{n:02}", "x".repeat(198))).collect();
-        let spec = format!("dnsPolicy: None\n  dnsConfig: {{searches: [{}]}}", long.join(", "));
+        let spec = format!("dnsPolicy: None\n  dnsConfig: {{nameservers: [1.1.1.1], searches: [{}]}}", long.join(", "));
         let (text, _) = of(&spec, &[]);
-        assert_eq!(text.split_whitespace().count(), 1 + 10, "ten of 200 characters and nine spaces fit");
+        assert_eq!(text.split_whitespace().count(), 3 + 10, "ten of 200 characters and nine spaces fit");
     }
 }

@@ -2,36 +2,67 @@
 
 use std::collections::HashMap;
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, FileKeySelector};
 
 use super::downward;
 pub use super::downward::Facts;
 use super::pod::StaticPod;
 
+/// Reads the key of a file in a volume; None where it is not there.
+pub type ReadKey<'a> = &'a dyn Fn(&FileKeySelector) -> Result<Option<String>, String>;
+
 /// The environment in order. A value sees the variables defined before it.
 ///
 /// An error names the variable whose field cannot be had.
 pub fn environment(pod: &StaticPod, container: &Container, facts: &Facts) -> Result<Vec<(String, String)>, String> {
+    environment_with(pod, container, facts, &|_| Err("files are not read here".to_owned()))
+}
+
+/// The same with what `read` says of files.
+pub fn environment_with(
+    pod: &StaticPod,
+    container: &Container,
+    facts: &Facts,
+    read: ReadKey<'_>,
+) -> Result<Vec<(String, String)>, String> {
     let mut result: Vec<(String, String)> = Vec::new();
     let mut seen: HashMap<String, String> = HashMap::new();
     for variable in container.env.iter().flatten() {
-        let value = match (&variable.value, &variable.value_from) {
-            (_, None) => expand(variable.value.as_deref().unwrap_or_default(), &seen),
-            (_, Some(from)) => {
-                let value = match (&from.field_ref, &from.resource_field_ref) {
-                    (Some(field), _) => downward::field(pod, &field.field_path, facts),
-                    (_, Some(resource)) => downward::resource(pod, Some(container), resource, facts),
-                    _ => None,
-                };
-                value.ok_or_else(|| format!("env {}: this field cannot be read here", variable.name))?
+        let value = match &variable.value_from {
+            None => Some(expand(variable.value.as_deref().unwrap_or_default(), &seen)),
+            Some(from) => {
+                let value = value_from(pod, container, from, facts, read);
+                value.map_err(|problem| format!("env {}: {problem}", variable.name))?
             }
         };
+        let Some(value) = value else { continue };
         // A later definition of the same name takes the place of the earlier one.
         result.retain(|(name, _)| *name != variable.name);
         seen.insert(variable.name.clone(), value.clone());
         result.push((variable.name.clone(), value));
     }
     Ok(result)
+}
+
+/// None for a variable that may be missing, and is.
+fn value_from(
+    pod: &StaticPod,
+    container: &Container,
+    from: &EnvVarSource,
+    facts: &Facts,
+    read: ReadKey<'_>,
+) -> Result<Option<String>, String> {
+    if let Some(file) = &from.file_key_ref {
+        let value = read(file)?;
+        let missing = value.is_none() && !file.optional.unwrap_or(false);
+        return if missing { Err(format!("there is no {} in {}", file.key, file.path)) } else { Ok(value) };
+    }
+    let value = match (&from.field_ref, &from.resource_field_ref) {
+        (Some(field), _) => downward::field(pod, &field.field_path, facts),
+        (_, Some(resource)) => downward::resource(pod, Some(container), resource, facts),
+        _ => None,
+    };
+    value.map(Some).ok_or_else(|| "this field cannot be read here".to_owned())
 }
 
 /// Command or arguments, which see the whole environment.
@@ -72,7 +103,7 @@ pub fn expand_with(text: &str, value: &mut dyn FnMut(&str) -> Option<String>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::pod::tests::pod;
+    use crate::agent::pod::tests::{pod, pod_with};
 
     #[test]
     fn references_expand_as_the_kubelet_expands_them() {
@@ -110,5 +141,20 @@ mod tests {
         let pod = pod("env: [{name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]");
         let error = environment(&pod, &pod.spec.containers[0], &Facts::default()).unwrap_err();
         assert!(error.starts_with("env IP: "), "{error}");
+    }
+
+    #[test]
+    fn a_key_of_a_file_may_be_missing_only_where_the_manifest_says_so() {
+        let of = |optional: bool, read: ReadKey<'_>| {
+            let text = format!(
+                "env: [{{name: A, valueFrom: {{fileKeyRef: {{volumeName: v, path: f, key: k, optional: {optional}}}}}}}]"
+            );
+            let pod = pod_with("volumes: [{name: v, emptyDir: {}}]", &text);
+            environment_with(&pod, &pod.spec.containers[0], &Facts::default(), read)
+        };
+        assert_eq!(of(false, &|_| Ok(Some("x".into()))), Ok(vec![("A".to_owned(), "x".to_owned())]));
+        assert_eq!(of(true, &|_| Ok(None)), Ok(vec![]));
+        assert_eq!(of(false, &|_| Ok(None)), Err("env A: there is no k in f".to_owned()));
+        assert_eq!(of(true, &|_| Err("bad".into())), Err("env A: bad".to_owned()));
     }
 }

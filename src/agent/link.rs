@@ -12,7 +12,7 @@ use super::backoff::Steps;
 use super::context::Context;
 use super::report::Problem;
 use super::status::chain;
-use crate::runtime::{ContainerRecord, RuntimeError, RuntimeEvent};
+use crate::runtime::{CgroupDriver, ContainerRecord, RuntimeError, RuntimeEvent};
 
 /// How often everything is listed although events come.
 const RELIST: Duration = Duration::from_secs(10);
@@ -49,9 +49,9 @@ async fn session(context: &Context, news: &mpsc::Sender<News>, failures: &mut u3
     let owner = context.options.owner();
     // First the events, then the list: what happens in between is an event.
     let mut events = context.runtime.events(&owner).await?;
-    let records = context.runtime.list(&owner).await?;
-    let version = context.runtime.version().await?;
-    context.cgroups.set_driver(context.runtime.cgroup_driver().await?);
+    let runtime = &context.runtime;
+    let (records, version, driver) = tokio::try_join!(runtime.list(&owner), runtime.version(), cgroup_driver(context))?;
+    context.cgroups.set_driver(driver);
     info!(
         runtime = version.name,
         version = version.version,
@@ -78,6 +78,17 @@ async fn session(context: &Context, news: &mpsc::Sender<News>, failures: &mut u3
         if news.send(next).await.is_err() {
             return Ok(());
         }
+    }
+}
+
+/// A runtime that will not say has its own way with cgroups; one that is away is away.
+async fn cgroup_driver(context: &Context) -> Result<Option<CgroupDriver>, RuntimeError> {
+    match context.runtime.cgroup_driver().await {
+        Err(error @ (RuntimeError::Refused { .. } | RuntimeError::NotFound { .. } | RuntimeError::Conflict { .. })) => {
+            warn!(error = chain(&error), "pods have no cgroups of their own");
+            Ok(None)
+        }
+        other => other,
     }
 }
 

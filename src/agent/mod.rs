@@ -15,6 +15,7 @@ mod disk;
 mod dns;
 mod downward;
 pub mod env;
+mod env_file;
 pub mod events;
 pub mod expect;
 pub mod healthz;

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, Probe, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-use super::{PodError, volume_fields};
+use super::{PodError, context_fields, volume_fields};
 use crate::agent::resources;
 
 /// Types of `hostPath` volumes; the empty one checks nothing.
@@ -71,6 +71,7 @@ pub(super) fn defaulted(metadata: &ObjectMeta, spec: &PodSpec) -> Result<(), Pod
     }
     references(spec, &mut problems);
     pod_fields(spec, &mut problems);
+    context_fields::pod(spec, &mut problems);
     let volumes = volumes(spec, &mut problems);
     containers(spec, &volumes, &mut problems);
     problems.finish()
@@ -180,7 +181,8 @@ fn containers(spec: &PodSpec, volumes: &BTreeSet<String>, problems: &mut Problem
         let policy = container.image_pull_policy.as_deref();
         problems.one_of(&format!("{field}.imagePullPolicy"), policy, &["Always", "IfNotPresent", "Never"]);
         restart(&field, container, problems);
-        environment(&field, container, problems);
+        environment(&field, container, volumes, problems);
+        context_fields::container(&field, container, problems);
         mounts(&field, container, volumes, problems);
         ports(&field, container, spec.host_network.unwrap_or(false), problems);
         quantities(&field, container, problems);
@@ -207,7 +209,7 @@ fn restart(field: &str, container: &Container, problems: &mut Problems) {
     }
 }
 
-fn environment(field: &str, container: &Container, problems: &mut Problems) {
+fn environment(field: &str, container: &Container, volumes: &BTreeSet<String>, problems: &mut Problems) {
     problems.refuse(
         filled(&container.env_from),
         &format!("{field}.envFrom"),
@@ -220,7 +222,9 @@ fn environment(field: &str, container: &Container, problems: &mut Problems) {
         let Some(from) = &variable.value_from else { continue };
         problems.refuse(from.secret_key_ref.is_some(), &field, "a static pod may not reference secrets");
         problems.refuse(from.config_map_key_ref.is_some(), &field, "a static pod may not reference config maps");
-        problems.refuse(from.file_key_ref.is_some(), &field, "fileKeyRef is not supported");
+        if let Some(file) = &from.file_key_ref {
+            context_fields::file_key(&field, file, volumes, problems);
+        }
     }
 }
 
@@ -322,6 +326,6 @@ fn is_dns_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-fn is_dns_subdomain(text: &str) -> bool {
+pub(super) fn is_dns_subdomain(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.split('.').all(is_dns_label)
 }

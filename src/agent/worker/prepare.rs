@@ -6,11 +6,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, FileKeySelector, VolumeMount};
 
 use crate::agent::AgentOptions;
 use crate::agent::dns::{self, Notice};
 use crate::agent::env::{self, Facts};
+use crate::agent::env_file;
 use crate::agent::hosts::{self, Names};
 use crate::agent::pod::StaticPod;
 use crate::agent::volumes::{self, Slot, VolumeError};
@@ -68,7 +69,13 @@ pub fn prepare(
 ) -> Result<Prepared, PrepareError> {
     let root = &options.root_dir;
     volumes::prepare(pod, root, facts)?;
-    let env = env::environment(pod, container, facts).map_err(PrepareError::Config)?;
+    let read = |of: &FileKeySelector| {
+        let volume = pod.spec.volumes.iter().flatten().find(|volume| volume.name == of.volume_name);
+        let dir = volume.and_then(|volume| volumes::path(volume, root, &pod.uid));
+        let dir = dir.ok_or_else(|| format!("there is no volume {}", of.volume_name))?;
+        env_file::read(&dir, &of.path, &of.key)
+    };
+    let env = env::environment_with(pod, container, facts, &read).map_err(PrepareError::Config)?;
     let sources = sources(pod, container, root, &env)?;
     let mut managed = Vec::new();
     if let Some(path) = container.termination_message_path.as_deref().filter(|path| !path.is_empty()) {
