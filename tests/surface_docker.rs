@@ -322,7 +322,8 @@ async fn logs_are_served_whole_cut_followed_and_of_the_instance_before() {
 async fn metrics_health_and_configuration_are_on_the_kubelets_paths() {
     let machine = Machine::start().await;
     let probe = "    livenessProbe: {exec: {command: [\"true\"]}, periodSeconds: 1}\n";
-    let spec = format!("{GRACE}  containers:\n{}{probe}", container("main", FOREVER));
+    let containers = format!("{}{}{probe}", container("side", FOREVER), container("main", FOREVER));
+    let spec = format!("{GRACE}  hostNetwork: true\n  containers:\n{containers}");
     machine.write("web", &spec);
     let report = machine.healthy("web").await;
     let text = machine.until_get("/metrics", |text| text.contains("result=\"successful\"")).await;
@@ -333,9 +334,9 @@ async fn metrics_health_and_configuration_are_on_the_kubelets_paths() {
     );
     for line in [
         "kubelet_running_pods 1",
-        "kubelet_running_containers{container_state=\"running\"} 1",
+        "kubelet_running_containers{container_state=\"running\"} 2",
         "kubelet_desired_pods{static=\"true\"} 1",
-        "kubelet_started_containers_total{container_type=\"container\"} 1",
+        "kubelet_started_containers_total{container_type=\"container\"} 2",
         "kubelet_started_containers_total{container_type=\"pod_sandbox\"} 1",
         "kubelet_working_pods{config=\"desired\",lifecycle=\"sync\",static=\"true\"} 1",
         "kubelet_restarted_pods_total{static=\"true\"} 0",
@@ -357,4 +358,89 @@ async fn metrics_health_and_configuration_are_on_the_kubelets_paths() {
     assert_eq!(config["staticPodPath"], machine.path("manifests").display().to_string());
     assert_eq!(config["readOnlyPort"], machine.read_only.port());
     machine.stop().await;
+}
+
+/// What a command below `kubeboot agent` says, and whether it ended well.
+fn ask(machine: &Machine, words: &[&str]) -> (bool, String, String) {
+    let socket = machine.path("agent.sock");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_kubeboot"))
+        .arg("agent")
+        .args(words)
+        .arg("--control-socket")
+        .arg(socket)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_ask_the_agent_for_pods_logs_and_what_happened() {
+    let machine = Machine::start().await;
+    let script = "echo begun; trap 'echo bye; exit 3' TERM; sleep 100000 & wait";
+    let probe = "    readinessProbe: {exec: {command: [\"true\"]}}\n    volumeMounts: [{name: v, mountPath: /v}]\n";
+    let volume = "  volumes: [{name: v, hostPath: {path: /proc}}]\n";
+    let spec = format!("{GRACE}  hostNetwork: true\n{volume}  containers:\n{}{probe}", container("main", script));
+    machine.write("web", &spec);
+    let report = machine.healthy("web").await;
+
+    let (well, table, _) = ask(&machine, &["ps"]);
+    let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert!(well && row[..5] == ["default", "web-node1", "1/1", "Running", "0"], "{table}");
+    assert_eq!(row[6], machine.path("manifests/web.yaml").display().to_string());
+    let (_, containers, _) = ask(&machine, &["ps", "--containers"]);
+    assert!(
+        containers.lines().nth(1).unwrap().contains(&report.containers[0].id.clone().unwrap()[..12]),
+        "{containers}"
+    );
+    let json: Value = serde_json::from_str(&ask(&machine, &["ps", "-o", "json"]).1).unwrap();
+    assert_eq!((&json["kind"], &json["items"][0]["status"]["phase"]), (&"PodList".into(), &"Running".into()));
+
+    let follow = tokio::process::Command::new(env!("CARGO_BIN_EXE_kubeboot"))
+        .args(["agent", "logs", "-f", "web", "--control-socket"])
+        .arg(machine.path("agent.sock"))
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut followed = tokio::io::BufReader::new(follow.stdout.unwrap());
+    let mut first = String::new();
+    tokio::io::AsyncBufReadExt::read_line(&mut followed, &mut first).await.unwrap();
+    assert_eq!(first, "begun\n");
+    let id = report.containers[0].id.clone().unwrap();
+    std::process::Command::new("docker").args(["stop", &id]).output().unwrap();
+    let mut rest = String::new();
+    tokio::time::timeout(LIMIT, followed.read_to_string(&mut rest)).await.unwrap().unwrap();
+    assert!(rest.ends_with("bye\n"), "{rest}");
+    machine.until("it is restarted", |r| pod_restarts(r, "web") == 1 && is_healthy(r, "web")).await;
+    let (well, previous, _) = ask(&machine, &["logs", "--previous", "--tail=1", "default/web-node1"]);
+    assert!(well && previous == "bye\n", "{previous}");
+
+    let (well, text, _) = ask(&machine, &["describe", "web"]);
+    for words in ["Exit Code:  3", "Last State:   Terminated", "exec [true]", "v: hostPath path=/proc", "Ready"] {
+        let found = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(well && found.contains(&words.split_whitespace().collect::<Vec<_>>().join(" ")), "{words}:\n{text}");
+    }
+    let (well, events, _) = ask(&machine, &["events", "web"]);
+    assert!(well && events.lines().any(|line| line.contains("Started")), "{events}");
+    let json: Value = serde_json::from_str(&ask(&machine, &["events", "-o", "json"]).1).unwrap();
+    assert_eq!(json[0]["pod"], "web-node1");
+
+    let (well, _, error) = ask(&machine, &["describe", "other"]);
+    assert!(!well && error.contains("no pod is called other") && error.contains("default/web-node1"), "{error}");
+    let (_, _, error) = ask(&machine, &["logs", "web", "-c", "side"]);
+    assert!(error.contains("no container side") && error.contains("main"), "{error}");
+    machine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_does_not_run_is_told_with_what_to_do() {
+    let mut machine = Machine::start().await;
+    assert_eq!(ask(&machine, &["ps"]).1, "the agent runs no pods\n");
+    machine.end.cancel();
+    machine.agent.take().unwrap().await.unwrap().unwrap();
+    for words in [&["ps"][..], &["logs", "web"], &["describe", "web"], &["events"]] {
+        let (well, _, error) = ask(&machine, words);
+        assert!(!well && error.contains("no agent answers") && error.contains("hint: start the agent"), "{error}");
+    }
 }

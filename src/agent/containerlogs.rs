@@ -1,11 +1,14 @@
 //! Whose log is meant when somebody asks for that of a container of a pod, in the kubelet's sense.
 
+use bytes::Bytes;
+use futures::stream::BoxStream;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ContainerStatus;
 use serde::{Deserialize, Serialize};
 
+use super::context::Context;
 use super::status::Entry;
-use crate::runtime::LogOptions;
+use crate::runtime::{self, LogOptions, RuntimeError};
 
 /// What is wanted of a container's log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +49,7 @@ impl LogRequest {
 }
 
 /// Why there is no log to show.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// No such pod.
     #[error("pod {pod:?} does not exist")]
@@ -80,14 +83,35 @@ pub enum LogError {
         /// Namespace and name.
         pod: String,
     },
+    /// The runtime does not give it.
+    #[error("cannot read the log")]
+    Runtime {
+        /// Why.
+        #[from]
+        source: RuntimeError,
+    },
+}
+
+/// The log of the container that is meant.
+///
+/// # Errors
+/// Every kind of [`LogError`]; what goes wrong later is an item of the stream.
+pub(super) async fn open(
+    context: &Context,
+    wanted: &LogRequest,
+) -> Result<BoxStream<'static, runtime::Result<Bytes>>, LogError> {
+    let id = locate(&context.board.pods(), wanted)?;
+    // Once bytes are under way nobody can be told any more that there are none.
+    context.runtime.inspect(&id).await?;
+    Ok(context.runtime.logs(&id, &wanted.options()).await?)
 }
 
 /// The runtime's id of the container whose log is meant: the present instance, the last one while its successor is
 /// waited for, or, if asked for, the one before.
 ///
 /// # Errors
-/// Every kind of [`LogError`].
-pub fn locate(pods: &[Entry], wanted: &LogRequest) -> Result<String, LogError> {
+/// Every kind of [`LogError`] but the runtime's.
+fn locate(pods: &[Entry], wanted: &LogRequest) -> Result<String, LogError> {
     let (pod, container) = (format!("{}/{}", wanted.namespace, wanted.pod), wanted.container.clone());
     let is_meant = |one: &&Entry| one.report.namespace == wanted.namespace && one.report.name == wanted.pod;
     let Some(entry) = pods.iter().find(is_meant) else { return Err(LogError::NoPod { pod }) };

@@ -137,7 +137,7 @@ async fn run_with(
     let _guard = end.clone().drop_guard();
     let context = Context::new(options, runtime, checker, end.clone());
     let tasks = &context.tasks;
-    tasks.spawn(control::serve(control, context.board.reports(), end.clone()));
+    tasks.spawn(control::serve(control, context.board.reports(), context.clone(), end.clone()));
     if let Some(listener) = healthz {
         tasks.spawn(healthz::serve(listener, end.clone()));
     }

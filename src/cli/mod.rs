@@ -91,6 +91,7 @@ impl Command {
         match self {
             Self::Init(_) | Self::Reset(_) | Self::Manifests(_) => 0,
             Self::Images(_) | Self::Status(_) | Self::Upgrade(_) | Self::Version(_) | Self::Completion(_) => 0,
+            Self::Agent(args) if args.asks() => 0,
             // A service's log should say what it did.
             Self::Agent(_) => 2,
         }

@@ -114,7 +114,7 @@ fn row(pod: &PodReport, now: Timestamp) -> [String; 7] {
 }
 
 /// The pod's state in the words of `kubectl get pods`: its first container that is not as it should be, else its phase.
-fn state(pod: &PodReport) -> String {
+pub(super) fn state(pod: &PodReport) -> String {
     if pod.terminating {
         return "Terminating".to_owned();
     }
@@ -171,7 +171,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// How long ago, as kubectl prints ages: two units while they matter, one later.
-fn age(since: Timestamp, now: Timestamp) -> String {
+pub(super) fn age(since: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(since).as_secs().max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     let two = |large: i64, unit: &str, small: i64, small_unit: &str| match small {

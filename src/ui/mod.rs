@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::event::Reporter;
 
 pub use lines::{JsonLines, Plain};
-pub use output::{Output, UiError, error_text, print, print_value};
+pub use output::{Output, UiError, error_text, print, print_bytes, print_value};
 pub use prompt::confirm;
 pub use table::table;
 pub use terminal::Terminal;

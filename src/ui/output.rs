@@ -63,6 +63,16 @@ pub fn print(text: &str) -> Result<(), UiError> {
     }
 }
 
+/// Writes `bytes` to stdout as they are. Returns whether somebody still reads.
+pub fn print_bytes(bytes: &[u8]) -> Result<bool, UiError> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(UiError::Write(e)),
+    }
+}
+
 /// Writes `text` to stderr: errors only, everything else is a log line or an event.
 pub fn error_text(text: &str) {
     // Nobody is left to tell when stderr is closed.

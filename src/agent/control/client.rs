@@ -1,16 +1,20 @@
-//! The asking side, for `status`, `init` and `upgrade`.
+//! The asking side, for `status`, `init`, `upgrade` and the commands below `agent`.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream, Stream};
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::{ControlError, Refusal, Request, VERSION};
+use super::{ControlError, PodList, Refusal, Request, VERSION};
+use crate::agent::containerlogs::LogRequest;
+use crate::agent::events::Event;
 use crate::agent::expect::HealthSource;
 use crate::agent::report::HealthReport;
 
@@ -23,8 +27,7 @@ const LINE_LIMIT: u64 = 16 << 20;
 /// [`ControlError::NotRunning`] when nobody answers at the socket.
 pub async fn report(socket: &Path) -> Result<HealthReport, ControlError> {
     let mut connection = Connection::open(socket, "report").await?;
-    let unanswered = io::Error::from(io::ErrorKind::UnexpectedEof);
-    connection.next().await?.ok_or(ControlError::NotRunning { socket: socket.to_owned(), source: unanswered })
+    connection.next().await?.ok_or_else(|| unanswered(socket))
 }
 
 /// The agent's present report at once, then each newer one; a slow reader misses some but always gets the newest. The
@@ -41,6 +44,61 @@ pub async fn watch(
     })))
 }
 
+/// Every pod the agent knows.
+///
+/// # Errors
+/// [`ControlError::NotRunning`] when nobody answers at the socket.
+pub async fn pods(socket: &Path) -> Result<PodList, ControlError> {
+    let mut connection = Connection::open(socket, "pods").await?;
+    connection.next().await?.ok_or_else(|| unanswered(socket))
+}
+
+/// What happened to pods, oldest first; with `watching` also what happens from now on, until the agent ends.
+///
+/// # Errors
+/// [`ControlError::NotRunning`] when nobody answers at the socket.
+pub async fn events(
+    socket: &Path,
+    watching: bool,
+) -> Result<impl Stream<Item = Result<Event, ControlError>> + Send + Unpin + 'static, ControlError> {
+    let connection = Connection::open(socket, if watching { "watch-events" } else { "events" }).await?;
+    Ok(Box::pin(stream::try_unfold(connection, |mut connection| async move {
+        Ok(connection.next().await?.map(|event| (event, connection)))
+    })))
+}
+
+/// A container's log.
+///
+/// # Errors
+/// [`ControlError::Refused`] when there is none, [`ControlError::NotRunning`] when nobody answers at the socket.
+pub async fn logs(socket: &Path, wanted: &LogRequest) -> Result<Log, ControlError> {
+    let request = Request { version: VERSION, request: "logs".to_owned(), log: Some(wanted.clone()) };
+    let mut connection = Connection::ask(socket, &request).await?;
+    let begun: Option<serde_json::Value> = connection.next().await?;
+    begun.map(|_| Log(connection)).ok_or_else(|| unanswered(socket))
+}
+
+/// A log on its way.
+pub struct Log(Connection);
+
+impl Log {
+    /// What comes next, None at the end.
+    ///
+    /// # Errors
+    /// [`ControlError::Broken`] when the connection does.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ControlError> {
+        let Connection { socket, lines, .. } = &mut self.0;
+        let read = lines.fill_buf().await.map(Bytes::copy_from_slice);
+        let bytes = read.map_err(|source| ControlError::Broken { socket: socket.clone(), source })?;
+        lines.consume(bytes.len());
+        Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+fn unanswered(socket: &Path) -> ControlError {
+    ControlError::NotRunning { socket: socket.to_owned(), source: io::ErrorKind::UnexpectedEof.into() }
+}
+
 struct Connection {
     socket: PathBuf,
     lines: BufReader<OwnedReadHalf>,
@@ -50,6 +108,10 @@ struct Connection {
 
 impl Connection {
     async fn open(socket: &Path, request: &str) -> Result<Self, ControlError> {
+        Self::ask(socket, &Request { version: VERSION, request: request.to_owned(), log: None }).await
+    }
+
+    async fn ask(socket: &Path, request: &Request) -> Result<Self, ControlError> {
         let stream = UnixStream::connect(socket).await.map_err(|source| {
             let socket = socket.to_owned();
             match source.kind() {
@@ -58,8 +120,7 @@ impl Connection {
             }
         })?;
         let (read, mut write) = stream.into_split();
-        let request = Request { version: VERSION, request: request.to_owned() };
-        let line = serde_json::to_string(&request)
+        let line = serde_json::to_string(request)
             .map_err(|source| ControlError::Malformed { socket: socket.to_owned(), source })?;
         let sent = write.write_all(format!("{line}\n").as_bytes()).await;
         // A server that is full answers before it has read: what it says counts, not that it did not listen.
@@ -71,7 +132,7 @@ impl Connection {
         }
     }
 
-    async fn next(&mut self) -> Result<Option<HealthReport>, ControlError> {
+    async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
         let mut line = Vec::new();
         let read = (&mut self.lines).take(LINE_LIMIT).read_until(b'\n', &mut line).await;
         match read {

@@ -1,19 +1,38 @@
 //! The control socket: who connects and asks gets the health report, once or with each change.
 //!
-//! One JSON line is the request: `{"version":1,"request":"report"}` or `{"version":1,"request":"watch"}`. The answer is
-//! one [`HealthReport`](crate::agent::report::HealthReport) a line: one and the end, or the present one and then each
-//! that follows. A request that cannot be answered gets `{"error":"..."}` and the end.
+//! One JSON line is the request, such as `{"version":1,"request":"report"}`. The answers are JSON lines too:
+//!
+//! | request | answer |
+//! |---|---|
+//! | `report` | one [`HealthReport`](crate::agent::report::HealthReport) |
+//! | `watch` | the present one, then each that follows |
+//! | `pods` | one [`PodList`] |
+//! | `events` | every [`Event`](crate::agent::events::Event) that is kept, oldest first, one a line |
+//! | `watch-events` | these, then each that follows |
+//! | `logs`, with the fields of a [`LogRequest`] in `log` | an empty object, and behind it the log as it is |
+//!
+//! A request that cannot be answered gets `{"error":"..."}` and the end.
 
 mod client;
 mod server;
 
-pub use client::{ControlSocket, report, watch};
+pub use client::{ControlSocket, Log, events, logs, pods, report, watch};
 pub use server::{Listener, bind, serve};
 
 use std::io;
 use std::path::PathBuf;
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
+
+use super::containerlogs::{self, LogError, LogRequest};
+use super::context::Context;
+use super::events::Recorder;
+use super::report::PodReport;
+use crate::runtime;
 
 /// The protocol's version. A missing one in a request means 1.
 pub const VERSION: u32 = 1;
@@ -24,6 +43,53 @@ struct Request {
     #[serde(default = "first_version")]
     version: u32,
     request: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    log: Option<LogRequest>,
+}
+
+/// Every pod that is wanted or still being stopped.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodList {
+    /// By namespace and name.
+    pub pods: Vec<PodView>,
+}
+
+/// A pod in the API's terms and in the agent's own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PodView {
+    /// As the API would show it.
+    pub pod: Pod,
+    /// As the agent reports it.
+    pub report: PodReport,
+}
+
+/// What the socket answers from, besides the reports.
+#[async_trait]
+pub trait Desk: Send + Sync {
+    /// Every pod that is wanted or still being stopped.
+    fn pods(&self) -> PodList;
+
+    /// What happened.
+    fn events(&self) -> &Recorder;
+
+    /// A container's log.
+    async fn logs(&self, wanted: &LogRequest) -> Result<BoxStream<'static, runtime::Result<Bytes>>, LogError>;
+}
+
+#[async_trait]
+impl Desk for Context {
+    fn pods(&self) -> PodList {
+        let entries = self.board.pods().into_iter();
+        PodList { pods: entries.map(|entry| PodView { pod: entry.to_pod(), report: entry.report }).collect() }
+    }
+
+    fn events(&self) -> &Recorder {
+        &self.events
+    }
+
+    async fn logs(&self, wanted: &LogRequest) -> Result<BoxStream<'static, runtime::Result<Bytes>>, LogError> {
+        containerlogs::open(self, wanted).await
+    }
 }
 
 /// What a client gets that cannot be answered.
@@ -65,8 +131,8 @@ pub enum ControlError {
         /// The agent's words.
         message: String,
     },
-    /// What came is no report; most likely the agent is of another version.
-    #[error("the agent at {} sent something that is no health report", socket.display())]
+    /// What came is no answer to what was asked; most likely the agent is of another version.
+    #[error("the agent at {} sent something that is no answer; is it of another version?", socket.display())]
     Malformed {
         /// The socket.
         socket: PathBuf,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -15,8 +16,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::{ControlError, Refusal, Request, VERSION};
+use super::{ControlError, Desk, Refusal, Request, VERSION};
+use crate::agent::containerlogs::LogRequest;
+use crate::agent::events::Recorder;
 use crate::agent::report::HealthReport;
+use crate::agent::status::chain;
 
 /// Clients at a time.
 const CLIENTS: usize = 32;
@@ -24,6 +28,10 @@ const CLIENTS: usize = 32;
 const REQUEST_LIMIT: u64 = 4096;
 /// How long a client may take to ask, and to take one report.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may read nothing of a log.
+const PAGER_PATIENCE: Duration = Duration::from_secs(3600);
+/// What can be asked.
+const KNOWN: &str = "report, watch, pods, events, watch-events and logs";
 
 /// A control socket that is listened on. Dropping it removes the socket file, if it is still this one.
 #[derive(Debug)]
@@ -86,7 +94,12 @@ pub async fn bind(path: &Path) -> Result<Listener, ControlError> {
 }
 
 /// Answers clients until `shutdown`, then ends their streams and removes the socket file.
-pub async fn serve(listener: Listener, reports: watch::Receiver<Arc<HealthReport>>, shutdown: CancellationToken) {
+pub async fn serve(
+    listener: Listener,
+    reports: watch::Receiver<Arc<HealthReport>>,
+    desk: Arc<dyn Desk>,
+    shutdown: CancellationToken,
+) {
     let (clients, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(CLIENTS)));
     loop {
         let accepted = tokio::select! {
@@ -103,11 +116,11 @@ pub async fn serve(listener: Listener, reports: watch::Receiver<Arc<HealthReport
             }
         };
         let slot = Arc::clone(&slots).try_acquire_owned().ok();
-        let (reports, shutdown) = (reports.clone(), shutdown.clone());
+        let (reports, desk, shutdown) = (reports.clone(), Arc::clone(&desk), shutdown.clone());
         clients.spawn(async move {
             let talk = async {
                 match slot {
-                    Some(_slot) => answer(stream, reports).await,
+                    Some(_slot) => answer(stream, reports, &*desk).await,
                     None => refuse(stream, format!("{CLIENTS} clients are connected already")).await,
                 }
             };
@@ -120,35 +133,94 @@ pub async fn serve(listener: Listener, reports: watch::Receiver<Arc<HealthReport
     clients.wait().await;
 }
 
-async fn answer(mut stream: UnixStream, mut reports: watch::Receiver<Arc<HealthReport>>) -> io::Result<()> {
+async fn answer(
+    mut stream: UnixStream,
+    reports: watch::Receiver<Arc<HealthReport>>,
+    desk: &dyn Desk,
+) -> io::Result<()> {
     let (read, mut write) = stream.split();
     let mut lines = BufReader::new(read);
     let mut line = Vec::new();
     within((&mut lines).take(REQUEST_LIMIT).read_until(b'\n', &mut line)).await?;
-    let watching = match serde_json::from_slice::<Request>(&line) {
+    let request = match serde_json::from_slice::<Request>(&line) {
         Err(error) => return refuse(stream, format!("cannot read the request: {error}")).await,
         Ok(request) if request.version != VERSION => {
             let why = format!("this agent speaks version {VERSION} of the protocol, not {}", request.version);
             return refuse(stream, why).await;
         }
-        Ok(request) => match request.request.as_str() {
-            "report" => false,
-            "watch" => true,
-            other => return refuse(stream, format!("unknown request {other:?}; known are report and watch")).await,
-        },
+        Ok(request) => request,
     };
+    // Nothing more is to come from the client but its end.
+    let gone = async {
+        while lines.read_u8().await.is_ok() {}
+        Ok(())
+    };
+    let answering = async {
+        match (request.request.as_str(), &request.log) {
+            ("report", _) => tell_reports(&mut write, reports, false).await,
+            ("watch", _) => tell_reports(&mut write, reports, true).await,
+            ("pods", _) => send(&mut write, &desk.pods()).await,
+            ("events", _) => tell_events(&mut write, desk.events(), false).await,
+            ("watch-events", _) => tell_events(&mut write, desk.events(), true).await,
+            ("logs", Some(wanted)) => tell_log(&mut write, wanted, desk).await,
+            ("logs", None) => {
+                send(&mut write, &Refusal { error: "the request does not say whose log".to_owned() }).await
+            }
+            (other, _) => {
+                let error = format!("unknown request {other:?}; known are {KNOWN}");
+                send(&mut write, &Refusal { error }).await
+            }
+        }
+    };
+    let lasting = matches!(request.request.as_str(), "watch" | "watch-events" | "logs");
+    tokio::select! {
+        biased;
+        answered = answering => answered,
+        left = gone, if lasting => left,
+    }
+}
+
+async fn tell_reports(
+    write: &mut (impl AsyncWriteExt + Unpin),
+    mut reports: watch::Receiver<Arc<HealthReport>>,
+    watching: bool,
+) -> io::Result<()> {
     loop {
         let report = Arc::clone(&reports.borrow_and_update());
-        send(&mut write, &*report).await?;
-        if !watching {
+        send(write, &*report).await?;
+        if !watching || reports.changed().await.is_err() {
             return Ok(());
         }
-        tokio::select! {
-            changed = reports.changed() => if changed.is_err() { return Ok(()) },
-            // Nothing more is to come from the client but its end.
-            gone = lines.read_u8() => if gone.is_err() { return Ok(()) },
+    }
+}
+
+async fn tell_events(write: &mut (impl AsyncWriteExt + Unpin), recorder: &Recorder, watching: bool) -> io::Result<()> {
+    let (mut latest, mut told) = (recorder.latest(), 0);
+    loop {
+        latest.borrow_and_update();
+        for event in recorder.since(told) {
+            told = event.sequence;
+            send(write, &event).await?;
+        }
+        if !watching || latest.changed().await.is_err() {
+            return Ok(());
         }
     }
+}
+
+async fn tell_log(write: &mut (impl AsyncWriteExt + Unpin), wanted: &LogRequest, desk: &dyn Desk) -> io::Result<()> {
+    let mut log = match desk.logs(wanted).await {
+        Ok(log) => log,
+        Err(error) => return send(write, &Refusal { error: chain(&error) }).await,
+    };
+    send(write, &serde_json::json!({})).await?;
+    while let Some(bytes) = log.next().await {
+        let bytes = bytes.map_err(io::Error::other)?;
+        // Somebody may well read it page by page.
+        let written = tokio::time::timeout(PAGER_PATIENCE, write.write_all(&bytes)).await;
+        written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    }
+    Ok(())
 }
 
 async fn refuse(mut stream: UnixStream, error: String) -> io::Result<()> {

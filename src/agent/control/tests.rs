@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::agent::events::Subject;
+use crate::agent::pod::PodKey;
 use crate::agent::report::{HealthReport, Problem};
 use crate::testing::report;
 
@@ -18,7 +20,31 @@ fn numbered(sequence: u64) -> Arc<HealthReport> {
     Arc::new(HealthReport { sequence, ..report::report(vec![]) })
 }
 
+/// A desk on which nothing lies but a log.
+#[derive(Default)]
+struct Bare(Recorder);
+
+#[async_trait]
+impl Desk for Bare {
+    fn pods(&self) -> PodList {
+        PodList { pods: vec![PodView { pod: Pod::default(), report: crate::testing::report::pod("etcd", "hash") }] }
+    }
+
+    fn events(&self) -> &Recorder {
+        &self.0
+    }
+
+    async fn logs(&self, wanted: &LogRequest) -> Result<BoxStream<'static, runtime::Result<Bytes>>, LogError> {
+        if wanted.pod != "p" {
+            return Err(LogError::NoPod { pod: wanted.pod.clone() });
+        }
+        let pieces = ["{\"error\":\"no refusal\"}\n", "no line break"];
+        Ok(futures::stream::iter(pieces.map(|piece| Ok(Bytes::from(piece)))).boxed())
+    }
+}
+
 struct Bench {
+    desk: Arc<Bare>,
     _dir: tempfile::TempDir,
     socket: PathBuf,
     reports: watch::Sender<Arc<HealthReport>>,
@@ -32,8 +58,9 @@ async fn bench() -> Bench {
     let (reports, receiver) = watch::channel(numbered(1));
     let shutdown = CancellationToken::new();
     let listener = bind(&socket).await.unwrap();
-    let server = tokio::spawn(serve(listener, receiver, shutdown.clone()));
-    Bench { _dir: dir, socket, reports, shutdown, server }
+    let desk = Arc::new(Bare::default());
+    let server = tokio::spawn(serve(listener, receiver, desk.clone(), shutdown.clone()));
+    Bench { desk, _dir: dir, socket, reports, shutdown, server }
 }
 
 /// What the server says to `request`, to the end.
@@ -71,6 +98,38 @@ async fn a_watcher_gets_the_present_report_and_each_that_follows_until_the_agent
     bench.server.await.unwrap();
     assert!(watching.next().await.is_none());
     assert!(!bench.socket.exists(), "the socket file goes with the agent");
+}
+
+#[tokio::test]
+async fn pods_are_told_once_and_events_as_they_happen() {
+    let bench = bench().await;
+    assert_eq!(pods(&bench.socket).await.unwrap(), bench.desk.pods());
+    let key = PodKey { namespace: "default".into(), name: "p-n".into() };
+    let happen = |reason: &str| bench.desk.0.normal(Subject { pod: &key, uid: "u", container: None }, reason, "so");
+    happen("Pulled");
+    let mut watching = events(&bench.socket, true).await.unwrap();
+    assert_eq!(watching.next().await.unwrap().unwrap().reason, "Pulled");
+    happen("Started");
+    assert_eq!(watching.next().await.unwrap().unwrap().reason, "Started");
+    let past: Vec<_> = events(&bench.socket, false).await.unwrap().map(|event| event.unwrap().reason).collect().await;
+    assert_eq!(past, ["Pulled", "Started"]);
+}
+
+#[tokio::test]
+async fn a_log_comes_as_it_is_and_a_refusal_before_it() {
+    let bench = bench().await;
+    let wanted = LogRequest { pod: "p".into(), ..LogRequest::default() };
+    let mut log = logs(&bench.socket, &wanted).await.unwrap();
+    let mut text = Vec::new();
+    while let Some(bytes) = log.next().await.unwrap() {
+        text.extend_from_slice(&bytes);
+    }
+    assert_eq!(text, b"{\"error\":\"no refusal\"}\nno line break");
+    let other = LogRequest { pod: "q".into(), ..LogRequest::default() };
+    let refused = logs(&bench.socket, &other).await.err().unwrap();
+    assert!(matches!(refused, ControlError::Refused { message, .. } if message.contains("does not exist")));
+    let answer = ask(&bench, "{\"request\":\"logs\"}\n").await;
+    assert!(answer.contains("does not say whose log"), "{answer}");
 }
 
 #[tokio::test]

@@ -20,30 +20,22 @@ pub async fn stream(context: &Context, path: &str, query: &Query) -> Response<Bo
         Ok(request) => request,
         Err((status, message)) => return say(status, message + "\n"),
     };
-    let id = match containerlogs::locate(&context.board.pods(), &request) {
-        Ok(id) => id,
-        Err(error) => {
-            let status = match error {
-                LogError::NoPod { .. } | LogError::NoContainer { .. } => StatusCode::NOT_FOUND,
-                LogError::Waiting { .. } | LogError::NoPrevious { .. } => StatusCode::BAD_REQUEST,
-            };
-            return say(status, format!("{error}\n"));
-        }
-    };
-    // Once the answer has begun nobody can be told any more that there is none.
-    let opened = match context.runtime.inspect(&id).await {
-        Ok(_) => context.runtime.logs(&id, &request.options()).await,
-        Err(error) => Err(error),
-    };
-    match opened {
+    match containerlogs::open(context, &request).await {
         Ok(log) => {
             let frames = log.map_ok(Frame::data).map_err(Into::into).boxed();
             let mut response = say(StatusCode::OK, "");
             *response.body_mut() = StreamBody::new(frames).boxed_unsync();
             response
         }
-        Err(error @ RuntimeError::NotFound { .. }) => say(StatusCode::BAD_REQUEST, format!("{}\n", chain(&error))),
-        Err(error) => say(StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", chain(&error))),
+        Err(error) => {
+            let status = match &error {
+                LogError::NoPod { .. } | LogError::NoContainer { .. } => StatusCode::NOT_FOUND,
+                LogError::Waiting { .. } | LogError::NoPrevious { .. } => StatusCode::BAD_REQUEST,
+                LogError::Runtime { source: RuntimeError::NotFound { .. } } => StatusCode::BAD_REQUEST,
+                LogError::Runtime { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            say(status, format!("{}\n", chain(&error)))
+        }
     }
 }
 

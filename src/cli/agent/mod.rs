@@ -1,4 +1,11 @@
-//! `kubeboot agent`.
+//! `kubeboot agent`, and the commands below it that ask a running one.
+
+mod ask;
+mod describe;
+mod described;
+mod events;
+mod logs;
+mod ps;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,13 +35,18 @@ const LISTEN_CHECK: Duration = Duration::from_millis(50);
 /// Runs every pod whose manifest is in a directory, on the container runtime of this machine, as a kubelet would, with
 /// no cluster at all. Reads the kubelet's configuration file and takes the kubelet's flags; those that mean nothing to
 /// it are accepted. When it ends the containers go on, and the next agent takes them over.
+///
+/// The commands below it ask a running agent; without one of them an agent is run.
 #[derive(Debug, clap::Args)]
-#[command(args_override_self = true)]
+#[command(args_override_self = true, args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:\n  \
     kubeboot agent --pod-manifest-path /etc/kubernetes/manifests\n  \
-    kubeboot agent --config /var/lib/kubelet/config.yaml\n\n\
+    kubeboot agent --config /var/lib/kubelet/config.yaml\n  \
+    kubeboot agent ps\n\n\
     Exit codes: 0 stopped by SIGTERM or SIGINT, 1 any error.")]
 pub struct Args {
+    #[command(subcommand)]
+    ask: Option<Ask>,
     /// KubeletConfiguration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -129,6 +141,22 @@ pub struct Args {
     let_be: LetBe,
 }
 
+/// What a running agent is asked.
+#[derive(Debug, clap::Subcommand)]
+enum Ask {
+    Ps(ps::Args),
+    Logs(logs::Args),
+    Describe(describe::Args),
+    Events(events::Args),
+}
+
+impl Args {
+    /// Whether a running agent is asked, rather than one run.
+    pub fn asks(&self) -> bool {
+        self.ask.is_some()
+    }
+}
+
 /// The kubelet's other flags, from the table of those that mean nothing to the agent.
 #[derive(Debug)]
 struct LetBe(Vec<String>);
@@ -197,8 +225,15 @@ impl From<Args> for Flags {
     }
 }
 
-/// Runs the agent until it is told to stop.
-pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
+/// Runs the agent until it is told to stop, or asks one that runs.
+pub async fn run(mut args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
+    match args.ask.take() {
+        Some(Ask::Ps(args)) => return ps::run(args, globals).await,
+        Some(Ask::Logs(args)) => return logs::run(args, globals).await,
+        Some(Ask::Describe(args)) => return describe::run(args, globals).await,
+        Some(Ask::Events(args)) => return events::run(args, globals).await,
+        None => {}
+    }
     let options = options(args, globals)?;
     protect(options.oom_score_adj);
     let runtime = Docker::connect(options.docker_host.as_deref()).context(Hint::new(
@@ -338,97 +373,4 @@ fn tell(state: &[NotifyState<'_>]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        globals: Globals,
-        #[command(flatten)]
-        args: Args,
-    }
-
-    fn flags(words: &[&str]) -> Result<Flags, clap::Error> {
-        Line::try_parse_from(["agent"].iter().chain(words)).map(|line| line.args.into())
-    }
-
-    #[test]
-    fn flags_are_followed_in_every_form_the_kubelet_takes() {
-        let given = flags(&[
-            "--pod-manifest-path=/m",
-            "--hostname-override",
-            "n",
-            "--healthz-port=0",
-            "--oom-score-adj",
-            "-500",
-            "--cluster-dns=1.1.1.1,2.2.2.2",
-            "--cluster-dns=3.3.3.3",
-            "--seccomp-default",
-            "--cpu-cfs-quota=false",
-            "--manifest-url-header=a:b,c:d",
-            "--manifest-url-header",
-            "a:e",
-            "--pod-max-pids",
-            "-1",
-            "--container-log-max-size=-1",
-        ]);
-        let expected = Flags {
-            pod_manifest_path: Some("/m".into()),
-            hostname_override: Some("n".into()),
-            healthz_port: Some(0),
-            oom_score_adj: Some(-500),
-            cluster_dns: ["1.1.1.1", "2.2.2.2", "3.3.3.3"].map(str::to_owned).to_vec(),
-            seccomp_default: Some(true),
-            cpu_cfs_quota: Some(false),
-            manifest_url_headers: vec!["a:b,c:d".into(), "a:e".into()],
-            pod_max_pids: Some(-1),
-            container_log_max_size: Some("-1".into()),
-            ..Flags::default()
-        };
-        assert_eq!(given.unwrap(), expected);
-    }
-
-    #[test]
-    fn the_last_of_a_repeated_flag_counts() {
-        let given = flags(&["--hostname-override=a", "--root-dir=/a", "--hostname-override=b"]).unwrap();
-        assert_eq!(given.hostname_override.as_deref(), Some("b"));
-    }
-
-    #[test]
-    fn what_kubeadms_drop_in_may_carry_is_accepted_and_named() {
-        let given = flags(&[
-            "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf",
-            "--kubeconfig=/etc/kubernetes/kubelet.conf",
-            "--config=/var/lib/kubelet/config.yaml",
-            "--node-ip",
-            "10.0.0.5",
-            "--register-with-taints=a=b:NoSchedule",
-            "--max-pods",
-            "10",
-            "--fail-swap-on=false",
-            "--rotate-certificates",
-            "--node-labels=a=b",
-            "--node-labels=c=d",
-        ]);
-        let expected = ["bootstrap-kubeconfig", "fail-swap-on", "kubeconfig", "max-pods", "node-ip", "node-labels"];
-        let expected = expected.into_iter().chain(["register-with-taints", "rotate-certificates"]);
-        assert_eq!(given.unwrap().let_be, expected.collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_flag_that_no_kubelet_has_is_refused() {
-        let error = flags(&["--pod-manifest-paht=/m"]).unwrap_err().to_string();
-        assert!(error.contains("--pod-manifest-paht"), "{error}");
-    }
-
-    #[test]
-    fn a_file_that_is_not_there_is_told_with_what_to_do() {
-        let line = Line::try_parse_from(["agent", "--config=/nowhere/config.yaml"]).unwrap();
-        let error = options(line.args, &line.globals).unwrap_err();
-        assert!(error.chain().any(|e| e.to_string() == "cannot read /nowhere/config.yaml"));
-        assert!(error.downcast_ref::<Hint>().unwrap().to_string().contains("--pod-manifest-path"));
-    }
-}
+mod tests;
