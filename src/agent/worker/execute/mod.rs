@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::action::Action;
 use super::config::{self, Place};
-use super::plan::SANDBOX;
+use super::plan::{SANDBOX, sandbox_tries};
 use super::prepare::{self, PrepareError, Prepared};
 use super::report::Words;
 use super::view::{Fault, Instance, Kill, PostStart, Pull};
@@ -110,6 +110,11 @@ impl Worker {
         if attempt > 0 {
             self.note_event(SANDBOX, "SandboxChanged", "The pod's sandbox is gone: the pod is rebuilt in a new one");
         }
+        let before = self.seen.instances.values();
+        let newest = before
+            .filter(|one| one.record.is_sandbox && one.record.name.uid == pod.uid)
+            .max_by_key(|one| one.record.name.attempt);
+        let tries = sandbox_tries(self.seen.slots.get(SANDBOX).map_or(0, |slot| slot.tries), newest);
         let parent = self.make_cgroup(&pod).await;
         let config = match config::sandbox(&pod, attempt, parent, &self.context.options) {
             Ok(config) => config,
@@ -126,6 +131,7 @@ impl Worker {
         match created.map(drop).and(started) {
             Ok(()) => {
                 info!(pod = %self.key, attempt, "sandbox started");
+                self.seen.slots.entry(SANDBOX.to_owned()).or_default().tries = tries + 1;
                 self.context.metrics.started_sandboxes.count();
                 self.clear_fault(SANDBOX);
             }

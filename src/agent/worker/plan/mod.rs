@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::action::{Action, Plan, Waiting};
 use super::view::{ContainerView, Finish, Instance, Observed, PodView, PostStart, Pull, Role, Slot};
-use crate::agent::backoff::{CRASH, FORGIVEN_AFTER};
+use crate::agent::backoff::{CALL, CRASH, FORGIVEN_AFTER};
 use crate::runtime::ContainerState;
 
 mod ending;
@@ -18,6 +18,8 @@ mod whole;
 
 /// No stop is given less (the kubelet's `minimumGracePeriodInSeconds`).
 const MIN_GRACE: Duration = Duration::from_secs(2);
+/// A sandbox that ran this long was a good one.
+const SANDBOX_LIVES: Duration = Duration::from_secs(60);
 /// The kubelet's name for the sandbox among the containers.
 pub const SANDBOX: &str = "POD";
 
@@ -43,6 +45,14 @@ pub fn tries(slot: &Slot, last: Option<&Instance>) -> u32 {
     match last.and_then(Instance::ran_for) {
         Some(ran) if ran >= FORGIVEN_AFTER => 0,
         _ => slot.tries,
+    }
+}
+
+/// Sandboxes in a row that did not live, of which `newest` is the last: none if that one did.
+pub fn sandbox_tries(tries: u32, newest: Option<&Instance>) -> u32 {
+    match newest.and_then(Instance::ran_for) {
+        Some(ran) if ran >= SANDBOX_LIVES => 0,
+        _ => tries,
     }
 }
 
@@ -185,7 +195,11 @@ impl<'a> Planner<'a> {
             }
             newest => {
                 let attempt = newest.map_or(0, |one| one.record.name.attempt + 1);
-                if self.may_start(pod, SANDBOX) {
+                let slot = self.slot(SANDBOX);
+                // The first one to end is replaced at once; a pause image that cannot live must not spin.
+                let failures = sandbox_tries(slot.tries, newest).saturating_sub(1);
+                let due = newest.and_then(|one| one.ended).map(|ended| ended + CALL.after(failures));
+                if self.may_start(pod, SANDBOX) && self.due(due) {
                     self.act(Action::CreateSandbox { attempt: attempt.max(self.slot(SANDBOX).next_attempt) });
                 }
             }

@@ -151,6 +151,17 @@ fn every_other_pod_gets_its_sandbox_first() {
 }
 
 #[test]
+fn sandboxes_that_do_not_live_are_backed_off() {
+    let dead = |tries: u32, state: &str| {
+        Case::new("hostNetwork: false").with("own", "POD-4", "", state).slot(SANDBOX, |slot, _| slot.tries = tries)
+    };
+    assert_eq!(dead(1, "0@0").actions(), ["sandbox 5"], "the first one is replaced at once");
+    assert_eq!((dead(3, "0@1").actions(), dead(3, "0@1").wake()), (vec![], Some(1)));
+    assert_eq!(dead(3, "0@2").actions(), ["sandbox 5"]);
+    assert_eq!(dead(30, "0@9").wake(), Some(1), "never longer than ten seconds");
+}
+
+#[test]
 fn a_pod_that_lost_its_sandbox_is_rebuilt_whole() {
     let dead = || Case::new("hostNetwork: false").with("own", "POD-2", "", "137@1");
     assert_eq!(dead().with("own", "c-0", "POD-2", "running").actions(), ["kill c-0 9s"]);
