@@ -382,7 +382,10 @@ async fn people_ask_the_agent_for_pods_logs_and_what_happened() {
     let volume = "  volumes: [{name: v, hostPath: {path: /proc}}]\n";
     let spec = format!("{GRACE}  hostNetwork: true\n{volume}  containers:\n{}{probe}", container("main", script));
     machine.write("web", &spec);
-    let report = machine.healthy("web").await;
+    // Healthy comes before ready, which keeps to the probe's own period.
+    let ready = |r: &HealthReport| pod(r, "web").is_some_and(|pod| pod.ready);
+    let report = machine.until("it is ready", ready).await;
+    let report = pod(&report, "web").unwrap();
 
     let (well, table, _) = ask(&machine, &["ps"]);
     let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
@@ -412,7 +415,7 @@ async fn people_ask_the_agent_for_pods_logs_and_what_happened() {
     let mut rest = String::new();
     tokio::time::timeout(LIMIT, followed.read_to_string(&mut rest)).await.unwrap().unwrap();
     assert!(rest.ends_with("bye\n"), "{rest}");
-    machine.until("it is restarted", |r| pod_restarts(r, "web") == 1 && is_healthy(r, "web")).await;
+    machine.until("it is restarted", |r| pod_restarts(r, "web") == 1 && ready(r)).await;
     let (well, previous, _) = ask(&machine, &["logs", "--previous", "--tail=1", "default/web-node1"]);
     assert!(well && previous == "bye\n", "{previous}");
 
