@@ -231,7 +231,7 @@ mod tests {
             "after three of the cluster and the machine's: {text}"
         );
         assert_eq!(notices, ["DNSConfigForming", "DNSConfigForming"]);
-        let long: Vec<_> = (0..20).map(|n| format!("{}{n:02}", "x".repeat(198))).collect();
+        let long: Vec<_> = (0..20).map(|n| format!("{0}.{0}.{0}.{1}{n:02}", "x".repeat(49), "x".repeat(48))).collect();
         let spec = format!("dnsPolicy: None\n  dnsConfig: {{nameservers: [1.1.1.1], searches: [{}]}}", long.join(", "));
         let (text, _) = of(&spec, &[]);
         assert_eq!(text.split_whitespace().count(), 3 + 10, "ten of 200 characters and nine spaces fit");

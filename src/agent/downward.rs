@@ -116,12 +116,13 @@ mod tests {
     #[test]
     fn labels_and_annotations_are_sorted_lines_quoted_as_go_quotes() {
         let pod = read(
-            "apiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {b: '2', a: \"x\\\"\\n\\\\é\\x01\"}}\n\
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {b: '2', a: x}, annotations: {a: \"x\\\"\\n\\\\é\\x01\"}}\n\
              spec: {containers: [{name: c, image: 'bb:1'}]}\n",
         )
         .unwrap();
         let of = |path: &str| field(&pod, path, &Facts::default());
-        assert_eq!(of("metadata.labels").unwrap(), "a=\"x\\\"\\n\\\\é\\x01\"\nb=\"2\"");
+        assert_eq!(of("metadata.labels").unwrap(), "a=\"x\"\nb=\"2\"");
+        assert!(of("metadata.annotations").unwrap().starts_with("a=\"x\\\"\\n\\\\é\\x01\"\n"));
         assert_eq!(of("metadata.labels['b']").unwrap(), "2");
         assert_eq!(of("metadata.labels['none']").unwrap(), "");
         assert_eq!(of("metadata.uid").unwrap(), pod.uid);

@@ -108,7 +108,7 @@ fn what_needs_the_api_server_and_what_is_malformed_is_refused_with_its_field() {
         (
             "volumes: [{name: v, configMap: {name: x}}]",
             "",
-            "spec.volumes[0]: a static pod may not reference API objects",
+            "spec.volumes[0]: a static pod may not reference config maps (configMap)",
         ),
         ("volumes: [{name: v, secret: {secretName: x}}]", "", "spec.volumes[0]: "),
         ("volumes: [{name: v, persistentVolumeClaim: {claimName: x}}]", "", "spec.volumes[0]: "),
@@ -131,7 +131,7 @@ fn what_needs_the_api_server_and_what_is_malformed_is_refused_with_its_field() {
             "spec.containers[0].volumeMounts[0]: there is no volume named \"v\"",
         ),
         ("", "env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]", "spec.containers[0].env[0]: "),
-        ("", "envFrom: [{configMapRef: {name: s}}]", "spec.containers[0].envFrom: "),
+        ("", "envFrom: [{configMapRef: {name: s}}]", "spec.containers[0].envFrom[0]: "),
         (
             "hostNetwork: true",
             "ports: [{containerPort: 80, hostPort: 81}]",
@@ -151,6 +151,178 @@ fn what_needs_the_api_server_and_what_is_malformed_is_refused_with_its_field() {
     assert!(matches!(read(&POD.replace("name: a", "name: A")), Err(PodError::Invalid { .. })));
     assert!(matches!(read(&POD.replace("name: a", "generateName: a")), Err(PodError::Invalid { .. })));
     assert!(matches!(read("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n"), Err(PodError::Invalid { .. })));
+}
+
+/// What is told of a pod with these lines in its spec and its container; empty if it may run.
+fn told(spec: &str, container: &str) -> String {
+    let text = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  {spec}\n  containers:\n  - name: c\n    image: x:1\n    {container}\n"
+    );
+    read(&text).map_or_else(|error| error.to_string(), |_| String::new())
+}
+
+#[test]
+fn every_reference_to_the_api_server_is_refused_by_name() {
+    let may_not = "a static pod may not reference";
+    for (spec, container, what) in [
+        ("volumes: [{name: v, secret: {secretName: s}}]", "", "secrets (secret)"),
+        ("volumes: [{name: v, configMap: {name: s}}]", "", "config maps (configMap)"),
+        ("volumes: [{name: v, persistentVolumeClaim: {claimName: s}}]", "", "persistent volume claims"),
+        ("volumes: [{name: v, ephemeral: {}}]", "", "persistent volume claims (ephemeral)"),
+        ("volumes: [{name: v, csi: {driver: d}}]", "", "CSI drivers"),
+        ("volumes: [{name: v, rbd: {image: i, monitors: [m], secretRef: {name: s}}}]", "", "secrets (rbd)"),
+        ("volumes: [{name: v, projected: {sources: [{clusterTrustBundle: {path: p}}]}}]", "", "API objects"),
+        ("volumes: [{name: v, projected: {sources: [{secret: {name: s}}]}}]", "", "API objects"),
+        ("serviceAccountName: s", "", "service accounts"),
+        ("serviceAccount: s", "", "service accounts"),
+        ("imagePullSecrets: [{name: s}]", "", "secrets"),
+        ("resourceClaims: [{name: s}]", "", "resource claims"),
+        ("", "resources: {claims: [{name: s}]}", "resource claims"),
+        ("", "envFrom: [{secretRef: {name: s}}]", "secrets"),
+        ("", "envFrom: [{configMapRef: {name: s}}]", "config maps"),
+        ("", "env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]", "secrets"),
+        ("", "env: [{name: A, valueFrom: {configMapKeyRef: {name: s, key: k}}}]", "config maps"),
+    ] {
+        let message = told(spec, container);
+        assert!(message.contains(&format!("{may_not} {what}")), "{spec}{container}: {message}");
+    }
+    assert_eq!(told("volumes: [{name: v, rbd: {image: i, monitors: [m]}}]", ""), "", "its mount fails, later");
+}
+
+#[test]
+fn what_the_api_server_refuses_of_a_pod_is_refused() {
+    for (spec, expected) in [
+        ("activeDeadlineSeconds: 0", "activeDeadlineSeconds: must be 1 to"),
+        ("subdomain: A", "subdomain: \"A\" is not"),
+        ("os: {name: windows}", "os.name: this node runs linux"),
+        ("tolerations: [{operator: Sometimes}]", "tolerations[0].operator: \"Sometimes\" is none of"),
+        ("tolerations: [{value: x}]", "tolerations[0]: without a key the operator must be Exists"),
+        ("dnsConfig: {searches: [a_b]}", "dnsConfig.searches: \"a_b\" is not"),
+        ("dnsConfig: {options: [{value: a}]}", "dnsConfig.options: every option needs a name"),
+        ("securityContext: {sysctls: [{name: 'a b', value: '1'}]}", "sysctls[0]: \"a b\" is no name"),
+        ("volumes: [{name: v, hostPath: {path: ''}}]", "volumes[0].hostPath.path: is required"),
+        ("volumes: [{name: v, emptyDir: {sizeLimit: -1}}]", "emptyDir.sizeLimit: must not be negative"),
+    ] {
+        let message = told(spec, "");
+        assert!(message.starts_with("invalid Pod: spec.") && message.contains(expected), "{spec}: {message}");
+    }
+    for good in [
+        "dnsPolicy: None\n  dnsConfig: {nameservers: ['::1'], searches: [., _x.y.], options: [{name: ndots}]}",
+        "hostAliases: [{ip: '::1', hostnames: [a.b]}]\n  hostNetwork: true",
+        "activeDeadlineSeconds: 5\n  os: {name: linux}\n  terminationGracePeriodSeconds: 0",
+        "tolerations: [{operator: Exists}, {key: a, value: b}]\n  restartPolicy: Never",
+        "securityContext: {sysctls: [{name: net.ipv4.ip_forward, value: '1'}], seccompProfile: {type: RuntimeDefault}}",
+    ] {
+        assert_eq!(told(good, ""), "", "{good}");
+    }
+}
+
+#[test]
+fn what_the_api_server_refuses_of_a_container_is_refused() {
+    for (container, expected) in [
+        ("restartPolicy: Sometimes", ".restartPolicy: \"Sometimes\" is none of Always, OnFailure, Never"),
+        ("restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [1]}}]", "needs a restartPolicy"),
+        ("restartPolicy: Never\n    restartPolicyRules: [{action: Restart}]", "[0].exitCodes: is required"),
+        ("ports: [{containerPort: 1, name: HTTP}]", ".ports[0]: \"HTTP\" is no name of a port"),
+        ("ports: [{containerPort: 1, name: a}, {containerPort: 2, name: a}]", "another port named \"a\""),
+        ("ports: [{containerPort: 1, hostPort: 5}, {containerPort: 2, hostPort: 5}]", "hostPort 5 is used twice"),
+        ("ports: [{containerPort: 1, hostIP: x}]", ".hostIP: \"x\" is no IP address"),
+        ("env: [{name: A=B}]", ".env[0]: the name must be filled"),
+        ("env: [{name: A, value: b, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]", "cannot be combined"),
+        ("env: [{name: A, valueFrom: {fieldRef: {fieldPath: spec.x}}}]", "fieldPath \"spec.x\""),
+        ("env: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.x}}}]", "resource \"limits.x\""),
+        ("env: [{name: A, valueFrom: {}}]", "exactly one source"),
+        ("resources: {limits: {cpu: 1}, requests: {cpu: 2}}", "requests.cpu: must not be more than the limit"),
+        ("resources: {limits: {cpus: 1}}", "limits.cpus: no resource of this name"),
+        ("resources: {limits: {memory: -1}}", "limits.memory: must not be negative"),
+        ("livenessProbe: {httpGet: {port: 80}, exec: {command: [a]}}", "exactly one of"),
+        ("livenessProbe: {httpGet: {port: 0}}", ".httpGet.port: must be 1 to 65535"),
+        ("livenessProbe: {httpGet: {port: 80, scheme: FTP}}", ".scheme: \"FTP\" is none of HTTP, HTTPS"),
+        ("livenessProbe: {httpGet: {port: 80, httpHeaders: [{name: 'a b', value: c}]}}", "no name of a header"),
+        ("livenessProbe: {tcpSocket: {port: '80'}}", ".tcpSocket.port: "),
+        ("livenessProbe: {grpc: {port: 70000}}", "grpc.port must be"),
+        ("livenessProbe: {exec: {}}", ".exec.command: is required"),
+        ("livenessProbe: {exec: {command: [a]}, successThreshold: 2}", "successThreshold must be 1"),
+        ("livenessProbe: {exec: {command: [a]}, timeoutSeconds: -1}", ".timeoutSeconds: must not be negative"),
+        ("startupProbe: {exec: {command: [a]}, terminationGracePeriodSeconds: 0}", "must be 1 or more"),
+        ("readinessProbe: {exec: {command: [a]}, terminationGracePeriodSeconds: 5}", "for liveness and startup"),
+        ("lifecycle: {preStop: {}}", ".lifecycle.preStop: must have exactly one"),
+        ("lifecycle: {preStop: {sleep: {seconds: 31}}}", "sleep.seconds must be 0 to the pod's grace period (30)"),
+        ("lifecycle: {postStart: {tcpSocket: {port: 1}}}", "tcpSocket does nothing in a hook"),
+        ("terminationMessagePolicy: Never", ".terminationMessagePolicy: \"Never\" is none of"),
+    ] {
+        let message = told("", container);
+        assert!(message.starts_with("invalid Pod: spec.containers[0].") && message.contains(expected), "{message}");
+    }
+    for good in [
+        "restartPolicy: OnFailure",
+        "restartPolicy: Never\n    restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [42]}}]",
+        "livenessProbe: {grpc: {port: 1}, terminationGracePeriodSeconds: 1}",
+        "lifecycle: {preStop: {sleep: {seconds: 30}}, postStart: {httpGet: {port: http}}}",
+        "ports: [{containerPort: 1, name: http}, {containerPort: 1, protocol: UDP}]",
+        "env: [{name: A, valueFrom: {fieldRef: {fieldPath: \"metadata.labels['a']\"}}}, {name: 'a b', value: ''}]",
+        "resources: {limits: {x.io/gpu: 1, hugepages-2Mi: 2Mi, cpu: 0.5}, requests: {cpu: 500m}}",
+    ] {
+        assert_eq!(told("restartPolicy: Never", good), "", "{good}");
+    }
+    let init = |lines: &str| told(&format!("initContainers: [{{name: i, image: 'x:1', {lines}}}]"), "");
+    assert!(init("lifecycle: {preStop: {sleep: {seconds: 1}}}").contains("an init container may not have hooks"));
+    assert!(init("livenessProbe: {grpc: {port: 1}}").contains("an init container may not have probes"));
+    assert_eq!(init("restartPolicy: Always, lifecycle: {preStop: {sleep: {seconds: 1}}}"), "");
+}
+
+#[test]
+fn labels_and_annotations_are_checked_and_no_pod_may_claim_to_be_a_mirror() {
+    let with =
+        |metadata: &str| read(&POD.replace("name: a", metadata)).map_or_else(|e| e.to_string(), |_| String::new());
+    assert_eq!(with("name: a, labels: {app.kubernetes.io/name: a_B.c, x: ''}, annotations: {Some/Key: any thing}"), "");
+    assert!(with("name: a, labels: {'a b': c}").contains("\"a b\" is no key of a label"));
+    assert!(with("name: a, labels: {a: 'b c'}").contains("\"b c\" is no value of a label"));
+    assert!(with("name: a, annotations: {'a b': c}").contains("no key of an annotation"));
+    assert!(with("name: a, annotations: {kubernetes.io/config.mirror: x}").contains("copy of a static pod"));
+}
+
+#[test]
+fn messages_stay_short_whatever_is_in_the_manifest() {
+    let long = "A".repeat(100_000);
+    let containers = format!("{{name: {long}, image: x}}, ").repeat(50);
+    let many =
+        read(&format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{containers: [{containers}]}}\n"));
+    let message = many.unwrap_err().to_string();
+    assert!(message.len() < 5000 && message.ends_with("; and 79 more"), "{} {message}", message.len());
+    for text in [format!("kind: {long}\n"), format!("kind: Pod\napiVersion: v1\nmetadata: {long}\n"), long] {
+        let message = read(&text).unwrap_err().to_string();
+        assert!(message.len() < 1000, "{} {message}", message.len());
+    }
+}
+
+#[test]
+fn what_is_made_to_choke_a_reader_is_refused_at_once() {
+    let lol = (1..12).fold("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned(), |text, n| {
+        let last = format!("*a{}, ", n - 1).repeat(10);
+        format!("{text}a{n}: &a{n} [{last}]\n")
+    });
+    let deep = 100_000;
+    for text in [
+        lol,
+        "[".repeat(deep),
+        "{a: ".repeat(deep),
+        "{\"a\":".repeat(deep),
+        format!("{{\"a\":{}", "[".repeat(deep)),
+        "- ".repeat(deep),
+        "? ".repeat(deep),
+        (0..2000).map(|n| format!("{}a:\n", " ".repeat(n))).collect(),
+        "&a ".repeat(deep),
+        "!x ".repeat(deep),
+        "---\n".repeat(deep),
+        format!("{}x", "\n".repeat(deep)),
+    ] {
+        let began = std::time::Instant::now();
+        // The agent reads on threads with this much stack.
+        let read = std::thread::Builder::new().stack_size(2 << 20).spawn(move || read(&text).is_err());
+        assert!(read.unwrap().join().unwrap());
+        assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+    }
 }
 
 #[test]

@@ -7,13 +7,14 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use rustix::fs::OFlags;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,8 @@ use crate::agent::status::chain;
 const COALESCE: Duration = Duration::from_millis(5);
 /// A file that was changed and not closed is read all the same when nothing more happens for this long.
 const SETTLED_AFTER: Duration = Duration::from_millis(200);
+/// The link by which projected volumes replace all their files at once; the files are links through it.
+const PROJECTED: &str = "..data";
 /// A missing path, or one that could not be watched, is looked at this often.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -212,7 +215,7 @@ impl DirSource {
             self.watch = None;
         }
         let name = path.file_name()?.to_str()?;
-        let ours = itself || (path.parent() == Some(&self.path) && is_manifest(name));
+        let ours = itself || (path.parent() == Some(&self.path) && (is_manifest(name) || name == PROJECTED));
         ours.then(|| self.weigh_file(name, kind))
     }
 
@@ -287,10 +290,15 @@ fn scan_dir(path: &Path) -> io::Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Reads a file up to the size at which it is refused.
+/// Reads a file up to the size at which it is refused. A pipe that has just taken its place is not waited for.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let no_wait = OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(no_wait).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MANIFEST_LIMIT as u64).read_to_end(&mut bytes)?;
+    file.take(MANIFEST_LIMIT as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -386,6 +394,52 @@ mod tests {
         watched.write("late/p.yaml", "late:1");
         let there = watched.until(&["late:1"]).await;
         assert!(there.synced && there.problems.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_link_to_a_directory_is_followed_wherever_it_leads() {
+        let watched = &mut Watched::new("link");
+        fs::create_dir(watched.path("other")).unwrap();
+        watched.write("m/p.yaml", "one:1");
+        watched.write("other/p.yaml", "other:1");
+        symlink(watched.path("m"), watched.path("link")).unwrap();
+        watched.until(&["one:1"]).await;
+        watched.write("m/p.yaml", "two:1");
+        watched.until(&["two:1"]).await;
+        symlink(watched.path("other"), watched.path("next")).unwrap();
+        fs::rename(watched.path("next"), watched.path("link")).unwrap();
+        watched.until(&["other:1"]).await;
+        watched.write("other/p.yaml", "other:2");
+        watched.until(&["other:2"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_replaced_is_watched_again() {
+        let watched = &mut Watched::new("m");
+        watched.write("m/p.yaml", "old:1");
+        watched.until(&["old:1"]).await;
+        fs::create_dir(watched.path("new")).unwrap();
+        watched.write("new/p.yaml", "new:1");
+        fs::rename(watched.path("m"), watched.path("away")).unwrap();
+        fs::rename(watched.path("new"), watched.path("m")).unwrap();
+        watched.until(&["new:1"]).await;
+        watched.write("m/p.yaml", "new:2");
+        watched.until(&["new:2"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_projected_volume_that_switches_its_data_is_seen_at_once() {
+        let watched = &mut Watched::new("m");
+        for (version, image) in [("..1", "one:1"), ("..2", "two:1")] {
+            fs::create_dir(watched.path(&format!("m/{version}"))).unwrap();
+            watched.write(&format!("m/{version}/p.yaml"), image);
+        }
+        symlink("..1", watched.path("m/..data")).unwrap();
+        symlink("..data/p.yaml", watched.path("m/p.yaml")).unwrap();
+        watched.until(&["one:1"]).await;
+        symlink("..2", watched.path("m/..data_tmp")).unwrap();
+        fs::rename(watched.path("m/..data_tmp"), watched.path("m/..data")).unwrap();
+        watched.until(&["two:1"]).await;
     }
 
     #[tokio::test]

@@ -1,0 +1,270 @@
+//! What Kubernetes refuses in a static pod, and what this agent cannot run. Every problem is told, not only the first.
+
+mod containers;
+mod handlers;
+pub(super) mod names;
+mod security;
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{PodSpec, Volume};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
+
+use super::{PodError, context_fields, volume_fields};
+use crate::yaml::shorten;
+use names::{is_dns_label, is_label_value, is_qualified};
+
+pub(super) use names::is_dns_subdomain;
+
+/// Types of `hostPath` volumes; the empty one checks nothing.
+const HOST_PATH_TYPES: &[&str] =
+    &["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
+
+/// Volume sources that need the API server, as [`volume_source`] names them, with what a static pod may not reference
+/// through them.
+const API_VOLUMES: &[(&str, &str)] = &[
+    ("azureFile", "secrets"),
+    ("configMap", "config maps"),
+    ("csi", "CSI drivers"),
+    ("ephemeral", "persistent volume claims"),
+    ("glusterfs", "endpoints"),
+    ("persistentVolumeClaim", "persistent volume claims"),
+    ("secret", "secrets"),
+];
+/// Other volume sources that may name a secret.
+const SECRET_VOLUMES: &[&str] = &["cephfs", "cinder", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"];
+/// Problems that are told of one pod; more, nobody reads.
+const TOLD: usize = 20;
+/// Bytes of all annotations together.
+const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+/// Marks the API server's copy of a static pod.
+const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+
+#[derive(Default)]
+pub(super) struct Problems(Vec<String>);
+
+impl Problems {
+    pub(super) fn add(&mut self, field: &str, problem: impl std::fmt::Display) {
+        self.0.push(format!("{field}: {}", shorten(&problem.to_string())));
+    }
+
+    pub(super) fn refuse(&mut self, present: bool, field: &str, problem: &str) {
+        if present {
+            self.add(field, problem);
+        }
+    }
+
+    pub(super) fn one_of(&mut self, field: &str, value: Option<&str>, allowed: &[&str]) {
+        if let Some(value) = value
+            && !allowed.contains(&value)
+        {
+            self.add(field, format!("{value:?} is none of {}", allowed.join(", ")));
+        }
+    }
+
+    fn finish(mut self) -> Result<(), PodError> {
+        let more = self.0.len().saturating_sub(TOLD);
+        if more > 0 {
+            self.0.truncate(TOLD);
+            self.0.push(format!("and {more} more"));
+        }
+        if self.0.is_empty() { Ok(()) } else { Err(PodError::Invalid { problems: self.0 }) }
+    }
+}
+
+/// Checks that must come before the node's name is put behind the pod's.
+pub(super) fn written(metadata: &ObjectMeta, spec: &PodSpec) -> Result<(), PodError> {
+    let mut problems = Problems::default();
+    let unnamed = metadata.name.as_deref().unwrap_or_default().is_empty();
+    problems.refuse(unnamed, "metadata.name", "is required (generateName is not enough)");
+    // The UID becomes a directory's name, which is removed with the pod.
+    let uid = metadata.uid.as_deref().unwrap_or_default();
+    let plain = uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') && uid.len() <= 64;
+    problems.refuse(!plain, "metadata.uid", "may have letters, digits and '-' only, 64 at most");
+    problems.refuse(spec.containers.is_empty(), "spec.containers", "at least one container is required");
+    problems.finish()
+}
+
+/// Checks of the whole pod after defaulting.
+pub(super) fn defaulted(metadata: &ObjectMeta, spec: &PodSpec) -> Result<(), PodError> {
+    let mut problems = Problems::default();
+    let name = metadata.name.as_deref().unwrap_or_default();
+    if !is_dns_subdomain(name) {
+        problems.add("metadata.name", format!("{name:?} is not a lower-case DNS name"));
+    }
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    if !is_dns_label(namespace) {
+        problems.add("metadata.namespace", format!("{namespace:?} is not a lower-case DNS label"));
+    }
+    labels(metadata, &mut problems);
+    references(spec, &mut problems);
+    pod_fields(spec, &mut problems);
+    resolver(spec, &mut problems);
+    context_fields::pod(spec, &mut problems);
+    security::pod(spec, &mut problems);
+    let volumes = volumes(spec, &mut problems);
+    containers::all(spec, &volumes, &mut problems);
+    problems.finish()
+}
+
+fn labels(metadata: &ObjectMeta, problems: &mut Problems) {
+    for (key, value) in metadata.labels.iter().flatten() {
+        problems.refuse(!is_qualified(key), "metadata.labels", &format!("{key:?} is no key of a label"));
+        problems.refuse(!is_label_value(value), "metadata.labels", &format!("{value:?} is no value of a label"));
+    }
+    for key in metadata.annotations.iter().flatten().map(|(key, _)| key) {
+        let good = is_qualified(&key.to_lowercase());
+        problems.refuse(!good, "metadata.annotations", &format!("{key:?} is no key of an annotation"));
+        let mirror = key == CONFIG_MIRROR;
+        problems.refuse(mirror, "metadata.annotations", "config.mirror marks the API server's copy of a static pod");
+    }
+    let size: usize = metadata.annotations.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
+    problems.refuse(size > ANNOTATIONS_LIMIT, "metadata.annotations", "all together may have 262144 bytes");
+}
+
+/// References to API objects, which a static pod may not have (gate `PreventStaticPodAPIReferences`).
+fn references(spec: &PodSpec, problems: &mut Problems) {
+    let account =
+        [&spec.service_account_name, &spec.service_account].into_iter().flatten().any(|name| !name.is_empty());
+    let rows = [
+        (account, "spec.serviceAccountName", "a static pod may not reference service accounts"),
+        (filled(&spec.image_pull_secrets), "spec.imagePullSecrets", "a static pod may not reference secrets"),
+        (filled(&spec.resource_claims), "spec.resourceClaims", "a static pod may not reference resource claims"),
+        (
+            filled(&spec.ephemeral_containers),
+            "spec.ephemeralContainers",
+            "a static pod may not have ephemeral containers",
+        ),
+        (filled(&spec.scheduling_gates), "spec.schedulingGates", "a static pod is bound to its node already"),
+    ];
+    for (present, field, problem) in rows {
+        problems.refuse(present, field, problem);
+    }
+}
+
+fn filled<T>(list: &Option<Vec<T>>) -> bool {
+    list.as_ref().is_some_and(|list| !list.is_empty())
+}
+
+fn pod_fields(spec: &PodSpec, problems: &mut Problems) {
+    problems.one_of("spec.restartPolicy", spec.restart_policy.as_deref(), &["Always", "OnFailure", "Never"]);
+    let policies = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+    problems.one_of("spec.dnsPolicy", spec.dns_policy.as_deref(), &policies);
+    let negative = spec.termination_grace_period_seconds.unwrap_or(0) < 0;
+    problems.refuse(negative, "spec.terminationGracePeriodSeconds", "must not be negative");
+    if let Some(hostname) = &spec.hostname
+        && !is_dns_label(hostname)
+    {
+        problems.add("spec.hostname", format!("{hostname:?} is not a lower-case DNS label"));
+    }
+    if let Some(subdomain) = spec.subdomain.as_deref().filter(|text| !text.is_empty()) {
+        let problem = format!("{subdomain:?} is not a lower-case DNS label");
+        problems.refuse(!is_dns_label(subdomain), "spec.subdomain", &problem);
+    }
+    let deadline = spec.active_deadline_seconds.unwrap_or(1);
+    let whole = (1..=i64::from(i32::MAX)).contains(&deadline);
+    problems.refuse(!whole, "spec.activeDeadlineSeconds", "must be 1 to 2147483647");
+    let both = spec.host_pid.unwrap_or(false) && spec.share_process_namespace.unwrap_or(false);
+    problems.refuse(both, "spec.shareProcessNamespace", "cannot be combined with hostPID");
+    let other = spec.os.as_ref().is_some_and(|os| os.name != "linux");
+    problems.refuse(other, "spec.os.name", "this node runs linux");
+    for (index, toleration) in spec.tolerations.iter().flatten().enumerate() {
+        let field = format!("spec.tolerations[{index}]");
+        let effects = ["", "NoSchedule", "PreferNoSchedule", "NoExecute"];
+        problems.one_of(&format!("{field}.effect"), toleration.effect.as_deref(), &effects);
+        let operators = ["", "Equal", "Exists", "Lt", "Gt"];
+        problems.one_of(&format!("{field}.operator"), toleration.operator.as_deref(), &operators);
+        let exists = toleration.operator.as_deref() == Some("Exists");
+        let keyless = toleration.key.as_deref().unwrap_or_default().is_empty();
+        problems.refuse(keyless && !exists, &field, "without a key the operator must be Exists");
+        let valued = !toleration.value.as_deref().unwrap_or_default().is_empty();
+        problems.refuse(exists && valued, &field, "Exists takes no value");
+    }
+}
+
+/// Search domains and options of the resolver.
+fn resolver(spec: &PodSpec, problems: &mut Problems) {
+    let Some(config) = &spec.dns_config else { return };
+    for search in config.searches.iter().flatten() {
+        // A lone dot is the root; a name may end with it, and may begin its labels with an underscore.
+        let bare = search.strip_suffix('.').unwrap_or(search);
+        let good = *search == "." || bare.split('.').all(|part| is_dns_label(part.strip_prefix('_').unwrap_or(part)));
+        problems.refuse(!good, "spec.dnsConfig.searches", &format!("{search:?} is not a lower-case DNS name"));
+    }
+    let mut options = config.options.iter().flatten();
+    let unnamed = options.any(|option| option.name.as_deref().unwrap_or_default().is_empty());
+    problems.refuse(unnamed, "spec.dnsConfig.options", "every option needs a name");
+}
+
+/// Checks volumes and returns their names.
+fn volumes(spec: &PodSpec, problems: &mut Problems) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (index, volume) in spec.volumes.iter().flatten().enumerate() {
+        let field = format!("spec.volumes[{index}]");
+        if !is_dns_label(&volume.name) {
+            problems.add(&field, format!("name {:?} is not a lower-case DNS label", volume.name));
+        }
+        if !names.insert(volume.name.clone()) {
+            problems.add(&field, format!("there is another volume named {:?}", volume.name));
+        }
+        match volume_source(volume).as_slice() {
+            [one] if reference(one, volume).is_some() => {
+                let what = reference(one, volume).unwrap_or_default();
+                problems.add(&field, format!("a static pod may not reference {what} ({one})"));
+            }
+            // Which of them are mounted shows when they are: the kubelet waits with FailedMount then.
+            [_] => volume_fields::source(&field, volume, problems),
+            _ => problems.add(&field, "must have exactly one source"),
+        }
+        if let Some(path) = &volume.host_path {
+            problems.one_of(&format!("{field}.hostPath.type"), path.type_.as_deref(), HOST_PATH_TYPES);
+            problems.refuse(path.path.is_empty(), &format!("{field}.hostPath.path"), "is required");
+            problems.refuse(
+                !path.path.is_empty() && !path.path.starts_with('/'),
+                &format!("{field}.hostPath.path"),
+                "must be absolute",
+            );
+            problems.refuse(climbs(&path.path), &format!("{field}.hostPath.path"), "must not contain '..'");
+        }
+        if let Some(limit) = volume.empty_dir.as_ref().and_then(|dir| dir.size_limit.as_ref()) {
+            containers::quantity(&format!("{field}.emptyDir.sizeLimit"), limit, problems);
+        }
+    }
+    names
+}
+
+/// What of the API server's a volume with this source references, None if nothing.
+fn reference(source: &str, volume: &Volume) -> Option<&'static str> {
+    let listed = API_VOLUMES.iter().find(|(name, _)| *name == source).map(|(_, what)| *what);
+    let secret = || {
+        let value = serde_json::to_value(volume).unwrap_or_default();
+        let secret = &value[source]["secretRef"];
+        (SECRET_VOLUMES.contains(&source) && !secret.is_null()).then_some("secrets")
+    };
+    listed.or_else(secret)
+}
+
+/// The names of a volume's sources, of which there must be one.
+fn volume_source(volume: &Volume) -> Vec<String> {
+    match serde_json::to_value(volume) {
+        Ok(Value::Object(fields)) => fields.into_iter().map(|(name, _)| name).filter(|name| name != "name").collect(),
+        _ => vec![],
+    }
+}
+
+pub(super) fn climbs(path: &str) -> bool {
+    path.split('/').any(|part| part == "..")
+}
+
+/// What is accepted but does nothing here, said aloud.
+pub(super) fn without_effect(spec: &PodSpec) -> Vec<String> {
+    let mut fields = Vec::new();
+    let rows = [
+        (filled(&spec.readiness_gates), "readinessGates"),
+        (spec.runtime_class_name.is_some(), "runtimeClassName"),
+        (spec.host_users == Some(false), "hostUsers"),
+    ];
+    fields.extend(rows.into_iter().filter(|(present, _)| *present).map(|(_, name)| name.to_owned()));
+    fields.into_iter().map(|field| format!("{field} has no effect in this agent")).collect()
+}
