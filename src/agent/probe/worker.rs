@@ -31,6 +31,8 @@ const PACE: [(Duration, Duration, Duration); 4] = [
     (Duration::from_secs(12), Duration::from_millis(100), Duration::from_millis(150)),
     (Duration::from_secs(300), Duration::from_millis(250), Duration::from_millis(250)),
 ];
+/// What has not answered for so long is asked no more often than its probe's own period.
+const EAGER_FOR: Duration = Duration::from_secs(300);
 /// The pause after all of [`PACE`]: a component that has not come up in minutes is not worth the processor time.
 const PACE_LAST: Duration = Duration::from_secs(1);
 
@@ -242,6 +244,9 @@ impl Probed {
             };
             if is_exec {
                 pause = pause.max(EXEC_PAUSE);
+            }
+            if begun.elapsed() >= EAGER_FOR {
+                pause = pause.max(spec.period);
             }
             tokio::time::sleep(pause).await;
         }
