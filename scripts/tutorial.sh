@@ -31,7 +31,12 @@ clean_up() {
 
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 # Shows a command and runs it.
-show() { printf '$ %s\n' "$*"; "$@"; }
+show() {
+  local line="$*"
+  line=${line//$bin/kubeboot}
+  printf '$ %s\n' "${line//$work/DIR}"
+  "$@"
+}
 # until_it CONDITION WHAT: asks again until the condition holds; docker has no command that waits for it.
 until_it() {
   local deadline=$((SECONDS + 30))
@@ -41,6 +46,7 @@ until_it() {
   done
 }
 web_containers() { docker ps --filter "label=dev.kubeboot.agent=$work/root" --filter label=io.kubernetes.container.name=web "$@"; }
+seen() { printf '$ docker ps\n'; web_containers --format 'table {{.Names}}\t{{.Status}}'; }
 names() { web_containers --format '{{.Names}}'; }
 page() { curl -sf --max-time 2 http://127.0.0.1:8080/ || true; }
 
@@ -75,7 +81,8 @@ YAML
 }
 
 start_agent() {
-  printf '$ kubeboot agent %s &\n' "$*"
+  local line="$*"
+  printf '$ kubeboot agent %s &\n' "${line//$work/DIR}"
   "$bin" agent "$@" --root-dir "$work/root" --control-socket "$socket" --hostname-override worker --healthz-port 0 \
     --pod-infra-container-image kubeboot.tutorial/pause:1 >>"$work/agent.log" 2>&1 &
   agent=$!
@@ -91,7 +98,7 @@ step "2. A manifest in it: the pod runs, with no API server"
 manifest "hello from a static pod"
 show sed -n 1,8p "$work/manifests/static-web.yaml"
 until_it '[ "$(page)" = "hello from a static pod" ]' "the page"
-show web_containers --format 'table {{.Names}}\t{{.Status}}'
+seen
 [[ $(names) == k8s_web_static-web-worker_default_*_0 ]]
 show curl -s http://127.0.0.1:8080/
 show "$bin" agent ps --control-socket "$socket"
@@ -99,7 +106,7 @@ show "$bin" agent ps --control-socket "$socket"
 step "3. It crashes: it is started again"
 show docker kill "$(names)"
 until_it '[[ $(names) == k8s_web_static-web-worker_default_*_1 ]]' "the restarted container"
-show web_containers --format 'table {{.Names}}\t{{.Status}}'
+seen
 
 step "4. The manifest is edited: the pod is replaced"
 manifest "hello again, edited"
@@ -115,13 +122,14 @@ spec: {replicas: 2}
 YAML
 until_it 'grep -q "ReplicaSet (apps/v1)" < <("$bin" status --control-socket "$socket" 2>&1)' "the refusal in the status"
 { show "$bin" status --control-socket "$socket" || true; } 2>&1
+show "$bin" agent events --control-socket "$socket" static-web
 [ "$(page)" = "hello again, edited" ]
 rm "$work/manifests/set.yaml"
 
 step "6. The manifest is moved out: the pod is gone; and back: it is there"
 show mv "$work/manifests/static-web.yaml" "$work/"
 until_it '[ -z "$(docker ps -aq --filter label=dev.kubeboot.agent='"$work"'/root)" ]' "no container left"
-show web_containers --format 'table {{.Names}}\t{{.Status}}'
+seen
 show mv "$work/static-web.yaml" "$work/manifests/"
 until_it '[ "$(page)" = "hello again, edited" ]' "the page again"
 

@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
     /// Control socket of the agent [default: /run/kubeboot/agent.sock]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", visible_alias = "control-socket")]
     socket: Option<PathBuf>,
 }
 
