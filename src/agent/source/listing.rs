@@ -144,20 +144,21 @@ impl Known {
         self.dir.join(name).display().to_string()
     }
 
-    /// One pod a namespace and name, and a UID: the first file by name wins.
+    /// One pod a namespace and name, and a UID: the last file by name wins, as in the kubelet's list.
     fn update(&self) -> Update {
         let mut problems = self.problems.clone();
         let mut pods: BTreeMap<PodKey, (&String, &Arc<StaticPod>)> = BTreeMap::new();
         let mut uids: HashMap<&str, &String> = HashMap::new();
-        for (name, Good { pod, hash, .. }) in &self.files {
+        for (name, Good { pod, hash, .. }) in self.files.iter().rev() {
             let error = |message| Problem::error(self.subject(name), message).about(hash);
-            if let Some((first, _)) = pods.get(&pod.key) {
-                let message = format!("pod {} is in {first} already; this file is not used", pod.key);
+            if let Some((last, _)) = pods.get(&pod.key) {
+                let message = format!("pod {} is in {last} too, the last by name; this file is not used", pod.key);
                 problems.push(error(message));
                 continue;
             }
-            if let Some(first) = uids.get(pod.uid.as_str()) {
-                let message = format!("UID {} is the pod's in {first} already; this file is not used", pod.uid);
+            if let Some(last) = uids.get(pod.uid.as_str()) {
+                let message =
+                    format!("UID {} is the pod's in {last}, the last by name; this file is not used", pod.uid);
                 problems.push(error(message));
                 continue;
             }
@@ -258,13 +259,17 @@ mod tests {
     }
 
     #[test]
-    fn of_two_files_with_one_pod_the_first_by_name_wins_whatever_came_first() {
+    fn of_two_files_with_one_pod_the_last_by_name_wins_whatever_came_first() {
         let mut known = Known::new("n", Path::new(DIR));
-        take(&mut known, &[("b.yaml", &manifest("p", "x:b"))]);
+        take(&mut known, &[("a.yaml", &manifest("p", "x:a"))]);
         let both = take(&mut known, &[("a.yaml", &manifest("p", "x:a")), ("b.yaml", &manifest("p", "x:b"))]);
-        assert_eq!(images(&both), ["p-n x:a"]);
-        assert_eq!(both.problems[0].message, "pod default/p-n is in a.yaml already; this file is not used");
-        assert_eq!(images(&take(&mut known, &[("b.yaml", &manifest("p", "x:b"))])), ["p-n x:b"]);
+        assert_eq!(images(&both), ["p-n x:b"]);
+        assert_eq!(
+            both.problems[0].message,
+            "pod default/p-n is in b.yaml too, the last by name; this file is not used"
+        );
+        assert_eq!(subjects(&both), ["/m/a.yaml"]);
+        assert_eq!(images(&take(&mut known, &[("a.yaml", &manifest("p", "x:a"))])), ["p-n x:a"]);
     }
 
     #[test]
