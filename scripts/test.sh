@@ -48,6 +48,9 @@ cargo test --quiet --locked --features testing --test '*_docker' -- --test-threa
 step "conformance on real Docker"
 cargo test --quiet --locked --features testing --test conformance
 
+step "the static-pod tutorial"
+./scripts/tutorial.sh
+
 step "a real control plane, end to end"
 cargo test --quiet --locked --features testing --test 'e2e*' -- --test-threads=1 --nocapture
 
