@@ -112,6 +112,11 @@ impl Routes {
         self.lock().contains_key(uid)
     }
 
+    /// Every UID somebody hears of.
+    pub fn uids(&self) -> Vec<String> {
+        self.lock().keys().cloned().collect()
+    }
+
     /// Tells the worker of `uid`, if there is one.
     pub fn tell(&self, uid: &str, message: Message) {
         if let Some(worker) = self.lock().get(uid) {

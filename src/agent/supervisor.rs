@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::info;
 
 use super::context::Context;
@@ -15,7 +17,10 @@ use super::worker::{self, Handle, Message};
 use crate::runtime::ContainerRecord;
 
 /// How often the loop turns although nothing happens, far below the limit of `/healthz/syncloop`.
-const TURN: std::time::Duration = std::time::Duration::from_secs(30);
+const TURN: Duration = Duration::from_secs(30);
+
+/// How often what is left of pods that are gone is looked for.
+const CLEAR_EVERY: Duration = Duration::from_secs(600);
 
 /// See the module.
 pub struct Supervisor {
@@ -26,8 +31,8 @@ pub struct Supervisor {
     synced: bool,
     /// but not what came from these, of which that cannot be known yet.
     held: BTreeSet<Kind>,
-    /// What pods have left that are gone has been cleared.
-    cleared: bool,
+    /// When what is left of pods that are gone was cleared, if ever.
+    cleared: Option<Instant>,
     /// The latest list; None before the first one, when nobody knows what runs already.
     records: Option<Vec<ContainerRecord>>,
     idle: mpsc::UnboundedSender<PodKey>,
@@ -40,7 +45,7 @@ impl Supervisor {
         let (idle, idlers) = mpsc::unbounded_channel();
         let (workers, wanted) = (BTreeMap::new(), BTreeMap::new());
         let held = BTreeSet::new();
-        Self { context, workers, wanted, synced: false, held, cleared: false, records: None, idle, idlers }
+        Self { context, workers, wanted, synced: false, held, cleared: None, records: None, idle, idlers }
     }
 
     /// Runs until the agent ends.
@@ -108,17 +113,18 @@ impl Supervisor {
         }
     }
 
-    /// What earlier agents have left of pods that nobody knows goes once everything that may be known is, and before any
-    /// pod can be made that is not known yet.
+    /// What is left of pods that nobody knows goes once everything that may be known is, before any pod can be made that is
+    /// not known yet, and later again: it may have been in use when its pod went.
     fn clear_remains(&mut self) {
-        let Some(records) = self.records.as_ref().filter(|_| self.synced && !self.cleared) else { return };
-        if !self.held.is_empty() {
+        let Some(records) = self.records.as_ref().filter(|_| self.synced && self.held.is_empty()) else { return };
+        if self.cleared.is_some_and(|at| at.elapsed() < CLEAR_EVERY) {
             return;
         }
         let running = records.iter().map(|record| record.name.uid.clone());
-        let known = self.wanted.values().map(|pod| pod.uid.clone()).chain(running).collect();
+        let wanted = self.wanted.values().map(|pod| pod.uid.clone());
+        let known = wanted.chain(running).chain(self.context.routes.uids()).collect();
         remains::remove_unknown(&self.context.options, &self.context.cgroups, &known);
-        self.cleared = true;
+        self.cleared = Some(Instant::now());
     }
 
     /// Starts the workers that are missing: those of wanted pods, and those of orphans once it is sure that they are

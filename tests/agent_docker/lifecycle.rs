@@ -1,0 +1,138 @@
+//! How pods begin and end: hooks, sidecars, rules and deadlines. Containers write what they do into a file of the test's.
+
+use super::*;
+
+/// A process that notes the stop signal before it follows it.
+fn noting(name: &str) -> String {
+    format!("trap 'echo {name} >> /out/log; exit 0' TERM; while :; do sleep 1000 & wait $!; done")
+}
+
+/// One container's part of a manifest.
+fn container(name: &str, script: &str, more: &str) -> String {
+    format!(
+        "  - name: {name}\n    image: {IMAGE}\n    command: [sh, -c, {script:?}]\n    \
+         volumeMounts: [{{name: out, mountPath: /out}}]\n{more}"
+    )
+}
+
+impl Machine {
+    /// A pod whose containers have the test's directory at /out.
+    fn pod(&self, spec: &str, init: &str, containers: &str) -> String {
+        let out = self.path("out");
+        std::fs::create_dir_all(&out).unwrap();
+        let init = if init.is_empty() { String::new() } else { format!("  initContainers:\n{init}") };
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n{spec}  volumes: [{{name: out, hostPath: {{path: \
+             {}}}}}]\n{init}  containers:\n{containers}",
+            out.display()
+        )
+    }
+
+    fn said(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.path("out/log")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hooks_precede_the_signal_and_sidecars_end_last_also_in_a_pod_whose_manifest_went_unseen() {
+    for unseen in [false, true] {
+        let machine = Machine::new().await;
+        let agent = machine.start();
+        let sidecar = |name: &str| container(name, &noting(name), "    restartPolicy: Always\n");
+        let hook = "    lifecycle: {preStop: {exec: {command: [sh, -c, 'sleep 1; echo hook >> /out/log']}}}\n";
+        let spec = "  terminationGracePeriodSeconds: 20\n";
+        let init = sidecar("one") + &sidecar("two");
+        machine.write("web.yaml", &machine.pod(spec, &init, &container("main", &noting("main"), hook)));
+        machine.healthy("web").await;
+        let agent = if unseen {
+            agent.stop().await;
+            machine.delete("web.yaml");
+            machine.start()
+        } else {
+            machine.delete("web.yaml");
+            agent
+        };
+        machine.until("it is gone", |r| r.agent.synced && r.pods.is_empty()).await;
+        assert_eq!(machine.said(), ["hook", "main", "two", "one"], "unseen: {unseen}");
+        assert!(machine.containers().await.is_empty());
+        agent.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_start_hook_holds_the_next_container_back_and_one_that_fails_restarts_its_own() {
+    let machine = Machine::new().await;
+    let agent = machine.start();
+    let hook = "    lifecycle: {postStart: {exec: {command: [sh, -c, 'sleep 1; echo hook >> /out/log; test -e /out/well || \
+                { touch /out/well; exit 7; }']}}}\n";
+    let second = container("second", &format!("echo second >> /out/log; {FOREVER}"), "");
+    let spec = "  terminationGracePeriodSeconds: 3\n";
+    machine.write("web.yaml", &machine.pod(spec, "", &(container("main", FOREVER, hook) + &second)));
+    let report =
+        machine.until("both run", |r| pod(r, "web").is_some_and(|p| p.healthy && p.containers[0].restarts == 1)).await;
+    let main = pod(&report, "web").unwrap().containers[0].clone();
+    let ended = main.last_termination.unwrap();
+    assert!(ended.message.contains("postStart hook failed") && ended.message.contains("code 7"), "{ended:?}");
+    let said = machine.said();
+    assert_eq!(said[0], "hook", "{said:?}");
+    assert_eq!(said.iter().filter(|line| *line == "hook").count(), 2, "{said:?}");
+    assert_eq!(said.iter().filter(|line| *line == "second").count(), 1, "{said:?}");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_restarts_all_containers_from_the_first_in_the_same_sandbox() {
+    let machine = Machine::new().await;
+    let agent = machine.start();
+    let init = container("first", "echo first >> /out/log", "");
+    let once = format!("test -e /out/again || {{ touch /out/again; exit 42; }}; {FOREVER}");
+    let rule = "    restartPolicy: Never\n    restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, \
+                values: [42]}}]\n";
+    let side = container("side", FOREVER, "");
+    let spec = "  terminationGracePeriodSeconds: 3\n";
+    machine.write("web.yaml", &machine.pod(spec, &init, &(container("main", &once, rule) + &side)));
+    let again = |p: &PodReport| p.healthy && p.containers.iter().all(|one| one.restarts == 1);
+    machine.until("all run again", |r| pod(r, "web").is_some_and(again)).await;
+    assert_eq!(machine.said(), ["first", "first"]);
+    let sandboxes: Vec<_> = machine.containers().await.into_iter().filter(|one| one.is_sandbox).collect();
+    assert_eq!(sandboxes.iter().map(|one| one.name.attempt).collect::<Vec<_>>(), [0]);
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_is_kept_across_a_restart_of_the_agent() {
+    let machine = Machine::new().await;
+    let agent = machine.start();
+    machine.write("web.yaml", &machine.pod("  activeDeadlineSeconds: 6\n", "", &container("main", FOREVER, "")));
+    let before = machine.healthy("web").await;
+    agent.stop().await;
+    let agent = machine.start();
+    let report = machine.until("it is over", |r| pod(r, "web").is_some_and(|p| p.phase == Phase::Failed)).await;
+    let over = pod(&report, "web").unwrap();
+    assert_eq!((over.uid.as_str(), over.containers[0].restarts), (before.uid.as_str(), 0));
+    assert!(over.message.as_ref().unwrap().starts_with("DeadlineExceeded"), "{over:?}");
+    let still = |all: &[ContainerRecord]| all.iter().any(|one| one.state.is_running());
+    while still(&machine.containers().await) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_without_grace_has_two_seconds_and_comes_back_counted() {
+    let machine = Machine::new().await;
+    let agent = machine.start();
+    let deaf = container("main", "trap '' TERM; while :; do sleep 1000 & wait $!; done", "");
+    let text = machine.pod("  hostNetwork: true\n  terminationGracePeriodSeconds: 0\n", "", &deaf);
+    machine.write("web.yaml", &text);
+    let first = machine.healthy("web").await;
+    let deleted = std::time::Instant::now();
+    machine.delete("web.yaml");
+    machine.until("it is gone", |r| r.pods.is_empty()).await;
+    assert!(deleted.elapsed() >= Duration::from_secs(2), "{:?}", deleted.elapsed());
+    machine.write("web.yaml", &text);
+    let again = machine.healthy("web").await;
+    assert_eq!((again.uid, again.containers[0].restarts), (first.uid, 1));
+    agent.stop().await;
+}
