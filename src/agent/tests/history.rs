@@ -131,3 +131,18 @@ async fn images_nobody_can_have_say_why() {
         assert!(world.fake.calls_of("create_container").is_empty(), "an image that is here is no excuse");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_removed_when_its_pod_went_is_removed_later_and_nothing_of_pods_that_are_wanted() {
+    let mut world = World::new();
+    world.start().await;
+    world.want(&[pod("a", "")]).await;
+    let wanted = world.healthy("a").await.uid;
+    let pods = world.root.path().join("root/pods");
+    std::fs::create_dir_all(pods.join("gone/volumes")).unwrap();
+    tokio::time::sleep(Duration::from_secs(540)).await;
+    assert!(pods.join("gone").exists(), "it is looked for at the start and every ten minutes");
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    assert!(!pods.join("gone").exists());
+    assert!(pods.join(wanted).exists());
+}
