@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use kubeboot::agent::report::HealthReport;
 use serde_json::json;
 
-use crate::images::{FOREVER, STUBBORN};
+use crate::daemon::Daemon;
+use crate::images::{self, FOREVER, STUBBORN};
 use crate::node::{LIMIT, Node};
 use crate::pod::Pod;
 use crate::ports;
@@ -221,4 +222,43 @@ pub async fn b049_a_pre_stop_hook_runs_before_sigterm_and_within_the_grace(node:
     // 8 s of hook, then the 3 s that are left; 19 s if the hook's time did not count.
     assert!((10.0..18.0).contains(&took), "gone after {took} s");
     assert_eq!(fs::read_to_string(node.path("share/order")).unwrap(), "hook\nterm\n");
+}
+
+pub async fn b042_a_runtime_that_comes_back_finds_the_pod_gone_after_its_grace(node: &mut Node) {
+    let daemon = Daemon::new().await;
+    images::build(Some(&daemon.host())).await.unwrap();
+    *node = Node::on(daemon);
+    node.start();
+    node.up(&stubborn()).await;
+    node.delete("web.yaml");
+    let asked = Instant::now();
+    node.until("it is being ended", |r| r.pods.iter().any(|pod| pod.terminating)).await;
+    node.daemon().stop();
+    node.until("the runtime is missed", |r| r.agent.runtime.is_none() && !r.pods.is_empty()).await;
+    node.daemon().start().await;
+    node.until_within(LIMIT + Duration::from_secs(GRACE), "it is gone", gone).await;
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(GRACE + 20), "gone after {took:?}");
+    assert!(node.containers().await.is_empty());
+}
+
+pub async fn b051_a_volume_that_somebody_uses_holds_no_successor_back(node: &mut Node) {
+    let volume = json!([{"name": "memory", "emptyDir": {"medium": "Memory"}}]);
+    let pod = Pod::new("web").spec("volumes", volume);
+    let pod = pod.main("volumeMounts", json!([{"name": "memory", "mountPath": "/memory"}]));
+    node.start();
+    let old = node.up(&pod).await;
+    node.docker(&["exec", id(&old), "touch", "/memory/old"]);
+    let directory = node.root().join("pods").join(&old.uid);
+    let path = directory.join("volumes/kubernetes.io~empty-dir/memory/old");
+    let used = fs::File::open(&path).unwrap();
+    node.delete("web.yaml");
+    node.empty().await;
+    assert!(!directory.exists());
+    let new = node.up(&pod).await;
+    assert_eq!(new.uid, old.uid);
+    assert!(!path.exists() && path.parent().unwrap().exists(), "another volume, and an empty one");
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    assert_eq!(mounts.lines().filter(|mount| mount.contains(&directory.display().to_string())).count(), 1);
+    drop(used);
 }

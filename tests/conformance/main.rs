@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 mod api;
+mod daemon;
 mod defaults;
 mod fields;
 mod files;

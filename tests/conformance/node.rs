@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use crate::daemon::Daemon;
 use crate::history::History;
 use crate::images;
 use crate::pod::Pod;
@@ -42,17 +43,24 @@ pub struct Node {
     pub flags: Vec<String>,
     /// DOCKER_HOST of the agent and of this test; the machine's own Docker as a rule.
     docker_host: Option<String>,
+    /// Goes after the containers have.
+    daemon: Option<Daemon>,
     read_only_port: Option<u16>,
 }
 
 impl Node {
     /// A node on the machine's own Docker whose agent has not been started.
     pub fn new() -> Self {
-        Self::on(None)
+        Self::with(None)
     }
 
-    /// The same on the Docker daemon at an address.
-    pub fn on(docker_host: Option<String>) -> Self {
+    /// The same on a Docker daemon of its own.
+    pub fn on(daemon: Daemon) -> Self {
+        Self::with(Some(daemon))
+    }
+
+    fn with(daemon: Option<Daemon>) -> Self {
+        let docker_host = daemon.as_ref().map(Daemon::host);
         let dir = tempfile::tempdir().unwrap();
         let manifests = dir.path().join("manifests");
         fs::create_dir(&manifests).unwrap();
@@ -66,8 +74,14 @@ impl Node {
             config: Vec::new(),
             flags: Vec::new(),
             docker_host,
+            daemon,
             read_only_port: None,
         }
+    }
+
+    /// The node's own Docker daemon.
+    pub fn daemon(&mut self) -> &mut Daemon {
+        self.daemon.as_mut().unwrap()
     }
 
     /// A path in this test's directory.
@@ -358,12 +372,16 @@ impl Drop for Node {
             let args = ["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &format!("*kubepods*/{name}*")];
             let _ = Command::new("find").args(args).args(["-exec", "rmdir", "{}", ";"]).output();
         }
-        // A tmpfs of a pod that was killed with its agent.
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        for mount in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
-            if Path::new(mount).starts_with(self.dir.path()) {
-                let _ = Command::new("umount").args(["-l", mount]).output();
-            }
+        unmount_below(self.dir.path());
+    }
+}
+
+/// Unmounts what a test, or a pod that was killed with its agent, left mounted.
+pub fn unmount_below(directory: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for mount in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+        if Path::new(mount).starts_with(directory) {
+            let _ = Command::new("umount").args(["-l", mount]).output();
         }
     }
 }

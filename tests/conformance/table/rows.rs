@@ -108,7 +108,7 @@ rows! {
     41 "A container on the host's network with a fixed port is replaced under another name without a clash."
         [lifecycle::b041_a_renamed_container_takes_the_port_over_without_a_clash];
     42 "A runtime that stops during a termination and comes back finds the pod gone soon after its grace."
-        .not_yet("no test yet");
+        [lifecycle::b042_a_runtime_that_comes_back_finds_the_pod_gone_after_its_grace].seconds(30);
     43 "An agent that is killed and started again changes no container and no restart count."
         [lifecycle::b043_a_killed_agent_leaves_containers_and_restart_counts_alone];
     44 "A manifest removed while the agent was down: its containers go when it starts."
@@ -126,7 +126,7 @@ rows! {
     50 "terminationGracePeriodSeconds 0 means SIGKILL after 2 s."
         [lifecycle::b050_a_grace_of_zero_is_two_seconds];
     51 "A pod whose volumes cannot be unmounted starts again after they could."
-        .not_yet("no test yet");
+        [lifecycle::b051_a_volume_that_somebody_uses_holds_no_successor_back];
     52 "Pods are replaced as ever while the API server is down."
         [api::b052_without_its_api_server_the_agent_replaces_pods_as_ever];
     53 "After a restart of the agent with the API server down, edited and removed pods are not acted on."
