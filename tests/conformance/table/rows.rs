@@ -49,7 +49,7 @@ rows! {
     16 "PodList, List, Deployment and every other kind are refused in a file."
         [files::b016_lists_and_other_kinds_are_refused_in_files];
     17 "Of two files with the same namespace and name one pod runs, the last file's by name; it is left alone."
-        [files::b017_of_two_files_with_one_pod_one_runs_and_stays].not_yet("the first file by name wins");
+        [files::b017_of_two_files_with_one_pod_one_runs_and_stays];
     18 "A pod whose manifest stays invalid is stopped at the next list; others stay."
         [files::b018_a_manifest_that_turns_invalid_keeps_its_pod]
         .different("it keeps the last good pod and says so: a slip of the pen must not stop a control plane");
@@ -59,26 +59,19 @@ rows! {
     20 "Touch, chmod and edits of white space restart nothing."
         [files::b020_touch_chmod_and_white_space_restart_nothing];
     21 "A single Pod as the body of a URL runs, with `config.source` http and without the NoExecute toleration."
-        [url::b021_a_pod_of_a_url_runs_as_one_of_http]
-        .not_yet("URLs are not read yet");
+        [url::b021_a_pod_of_a_url_runs_as_one_of_http];
     22 "Every pod of a PodList body runs."
-        [url::b022_every_pod_of_a_list_runs]
-        .not_yet("URLs are not read yet");
+        [url::b022_every_pod_of_a_list_runs];
     23 "Headers of `staticPodURLHeader` are sent with all their values."
-        [url::b023_headers_are_sent_with_all_their_values]
-        .not_yet("URLs are not read yet");
+        [url::b023_headers_are_sent_with_all_their_values];
     24 "A 404, a timeout and a refused connection keep the running pods."
-        [url::b024_errors_of_the_url_keep_its_pods].seconds(13)
-        .not_yet("URLs are not read yet");
+        [url::b024_errors_of_the_url_keep_its_pods].seconds(13);
     25 "An empty 200 body ends the pods of the URL."
-        [url::b025_an_empty_body_ends_the_urls_pods]
-        .not_yet("URLs are not read yet");
+        [url::b025_an_empty_body_ends_the_urls_pods];
     26 "A wrong apiVersion, volume name, repeated volume or container name refuses the body."
-        [url::b026_an_invalid_body_is_refused_whole]
-        .not_yet("URLs are not read yet");
+        [url::b026_an_invalid_body_is_refused_whole];
     27 "An unchanged body changes nothing."
-        [url::b027_an_unchanged_body_changes_nothing]
-        .not_yet("URLs are not read yet");
+        [url::b027_an_unchanged_body_changes_nothing];
     28 "Node `Node1` makes pod `a` to `a-node1`; a pod's name in upper case is refused."
         [defaults::b028_the_nodes_name_in_lower_case_ends_the_pods];
     29 "The UID is the same at each load and after a restart; another path or node gives another."
@@ -96,7 +89,7 @@ rows! {
     35 "Ephemeral containers are refused."
         [defaults::b035_ephemeral_containers_are_refused];
     36 "A container's own restartPolicy is accepted in a pod with Never."
-        [defaults::b036_a_containers_own_restart_policy_overrides_the_pods].not_yet("it is refused");
+        [defaults::b036_a_containers_own_restart_policy_overrides_the_pods];
     37 "A pod with 20 s of grace that ignores SIGTERM keeps running for 19 s after its manifest is gone, and then goes."
         [lifecycle::b037_a_deleted_pod_keeps_its_grace_period].seconds(22);
     38 "The same pod edited: the old one keeps its grace, and only then the new one starts."
@@ -104,7 +97,7 @@ rows! {
     39 "300 edits during a termination end in one start, of the last version."
         [lifecycle::b039_of_300_edits_during_a_termination_the_last_runs];
     40 "A manifest removed and put back identically runs again with restartCount 1, and stays."
-        [lifecycle::b040_a_manifest_put_back_identically_runs_again].seconds(38).not_yet("restartCount begins anew");
+        [lifecycle::b040_a_manifest_put_back_identically_runs_again].seconds(38);
     41 "A container on the host's network with a fixed port is replaced under another name without a clash."
         [lifecycle::b041_a_renamed_container_takes_the_port_over_without_a_clash];
     42 "A runtime that stops during a termination and comes back finds the pod gone soon after its grace."
@@ -114,7 +107,7 @@ rows! {
     44 "A manifest removed while the agent was down: its containers go when it starts."
         [lifecycle::b044_a_manifest_removed_while_the_agent_was_down_ends_its_pod];
     45 "A removed init container is told Completed with 0 after a restart of the agent, and does not run again."
-        [lifecycle::b045_a_removed_init_container_is_told_completed_and_not_run_again].not_yet("it is told as waiting");
+        [lifecycle::b045_a_removed_init_container_is_told_completed_and_not_run_again];
     46 "A sidecar that was removed runs again after a restart of the agent."
         [lifecycle::b046_a_removed_sidecar_runs_again];
     47 "A killed pause container makes a new sandbox (attempt + 1) and every container anew."
@@ -163,8 +156,7 @@ rows! {
     68 "runAsNonRoot with an image of root's is CreateContainerConfigError."
         [fields::b068_roots_image_under_run_as_non_root_is_a_config_error];
     69 "hostPath types create what is missing (0755, 0644), or keep the pod in ContainerCreating with FailedMount."
-        [fields::b069_host_path_types_make_or_demand_what_they_say]
-        .not_yet("there are no events to see yet");
+        [fields::b069_host_path_types_make_or_demand_what_they_say];
     70 "Args `$(A) $(B) $$(A)` with only A set reach the process as `val $(B) $(A)`."
         [fields::b070_arguments_are_expanded_from_what_is_set];
     71 "fieldRefs give the suffixed name, the UID and the addresses."
