@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 #[allow(dead_code, reason = "shared with other tests")]
+#[path = "conformance/daemon.rs"]
+mod daemon;
+#[allow(dead_code, reason = "shared with other tests")]
 #[path = "conformance/history.rs"]
 mod history;
 #[allow(dead_code, reason = "shared with other tests")]
