@@ -20,8 +20,10 @@ const BUSYBOX: &str = "/bin/busybox";
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 /// How long dockerd may take to answer.
 const DOCKER_LIMIT: Duration = Duration::from_secs(60);
-/// Size of the file systems that get full.
-const SMALL: &str = "size=48m";
+/// Where the file systems are that get full: container logs, and everything that the agent writes.
+const FILLED: [&str; 2] = ["docker/containers", "agent"];
+/// Their size, in MB.
+const SMALL: usize = 48;
 
 /// See the module.
 pub struct Machine {
@@ -54,9 +56,13 @@ impl Machine {
         let port = 20_000 + u16::try_from(std::process::id() % 1000).unwrap() * 10;
         let clock = Path::new(FAKETIME).exists();
         let machine = Self { dir, exec, tag, port, live_restore, clock, docker: None, agent: None };
-        for name in ["docker/containers", "agent"] {
+        // Mounted already and shared, or dockerd would bind its directory over itself and hide what is mounted in it.
+        let docker = machine.path("docker").display().to_string();
+        run("mount", &["--bind", &docker, &docker]);
+        run("mount", &["--make-shared", &docker]);
+        for name in FILLED {
             let path = machine.path(name);
-            run("mount", &["-t", "tmpfs", "-o", SMALL, "tmpfs", path.to_str().unwrap()]);
+            run("mount", &["-t", "tmpfs", "-o", &format!("size={SMALL}m"), "tmpfs", path.to_str().unwrap()]);
         }
         let (bridge, net) = (machine.bridge(), std::process::id() % 200 + 20);
         run("ip", &["link", "add", &bridge, "type", "bridge"]);
@@ -227,20 +233,25 @@ impl Machine {
         write_file(&self.path("clock"), format!("{seconds:+}\n").as_bytes(), 0o644).unwrap();
     }
 
-    /// Fills the file systems of container logs and of the agent's files.
-    pub fn fill_disk(&self) {
-        for name in ["docker/containers/full", "agent/full"] {
-            let Ok(mut file) = File::create(self.path(name)) else { continue };
-            while file.write_all(&[0; 1 << 16]).is_ok() {}
-            // What is left of the last piece.
-            while file.write_all(&[0; 64]).is_ok() {}
+    /// Fills the file systems of container logs and of the agent's files, and never another: not more is written than
+    /// they hold. Says so where one was not full after that.
+    pub fn fill_disk(&self) -> Result<(), String> {
+        for name in FILLED {
+            let path = self.path(name).join("full");
+            let mut file = File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let pieces = (0..SMALL * 16).find(|_| file.write_all(&[0; 1 << 16]).is_err());
+            let rest = (0..1024).find(|_| file.write_all(&[0; 64]).is_err());
+            if pieces.and(rest).is_none() {
+                return Err(format!("{} is no file system of {SMALL} MB", self.path(name).display()));
+            }
         }
+        Ok(())
     }
 
     /// Makes room again.
     pub fn free_disk(&self) {
-        for name in ["docker/containers/full", "agent/full"] {
-            let _ = fs::remove_file(self.path(name));
+        for name in FILLED {
+            let _ = fs::remove_file(self.path(name).join("full"));
         }
     }
 

@@ -221,7 +221,9 @@ impl Run {
                 fs::rename(&away, &there).unwrap();
             }
             Action::FillDisk => {
-                self.machine.fill_disk();
+                if let Err(error) = self.machine.fill_disk() {
+                    self.fail(vec![error]);
+                }
                 self.write(step.pod);
                 self.on_container(step.pick, false, "kill");
                 std::thread::sleep(Duration::from_secs(3));
