@@ -10,6 +10,7 @@ use bollard::query_parameters::*;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::podman::{self, Engine};
 use super::progress::PullProgress;
 use super::{Docker, record};
 use crate::runtime::*;
@@ -28,7 +29,7 @@ impl Docker {
         let version = self.client().await?.version().await;
         let version = version.map_err(|error| self.error("ask docker for its version", "docker", error))?;
         Ok(RuntimeVersion {
-            name: "docker".to_owned(),
+            name: Engine::of(&version).name().to_owned(),
             version: version.version.unwrap_or_default(),
             api_version: version.api_version.unwrap_or_default(),
         })
@@ -85,8 +86,11 @@ impl Docker {
         &self,
         name: &ContainerName,
         labels: &BTreeMap<String, String>,
-        body: ContainerCreateBody,
+        mut body: ContainerCreateBody,
     ) -> Result<String> {
+        if self.engine().await? == Engine::Podman {
+            podman::adapt(&mut body, self.podman_limits().await);
+        }
         let plain = name.to_string();
         let first = self.create_named(&plain, &body).await;
         let Err(RuntimeError::Conflict { .. }) = first else { return first };
@@ -104,7 +108,8 @@ impl Docker {
         // which one.
         let created = created.map_err(|error| match error {
             BollardError::DockerResponseServerError { status_code: 404, message } => {
-                RuntimeError::NotFound { what: message.trim_start_matches("No such ").replacen(": ", " ", 1) }
+                let what = message.trim_start_matches("No such ").trim_start_matches("no such ");
+                RuntimeError::NotFound { what: what.replacen(": ", " ", 1) }
             }
             other => self.error(&format!("create container {name}"), name, other),
         })?;
@@ -175,7 +180,8 @@ impl Docker {
         client.ping().await.map_err(|error| self.error("watch events", "docker", error))?;
         let filters = HashMap::from([
             ("type", vec!["container".to_owned()]),
-            ("event", vec!["start".to_owned(), "die".to_owned(), "destroy".to_owned()]),
+            // The last two are podman's words; it answers with `die` when asked for `died`.
+            ("event", ["start", "die", "destroy", "died", "remove"].map(str::to_owned).to_vec()),
             ("label", vec![format!("{}={owner}", labels::OWNER)]),
         ]);
         let since = format!("{}.{:09}", since.as_second(), since.subsec_nanosecond());

@@ -1,4 +1,5 @@
-//! Docker Engine (API 1.41 and newer), seen through its HTTP API, with dockershim's names and labels.
+//! Docker Engine (API 1.41 and newer), seen through its HTTP API, with dockershim's names and labels; and podman (4.3 and
+//! newer) through the socket on which it speaks the same.
 
 mod address;
 pub mod build;
@@ -8,6 +9,7 @@ mod known;
 mod linger;
 mod logs;
 mod oom;
+mod podman;
 mod progress;
 mod record;
 mod spec;
@@ -21,6 +23,7 @@ use tokio::sync::OnceCell;
 
 use super::*;
 use address::Address;
+use podman::Engine;
 
 /// How long Docker may take to answer a call that does not wait for a container.
 const CALL_LIMIT: Duration = Duration::from_secs(120);
@@ -30,7 +33,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(120);
 /// Nothing is kept open between calls, so that one value outlives every restart of the daemon.
 pub struct Docker {
     address: Address,
-    client: OnceCell<bollard::Docker>,
+    client: OnceCell<(bollard::Docker, Engine)>,
     /// The lowest OOM score adjustment that containers may have, None without a limit.
     oom_score_floor: Option<i64>,
     /// Containers as they were last looked at.
@@ -61,17 +64,38 @@ impl Docker {
 
     /// The client, made at the first use and told the daemon's API version.
     async fn client(&self) -> Result<&bollard::Docker> {
+        self.connection().await.map(|(client, _)| client)
+    }
+
+    /// Who answers.
+    async fn engine(&self) -> Result<Engine> {
+        self.connection().await.map(|(_, engine)| *engine)
+    }
+
+    async fn connection(&self) -> Result<&(bollard::Docker, Engine)> {
         let connect = async {
-            let client = self.address.client(CALL_LIMIT)?;
-            client.negotiate_version().await
+            let client = self.address.client(CALL_LIMIT)?.negotiate_version().await?;
+            let engine = Engine::of(&client.version().await?);
+            Ok((client, engine))
         };
-        let client = self.client.get_or_try_init(|| connect).await;
-        client.map_err(|error| self.error("connect to docker", "docker", error))
+        let connection = self.client.get_or_try_init(|| connect).await;
+        connection.map_err(|error| self.error("connect to docker", "docker", error))
     }
 
     /// Turns the client's error into the trait's: `call` is what was being done, `what` the thing it was done to.
     fn error(&self, call: &str, what: &str, error: BollardError) -> RuntimeError {
+        if let BollardError::DockerResponseServerError { status_code: 500, message } = &error
+            && self.is_podman()
+            && podman::is_conflict(message)
+        {
+            return RuntimeError::Conflict { message: message.clone() };
+        }
         translate(&self.address(), call, what, error)
+    }
+
+    /// Whether podman has answered before.
+    fn is_podman(&self) -> bool {
+        self.client.get().is_some_and(|(_, engine)| *engine == Engine::Podman)
     }
 
     /// An OOM score adjustment this machine allows.

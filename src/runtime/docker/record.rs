@@ -98,8 +98,8 @@ pub fn address(networks: Option<&HashMap<String, EndpointSettings>>) -> Option<S
 pub fn event(message: EventMessage) -> Option<RuntimeEvent> {
     let kind = match message.action.as_deref()? {
         "start" => RuntimeEventKind::Started,
-        "die" => RuntimeEventKind::Exited,
-        "destroy" => RuntimeEventKind::Removed,
+        "die" | "died" => RuntimeEventKind::Exited,
+        "destroy" | "remove" => RuntimeEventKind::Removed,
         _ => return None,
     };
     let actor = message.actor?;

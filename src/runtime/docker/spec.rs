@@ -9,6 +9,9 @@ use bollard::models::{
 
 use crate::runtime::*;
 
+/// The network (IPC, PID) mode of a container that joins another.
+pub const CONTAINER_MODE: &str = "container:";
+
 /// Prefix of labels that hold annotations, which Docker does not have.
 pub const ANNOTATION_PREFIX: &str = "annotation.";
 
@@ -70,7 +73,7 @@ pub fn container(config: &ContainerConfig) -> Result<ContainerCreateBody> {
 
 fn host_config(config: &ContainerConfig) -> Result<HostConfig> {
     let (security, resources) = (&config.security, &config.resources);
-    let of_sandbox = config.sandbox.as_ref().map(|id| format!("container:{id}"));
+    let of_sandbox = config.sandbox.as_ref().map(|id| format!("{CONTAINER_MODE}{id}"));
     let host = |yes: bool| yes.then(|| "host".to_owned());
     let (mounts, binds): (Vec<&Mount>, Vec<&Mount>) =
         config.mounts.iter().partition(|mount| mount.host_path.contains(':') || mount.container_path.contains(':'));
@@ -214,7 +217,7 @@ fn network_mode(network: &NetworkMode) -> String {
     match network {
         NetworkMode::Host => "host".to_owned(),
         NetworkMode::Default => "default".to_owned(),
-        NetworkMode::Sandbox(id) => format!("container:{id}"),
+        NetworkMode::Sandbox(id) => format!("{CONTAINER_MODE}{id}"),
     }
 }
 
