@@ -17,7 +17,8 @@ const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetl
 /// Every place where a pod has a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tree {
-    /// cgroup v1: a mount a controller (or several), with the names of its controllers.
+    /// cgroup v1: a mount a controller (or several), with the names of its controllers. The unified hierarchy that may be
+    /// mounted beside them has none, but runtimes put containers in it all the same.
     V1(Vec<(PathBuf, Vec<String>)>),
     /// cgroup v2: one mount.
     V2(PathBuf),
@@ -39,7 +40,11 @@ impl Tree {
                 _ => {}
             }
         }
-        if v1.is_empty() { v2.map(Self::V2) } else { Some(Self::V1(v1)) }
+        if v1.is_empty() {
+            return v2.map(Self::V2);
+        }
+        v1.extend(v2.map(|point| (point, Vec::new())));
+        Some(Self::V1(v1))
     }
 
     fn mounts(&self) -> Vec<&Path> {
@@ -47,6 +52,11 @@ impl Tree {
             Self::V1(mounts) => mounts.iter().map(|(path, _)| path.as_path()).collect(),
             Self::V2(mount) => vec![mount],
         }
+    }
+
+    /// Whether a mount limits nothing.
+    fn is_bare(&self, mount: &Path) -> bool {
+        matches!(self, Self::V1(mounts) if mounts.iter().any(|(path, names)| path == mount && names.is_empty()))
     }
 
     fn of_controller(&self, name: &str) -> Option<&Path> {
@@ -69,7 +79,8 @@ impl Tree {
                 }
                 at.push(part);
                 match fs::create_dir(&at) {
-                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    // Without it no limit is lost.
+                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists && !self.is_bare(mount) => {
                         return Err(FsError::new("make the cgroup", &at, e));
                     }
                     _ => {}
@@ -200,7 +211,7 @@ mod tests {
     #[test]
     fn the_mount_table_says_which_version_there_is() {
         let Some(Tree::V1(mounts)) = Tree::parse(V1) else { panic!("{:?}", Tree::parse(V1)) };
-        assert_eq!(mounts.len(), 2);
+        assert_eq!(mounts.len(), 3);
         let tree = Tree::V1(mounts);
         assert_eq!(tree.of_controller("cpu"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
         assert_eq!(tree.of_controller("pids"), None);
@@ -217,6 +228,29 @@ mod tests {
                 fs::File::create(mount.join(dir).join(file)).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn a_pod_leaves_nothing_in_the_unified_hierarchy_beside_those_of_v1() {
+        let root = tempfile::tempdir().unwrap();
+        let line = |id: u32, name: &str, kind: &str, options: &str| {
+            let point = root.path().join(name);
+            fs::create_dir(&point).unwrap();
+            format!("{id} 1 0:{id} / {} rw - {kind} {kind} {options}\n", point.display())
+        };
+        let table = line(25, "cpu", "cgroup", "rw,cpu") + &line(26, "unified", "cgroup2", "rw");
+        let tree = Tree::parse(&table).unwrap();
+        let pod = Path::new("kubepods/besteffort/podx");
+        tree.make(pod).unwrap();
+        // What the runtime made there.
+        fs::create_dir_all(root.path().join("unified").join(pod).join("c")).unwrap();
+        tree.remove(pod).unwrap();
+        assert!(!tree.exists(pod));
+        fs::remove_dir_all(root.path().join("unified")).unwrap();
+        // No directory can be made there any more.
+        fs::File::create(root.path().join("unified")).unwrap();
+        tree.make(pod).unwrap();
+        assert!(root.path().join("cpu").join(pod).exists());
     }
 
     const LIMITS: PodLimits =
