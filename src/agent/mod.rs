@@ -41,6 +41,7 @@ mod supervisor;
 mod volumes;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,7 +54,7 @@ use tracing::info;
 pub use options::AgentOptions;
 
 use crate::host::fs::FsError;
-use crate::runtime::ContainerRuntime;
+use crate::runtime::{CgroupDriver, ContainerRuntime};
 use context::Context;
 use supervisor::Supervisor;
 
@@ -113,6 +114,13 @@ pub async fn run(
 ) -> Result<(), AgentError> {
     let checker = Arc::new(probe::Prober::new(Arc::clone(&runtime)));
     run_with(options, runtime, checker, shutdown).await
+}
+
+/// Removes the cgroups of pods that are gone for good, for who takes an agent away. `driver` is the runtime's.
+pub fn remove_cgroups(driver: Option<CgroupDriver>, uids: &BTreeSet<String>) {
+    let cgroups = cgroups::Cgroups::new(&AgentOptions::new(""));
+    cgroups.set_driver(driver);
+    uids.iter().for_each(|uid| cgroups.remove(uid));
 }
 
 /// [`run`] with another prober.

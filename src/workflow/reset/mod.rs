@@ -9,6 +9,7 @@ mod remove;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,10 +18,11 @@ use futures::future::join_all;
 use super::machine::Machine;
 use super::stage::remove_temporaries;
 use super::state::{State, StateError};
+use crate::agent;
 use crate::event::Event;
 use crate::host::Paths;
 use crate::host::fs::FsError;
-use crate::host::paths::{CONTAINER_LOGS_DIR, POD_LOGS_DIR, STATE_DIR};
+use crate::host::paths::{CONTAINER_LOGS_DIR, KUBELET_DIR, POD_LOGS_DIR, STATE_DIR};
 use crate::kubelet::service::ServiceError;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use plan::{Observed, Step, plan};
@@ -176,7 +178,10 @@ async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) ->
         }
         Step::RemoveContainers { runtime, owner } => {
             let runtime = machine.runtimes.connect(runtime.as_deref())?;
-            remove_containers(&*runtime, owner).await
+            let pods = pod_uids(&*runtime, owner, paths).await?;
+            let removed = remove_containers(&*runtime, owner).await;
+            agent::remove_cgroups(runtime.cgroup_driver().await?, &pods);
+            removed
         }
         Step::RemoveImage { runtime, reference } => {
             let runtime = machine.runtimes.connect(runtime.as_deref())?;
@@ -206,6 +211,17 @@ async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) ->
         }
         Step::RemoveState(_) => Ok(false),
     }
+}
+
+/// The pods that have containers, and those that had some when a reset before this one was cut off.
+async fn pod_uids(
+    runtime: &dyn ContainerRuntime,
+    owner: &str,
+    paths: &Paths,
+) -> Result<BTreeSet<String>, RuntimeError> {
+    let containers = runtime.list(owner).await?.into_iter().map(|container| container.name.uid);
+    let dirs = fs::read_dir(paths.on_host(&Path::new(KUBELET_DIR).join("pods"))).into_iter().flatten().flatten();
+    Ok(containers.chain(dirs.map(|dir| dir.file_name().to_string_lossy().into_owned())).collect())
 }
 
 /// Stops and removes all containers of the owner, until none is left.
