@@ -169,6 +169,10 @@ impl Listing {
         ] {
             lines.extend(run("docker", args).ok().lines().map(|l| format!("docker {}: {l}", args[0])));
         }
+        let cgroups =
+            ["/sys/fs/cgroup", "-type", "d", "-path", "*kubepods*", "-name", "*pod?*", "-not", "-name", "kubepods"];
+        // Others' may go while they are listed: find then says so with its exit code.
+        lines.extend(run("find", &cgroups).stdout.lines().map(|l| format!("cgroup {l}")));
         Self(lines)
     }
 

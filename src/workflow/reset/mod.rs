@@ -220,7 +220,7 @@ async fn pod_uids(
     paths: &Paths,
 ) -> Result<BTreeSet<String>, RuntimeError> {
     let containers = runtime.list(owner).await?.into_iter().map(|container| container.name.uid);
-    let dirs = fs::read_dir(paths.on_host(&Path::new(KUBELET_DIR).join("pods"))).into_iter().flatten().flatten();
+    let dirs = fs::read_dir(paths.on_host(Path::new(KUBELET_DIR).join("pods"))).into_iter().flatten().flatten();
     Ok(containers.chain(dirs.map(|dir| dir.file_name().to_string_lossy().into_owned())).collect())
 }
 
