@@ -1,4 +1,5 @@
-//! 52, 53 and 78 to 86: what has to do with an API server, as far as an agent without one goes, and the kubelet's paths.
+//! 52, 53 and 78 to 86: what has to do with an API server, as far as an agent without one goes, and the kubelet's
+//! paths.
 
 use std::time::Duration;
 

@@ -55,7 +55,7 @@ rows! {
         .different("it keeps the last good pod and says so: a slip of the pen must not stop a control plane");
     19 "A removed directory ends every pod in it."
         [files::b019_a_directory_that_is_removed_keeps_its_pods]
-        .different("its pods stay, as for an unmounted disk; an empty directory ends them");
+        .different("its pods stay if it goes whole, as an unmounted disk; `rm -r` takes the manifests first");
     20 "Touch, chmod and edits of white space restart nothing."
         [files::b020_touch_chmod_and_white_space_restart_nothing];
     21 "A single Pod as the body of a URL runs, with `config.source` http and without the NoExecute toleration."
@@ -119,7 +119,8 @@ rows! {
     50 "terminationGracePeriodSeconds 0 means SIGKILL after 2 s."
         [lifecycle::b050_a_grace_of_zero_is_two_seconds];
     51 "A pod whose volumes cannot be unmounted starts again after they could."
-        [lifecycle::b051_a_volume_that_somebody_uses_holds_no_successor_back];
+        [lifecycle::b051_a_volume_that_somebody_uses_holds_no_successor_back]
+        .note("a volume in use is detached at once, so that nothing waits for it");
     52 "Pods are replaced as ever while the API server is down."
         [api::b052_without_its_api_server_the_agent_replaces_pods_as_ever];
     53 "After a restart of the agent with the API server down, edited and removed pods are not acted on."
