@@ -274,6 +274,20 @@ impl Machine {
         (all.len() == ids.len()).then_some(all)
     }
 
+    /// Ends what a dockerd and a containerd that were killed while they started something have forgotten.
+    fn end_shims(&self) {
+        let own = format!("{}/", self.exec.display());
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).into_owned();
+            if command.contains("containerd-shim") && command.contains(&own) {
+                let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+                children.split_whitespace().chain([pid.as_str()]).for_each(|pid| signal(pid, "KILL"));
+            }
+        }
+    }
+
     /// Takes everything away. The directory stays when it is needed to understand a failure.
     pub fn clear(&mut self, keep: bool) {
         self.end_agent("KILL");
@@ -282,6 +296,7 @@ impl Machine {
             self.docker(&["rm", "-fv", id]);
         }
         self.stop_docker();
+        self.end_shims();
         if keep {
             let kept = format!("{}.logs", self.dir.display());
             let _ = fs::create_dir_all(&kept);
