@@ -5,6 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, getpid, kill_process};
+use tracing::warn;
+
 use crate::agent::resources::PodLimits;
 use crate::host::fs::FsError;
 
@@ -146,7 +149,9 @@ impl Tree {
         }
     }
 
-    /// Removes a directory with everything below it, in every hierarchy. What is gone is fine.
+    /// Removes a directory with everything below it, in every hierarchy. What is gone is fine. Processes that are in it
+    /// still are killed, as the kubelet does: a daemon that was killed while it started a container does not know of
+    /// them, and would give their address to another pod.
     pub fn remove(&self, dir: &Path) -> Result<(), FsError> {
         self.mounts().into_iter().map(|mount| mount.join(dir)).filter(|dir| dir.exists()).try_for_each(|dir| {
             let mut tries = 0;
@@ -154,6 +159,7 @@ impl Tree {
                 match remove_below(&dir) {
                     Err(e) if e.kind() == io::ErrorKind::ResourceBusy && tries < REMOVALS => {
                         tries += 1;
+                        kill_below(&dir);
                         std::thread::sleep(REMOVAL_PAUSE);
                     }
                     other => return other.map_err(|e| FsError::new("remove the cgroup", &dir, e)),
@@ -180,6 +186,19 @@ fn remove_below(dir: &Path) -> io::Result<()> {
     match fs::remove_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+/// Kills every process in a cgroup and in those below it; 0 is one that this process cannot see.
+fn kill_below(dir: &Path) {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    below.for_each(|entry| kill_below(&entry.path()));
+    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let processes = text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
+    for process in processes.filter(|process| !process.is_init() && *process != getpid()) {
+        warn!(pid = process.as_raw_nonzero().get(), cgroup = %dir.display(), "killing what no container knows of");
+        let _ = kill_process(process, Signal::KILL);
     }
 }
 
@@ -251,6 +270,26 @@ mod tests {
         fs::File::create(root.path().join("unified")).unwrap();
         tree.make(pod).unwrap();
         assert!(root.path().join("cpu").join(pod).exists());
+    }
+
+    #[test]
+    fn processes_that_no_container_knows_of_end_with_the_cgroup() {
+        let dir = tempfile::tempdir().unwrap();
+        let sleep = || std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut children = [sleep(), sleep()];
+        let below = dir.path().join("container");
+        fs::create_dir(&below).unwrap();
+        for (at, child) in [dir.path(), &below].into_iter().zip(&children) {
+            let mut file = fs::File::create(at.join("cgroup.procs")).unwrap();
+            // One that cannot be seen, this very process, and what is no number, are let be.
+            io::Write::write_all(&mut file, format!("0\n{}\nx\n{}\n", std::process::id(), child.id()).as_bytes())
+                .unwrap();
+        }
+        kill_below(dir.path());
+        for child in &mut children {
+            let status = child.wait().unwrap();
+            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+        }
     }
 
     const LIMITS: PodLimits =
