@@ -43,7 +43,7 @@ mod worker;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -114,6 +114,11 @@ pub async fn run(
 ) -> Result<(), AgentError> {
     let checker = Arc::new(probe::Prober::new(Arc::clone(&runtime)));
     run_with(options, runtime, checker, shutdown).await
+}
+
+/// UIDs of the pods that agents with this root directory have made and not cleared away, for who takes an agent away.
+pub fn claimed_pods(root_dir: &Path) -> BTreeSet<String> {
+    volumes::claimed(root_dir)
 }
 
 /// Removes the cgroups of pods that are gone for good, for who takes an agent away. `driver` is the runtime's.

@@ -41,13 +41,10 @@ pub fn remove(options: &AgentOptions, cgroups: &Cgroups, uid: &str) -> Result<()
     volumes::remove_pod_dir(&options.root_dir, uid)
 }
 
-/// Removes what pods have left whose UIDs are not `known`. Only pods of this root directory are looked at: the logs of
-/// others lie beside theirs.
+/// Removes what pods have left whose UIDs are not `known`. Only pods of this root directory that an agent has made are
+/// looked at: the logs of others lie beside theirs, and a kubelet's pods are its own.
 pub fn remove_unknown(options: &AgentOptions, cgroups: &Cgroups, known: &BTreeSet<String>) {
-    for dir in entries(&options.root_dir.join("pods")) {
-        let Some(uid) = dir.file_name().and_then(|name| name.to_str()).filter(|uid| !known.contains(*uid)) else {
-            continue;
-        };
+    for uid in volumes::claimed(&options.root_dir).difference(known) {
         match remove(options, cgroups, uid) {
             Ok(()) => info!(uid, "removed what a pod had left that is gone"),
             Err(error) => warn!(uid, error = chain(&error), "cannot remove what a pod has left that is gone"),
@@ -89,7 +86,7 @@ mod tests {
     }
 
     fn pod(options: &AgentOptions, uid: &str) {
-        fs::create_dir_all(options.root_dir.join("pods").join(uid).join("containers/c")).unwrap();
+        volumes::claim(&options.root_dir, uid).unwrap();
         let name = ContainerName {
             pod: "p-n".into(),
             namespace: "default".into(),
@@ -129,8 +126,9 @@ mod tests {
         pod(&options, "gone");
         let other = AgentOptions { root_dir: dir.path().join("other"), ..options.clone() };
         pod(&other, "others");
+        fs::create_dir_all(options.root_dir.join("pods/a-kubelets")).unwrap();
         remove_unknown(&options, &Cgroups::new(&options), &BTreeSet::from(["wanted".to_owned()]));
-        assert_eq!(left(&options), [1, 2, 2]);
+        assert_eq!(left(&options), [2, 2, 2], "the wanted one's and the kubelet's");
         assert_eq!(left(&other), [1, 2, 2]);
     }
 }

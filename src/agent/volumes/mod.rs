@@ -78,6 +78,26 @@ pub fn pod_dir(root: &Path, uid: &str) -> PathBuf {
     root.join("pods").join(uid)
 }
 
+/// A file in each pod's directory that says that this agent made it: a real kubelet of this machine, also one that does
+/// not run now, has its pods' directories in the same place.
+const CLAIM: &str = ".kubeboot";
+
+/// Makes a pod's directory, as this agent's, before anything of the pod is made.
+pub fn claim(root: &Path, uid: &str) -> Result<(), FsError> {
+    let dir = pod_dir(root, uid);
+    let file = dir.join(CLAIM);
+    let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(&dir);
+    made.and_then(|()| fs::OpenOptions::new().create(true).append(true).open(&file).map(drop))
+        .map_err(|e| FsError::new("make", &file, e))
+}
+
+/// UIDs of the pods whose directories below `root` this agent, or one before it, has made.
+pub fn claimed(root: &Path) -> BTreeSet<String> {
+    let dirs = fs::read_dir(root.join("pods")).into_iter().flatten().flatten();
+    let ours = dirs.filter(|dir| dir.path().join(CLAIM).is_file());
+    ours.filter_map(|dir| dir.file_name().into_string().ok()).collect()
+}
+
 /// The path a volume has on the machine; None for a kind that is not mounted here.
 pub fn path(volume: &Volume, root: &Path, uid: &str) -> Option<PathBuf> {
     if let Some(host) = &volume.host_path {

@@ -68,6 +68,7 @@ pub fn prepare(
     options: &AgentOptions,
 ) -> Result<Prepared, PrepareError> {
     let root = &options.root_dir;
+    volumes::claim(root, &pod.uid)?;
     volumes::prepare(pod, root, facts)?;
     let read = |of: &FileKeySelector| {
         let volume = pod.spec.volumes.iter().flatten().find(|volume| volume.name == of.volume_name);
@@ -84,7 +85,6 @@ pub fn prepare(
         managed.push(mount(&file, path, false));
     }
     let dir = volumes::pod_dir(root, &pod.uid);
-    make_dirs(&dir, 0o750)?;
     let mut notices = Vec::new();
     if !mounts_at(container, HOSTS) {
         let names = Names {

@@ -9,7 +9,6 @@ mod remove;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -220,8 +219,7 @@ async fn pod_uids(
     paths: &Paths,
 ) -> Result<BTreeSet<String>, RuntimeError> {
     let containers = runtime.list(owner).await?.into_iter().map(|container| container.name.uid);
-    let dirs = fs::read_dir(paths.on_host(Path::new(KUBELET_DIR).join("pods"))).into_iter().flatten().flatten();
-    Ok(containers.chain(dirs.map(|dir| dir.file_name().to_string_lossy().into_owned())).collect())
+    Ok(containers.chain(agent::claimed_pods(&paths.on_host(KUBELET_DIR))).collect())
 }
 
 /// Stops and removes all containers of the owner, until none is left.

@@ -253,7 +253,11 @@ impl Worker {
     async fn make_cgroup(&self, pod: &Arc<StaticPod>) -> Option<String> {
         let parent = self.context.cgroups.parent(pod)?;
         let (context, pod) = (Arc::clone(&self.context), Arc::clone(pod));
-        let _ = tokio::task::spawn_blocking(move || context.cgroups.make(&pod)).await;
+        let make = move || match volumes::claim(&context.options.root_dir, &pod.uid) {
+            Ok(()) => context.cgroups.make(&pod),
+            Err(error) => warn!(pod = %pod.key, error = chain(&error), "no cgroup of its own"),
+        };
+        let _ = tokio::task::spawn_blocking(make).await;
         Some(parent)
     }
 
