@@ -8,8 +8,9 @@ mod remove;
 mod sub_path;
 pub mod usage;
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Volume;
@@ -87,7 +88,7 @@ pub fn claim(root: &Path, uid: &str) -> Result<(), FsError> {
     let dir = pod_dir(root, uid);
     let file = dir.join(CLAIM);
     let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(&dir);
-    made.and_then(|()| fs::OpenOptions::new().create(true).append(true).open(&file).map(drop))
+    made.and_then(|()| OpenOptions::new().create(true).append(true).open(&file).map(drop))
         .map_err(|e| FsError::new("make", &file, e))
 }
 

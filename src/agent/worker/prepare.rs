@@ -15,7 +15,7 @@ use crate::agent::env_file;
 use crate::agent::hosts::{self, Names};
 use crate::agent::pod::StaticPod;
 use crate::agent::volumes::{self, Slot, VolumeError};
-use crate::host::fs::{FsError, make_dirs};
+use crate::host::fs::FsError;
 use crate::runtime::{Mount, Propagation};
 
 const HOSTS: &str = "/etc/hosts";
