@@ -138,11 +138,13 @@ async fn what_could_not_be_removed_when_its_pod_went_is_removed_later_and_nothin
     world.start().await;
     world.want(&[pod("a", "")]).await;
     let wanted = world.healthy("a").await.uid;
-    let pods = world.root.path().join("root/pods");
-    std::fs::create_dir_all(pods.join("gone/volumes")).unwrap();
+    let root = world.root.path().join("root");
+    let pods = root.join("pods");
+    crate::agent::volumes::claim(&root, "gone").unwrap();
+    std::fs::create_dir_all(pods.join("a-kubelets/volumes")).unwrap();
     tokio::time::sleep(Duration::from_secs(540)).await;
     assert!(pods.join("gone").exists(), "it is looked for at the start and every ten minutes");
     tokio::time::sleep(Duration::from_secs(90)).await;
     assert!(!pods.join("gone").exists());
-    assert!(pods.join(wanted).exists());
+    assert!(pods.join(wanted).exists() && pods.join("a-kubelets").exists());
 }
