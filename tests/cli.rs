@@ -101,3 +101,24 @@ fn nothing_is_said_when_the_reader_of_stdout_has_gone() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
+
+#[test]
+fn every_command_has_its_manual_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let man = dir.path().join("man1");
+    kubeboot(&["man", man.to_str().unwrap()]).success().stdout(contains("manual pages"));
+    let mut rest = commands(&[]);
+    assert!(!rest.is_empty());
+    while let Some(command) = rest.pop() {
+        let name = format!("kubeboot-{}", command.join("-"));
+        let page = std::fs::read_to_string(man.join(format!("{name}.1"))).unwrap();
+        assert!(page.contains(".TH") && page.contains("Exit codes") || !commands(&command).is_empty(), "{name}");
+        rest.extend(commands(&command));
+    }
+}
+
+#[test]
+fn what_every_kubernetes_tool_takes_is_taken() {
+    kubeboot(&["version", "-o", "short", "--v=0", "--vmodule=init=5"]).success().stderr("");
+    kubeboot(&["manifests", "etcd", "--node_name=a", "--cert_dir", "/x_y"]).success().stdout(contains("/x_y/etcd"));
+}

@@ -24,6 +24,7 @@ mod spec;
 mod signals;
 mod reset;
 mod manifests;
+mod man;
 mod init;
 mod images;
 mod status;
@@ -62,6 +63,9 @@ pub struct Globals {
     /// Log level on stderr: 0 warnings, 1 information, 4 debugging, 8 everything.
     #[arg(short = 'v', long = "v", global = true, value_name = "N")]
     pub verbosity: Option<u8>,
+    /// Levels a source file, as the Kubernetes tools take them; accepted, and -v alone counts
+    #[arg(long, global = true, value_name = "PATTERN=N,...", hide = true)]
+    pub vmodule: Option<String>,
 }
 
 impl Globals {
@@ -83,6 +87,7 @@ enum Command {
     Upgrade(upgrade::Args),
     Version(version::Args),
     Completion(completion::Args),
+    Man(man::Args),
 }
 
 impl Command {
@@ -90,7 +95,8 @@ impl Command {
     fn default_verbosity(&self) -> u8 {
         match self {
             Self::Init(_) | Self::Reset(_) | Self::Manifests(_) => 0,
-            Self::Images(_) | Self::Status(_) | Self::Upgrade(_) | Self::Version(_) | Self::Completion(_) => 0,
+            Self::Images(_) | Self::Status(_) | Self::Upgrade(_) | Self::Version(_) => 0,
+            Self::Completion(_) | Self::Man(_) => 0,
             Self::Agent(args) if args.asks() => 0,
             // A service's log should say what it did.
             Self::Agent(_) => 2,
@@ -109,6 +115,7 @@ fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Upgrade(args) => block_on(upgrade::run(args, globals)),
         Command::Version(args) => version::run(args, globals),
         Command::Completion(args) => completion::run(args, globals),
+        Command::Man(args) => man::run(args, globals),
     }
 }
 
@@ -157,6 +164,7 @@ pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
 }
 
 fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let args: Vec<OsString> = dashed(args);
     let parsed = bools_take_values(Cli::command())
         .try_get_matches_from(&args)
         .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
@@ -168,6 +176,22 @@ fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
         },
         other => other,
     }
+}
+
+/// Flags with dashes where underscores were typed, which the Kubernetes tools take as well (`--cert_dir`).
+fn dashed(args: Vec<OsString>) -> Vec<OsString> {
+    let mut flags_end = false;
+    let mut one = |arg: OsString| {
+        flags_end |= arg == "--";
+        match arg.to_str().filter(|text| !flags_end && text.starts_with("--")) {
+            None => arg,
+            Some(text) => {
+                let (name, value) = text.find('=').map_or((text, ""), |at| text.split_at(at));
+                format!("{}{value}", name.replace('_', "-")).into()
+            }
+        }
+    };
+    args.into_iter().map(&mut one).collect()
 }
 
 /// Lets every switch of `command` and its subcommands take `=true` and `=false`, as Go's flag packages do.
@@ -206,6 +230,13 @@ mod tests {
                 assert_eq!(cli.globals.verbosity, Some(5), "{args:?}");
             }
         }
+    }
+
+    #[test]
+    fn underscores_in_the_names_of_flags_are_dashes_and_values_stay_as_they_are() {
+        let given = ["kubeboot", "--cert_dir=/a_b", "-o", "x_y", "--node_name", "a_b", "--", "--c_d"];
+        let expected = ["kubeboot", "--cert-dir=/a_b", "-o", "x_y", "--node-name", "a_b", "--", "--c_d"];
+        assert_eq!(dashed(given.iter().map(OsString::from).collect()), expected);
     }
 
     #[test]

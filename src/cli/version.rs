@@ -29,7 +29,8 @@ enum Format {
     Yaml,
 }
 
-/// Under kubeadm's key, with kubeadm's names where the facts are the same.
+/// Under kubeadm's key, with kubeadm's names where the facts are the same. What the build was not told is left out, and
+/// so is goVersion: there is no Go in here.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Version {
@@ -42,6 +43,13 @@ struct Client {
     major: &'static str,
     minor: &'static str,
     git_version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    git_commit: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    git_tree_state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    build_date: Option<String>,
+    compiler: &'static str,
     platform: String,
 }
 
@@ -51,6 +59,10 @@ pub fn run(args: Args, _: &Globals) -> anyhow::Result<ExitCode> {
         major: env!("CARGO_PKG_VERSION_MAJOR"),
         minor: env!("CARGO_PKG_VERSION_MINOR"),
         git_version: format!("v{}", env!("CARGO_PKG_VERSION")),
+        git_commit: option_env!("KUBEBOOT_GIT_COMMIT"),
+        git_tree_state: option_env!("KUBEBOOT_GIT_TREE_STATE"),
+        build_date: option_env!("SOURCE_DATE_EPOCH").and_then(date),
+        compiler: "rustc",
         platform: format!("{}/{}", std::env::consts::OS, go_arch(std::env::consts::ARCH)),
     };
     match args.output {
@@ -62,11 +74,27 @@ pub fn run(args: Args, _: &Globals) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Seconds since 1970 as a date.
+fn date(epoch: &str) -> Option<String> {
+    jiff::Timestamp::from_second(epoch.trim().parse().ok()?).ok().map(|at| at.to_string())
+}
+
 /// Go's name of an architecture, which is what container platforms use.
 fn go_arch(arch: &str) -> &str {
     match arch {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_date_of_a_build_is_printed_as_kubeadm_prints_it() {
+        assert_eq!(date("1767225600"), Some("2026-01-01T00:00:00Z".to_owned()));
+        assert_eq!(date("soon"), None);
     }
 }

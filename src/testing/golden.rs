@@ -17,7 +17,15 @@ const UPDATE: &str = "KUBEBOOT_UPDATE_GOLDEN";
 /// # Panics
 /// When they differ, with the lines that do; when there is no such file; always while files are updated.
 pub fn assert_golden(name: &str, text: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    assert_generated(&format!("tests/golden/{name}"), text);
+}
+
+/// Compares `text` with the file `path` of the repository, which is written from it.
+///
+/// # Panics
+/// As [`assert_golden`] does.
+pub fn assert_generated(path: &str, text: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
     if std::env::var(UPDATE).as_deref() == Ok("1") {
         make_dirs(path.parent().unwrap_or(Path::new("/")), 0o755).expect("a directory for golden files");
         write_file(&path, text.as_bytes(), 0o644).expect("a golden file");

@@ -1,0 +1,283 @@
+//! kubeadm's commands and flags, as of 1.36, and what each is here.
+
+/// What a command or a flag of kubeadm is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Is {
+    /// The same name, meaning and output.
+    Same,
+    /// The same name, and more: what.
+    Better(&'static str),
+    /// Not there: why.
+    Missing(&'static str),
+}
+
+/// A command of kubeadm with its flags.
+pub struct Row {
+    /// The words after `kubeadm`; empty for the flags of every command.
+    pub command: &'static str,
+    /// What the command is.
+    pub is: Is,
+    /// Its flags, without dashes; each is the same unless `apart` says otherwise.
+    pub flags: &'static str,
+    /// Flags that are not simply the same.
+    pub apart: &'static [(&'static str, Is)],
+}
+
+use Is::{Better, Missing, Same};
+
+const fn row(command: &'static str, is: Is, flags: &'static str) -> Row {
+    Row { command, is, flags, apart: &[] }
+}
+
+const fn with(row: Row, apart: &'static [(&'static str, Is)]) -> Row {
+    Row { apart, ..row }
+}
+
+const SOON: Is = Missing("not built yet");
+const HA: Is = Missing("joining a control-plane node comes with high availability");
+
+/// Every command, in the order of kubeadm's own help.
+pub const TABLE: &[Row] = &[
+    with(row("", Same, "rootfs v vmodule"), &[("rootfs", Better("a prefix of every path: no chroot, no privilege"))]),
+    // init
+    with(
+        row(
+            "init",
+            Better("a run that was cut off is finished by the same command; -o json|yaml prints events"),
+            "apiserver-advertise-address apiserver-bind-port apiserver-cert-extra-sans cert-dir certificate-key config \
+             control-plane-endpoint cri-socket dry-run feature-gates ignore-preflight-errors image-repository \
+             kubernetes-version node-name patches pod-network-cidr service-cidr service-dns-domain \
+             skip-certificate-key-print skip-phases skip-token-print token token-ttl upload-certs",
+        ),
+        &[
+            ("dry-run", Better("--output-dir DIR writes the files below it; needs no root")),
+            ("certificate-key", SOON),
+            ("feature-gates", SOON),
+            ("skip-certificate-key-print", SOON),
+            ("skip-token-print", SOON),
+            ("token", SOON),
+            ("token-ttl", SOON),
+            ("upload-certs", SOON),
+        ],
+    ),
+    row("init phase preflight", Same, "config cri-socket dry-run ignore-preflight-errors image-repository"),
+    row("init phase certs all", Same, CERTS_SERVING),
+    row("init phase certs ca", Same, CERTS),
+    row("init phase certs apiserver", Same, CERTS_SERVING),
+    row("init phase certs apiserver-kubelet-client", Same, CERTS),
+    row("init phase certs front-proxy-ca", Same, CERTS),
+    row("init phase certs front-proxy-client", Same, CERTS),
+    row("init phase certs etcd-ca", Same, CERTS),
+    row("init phase certs etcd-server", Same, CERTS),
+    row("init phase certs etcd-peer", Same, CERTS),
+    row("init phase certs etcd-healthcheck-client", Same, CERTS),
+    row("init phase certs apiserver-etcd-client", Same, CERTS),
+    row("init phase certs sa", Same, CERTS),
+    with(row("init phase kubeconfig all", Same, KUBECONFIG), &[("kubeconfig-dir", SOON)]),
+    with(row("init phase kubeconfig admin", Same, KUBECONFIG), &[("kubeconfig-dir", SOON)]),
+    with(row("init phase kubeconfig super-admin", Same, KUBECONFIG), &[("kubeconfig-dir", SOON)]),
+    with(row("init phase kubeconfig kubelet", Same, KUBECONFIG), &[("kubeconfig-dir", SOON)]),
+    with(row("init phase kubeconfig controller-manager", Same, KUBECONFIG), &[("kubeconfig-dir", SOON)]),
+    with(row("init phase kubeconfig scheduler", Same, KUBECONFIG), &[("kubeconfig-dir", SOON)]),
+    row("init phase etcd local", Same, "cert-dir config dry-run image-repository patches"),
+    with(
+        row(
+            "init phase control-plane all",
+            Same,
+            "apiserver-advertise-address apiserver-bind-port cert-dir config control-plane-endpoint dry-run feature-gates \
+             image-repository kubernetes-version patches pod-network-cidr service-cidr",
+        ),
+        &[("feature-gates", SOON)],
+    ),
+    with(
+        row(
+            "init phase control-plane apiserver",
+            Same,
+            "apiserver-advertise-address apiserver-bind-port cert-dir config control-plane-endpoint dry-run feature-gates \
+             image-repository kubernetes-version patches service-cidr",
+        ),
+        &[("feature-gates", SOON)],
+    ),
+    row(
+        "init phase control-plane controller-manager",
+        Same,
+        "cert-dir config dry-run image-repository kubernetes-version patches pod-network-cidr",
+    ),
+    row(
+        "init phase control-plane scheduler",
+        Same,
+        "cert-dir config dry-run image-repository kubernetes-version patches",
+    ),
+    row(
+        "init phase kubelet-start",
+        Better("starts kubeboot's own static-pod agent under the kubelet's unit; no kubelet needed"),
+        "config cri-socket dry-run image-repository node-name patches",
+    ),
+    row(
+        "init phase wait-control-plane",
+        Better("asks the agent: names the component, its exit code and last log lines"),
+        "",
+    ),
+    row("init phase upload-config all", SOON, "config cri-socket dry-run kubeconfig"),
+    row("init phase upload-config kubeadm", SOON, "config cri-socket dry-run kubeconfig"),
+    row("init phase upload-config kubelet", SOON, "config cri-socket dry-run kubeconfig"),
+    row(
+        "init phase upload-certs",
+        SOON,
+        "certificate-key config dry-run kubeconfig skip-certificate-key-print upload-certs",
+    ),
+    row("init phase mark-control-plane", SOON, "config dry-run node-name"),
+    row("init phase bootstrap-token", SOON, "config dry-run kubeconfig skip-token-print"),
+    row("init phase kubelet-finalize all", SOON, "cert-dir config dry-run"),
+    row("init phase kubelet-finalize enable-client-cert-rotation", SOON, "cert-dir config dry-run"),
+    row(
+        "init phase addon all",
+        SOON,
+        "apiserver-advertise-address apiserver-bind-port config control-plane-endpoint dry-run feature-gates \
+         image-repository kubeconfig kubernetes-version pod-network-cidr print-manifest service-cidr service-dns-domain",
+    ),
+    row(
+        "init phase addon coredns",
+        SOON,
+        "config dry-run feature-gates image-repository kubeconfig kubernetes-version print-manifest service-cidr \
+         service-dns-domain",
+    ),
+    row(
+        "init phase addon kube-proxy",
+        SOON,
+        "apiserver-advertise-address apiserver-bind-port config control-plane-endpoint dry-run image-repository \
+         kubeconfig kubernetes-version pod-network-cidr print-manifest",
+    ),
+    row("init phase show-join-command", SOON, ""),
+    // join
+    row(
+        "join",
+        SOON,
+        "apiserver-advertise-address apiserver-bind-port certificate-key config control-plane cri-socket \
+         discovery-file discovery-token discovery-token-ca-cert-hash discovery-token-unsafe-skip-ca-verification dry-run \
+         ignore-preflight-errors node-name patches skip-phases tls-bootstrap-token token",
+    ),
+    row("join phase preflight", SOON, ""),
+    row("join phase control-plane-prepare all", HA, ""),
+    row("join phase control-plane-prepare download-certs", HA, ""),
+    row("join phase control-plane-prepare certs", HA, ""),
+    row("join phase control-plane-prepare kubeconfig", HA, ""),
+    row("join phase control-plane-prepare control-plane", HA, ""),
+    row("join phase kubelet-start", SOON, ""),
+    row("join phase etcd-join", HA, ""),
+    row("join phase kubelet-wait-bootstrap", SOON, ""),
+    row("join phase control-plane-join all", HA, ""),
+    row("join phase control-plane-join mark-control-plane", HA, ""),
+    row("join phase wait-control-plane", HA, ""),
+    // reset
+    with(
+        row(
+            "reset",
+            Better("removes what the inventory says was made here, and nothing else"),
+            "cert-dir cleanup-tmp-dir config cri-socket dry-run force ignore-preflight-errors kubeconfig skip-phases",
+        ),
+        &[("config", SOON)],
+    ),
+    row("reset phase preflight", SOON, ""),
+    row("reset phase remove-etcd-member", SOON, ""),
+    row("reset phase cleanup-node", SOON, ""),
+    // upgrade
+    with(
+        row(
+            "upgrade plan",
+            Better("asks no server; shows each component's image"),
+            "allow-experimental-upgrades allow-missing-template-keys allow-release-candidate-upgrades config \
+             etcd-upgrade ignore-preflight-errors kubeconfig output print-config show-managed-fields",
+        ),
+        UPGRADE_APART,
+    ),
+    with(
+        row(
+            "upgrade apply",
+            Better("ends exactly new or exactly old: the first component that fails brings all back; exit codes tell"),
+            "allow-experimental-upgrades allow-release-candidate-upgrades certificate-renewal config dry-run \
+             etcd-upgrade force ignore-preflight-errors kubeconfig patches print-config skip-phases yes",
+        ),
+        UPGRADE_APART,
+    ),
+    row("upgrade apply phase preflight", SOON, ""),
+    row("upgrade apply phase control-plane", SOON, ""),
+    row("upgrade apply phase upload-config", SOON, ""),
+    row("upgrade apply phase kubelet-config", SOON, ""),
+    row("upgrade apply phase bootstrap-token", SOON, ""),
+    row("upgrade apply phase addon", SOON, ""),
+    row("upgrade apply phase post-upgrade", SOON, ""),
+    row(
+        "upgrade node",
+        HA,
+        "certificate-renewal config dry-run etcd-upgrade ignore-preflight-errors kubeconfig patches skip-phases",
+    ),
+    with(row("upgrade diff", Better("etcd too"), "config context-lines kubeconfig"), UPGRADE_APART),
+    // certs
+    row("certs certificate-key", SOON, ""),
+    row(
+        "certs check-expiration",
+        SOON,
+        "allow-missing-template-keys cert-dir config kubeconfig output show-managed-fields",
+    ),
+    row("certs generate-csr", SOON, "cert-dir config kubeconfig-dir"),
+    row("certs renew all", SOON, RENEW),
+    row("certs renew admin.conf", SOON, RENEW),
+    row("certs renew super-admin.conf", SOON, RENEW),
+    row("certs renew controller-manager.conf", SOON, RENEW),
+    row("certs renew scheduler.conf", SOON, RENEW),
+    row("certs renew apiserver", SOON, RENEW),
+    row("certs renew apiserver-etcd-client", SOON, RENEW),
+    row("certs renew apiserver-kubelet-client", SOON, RENEW),
+    row("certs renew etcd-healthcheck-client", SOON, RENEW),
+    row("certs renew etcd-peer", SOON, RENEW),
+    row("certs renew etcd-server", SOON, RENEW),
+    row("certs renew front-proxy-client", SOON, RENEW),
+    // token
+    row(
+        "token create",
+        SOON,
+        "certificate-key config description dry-run groups kubeconfig print-join-command ttl usages",
+    ),
+    row("token delete", SOON, "dry-run kubeconfig"),
+    row("token generate", SOON, "dry-run kubeconfig"),
+    row("token list", SOON, "allow-missing-template-keys dry-run kubeconfig output show-managed-fields"),
+    // the rest
+    row("kubeconfig user", SOON, "client-name config org token validity-period"),
+    row("config print init-defaults", SOON, "component-configs kubeconfig"),
+    row("config print join-defaults", SOON, "component-configs kubeconfig"),
+    row("config print reset-defaults", SOON, "component-configs kubeconfig"),
+    row("config print upgrade-defaults", SOON, "component-configs kubeconfig"),
+    row("config migrate", SOON, "allow-experimental-api kubeconfig new-config old-config"),
+    row("config validate", SOON, "allow-deprecated-api allow-experimental-api config kubeconfig"),
+    row(
+        "config images list",
+        SOON,
+        "allow-missing-template-keys config feature-gates image-repository kubeconfig kubernetes-version output \
+         show-managed-fields",
+    ),
+    row("config images pull", SOON, "config cri-socket feature-gates image-repository kubeconfig kubernetes-version"),
+    row("version", Same, "output"),
+    row("completion bash", Same, ""),
+    row("completion zsh", Same, ""),
+];
+
+const CERTS: &str = "cert-dir config dry-run kubernetes-version";
+const CERTS_SERVING: &str = "apiserver-advertise-address apiserver-cert-extra-sans cert-dir config \
+                             control-plane-endpoint dry-run kubernetes-version service-cidr service-dns-domain";
+const KUBECONFIG: &str = "apiserver-advertise-address apiserver-bind-port cert-dir config control-plane-endpoint dry-run \
+                          kubeconfig-dir kubernetes-version node-name";
+const RENEW: &str = "cert-dir config kubeconfig";
+
+const UPGRADE_APART: &[(&str, Is)] = &[
+    ("allow-experimental-upgrades", SOON),
+    ("allow-missing-template-keys", SOON),
+    ("allow-release-candidate-upgrades", SOON),
+    ("certificate-renewal", SOON),
+    ("config", SOON),
+    ("ignore-preflight-errors", SOON),
+    ("kubeconfig", SOON),
+    ("print-config", SOON),
+    ("show-managed-fields", SOON),
+    ("skip-phases", SOON),
+];
