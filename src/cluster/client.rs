@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use rustls::CertificateError;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::ClusterError;
@@ -14,9 +15,9 @@ use crate::config::ClusterSpec;
 use crate::host::Paths;
 
 /// A server on this machine answers at once or is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than an API server takes for any single write, even while etcd elects.
-const READ_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// The pause after the first failed try; it grows by half each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// kubeadm's interval: no pause is longer.
@@ -110,14 +111,19 @@ fn is_final(error: &kube::Error) -> bool {
 
 /// Whether the server's certificate was refused.
 fn is_stranger(error: &(dyn Error + 'static)) -> bool {
-    if matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))) {
-        return true;
+    refused_certificate(error).is_some()
+}
+
+/// What is wrong with the server's certificate, if that is what went wrong.
+pub(super) fn refused_certificate<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CertificateError> {
+    if let Some(rustls::Error::InvalidCertificate(reason)) = error.downcast_ref() {
+        return Some(reason);
     }
     // An io::Error hands out what it wraps by `get_ref` only; its source is the source of that.
     if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        return is_stranger(inner);
+        return refused_certificate(inner);
     }
-    error.source().is_some_and(is_stranger)
+    error.source().and_then(refused_certificate)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod client;
+pub mod discovery;
 
 use std::path::PathBuf;
 use std::time::Duration;

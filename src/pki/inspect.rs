@@ -101,6 +101,11 @@ impl Certificate {
         &self.der
     }
 
+    /// The DER of its SubjectPublicKeyInfo.
+    pub fn public_key_der(&self) -> Vec<u8> {
+        open(&self.der).map(|own| own.public_key().raw.to_vec()).unwrap_or_default()
+    }
+
     /// Its PEM text.
     pub fn pem(&self) -> String {
         let text = STANDARD.encode(&self.der);
