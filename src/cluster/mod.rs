@@ -1,6 +1,7 @@
 //! Objects written to the API server.
 
 pub mod admin;
+pub mod bootstrap_token;
 mod client;
 pub mod discovery;
 

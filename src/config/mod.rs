@@ -3,6 +3,7 @@
 //! [`load`] is the way in, and pure: text and flags in, a spec and warnings out, or everything that is wrong at once.
 //! The wire types in `wire` are the table of known fields; the other files each resolve one part of the spec.
 
+pub mod bootstrap_token;
 pub mod spec;
 
 mod cluster;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 
+use super::bootstrap_token::{Token, USAGES, is_group};
 use super::components::args;
 use super::durations::GoDuration;
 use super::load::Input;
@@ -140,13 +141,11 @@ pub(super) fn positive(duration: GoDuration) -> Result<Duration, String> {
     std.ok_or_else(|| format!("{duration} is too short; write a duration such as 5m or 24h"))
 }
 
-const USAGES: &[&str] = &["signing", "authentication"];
-
 /// Checks `bootstrapTokens`. No message shows a token.
 pub(super) fn check_tokens(tokens: &[BootstrapToken], report: &mut Report) {
     for (index, token) in tokens.iter().enumerate() {
         let field = |name: &str| format!("bootstrapTokens[{index}].{name}");
-        if !is_token(&token.token.0) && !token.token.0.is_empty() {
+        if !token.token.0.is_empty() && token.token.0.parse::<Token>().is_err() {
             let message = "not a token; write 6 characters, a dot and 16 characters of a-z and 0-9";
             report.problem(Part::Init, &field("token"), message);
         }
@@ -179,15 +178,4 @@ pub(super) fn check_tokens(tokens: &[BootstrapToken], report: &mut Report) {
             );
         }
     }
-}
-
-fn is_token(text: &str) -> bool {
-    let plain = |part: &str| part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    text.split_once('.').is_some_and(|(id, secret)| id.len() == 6 && secret.len() == 16 && plain(id) && plain(secret))
-}
-
-fn is_group(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b':' || b == b'-';
-    text.strip_prefix("system:bootstrappers:")
-        .is_some_and(|name| (1..=256).contains(&name.len()) && name.bytes().all(allowed) && !name.ends_with([':', '-']))
 }
