@@ -1,21 +1,27 @@
 #!/usr/bin/env bash
 # Component binaries for machines that reach no image registry.
 #
-#   scripts/components.sh [VERSION ...]        default: v1.20.2
+#   scripts/components.sh [--node] [VERSION ...]        default: v1.20.2
 #
 # Builds Kubernetes from Debian's `kubernetes` source package, stamped with each VERSION, takes etcd from Debian's
 # etcd-server, and leaves them below $KUBEBOOT_CACHE (default: ~/.cache/kubeboot):
 #
 #   components/VERSION/{kube-apiserver,kube-controller-manager,kube-scheduler,etcd,pause}
 #
+# With --node also what the tests with real nodes need, in the same build: components/VERSION/{kubeadm,kubelet,kube-proxy}
+#
 # What is there already is not built again. `kubeboot images build --from-dir` makes images of such a directory.
 # The source is 1.20.2 whatever the stamp says: a second stamp exists to try upgrades between patch versions.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
+components=(kube-apiserver kube-controller-manager kube-scheduler)
+if [ "${1:-}" = --node ]; then
+  components+=(kubeadm kubelet kube-proxy)
+  shift
+fi
 versions=("$@")
 [ ${#versions[@]} -gt 0 ] || versions=(v1.20.2)
-components=(kube-apiserver kube-controller-manager kube-scheduler)
 src="$KUBEBOOT_CACHE/src"
 tree="$src/kubernetes"
 
@@ -54,9 +60,12 @@ fetch_source() {
 }
 
 build() {
-  local version=$1 out=$KUBEBOOT_CACHE/components/$1 gopath=$src/go name
-  say "building Kubernetes $version (about seven minutes the first time)"
+  local version=$1 out=$KUBEBOOT_CACHE/components/$1 gopath=$src/go name missing=()
+  for name in "${components[@]}"; do [ -x "$out/$name" ] || missing+=("$name"); done
+  say "building Kubernetes $version: ${missing[*]} (about ten minutes the first time)"
   mkdir -p "$gopath/src/k8s.io" "$out.part"
+  # What an earlier build with fewer components has made stays.
+  [ ! -d "$out" ] || cp -a "$out/." "$out.part/"
   ln -sfn "$tree" "$gopath/src/k8s.io/kubernetes"
   cat >"$src/version.sh" <<VERSION
 KUBE_GIT_COMMIT='faecb196815e248d3ecfb03c680a4507229c2a56'
@@ -67,11 +76,11 @@ KUBE_GIT_MINOR='$(echo "$version" | cut -d. -f2)'
 VERSION
   (cd "$gopath/src/k8s.io/kubernetes" &&
     GOPATH=$gopath GO111MODULE=off CGO_ENABLED=0 GOFLAGS='' GOLDFLAGS='-s -w' KUBE_GIT_VERSION_FILE="$src/version.sh" \
-      make WHAT="$(printf 'cmd/%s ' "${components[@]}")") >"$src/build-$version.log" 2>&1 || {
+      make WHAT="$(printf 'cmd/%s ' "${missing[@]}")") >"$src/build-$version.log" 2>&1 || {
     tail -20 "$src/build-$version.log" >&2
     die "building Kubernetes failed; the whole log is $src/build-$version.log"
   }
-  for name in "${components[@]}"; do
+  for name in "${missing[@]}"; do
     install -m 0755 "$(find "$tree/_output" -type f -name "$name" -perm -u+x | head -n 1)" "$out.part/$name"
   done
   gcc -Os -static -o "$out.part/pause" "$(find "$tree/build/pause" -name pause.c | head -n 1)"

@@ -25,7 +25,7 @@ need_packages() {
   [ "$(id -u)" -eq 0 ] || die "please install (or run this as root): ${missing[*]}"
   say "installing ${missing[*]}"
   apt-get update -qq || true
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+  DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
     die "apt-get could not install: ${missing[*]}"
 }
 

@@ -2,11 +2,13 @@
 //! versions; everything else asks a [`Release`].
 
 mod image;
+mod kubeadm;
 mod table;
 mod upgrade;
 mod version;
 
 pub use image::{ComponentImage, coredns_image, etcd_image, images, pause_image};
+pub use kubeadm::{ConfigApi, KubeadmRow, kubeadm_row, kubelet_config_map};
 pub use table::{ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_row};
 pub use upgrade::{Refusal, upgrade_allowed};
 pub use version::{KubernetesVersion, VersionError};
