@@ -10,7 +10,7 @@
 #
 # With --node also what the tests with real nodes need, in the same build: components/VERSION/{kubeadm,kubelet,kube-proxy}
 #
-# What is there already is not built again. `kubeboot images build --from-dir` makes images of such a directory.
+# What is there already is not built again, unless REVISION below has changed. `kubeboot images build --from-dir` makes images of such a directory.
 # The source is 1.20.2 whatever the stamp says: a second stamp exists to try upgrades between patch versions.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -23,6 +23,8 @@ fi
 versions=("$@")
 [ ${#versions[@]} -gt 0 ] || versions=(v1.20.2)
 src="$KUBEBOOT_CACHE/src"
+# Of what this script does to the source: a new one builds anew.
+REVISION=2
 tree="$src/kubernetes"
 
 # One build at a time: quickstart and the tests may meet here.
@@ -32,12 +34,20 @@ flock 9
 
 complete() {
   local dir=$KUBEBOOT_CACHE/components/$1 name
+  [ -e "$dir/.revision-$REVISION" ] || return 1
   for name in "${components[@]}" etcd pause; do [ -x "$dir/$name" ] || return 1; done
 }
 
 # The machine's own apt sources, asked for source packages, in a place of their own: the system's lists stay as they are.
 fetch_source() {
-  [ -d "$tree" ] && return 0
+  if [ ! -d "$tree" ]; then download_source; fi
+  # The vendored release walks maps in a way that Go 1.18 has ended: every JSON object with a map in it would panic.
+  local package=github.com/modern-go/reflect2
+  rm -f "$tree/vendor/$package"/*.{go,s}
+  cp "/usr/share/gocode/src/$package"/*.{go,s} "$tree/vendor/$package/"
+}
+
+download_source() {
   local apt=$src/apt file
   rm -rf "$src"
   mkdir -p "$apt/parts" "$apt/lists/partial"
@@ -61,11 +71,13 @@ fetch_source() {
 
 build() {
   local version=$1 out=$KUBEBOOT_CACHE/components/$1 gopath=$src/go name missing=()
-  for name in "${components[@]}"; do [ -x "$out/$name" ] || missing+=("$name"); done
-  say "building Kubernetes $version: ${missing[*]} (about ten minutes the first time)"
-  mkdir -p "$gopath/src/k8s.io" "$out.part"
+  rm -rf "$out.part"
+  mkdir -p "$out.part"
   # What an earlier build with fewer components has made stays.
-  [ ! -d "$out" ] || cp -a "$out/." "$out.part/"
+  [ ! -e "$out/.revision-$REVISION" ] || cp -a "$out/." "$out.part/"
+  for name in "${components[@]}"; do [ -x "$out.part/$name" ] || missing+=("$name"); done
+  say "building Kubernetes $version: ${missing[*]} (about ten minutes the first time)"
+  mkdir -p "$gopath/src/k8s.io"
   ln -sfn "$tree" "$gopath/src/k8s.io/kubernetes"
   cat >"$src/version.sh" <<VERSION
 KUBE_GIT_COMMIT='faecb196815e248d3ecfb03c680a4507229c2a56'
@@ -85,6 +97,7 @@ VERSION
   done
   gcc -Os -static -o "$out.part/pause" "$(find "$tree/build/pause" -name pause.c | head -n 1)"
   install -m 0755 "$(command -v etcd)" "$out.part/etcd"
+  touch "$out.part/.revision-$REVISION"
   rm -rf "$out"
   mv "$out.part" "$out"
 }
@@ -94,7 +107,8 @@ for version in "${versions[@]}"; do
     say "components $version: $KUBEBOOT_CACHE/components/$version"
     continue
   fi
-  need_packages golang-go=go make rsync gcc dpkg-dev=dpkg-source etcd-server=etcd libc6-dev=/usr/include/stdlib.h
+  need_packages golang-go=go make rsync gcc dpkg-dev=dpkg-source etcd-server=etcd libc6-dev=/usr/include/stdlib.h \
+    golang-github-modern-go-reflect2-dev=/usr/share/gocode/src/github.com/modern-go/reflect2
   fetch_source
   build "$version"
   say "components $version: $KUBEBOOT_CACHE/components/$version"
