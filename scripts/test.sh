@@ -37,7 +37,8 @@ step "component binaries and images"
 docker_up
 kubectl_up
 need_packages busybox-static=/bin/busybox openssl
-./scripts/components.sh v1.20.2 v1.20.3
+./scripts/components.sh --node v1.20.2
+./scripts/components.sh v1.20.3
 cargo build --release --locked --quiet
 export KUBEBOOT_BIN=$target/release/kubeboot
 for version in v1.20.2 v1.20.3; do images_built "$KUBEBOOT_BIN" "$version"; done

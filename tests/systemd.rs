@@ -5,7 +5,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const IMAGE: &str = "kubeboot-test/systemd:1";
+const IMAGE: &str = "kubeboot-test/systemd:2";
 const VERSION: &str = "v1.20.2";
 
 fn run(program: &str, args: &[&str]) -> (i32, String) {
