@@ -7,7 +7,7 @@ use clap::Subcommand;
 
 use super::reset::is_denied;
 use super::signals::stop_on_signals;
-use super::spec::{SpecFlags, load, program};
+use super::spec::{ClusterFlags, SpecFlags, load, program};
 use super::{Globals, Hint, block_on};
 use crate::config::ClusterSpec;
 use crate::kubelet::service::Program;
@@ -72,6 +72,8 @@ fn phase_help() -> String {
 struct InitFlags {
     #[command(flatten)]
     spec: SpecFlags,
+    #[command(flatten)]
+    cluster: ClusterFlags,
     /// Show what would be done, with every file but private keys; touches nothing and needs no root
     #[arg(long, help_heading = "Options")]
     dry_run: bool,
@@ -89,7 +91,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         Some(Sub::Phase(phase)) => (What::Phase(phase.name, phase.sub), phase.flags),
         None => (What::Everything, args.flags),
     };
-    let input = flags.spec.input()?;
+    let mut input = flags.spec.input()?;
+    flags.cluster.add_to(&mut input.flags);
     let loaded = load(&input)?;
     if flags.dry_run || loaded.dry_run {
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

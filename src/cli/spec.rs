@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use super::Hint;
-use crate::config::{self, Flags, HostDefaults, Input, Loaded};
+use crate::config::{self, Flags, HostDefaults, Input, Loaded, Secret};
 use crate::host::facts;
 
 /// The configuration file, or flags in its place.
@@ -54,6 +54,9 @@ pub struct SpecFlags {
     /// Directory of patches for the manifests and the kubelet's settings
     #[arg(long, value_name = "DIR")]
     patches: Option<String>,
+    /// Feature gates, `NAME=true` or `NAME=false`, separated by commas
+    #[arg(long, value_name = "GATE", value_delimiter = ',')]
+    feature_gates: Vec<String>,
     /// Checks whose errors are only warnings, separated by commas; `all` are all of them
     #[arg(long, value_name = "CHECK", value_delimiter = ',')]
     ignore_preflight_errors: Vec<String>,
@@ -95,7 +98,49 @@ impl SpecFlags {
             skip_phases: this.skip_phases,
             patches: this.patches,
             cri_socket: this.cri_socket,
+            feature_gates: this.feature_gates,
+            ..Flags::default()
         }
+    }
+}
+
+/// kubeadm's flags for what `init` tells the cluster, and those who are to join it.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Configuration")]
+pub struct ClusterFlags {
+    /// Bootstrap token for nodes that join [default: a random one]
+    #[arg(long, value_name = "TOKEN", value_parser = secret)]
+    token: Option<Secret>,
+    /// How long the token lives; 0 lets it live for ever [default: 24h0m0s]
+    #[arg(long, value_name = "DURATION")]
+    token_ttl: Option<String>,
+    /// Upload the certificates that control-plane nodes share, encrypted, to the Secret kubeadm-certs
+    #[arg(long)]
+    upload_certs: bool,
+    /// Key to encrypt uploaded certificates with, 64 hexadecimal digits [default: a random one]
+    #[arg(long, value_name = "KEY", value_parser = secret)]
+    certificate_key: Option<Secret>,
+    /// Print no token
+    #[arg(long)]
+    skip_token_print: bool,
+    /// Print no certificate key
+    #[arg(long)]
+    skip_certificate_key_print: bool,
+}
+
+fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret(text.to_owned()))
+}
+
+impl ClusterFlags {
+    /// Adds these flags to `flags`.
+    pub fn add_to(&self, flags: &mut Flags) {
+        flags.token = self.token.clone().unwrap_or_default();
+        flags.token_ttl = self.token_ttl.clone();
+        flags.certificate_key = self.certificate_key.clone().unwrap_or_default();
+        flags.upload_certs = self.upload_certs;
+        flags.skip_token_print = self.skip_token_print;
+        flags.skip_certificate_key_print = self.skip_certificate_key_print;
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use super::certificate_key::{CertificateKey, CertificateKeyError};
 use super::durations::GoDuration;
 use super::flags::Flags;
+use super::names;
 use super::node::positive;
 use super::report::{Part, Report};
-use super::spec::{KeyAlgorithm, KubebootSpec};
-use super::wire::{ClusterConfiguration, InitConfiguration};
+use super::spec::{DnsSpec, KeyAlgorithm, KubebootSpec};
+use super::wire::{self, ClusterConfiguration, InitConfiguration};
 use crate::release::{self, KubernetesVersion};
 
 /// Labels that stand for the newest release. kubeadm asks the network; we take the newest release we know.
@@ -161,11 +163,7 @@ pub(super) fn skip_phases(init: &InitConfiguration, flags: &Flags) -> Vec<String
 
 /// Fields that are read and checked but change nothing in this version: part, field, why.
 const UNUSED: &[(Part, &str, &str)] = &[
-    (Part::Init, "bootstrapTokens", "no bootstrap token is made"),
-    (Part::Init, "certificateKey", "no certificates are uploaded"),
     (Part::Init, "nodeRegistration.imagePullSerial", "images are pulled side by side"),
-    (Part::Cluster, "dns", "no DNS addon is installed"),
-    (Part::Cluster, "proxy", "kube-proxy is not installed"),
     (Part::Cluster, "etcd.external.httpEndpoints", "endpoints are asked instead"),
 ];
 
@@ -178,13 +176,28 @@ pub(super) fn warn_of_unused(report: &mut Report) {
     }
 }
 
-/// Checks `certificateKey`, which no message may show.
-pub(super) fn check_certificate_key(init: &InitConfiguration, report: &mut Report) {
-    let key = &init.certificate_key.0;
-    if !key.is_empty() && (key.len() != 64 || !key.bytes().all(|b| b.is_ascii_hexdigit())) {
-        let message = "not a key; write the 64 hexadecimal digits of 32 bytes";
-        report.problem(Part::Init, "certificateKey", message);
+/// `certificateKey`, which no message may show.
+pub(super) fn certificate_key(init: &InitConfiguration, report: &mut Report) -> Option<CertificateKey> {
+    let key = Some(init.certificate_key.0.trim()).filter(|key| !key.is_empty())?;
+    report.check(Part::Init, "certificateKey", key.parse().map_err(|e: CertificateKeyError| e.to_string()))
+}
+
+/// `dns`; skipping its phase disables it, as with kubeadm.
+pub(super) fn dns(wire: &wire::Dns, skip_phases: &[String], report: &mut Report) -> DnsSpec {
+    let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    let (image_repository, image_tag) = (given(&wire.image_repository), given(&wire.image_tag));
+    if let Some(repository) = &image_repository {
+        report.check(Part::Cluster, "dns.imageRepository", names::image_repository(repository));
     }
+    if let Some(tag) = &image_tag {
+        report.check(Part::Cluster, "dns.imageTag", names::image_tag(tag));
+    }
+    DnsSpec { image_repository, image_tag, disabled: wire.disabled || is_skipped(skip_phases, "addon", "coredns") }
+}
+
+/// Whether `skip_phases` takes away the phase `child` of `group`.
+pub(super) fn is_skipped(skip_phases: &[String], group: &str, child: &str) -> bool {
+    skip_phases.iter().any(|phase| phase == group || phase.strip_prefix(group) == Some(&format!("/{child}")))
 }
 
 const DOCKER_SCHEMES: &[&str] = &["unix://", "tcp://", "http://"];

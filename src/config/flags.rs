@@ -1,14 +1,18 @@
 //! kubeadm's flags that configure, and what each is in a document.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use super::durations::GoDuration;
 use super::report::Report;
-use super::wire::{ClusterConfiguration, InitConfiguration};
+use super::tokens::DEFAULT_DESCRIPTION;
+use super::wire::{BootstrapToken, ClusterConfiguration, InitConfiguration, Secret};
 
 /// The values of the flags as the user gave them; a flag that was not given is None or empty. Empty texts count as not
 /// given, as with kubeadm.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Flags {
     /// `--kubernetes-version`.
     pub kubernetes_version: Option<String>,
@@ -40,6 +44,22 @@ pub struct Flags {
     pub patches: Option<String>,
     /// `--cri-socket`.
     pub cri_socket: Option<String>,
+    /// `--feature-gates`, `NAME=true` or `NAME=false` each.
+    pub feature_gates: Vec<String>,
+    /// `--token`; not kept, as the cluster has it then.
+    #[serde(skip)]
+    pub token: Secret,
+    /// `--token-ttl`.
+    pub token_ttl: Option<String>,
+    /// `--certificate-key`; not kept, as the certificates it encrypts are not.
+    #[serde(skip)]
+    pub certificate_key: Secret,
+    /// `--upload-certs`; may go with `--config`.
+    pub upload_certs: bool,
+    /// `--skip-token-print`; may go with `--config`.
+    pub skip_token_print: bool,
+    /// `--skip-certificate-key-print`; may go with `--config`.
+    pub skip_certificate_key_print: bool,
 }
 
 /// What a flag is in a document.
@@ -74,6 +94,10 @@ const FLAGS: &[FlagRow] = &[
     row("--cert-dir", "certificatesDir", |flags| has(&flags.cert_dir)),
     row("--patches", "patches.directory", |flags| has(&flags.patches)),
     row("--cri-socket", "nodeRegistration.criSocket", |flags| has(&flags.cri_socket)),
+    row("--feature-gates", "featureGates", |flags| !flags.feature_gates.is_empty()),
+    row("--token", "bootstrapTokens", |flags| !flags.token.0.trim().is_empty()),
+    row("--token-ttl", "bootstrapTokens[].ttl", |flags| has(&flags.token_ttl)),
+    row("--certificate-key", "certificateKey", |flags| !flags.certificate_key.0.trim().is_empty()),
     FlagRow {
         flag: "--node-name",
         field: "nodeRegistration.name",
@@ -125,6 +149,8 @@ pub(super) fn documents(flags: &Flags, report: &mut Report) -> (InitConfiguratio
     }
     init.node_registration.cri_socket = text(&flags.cri_socket);
     init.patches.directory = text(&flags.patches);
+    init.certificate_key = flags.certificate_key.clone();
+    init.bootstrap_tokens = vec![token(flags, report)];
     cluster.kubernetes_version = text(&flags.kubernetes_version);
     cluster.control_plane_endpoint = text(&flags.control_plane_endpoint);
     cluster.image_repository = text(&flags.image_repository);
@@ -133,5 +159,37 @@ pub(super) fn documents(flags: &Flags, report: &mut Report) -> (InitConfiguratio
     cluster.networking.service_subnet = text(&flags.service_cidr);
     cluster.networking.dns_domain = text(&flags.service_dns_domain);
     cluster.api_server.cert_sans = flags.apiserver_cert_extra_sans.clone();
+    cluster.feature_gates = feature_gates(&flags.feature_gates, report);
     (init, cluster)
+}
+
+/// The one token that flags can name.
+fn token(flags: &Flags, report: &mut Report) -> BootstrapToken {
+    let mut token = BootstrapToken {
+        token: Secret(flags.token.0.trim().to_owned()),
+        description: DEFAULT_DESCRIPTION.to_owned(),
+        ..BootstrapToken::default()
+    };
+    match flags.token_ttl.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::parse::<GoDuration>) {
+        Some(Ok(ttl)) if ttl.is_negative() => {
+            report.problem_at(None, "--token-ttl", "a token cannot live shorter than 0s; 0s lets it live for ever");
+        }
+        Some(Ok(ttl)) => token.ttl = Some(ttl),
+        Some(Err(error)) => report.problem_at(None, "--token-ttl", error.to_string()),
+        None => {}
+    }
+    token
+}
+
+/// `NAME=true,NAME=false`.
+fn feature_gates(texts: &[String], report: &mut Report) -> BTreeMap<String, bool> {
+    let mut gates = BTreeMap::new();
+    for text in texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+        let parsed = text.split_once('=').and_then(|(name, on)| Some((name.trim(), on.trim().parse().ok()?)));
+        match parsed {
+            Some((name, on)) => drop(gates.insert(name.to_owned(), on)),
+            None => report.problem_at(None, "--feature-gates", format!("{text:?} is not NAME=true or NAME=false")),
+        }
+    }
+    gates
 }

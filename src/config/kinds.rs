@@ -17,6 +17,8 @@ pub(super) struct Documents {
     pub kubeboot: KubebootSpec,
     /// `KubeletConfiguration` as written.
     pub kubelet: Option<Value>,
+    /// `KubeProxyConfiguration` as written.
+    pub kube_proxy: Option<Value>,
 }
 
 /// What is done with a kind.
@@ -26,6 +28,7 @@ enum Use {
     Cluster,
     Kubeboot,
     Kubelet,
+    KubeProxy,
     /// Not read here: whose it is.
     Ignored(&'static str),
 }
@@ -54,7 +57,7 @@ const GROUPS: &[Group] = &[
     Group {
         name: "kubeproxy.config.k8s.io",
         versions: &["v1alpha1"],
-        kinds: &[("KubeProxyConfiguration", Use::Ignored("kube-proxy is not installed"))],
+        kinds: &[("KubeProxyConfiguration", Use::KubeProxy)],
     },
     Group { name: "kubeboot.dev", versions: &["v1alpha1"], kinds: &[("KubebootConfiguration", Use::Kubeboot)] },
 ];
@@ -81,6 +84,7 @@ pub(super) fn read(text: &str, report: &mut Report) -> Documents {
 struct Found {
     seen: Vec<(&'static str, Position)>,
     kubelet: Option<Value>,
+    kube_proxy: Option<Value>,
     old_cluster: bool,
 }
 
@@ -104,6 +108,7 @@ impl Found {
             Use::Cluster => report.keep(Part::Cluster, node),
             Use::Kubeboot => report.keep(Part::Kubeboot, node),
             Use::Kubelet => self.kubelet = Some(node.to_value()),
+            Use::KubeProxy => self.kube_proxy = Some(node.to_value()),
             Use::Ignored(why) => report.warn_at(Some(at), "kind", format!("{kind} is ignored: {why}")),
         }
     }
@@ -124,6 +129,7 @@ impl Found {
             cluster: decode(Part::Cluster, report),
             kubeboot: decode(Part::Kubeboot, report),
             kubelet: self.kubelet,
+            kube_proxy: self.kube_proxy,
         }
     }
 }

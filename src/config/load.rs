@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::cluster::warn_of_unused;
 use super::cluster::{
-    check_certificate_key, check_kubeboot, feature_gates, key_algorithm, skip_phases, validity, version,
+    certificate_key, check_kubeboot, dns, feature_gates, is_skipped, key_algorithm, skip_phases, validity, version,
 };
 use super::components::{component, etcd, sans};
 use super::error::ConfigError;
@@ -15,7 +15,8 @@ use super::names;
 use super::network::{self, or};
 use super::node::{check_tokens, node, timeouts};
 use super::report::{Part, Report};
-use super::spec::{ClusterSpec, EtcdSpec};
+use super::spec::{ClusterSpec, EtcdSpec, ProxySpec, Withheld};
+use super::tokens::tokens;
 use super::wire::Component;
 
 /// All that a configuration is made of. Nothing else is read.
@@ -76,14 +77,13 @@ pub fn load(input: &Input) -> Result<Loaded, ConfigError> {
 
 /// None only where the report has a problem.
 fn resolve(documents: Documents, input: &Input, report: &mut Report) -> Option<ClusterSpec> {
-    let Documents { init, cluster, kubeboot, kubelet } = documents;
+    let Documents { init, cluster, kubeboot, kubelet, kube_proxy } = documents;
     let node = node(&init, input, report);
     let networking = network::networking(&cluster, report);
     let etcd = etcd(&cluster.etcd, report);
     network::check_family(node.advertise_address, &networking, &cluster.api_server.extra_args, report);
     network::check_port(node.bind_port, matches!(etcd, EtcdSpec::Local(_)), report);
     check_tokens(&init.bootstrap_tokens, report);
-    check_certificate_key(&init, report);
     warn_of_unused(report);
     check_kubeboot(&kubeboot, report);
     let api_server = Component {
@@ -96,6 +96,7 @@ fn resolve(documents: Documents, input: &Input, report: &mut Report) -> Option<C
     report.check(Part::Cluster, "imageRepository", names::image_repository(image_repository));
     let (certificate_validity, ca_certificate_validity) = validity(&cluster, report);
     let patches = init.patches.directory.trim();
+    let skip_phases = skip_phases(&init, &input.flags);
     Some(ClusterSpec {
         control_plane_endpoint: network::control_plane_endpoint(
             &cluster.control_plane_endpoint,
@@ -114,8 +115,18 @@ fn resolve(documents: Documents, input: &Input, report: &mut Report) -> Option<C
         ca_certificate_validity,
         patches_dir: Some(PathBuf::from(patches)).filter(|_| !patches.is_empty()),
         timeouts: timeouts(&init, report),
-        skip_phases: skip_phases(&init, &input.flags),
+        bootstrap_tokens: tokens(&init.bootstrap_tokens, report),
+        certificate_key: certificate_key(&init, report),
+        upload_certs: input.flags.upload_certs,
+        withheld: Withheld {
+            token: input.flags.skip_token_print,
+            certificate_key: input.flags.skip_certificate_key_print,
+        },
+        dns: dns(&cluster.dns, &skip_phases, report),
+        proxy: ProxySpec { disabled: cluster.proxy.disabled || is_skipped(&skip_phases, "addon", "kube-proxy") },
+        skip_phases,
         feature_gates: feature_gates(&cluster, report),
+        kube_proxy: kube_proxy.unwrap_or_else(|| serde_json::json!({})),
         kubelet: kubelet.unwrap_or_else(|| serde_json::json!({})),
         kubernetes_version: version(&cluster.kubernetes_version, report)?,
         node,

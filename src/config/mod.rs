@@ -4,6 +4,7 @@
 //! The wire types in `wire` are the table of known fields; the other files each resolve one part of the spec.
 
 pub mod bootstrap_token;
+pub mod certificate_key;
 pub mod spec;
 
 mod cluster;
@@ -17,6 +18,7 @@ mod names;
 mod network;
 mod node;
 mod report;
+mod tokens;
 mod v1beta3;
 mod wire;
 
@@ -25,6 +27,7 @@ pub use error::{ConfigError, ConfigProblem, Place};
 pub use flags::Flags;
 pub use load::{HostDefaults, Input, Loaded, load};
 pub use spec::ClusterSpec;
+pub use wire::Secret;
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,8 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{EnvVar, Taint};
 use serde::{Deserialize, Serialize};
 
+use super::bootstrap_token::{BootstrapToken, Lifetime, Token};
+use super::certificate_key::CertificateKey;
 use crate::release::KubernetesVersion;
 
 /// Everything `init`, `upgrade` and `manifests` need to know, with every default filled in and every value checked.
@@ -51,6 +53,20 @@ pub struct ClusterSpec {
     pub skip_phases: Vec<String>,
     /// `featureGates`.
     pub feature_gates: Vec<(String, bool)>,
+    /// `bootstrapTokens`; never empty.
+    pub bootstrap_tokens: Vec<WantedToken>,
+    /// `certificateKey`; None makes one when certificates are uploaded.
+    pub certificate_key: Option<CertificateKey>,
+    /// `--upload-certs`.
+    pub upload_certs: bool,
+    /// What is not printed in the end.
+    pub withheld: Withheld,
+    /// `dns`.
+    pub dns: DnsSpec,
+    /// `proxy`.
+    pub proxy: ProxySpec,
+    /// The user's KubeProxyConfiguration document as written, without defaults (an empty object when there is none).
+    pub kube_proxy: serde_json::Value,
     /// The user's KubeletConfiguration document as written, without defaults (an empty object when there is none).
     pub kubelet: serde_json::Value,
     /// Our own document.
@@ -242,6 +258,61 @@ pub enum PullPolicy {
     IfNotPresent,
     /// Never ask a registry.
     Never,
+}
+
+/// One of `bootstrapTokens`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedToken {
+    /// `token`; None makes one at random.
+    pub token: Option<Token>,
+    /// `description`.
+    pub description: String,
+    /// `ttl` or `expires`, from when `init` gives it to the cluster.
+    pub lifetime: Lifetime,
+    /// `usages`.
+    pub usages: Vec<String>,
+    /// `groups`.
+    pub groups: Vec<String>,
+}
+
+impl WantedToken {
+    /// The whole of it, once it is known which token it is.
+    pub fn with(&self, token: Token) -> BootstrapToken {
+        BootstrapToken {
+            token,
+            description: self.description.clone(),
+            lifetime: self.lifetime,
+            usages: self.usages.clone(),
+            groups: self.groups.clone(),
+        }
+    }
+}
+
+/// Secrets that the join command is printed without.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Withheld {
+    /// `--skip-token-print`.
+    pub token: bool,
+    /// `--skip-certificate-key-print`.
+    pub certificate_key: bool,
+}
+
+/// `dns`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DnsSpec {
+    /// Own repository, else the cluster's.
+    pub image_repository: Option<String>,
+    /// Own tag, else the release's.
+    pub image_tag: Option<String>,
+    /// `disabled`, or the phase `addon/coredns` is skipped.
+    pub disabled: bool,
+}
+
+/// `proxy`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProxySpec {
+    /// `disabled`, or the phase `addon/kube-proxy` is skipped.
+    pub disabled: bool,
 }
 
 /// `timeouts`.

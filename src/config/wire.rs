@@ -26,7 +26,7 @@ pub struct InitConfiguration {
 }
 
 /// A text that no message may show.
-#[derive(Clone, Default, PartialEq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Secret(pub String);
 
 impl std::fmt::Debug for Secret {

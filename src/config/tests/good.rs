@@ -10,7 +10,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
 fn an_empty_file_and_empty_documents_give_the_defaults() {
-    let expected = load(&Input { file: None, flags: Flags::default(), host: host() }).unwrap();
+    let mut expected = load(&Input { file: None, flags: Flags::default(), host: host() }).unwrap();
+    // kubeadm describes the token of a run without a file only.
+    expected.spec.bootstrap_tokens[0].description.clear();
     for file in ["", "# nothing\n---\n---\n", "---\n", &init(""), &cluster("etcd:\nnetworking: null\napiServer: {}\n")]
     {
         assert_eq!(good(file), expected, "{file}");
@@ -177,14 +179,13 @@ fn what_has_no_effect_is_warned_of_where_it_is_written() {
         + "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: ipvs\n---\n"
         + "apiVersion: kubeadm.k8s.io/v1beta4\nkind: JoinConfiguration\nanything: goes\n";
     let expected = [
-        "c.yaml:3:1: bootstrapTokens: has no effect: no bootstrap token is made",
-        "c.yaml:7:1: dns: has no effect: no DNS addon is installed",
         "c.yaml:8:28: certificateValidityPeriod: 87600h0m0s is longer than the recommended 8760h0m0s",
         "c.yaml:8:28: certificateValidityPeriod: certificates outlive the CA that signs them",
-        "c.yaml:12:7: kind: KubeProxyConfiguration is ignored: kube-proxy is not installed",
         "c.yaml:16:7: kind: JoinConfiguration is ignored: it is for join",
     ];
-    assert_eq!(good(&file).warnings, expected);
+    let loaded = good(&file);
+    assert_eq!(loaded.warnings, expected);
+    assert_eq!(loaded.spec.kube_proxy["mode"], "ipvs");
 }
 
 #[test]
@@ -237,4 +238,34 @@ fn a_node_mask_argument_makes_room_for_narrow_and_wide_pod_networks() {
     with("10.0.0.0/7", "node-cidr-mask-size-ipv4", "22");
     with("fd00::/32,10.244.0.0/16", "node-cidr-mask-size-ipv6", "48");
     with("10.244.0.0/28", "allocate-node-cidrs", "false");
+}
+
+#[test]
+fn tokens_keep_what_they_say_and_get_kubeadms_defaults_for_the_rest() {
+    use crate::config::bootstrap_token::{Lifetime, NODE_GROUP};
+    let body = "bootstrapTokens:\n- {token: abcdef.0123456789abcdef, description: mine, ttl: 0s}\n- {ttl: 1h, usages: \
+                [signing]}\n- {expires: '2030-01-02T15:04:05Z', groups: ['system:bootstrappers:a']}\n";
+    let tokens = good(&init(body)).spec.bootstrap_tokens;
+    let hour = std::time::Duration::from_secs(3600);
+    let until = Lifetime::Until("2030-01-02T15:04:05Z".parse().unwrap());
+    let lifetimes: Vec<_> = tokens.iter().map(|token| token.lifetime).collect();
+    assert_eq!(lifetimes, [Lifetime::Endless, Lifetime::For(hour), until]);
+    assert_eq!(tokens[0].token, Some("abcdef.0123456789abcdef".parse().unwrap()));
+    assert_eq!((tokens[0].description.as_str(), tokens[1].token.as_ref()), ("mine", None));
+    assert_eq!((&tokens[1].usages, &tokens[1].groups), (&vec!["signing".to_owned()], &vec![]));
+    assert_eq!(tokens[0].groups, [NODE_GROUP]);
+    assert_eq!(tokens[2].groups, ["system:bootstrappers:a"]);
+}
+
+#[test]
+fn addons_are_disabled_by_their_fields_and_by_skipping_their_phases() {
+    let disabled = |file: &str| {
+        let spec = good(file).spec;
+        (spec.dns.disabled, spec.proxy.disabled)
+    };
+    assert_eq!(disabled(&cluster("")), (false, false));
+    assert_eq!(disabled(&cluster("dns: {disabled: true}")), (true, false));
+    assert_eq!(disabled(&cluster("proxy: {disabled: true}")), (false, true));
+    assert_eq!(disabled(&init("skipPhases: [addon]")), (true, true));
+    assert_eq!(disabled(&init("skipPhases: [addon/kube-proxy, addon/corednsx]")), (false, true));
 }
