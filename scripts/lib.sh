@@ -89,3 +89,27 @@ images_built() {
   "$(dirname "${BASH_SOURCE[0]}")/components.sh" "$version"
   "$bin" images build --from-dir "$KUBEBOOT_CACHE/components/$version" --tag-version "$version"
 }
+
+# podman's Docker-compatible socket, with a store of its own in the directory DIR: podman_up DIR sets PODMAN_SOCKET and
+# PODMAN_PID. Where podman is missing it is installed; podman_down ends it and takes the store away.
+podman_up() {
+  need_packages podman containernetworking-plugins=/usr/lib/cni/bridge
+  PODMAN_DIR=$1 PODMAN_SOCKET=$1/podman.sock
+  podman --root "$1/store" --runroot "$1/run" system service --time=0 "unix://$PODMAN_SOCKET" >"$1/podman.log" 2>&1 </dev/null &
+  PODMAN_PID=$!
+  local deadline=$((SECONDS + 60))
+  until DOCKER_HOST=unix://$PODMAN_SOCKET docker version >/dev/null 2>&1; do
+    if [ "$SECONDS" -ge "$deadline" ] || ! kill -0 "$PODMAN_PID" 2>/dev/null; then
+      die "podman does not answer: $(tail -n 3 "$1/podman.log")"
+    fi
+    sleep 0.1
+  done
+}
+
+podman_down() {
+  kill "$PODMAN_PID" 2>/dev/null || true
+  wait "$PODMAN_PID" 2>/dev/null || true
+  podman --root "$PODMAN_DIR/store" --runroot "$PODMAN_DIR/run" rm --force --all >/dev/null 2>&1 || true
+  umount -l "$PODMAN_DIR"/store/overlay 2>/dev/null || true
+  rm -rf "$PODMAN_DIR"
+}

@@ -49,6 +49,17 @@ cargo test --quiet --locked --features testing --test '*_docker' -- --test-threa
 step "conformance on real Docker"
 cargo test --quiet --locked --features testing --test conformance
 
+step "runtime and agent on podman, by its Docker-compatible socket"
+podman_up "$(mktemp -d)"
+trap podman_down EXIT
+DOCKER_HOST=unix://$PODMAN_SOCKET cargo test --quiet --locked --features testing --test runtime_docker --test agent_docker \
+  -- --test-threads=2
+podman_down
+trap - EXIT
+
+step "a minute of chaos"
+./scripts/chaos.sh --seconds 60 --seed 7
+
 step "the static-pod tutorial"
 ./scripts/tutorial.sh
 

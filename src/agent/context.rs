@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::UdpSocket;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -46,6 +47,8 @@ pub struct Context {
     pub pulls: Semaphore,
     /// Somebody found the runtime unreachable: look at once.
     pub relink: Notify,
+    /// A pod has gone and not all it had: what is left is to be looked for at the next list.
+    pub left: AtomicBool,
     /// cgroups of the pods.
     pub cgroups: Cgroups,
     /// Whether the machine has AppArmor.
@@ -85,6 +88,7 @@ impl Context {
             routes,
             pulls: Semaphore::new(pulls),
             relink: Notify::new(),
+            left: AtomicBool::new(false),
             facts: node_facts(),
             shutdown,
             tasks: TaskTracker::new(),

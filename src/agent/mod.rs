@@ -49,7 +49,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 pub use options::AgentOptions;
 
@@ -125,7 +125,11 @@ pub fn claimed_pods(root_dir: &Path) -> BTreeSet<String> {
 pub fn remove_cgroups(driver: Option<CgroupDriver>, uids: &BTreeSet<String>) {
     let cgroups = cgroups::Cgroups::new(&AgentOptions::new(""));
     cgroups.set_driver(driver);
-    uids.iter().for_each(|uid| cgroups.remove(uid));
+    for uid in uids {
+        if let Err(error) = cgroups.remove(uid) {
+            warn!(uid, error = status::chain(&error), "a cgroup is left");
+        }
+    }
 }
 
 /// [`run`] with another prober.

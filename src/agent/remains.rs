@@ -23,13 +23,13 @@ use crate::host::fs::FsError;
 /// that something may be left.
 ///
 /// # Errors
-/// What cannot be unmounted or removed.
+/// What cannot be unmounted or removed, or does not end. It is for [`remove_unknown`] then.
 pub fn remove(options: &AgentOptions, cgroups: &Cgroups, uid: &str) -> Result<(), FsError> {
     // The UID may come from a label that anybody can set.
     if uid.is_empty() || uid.contains('/') {
         return Ok(());
     }
-    cgroups.remove(uid);
+    cgroups.remove(uid)?;
     for dir in log_dirs(&options.pod_logs_dir, uid) {
         for link in entries(&options.container_logs_dir) {
             if fs::read_link(&link).is_ok_and(|target| target.starts_with(&dir)) {
@@ -42,14 +42,19 @@ pub fn remove(options: &AgentOptions, cgroups: &Cgroups, uid: &str) -> Result<()
 }
 
 /// Removes what pods have left whose UIDs are not `known`. Only pods of this root directory that an agent has made are
-/// looked at: the logs of others lie beside theirs, and a kubelet's pods are its own.
-pub fn remove_unknown(options: &AgentOptions, cgroups: &Cgroups, known: &BTreeSet<String>) {
+/// looked at: the logs of others lie beside theirs, and a kubelet's pods are its own. Returns whether all of it went.
+pub fn remove_unknown(options: &AgentOptions, cgroups: &Cgroups, known: &BTreeSet<String>) -> bool {
+    let mut all = true;
     for uid in volumes::claimed(&options.root_dir).difference(known) {
         match remove(options, cgroups, uid) {
             Ok(()) => info!(uid, "removed what a pod had left that is gone"),
-            Err(error) => warn!(uid, error = chain(&error), "cannot remove what a pod has left that is gone"),
+            Err(error) => {
+                all = false;
+                warn!(uid, error = chain(&error), "cannot remove what a pod has left that is gone");
+            }
         }
     }
+    all
 }
 
 /// `podLogsDir/NS_POD_UID`: one, unless somebody gave two pods the same UID.
@@ -127,7 +132,7 @@ mod tests {
         let other = AgentOptions { root_dir: dir.path().join("other"), ..options.clone() };
         pod(&other, "others");
         fs::create_dir_all(options.root_dir.join("pods/a-kubelets")).unwrap();
-        remove_unknown(&options, &Cgroups::new(&options), &BTreeSet::from(["wanted".to_owned()]));
+        assert!(remove_unknown(&options, &Cgroups::new(&options), &BTreeSet::from(["wanted".to_owned()])));
         assert_eq!(left(&options), [2, 2, 2], "the wanted one's and the kubelet's");
         assert_eq!(left(&other), [1, 2, 2]);
     }

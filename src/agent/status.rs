@@ -88,16 +88,17 @@ impl Board {
     /// Sets what is known of a pod.
     pub fn set_pod(&self, key: &PodKey, mut entry: Entry) {
         self.change(|state| {
-            if let Some(before) = state.pods.get(key)
-                && before.report.healthy == entry.report.healthy
-                && before.report.uid == entry.report.uid
-            {
-                entry.report.since = before.report.since;
-            }
             if let Some(before) = state.pods.get(key).filter(|before| before.report.uid == entry.report.uid) {
+                if before.report.healthy == entry.report.healthy {
+                    entry.report.since = before.report.since;
+                }
                 podstatus::keep(&mut entry.status, &before.status);
+                if *before == entry {
+                    return false;
+                }
             }
             state.pods.insert(key.clone(), entry);
+            true
         });
     }
 
@@ -107,6 +108,7 @@ impl Board {
             for (key, entry) in entries {
                 state.pods.entry(key).or_insert(entry);
             }
+            true
         });
     }
 
@@ -117,31 +119,37 @@ impl Board {
 
     /// Forgets a pod.
     pub fn remove_pod(&self, key: &PodKey) {
-        self.change(|state| {
-            state.pods.remove(key);
-        });
+        self.change(|state| state.pods.remove(key).is_some());
     }
 
     /// Sets everything that is wrong in the eyes of `owner` (a source, the runtime's link).
     pub fn set_problems(&self, owner: &'static str, problems: Vec<Problem>) {
         self.change(|state| {
             state.problems.insert(owner, problems);
+            true
         });
     }
 
     /// Sets the runtime's name and version, None while it cannot be reached.
     pub fn set_runtime(&self, runtime: Option<String>) {
-        self.change(|state| state.agent.runtime = runtime);
+        self.change(|state| {
+            state.agent.runtime = runtime;
+            true
+        });
     }
 
     /// Says that every source has been read.
     pub fn set_synced(&self) {
-        self.change(|state| state.agent.synced = true);
+        self.change(|state| !std::mem::replace(&mut state.agent.synced, true));
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    /// Changes the state and publishes it, unless `change` says that nothing has become different: most of what workers
+    /// say of their pods is what they said before, and a report holds all pods.
+    fn change(&self, change: impl FnOnce(&mut State) -> bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut state);
+        if !change(&mut state) {
+            return;
+        }
         let gates: Gates = state.pods.values().filter_map(|entry| entry.gate.clone()).collect();
         self.gates.send_if_modified(|before| std::mem::replace(before, gates.clone()) != gates);
         let pods: Vec<PodReport> = state.pods.values().map(|entry| entry.report.clone()).collect();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -19,7 +20,7 @@ use crate::runtime::ContainerRecord;
 /// How often the loop turns although nothing happens, far below the limit of `/healthz/syncloop`.
 const TURN: Duration = Duration::from_secs(30);
 
-/// How often what is left of pods that are gone is looked for.
+/// How often what is left of pods that are gone is looked for; where something was left for sure, with each list.
 const CLEAR_EVERY: Duration = Duration::from_secs(600);
 
 /// See the module.
@@ -117,13 +118,16 @@ impl Supervisor {
     /// not known yet, and later again: it may have been in use when its pod went.
     fn clear_remains(&mut self) {
         let Some(records) = self.records.as_ref().filter(|_| self.synced && self.held.is_empty()) else { return };
-        if self.cleared.is_some_and(|at| at.elapsed() < CLEAR_EVERY) {
+        let left = self.context.left.swap(false, Ordering::Relaxed);
+        if !left && self.cleared.is_some_and(|at| at.elapsed() < CLEAR_EVERY) {
             return;
         }
         let running = records.iter().map(|record| record.name.uid.clone());
         let wanted = self.wanted.values().map(|pod| pod.uid.clone());
         let known = wanted.chain(running).chain(self.context.routes.uids()).collect();
-        remains::remove_unknown(&self.context.options, &self.context.cgroups, &known);
+        if !remains::remove_unknown(&self.context.options, &self.context.cgroups, &known) {
+            self.context.left.store(true, Ordering::Relaxed);
+        }
         self.cleared = Some(Instant::now());
     }
 

@@ -86,10 +86,13 @@ async fn a_rule_restarts_all_containers_from_the_first_in_the_same_sandbox() {
     let machine = Machine::new().await;
     let agent = machine.start();
     let init = container("first", "echo first >> /out/log", "");
-    let once = format!("test -e /out/again || {{ touch /out/again; exit 42; }}; {FOREVER}");
+    // Only when the other one runs, or it would have nothing to restart.
+    let once = format!(
+        "test -e /out/again || {{ until test -e /out/side; do sleep 0.05; done; touch /out/again; exit 42; }}; {FOREVER}"
+    );
     let rule = "    restartPolicy: Never\n    restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, \
                 values: [42]}}]\n";
-    let side = container("side", FOREVER, "");
+    let side = container("side", &format!("touch /out/side; {FOREVER}"), "");
     let spec = "  terminationGracePeriodSeconds: 3\n";
     machine.write("web.yaml", &machine.pod(spec, &init, &(container("main", &once, rule) + &side)));
     let again = |p: &PodReport| p.healthy && p.containers.iter().all(|one| one.restarts == 1);
@@ -134,5 +137,48 @@ async fn a_pod_without_grace_has_two_seconds_and_comes_back_counted() {
     machine.write("web.yaml", &text);
     let again = machine.healthy("web").await;
     assert_eq!((again.uid, again.containers[0].restarts), (first.uid, 1));
+    agent.stop().await;
+}
+
+/// A process in a cgroup below a pod's, as a daemon leaves it that was killed while it started a container.
+fn forgotten_process(uid: &str) -> (std::process::Child, Vec<PathBuf>) {
+    let child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut made = Vec::new();
+    for mount in ["", "cpu", "memory", "pids", "freezer"].map(|name| Path::new("/sys/fs/cgroup").join(name)) {
+        let pod = mount.join("kubepods/besteffort").join(format!("pod{uid}"));
+        if pod.join("cgroup.procs").exists() {
+            let group = pod.join("forgotten");
+            std::fs::create_dir(&group).unwrap();
+            let mut procs = std::fs::File::options().write(true).open(group.join("cgroup.procs")).unwrap();
+            std::io::Write::write_all(&mut procs, child.id().to_string().as_bytes()).unwrap();
+            made.push(pod);
+        }
+    }
+    assert!(!made.is_empty(), "the pod has a cgroup");
+    // Frozen, as runtimes do before they end what is in one: frozen processes do not die.
+    for (file, word) in [("freezer/kubepods", "FROZEN"), ("kubepods", "1")] {
+        let name = if word == "1" { "cgroup.freeze" } else { "freezer.state" };
+        let file = Path::new("/sys/fs/cgroup").join(file).join(format!("besteffort/pod{uid}/forgotten/{name}"));
+        if let Ok(mut file) = std::fs::File::options().write(true).open(file) {
+            std::io::Write::write_all(&mut file, word.as_bytes()).unwrap();
+        }
+    }
+    (child, made)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_no_container_knows_of_ends_with_its_pod() {
+    let machine = Machine::new().await;
+    let agent = machine.start();
+    machine.write("web.yaml", &manifest("web", HOST, ""));
+    let before = machine.healthy("web").await;
+    let (mut forgotten, cgroups) = forgotten_process(&before.uid);
+    machine.delete("web.yaml");
+    machine.until("it is gone", |r| r.agent.synced && r.pods.is_empty()).await;
+    let status = forgotten.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+    let left: Vec<_> = cgroups.iter().filter(|dir| dir.exists()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(!machine.path("root/pods").join(&before.uid).exists());
     agent.stop().await;
 }

@@ -111,10 +111,10 @@ impl Run {
         };
         let log = fs::read(self.machine.path("agent.log")).unwrap_or_default();
         self.uids.extend(String::from_utf8_lossy(&log).lines().filter_map(uid));
-        // The last directories go a moment after the last report.
+        // The last directories go a moment after the last report; what was busy then, with the list that comes next.
         let begin = Instant::now();
         let mut left = judge::leftovers(&self.machine, &self.uids);
-        while !left.is_empty() && begin.elapsed() < Duration::from_secs(10) {
+        while !left.is_empty() && begin.elapsed() < Duration::from_secs(30) {
             std::thread::sleep(Duration::from_millis(100));
             left = judge::leftovers(&self.machine, &self.uids);
         }

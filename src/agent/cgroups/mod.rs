@@ -92,11 +92,15 @@ impl Cgroups {
     }
 
     /// Removes what a pod of this UID has left, whichever its class was.
-    pub fn remove(&self, uid: &str) {
+    ///
+    /// # Errors
+    /// A cgroup in which something does not end; try again later.
+    pub fn remove(&self, uid: &str) -> Result<(), FsError> {
         // The UID may come from a label that anybody can set.
         let plain = !uid.is_empty() && uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-        let (Some(names), Some(tree)) = (self.names().filter(|_| plain), tree()) else { return };
+        let (Some(names), Some(tree)) = (self.names().filter(|_| plain), tree()) else { return Ok(()) };
         let _making = lock(&self.making);
+        let mut removed = Ok(());
         for class in TIERS {
             let dir = names.pod_dir(class, uid);
             if !tree.exists(&dir) {
@@ -104,14 +108,21 @@ impl Cgroups {
             }
             if names.is_managed() {
                 stop_slice(&names.parent(class, uid));
-            } else if let Err(error) = tree.remove(&dir) {
-                warn!(error = chain(&error), "a cgroup is left");
+            } else {
+                match tree.remove(&dir) {
+                    Err(error) if error.source.kind() != std::io::ErrorKind::ResourceBusy => {
+                        // It may not be removed from here, now or ever.
+                        warn!(error = chain(&error), "a cgroup is left");
+                    }
+                    other => removed = removed.and(other),
+                }
             }
         }
         if !names.is_managed() {
             TIERS.iter().for_each(|class| tree.remove_if_empty(&names.tier_dir(*class)));
         }
         share(&tree, &names);
+        removed
     }
 }
 

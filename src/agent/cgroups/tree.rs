@@ -1,5 +1,6 @@
 //! The cgroup file systems of the machine: which there are, and the few files of them that a pod needs.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use crate::agent::resources::PodLimits;
 use crate::host::fs::FsError;
 
 /// How often a cgroup whose last process has just ended is asked to go, and how long apart: the kernel tells nobody.
-const REMOVALS: u32 = 10;
+const REMOVALS: u32 = 50;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
 /// The controllers that children need, where there are any.
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
@@ -152,20 +153,35 @@ impl Tree {
     /// Removes a directory with everything below it, in every hierarchy. What is gone is fine. Processes that are in it
     /// still are killed, as the kubelet does: a daemon that was killed while it started a container does not know of
     /// them, and would give their address to another pod.
+    ///
+    /// # Errors
+    /// The first that is still busy when the patience is over: a process that was killed keeps its place until all it
+    /// had is taken down, and a machine may have better to do. Whoever called tries again later.
     pub fn remove(&self, dir: &Path) -> Result<(), FsError> {
-        self.mounts().into_iter().map(|mount| mount.join(dir)).filter(|dir| dir.exists()).try_for_each(|dir| {
-            let mut tries = 0;
-            loop {
-                match remove_below(&dir) {
-                    Err(e) if e.kind() == io::ErrorKind::ResourceBusy && tries < REMOVALS => {
-                        tries += 1;
-                        kill_below(&dir);
-                        std::thread::sleep(REMOVAL_PAUSE);
-                    }
-                    other => return other.map_err(|e| FsError::new("remove the cgroup", &dir, e)),
-                }
+        let mut told = BTreeSet::new();
+        for round in 0.. {
+            let here = self.mounts().into_iter().map(|mount| mount.join(dir)).filter(|dir| dir.exists());
+            let failed = here.filter_map(|dir| remove_below(&dir).err().map(|error| (dir, error)));
+            let Some((left, error)) = failed.reduce(|first, _| first) else { return Ok(()) };
+            if round == REMOVALS || error.kind() != io::ErrorKind::ResourceBusy {
+                return Err(FsError::new("remove the cgroup", &left, error));
             }
-        })
+            self.thaw(dir);
+            self.mounts().into_iter().for_each(|mount| kill_below(&mount.join(dir), &mut told));
+            std::thread::sleep(REMOVAL_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Lets what is frozen go on: runtimes freeze a cgroup while they end what is in it, and what is frozen does not die.
+    fn thaw(&self, dir: &Path) {
+        let Some(mount) = self.of_controller("freezer") else { return };
+        let (file, word) =
+            if matches!(self, Self::V1(_)) { ("freezer.state", "THAWED") } else { ("cgroup.freeze", "0") };
+        for dir in with_below(&mount.join(dir)) {
+            let opened = fs::File::options().write(true).open(dir.join(file));
+            let _ = opened.and_then(|mut file| io::Write::write_all(&mut file, word.as_bytes()));
+        }
     }
 
     /// Removes a directory in every hierarchy where nothing is left below it.
@@ -178,7 +194,11 @@ impl Tree {
 
 /// The files of a cgroup go with it; only the cgroups below it must go before.
 fn remove_below(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)?.flatten() {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries.flatten() {
         if entry.file_type()?.is_dir() {
             remove_below(&entry.path())?;
         }
@@ -189,17 +209,33 @@ fn remove_below(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Kills every process in a cgroup and in those below it; 0 is one that this process cannot see.
-fn kill_below(dir: &Path) {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    below.for_each(|entry| kill_below(&entry.path()));
-    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    let processes = text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
-    for process in processes.filter(|process| !process.is_init() && *process != getpid()) {
-        warn!(pid = process.as_raw_nonzero().get(), cgroup = %dir.display(), "killing what no container knows of");
-        let _ = kill_process(process, Signal::KILL);
+/// Kills every process in a cgroup and in those below it; 0 is one that this process cannot see. Of each it is told once.
+fn kill_below(dir: &Path, told: &mut BTreeSet<i32>) {
+    for dir in with_below(dir) {
+        let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        let processes = text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
+        for process in processes.filter(|process| !process.is_init() && *process != getpid()) {
+            let pid = process.as_raw_nonzero().get();
+            if told.insert(pid) {
+                warn!(pid, cgroup = %dir.display(), "killing what no container knows of");
+            }
+            let _ = kill_process(process, Signal::KILL);
+        }
     }
+}
+
+/// A directory, and all below it behind it.
+fn with_below(dir: &Path) -> Vec<PathBuf> {
+    let mut all = vec![dir.to_owned()];
+    let mut next = 0;
+    while let Some(dir) = all.get(next) {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path());
+        let below: Vec<PathBuf> = below.collect();
+        all.extend(below);
+        next += 1;
+    }
+    all
 }
 
 /// Lets children have controllers. One that cannot be handed down limits nothing below.
@@ -285,7 +321,7 @@ mod tests {
             io::Write::write_all(&mut file, format!("0\n{}\nx\n{}\n", std::process::id(), child.id()).as_bytes())
                 .unwrap();
         }
-        kill_below(dir.path());
+        kill_below(dir.path(), &mut BTreeSet::new());
         for child in &mut children {
             let status = child.wait().unwrap();
             assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));

@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::podman::{self, Engine};
 use super::progress::PullProgress;
-use super::{Docker, record};
+use super::{Docker, raw, record};
 use crate::runtime::*;
 
 /// How many containers are inspected at once.
@@ -56,7 +56,13 @@ impl Docker {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let client = self.client().await?;
         let begun = jiff::Timestamp::now();
-        let listed = client.list_containers(Some(options)).await;
+        let listed = match client.list_containers(Some(options)).await {
+            Err(error @ BollardError::JsonDataError { .. }) => {
+                let filters = raw::query(&serde_json::json!(filters).to_string());
+                self.read_again(&format!("/containers/json?all=true&filters={filters}"), error).await
+            }
+            other => other,
+        };
         let listed = listed.map_err(|error| self.error("list containers", "docker", error))?;
         let asked = [begun, jiff::Timestamp::now()];
         let found = stream::iter(listed).map(|one| async move {
@@ -76,8 +82,25 @@ impl Docker {
     }
 
     pub(super) async fn inspect_container(&self, id: &str) -> Result<ContainerInspectResponse> {
-        let inspected = self.client().await?.inspect_container(id, None).await;
+        let inspected = match self.client().await?.inspect_container(id, None).await {
+            Err(error @ BollardError::JsonDataError { .. }) => {
+                self.read_again(&format!("/containers/{id}/json"), error).await
+            }
+            other => other,
+        };
         inspected.map_err(|error| self.error("inspect container", &format!("container {id}"), error))
+    }
+
+    /// The answer at a path that the client could not read, which is the error where it cannot be read otherwise either.
+    async fn read_again<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        unread: BollardError,
+    ) -> std::result::Result<T, BollardError> {
+        raw::get(&self.address, path).await.map_err(|error| {
+            tracing::debug!(path, %error, "not read the second time either");
+            unread
+        })
     }
 
     /// Creates a container under dockershim's name. Where the name is taken by a dead container of ours, that goes
@@ -109,6 +132,8 @@ impl Docker {
         let created = created.map_err(|error| match error {
             BollardError::DockerResponseServerError { status_code: 404, message } => {
                 let what = message.trim_start_matches("No such ").trim_start_matches("no such ");
+                // podman says the same twice.
+                let what = what.trim_end_matches(": image not known");
                 RuntimeError::NotFound { what: what.replacen(": ", " ", 1) }
             }
             other => self.error(&format!("create container {name}"), name, other),

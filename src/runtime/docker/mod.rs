@@ -11,6 +11,7 @@ mod logs;
 mod oom;
 mod podman;
 mod progress;
+mod raw;
 mod record;
 mod spec;
 

@@ -1,5 +1,7 @@
 //! Stopping and removing containers, and what a pod has left on the machine.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 use crate::agent::remains;
 
@@ -84,6 +86,7 @@ impl Worker {
         let removal = removal.await;
         if let Ok(Err(error)) = removal {
             warn!(pod = %self.key, error = chain(&error), "cannot remove all that the pod has left");
+            self.context.left.store(true, Ordering::Relaxed);
         }
         self.context.probes.remove_pod(&uid);
         self.context.routes.remove(&uid);
