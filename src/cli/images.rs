@@ -104,7 +104,7 @@ struct BuildArgs {
 
 /// Which images.
 #[derive(Debug, clap::Args)]
-struct Which {
+pub(super) struct Which {
     /// Configuration file (kubeadm's documents and kubeboot's)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -114,6 +114,9 @@ struct Which {
     /// Repository to take the images from [default: registry.k8s.io]
     #[arg(long, value_name = "REPOSITORY")]
     image_repository: Option<String>,
+    /// Feature gates, `NAME=true` or `NAME=false`, separated by commas
+    #[arg(long, value_name = "GATE", value_delimiter = ',')]
+    feature_gates: Vec<String>,
 }
 
 /// Runs one of the commands.
@@ -245,7 +248,7 @@ async fn build(args: BuildArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn with_hint(error: ImagesError) -> anyhow::Error {
+pub(super) fn with_hint(error: ImagesError) -> anyhow::Error {
     match error {
         ImagesError::Runtime(error) => unreachable(error).context("cannot look for images"),
         other => other.into(),
@@ -263,7 +266,8 @@ fn unreachable(error: RuntimeError) -> anyhow::Error {
 }
 
 impl Which {
-    fn spec(&self) -> anyhow::Result<ClusterSpec> {
+    /// The configuration that the flags and the file are.
+    pub(super) fn spec(&self) -> anyhow::Result<ClusterSpec> {
         let file = self.config.as_ref().map(|path| {
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             anyhow::Ok((path.clone(), text))
@@ -271,6 +275,7 @@ impl Which {
         let flags = config::Flags {
             kubernetes_version: self.kubernetes_version.clone(),
             image_repository: self.image_repository.clone(),
+            feature_gates: self.feature_gates.clone(),
             ..config::Flags::default()
         };
         load(file.transpose()?, flags)
@@ -326,6 +331,7 @@ mod tests {
             config: None,
             kubernetes_version: Some("v1.20.2".into()),
             image_repository: Some("localhost:5000/k".into()),
+            feature_gates: vec![],
         };
         let images = release::images(&which.spec().unwrap());
         assert_eq!(images[0].reference, "localhost:5000/k/kube-apiserver:v1.20.2");

@@ -19,6 +19,7 @@ use crate::ui;
 
 mod agent;
 mod completion;
+mod config;
 mod failure;
 mod spec;
 mod signals;
@@ -81,6 +82,7 @@ enum Command {
     Reset(reset::Args),
     Manifests(Box<manifests::Args>),
     Images(images::Args),
+    Config(config::Args),
     // Has by far the most flags.
     Agent(Box<agent::Args>),
     Status(status::Args),
@@ -95,7 +97,7 @@ impl Command {
     fn default_verbosity(&self) -> u8 {
         match self {
             Self::Init(_) | Self::Reset(_) | Self::Manifests(_) => 0,
-            Self::Images(_) | Self::Status(_) | Self::Upgrade(_) | Self::Version(_) => 0,
+            Self::Images(_) | Self::Config(_) | Self::Status(_) | Self::Upgrade(_) | Self::Version(_) => 0,
             Self::Completion(_) | Self::Man(_) => 0,
             Self::Agent(args) if args.asks() => 0,
             // A service's log should say what it did.
@@ -110,6 +112,7 @@ fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Reset(args) => block_on(reset::run(args, globals)),
         Command::Manifests(args) => manifests::run(*args, globals),
         Command::Images(args) => block_on(images::run(args, globals)),
+        Command::Config(args) => config::run(args, globals),
         Command::Agent(args) => block_on(agent::run(*args, globals)),
         Command::Status(args) => block_on(status::run(args, globals)),
         Command::Upgrade(args) => block_on(upgrade::run(args, globals)),

@@ -4,60 +4,54 @@ use std::time::Duration;
 
 use super::certificate_key::{CertificateKey, CertificateKeyError};
 use super::durations::GoDuration;
-use super::flags::Flags;
 use super::names;
 use super::node::positive;
 use super::report::{Part, Report};
 use super::spec::{DnsSpec, KeyAlgorithm, KubebootSpec};
-use super::wire::{self, ClusterConfiguration, InitConfiguration};
+use super::wire::{self, ClusterConfiguration, Secret};
 use crate::release::{self, KubernetesVersion};
 
 /// Labels that stand for the newest release. kubeadm asks the network; we take the newest release we know.
 const LABELS: &[&str] = &["stable", "stable-1", "latest", "latest-1"];
 
 /// `kubernetesVersion`; the newest known release where there is none or a label that means it.
-pub(super) fn version(text: &str, report: &mut Report) -> Option<KubernetesVersion> {
-    const FIELD: &str = "kubernetesVersion";
-    let default = release::DEFAULT_VERSION;
+pub(super) fn version((part, field): (Part, &str), text: &str, report: &mut Report) -> Option<KubernetesVersion> {
     let text = text.trim();
-    let parsed = match resolve_label(text) {
-        Ok(version) => version
-            .parse::<KubernetesVersion>()
-            .map_err(|_| format!("{text:?} is not a Kubernetes version; write all three numbers, such as {default}")),
-        Err(message) => Err(message),
-    };
-    let version = report.check(Part::Cluster, FIELD, parsed)?;
-    if !text.is_empty() && resolve_label(text).is_ok_and(|version| version != text) {
+    let resolved = report.check(part, field, resolve_label(text))?;
+    let default = release::DEFAULT_VERSION;
+    let parsed = resolved
+        .parse::<KubernetesVersion>()
+        .map_err(|_| format!("{text:?} is not a Kubernetes version; write all three numbers, such as {default}"));
+    let version = report.check(part, field, parsed)?;
+    if !text.is_empty() && resolved != text {
         report.warn(
-            Part::Cluster,
-            FIELD,
-            format!("{text} is taken as {default}, the newest known here; the network is not asked"),
+            part,
+            field,
+            format!("{text} is taken as {resolved}, the newest known here; the network is not asked"),
         );
     }
     if let Some(warning) = release::find(&version).warning {
-        report.warn(Part::Cluster, FIELD, warning);
+        report.warn(part, field, warning);
     }
     Some(version)
 }
 
 /// The version that a label stands for; a text that is none stays as it is.
-fn resolve_label(text: &str) -> Result<&str, String> {
+fn resolve_label(text: &str) -> Result<String, String> {
     let default = release::DEFAULT_VERSION;
     if text.is_empty() || LABELS.contains(&text) {
-        return Ok(default);
+        return Ok(default.to_owned());
     }
     let Some((kind, minor)) = text.split_once('-').filter(|(kind, _)| ["stable", "latest"].contains(kind)) else {
         return match text.starts_with("ci/") {
             true => Err(format!("{text:?} is a label of CI builds, which are not looked up; write the version itself")),
-            false => Ok(text),
+            false => Ok(text.to_owned()),
         };
     };
-    match default.strip_prefix('v').and_then(|version| version.strip_prefix(minor)) {
-        Some(rest) if rest.starts_with('.') => Ok(default),
-        _ => {
-            Err(format!("the {kind} release of {minor} is not looked up; write the version itself, such as {default}"))
-        }
-    }
+    let known = minor.strip_prefix("1.").and_then(|minor| minor.parse().ok()).and_then(release::newest);
+    known.ok_or_else(|| {
+        format!("the {kind} release of {minor} is not looked up; write the version itself, such as {default}")
+    })
 }
 
 const DAY: i64 = 24 * 3600;
@@ -83,7 +77,7 @@ fn period(field: &str, given: Option<GoDuration>, default: GoDuration, report: &
 }
 
 /// `encryptionAlgorithm`'s words.
-const ALGORITHMS: &[(&str, KeyAlgorithm)] = &[
+pub(super) const ALGORITHMS: &[(&str, KeyAlgorithm)] = &[
     ("RSA-2048", KeyAlgorithm::Rsa2048),
     ("RSA-3072", KeyAlgorithm::Rsa3072),
     ("RSA-4096", KeyAlgorithm::Rsa4096),
@@ -155,8 +149,8 @@ pub(super) fn feature_gates(cluster: &ClusterConfiguration, report: &mut Report)
 }
 
 /// `skipPhases`, unless the flag is given.
-pub(super) fn skip_phases(init: &InitConfiguration, flags: &Flags) -> Vec<String> {
-    let source = if flags.skip_phases.is_empty() { &init.skip_phases } else { &flags.skip_phases };
+pub(super) fn skip_phases(written: &[String], flag: &[String]) -> Vec<String> {
+    let source = if flag.is_empty() { written } else { flag };
     let phases = source.iter().flat_map(|phases| phases.split(',')).map(str::trim);
     phases.filter(|phase| !phase.is_empty()).map(str::to_owned).collect()
 }
@@ -164,6 +158,7 @@ pub(super) fn skip_phases(init: &InitConfiguration, flags: &Flags) -> Vec<String
 /// Fields that are read and checked but change nothing in this version: part, field, why.
 const UNUSED: &[(Part, &str, &str)] = &[
     (Part::Init, "nodeRegistration.imagePullSerial", "images are pulled side by side"),
+    (Part::Join, "nodeRegistration.imagePullSerial", "images are pulled side by side"),
     (Part::Cluster, "etcd.external.httpEndpoints", "endpoints are asked instead"),
 ];
 
@@ -177,9 +172,13 @@ pub(super) fn warn_of_unused(report: &mut Report) {
 }
 
 /// `certificateKey`, which no message may show.
-pub(super) fn certificate_key(init: &InitConfiguration, report: &mut Report) -> Option<CertificateKey> {
-    let key = Some(init.certificate_key.0.trim()).filter(|key| !key.is_empty())?;
-    report.check(Part::Init, "certificateKey", key.parse().map_err(|e: CertificateKeyError| e.to_string()))
+pub(super) fn certificate_key(
+    (part, field): (Part, &str),
+    key: &Secret,
+    report: &mut Report,
+) -> Option<CertificateKey> {
+    let key = Some(key.0.trim()).filter(|key| !key.is_empty())?;
+    report.check(part, field, key.parse().map_err(|e: CertificateKeyError| e.to_string()))
 }
 
 /// `dns`; skipping its phase disables it, as with kubeadm.

@@ -55,6 +55,13 @@ impl GoDuration {
     }
 }
 
+impl From<Duration> for GoDuration {
+    /// What is longer than Go can hold becomes the longest that it can.
+    fn from(duration: Duration) -> Self {
+        Self(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
+    }
+}
+
 impl FromStr for GoDuration {
     type Err = DurationError;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::durations::GoDuration;
-use super::report::Report;
+use super::report::{FlagNames, Report};
 use super::tokens::DEFAULT_DESCRIPTION;
 use super::wire::{BootstrapToken, ClusterConfiguration, InitConfiguration, Secret};
 
@@ -62,24 +62,36 @@ pub struct Flags {
     pub skip_certificate_key_print: bool,
 }
 
-/// What a flag is in a document.
-struct FlagRow {
-    flag: &'static str,
-    field: &'static str,
+/// What a flag of `F` is in a document.
+pub(super) struct FlagRow<F> {
+    pub flag: &'static str,
+    pub field: &'static str,
     /// Whether kubeadm allows it beside `--config`.
-    with_config: bool,
-    given: fn(&Flags) -> bool,
+    pub with_config: bool,
+    pub given: fn(&F) -> bool,
 }
 
-const fn row(flag: &'static str, field: &'static str, given: fn(&Flags) -> bool) -> FlagRow {
+/// A flag that must not go beside `--config`.
+pub(super) const fn row<F>(flag: &'static str, field: &'static str, given: fn(&F) -> bool) -> FlagRow<F> {
     FlagRow { flag, field, with_config: false, given }
 }
 
-fn has(flag: &Option<String>) -> bool {
+/// A flag that may.
+pub(super) const fn beside<F>(flag: &'static str, field: &'static str, given: fn(&F) -> bool) -> FlagRow<F> {
+    FlagRow { flag, field, with_config: true, given }
+}
+
+/// Whether a flag was given.
+pub(super) fn has(flag: &Option<String>) -> bool {
     flag.as_deref().is_some_and(|text| !text.trim().is_empty())
 }
 
-const FLAGS: &[FlagRow] = &[
+/// The value of a flag, empty when it was not given.
+pub(super) fn text(flag: &Option<String>) -> String {
+    flag.as_deref().unwrap_or_default().trim().to_owned()
+}
+
+pub(super) const FLAGS: &[FlagRow<Flags>] = &[
     row("--kubernetes-version", "kubernetesVersion", |flags| has(&flags.kubernetes_version)),
     row("--apiserver-advertise-address", "localAPIEndpoint.advertiseAddress", |flags| {
         has(&flags.apiserver_advertise_address)
@@ -98,55 +110,49 @@ const FLAGS: &[FlagRow] = &[
     row("--token", "bootstrapTokens", |flags| !flags.token.0.trim().is_empty()),
     row("--token-ttl", "bootstrapTokens[].ttl", |flags| has(&flags.token_ttl)),
     row("--certificate-key", "certificateKey", |flags| !flags.certificate_key.0.trim().is_empty()),
-    FlagRow {
-        flag: "--node-name",
-        field: "nodeRegistration.name",
-        with_config: true,
-        given: |flags| has(&flags.node_name),
-    },
-    FlagRow {
-        flag: "--ignore-preflight-errors",
-        field: "nodeRegistration.ignorePreflightErrors",
-        with_config: true,
-        given: |flags| !flags.ignore_preflight_errors.is_empty(),
-    },
-    FlagRow {
-        flag: "--skip-phases",
-        field: "skipPhases",
-        with_config: true,
-        given: |flags| !flags.skip_phases.is_empty(),
-    },
+    beside("--node-name", "nodeRegistration.name", |flags| has(&flags.node_name)),
+    beside("--ignore-preflight-errors", "nodeRegistration.ignorePreflightErrors", |flags| {
+        !flags.ignore_preflight_errors.is_empty()
+    }),
+    beside("--skip-phases", "skipPhases", |flags| !flags.skip_phases.is_empty()),
 ];
 
-/// The flag that sets `field` (an index at its end does not count), or the field itself where there is none.
-pub(super) fn name_of(field: &str) -> &str {
-    let whole = field.split('[').next().unwrap_or(field);
-    FLAGS.iter().find(|row| row.field == whole).map_or(field, |row| row.flag)
+/// Fields and their flags; where a field has several, those that were given come first.
+pub(super) fn names<F>(rows: &[FlagRow<F>], flags: &F) -> FlagNames {
+    let (given, others): (Vec<_>, Vec<_>) = rows.iter().partition(|row| (row.given)(flags));
+    given.into_iter().chain(others).map(|row| (row.field, row.flag)).collect()
 }
 
 /// Complains of flags that may not go with `--config`: what the file says and what the flag says would be two truths.
-pub(super) fn refuse_beside_config(flags: &Flags, report: &mut Report) {
-    for row in FLAGS.iter().filter(|row| !row.with_config && (row.given)(flags)) {
+pub(super) fn refuse<F>(rows: &[FlagRow<F>], flags: &F, report: &mut Report) {
+    let mut told = Vec::new();
+    for row in rows.iter().filter(|row| !row.with_config && (row.given)(flags)) {
+        // A flag that is several fields is told once.
+        if told.contains(&row.flag) {
+            continue;
+        }
+        told.push(row.flag);
         let message = format!("cannot be given together with --config; set {} in the file instead", row.field);
         report.problem_at(None, row.flag, message);
     }
 }
 
+/// The port that `flag` names; None when it was not given, or after complaining.
+pub(super) fn port(flag: &Option<String>, report: &mut Report) -> Option<i32> {
+    let port = Some(text(flag)).filter(|port| !port.is_empty())?;
+    let parsed = port.parse();
+    if parsed.is_err() {
+        report.problem_at(None, "--apiserver-bind-port", format!("{port:?} is not a port from 1 to 65535"));
+    }
+    parsed.ok()
+}
+
 /// The documents that the flags stand for.
 pub(super) fn documents(flags: &Flags, report: &mut Report) -> (InitConfiguration, ClusterConfiguration) {
-    let text = |flag: &Option<String>| flag.as_deref().unwrap_or_default().trim().to_owned();
     let mut init = InitConfiguration::default();
     let mut cluster = ClusterConfiguration::default();
     init.local_api_endpoint.advertise_address = text(&flags.apiserver_advertise_address);
-    if has(&flags.apiserver_bind_port) {
-        let port = text(&flags.apiserver_bind_port);
-        match port.parse() {
-            Ok(port) => init.local_api_endpoint.bind_port = Some(port),
-            Err(_) => {
-                report.problem_at(None, "--apiserver-bind-port", format!("{port:?} is not a port from 1 to 65535"))
-            }
-        }
-    }
+    init.local_api_endpoint.bind_port = port(&flags.apiserver_bind_port, report);
     init.node_registration.cri_socket = text(&flags.cri_socket);
     init.patches.directory = text(&flags.patches);
     init.certificate_key = flags.certificate_key.clone();

@@ -4,39 +4,25 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::report::{Part, Report};
-use super::spec::KubebootSpec;
 use super::v1beta3;
-use super::wire::{ClusterConfiguration, InitConfiguration};
 use crate::yaml::{self, DecodeError, Kind, Node, Position, Problem, Segment, nearest};
 
-/// What a file has for us.
-#[derive(Debug, Default)]
-pub(super) struct Documents {
-    pub init: InitConfiguration,
-    pub cluster: ClusterConfiguration,
-    pub kubeboot: KubebootSpec,
-    /// `KubeletConfiguration` as written.
-    pub kubelet: Option<Value>,
-    /// `KubeProxyConfiguration` as written.
-    pub kube_proxy: Option<Value>,
+/// One kind of document.
+struct Row {
+    kind: &'static str,
+    part: Part,
+    /// Why a command that does not read it passes it over.
+    whose: &'static str,
 }
 
-/// What is done with a kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Use {
-    Init,
-    Cluster,
-    Kubeboot,
-    Kubelet,
-    KubeProxy,
-    /// Not read here: whose it is.
-    Ignored(&'static str),
+const fn row(kind: &'static str, part: Part, whose: &'static str) -> Row {
+    Row { kind, part, whose }
 }
 
 struct Group {
     name: &'static str,
     versions: &'static [&'static str],
-    kinds: &'static [(&'static str, Use)],
+    kinds: &'static [Row],
 }
 
 const KUBEADM: &str = "kubeadm.k8s.io";
@@ -46,25 +32,33 @@ const GROUPS: &[Group] = &[
         name: KUBEADM,
         versions: &["v1beta4", "v1beta3"],
         kinds: &[
-            ("InitConfiguration", Use::Init),
-            ("ClusterConfiguration", Use::Cluster),
-            ("JoinConfiguration", Use::Ignored("it is for join")),
-            ("ResetConfiguration", Use::Ignored("it is for reset")),
-            ("UpgradeConfiguration", Use::Ignored("it is for upgrade")),
+            row("InitConfiguration", Part::Init, "it is for init"),
+            row("ClusterConfiguration", Part::Cluster, "it is for init"),
+            row("JoinConfiguration", Part::Join, "it is for join"),
+            row("ResetConfiguration", Part::Reset, "it is for reset"),
+            row("UpgradeConfiguration", Part::Upgrade, "it is for upgrade"),
         ],
     },
-    Group { name: "kubelet.config.k8s.io", versions: &["v1beta1"], kinds: &[("KubeletConfiguration", Use::Kubelet)] },
+    Group {
+        name: "kubelet.config.k8s.io",
+        versions: &["v1beta1"],
+        kinds: &[row("KubeletConfiguration", Part::Kubelet, "it is for init")],
+    },
     Group {
         name: "kubeproxy.config.k8s.io",
         versions: &["v1alpha1"],
-        kinds: &[("KubeProxyConfiguration", Use::KubeProxy)],
+        kinds: &[row("KubeProxyConfiguration", Part::KubeProxy, "it is for init")],
     },
-    Group { name: "kubeboot.dev", versions: &["v1alpha1"], kinds: &[("KubebootConfiguration", Use::Kubeboot)] },
+    Group {
+        name: "kubeboot.dev",
+        versions: &["v1alpha1"],
+        kinds: &[row("KubebootConfiguration", Part::Kubeboot, "it is for init and join")],
+    },
 ];
 
-/// Reads every document of `text` and says what is wrong with any of them.
-pub(super) fn read(text: &str, report: &mut Report) -> Documents {
-    let mut found = Found::default();
+/// Reads every document of `text` into `report`, those of `parts` to be decoded, and says what is wrong with any of them.
+pub(super) fn read(text: &str, parts: &[Part], report: &mut Report) {
+    let mut found = Found { parts, seen: Vec::new(), old_cluster: false };
     match yaml::documents(text) {
         Ok(documents) => {
             for document in documents {
@@ -76,65 +70,96 @@ pub(super) fn read(text: &str, report: &mut Report) -> Documents {
         }
         Err(error) => report.syntax(&error),
     }
-    found.decode(report)
+    if found.old_cluster {
+        v1beta3::move_timeout(report);
+    }
 }
 
 /// The documents before decoding.
-#[derive(Default)]
-struct Found {
+struct Found<'a> {
+    parts: &'a [Part],
     seen: Vec<(&'static str, Position)>,
-    kubelet: Option<Value>,
-    kube_proxy: Option<Value>,
     old_cluster: bool,
 }
 
-impl Found {
-    fn sort_in(&mut self, node: Node, report: &mut Report) {
-        let Some((kind, action, version)) = identify(&node, report) else { return };
+impl Found<'_> {
+    fn sort_in(&mut self, mut node: Node, report: &mut Report) {
+        let Some((row, version)) = identify(&node, report) else { return };
+        let (kind, part) = (row.kind, row.part);
         let at = node.get("kind").map_or(node.at, |kind| kind.at);
         if let Some((_, first)) = self.seen.iter().find(|(seen, _)| *seen == kind) {
             let message = format!("a second {kind}; the first is at line {}; make one of the two", first.line);
             return report.problem_at(Some(at), "kind", message);
         }
         self.seen.push((kind, at));
-        let mut node = node;
-        if version == "v1beta3" && matches!(action, Use::Init | Use::Cluster) {
-            let part = if action == Use::Init { Part::Init } else { Part::Cluster };
+        if !self.parts.contains(&part) {
+            return report.warn_at(Some(at), "kind", format!("{kind} is ignored: {}", row.whose));
+        }
+        if version == "v1beta3" {
             v1beta3::convert(part, &mut node, report);
-            self.old_cluster |= action == Use::Cluster;
+            self.old_cluster |= part == Part::Cluster;
         }
-        match action {
-            Use::Init => report.keep(Part::Init, node),
-            Use::Cluster => report.keep(Part::Cluster, node),
-            Use::Kubeboot => report.keep(Part::Kubeboot, node),
-            Use::Kubelet => self.kubelet = Some(node.to_value()),
-            Use::KubeProxy => self.kube_proxy = Some(node.to_value()),
-            Use::Ignored(why) => report.warn_at(Some(at), "kind", format!("{kind} is ignored: {why}")),
-        }
-    }
-
-    fn decode(self, report: &mut Report) -> Documents {
-        if self.old_cluster {
-            v1beta3::move_timeout(report);
-        }
-        if let Some(init) = report.part_mut(Part::Init) {
-            let misplaced = misplaced(init);
-            for (field, at) in misplaced {
-                let message = format!("{field} belongs below nodeRegistration; ignored, as kubeadm does");
+        if let Part::Init | Part::Join = part {
+            for (field, at) in misplaced(&mut node) {
+                let message = format!("{field} belongs below nodeRegistration{TOLERATED}");
                 report.warn_at(Some(at), "", message);
             }
         }
-        Documents {
-            init: decode(Part::Init, report),
-            cluster: decode(Part::Cluster, report),
-            kubeboot: decode(Part::Kubeboot, report),
-            kubelet: self.kubelet,
-            kube_proxy: self.kube_proxy,
-        }
+        report.keep(part, node);
     }
 }
 
-fn decode<T: DeserializeOwned + Default>(part: Part, report: &mut Report) -> T {
+/// Every kind there is.
+pub(super) const ALL: &[Part] = &[
+    Part::Init,
+    Part::Cluster,
+    Part::Join,
+    Part::Reset,
+    Part::Upgrade,
+    Part::Kubelet,
+    Part::KubeProxy,
+    Part::Kubeboot,
+];
+
+/// Each document that was read, in the newest version of its kind.
+pub(super) fn newest(report: &Report) -> Vec<Value> {
+    let rows = GROUPS.iter().flat_map(|group| group.kinds.iter().map(move |row| (group, row)));
+    let document = |(group, row): (&Group, &Row)| {
+        let mut value = value(row.part, report)?;
+        value["apiVersion"] = format!("{}/{}", group.name, group.versions[0]).into();
+        value["kind"] = row.kind.into();
+        Some(value)
+    };
+    rows.filter_map(document).collect()
+}
+
+/// What is said after a complaint of which kubeadm only warns.
+pub(super) const TOLERATED: &str = "; ignored, as kubeadm does";
+
+/// Complains of a file without the document of `part`, unless it is not even readable.
+pub(super) fn demand(part: Part, report: &mut Report) {
+    if report.part(part).is_some() || report.has_problems() {
+        return;
+    }
+    let rows = GROUPS.iter().flat_map(|group| group.kinds.iter().map(move |row| (group, row)));
+    if let Some((group, row)) = rows.into_iter().find(|(_, row)| row.part == part) {
+        let message = format!(
+            "the file has no {kind}; begin one with apiVersion: {}/{} and kind: {kind}",
+            group.name,
+            group.versions[0],
+            kind = row.kind
+        );
+        report.problem_at(Some(Position { line: 1, column: 1 }), "", message);
+    }
+}
+
+/// The document of `part` as it is written; None where the file has none.
+pub(super) fn value(part: Part, report: &Report) -> Option<Value> {
+    report.part(part).map(Node::to_value)
+}
+
+/// The document of `part`, its defaults where there is none or where it is faulty.
+pub(super) fn decode<T: DeserializeOwned + Default>(part: Part, report: &mut Report) -> T {
     let Some(mut node) = report.part_mut(part).take() else { return T::default() };
     if let Kind::Map(entries) = &mut node.kind {
         entries.retain(|entry| entry.key != "apiVersion" && entry.key != "kind");
@@ -157,7 +182,7 @@ fn hint(fault: &mut DecodeError) {
 }
 
 /// The row of a document's kind and its version, or None after saying why there is none.
-fn identify(node: &Node, report: &mut Report) -> Option<(&'static str, Use, String)> {
+fn identify(node: &Node, report: &mut Report) -> Option<(&'static Row, String)> {
     let field = |name: &str| node.get(name).and_then(|node| node.as_str().map(|text| (text.to_owned(), node.at)));
     let (Some((api_version, version_at)), Some((kind, kind_at))) = (field("apiVersion"), field("kind")) else {
         let missing = if field("apiVersion").is_none() { "apiVersion" } else { "kind" };
@@ -177,8 +202,8 @@ fn identify(node: &Node, report: &mut Report) -> Option<(&'static str, Use, Stri
         report.problem_at(Some(version_at), "apiVersion", unknown_version(known, version));
         return None;
     }
-    let Some((kind, action)) = known.kinds.iter().find(|(name, _)| *name == kind) else {
-        let names = known.kinds.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+    let Some(row) = known.kinds.iter().find(|row| row.kind == kind) else {
+        let names = known.kinds.iter().map(|row| row.kind).collect::<Vec<_>>();
         let hint = match nearest(&kind, &names) {
             Some(likely) => format!("did you mean {likely}?"),
             None => format!("known are {}", names.join(", ")),
@@ -186,7 +211,12 @@ fn identify(node: &Node, report: &mut Report) -> Option<(&'static str, Use, Stri
         report.problem_at(Some(kind_at), "kind", format!("{api_version} has no kind {kind:?}; {hint}"));
         return None;
     };
-    Some((kind, *action, version.to_owned()))
+    if version == "v1beta3" && v1beta3::LATER_KINDS.contains(&row.part) {
+        let message = format!("{kind} came with {KUBEADM}/v1beta4; write that");
+        report.problem_at(Some(version_at), "apiVersion", message);
+        return None;
+    }
+    Some((row, version.to_owned()))
 }
 
 fn unknown_group(api_version: &str) -> String {
@@ -205,14 +235,14 @@ fn unknown_version(group: &Group, version: &str) -> String {
     format!("{}/{version} is not known; write {newest}", group.name)
 }
 
-/// Fields of `nodeRegistration`; kubeadm only warns of them where `InitConfiguration` itself has them, so files in the
+/// Fields of `nodeRegistration`; kubeadm only warns of them where the document itself has them, so files in the
 /// field do.
 const NODE_REGISTRATION: &[&str] =
     &["name", "criSocket", "taints", "kubeletExtraArgs", "ignorePreflightErrors", "imagePullPolicy", "imagePullSerial"];
 
 /// Takes the fields of `nodeRegistration` out of the top level.
-fn misplaced(init: &mut Node) -> Vec<(&'static str, Position)> {
-    let Kind::Map(entries) = &mut init.kind else { return Vec::new() };
+fn misplaced(document: &mut Node) -> Vec<(&'static str, Position)> {
+    let Kind::Map(entries) = &mut document.kind else { return Vec::new() };
     let known = |key: &str| NODE_REGISTRATION.iter().find(|field| **field == key).copied();
     let found = entries.iter().filter_map(|entry| known(&entry.key).map(|field| (field, entry.at))).collect();
     entries.retain(|entry| known(&entry.key).is_none());

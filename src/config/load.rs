@@ -3,29 +3,29 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::cluster::warn_of_unused;
 use super::cluster::{
     certificate_key, check_kubeboot, dns, feature_gates, is_skipped, key_algorithm, skip_phases, validity, version,
+    warn_of_unused,
 };
 use super::components::{component, etcd, sans};
 use super::error::ConfigError;
-use super::flags::{self, Flags};
-use super::kinds::{self, Documents};
+use super::flags::{self, FLAGS, FlagRow, Flags};
+use super::kinds;
 use super::names;
 use super::network::{self, or};
-use super::node::{check_tokens, node, timeouts};
+use super::node::{Given, check_tokens, node, timeouts};
 use super::report::{Part, Report};
-use super::spec::{ClusterSpec, EtcdSpec, ProxySpec, Withheld};
+use super::spec::{ClusterSpec, EtcdSpec, KubebootSpec, NodeSpec, ProxySpec, Withheld};
 use super::tokens::tokens;
-use super::wire::Component;
+use super::wire::{ClusterConfiguration, Component, InitConfiguration};
 
 /// All that a configuration is made of. Nothing else is read.
 #[derive(Debug, Clone, Default)]
-pub struct Input {
+pub struct Input<F = Flags> {
     /// The file of `--config`: its name, for messages, and its text.
     pub file: Option<(PathBuf, String)>,
     /// The flags.
-    pub flags: Flags,
+    pub flags: F,
     /// What the machine says of itself.
     pub host: HostDefaults,
 }
@@ -41,33 +41,69 @@ pub struct HostDefaults {
 
 /// What came out.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
+pub struct Loaded<S = ClusterSpec> {
     /// The configuration, complete and valid.
-    pub spec: ClusterSpec,
-    /// `dryRun` of the file.
+    pub spec: S,
+    /// `dryRun` of the file; upgrade has one in each of its sections instead, and never one here.
     pub dry_run: bool,
     /// What the user should know, with its place in the file; one line each.
     pub warnings: Vec<String>,
 }
+
+/// The documents that make a [`ClusterSpec`].
+pub(super) struct Documents {
+    init: InitConfiguration,
+    cluster: ClusterConfiguration,
+    kubeboot: KubebootSpec,
+    /// `KubeletConfiguration` as written.
+    kubelet: Option<serde_json::Value>,
+    /// `KubeProxyConfiguration` as written.
+    kube_proxy: Option<serde_json::Value>,
+}
+
+/// What init reads.
+pub(super) const PARTS: &[Part] = &[Part::Init, Part::Cluster, Part::Kubeboot, Part::Kubelet, Part::KubeProxy];
 
 /// Reads, defaults and checks the configuration of `init`. No file is opened, no network asked.
 ///
 /// # Errors
 /// Everything that is wrong with the file and the flags, at once.
 pub fn load(input: &Input) -> Result<Loaded, ConfigError> {
-    let mut report = Report::of(input.file.as_ref().map(|(name, _)| name.clone()));
+    let mut report = report_on(input, FLAGS);
     let documents = match &input.file {
         Some((_, text)) => {
-            flags::refuse_beside_config(&input.flags, &mut report);
-            kinds::read(text, &mut report)
+            flags::refuse(FLAGS, &input.flags, &mut report);
+            kinds::read(text, PARTS, &mut report);
+            decode(&mut report)
         }
         None => {
             let (init, cluster) = flags::documents(&input.flags, &mut report);
-            Documents { init, cluster, ..Documents::default() }
+            Documents { init, cluster, kubeboot: KubebootSpec::default(), kubelet: None, kube_proxy: None }
         }
     };
     let dry_run = documents.init.dry_run;
     let spec = resolve(documents, input, &mut report);
+    conclude(spec, dry_run, report)
+}
+
+/// Decodes what was read.
+pub(super) fn decode(report: &mut Report) -> Documents {
+    Documents {
+        init: kinds::decode(Part::Init, report),
+        cluster: kinds::decode(Part::Cluster, report),
+        kubeboot: kinds::decode(Part::Kubeboot, report),
+        kubelet: kinds::value(Part::Kubelet, report),
+        kube_proxy: kinds::value(Part::KubeProxy, report),
+    }
+}
+
+/// An empty report on the file or the flags of `input`.
+pub(super) fn report_on<F>(input: &Input<F>, rows: &[FlagRow<F>]) -> Report {
+    Report::of(input.file.as_ref().map(|(name, _)| name.clone()), flags::names(rows, &input.flags))
+}
+
+/// The spec, if nothing is wrong.
+pub(super) fn conclude<S>(spec: Option<S>, dry_run: bool, report: Report) -> Result<Loaded<S>, ConfigError> {
     let (problems, warnings) = report.finish();
     match (spec, problems.is_empty()) {
         (Some(spec), true) => Ok(Loaded { spec, dry_run, warnings }),
@@ -75,14 +111,32 @@ pub fn load(input: &Input) -> Result<Loaded, ConfigError> {
     }
 }
 
+/// `patches.directory`; None where there is none.
+pub(super) fn directory(text: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(text.trim())).filter(|_| !text.trim().is_empty())
+}
+
+fn this_node(init: &InitConfiguration, input: &Input, report: &mut Report) -> NodeSpec {
+    let given = Given {
+        part: Part::Init,
+        registration: &init.node_registration,
+        endpoint: Some((&init.local_api_endpoint, "localAPIEndpoint")),
+        host: &input.host,
+        name: input.flags.node_name.as_deref(),
+        ignore: &input.flags.ignore_preflight_errors,
+    };
+    node(&given, report)
+}
+
 /// None only where the report has a problem.
-fn resolve(documents: Documents, input: &Input, report: &mut Report) -> Option<ClusterSpec> {
+pub(super) fn resolve(documents: Documents, input: &Input, report: &mut Report) -> Option<ClusterSpec> {
     let Documents { init, cluster, kubeboot, kubelet, kube_proxy } = documents;
-    let node = node(&init, input, report);
+    let node = this_node(&init, input, report);
     let networking = network::networking(&cluster, report);
     let etcd = etcd(&cluster.etcd, report);
     network::check_family(node.advertise_address, &networking, &cluster.api_server.extra_args, report);
-    network::check_port(node.bind_port, matches!(etcd, EtcdSpec::Local(_)), report);
+    let port = (Part::Init, "localAPIEndpoint.bindPort");
+    network::check_port(port, node.bind_port, matches!(etcd, EtcdSpec::Local(_)), report);
     check_tokens(&init.bootstrap_tokens, report);
     warn_of_unused(report);
     check_kubeboot(&kubeboot, report);
@@ -95,8 +149,7 @@ fn resolve(documents: Documents, input: &Input, report: &mut Report) -> Option<C
     let image_repository = or(&cluster.image_repository, "registry.k8s.io");
     report.check(Part::Cluster, "imageRepository", names::image_repository(image_repository));
     let (certificate_validity, ca_certificate_validity) = validity(&cluster, report);
-    let patches = init.patches.directory.trim();
-    let skip_phases = skip_phases(&init, &input.flags);
+    let skip_phases = skip_phases(&init.skip_phases, &input.flags.skip_phases);
     Some(ClusterSpec {
         control_plane_endpoint: network::control_plane_endpoint(
             &cluster.control_plane_endpoint,
@@ -113,10 +166,10 @@ fn resolve(documents: Documents, input: &Input, report: &mut Report) -> Option<C
         key_algorithm: key_algorithm(&cluster, report),
         certificate_validity,
         ca_certificate_validity,
-        patches_dir: Some(PathBuf::from(patches)).filter(|_| !patches.is_empty()),
-        timeouts: timeouts(&init, report),
+        patches_dir: directory(&init.patches.directory),
+        timeouts: timeouts(Part::Init, &init.timeouts, report),
         bootstrap_tokens: tokens(&init.bootstrap_tokens, report),
-        certificate_key: certificate_key(&init, report),
+        certificate_key: certificate_key((Part::Init, "certificateKey"), &init.certificate_key, report),
         upload_certs: input.flags.upload_certs,
         withheld: Withheld {
             token: input.flags.skip_token_print,
@@ -128,7 +181,7 @@ fn resolve(documents: Documents, input: &Input, report: &mut Report) -> Option<C
         feature_gates: feature_gates(&cluster, report),
         kube_proxy: kube_proxy.unwrap_or_else(|| serde_json::json!({})),
         kubelet: kubelet.unwrap_or_else(|| serde_json::json!({})),
-        kubernetes_version: version(&cluster.kubernetes_version, report)?,
+        kubernetes_version: version((Part::Cluster, "kubernetesVersion"), &cluster.kubernetes_version, report)?,
         node,
         networking,
         etcd,

@@ -128,6 +128,18 @@ pub(super) fn endpoint(text: &str, default_port: u16) -> Result<Endpoint, String
     Ok(Endpoint { host: host.to_owned(), port })
 }
 
+/// As [`endpoint`], with the port.
+pub(super) fn host_port(text: &str) -> Result<Endpoint, String> {
+    if text.is_empty() {
+        return Err("the address of the API server is missing; write HOST:PORT, such as 10.0.0.1:6443".into());
+    }
+    let found = endpoint(text, 6443)?;
+    match split_port(text) {
+        (_, Some(_)) => Ok(found),
+        (_, None) => Err(format!("{text:?} has no port; write {found}")),
+    }
+}
+
 /// `host`, `host:port`, `[v6]`, `[v6]:port`, or an IPv6 address without brackets, which has no port.
 fn split_port(text: &str) -> (&str, Option<&str>) {
     if let Some((host, after)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

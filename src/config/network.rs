@@ -145,19 +145,27 @@ pub(super) fn last<'a>(args: &'a [Arg], name: &str) -> Option<(usize, &'a str)> 
 }
 
 /// `localAPIEndpoint`: the address, else `found` on the host; the port, else 6443.
-pub(super) fn local_endpoint(wire: &LocalApiEndpoint, found: Option<IpAddr>, report: &mut Report) -> (IpAddr, u16) {
-    const ADDRESS: &str = "localAPIEndpoint.advertiseAddress";
+pub(super) fn local_endpoint(
+    (part, field): (Part, &str),
+    wire: &LocalApiEndpoint,
+    found: Option<IpAddr>,
+    report: &mut Report,
+) -> (IpAddr, u16) {
+    let address_field = format!("{field}.advertiseAddress");
     let address = match (wire.advertise_address.trim(), found) {
         ("", Some(found)) => Some(found),
         ("", None) => {
-            let message = "this machine has no default route to take the address from; give \
-                           --apiserver-advertise-address, or set localAPIEndpoint.advertiseAddress in the file";
-            report.problem(Part::Init, ADDRESS, message);
+            let message = format!(
+                "this machine has no default route to take the address from; give --apiserver-advertise-address, or set \
+                 {address_field} in the file"
+            );
+            report.problem(part, &address_field, message);
             None
         }
-        (text, _) => report.check(Part::Init, ADDRESS, advertisable(text)),
+        (text, _) => report.check(part, &address_field, advertisable(text)),
     };
-    let port = wire.bind_port.and_then(|port| report.check(Part::Init, "localAPIEndpoint.bindPort", names::port(port)));
+    let port_field = format!("{field}.bindPort");
+    let port = wire.bind_port.and_then(|port| report.check(part, &port_field, names::port(port)));
     (address.unwrap_or(IpAddr::from([0, 0, 0, 0])), port.unwrap_or(6443))
 }
 
@@ -193,13 +201,9 @@ const TAKEN: &[(u16, bool, &str)] = &[
 ];
 
 /// Complains of an API server port that the control plane itself uses otherwise.
-pub(super) fn check_port(port: u16, local_etcd: bool, report: &mut Report) {
+pub(super) fn check_port((part, field): (Part, &str), port: u16, local_etcd: bool, report: &mut Report) {
     if let Some((_, _, whose)) = TAKEN.iter().find(|(taken, etcd, _)| *taken == port && (local_etcd || !etcd)) {
-        report.problem(
-            Part::Init,
-            "localAPIEndpoint.bindPort",
-            format!("{port} is the port of {whose}; choose another"),
-        );
+        report.problem(part, field, format!("{port} is the port of {whose}; choose another"));
     }
 }
 

@@ -1,5 +1,6 @@
 //! This node: its registration, its tokens, its patience.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
@@ -7,42 +8,60 @@ use k8s_openapi::api::core::v1 as core;
 use super::bootstrap_token::{Token, USAGES, is_group};
 use super::components::args;
 use super::durations::GoDuration;
-use super::load::Input;
+use super::load::HostDefaults;
 use super::names;
-use super::network::or;
+use super::network::{local_endpoint, or};
 use super::report::{Part, Report};
 use super::spec::{NodeSpec, Timeouts};
-use super::wire::{BootstrapToken, InitConfiguration, NodeRegistration};
+use super::wire::{self, BootstrapToken, LocalApiEndpoint, NodeRegistration, Secret};
+
+/// What a node is made of.
+pub(super) struct Given<'a> {
+    /// The document whose `nodeRegistration` it is.
+    pub part: Part,
+    pub registration: &'a NodeRegistration,
+    /// `localAPIEndpoint` and the field it is in; None for a worker.
+    pub endpoint: Option<(&'a LocalApiEndpoint, &'static str)>,
+    pub host: &'a HostDefaults,
+    /// `--node-name`.
+    pub name: Option<&'a str>,
+    /// `--ignore-preflight-errors`.
+    pub ignore: &'a [String],
+}
 
 /// `nodeRegistration` and `localAPIEndpoint`, with the flags that may go beside a file.
-pub(super) fn node(init: &InitConfiguration, input: &Input, report: &mut Report) -> NodeSpec {
-    let wire = &init.node_registration;
-    let (advertise_address, bind_port) =
-        super::network::local_endpoint(&init.local_api_endpoint, input.host.address, report);
-    args(Part::Init, "nodeRegistration.kubeletExtraArgs", &wire.kubelet_extra_args, report);
+pub(super) fn node(given: &Given<'_>, report: &mut Report) -> NodeSpec {
+    let (wire, part) = (given.registration, given.part);
+    let (advertise_address, bind_port) = match given.endpoint {
+        Some((endpoint, field)) => local_endpoint((part, field), endpoint, given.host.address, report),
+        None => (given.host.address.unwrap_or(IpAddr::from([0, 0, 0, 0])), 6443),
+    };
+    args(part, "nodeRegistration.kubeletExtraArgs", &wire.kubelet_extra_args, report);
+    let ignored = (part, "nodeRegistration.ignorePreflightErrors");
     NodeSpec {
-        name: name(wire, input, report),
-        hostname: input.host.hostname.clone(),
+        name: name(given, report),
+        hostname: given.host.hostname.clone(),
         advertise_address,
         bind_port,
-        cri_socket: cri_socket(&wire.cri_socket, report),
-        taints: taints(wire, report),
+        cri_socket: cri_socket((part, "nodeRegistration.criSocket"), &wire.cri_socket, report),
+        taints: taints(given, report),
         kubelet_extra_args: wire.kubelet_extra_args.clone(),
-        ignore_preflight_errors: ignored(wire, input, report),
+        ignore_preflight_errors: ignore_list(ignored, &wire.ignore_preflight_errors, given.ignore, report),
         image_pull_policy: wire.image_pull_policy,
     }
 }
 
 /// The flag, else the file, else the host name; trimmed and in lower case, as kubeadm does.
-fn name(wire: &NodeRegistration, input: &Input, report: &mut Report) -> String {
+fn name(given: &Given<'_>, report: &mut Report) -> String {
     const FIELD: &str = "nodeRegistration.name";
-    let flag = input.flags.node_name.as_deref().map(str::trim).filter(|name| !name.is_empty());
-    let given = flag.unwrap_or(or(&wire.name, &input.host.hostname)).trim();
-    let name = given.to_lowercase();
+    let wire = given.registration;
+    let flag = given.name.map(str::trim).filter(|name| !name.is_empty());
+    let written = flag.unwrap_or(or(&wire.name, &given.host.hostname)).trim();
+    let name = written.to_lowercase();
     // The complaint quotes what was written.
     let message = match names::dns_subdomain(&name) {
         Ok(()) => return name,
-        Err(message) => names::dns_subdomain(given).err().unwrap_or(message),
+        Err(message) => names::dns_subdomain(written).err().unwrap_or(message),
     };
     if flag.is_some() {
         report.problem_at(None, "--node-name", message);
@@ -51,36 +70,36 @@ fn name(wire: &NodeRegistration, input: &Input, report: &mut Report) -> String {
             format!("the host name cannot be the node's: {message}, with --node-name or nodeRegistration.name");
         report.problem_at(None, FIELD, message);
     } else {
-        report.problem(Part::Init, FIELD, message);
+        report.problem(given.part, FIELD, message);
     }
     name
 }
 
-fn cri_socket(text: &str, report: &mut Report) -> Option<String> {
-    const FIELD: &str = "nodeRegistration.criSocket";
+/// A socket of a container runtime; None where there is none.
+pub(super) fn cri_socket((part, field): (Part, &str), text: &str, report: &mut Report) -> Option<String> {
     let text = Some(text.trim()).filter(|text| !text.is_empty())?;
-    let (socket, completed) = report.check(Part::Init, FIELD, names::socket(text))?;
+    let (socket, completed) = report.check(part, field, names::socket(text))?;
     if completed {
-        report.warn(Part::Init, FIELD, format!("taken as {socket}; write it with its scheme"));
+        report.warn(part, field, format!("taken as {socket}; write it with its scheme"));
     }
     Some(socket)
 }
 
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
-fn taints(wire: &NodeRegistration, report: &mut Report) -> Option<Vec<core::Taint>> {
-    let taints = wire.taints.as_ref()?;
+fn taints(given: &Given<'_>, report: &mut Report) -> Option<Vec<core::Taint>> {
+    let (taints, part) = (given.registration.taints.as_ref()?, given.part);
     for (index, taint) in taints.iter().enumerate() {
         let field = |name: &str| format!("nodeRegistration.taints[{index}].{name}");
         if taint.key.is_empty() {
-            report.problem(Part::Init, &field("key"), "the key of the taint is empty");
+            report.problem(part, &field("key"), "the key of the taint is empty");
         }
         if !EFFECTS.contains(&taint.effect.as_str()) {
             let message = format!("{:?} is none of {}", taint.effect, EFFECTS.join(", "));
-            report.problem(Part::Init, &field("effect"), message);
+            report.problem(part, &field("effect"), message);
         }
     }
-    let convert = |taint: &super::wire::Taint| core::Taint {
+    let convert = |taint: &wire::Taint| core::Taint {
         key: taint.key.clone(),
         value: taint.value.clone(),
         effect: taint.effect.clone(),
@@ -90,10 +109,14 @@ fn taints(wire: &NodeRegistration, report: &mut Report) -> Option<Vec<core::Tain
 }
 
 /// The file's names and the flag's, in lower case, each once.
-fn ignored(wire: &NodeRegistration, input: &Input, report: &mut Report) -> Vec<String> {
-    let flag = input.flags.ignore_preflight_errors.iter();
+pub(super) fn ignore_list(
+    (part, field): (Part, &str),
+    written: &[String],
+    flag: &[String],
+    report: &mut Report,
+) -> Vec<String> {
     let mut names = Vec::new();
-    for name in flag.chain(&wire.ignore_preflight_errors).flat_map(|names| names.split(',')) {
+    for name in flag.iter().chain(written).flat_map(|names| names.split(',')) {
         let name = name.trim().to_lowercase();
         if !name.is_empty() && !names.contains(&name) {
             names.push(name);
@@ -101,17 +124,16 @@ fn ignored(wire: &NodeRegistration, input: &Input, report: &mut Report) -> Vec<S
     }
     if names.len() > 1 && names.iter().any(|name| name == "all") {
         let message = "all takes in every check, so no other may be named beside it; leave the others out";
-        match wire.ignore_preflight_errors.is_empty() {
+        match written.is_empty() {
             true => report.problem_at(None, "--ignore-preflight-errors", message),
-            false => report.problem(Part::Init, "nodeRegistration.ignorePreflightErrors", message),
+            false => report.problem(part, field, message),
         }
     }
     names
 }
 
 /// `timeouts`, with kubeadm's where there is none.
-pub(super) fn timeouts(init: &InitConfiguration, report: &mut Report) -> Timeouts {
-    let wire = &init.timeouts;
+pub(super) fn timeouts(part: Part, wire: &wire::Timeouts, report: &mut Report) -> Timeouts {
     let mut found = Timeouts::default();
     let rows: [(&str, Option<GoDuration>, &mut Duration); 7] = [
         (
@@ -128,7 +150,7 @@ pub(super) fn timeouts(init: &InitConfiguration, report: &mut Report) -> Timeout
     ];
     for (name, given, target) in rows {
         let Some(given) = given else { continue };
-        if let Some(duration) = report.check(Part::Init, &format!("timeouts.{name}"), positive(given)) {
+        if let Some(duration) = report.check(part, &format!("timeouts.{name}"), positive(given)) {
             *target = duration;
         }
     }
@@ -145,9 +167,8 @@ pub(super) fn positive(duration: GoDuration) -> Result<Duration, String> {
 pub(super) fn check_tokens(tokens: &[BootstrapToken], report: &mut Report) {
     for (index, token) in tokens.iter().enumerate() {
         let field = |name: &str| format!("bootstrapTokens[{index}].{name}");
-        if !token.token.0.is_empty() && token.token.0.parse::<Token>().is_err() {
-            let message = "not a token; write 6 characters, a dot and 16 characters of a-z and 0-9";
-            report.problem(Part::Init, &field("token"), message);
+        if !token.token.0.is_empty() {
+            self::token((Part::Init, &field("token")), &token.token, report);
         }
         if token.ttl.is_some_and(GoDuration::is_negative) {
             report.problem(Part::Init, &field("ttl"), "a token cannot live shorter than 0s; 0s lets it live for ever");
@@ -178,4 +199,10 @@ pub(super) fn check_tokens(tokens: &[BootstrapToken], report: &mut Report) {
             );
         }
     }
+}
+
+/// A token, or None after complaining without showing it.
+pub(super) fn token((part, field): (Part, &str), text: &Secret, report: &mut Report) -> Option<Token> {
+    const MESSAGE: &str = "not a token; write 6 characters, a dot and 16 characters of a-z and 0-9";
+    report.check(part, field, text.0.trim().parse::<Token>().map_err(|_| MESSAGE.to_owned()))
 }

@@ -12,6 +12,12 @@ use super::bootstrap_token::{BootstrapToken, Lifetime, Token};
 use super::certificate_key::CertificateKey;
 use crate::release::KubernetesVersion;
 
+mod join;
+mod upgrade;
+
+pub use join::*;
+pub use upgrade::*;
+
 /// Everything `init`, `upgrade` and `manifests` need to know, with every default filled in and every value checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClusterSpec {

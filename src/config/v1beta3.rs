@@ -6,6 +6,7 @@ use crate::yaml::{Entry, Kind, Node, Position};
 /// Maps of v1beta3 that are lists of name and value in v1beta4.
 const ARGUMENTS: &[(Part, &[&str])] = &[
     (Part::Init, &["nodeRegistration", "kubeletExtraArgs"]),
+    (Part::Join, &["nodeRegistration", "kubeletExtraArgs"]),
     (Part::Cluster, &["apiServer", "extraArgs"]),
     (Part::Cluster, &["controllerManager", "extraArgs"]),
     (Part::Cluster, &["scheduler", "extraArgs"]),
@@ -17,6 +18,9 @@ const LATER: &[(Part, &[&str])] = &[
     (Part::Init, &["dryRun"]),
     (Part::Init, &["timeouts"]),
     (Part::Init, &["nodeRegistration", "imagePullSerial"]),
+    (Part::Join, &["dryRun"]),
+    (Part::Join, &["timeouts"]),
+    (Part::Join, &["nodeRegistration", "imagePullSerial"]),
     (Part::Cluster, &["encryptionAlgorithm"]),
     (Part::Cluster, &["certificateValidityPeriod"]),
     (Part::Cluster, &["caCertificateValidityPeriod"]),
@@ -29,10 +33,17 @@ const LATER: &[(Part, &[&str])] = &[
     (Part::Cluster, &["etcd", "external", "httpEndpoints"]),
 ];
 
+/// What every document of this version is told.
+pub(super) const DEPRECATED: &str =
+    "kubeadm.k8s.io/v1beta3 is deprecated; `kubeboot config migrate` makes v1beta4 of it";
+
+/// Kinds that came with v1beta4.
+pub(super) const LATER_KINDS: &[Part] = &[Part::Reset, Part::Upgrade];
+
 /// Turns a v1beta3 document into a v1beta4 one.
 pub(super) fn convert(part: Part, node: &mut Node, report: &mut Report) {
     let at = node.get("apiVersion").map(|version| version.at);
-    report.warn_at(at, "apiVersion", "kubeadm.k8s.io/v1beta3 is deprecated; `kubeadm config migrate` writes v1beta4");
+    report.warn_at(at, "apiVersion", DEPRECATED);
     for (_, path) in LATER.iter().filter(|(of, _)| *of == part) {
         if let Some(entry) = take(node, path) {
             let message = "unknown field in v1beta3; it came with kubeadm.k8s.io/v1beta4";
@@ -53,19 +64,29 @@ pub(super) fn convert(part: Part, node: &mut Node, report: &mut Report) {
             _ => {}
         }
     }
+    if part == Part::Join
+        && let Some(timeout) = take(node, &["discovery", "timeout"])
+    {
+        put_timeout(node, "discovery", timeout);
+    }
 }
 
 /// `apiServer.timeoutForControlPlane` is `timeouts.controlPlaneComponentHealthCheck` of the other document in v1beta4.
 pub(super) fn move_timeout(report: &mut Report) {
     let cluster = report.part_mut(Part::Cluster).as_mut();
-    let Some(mut timeout) = cluster.and_then(|node| take(node, &["apiServer", "timeoutForControlPlane"])) else {
+    let Some(timeout) = cluster.and_then(|node| take(node, &["apiServer", "timeoutForControlPlane"])) else {
         return;
     };
-    timeout.key = "controlPlaneComponentHealthCheck".into();
+    let init = report.part_mut(Part::Init).get_or_insert_with(|| Node::new(timeout.at, Kind::Map(Vec::new())));
+    put_timeout(init, "controlPlaneComponentHealthCheck", timeout);
+}
+
+/// Puts a timeout under its new name, unless the document has `timeouts` already.
+fn put_timeout(node: &mut Node, key: &str, mut timeout: Entry) {
+    timeout.key = key.into();
     let at = timeout.at;
-    let init = report.part_mut(Part::Init).get_or_insert_with(|| Node::new(at, Kind::Map(Vec::new())));
-    let has_own = init.get("timeouts").is_some();
-    if let (Kind::Map(entries), false) = (&mut init.kind, has_own) {
+    let has_own = node.get("timeouts").is_some();
+    if let (Kind::Map(entries), false) = (&mut node.kind, has_own) {
         entries.push(Entry { key: "timeouts".into(), at, node: Node::new(at, Kind::Map(vec![timeout])) });
     }
 }

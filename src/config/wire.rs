@@ -10,6 +10,12 @@ use serde::Deserialize;
 use super::durations::GoDuration;
 use super::spec::{Arg, HostPathMount, PullPolicy};
 
+mod join;
+mod upgrade;
+
+pub use join::*;
+pub use upgrade::*;
+
 /// `InitConfiguration`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

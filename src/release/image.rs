@@ -36,6 +36,23 @@ pub fn images(spec: &ClusterSpec) -> Vec<ComponentImage> {
     images
 }
 
+/// What `kubeadm config images list` names for the cluster, in its order: with those of the addons that are not disabled.
+pub fn cluster_images(spec: &ClusterSpec) -> Vec<String> {
+    let mut found = Vec::new();
+    for image in images(spec) {
+        if image.component == "pause" {
+            if !spec.proxy.disabled {
+                found.push(format!("{}/kube-proxy:{}", spec.image_repository, spec.kubernetes_version.image_tag()));
+            }
+            if !spec.dns.disabled {
+                found.push(coredns_image(spec));
+            }
+        }
+        found.push(image.reference);
+    }
+    found
+}
+
 /// The image of the local etcd: its own repository and tag where they are given, else the cluster's and the release's.
 pub fn etcd_image(spec: &ClusterSpec, local: &LocalEtcd) -> String {
     let repository = local.image_repository.as_deref().unwrap_or(&spec.image_repository);
@@ -77,6 +94,23 @@ mod tests {
             ]
         );
         assert_eq!(coredns_image(&crate::testing::spec()), "registry.k8s.io/coredns/coredns:v1.14.2");
+    }
+
+    #[test]
+    fn the_images_of_the_cluster_are_in_kubeadms_order() {
+        let mut spec = crate::testing::spec();
+        let expected = [
+            "registry.k8s.io/kube-apiserver:v1.36.2",
+            "registry.k8s.io/kube-controller-manager:v1.36.2",
+            "registry.k8s.io/kube-scheduler:v1.36.2",
+            "registry.k8s.io/kube-proxy:v1.36.2",
+            "registry.k8s.io/coredns/coredns:v1.14.2",
+            "registry.k8s.io/pause:3.10.2",
+            "registry.k8s.io/etcd:3.6.8-0",
+        ];
+        assert_eq!(cluster_images(&spec), expected);
+        (spec.dns.disabled, spec.proxy.disabled) = (true, true);
+        assert_eq!(cluster_images(&spec), [&expected[..3], &expected[5..]].concat());
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod table;
 mod upgrade;
 mod version;
 
-pub use image::{ComponentImage, coredns_image, etcd_image, images, pause_image};
+pub use image::{ComponentImage, cluster_images, coredns_image, etcd_image, images, pause_image};
 pub use kubeadm::{ConfigApi, KubeadmRow, kubeadm_row, kubelet_config_map};
 pub use table::{ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_row};
 pub use upgrade::{Refusal, upgrade_allowed};
@@ -40,6 +40,13 @@ pub fn find(version: &KubernetesVersion) -> Found {
     Found { row, warning }
 }
 
+/// The newest release of a minor that the table knows: what a label such as `stable-1.36` stands for. None for a minor
+/// without a row.
+pub fn newest(minor: u64) -> Option<String> {
+    let row = RELEASES.iter().find(|row| row.minor == minor)?;
+    Some(format!("v1.{}.{}", row.minor, row.newest_patch))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +74,14 @@ mod tests {
     #[test]
     fn the_default_version_is_of_the_newest_row() {
         assert_eq!(row_of(DEFAULT_VERSION), (RELEASES.last().unwrap().minor, false));
+    }
+
+    #[test]
+    fn the_newest_release_of_all_is_the_default_and_each_row_has_its_own() {
+        let newest_of_all = RELEASES.last().unwrap().minor;
+        assert_eq!(newest(newest_of_all).as_deref(), Some(DEFAULT_VERSION));
+        assert_eq!(newest(20).as_deref(), Some("v1.20.15"));
+        assert_eq!(newest(30), None);
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub struct Release {
     pub minor: u64,
     /// The first minor that accepts this row's flags.
     pub since: u64,
+    /// The patch of this minor's newest release when the table was made; labels stand for it.
+    pub newest_patch: u64,
     /// Tag of the etcd image.
     pub etcd_tag: &'static str,
     /// Tag of the pause image.
@@ -56,10 +58,17 @@ const CONTROLLER_MANAGER_PROBES: ProbePaths = probes("/healthz", None, "/healthz
 const SCHEDULER_PROBES: ProbePaths = probes("/livez", Some("/readyz"), "/livez");
 
 /// A row of the releases that take today's flags: only their images differ.
-const fn current(minor: u64, since: u64, etcd: &'static str, coredns: &'static str, pause: &'static str) -> Release {
+const fn current(
+    (minor, newest_patch): (u64, u64),
+    since: u64,
+    etcd: &'static str,
+    coredns: &'static str,
+    pause: &'static str,
+) -> Release {
     Release {
         minor,
         since,
+        newest_patch,
         etcd_tag: etcd,
         pause_tag: pause,
         coredns_tag: coredns,
@@ -78,6 +87,7 @@ pub static RELEASES: [Release; 5] = [
     Release {
         minor: 20,
         since: 0,
+        newest_patch: 15,
         etcd_tag: "3.4.13-0",
         pause_tag: "3.2",
         coredns_tag: "1.7.0",
@@ -89,10 +99,10 @@ pub static RELEASES: [Release; 5] = [
         controller_manager: ComponentRow { flags: &[("port", "0")], probes: CONTROLLER_MANAGER_PROBES },
         scheduler: ComponentRow { flags: &[("port", "0")], probes: probes("/healthz", None, "/healthz") },
     },
-    current(34, 24, "3.6.8-0", "v1.12.1", "3.10.1"),
-    current(35, 35, "3.6.8-0", "v1.13.1", "3.10.1"),
-    current(36, 36, "3.6.8-0", "v1.14.2", "3.10.2"),
-    current(37, 37, "3.7.0-0", "v1.14.6", "3.10.2"),
+    current((34, 9), 24, "3.6.8-0", "v1.12.1", "3.10.1"),
+    current((35, 9), 35, "3.6.8-0", "v1.13.1", "3.10.1"),
+    current((36, 4), 36, "3.6.8-0", "v1.14.2", "3.10.2"),
+    current((37, 0), 37, "3.7.0-0", "v1.14.6", "3.10.2"),
 ];
 
 /// What differs from one etcd minor to the next. Apart from [`Release`], because `etcd.local.imageTag` may pin another

@@ -1,35 +1,72 @@
 use super::*;
 
-/// The body of a case and the problems that it must have.
-type Case = (String, Vec<String>);
+/// What reads a file, and what it says of it.
+type Loader = fn(&str) -> Result<(), ConfigError>;
 
-/// The cases of `bad.txt`.
-fn cases() -> Vec<Case> {
-    let mut found: Vec<Case> = Vec::new();
-    let blocks = include_str!("bad.txt").split("\n\n").skip(1);
-    for block in blocks {
+/// A case: its loader, its file, the problems that it must have.
+type Case = (Loader, String, Vec<String>);
+
+fn for_init(file: &str) -> Result<(), ConfigError> {
+    load(&file_of(file)).map(drop)
+}
+
+fn for_join(file: &str) -> Result<(), ConfigError> {
+    load_join(&file_of(file)).map(drop)
+}
+
+fn for_reset(file: &str) -> Result<(), ConfigError> {
+    load_reset(&file_of(file)).map(drop)
+}
+
+fn for_upgrade(file: &str) -> Result<(), ConfigError> {
+    load_upgrade(&file_of(file)).map(drop)
+}
+
+/// The tags of cases: the loader, and the kind of the document that the text is the body of.
+const TAGS: &[(&str, Loader, Option<&str>)] = &[
+    ("[cluster]", for_init, Some("ClusterConfiguration")),
+    ("[init]", for_init, Some("InitConfiguration")),
+    ("[file]", for_init, None),
+    ("[join]", for_join, Some("JoinConfiguration")),
+    ("[join file]", for_join, None),
+    ("[reset]", for_reset, Some("ResetConfiguration")),
+    ("[reset file]", for_reset, None),
+    ("[upgrade]", for_upgrade, Some("UpgradeConfiguration")),
+    ("[upgrade file]", for_upgrade, None),
+];
+
+/// The cases of a file.
+fn cases(text: &str) -> Vec<Case> {
+    let blocks = text.split("\n\n").skip(1);
+    let case = |block: &str| {
         let (tag, rest) = block.trim().split_once('\n').unwrap();
         let (expected, body): (Vec<&str>, Vec<&str>) = rest.lines().partition(|line| line.starts_with("=> "));
         let body = body.join("\n");
-        let file = match tag {
-            "[cluster]" => cluster(&body),
-            "[init]" => init(&body),
-            "[file]" => body,
-            other => panic!("no tag: {other}"),
-        };
-        found.push((file, expected.iter().map(|line| line[3..].to_owned()).collect()));
-    }
-    found
+        let (_, loader, kind) = TAGS.iter().find(|row| row.0 == tag).unwrap_or_else(|| panic!("no tag: {tag}"));
+        let file = kind.map_or(body.clone(), |kind| document(kind, &body));
+        (*loader, file, expected.iter().map(|line| line[3..].to_owned()).collect())
+    };
+    blocks.map(case).collect()
 }
 
 #[test]
 fn every_bad_configuration_is_refused_in_these_words() {
-    let cases = cases();
-    assert!(cases.len() > 100, "{}", cases.len());
-    for (file, expected) in cases {
-        assert!(!expected.is_empty(), "{file}");
-        assert_eq!(bad(&file), expected, "{file}");
+    let mut wrong = Vec::new();
+    for (text, least) in [(include_str!("bad.txt"), 100), (include_str!("bad_others.txt"), 40)] {
+        let cases = cases(text);
+        assert!(cases.len() > least, "{}", cases.len());
+        for (loader, file, expected) in cases {
+            assert!(!expected.is_empty(), "{file}");
+            let problems = match loader(&file) {
+                Ok(()) => Vec::new(),
+                Err(error) => error.problems.iter().map(ToString::to_string).collect(),
+            };
+            if problems != expected {
+                wrong.push(format!("{file}\n=> {}", problems.join("\n=> ")));
+            }
+        }
     }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n\n"));
 }
 
 #[test]

@@ -160,11 +160,20 @@ fn endpoints_take_every_form_of_host_and_port() {
 #[test]
 fn labels_are_the_newest_known_release_and_never_a_question_to_the_network() {
     let default = crate::release::DEFAULT_VERSION;
-    let minor = default.trim_start_matches('v').rsplit_once('.').unwrap().0;
-    for label in ["stable-1", "stable", "latest", "latest-1", &format!("stable-{minor}")] {
+    let cases = [
+        ("stable", default),
+        ("stable-1", default),
+        ("latest", default),
+        ("latest-1", default),
+        ("stable-1.37", default),
+        ("latest-1.36", "v1.36.4"),
+        ("stable-1.35", "v1.35.9"),
+        ("stable-1.20", "v1.20.15"),
+    ];
+    for (label, version) in cases {
         let loaded = good(&cluster(&format!("kubernetesVersion: {label}")));
-        assert_eq!(loaded.spec.kubernetes_version.to_string(), default);
-        let said = "is taken as v1.37.0, the newest known here; the network is not asked";
+        assert_eq!(loaded.spec.kubernetes_version.to_string(), version);
+        let said = format!("is taken as {version}, the newest known here; the network is not asked");
         assert_eq!(loaded.warnings, [format!("c.yaml:3:20: kubernetesVersion: {label} {said}")]);
     }
     assert_eq!(good(&cluster("")).warnings, Vec::<String>::new());
@@ -213,7 +222,7 @@ nodeRegistration: {kubeletExtraArgs: {node-ip: 10.0.0.5}}
     );
     let (old, new) = (good(old), good(&new));
     assert_eq!(old.spec, new.spec);
-    let said = "apiVersion: kubeadm.k8s.io/v1beta3 is deprecated; `kubeadm config migrate` writes v1beta4";
+    let said = "apiVersion: kubeadm.k8s.io/v1beta3 is deprecated; `kubeboot config migrate` makes v1beta4 of it";
     assert_eq!(old.warnings, [format!("c.yaml:1:13: {said}"), format!("c.yaml:9:13: {said}")]);
     let alone = good(
         "apiVersion: kubeadm.k8s.io/v1beta3\nkind: ClusterConfiguration\napiServer: {timeoutForControlPlane: 30s}\n",

@@ -3,8 +3,19 @@
 mod bad;
 mod flags;
 mod good;
+mod join;
 
 use super::*;
+
+/// `file` and nothing else, for whichever command.
+fn file_of<F: Default>(file: &str) -> Input<F> {
+    Input { file: Some(("c.yaml".into(), file.into())), flags: F::default(), host: host() }
+}
+
+/// A document of kubeadm's; its first own line is line 3.
+fn document(kind: &str, body: &str) -> String {
+    format!("apiVersion: kubeadm.k8s.io/v1beta4\nkind: {kind}\n{body}")
+}
 
 /// A machine called `cp1` at 10.0.0.5.
 fn host() -> HostDefaults {
@@ -12,7 +23,7 @@ fn host() -> HostDefaults {
 }
 
 fn input(file: &str) -> Input {
-    Input { file: Some(("c.yaml".into(), file.into())), flags: Flags::default(), host: host() }
+    file_of(file)
 }
 
 /// The spec and the warnings of `file`.
@@ -28,10 +39,10 @@ fn bad(file: &str) -> Vec<String> {
 
 /// A ClusterConfiguration; its first own line is line 3.
 fn cluster(body: &str) -> String {
-    format!("apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\n{body}")
+    document("ClusterConfiguration", body)
 }
 
 /// An InitConfiguration; its first own line is line 3.
 fn init(body: &str) -> String {
-    format!("apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\n{body}")
+    document("InitConfiguration", body)
 }
