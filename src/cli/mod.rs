@@ -29,6 +29,7 @@ mod man;
 mod init;
 mod images;
 mod status;
+mod token;
 mod upgrade;
 mod version;
 
@@ -86,6 +87,7 @@ enum Command {
     // Has by far the most flags.
     Agent(Box<agent::Args>),
     Status(status::Args),
+    Token(token::Args),
     Upgrade(upgrade::Args),
     Version(version::Args),
     Completion(completion::Args),
@@ -97,7 +99,8 @@ impl Command {
     fn default_verbosity(&self) -> u8 {
         match self {
             Self::Init(_) | Self::Reset(_) | Self::Manifests(_) => 0,
-            Self::Images(_) | Self::Config(_) | Self::Status(_) | Self::Upgrade(_) | Self::Version(_) => 0,
+            Self::Images(_) | Self::Config(_) | Self::Status(_) | Self::Token(_) => 0,
+            Self::Upgrade(_) | Self::Version(_) => 0,
             Self::Completion(_) | Self::Man(_) => 0,
             Self::Agent(args) if args.asks() => 0,
             // A service's log should say what it did.
@@ -115,6 +118,7 @@ fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Config(args) => config::run(args, globals),
         Command::Agent(args) => block_on(agent::run(*args, globals)),
         Command::Status(args) => block_on(status::run(args, globals)),
+        Command::Token(args) => block_on(token::run(args, globals)),
         Command::Upgrade(args) => block_on(upgrade::run(args, globals)),
         Command::Version(args) => version::run(args, globals),
         Command::Completion(args) => completion::run(args, globals),

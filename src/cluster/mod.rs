@@ -1,9 +1,14 @@
 //! Objects written to the API server.
 
+pub mod addons;
 pub mod admin;
 pub mod bootstrap_token;
 mod client;
 pub mod discovery;
+pub mod join_command;
+pub mod remote;
+pub mod tokens;
+pub mod upload_certs;
 
 use std::path::PathBuf;
 use std::time::Duration;

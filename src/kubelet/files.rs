@@ -181,7 +181,10 @@ fn set_default(config: &mut Value, pointer: &str, default: Value) -> Option<Valu
 }
 
 /// The tenth address of the first service network, where kubeadm puts the cluster's DNS service.
-fn dns_address(spec: &ClusterSpec) -> Result<String, KubeletFilesError> {
+///
+/// # Errors
+/// A network without one.
+pub fn dns_address(spec: &ClusterSpec) -> Result<String, KubeletFilesError> {
     let network = spec.networking.service_subnets.first();
     let tenth = network.and_then(|network| match network {
         ipnet::IpNet::V4(net) => u32::from(net.network()).checked_add(10).map(|n| std::net::IpAddr::V4(n.into())),

@@ -3,10 +3,11 @@
 mod args;
 mod settings;
 mod strategic;
-mod template;
+pub(crate) mod template;
 mod volumes;
 
 pub mod patches;
+pub(crate) mod typed;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::yaml::{self, EmitError, YamlError};
 use patches::{PatchError, Patches};
 use settings::{etcd_url, known_authorizers};
 use template::{ApiServerTemplate, ControllerManagerTemplate, EtcdTemplate, SchedulerTemplate};
+use typed::NotTyped;
 
 /// The etcd static pod.
 pub const ETCD: &str = "etcd";
@@ -227,57 +229,12 @@ fn fill_in(spec: &ClusterSpec, component: &'static str, host: &Host<'_>) -> Resu
     text.map_err(|source| ManifestError::Template { component, source })
 }
 
-/// `value` as a Pod. Unlike the type itself this refuses fields that Pods do not have, and takes `cpu: 2` in a patch.
-fn decode(component: &'static str, mut value: Value) -> Result<Pod, ManifestError> {
-    let not_a_pod = |source| ManifestError::NotAPod { component, source };
-    write_quantities_as_text(&mut value);
-    let pod: Pod = serde_json::from_value(value.clone()).map_err(not_a_pod)?;
-    let known = serde_json::to_value(&pod).map_err(not_a_pod)?;
-    match lost_field(&value, &known) {
-        None => Ok(pod),
-        Some(field) => Err(ManifestError::UnknownField { component, field: field.trim_start_matches('.').to_owned() }),
-    }
-}
-
-/// Quantities may be written as bare numbers, which Kubernetes reads, but the type is a text.
-fn write_quantities_as_text(pod: &mut Value) {
-    for list in ["containers", "initContainers"] {
-        let containers = pod.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
-        for container in containers.into_iter().flatten() {
-            for kind in ["requests", "limits"] {
-                let quantities = container.pointer_mut(&format!("/resources/{kind}")).and_then(Value::as_object_mut);
-                for quantity in
-                    quantities.into_iter().flat_map(|map| map.values_mut()).filter(|value| value.is_number())
-                {
-                    *quantity = Value::String(quantity.to_string());
-                }
-            }
-        }
-    }
-}
-
-/// The first field that `before` has and `after` has not; empty values count as not there.
-fn lost_field(before: &Value, after: &Value) -> Option<String> {
-    let is_empty = |value: &Value| match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
-    };
-    match (before, after) {
-        (Value::Object(before), Value::Object(after)) => {
-            before.iter().find_map(|(name, value)| match after.get(name) {
-                Some(kept) => lost_field(value, kept).map(|rest| format!(".{name}{rest}")),
-                None => (!is_empty(value)).then(|| format!(".{name}")),
-            })
-        }
-        (Value::Array(before), Value::Array(after)) => before
-            .iter()
-            .zip(after)
-            .enumerate()
-            .find_map(|(index, (value, kept))| lost_field(value, kept).map(|rest| format!("[{index}]{rest}"))),
-        _ => None,
-    }
+/// `value` as a Pod.
+fn decode(component: &'static str, value: Value) -> Result<Pod, ManifestError> {
+    typed::decode(value, "").map_err(|error| match error {
+        NotTyped::Shape(source) => ManifestError::NotAPod { component, source },
+        NotTyped::UnknownField(field) => ManifestError::UnknownField { component, field },
+    })
 }
 
 fn made_dirs(pod: &Pod) -> Vec<PathBuf> {

@@ -1,6 +1,6 @@
 //! kubeadm's patches: files named `TARGET[SUFFIX][+TYPE].EXT` below one directory.
 //!
-//! TARGET is a static pod or `kubeletconfiguration`; TYPE is `strategic` (the default), `merge` (RFC 7386) or `json`
+//! TARGET is a static pod, `kubeletconfiguration` or `corednsdeployment`; TYPE is `strategic` (the default), `merge` (RFC 7386) or `json`
 //! (RFC 6902); EXT is `yaml` or `json`. The directory is walked in the order of names, into its directories too; a file
 //! may hold several documents, and all that fit a target are applied one after the other.
 
@@ -16,9 +16,12 @@ use crate::yaml::{self, YamlError};
 /// The patch target of `/var/lib/kubelet/config.yaml`.
 pub const KUBELET_TARGET: &str = "kubeletconfiguration";
 
+/// The patch target of CoreDNS's Deployment.
+pub const COREDNS_TARGET: &str = "corednsdeployment";
+
 /// Every target that kubeadm knows, longer names before those they begin with.
 const TARGETS: [&str; 6] =
-    ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", KUBELET_TARGET, "corednsdeployment"];
+    ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", KUBELET_TARGET, COREDNS_TARGET];
 
 /// A patch that cannot be read or applied.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +152,7 @@ impl Patches {
         Ok(())
     }
 
-    /// Applies the patches of `target`, one of [`super::COMPONENTS`] or [`KUBELET_TARGET`], in order.
+    /// Applies the patches of `target`, one of [`super::COMPONENTS`], [`KUBELET_TARGET`] or [`COREDNS_TARGET`], in order.
     ///
     /// # Errors
     /// A patch that does not apply.
@@ -169,7 +172,11 @@ impl Patch {
                 json_patch::patch(value, &patch).map_err(|source| PatchError::JsonPatch { path: path(), source })?;
             }
             PatchKind::Strategic => {
-                let lists = if self.target == KUBELET_TARGET { strategic::NO_LISTS } else { strategic::POD_LISTS };
+                let lists = match self.target {
+                    KUBELET_TARGET => strategic::NO_LISTS,
+                    COREDNS_TARGET => strategic::DEPLOYMENT_LISTS,
+                    _ => strategic::POD_LISTS,
+                };
                 strategic::merge(value, &self.value, lists)
                     .map_err(|source| PatchError::Strategic { path: path(), source })?;
             }

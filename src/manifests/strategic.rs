@@ -26,6 +26,23 @@ pub(super) const POD_LISTS: Lists = &[
     (&["spec", "volumes"], "name"),
 ];
 
+/// The same of the Pod in a Deployment.
+pub(super) const DEPLOYMENT_LISTS: Lists = &[
+    (&["metadata", "ownerReferences"], "uid"),
+    (&["spec", "template", "metadata", "ownerReferences"], "uid"),
+    (&["spec", "template", "spec", "containers"], "name"),
+    (&["spec", "template", "spec", "containers", "env"], "name"),
+    (&["spec", "template", "spec", "containers", "ports"], "containerPort"),
+    (&["spec", "template", "spec", "containers", "volumeDevices"], "devicePath"),
+    (&["spec", "template", "spec", "containers", "volumeMounts"], "mountPath"),
+    (&["spec", "template", "spec", "hostAliases"], "ip"),
+    (&["spec", "template", "spec", "imagePullSecrets"], "name"),
+    (&["spec", "template", "spec", "resourceClaims"], "name"),
+    (&["spec", "template", "spec", "schedulingGates"], "name"),
+    (&["spec", "template", "spec", "topologySpreadConstraints"], "topologyKey"),
+    (&["spec", "template", "spec", "volumes"], "name"),
+];
+
 /// A patch that cannot be merged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StrategicError {

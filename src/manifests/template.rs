@@ -77,7 +77,7 @@ pub(super) struct SchedulerTemplate<'a> {
 }
 
 /// Filters of the templates.
-mod filters {
+pub(crate) mod filters {
     use std::fmt::Write as _;
 
     use serde::Serialize;

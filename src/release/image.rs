@@ -42,7 +42,7 @@ pub fn cluster_images(spec: &ClusterSpec) -> Vec<String> {
     for image in images(spec) {
         if image.component == "pause" {
             if !spec.proxy.disabled {
-                found.push(format!("{}/kube-proxy:{}", spec.image_repository, spec.kubernetes_version.image_tag()));
+                found.push(kube_proxy_image(spec));
             }
             if !spec.dns.disabled {
                 found.push(coredns_image(spec));
@@ -65,11 +65,21 @@ pub fn pause_image(spec: &ClusterSpec) -> String {
     format!("{}/pause:{}", spec.image_repository, find(&spec.kubernetes_version).row.pause_tag)
 }
 
-/// The CoreDNS image. As in kubeadm only the default repository has a `coredns/` level.
+/// The kube-proxy image.
+pub fn kube_proxy_image(spec: &ClusterSpec) -> String {
+    format!("{}/kube-proxy:{}", spec.image_repository, spec.kubernetes_version.image_tag())
+}
+
+/// The CoreDNS image: from `dns`'s repository and of its tag where they are given. As in kubeadm only the default
+/// repository has a `coredns/` level, and not where it is named for DNS alone.
 pub fn coredns_image(spec: &ClusterSpec) -> String {
     let row = find(&spec.kubernetes_version).row;
+    let tag = spec.dns.image_tag.as_deref().unwrap_or(row.coredns_tag);
+    if let Some(repository) = &spec.dns.image_repository {
+        return format!("{repository}/coredns:{tag}");
+    }
     let level = if row.coredns_nested && spec.image_repository == DEFAULT_REPOSITORY { "/coredns" } else { "" };
-    format!("{}{level}/coredns:{}", spec.image_repository, row.coredns_tag)
+    format!("{}{level}/coredns:{tag}", spec.image_repository)
 }
 
 #[cfg(test)]
@@ -128,6 +138,10 @@ mod tests {
         local.image_tag = Some("v3.6.1".into());
         assert_eq!(references(&spec)[4], "quay.io/coreos/etcd:v3.6.1");
         assert_eq!(coredns_image(&spec), "registry.example.com/k8s/coredns:v1.14.2");
+        spec.dns.image_repository = Some("registry.k8s.io".into());
+        spec.dns.image_tag = Some("v1.9.3".into());
+        assert_eq!(coredns_image(&spec), "registry.k8s.io/coredns:v1.9.3");
+        assert_eq!(kube_proxy_image(&spec), "registry.example.com/k8s/kube-proxy:v1.36.2");
     }
 
     #[test]

@@ -19,6 +19,11 @@ pub struct Release {
     pub coredns_tag: &'static str,
     /// Whether the default registry keeps CoreDNS at `coredns/coredns` rather than at `coredns`.
     pub coredns_nested: bool,
+    /// Whether the Corefile keeps the cluster's own names out of the cache, one zone at a time, which CoreDNS reads from
+    /// 1.10 on.
+    pub coredns_uncached_zones: bool,
+    /// Keys of the taints that keep other pods away from control-plane nodes.
+    pub control_plane_taints: &'static [&'static str],
     /// Feature gate that two service networks need while dual-stack is not on by itself.
     pub dual_stack_gate: Option<&'static str>,
     /// kube-apiserver.
@@ -73,6 +78,8 @@ const fn current(
         pause_tag: pause,
         coredns_tag: coredns,
         coredns_nested: true,
+        coredns_uncached_zones: true,
+        control_plane_taints: &["node-role.kubernetes.io/control-plane"],
         dual_stack_gate: None,
         api_server: ComponentRow { flags: &[], probes: API_SERVER_PROBES },
         controller_manager: ComponentRow { flags: &[], probes: CONTROLLER_MANAGER_PROBES },
@@ -92,6 +99,9 @@ pub static RELEASES: [Release; 5] = [
         pause_tag: "3.2",
         coredns_tag: "1.7.0",
         coredns_nested: false,
+        coredns_uncached_zones: false,
+        // The old name until 1.24; both until nobody joins nodes of that age.
+        control_plane_taints: &["node-role.kubernetes.io/master", "node-role.kubernetes.io/control-plane"],
         // Alpha in 1.20, on by default from 1.21.
         dual_stack_gate: Some("IPv6DualStack=true"),
         // The insecure ports are open unless they are set to 0, as kubeadm 1.20 did; 1.24 no longer knows the flags.

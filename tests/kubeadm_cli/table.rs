@@ -34,6 +34,7 @@ const fn with(row: Row, apart: &'static [(&'static str, Is)]) -> Row {
 }
 
 const SOON: Is = Missing("not built yet");
+const TEMPLATES: Is = Missing("-o is text, json or yaml: there are no templates, and no managed fields are shown");
 const HA: Is = Missing("joining a control-plane node comes with high availability");
 
 /// Every command, in the order of kubeadm's own help.
@@ -236,12 +237,15 @@ pub const TABLE: &[Row] = &[
     // token
     row(
         "token create",
-        SOON,
+        Same,
         "certificate-key config description dry-run groups kubeconfig print-join-command ttl usages",
     ),
-    row("token delete", SOON, "dry-run kubeconfig"),
-    row("token generate", SOON, "dry-run kubeconfig"),
-    row("token list", SOON, "allow-missing-template-keys dry-run kubeconfig output show-managed-fields"),
+    row("token delete", Same, "dry-run kubeconfig"),
+    row("token generate", Same, "dry-run kubeconfig"),
+    with(
+        row("token list", Same, "allow-missing-template-keys dry-run kubeconfig output show-managed-fields"),
+        &[("allow-missing-template-keys", TEMPLATES), ("show-managed-fields", TEMPLATES)],
+    ),
     // the rest
     row("kubeconfig user", SOON, "client-name config org token validity-period"),
     row("config print init-defaults", SOON, "component-configs kubeconfig"),
