@@ -77,6 +77,9 @@ step "under a real systemd"
 ./scripts/systemd-image.sh
 cargo test --quiet --locked --features testing --test 'systemd*' -- --test-threads=1 --nocapture
 
+step "real nodes: kubeadm, kubelet, containerd"
+cargo test --quiet --locked --features testing --test 'nodes*' -- --test-threads=1 --nocapture
+
 step "quickstart, and away with it"
 ./scripts/quickstart.sh
 "$KUBEBOOT_BIN" reset --force

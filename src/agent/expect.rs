@@ -12,6 +12,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::time::Instant;
 
+use crate::event::Event;
+
 use super::report::{ContainerReport, HealthReport, PodReport, Severity, StateReport, TerminationReport};
 
 /// A manifest that was written and is to become healthy.
@@ -23,6 +25,19 @@ pub struct Expectation {
     pub file: String,
     /// SHA-256 of the file's bytes in hex; None waits for the component to be gone.
     pub file_hash: Option<String>,
+}
+
+impl Expectation {
+    /// What there is to tell of a new verdict.
+    pub fn event(&self, verdict: &Verdict) -> Event {
+        let (state, healthy, detail) = match verdict {
+            Verdict::Waiting(text) => (text.clone(), false, None),
+            Verdict::Met => ("healthy".to_owned(), true, None),
+            Verdict::Failed(failure) => (failure.reason.clone(), false, Some(failure.message.clone())),
+        };
+        let detail = detail.filter(|text| !text.is_empty());
+        Event::Component { name: self.component.clone(), state, healthy, detail }
+    }
 }
 
 /// How far an [`Expectation`] is.

@@ -17,6 +17,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::host::Paths;
 use crate::ui;
 
+mod adopt;
 mod agent;
 mod completion;
 mod config;
@@ -81,6 +82,7 @@ impl Globals {
 enum Command {
     Init(Box<init::Args>),
     Reset(reset::Args),
+    Adopt(adopt::Args),
     Manifests(Box<manifests::Args>),
     Images(images::Args),
     Config(config::Args),
@@ -102,6 +104,7 @@ impl Command {
             Self::Images(_) | Self::Config(_) | Self::Status(_) | Self::Token(_) => 0,
             Self::Upgrade(_) | Self::Version(_) => 0,
             Self::Completion(_) | Self::Man(_) => 0,
+            Self::Adopt(_) => 0,
             Self::Agent(args) if args.asks() => 0,
             // A service's log should say what it did.
             Self::Agent(_) => 2,
@@ -113,6 +116,7 @@ fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
     match command {
         Command::Init(args) => init::run(*args, globals),
         Command::Reset(args) => block_on(reset::run(args, globals)),
+        Command::Adopt(args) => block_on(adopt::run(args, globals)),
         Command::Manifests(args) => manifests::run(*args, globals),
         Command::Images(args) => block_on(images::run(args, globals)),
         Command::Config(args) => config::run(args, globals),

@@ -32,6 +32,10 @@ pub const KUBELET_FLAGS_ENV: &str = "/var/lib/kubelet/kubeadm-flags.env";
 pub const KUBELET_UNIT: &str = "/etc/systemd/system/kubelet.service";
 /// kubeadm's drop-in for it.
 pub const KUBELET_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf";
+/// Our drop-in on a node that was taken over.
+pub const KUBELET_ADOPTED: &str = "/etc/systemd/system/kubelet.service.d/90-kubeboot.conf";
+/// Where the manifests of such a node are while the kubelet stops their pods.
+pub const ADOPTED_MANIFESTS: &str = "/var/lib/kubeboot/manifests";
 /// Journal, inventory and lock of kubeboot itself.
 pub const STATE_DIR: &str = "/var/lib/kubeboot";
 /// Sockets and pid files of a running agent.

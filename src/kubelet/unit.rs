@@ -65,14 +65,9 @@ struct DropInTemplate<'a> {
 /// # Errors
 /// A program whose path no unit can hold.
 pub fn render(spec: &ClusterSpec, program: &Path) -> Result<UnitFiles, UnitError> {
-    let refused = |c: char| c.is_control() || matches!(c, '"' | '\'' | '\\');
-    let text = program.to_str().filter(|text| program.is_absolute() && !text.contains(refused));
-    let Some(program) = text else { return Err(UnitError::Program { path: program.to_owned() }) };
+    let program = nameable(program)?;
     let embedded = spec.kubeboot.node_agent == NodeAgent::Embedded;
-    let docker_host = spec.kubeboot.docker_host.as_deref().filter(|_| embedded);
-    if let Some(address) = docker_host.filter(|address| address.chars().any(char::is_control)) {
-        return Err(UnitError::DockerHost { address: address.to_owned() });
-    }
+    let docker_host = settable(spec.kubeboot.docker_host.as_deref().filter(|_| embedded))?;
     let drop_in = DropInTemplate {
         program,
         embedded,
@@ -86,6 +81,39 @@ pub fn render(spec: &ClusterSpec, program: &Path) -> Result<UnitFiles, UnitError
     let drop_in = drop_in.render().map_err(UnitError::Template)?;
     // Templates lose their last line break.
     Ok(UnitFiles { unit: unit + "\n", drop_in: drop_in + "\n" })
+}
+
+/// `program`, if a unit can name it.
+fn nameable(program: &Path) -> Result<&str, UnitError> {
+    let refused = |c: char| c.is_control() || matches!(c, '"' | '\'' | '\\');
+    let text = program.to_str().filter(|text| program.is_absolute() && !text.contains(refused));
+    text.ok_or_else(|| UnitError::Program { path: program.to_owned() })
+}
+
+/// `address`, if a unit can set it.
+fn settable(address: Option<&str>) -> Result<Option<&str>, UnitError> {
+    match address {
+        Some(address) if address.chars().any(char::is_control) => {
+            Err(UnitError::DockerHost { address: address.to_owned() })
+        }
+        address => Ok(address),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "90-kubeboot.conf")]
+struct AdoptedTemplate<'a> {
+    program: &'a str,
+    docker_host: Option<&'a str>,
+}
+
+/// Makes the drop-in that puts the agent into the unit of a kubelet that somebody else has installed.
+///
+/// # Errors
+/// As [`render`].
+pub fn render_adopted(program: &Path, docker_host: Option<&str>) -> Result<String, UnitError> {
+    let drop_in = AdoptedTemplate { program: nameable(program)?, docker_host: settable(docker_host)? };
+    Ok(drop_in.render().map_err(UnitError::Template)? + "\n")
 }
 
 /// Makes the files and writes them, 0644.
@@ -168,6 +196,14 @@ mod tests {
         spec.kubeboot.docker_host = Some("unix:///run/my docker.sock".into());
         let files = render(&spec, Path::new("/usr/bin/kubeboot")).unwrap();
         assert!(files.drop_in.contains("\nEnvironment=\"DOCKER_HOST=unix:///run/my docker.sock\"\n"));
+    }
+
+    #[test]
+    fn a_kubelet_s_own_unit_is_given_the_agent_by_a_drop_in() {
+        let drop_in = render_adopted(Path::new("/usr/bin/kubeboot"), Some("unix:///d")).unwrap();
+        assert_eq!(exec_start(&drop_in), ["", &format!("/usr/bin/kubeboot agent {ARGS}")]);
+        assert!(drop_in.contains("\nEnvironment=\"DOCKER_HOST=unix:///d\"\n"));
+        assert!(render_adopted(Path::new("/usr/bin/kubeboot"), Some("a\nb")).is_err());
     }
 
     #[test]

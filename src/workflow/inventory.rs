@@ -108,6 +108,8 @@ pub enum Entry {
         /// Name with the node's suffix.
         name: String,
     },
+    /// The static pods are a kubelet's, on a node that somebody else made: they are given back.
+    Adopted,
     /// The service is about to be enabled or started.
     Service {
         /// Whether it was enabled before, so that it has to stay so.

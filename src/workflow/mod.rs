@@ -1,5 +1,6 @@
 //! Phases of init and reset: an ordered list of named steps, and the journal that lets a killed run go on.
 
+pub mod adopt;
 pub mod init;
 pub mod inventory;
 pub mod journal;

@@ -143,7 +143,7 @@ const KUBELET_SUBDIRS: &[&str] =
     &["pods", "pki", "plugins", "plugins_registry", "device-plugins", "checkpoints", "kubeboot-agent.lock"];
 
 /// What the agent, and the service manager for it, will make where it is missing.
-fn made_by_agent(had_kubelet_dir: bool) -> Vec<Item> {
+pub(in crate::workflow) fn made_by_agent(had_kubelet_dir: bool) -> Vec<Item> {
     let kubelet = Path::new(KUBELET_DIR);
     let log_dir = Path::new(AGENT_LOG).parent().map(PathBuf::from);
     let mut items = match had_kubelet_dir {

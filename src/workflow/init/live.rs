@@ -13,7 +13,6 @@ use super::{Init, StepError, images};
 use crate::agent::expect::{Expectation, Verdict, judge, until_met};
 use crate::config::ClusterSpec;
 use crate::config::spec::PullPolicy;
-use crate::event::Event;
 use crate::host::facts::{Facts, Runtime};
 use crate::host::paths::{KUBELET_DIR, MANIFESTS_DIR};
 use crate::manifests;
@@ -84,7 +83,7 @@ pub fn wait<'a>(init: &'a mut Init<'_>, _: bool) -> LocalBoxFuture<'a, Result<bo
         let mut answers = Some(answers);
         let reporter = machine.reporter.clone();
         let mut changed = move |want: &Expectation, verdict: &Verdict| {
-            reporter.event(told(want, verdict));
+            reporter.event(want.event(verdict));
             if want.component == manifests::API_SERVER && *verdict == Verdict::Met {
                 answers.take().map(|answers| answers.send(()));
             }
@@ -114,15 +113,6 @@ pub fn would_wait(spec: &ClusterSpec) -> Vec<String> {
         format!("Would wait for {components} to become healthy, {limit} s at most"),
         "Would make the ClusterRoleBinding kubeadm:cluster-admins with super-admin.conf".to_owned(),
     ]
-}
-
-fn told(want: &Expectation, verdict: &Verdict) -> Event {
-    let (state, healthy, detail) = match verdict {
-        Verdict::Waiting(text) => (text.clone(), false, None),
-        Verdict::Met => ("healthy".to_owned(), true, None),
-        Verdict::Failed(failure) => (failure.reason.clone(), false, Some(failure.message.clone())),
-    };
-    Event::Component { name: want.component.clone(), state, healthy, detail: detail.filter(|text| !text.is_empty()) }
 }
 
 impl Init<'_> {

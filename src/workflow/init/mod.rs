@@ -408,7 +408,7 @@ impl Init<'_> {
 }
 
 /// `items` that are not there, each with the directories that are missing above it.
-fn with_missing_parents(items: &[Item], tree: &dyn Tree) -> Vec<Item> {
+pub(super) fn with_missing_parents(items: &[Item], tree: &dyn Tree) -> Vec<Item> {
     let mut all = Vec::new();
     for item in items.iter().filter(|item| !tree.exists(&item.path)) {
         let mut above: Vec<&Path> = item.path.ancestors().skip(1).take_while(|dir| !tree.exists(dir)).collect();

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
+use super::adopt::manifests::transfer;
 use super::machine::Machine;
 use super::stage::remove_temporaries;
 use super::state::{State, StateError};
@@ -21,13 +22,15 @@ use crate::agent;
 use crate::event::Event;
 use crate::host::Paths;
 use crate::host::fs::FsError;
-use crate::host::paths::{CONTAINER_LOGS_DIR, KUBELET_DIR, POD_LOGS_DIR, STATE_DIR};
+use crate::host::paths::{ADOPTED_MANIFESTS, CONTAINER_LOGS_DIR, KUBELET_DIR, MANIFESTS_DIR, POD_LOGS_DIR, STATE_DIR};
 use crate::kubelet::service::ServiceError;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use plan::{Observed, Step, plan};
 
 /// How long a container may take to stop. Its data go too, so it has nothing to save.
 const GRACE: Duration = Duration::from_secs(5);
+/// The same where their data stay: the default of a pod.
+const GENTLE_GRACE: Duration = Duration::from_secs(30);
 /// How often the containers are listed again: an agent that is dying may just have made one more.
 const ROUNDS: usize = 5;
 
@@ -97,6 +100,13 @@ pub struct Reset {
     pub steps: Vec<Step>,
 }
 
+impl Reset {
+    /// Whether this gives a node back that was taken over.
+    pub fn gives_back(&self) -> bool {
+        plan::is_adopted(self.state.inventory.entries())
+    }
+}
+
 /// Plans the reset of a machine, or None when it was never initialised.
 ///
 /// # Errors
@@ -123,6 +133,7 @@ fn observe(paths: &Paths, live: bool, state: &State) -> Observed {
         mounts: remove::mounts(paths),
         pod_logs: names(POD_LOGS_DIR),
         container_logs: names(CONTAINER_LOGS_DIR),
+        aside: names(ADOPTED_MANIFESTS),
     }
 }
 
@@ -142,7 +153,8 @@ pub async fn run(machine: &mut Machine, reset: Reset) -> Result<(), ResetError> 
             return Err(ResetError::Interrupted);
         }
         let done = match &step {
-            Step::RemoveState(_) if !failed.is_empty() => Err(StepError::Kept),
+            // A kubelet would run its pods beside what is left of ours.
+            Step::RemoveState(_) | Step::StartKubelet { .. } if !failed.is_empty() => Err(StepError::Kept),
             Step::RemoveState(_) => {
                 if let Some(state) = state.take() {
                     state.discard()?;
@@ -175,10 +187,10 @@ async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) ->
             }
             Ok(stopped? || *disable)
         }
-        Step::RemoveContainers { runtime, owner } => {
+        Step::RemoveContainers { runtime, owner, gently } => {
             let runtime = machine.runtimes.connect(runtime.as_deref())?;
             let pods = pod_uids(&*runtime, owner, paths).await?;
-            let removed = remove_containers(&*runtime, owner).await;
+            let removed = remove_containers(&*runtime, owner, if *gently { GENTLE_GRACE } else { GRACE }).await;
             agent::remove_cgroups(runtime.cgroup_driver().await?, &pods);
             removed
         }
@@ -204,6 +216,17 @@ async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) ->
             }
             Ok(left.is_empty())
         }
+        Step::PutManifestsBack(names) => {
+            transfer(paths, &mut *machine.tree, names, ADOPTED_MANIFESTS, MANIFESTS_DIR)?;
+            Ok(true)
+        }
+        Step::StartKubelet { enabled } => {
+            machine.service.start()?;
+            if !enabled {
+                machine.service.disable()?;
+            }
+            Ok(true)
+        }
         Step::ReloadServices => {
             machine.service.reload()?;
             Ok(true)
@@ -223,7 +246,7 @@ async fn pod_uids(
 }
 
 /// Stops and removes all containers of the owner, until none is left.
-async fn remove_containers(runtime: &dyn ContainerRuntime, owner: &str) -> Result<bool, StepError> {
+async fn remove_containers(runtime: &dyn ContainerRuntime, owner: &str, grace: Duration) -> Result<bool, StepError> {
     let mut any = false;
     let mut left = 0;
     for _ in 0..ROUNDS {
@@ -235,7 +258,7 @@ async fn remove_containers(runtime: &dyn ContainerRuntime, owner: &str) -> Resul
         any = true;
         let gone = containers.iter().map(|container| async {
             if container.state.is_running() {
-                runtime.stop(&container.id, GRACE).await?;
+                runtime.stop(&container.id, grace).await?;
             }
             runtime.remove(&container.id).await
         });

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::host::paths::{CONTAINER_LOGS_DIR, KUBELET_DIR, POD_LOGS_DIR};
+use crate::host::paths::{CONTAINER_LOGS_DIR, KUBELET_DIR, MANIFESTS_DIR, POD_LOGS_DIR};
 use crate::workflow::inventory::{Entry, Item, Kind};
 
 /// One step of a reset. Paths are as the node sees them.
@@ -21,6 +21,15 @@ pub enum Step {
         runtime: Option<String>,
         /// Value of the owner label.
         owner: String,
+        /// Whether what they hold is needed on, so that they get the time to stop by themselves.
+        gently: bool,
+    },
+    /// Move the manifests back that taking the node over has moved aside.
+    PutManifestsBack(Vec<String>),
+    /// Start the kubelet again, whose node was taken over.
+    StartKubelet {
+        /// Whether it starts with the machine.
+        enabled: bool,
     },
     /// Unmount a volume of a pod.
     Unmount(PathBuf),
@@ -49,6 +58,8 @@ impl fmt::Display for Step {
             Self::StopAgent { disable: true } => write!(f, "stop and disable the node agent (service kubelet)"),
             Self::StopAgent { disable: false } => write!(f, "stop the node agent (service kubelet)"),
             Self::RemoveContainers { .. } => write!(f, "stop and remove the containers of the static pods"),
+            Self::PutManifestsBack(names) => write!(f, "move {} back to {MANIFESTS_DIR}", names.join(", ")),
+            Self::StartKubelet { .. } => write!(f, "start the kubelet, which runs the static pods again"),
             Self::Unmount(path) => write!(f, "unmount {}", path.display()),
             Self::RemoveFile(path) => write!(f, "remove {}", path.display()),
             Self::RemoveTree(path) => write!(f, "remove {} and everything in it", path.display()),
@@ -73,6 +84,8 @@ pub struct Observed {
     pub pod_logs: Vec<String>,
     /// Names in the directory of container logs.
     pub container_logs: Vec<String>,
+    /// Names of manifests that taking the node over has moved aside.
+    pub aside: Vec<String>,
 }
 
 /// The steps, in order. Nothing recorded, nothing to do but forget.
@@ -95,24 +108,29 @@ pub fn plan<'a>(entries: impl Iterator<Item = &'a Entry> + Clone, state: &Path, 
     steps.extend(volumes.cloned().map(Step::Unmount));
     steps.extend(log_steps(entries.clone(), &trees, observed));
     steps.extend(path_steps(&items, &trees, observed));
+    if !observed.aside.is_empty() {
+        steps.push(Step::PutManifestsBack(observed.aside.clone()));
+    }
     let has_service = entries.clone().any(|entry| matches!(entry, Entry::Service { .. }));
     if observed.live && has_service {
         steps.push(Step::ReloadServices);
     }
     if observed.live {
+        steps.extend(give_back_steps(entries.clone()));
         steps.extend(image_steps(entries));
     }
     steps.push(Step::RemoveState(state.to_owned()));
     steps
 }
 
-fn stop_steps<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Step> {
+fn stop_steps<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> Vec<Step> {
+    let gently = is_adopted(entries.clone());
     let mut steps = Vec::new();
     for entry in entries {
         let step = match entry {
             Entry::Service { enabled_before } => Step::StopAgent { disable: !enabled_before },
             Entry::Containers { runtime, owner } => {
-                Step::RemoveContainers { runtime: runtime.clone(), owner: owner.clone() }
+                Step::RemoveContainers { runtime: runtime.clone(), owner: owner.clone(), gently }
             }
             _ => continue,
         };
@@ -123,6 +141,20 @@ fn stop_steps<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Step> {
     // The agent first: it would start again what is stopped.
     steps.sort_by_key(|step| !matches!(step, Step::StopAgent { .. }));
     steps
+}
+
+/// Whether the node is somebody else's, and its static pods are a kubelet's.
+pub fn is_adopted<'a>(mut entries: impl Iterator<Item = &'a Entry>) -> bool {
+    entries.any(|entry| *entry == Entry::Adopted)
+}
+
+fn give_back_steps<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> Option<Step> {
+    let enabled_before = |entry: &Entry| match entry {
+        Entry::Service { enabled_before } => Some(*enabled_before),
+        _ => None,
+    };
+    is_adopted(entries.clone())
+        .then(|| Step::StartKubelet { enabled: entries.into_iter().find_map(enabled_before).unwrap_or(true) })
 }
 
 fn image_steps<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<Step> {
@@ -209,6 +241,7 @@ mod tests {
             present: present.iter().map(PathBuf::from).collect(),
             mounts: ["/", "/var/lib/kubelet/pods/u/v", "/var/lib/kubelet/pods/u/v/w", "/mnt"].map(PathBuf::from).into(),
             pod_logs: vec!["kube-system_etcd-cp1_u".into(), "kube-system_etcd-cp2_u".into()],
+            aside: vec![],
             container_logs: vec!["etcd-cp1_kube-system_etcd-1.log".into(), "web_default_web-1.log".into()],
         }
     }
@@ -248,6 +281,30 @@ mod tests {
         let observed = Observed { live: true, ..Observed::default() };
         let entries = &entries()[..3];
         assert_eq!(texts(entries, &observed), ["remove /s, kubeboot's own records"]);
+    }
+
+    #[test]
+    fn a_node_that_was_taken_over_is_given_back_and_the_kubelet_starts_when_all_else_is_as_it_was() {
+        let entries = [
+            Entry::Adopted,
+            Entry::Service { enabled_before: true },
+            Entry::Containers { runtime: None, owner: "/var/lib/kubelet".into() },
+            Entry::Expected { items: vec![Item::file("/etc/drop-in")] },
+        ];
+        let present = [PathBuf::from("/etc/drop-in")].into();
+        let observed = Observed { live: true, aside: vec!["etcd.yaml".into()], present, ..Observed::default() };
+        assert_eq!(
+            texts(&entries, &observed),
+            [
+                "stop the node agent (service kubelet)",
+                "stop and remove the containers of the static pods",
+                "remove /etc/drop-in",
+                "move etcd.yaml back to /etc/kubernetes/manifests",
+                "make the service manager forget the unit",
+                "start the kubelet, which runs the static pods again",
+                "remove /s, kubeboot's own records",
+            ]
+        );
     }
 
     #[test]

@@ -1,0 +1,102 @@
+//! A node that the real kubeadm made is taken over and given back: the same data, certificates and manifests.
+
+use crate::node::{Node, VERSION, component_images};
+
+const INIT: &str = "apiVersion: kubeadm.k8s.io/v1beta2
+kind: InitConfiguration
+nodeRegistration: {criSocket: /run/containerd/containerd.sock}
+---
+apiVersion: kubeadm.k8s.io/v1beta2
+kind: ClusterConfiguration
+kubernetesVersion: v1.20.2
+imageRepository: registry.k8s.io
+";
+
+/// What must stay the same: etcd's ids, every file of the PKI and every kubeconfig, manifests and units.
+const IDENTITY: &str = "set -e
+C='--cacert /etc/kubernetes/pki/etcd/ca.crt --cert /etc/kubernetes/pki/etcd/server.crt --key /etc/kubernetes/pki/etcd/server.key'
+curl -sf $C -X POST -d '{}' https://127.0.0.1:2379/v3/cluster/member/list | grep -oE '\"(cluster_id|ID|member_id)\":\"[0-9]+\"' | sort -u
+kubectl --kubeconfig /etc/kubernetes/admin.conf -n default get configmap kept -o jsonpath='{.data.word} {.metadata.uid}'; echo
+cd /etc/kubernetes; sha256sum $(find pki manifests *.conf -type f | sort)
+sha256sum /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env /lib/systemd/system/kubelet.service \
+  /etc/systemd/system/kubelet.service.d/10-kubeadm.conf
+stat -c '%n %a %U' manifests/*";
+
+fn identity(node: &Node) -> String {
+    // Right after a start the API server may not serve yet.
+    node.eventually("an API server that answers", 120, || node.kubectl("get --raw /readyz").0 == 0);
+    let text = node.ok(IDENTITY);
+    assert!(text.contains("cluster_id") && text.contains("hello ") && text.contains("pki/ca.key"), "{text}");
+    text
+}
+
+/// Whose containers run etcd: (the kubelet's, the agent's).
+fn runners(node: &Node) -> (usize, usize) {
+    let count = |script: &str| node.run(script).1.trim().parse::<usize>().unwrap();
+    let ours = count("docker ps -q --filter label=dev.kubeboot.agent | wc -l");
+    let theirs = count("ctr -n k8s.io tasks ls | grep -c RUNNING");
+    (theirs, ours)
+}
+
+#[test]
+fn a_node_of_kubeadms_is_taken_over_and_given_back_with_its_data_and_certificates() {
+    let node = Node::boot_with_kubelet("made-by-kubeadm");
+    node.import(&component_images());
+    node.give_kubeboot();
+    node.write("/root/init.yaml", INIT);
+    // The preflight of this kubeadm wants crictl, which Debian has not.
+    node.ok("kubeadm init --config /root/init.yaml --skip-phases=preflight,addon");
+    let kubectl = |args: &str| {
+        let (code, text) = node.kubectl(args);
+        assert_eq!(code, 0, "{args}: {text}");
+        text
+    };
+    kubectl("-n default create configmap kept --from-literal=word=hello");
+    let before = identity(&node);
+
+    let (code, refused) = node.run("kubeboot adopt --force");
+    assert_eq!(code, 1, "{refused}");
+    assert!(refused.contains("docker load") && refused.contains("kube-apiserver"), "{refused}");
+    assert_eq!(node.ok("systemctl is-active kubelet").trim(), "active");
+    assert_eq!(runners(&node).1, 0);
+
+    node.load(&component_images());
+    let plan = node.ok("kubeboot adopt --dry-run");
+    assert!(plan.contains("Would move etcd.yaml, kube-apiserver.yaml"), "{plan}");
+    eprintln!("{}", node.ok("time kubeboot adopt --force"));
+    assert_eq!(runners(&node), (0, 4), "{}", node.run("docker ps; ctr -n k8s.io tasks ls").1);
+    assert_eq!(identity(&node), before);
+    assert!(node.ok("kubeboot adopt --force").contains("was taken over before"));
+
+    eprintln!("{}", node.ok("time kubeboot adopt --back --force"));
+    assert_eq!(identity(&node), before);
+    assert_eq!(runners(&node).1, 0);
+    assert_eq!(node.run("ls /var/lib/kubeboot /etc/systemd/system/kubelet.service.d/90-kubeboot.conf").0, 2);
+    node.eventually("a Ready node", 120, || node.kubectl("get nodes").1.contains(" Ready "));
+    kubectl("-n default delete configmap kept");
+    kubectl("-n default create configmap kept --from-literal=word=hello");
+    killed_in_the_middle(&node);
+}
+
+/// Killed after a while, wherever that is, and repeated: then as if it had never been killed.
+fn killed_in_the_middle(node: &Node) {
+    let before = identity(node);
+    for (round, seconds) in [0.2, 2.0, 5.0, 9.0].iter().enumerate() {
+        let script = format!("timeout --signal=KILL {seconds} kubeboot adopt --force >/dev/null 2>&1; true");
+        node.ok(&script);
+        match round % 2 {
+            0 => drop(node.ok("kubeboot adopt --force")),
+            _ => drop(node.run("kubeboot adopt --back --force")),
+        }
+        assert_eq!(identity(node), before, "killed after {seconds} s");
+        let script = format!("timeout --signal=KILL {seconds} kubeboot adopt --back --force >/dev/null 2>&1; true");
+        node.ok(&script);
+        node.run("kubeboot adopt --back --force");
+        assert_eq!(identity(node), before, "given back, killed after {seconds} s");
+        assert_eq!(runners(node).1, 0);
+    }
+    assert!(node.ok("kubectl --kubeconfig /etc/kubernetes/admin.conf version -o json").contains(VERSION));
+    // A reset gives it back as well.
+    node.ok("kubeboot adopt --force && kubeboot reset --force");
+    assert_eq!(identity(node), before);
+}
