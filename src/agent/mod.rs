@@ -33,6 +33,7 @@ pub mod probe;
 mod remains;
 pub mod report;
 pub mod resources;
+pub mod restart;
 mod security;
 mod server;
 pub mod source;

@@ -7,7 +7,7 @@ use clap::Subcommand;
 
 use super::reset::is_denied;
 use super::signals::stop_on_signals;
-use super::spec::{ClusterFlags, SpecFlags, load, program};
+use super::spec::{ClusterFlags, SpecFlags, absolute, load, program};
 use super::{Globals, Hint, block_on};
 use crate::config::ClusterSpec;
 use crate::kubelet::service::Program;
@@ -56,6 +56,9 @@ struct PhaseArgs {
     /// One of a group's phases, or `all`
     #[arg(value_name = "SUB")]
     sub: Option<String>,
+    /// Directory of the kubeconfigs [default: /etc/kubernetes]
+    #[arg(long, value_name = "DIR", help_heading = "Configuration")]
+    kubeconfig_dir: Option<PathBuf>,
     #[command(flatten)]
     flags: InitFlags,
 }
@@ -87,13 +90,16 @@ struct InitFlags {
 
 /// Runs init, one phase of it, or the dry run of either.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let (what, flags) = match args.command {
-        Some(Sub::Phase(phase)) => (What::Phase(phase.name, phase.sub), phase.flags),
-        None => (What::Everything, args.flags),
+    let (what, flags, kubeconfig_dir) = match args.command {
+        Some(Sub::Phase(phase)) => (What::Phase(phase.name, phase.sub), phase.flags, phase.kubeconfig_dir),
+        None => (What::Everything, args.flags, None),
     };
     let mut input = flags.spec.input()?;
     flags.cluster.add_to(&mut input.flags);
-    let loaded = load(&input)?;
+    let mut loaded = load(&input)?;
+    if let Some(dir) = &kubeconfig_dir {
+        loaded.spec.kubeconfig_dir = absolute(dir)?;
+    }
     if flags.dry_run || loaded.dry_run {
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         return show(&loaded.spec, &what, &flags, globals);

@@ -19,6 +19,7 @@ use crate::ui;
 
 mod adopt;
 mod agent;
+mod certs;
 mod completion;
 mod config;
 mod failure;
@@ -28,6 +29,7 @@ mod reset;
 mod manifests;
 mod man;
 mod init;
+mod kubeconfig;
 mod images;
 mod status;
 mod token;
@@ -90,6 +92,9 @@ enum Command {
     Agent(Box<agent::Args>),
     Status(status::Args),
     Token(token::Args),
+    #[command(visible_alias = "certificates")]
+    Certs(certs::Args),
+    Kubeconfig(kubeconfig::Args),
     Upgrade(upgrade::Args),
     Version(version::Args),
     Completion(completion::Args),
@@ -105,6 +110,7 @@ impl Command {
             Self::Upgrade(_) | Self::Version(_) => 0,
             Self::Completion(_) | Self::Man(_) => 0,
             Self::Adopt(_) => 0,
+            Self::Certs(_) | Self::Kubeconfig(_) => 0,
             Self::Agent(args) if args.asks() => 0,
             // A service's log should say what it did.
             Self::Agent(_) => 2,
@@ -121,6 +127,8 @@ fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Images(args) => block_on(images::run(args, globals)),
         Command::Config(args) => config::run(args, globals),
         Command::Agent(args) => block_on(agent::run(*args, globals)),
+        Command::Certs(args) => block_on(certs::run(args, globals)),
+        Command::Kubeconfig(args) => kubeconfig::run(args, globals),
         Command::Status(args) => block_on(status::run(args, globals)),
         Command::Token(args) => block_on(token::run(args, globals)),
         Command::Upgrade(args) => block_on(upgrade::run(args, globals)),

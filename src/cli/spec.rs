@@ -1,12 +1,14 @@
 //! kubeadm's flags that configure, for the commands that take a configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use super::Hint;
-use crate::config::{self, Flags, HostDefaults, Input, Loaded, Secret};
-use crate::host::facts;
+use crate::config::{self, ClusterSpec, Flags, HostDefaults, Input, Loaded, Secret};
+use crate::host::tree::{HostTree, NoRecord};
+use crate::host::{Paths, facts};
+use crate::workflow::saved::Saved;
 
 /// The configuration file, or flags in its place.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -157,6 +159,39 @@ pub fn load(input: &Input) -> anyhow::Result<Loaded> {
         *docker_host = std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty());
     }
     Ok(loaded)
+}
+
+/// The configuration of a node that is there already.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct NodeConfig {
+    /// Configuration file [default: what `kubeboot init` was given on this machine, else kubeadm's defaults]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl NodeConfig {
+    /// The configuration.
+    pub fn spec(&self, paths: &Paths) -> anyhow::Result<ClusterSpec> {
+        let saved = match self.config {
+            None => Saved::read(&HostTree::new(paths.clone(), NoRecord))?,
+            Some(_) => None,
+        };
+        let (spec, warnings) = match saved {
+            Some(saved) => saved.spec()?,
+            None => {
+                let flags = SpecFlags { config: self.config.clone(), ..SpecFlags::default() };
+                let loaded = load(&flags.input()?)?;
+                (loaded.spec, loaded.warnings)
+            }
+        };
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        Ok(spec)
+    }
+}
+
+/// A directory as the node sees it, wherever this command was started.
+pub fn absolute(dir: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(dir).with_context(|| format!("cannot resolve {}", dir.display()))
 }
 
 /// The program that the unit is to run: this one, by its real path.

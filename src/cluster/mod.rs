@@ -9,6 +9,7 @@ pub mod join_command;
 pub mod remote;
 pub mod tokens;
 pub mod upload_certs;
+pub mod identity;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -151,6 +151,7 @@ pub(super) fn resolve(documents: Documents, input: &Input, report: &mut Report) 
     let (certificate_validity, ca_certificate_validity) = validity(&cluster, report);
     let skip_phases = skip_phases(&init.skip_phases, &input.flags.skip_phases);
     Some(ClusterSpec {
+        kubeconfig_dir: crate::host::paths::KUBERNETES_DIR.into(),
         control_plane_endpoint: network::control_plane_endpoint(
             &cluster.control_plane_endpoint,
             node.bind_port,

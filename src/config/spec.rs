@@ -31,6 +31,8 @@ pub struct ClusterSpec {
     pub control_plane_endpoint: Option<Endpoint>,
     /// `certificatesDir`, as the node sees it.
     pub certificates_dir: PathBuf,
+    /// Where kubeconfigs are written, as the node sees it: `/etc/kubernetes`, or `--kubeconfig-dir` of a phase.
+    pub kubeconfig_dir: PathBuf,
     /// `imageRepository`.
     pub image_repository: String,
     /// Networks of services and pods.

@@ -7,6 +7,7 @@ pub mod net;
 pub mod paths;
 pub mod ports;
 pub mod process;
+pub mod tls;
 pub mod tree;
 
 pub use paths::Paths;

@@ -102,8 +102,8 @@ fn public_half(
         Kind::Authority { common_name } => {
             let request = Request {
                 common_name: (*common_name).to_owned(),
-                organization: None,
-                usages: &[],
+                organizations: vec![],
+                usages: vec![],
                 sans: vec![San::Dns((*common_name).to_owned())],
                 window: Window::backdated(now, spec.ca_certificate_validity)?,
             };
@@ -116,8 +116,8 @@ fn public_half(
         Kind::Leaf(leaf) => {
             let request = Request {
                 common_name: (leaf.common_name)(spec),
-                organization: leaf.organization,
-                usages: leaf.usages,
+                organizations: leaf.organizations(),
+                usages: leaf.usages.to_vec(),
                 sans: (leaf.sans)(spec),
                 window: Window::backdated(now, spec.certificate_validity)?,
             };

@@ -90,6 +90,9 @@ pub enum IssueError {
     /// What was made could not be read back.
     #[error("the new certificate cannot be read back")]
     ReadBack(#[from] InspectError),
+    /// What the certificate library made is not built as expected.
+    #[error("the certificate library has made something unexpected")]
+    Form,
     /// No random numbers.
     #[error("the system gives no random numbers")]
     Random,
@@ -204,6 +207,9 @@ pub enum Problem {
     /// A kubeconfig whose client certificate is of no use.
     #[error("holds a client certificate that {0}")]
     Client(Box<Problem>),
+    /// A kubeconfig that identifies nobody.
+    #[error("holds no client certificate and no token")]
+    NoClient,
     /// A kubeconfig for another cluster.
     #[error("trusts another CA than the one in {}", authority.display())]
     OtherTrust {

@@ -108,16 +108,13 @@ impl Certificate {
 
     /// Its PEM text.
     pub fn pem(&self) -> String {
-        let text = STANDARD.encode(&self.der);
-        let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-        let mut rest = text.as_str();
-        while !rest.is_empty() {
-            let (line, next) = rest.split_at(rest.len().min(64));
-            pem.push_str(line);
-            pem.push('\n');
-            rest = next;
-        }
-        pem + "-----END CERTIFICATE-----\n"
+        pem("CERTIFICATE", &self.der)
+    }
+
+    /// SHA-256 over its DER, in hex.
+    pub fn fingerprint(&self) -> String {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.der);
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Whether `authority` has signed it: names, and then the signature itself. Says nothing of times and uses.
@@ -143,6 +140,20 @@ impl Certificate {
     pub(super) fn has_plain_subject(&self) -> bool {
         self.plain_subject
     }
+}
+
+/// The PEM text of a block.
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, next) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = next;
+    }
+    pem + &format!("-----END {label}-----\n")
 }
 
 fn open(der: &[u8]) -> Result<X509Certificate<'_>, InspectError> {

@@ -10,8 +10,9 @@ use rcgen::{
 use time::OffsetDateTime;
 
 use super::error::{IssueError, PkiError};
-use super::inspect::Certificate;
+use super::inspect::{self, Certificate};
 use super::key::PrivateKey;
+use super::subject;
 use super::table::{San, Usage};
 
 /// By how much the start of a certificate lies in the past, so that machines whose clocks are behind take it, as
@@ -42,8 +43,8 @@ impl Window {
 /// What a certificate is to say.
 pub(super) struct Request {
     pub(super) common_name: String,
-    pub(super) organization: Option<&'static str>,
-    pub(super) usages: &'static [Usage],
+    pub(super) organizations: Vec<String>,
+    pub(super) usages: Vec<Usage>,
     pub(super) sans: Vec<San>,
     pub(super) window: Window,
 }
@@ -74,19 +75,37 @@ pub(super) fn leaf(
     params.custom_extensions.push(no_authority);
     let issuer = Issuer::from_ca_cert_der(&authority.der().into(), authority_key.pair())?;
     let made = params.signed_by(key.pair(), &issuer)?;
+    let der = subject::complete(made.der(), request, subject::CERTIFICATE, authority_key)?;
+    let made = Certificate::parse(&der)?;
     // Chains are compared byte by byte, so a subject that was not carried over exactly makes a worthless certificate.
-    if !Certificate::parse(made.der())?.names_as_issuer(authority) {
+    if !made.names_as_issuer(authority) {
         return Err(IssueError::Subject);
     }
     Ok(made.pem())
+}
+
+/// Makes a request for a certificate on `key`, as PEM, for whoever has the authority's key. Which validity it gets is not
+/// for a request to say.
+pub(super) fn signing_request(request: &Request, key: &PrivateKey) -> Result<String, IssueError> {
+    let mut params = params(request)?;
+    params.serial_number = None;
+    let made = params.serialize_request(key.pair())?;
+    let der = subject::complete(made.der(), request, subject::SIGNING_REQUEST, key)?;
+    Ok(inspect::pem("CERTIFICATE REQUEST", &der))
+}
+
+/// The certificate in a text that was just made.
+pub(super) fn read_back(pem: &str) -> Result<Certificate, IssueError> {
+    inspect::read(pem.as_bytes())?.into_iter().next().ok_or(IssueError::Form)
 }
 
 /// What authorities and leaves have in common. Everything that has a surprising default in the library is set here.
 fn params(request: &Request) -> Result<CertificateParams, IssueError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    if let Some(organization) = request.organization {
-        params.distinguished_name.push(DnType::OrganizationName, organization);
+    // Further ones follow in `subject::complete`.
+    if let Some(organization) = request.organizations.first() {
+        params.distinguished_name.push(DnType::OrganizationName, organization.as_str());
     }
     params.distinguished_name.push(DnType::CommonName, request.common_name.as_str());
     params.not_before = time(request.window.not_before)?;

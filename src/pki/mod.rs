@@ -13,7 +13,11 @@ mod issue;
 mod key;
 mod kubeconfig;
 mod plan;
+mod renew;
+mod request;
+mod subject;
 mod table;
+mod user;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +27,10 @@ pub use certificates::ensure_certificates;
 pub use error::{PkiError, Problem, Refusal};
 pub use key::{KeyError, PrivateKey};
 pub use kubeconfig::ensure_kubeconfigs;
+pub use renew::{Expiration, Fate, Renewable, Renewal, expirations, renew, renewable_names, renewables};
+pub use request::generate_requests;
 pub use table::{CERTIFICATES, CertificateRow, KUBECONFIGS, Kind, KubeconfigRow, Leaf, San, Usage};
+pub use user::{NewUser, user_kubeconfig};
 
 use crate::config::ClusterSpec;
 use crate::host::fs::FsError;
@@ -48,6 +55,16 @@ pub enum Action {
     Created,
     /// It was there, is valid and stays as it is.
     Kept,
+}
+
+/// A new key for the certificates in the cluster: 32 random bytes in hex, as kubeadm has it.
+///
+/// # Errors
+/// That the system gives no random numbers.
+pub fn certificate_key() -> Result<String, error::IssueError> {
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| error::IssueError::Random)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A file that is to be written.

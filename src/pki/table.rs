@@ -50,6 +50,13 @@ pub struct Leaf {
     pub sans: fn(&ClusterSpec) -> Vec<San>,
 }
 
+impl Leaf {
+    /// Its organization as a list.
+    pub(super) fn organizations(&self) -> Vec<String> {
+        self.organization.iter().map(|organization| (*organization).to_owned()).collect()
+    }
+}
+
 /// An extended key usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usage {

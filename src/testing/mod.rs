@@ -35,6 +35,7 @@ pub fn spec() -> ClusterSpec {
         },
         control_plane_endpoint: None,
         certificates_dir: PathBuf::from("/etc/kubernetes/pki"),
+        kubeconfig_dir: PathBuf::from("/etc/kubernetes"),
         image_repository: "registry.k8s.io".into(),
         networking: Networking {
             service_subnets: vec!["10.96.0.0/12".parse().expect("a valid network")],

@@ -9,6 +9,7 @@ pub mod machine;
 pub mod phase;
 pub mod preflight;
 mod record;
+pub mod renewal;
 pub mod reset;
 pub mod saved;
 pub mod stage;

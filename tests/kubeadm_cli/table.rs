@@ -50,16 +50,7 @@ pub const TABLE: &[Row] = &[
              kubernetes-version node-name patches pod-network-cidr service-cidr service-dns-domain \
              skip-certificate-key-print skip-phases skip-token-print token token-ttl upload-certs",
         ),
-        &[
-            ("dry-run", Better("--output-dir DIR writes the files below it; needs no root")),
-            ("certificate-key", SOON),
-            ("feature-gates", SOON),
-            ("skip-certificate-key-print", SOON),
-            ("skip-token-print", SOON),
-            ("token", SOON),
-            ("token-ttl", SOON),
-            ("upload-certs", SOON),
-        ],
+        &[("dry-run", Better("--output-dir DIR writes the files below it; needs no root"))],
     ),
     row("init phase preflight", Same, "config cri-socket dry-run ignore-preflight-errors image-repository"),
     row("init phase certs all", Same, CERTS_SERVING),
@@ -74,12 +65,12 @@ pub const TABLE: &[Row] = &[
     row("init phase certs etcd-healthcheck-client", Same, CERTS),
     row("init phase certs apiserver-etcd-client", Same, CERTS),
     row("init phase certs sa", Same, CERTS),
-    with(row("init phase kubeconfig all", Same, KUBECONFIG), &[("kubeconfig-dir", SOON)]),
-    with(row("init phase kubeconfig admin", Same, KUBECONFIG), &[("kubeconfig-dir", SOON)]),
-    with(row("init phase kubeconfig super-admin", Same, KUBECONFIG), &[("kubeconfig-dir", SOON)]),
-    with(row("init phase kubeconfig kubelet", Same, KUBECONFIG), &[("kubeconfig-dir", SOON)]),
-    with(row("init phase kubeconfig controller-manager", Same, KUBECONFIG), &[("kubeconfig-dir", SOON)]),
-    with(row("init phase kubeconfig scheduler", Same, KUBECONFIG), &[("kubeconfig-dir", SOON)]),
+    row("init phase kubeconfig all", Same, KUBECONFIG),
+    row("init phase kubeconfig admin", Same, KUBECONFIG),
+    row("init phase kubeconfig super-admin", Same, KUBECONFIG),
+    row("init phase kubeconfig kubelet", Same, KUBECONFIG),
+    row("init phase kubeconfig controller-manager", Same, KUBECONFIG),
+    row("init phase kubeconfig scheduler", Same, KUBECONFIG),
     row("init phase etcd local", Same, "cert-dir config dry-run image-repository patches"),
     with(
         row(
@@ -215,25 +206,32 @@ pub const TABLE: &[Row] = &[
     ),
     with(row("upgrade diff", Better("etcd too"), "config context-lines kubeconfig"), UPGRADE_APART),
     // certs
-    row("certs certificate-key", SOON, ""),
-    row(
-        "certs check-expiration",
-        SOON,
-        "allow-missing-template-keys cert-dir config kubeconfig output show-managed-fields",
+    row("certs certificate-key", Same, ""),
+    with(
+        row(
+            "certs check-expiration",
+            Same,
+            "allow-missing-template-keys cert-dir config kubeconfig output show-managed-fields",
+        ),
+        EXPIRATION_APART,
     ),
-    row("certs generate-csr", SOON, "cert-dir config kubeconfig-dir"),
-    row("certs renew all", SOON, RENEW),
-    row("certs renew admin.conf", SOON, RENEW),
-    row("certs renew super-admin.conf", SOON, RENEW),
-    row("certs renew controller-manager.conf", SOON, RENEW),
-    row("certs renew scheduler.conf", SOON, RENEW),
-    row("certs renew apiserver", SOON, RENEW),
-    row("certs renew apiserver-etcd-client", SOON, RENEW),
-    row("certs renew apiserver-kubelet-client", SOON, RENEW),
-    row("certs renew etcd-healthcheck-client", SOON, RENEW),
-    row("certs renew etcd-peer", SOON, RENEW),
-    row("certs renew etcd-server", SOON, RENEW),
-    row("certs renew front-proxy-client", SOON, RENEW),
+    row(
+        "certs generate-csr",
+        Better("run again it uses the keys that are there; a CA that is there goes into the kubeconfigs"),
+        "cert-dir config kubeconfig-dir",
+    ),
+    with(row("certs renew all", RENEWED, RENEW), NO_SERVER),
+    with(row("certs renew admin.conf", RENEWED, RENEW), NO_SERVER),
+    with(row("certs renew super-admin.conf", RENEWED, RENEW), NO_SERVER),
+    with(row("certs renew controller-manager.conf", RENEWED, RENEW), NO_SERVER),
+    with(row("certs renew scheduler.conf", RENEWED, RENEW), NO_SERVER),
+    with(row("certs renew apiserver", RENEWED, RENEW), NO_SERVER),
+    with(row("certs renew apiserver-etcd-client", RENEWED, RENEW), NO_SERVER),
+    with(row("certs renew apiserver-kubelet-client", RENEWED, RENEW), NO_SERVER),
+    with(row("certs renew etcd-healthcheck-client", RENEWED, RENEW), NO_SERVER),
+    with(row("certs renew etcd-peer", RENEWED, RENEW), NO_SERVER),
+    with(row("certs renew etcd-server", RENEWED, RENEW), NO_SERVER),
+    with(row("certs renew front-proxy-client", RENEWED, RENEW), NO_SERVER),
     // token
     row(
         "token create",
@@ -247,7 +245,7 @@ pub const TABLE: &[Row] = &[
         &[("allow-missing-template-keys", TEMPLATES), ("show-managed-fields", TEMPLATES)],
     ),
     // the rest
-    row("kubeconfig user", SOON, "client-name config org token validity-period"),
+    row("kubeconfig user", Same, "client-name config org token validity-period"),
     row("config print init-defaults", SOON, "component-configs kubeconfig"),
     row("config print join-defaults", SOON, "component-configs kubeconfig"),
     row("config print reset-defaults", SOON, "component-configs kubeconfig"),
@@ -272,6 +270,19 @@ const CERTS_SERVING: &str = "apiserver-advertise-address apiserver-cert-extra-sa
 const KUBECONFIG: &str = "apiserver-advertise-address apiserver-bind-port cert-dir config control-plane-endpoint dry-run \
                           kubeconfig-dir kubernetes-version node-name";
 const RENEW: &str = "cert-dir config kubeconfig";
+
+const RENEWED: Is = Better(
+    "restarts what has to read the new certificates, one component after the other, and sees each in use; replaces files all \
+     or none; --no-restart only writes them",
+);
+const NO_SERVER: &[(&str, Is)] = &[("kubeconfig", Better(ON_MACHINE))];
+const ON_MACHINE: &str = "taken and not needed: the configuration is on the machine";
+const EXPIRATION_APART: &[(&str, Is)] = &[
+    ("allow-missing-template-keys", NO_TEMPLATES),
+    ("kubeconfig", Better(ON_MACHINE)),
+    ("show-managed-fields", NO_TEMPLATES),
+];
+const NO_TEMPLATES: Is = Missing("output is text, json or yaml; for templates there are jq and yq");
 
 const UPGRADE_APART: &[(&str, Is)] = &[
     ("allow-experimental-upgrades", SOON),

@@ -17,6 +17,7 @@ use crate::agent::containerlogs::LogRequest;
 use crate::agent::events::Event;
 use crate::agent::expect::HealthSource;
 use crate::agent::report::HealthReport;
+use crate::agent::restart::Restarter;
 
 /// No report is longer; a peer that sends more is not an agent.
 const LINE_LIMIT: u64 = 16 << 20;
@@ -67,12 +68,22 @@ pub async fn events(
     })))
 }
 
+/// Has the pod of this UID stopped and started again; returns once the agent has taken the request.
+///
+/// # Errors
+/// [`ControlError::Refused`] when there is none, [`ControlError::NotRunning`] when nobody answers at the socket.
+pub async fn restart(socket: &Path, uid: &str) -> Result<(), ControlError> {
+    let request = Request { version: VERSION, request: "restart".to_owned(), log: None, uid: Some(uid.to_owned()) };
+    let begun: Option<serde_json::Value> = Connection::ask(socket, &request).await?.next().await?;
+    begun.map(drop).ok_or_else(|| unanswered(socket))
+}
+
 /// A container's log.
 ///
 /// # Errors
 /// [`ControlError::Refused`] when there is none, [`ControlError::NotRunning`] when nobody answers at the socket.
 pub async fn logs(socket: &Path, wanted: &LogRequest) -> Result<Log, ControlError> {
-    let request = Request { version: VERSION, request: "logs".to_owned(), log: Some(wanted.clone()) };
+    let request = Request { version: VERSION, request: "logs".to_owned(), log: Some(wanted.clone()), uid: None };
     let mut connection = Connection::ask(socket, &request).await?;
     let begun: Option<serde_json::Value> = connection.next().await?;
     begun.map(|_| Log(connection)).ok_or_else(|| unanswered(socket))
@@ -108,7 +119,7 @@ struct Connection {
 
 impl Connection {
     async fn open(socket: &Path, request: &str) -> Result<Self, ControlError> {
-        Self::ask(socket, &Request { version: VERSION, request: request.to_owned(), log: None }).await
+        Self::ask(socket, &Request { version: VERSION, request: request.to_owned(), log: None, uid: None }).await
     }
 
     async fn ask(socket: &Path, request: &Request) -> Result<Self, ControlError> {
@@ -163,5 +174,12 @@ impl HealthSource for ControlSocket {
             .take_while(|report| std::future::ready(report.is_ok()))
             .filter_map(|report| std::future::ready(report.ok()))
             .boxed())
+    }
+}
+
+#[async_trait]
+impl Restarter for ControlSocket {
+    async fn restart(&self, uid: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(restart(&self.0, uid).await?)
     }
 }

@@ -9,6 +9,7 @@
 //! | `pods` | one [`PodList`] |
 //! | `events` | every [`Event`](crate::agent::events::Event) that is kept, oldest first, one a line |
 //! | `watch-events` | these, then each that follows |
+//! | `restart`, with the UID of a pod in `uid` | an empty object: it is being stopped, and started again then |
 //! | `logs`, with the fields of a [`LogRequest`] in `log` | an empty object, and behind it the log as it is |
 //!
 //! A request that cannot be answered gets `{"error":"..."}` and the end.
@@ -16,7 +17,7 @@
 mod client;
 mod server;
 
-pub use client::{ControlSocket, Log, events, logs, pods, report, watch};
+pub use client::{ControlSocket, Log, events, logs, pods, report, restart, watch};
 pub use server::{Listener, bind, serve};
 
 use std::io;
@@ -32,6 +33,7 @@ use super::containerlogs::{self, LogError, LogRequest};
 use super::context::Context;
 use super::events::Recorder;
 use super::report::PodReport;
+use super::worker::Message;
 use crate::runtime;
 
 /// The protocol's version. A missing one in a request means 1.
@@ -45,6 +47,8 @@ struct Request {
     request: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     log: Option<LogRequest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uid: Option<String>,
 }
 
 /// Every pod that is wanted or still being stopped.
@@ -74,6 +78,9 @@ pub trait Desk: Send + Sync {
 
     /// A container's log.
     async fn logs(&self, wanted: &LogRequest) -> Result<BoxStream<'static, runtime::Result<Bytes>>, LogError>;
+
+    /// Stops a pod and starts it again; returns whether there is one of this UID.
+    fn restart(&self, uid: &str) -> bool;
 }
 
 #[async_trait]
@@ -89,6 +96,14 @@ impl Desk for Context {
 
     async fn logs(&self, wanted: &LogRequest) -> Result<BoxStream<'static, runtime::Result<Bytes>>, LogError> {
         containerlogs::open(self, wanted).await
+    }
+
+    fn restart(&self, uid: &str) -> bool {
+        let known = self.board.pods().iter().any(|pod| pod.report.uid == uid && !pod.report.terminating);
+        if known {
+            self.routes.tell(uid, Message::Restart(uid.to_owned()));
+        }
+        known
     }
 }
 

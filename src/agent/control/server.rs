@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may read nothing of a log.
 const PAGER_PATIENCE: Duration = Duration::from_secs(3600);
 /// What can be asked.
-const KNOWN: &str = "report, watch, pods, events, watch-events and logs";
+const KNOWN: &str = "report, watch, pods, events, watch-events, restart and logs";
 
 /// A control socket that is listened on. Dropping it removes the socket file, if it is still this one.
 #[derive(Debug)]
@@ -156,7 +156,10 @@ async fn answer(
         Ok(())
     };
     let answering = async {
+        let uid = request.uid.as_deref().unwrap_or_default();
         match (request.request.as_str(), &request.log) {
+            ("restart", _) if desk.restart(uid) => send(&mut write, &serde_json::json!({})).await,
+            ("restart", _) => send(&mut write, &Refusal { error: format!("no pod has the UID {uid:?}") }).await,
             ("report", _) => tell_reports(&mut write, reports, false).await,
             ("watch", _) => tell_reports(&mut write, reports, true).await,
             ("pods", _) => send(&mut write, &desk.pods()).await,

@@ -41,6 +41,10 @@ impl Desk for Bare {
         let pieces = ["{\"error\":\"no refusal\"}\n", "no line break"];
         Ok(futures::stream::iter(pieces.map(|piece| Ok(Bytes::from(piece)))).boxed())
     }
+
+    fn restart(&self, uid: &str) -> bool {
+        uid == "uid"
+    }
 }
 
 struct Bench {
@@ -133,6 +137,15 @@ async fn a_log_comes_as_it_is_and_a_refusal_before_it() {
 }
 
 #[tokio::test]
+async fn a_restart_is_taken_or_refused() {
+    let bench = bench().await;
+    restart(&bench.socket, "uid").await.unwrap();
+    let refused = restart(&bench.socket, "other").await.err().unwrap();
+    assert!(matches!(refused, ControlError::Refused { message, .. } if message == "no pod has the UID \"other\""));
+    assert!(ask(&bench, "{\"request\":\"restart\"}\n").await.contains("no pod has the UID"));
+}
+
+#[tokio::test]
 async fn a_watcher_that_does_not_read_holds_nobody_up_and_gets_the_newest_then() {
     let bench = bench().await;
     let mut slow = watch(&bench.socket).await.unwrap();
@@ -158,7 +171,7 @@ async fn report_of(bench: &Bench) -> u64 {
 async fn a_request_that_cannot_be_answered_gets_one_line_that_says_why() {
     let bench = bench().await;
     for (request, why) in [
-        ("{\"request\":\"restart\"}\n", "unknown request \"restart\""),
+        ("{\"request\":\"reboot\"}\n", "unknown request \"reboot\""),
         ("{\"version\":2,\"request\":\"report\"}\n", "speaks version 1"),
         ("GET / HTTP/1.1\r\n", "cannot read the request"),
         ("", "cannot read the request"),

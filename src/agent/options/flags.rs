@@ -214,7 +214,6 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("topology-manager-policy", Value),
     ("topology-manager-policy-options", Value),
     ("topology-manager-scope", Value),
-    ("vmodule", Value),
     ("volume-plugin-dir", Value),
     ("volume-stats-agg-period", Value),
 ];

@@ -151,3 +151,24 @@ async fn sidecars_end_last_and_in_reverse_also_when_the_agent_was_restarted_and_
         assert_eq!(stops, expected, "{case}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_restarted_on_request_once_and_no_other() {
+    use crate::agent::control::Desk;
+    let mut world = World::new();
+    world.start().await;
+    world.want(&[pod("a", ""), pod("b", "")]).await;
+    let (a, b) = (world.healthy("a").await, world.healthy("b").await);
+    let desk = world.agent.as_ref().unwrap().desk.clone();
+    assert!(!desk.restart("nobody"));
+    assert!(desk.restart(&a.uid) && desk.restart(&a.uid), "asked twice");
+    let is_new = |report: &HealthReport| {
+        find(report, "a").is_some_and(|pod| pod.healthy && pod.containers[0].id != a.containers[0].id)
+    };
+    world.until("it is a new one", is_new).await;
+    world.settle().await;
+    assert_eq!(world.running(), ["a-node1/main 1", "b-node1/main 0"]);
+    assert_eq!(world.healthy("b").await.containers[0].id, b.containers[0].id);
+    assert_eq!(world.fake.calls_of("stop").len(), 1);
+    assert_eq!(find(&world.report(), "a").unwrap().uid, a.uid, "its manifest is the same");
+}

@@ -58,6 +58,7 @@ struct Running {
     updates: mpsc::Sender<Update>,
     reports: watch::Receiver<Arc<HealthReport>>,
     events: Arc<super::events::Recorder>,
+    desk: Arc<Context>,
     end: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -78,6 +79,7 @@ impl World {
         let end = CancellationToken::new();
         let context = Context::new(options, Arc::new(self.fake.clone()), self.answers.clone(), end.clone());
         let (reports, events) = (context.board.reports(), Arc::clone(&context.events));
+        let desk = Arc::clone(&context);
         let (updates, receiver) = mpsc::channel(1);
         let (news_sender, news) = mpsc::channel(64);
         let (linked, until) = (Arc::clone(&context), end.clone());
@@ -87,7 +89,7 @@ impl World {
             context.tasks.close();
             context.tasks.wait().await;
         });
-        self.agent = Some(Running { updates, reports, events, end, task });
+        self.agent = Some(Running { updates, reports, events, desk, end, task });
     }
 
     async fn kill(&mut self) {

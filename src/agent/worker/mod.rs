@@ -79,6 +79,8 @@ pub enum Message {
     },
     /// Probe results have changed.
     Probed,
+    /// Somebody asks for the pod of this UID to be stopped and started again.
+    Restart(String),
 }
 
 /// The other end of a worker.
@@ -263,6 +265,13 @@ impl Worker {
                 }
             }
             Message::Probed => {}
+            Message::Restart(uid) => {
+                // As a pod that was given up and is wanted again: its containers, sandbox and volumes are made anew.
+                if self.wanted_uid() == Some(uid.as_str()) && self.seen.terminating.insert(uid) {
+                    self.crashed = false;
+                    info!(pod = %self.key, "restarting on request");
+                }
+            }
         }
     }
 

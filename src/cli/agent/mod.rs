@@ -6,6 +6,7 @@ mod described;
 mod events;
 mod logs;
 mod ps;
+mod restart;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,9 @@ use super::Globals;
 use super::failure::Hint;
 use crate::agent::options::{self, AgentOptions, FLAGS_LET_BE, Flags, Takes};
 use crate::agent::{self, control};
+use crate::host::tree::{HostTree, NoRecord};
 use crate::runtime::docker::Docker;
+use crate::workflow::renewal;
 
 /// How often the control socket is tried until the agent listens on it.
 const LISTEN_CHECK: Duration = Duration::from_millis(50);
@@ -148,6 +151,7 @@ enum Ask {
     Logs(logs::Args),
     Describe(describe::Args),
     Events(events::Args),
+    Restart(restart::Args),
 }
 
 impl Args {
@@ -232,10 +236,17 @@ pub async fn run(mut args: Args, globals: &Globals) -> anyhow::Result<ExitCode> 
         Some(Ask::Logs(args)) => return logs::run(args, globals).await,
         Some(Ask::Describe(args)) => return describe::run(args, globals).await,
         Some(Ask::Events(args)) => return events::run(args, globals).await,
+        Some(Ask::Restart(args)) => return restart::run(args, globals).await,
         None => {}
     }
     let options = options(args, globals)?;
     protect(options.oom_score_adj);
+    // Components that start with half of a renewal's files would not come up.
+    match renewal::recover(&mut HostTree::new(globals.paths(), NoRecord)) {
+        Ok(true) => info!("put the files of a renewal of certificates in place that was cut off"),
+        Ok(false) => {}
+        Err(error) => warn!(error = %error, "cannot finish a renewal of certificates that was cut off"),
+    }
     let runtime = Docker::connect(options.docker_host.as_deref()).context(Hint::new(
         "--docker-host and DOCKER_HOST take addresses such as unix:///var/run/docker.sock and tcp://127.0.0.1:2375",
     ))?;

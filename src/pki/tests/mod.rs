@@ -4,6 +4,7 @@ mod content;
 mod existing;
 mod faults;
 mod kubeconfigs;
+mod renewal;
 
 use std::path::{Path, PathBuf};
 

@@ -27,7 +27,7 @@ use crate::event::Event;
 use crate::host::fs::FsError;
 use crate::host::tree::{MemoryTree, Tree};
 use crate::kubelet::service::ServiceError;
-use crate::pki::PkiError;
+use crate::pki::{PkiError, Problem, Refusal};
 use crate::upgrade::manifest::hash;
 
 pub use table::{PHASES, Work};
@@ -294,14 +294,30 @@ impl Init<'_> {
     /// Makes the files of all phases in memory: whatever is wrong with any of them shows before the first is written.
     fn stage(&mut self, selected: &[Selected<'static, Work>]) -> Result<(), InitError> {
         let mut tree = MemoryTree::staging(self.machine.paths.clone());
+        let mut refused: Option<(&'static str, Vec<Refusal>)> = None;
         for one in selected {
             let phase = one.phase.name;
             let Some(write) = one.phase.work.files else { continue };
             let before = tree.clone();
-            let said = write(&self.input(), &one.children, &mut tree).map_err(|source| failure(phase, source))?;
+            let said = match write(&self.input(), &one.children, &mut tree) {
+                Ok(said) => said,
+                // Whoever has certificates made elsewhere wants to hear of all that are missing at once.
+                Err(StepError::Pki(PkiError::Refused { refusals })) => {
+                    let first = refused.is_none();
+                    // That refused certificates are missing says nothing new.
+                    let news = refusals.into_iter().filter(|one| first || one.problem != Problem::NoAuthority);
+                    refused.get_or_insert((phase, vec![])).1.extend(news);
+                    continue;
+                }
+                Err(_) if refused.is_some() => break,
+                Err(source) => return Err(failure(phase, source)),
+            };
             self.staged.insert(phase, Staged { files: tree.since(&before), said });
         }
-        Ok(())
+        match refused {
+            Some((phase, refusals)) => Err(failure(phase, PkiError::Refused { refusals }.into())),
+            None => Ok(()),
+        }
     }
 
     fn input(&self) -> files::Input<'_> {

@@ -47,9 +47,12 @@ impl Worker {
         });
     }
 
-    /// Tells when the ports that the wanted pod needs are closed by the pod of `uid`, which is being stopped for it.
+    /// Tells when the ports that the wanted pod needs are closed by the pod of `uid`, which is being stopped for it: by its
+    /// predecessor, or by itself where it is to be started anew.
     pub(in crate::agent::worker) fn watch_ports(&mut self, uid: String) {
-        let Some((pod, _)) = self.pod.as_ref().filter(|(pod, _)| self.wanted && pod.uid != uid) else { return };
+        let for_itself = self.seen.terminating.contains(&uid);
+        let wanted = self.pod.as_ref().filter(|(pod, _)| self.wanted && (for_itself || pod.uid != uid));
+        let Some((pod, _)) = wanted else { return };
         let ports = pacing::overlap_ports(pod);
         if ports.is_empty() {
             return;

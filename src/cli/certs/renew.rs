@@ -1,0 +1,110 @@
+//! `kubeboot certs renew`.
+
+use std::process::ExitCode;
+
+use clap::builder::PossibleValuesParser;
+use jiff::Timestamp;
+
+use super::CertFlags;
+use crate::agent::control::{self, ControlSocket};
+use crate::agent::restart::Restarter;
+use crate::cli::Hint;
+use crate::host::Paths;
+use crate::host::paths::CONTROL_SOCKET;
+use crate::host::tree::{HostTree, NoRecord};
+use crate::pki::{self, Renewable, renewable_names};
+use crate::ui::{self, Output};
+use crate::workflow::renewal::witness::Here;
+use crate::workflow::renewal::{self, Machine, Summary, Told};
+use crate::workflow::state::State;
+
+/// Renew certificates, and restart what reads them only when it starts
+///
+/// Each new certificate says what the old one says, whatever time that has left, and gets a new key. The files are
+/// replaced all or none. Then the components that have to are restarted one after the other, and each new certificate
+/// is seen in use: served where it is a server's, accepted by the API server where it is in a kubeconfig. A renewal
+/// that was cut off is finished by the same command.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    kubeboot certs renew all\n  \
+    kubeboot certs renew apiserver\n  \
+    kubeboot certs renew all --no-restart    # only the files, as kubeadm does\n\n\
+    Certificates of a CA whose key is kept elsewhere are passed over: see `kubeboot certs generate-csr`.\n\n\
+    Exit codes: 0 renewed, or nothing to renew; 1 any error.")]
+pub struct Args {
+    /// Which one, or `all` of them
+    #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(names()))]
+    name: String,
+    /// Only write the files; components that run go on with the old certificates
+    #[arg(long)]
+    no_restart: bool,
+    #[command(flatten)]
+    certs: CertFlags,
+}
+
+fn names() -> Vec<&'static str> {
+    std::iter::once("all").chain(renewable_names()).collect()
+}
+
+/// Renews, and says what became of each.
+pub async fn run(args: Args, paths: &Paths) -> anyhow::Result<ExitCode> {
+    let spec = args.certs.spec(paths)?;
+    let all = pki::renewables(&spec);
+    let wanted: Vec<Renewable> = all.into_iter().filter(|one| args.name == "all" || one.name == args.name).collect();
+    // One command at a time where kubeboot keeps its state; a node that kubeadm made has none.
+    let _state = State::open(paths)?;
+    let socket = ControlSocket(paths.on_host(CONTROL_SOCKET));
+    let answers = paths.is_live() && control::report(&socket.0).await.is_ok();
+    let agent = Some(&socket as &dyn Restarter).filter(|_| answers && !args.no_restart);
+    let mut unprinted = None;
+    let mut told = |name: &str, told: Told| {
+        let title = titles(&wanted, name);
+        unprinted = ui::print(&line(&title, told)).err();
+    };
+    let mut machine = Machine {
+        paths: paths.clone(),
+        tree: &mut HostTree::new(paths.clone(), NoRecord),
+        spec: &spec,
+        agent,
+        witness: &Here(paths.clone()),
+        reporter: &*ui::reporter(Output::Text),
+        told: &mut told,
+        limit: spec.timeouts.upgrade_manifests,
+    };
+    let summary = renewal::run(&mut machine, &wanted, Timestamp::now()).await.map_err(|error| {
+        anyhow::Error::new(error)
+            .context(Hint::new("mend the cause and run the same command again: it goes on from here"))
+    })?;
+    unprinted.map_or(Ok(()), Err)?;
+    ui::print(&ending(&summary, &args.name))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn titles(wanted: &[Renewable], name: &str) -> String {
+    wanted.iter().find(|one| one.name == name).map_or_else(|| name.to_owned(), Renewable::title)
+}
+
+/// kubeadm's words.
+fn line(title: &str, told: Told) -> String {
+    match told {
+        Told::Renewed => format!("{title} renewed\n"),
+        Told::External(authority) => format!("Detected external {authority}, {title} can't be renewed\n"),
+        Told::Missing => format!("MISSING! {title}\n"),
+    }
+}
+
+fn ending(summary: &Summary, name: &str) -> String {
+    let mut text = String::new();
+    if !summary.restarted.is_empty() {
+        text.push_str(&format!("\nRestarted {}.\n", summary.restarted.join(", ")));
+    }
+    if !summary.proven.is_empty() {
+        text.push_str(&format!("Seen in use: the new {}.\n", summary.proven.join(", ")));
+    }
+    if !summary.left.is_empty() {
+        let done = if name == "all" { "Done renewing certificates. " } else { "" };
+        let left = summary.left.join(", ");
+        text.push_str(&format!("\n{done}You must restart {left}, so that they can use the new certificates.\n"));
+    }
+    text
+}
