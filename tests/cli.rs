@@ -112,7 +112,7 @@ fn every_command_has_its_manual_page() {
     while let Some(command) = rest.pop() {
         let name = format!("kubeboot-{}", command.join("-"));
         let page = std::fs::read_to_string(man.join(format!("{name}.1"))).unwrap();
-        assert!(page.contains(".TH") && page.contains("Exit codes") || !commands(&command).is_empty(), "{name}");
+        assert!(page.contains(&format!(".TH {name} 1")), "{name}");
         rest.extend(commands(&command));
     }
 }
