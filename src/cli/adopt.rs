@@ -77,7 +77,7 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 }
 
 /// What `adopt` does once everybody agrees; `init phase kubelet-start` does the same on a node that kubeadm made.
-async fn take_over(machine: &mut Machine, order: &Order) -> anyhow::Result<()> {
+pub(super) async fn take_over(machine: &mut Machine, order: &Order) -> anyhow::Result<()> {
     let text = match adopt::run(machine, order, &Running).await.map_err(explain)? {
         Outcome::Adopted => "kubeboot's agent runs the static pods of this node; `kubeboot adopt --back` gives it back",
         Outcome::AlreadyAdopted => "this node was taken over before, and is healthy",

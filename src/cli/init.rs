@@ -10,8 +10,10 @@ use super::signals::stop_on_signals;
 use super::spec::{ClusterFlags, SpecFlags, absolute, load, program};
 use super::{Globals, Hint, block_on};
 use crate::config::ClusterSpec;
+use crate::config::spec::NodeAgent;
 use crate::kubelet::service::Program;
 use crate::ui::{self, Output};
+use crate::workflow::adopt;
 use crate::workflow::init::dry_run::rehearse;
 use crate::workflow::init::{self, InitError, Order, Outcome, PHASES, StepError, What};
 use crate::workflow::machine::Machine;
@@ -118,12 +120,24 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
             machine.reporter.warn("config", warning);
         }
         stop_on_signals(&machine.stop);
+        // A node that kubeadm made has its own kubelet, files and pods: these are kept.
+        if is_start_of_agent(&order) && adopt::is_foreign_node(&machine) {
+            super::adopt::take_over(&mut machine, &adopt::Order { docker_host: spec.kubeboot.docker_host.clone() })
+                .await?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let outcome = init::run(&mut machine, &order).await.map_err(explain)?;
         if flags.output == Output::Text && order.what == What::Everything {
             ui::print(&farewell(spec, globals, outcome))?;
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// `init phase kubelet-start` with our own agent.
+fn is_start_of_agent(order: &Order) -> bool {
+    matches!(&order.what, What::Phase(name, None) if name == "kubelet-start")
+        && order.spec.kubeboot.node_agent == NodeAgent::Embedded
 }
 
 fn show(spec: &ClusterSpec, what: &What, flags: &InitFlags, globals: &Globals) -> anyhow::Result<ExitCode> {

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::Hint;
+use crate::config::spec::NodeAgent;
 use crate::config::{self, ClusterSpec, Flags, HostDefaults, Input, Loaded, Secret};
 use crate::host::tree::{HostTree, NoRecord};
 use crate::host::{Paths, facts};
@@ -50,6 +52,9 @@ pub struct SpecFlags {
     /// Directory of the certificates [default: /etc/kubernetes/pki]
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<String>,
+    /// Who runs the static pods: kubeboot's own agent, or a real kubelet [default: embedded]
+    #[arg(long, value_name = "AGENT", value_parser = node_agent())]
+    node_agent: Option<NodeAgent>,
     /// Socket of the container runtime interface, which goes into the kubelet's settings
     #[arg(long, value_name = "SOCKET")]
     cri_socket: Option<String>,
@@ -99,6 +104,7 @@ impl SpecFlags {
             ignore_preflight_errors: this.ignore_preflight_errors,
             skip_phases: this.skip_phases,
             patches: this.patches,
+            node_agent: this.node_agent,
             cri_socket: this.cri_socket,
             feature_gates: this.feature_gates,
             ..Flags::default()
@@ -144,6 +150,13 @@ impl ClusterFlags {
         flags.skip_token_print = self.skip_token_print;
         flags.skip_certificate_key_print = self.skip_certificate_key_print;
     }
+}
+
+fn node_agent() -> impl TypedValueParser<Value = NodeAgent> {
+    PossibleValuesParser::new(["embedded", "kubelet"]).map(|name| match name.as_str() {
+        "kubelet" => NodeAgent::Kubelet,
+        _ => NodeAgent::Embedded,
+    })
 }
 
 /// The configuration that `input` is.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::durations::GoDuration;
 use super::report::{FlagNames, Report};
+use super::spec::NodeAgent;
 use super::tokens::DEFAULT_DESCRIPTION;
 use super::wire::{BootstrapToken, ClusterConfiguration, InitConfiguration, Secret};
 
@@ -38,6 +39,8 @@ pub struct Flags {
     pub cert_dir: Option<String>,
     /// `--ignore-preflight-errors`; may go with `--config`, which it adds to.
     pub ignore_preflight_errors: Vec<String>,
+    /// `--node-agent`; may go with `--config`, whose `nodeAgent` it replaces.
+    pub node_agent: Option<NodeAgent>,
     /// `--skip-phases`; may go with `--config`, whose `skipPhases` it replaces.
     pub skip_phases: Vec<String>,
     /// `--patches`.

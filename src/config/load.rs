@@ -70,7 +70,7 @@ pub(super) const PARTS: &[Part] = &[Part::Init, Part::Cluster, Part::Kubeboot, P
 /// Everything that is wrong with the file and the flags, at once.
 pub fn load(input: &Input) -> Result<Loaded, ConfigError> {
     let mut report = report_on(input, FLAGS);
-    let documents = match &input.file {
+    let mut documents = match &input.file {
         Some((_, text)) => {
             flags::refuse(FLAGS, &input.flags, &mut report);
             kinds::read(text, PARTS, &mut report);
@@ -82,6 +82,9 @@ pub fn load(input: &Input) -> Result<Loaded, ConfigError> {
         }
     };
     let dry_run = documents.init.dry_run;
+    if let Some(agent) = input.flags.node_agent {
+        documents.kubeboot.node_agent = agent;
+    }
     let spec = resolve(documents, input, &mut report);
     conclude(spec, dry_run, report)
 }

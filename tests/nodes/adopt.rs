@@ -30,12 +30,15 @@ fn identity(node: &Node) -> String {
     text
 }
 
-/// Whose containers run etcd: (the kubelet's, the agent's).
+/// Processes of the control plane by whose containers they run in: (the kubelet's, the agent's).
 fn runners(node: &Node) -> (usize, usize) {
-    let count = |script: &str| node.run(script).1.trim().parse::<usize>().unwrap();
-    let ours = count("docker ps -q --filter label=dev.kubeboot.agent | wc -l");
-    let theirs = count("ctr -n k8s.io tasks ls | grep -c RUNNING");
-    (theirs, ours)
+    // Each is the child of a shim, which was told the namespace of its runtime's client.
+    let shims = node.run(
+        "for pid in $(pgrep -x 'etcd|kube-apiserver|kube-controller|kube-scheduler'); do \
+           ps -o args= -p $(ps -o ppid= -p $pid); done",
+    );
+    let of = |namespace: &str| shims.1.lines().filter(|line| line.contains(namespace)).count();
+    (of("-namespace k8s.io"), of("-namespace moby"))
 }
 
 #[test]
@@ -96,7 +99,9 @@ fn killed_in_the_middle(node: &Node) {
         assert_eq!(runners(node).1, 0);
     }
     assert!(node.ok("kubectl --kubeconfig /etc/kubernetes/admin.conf version -o json").contains(VERSION));
-    // A reset gives it back as well.
-    node.ok("kubeboot adopt --force && kubeboot reset --force");
+    // kubeadm's own word for it; and a reset gives the node back as well.
+    node.ok("kubeboot init phase kubelet-start --node-agent embedded --kubernetes-version v1.20.2");
+    assert_eq!(runners(node), (0, 4));
+    node.ok("kubeboot reset --force");
     assert_eq!(identity(node), before);
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::spec::NodeAgent;
 
 fn load_flags(flags: Flags) -> Result<Loaded, String> {
     load(&Input { file: None, flags, host: host() }).map_err(|error| error.to_string())
@@ -14,6 +15,16 @@ fn no_file_and_no_flags_give_kubeadms_defaults() {
     let mut expected = crate::testing::spec();
     expected.kubernetes_version = crate::release::DEFAULT_VERSION.parse().unwrap();
     assert_eq!(loaded, Loaded { spec: expected, dry_run: false, warnings: vec![] });
+}
+
+#[test]
+fn the_flag_of_the_node_agent_replaces_what_the_file_says() {
+    let text = "apiVersion: kubeboot.dev/v1alpha1\nkind: KubebootConfiguration\nnodeAgent: kubelet\n";
+    for (flag, expected) in [(None, NodeAgent::Kubelet), (Some(NodeAgent::Embedded), NodeAgent::Embedded)] {
+        let flags = Flags { node_agent: flag, ..Flags::default() };
+        let input = Input { file: Some(("c.yaml".into(), text.into())), flags, host: host() };
+        assert_eq!(load(&input).unwrap().spec.kubeboot.node_agent, expected);
+    }
 }
 
 #[test]
