@@ -85,7 +85,7 @@ impl Board {
         self.gates.subscribe()
     }
 
-    /// Sets what is known of a pod.
+    /// Sets what is known of a pod. Most of what workers say is what they said before, and costs nothing then.
     pub fn set_pod(&self, key: &PodKey, mut entry: Entry) {
         self.change(|state| {
             if let Some(before) = state.pods.get(key).filter(|before| before.report.uid == entry.report.uid) {
@@ -94,21 +94,24 @@ impl Board {
                 }
                 podstatus::keep(&mut entry.status, &before.status);
                 if *before == entry {
-                    return false;
+                    return Changed::Nothing;
                 }
             }
             state.pods.insert(key.clone(), entry);
-            true
+            Changed::Pod(key)
         });
     }
 
     /// Several pods at once: a report shows all or none of them.
     pub fn set_new_pods(&self, entries: Vec<(PodKey, Entry)>) {
+        if entries.is_empty() {
+            return;
+        }
         self.change(|state| {
             for (key, entry) in entries {
                 state.pods.entry(key).or_insert(entry);
             }
-            true
+            Changed::Everything
         });
     }
 
@@ -119,14 +122,14 @@ impl Board {
 
     /// Forgets a pod.
     pub fn remove_pod(&self, key: &PodKey) {
-        self.change(|state| state.pods.remove(key).is_some());
+        self.change(|state| state.pods.remove(key).map_or(Changed::Nothing, |_| Changed::Pod(key)));
     }
 
     /// Sets everything that is wrong in the eyes of `owner` (a source, the runtime's link).
     pub fn set_problems(&self, owner: &'static str, problems: Vec<Problem>) {
         self.change(|state| {
             state.problems.insert(owner, problems);
-            true
+            Changed::Everything
         });
     }
 
@@ -134,35 +137,69 @@ impl Board {
     pub fn set_runtime(&self, runtime: Option<String>) {
         self.change(|state| {
             state.agent.runtime = runtime;
-            true
+            Changed::Everything
         });
     }
 
     /// Says that every source has been read.
     pub fn set_synced(&self) {
-        self.change(|state| !std::mem::replace(&mut state.agent.synced, true));
+        self.change(|state| match std::mem::replace(&mut state.agent.synced, true) {
+            true => Changed::Nothing,
+            false => Changed::Everything,
+        });
     }
 
-    /// Changes the state and publishes it, unless `change` says that nothing has become different: most of what workers
-    /// say of their pods is what they said before, and a report holds all pods.
-    fn change(&self, change: impl FnOnce(&mut State) -> bool) {
+    fn change<'k>(&self, change: impl FnOnce(&mut State) -> Changed<'k>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !change(&mut state) {
+        let changed = change(&mut state);
+        if changed == Changed::Nothing {
             return;
         }
         let gates: Gates = state.pods.values().filter_map(|entry| entry.gate.clone()).collect();
         self.gates.send_if_modified(|before| std::mem::replace(before, gates.clone()) != gates);
-        let pods: Vec<PodReport> = state.pods.values().map(|entry| entry.report.clone()).collect();
-        let problems: Vec<Problem> = state.problems.values().flatten().cloned().collect();
-        self.reports.send_if_modified(|before| {
-            if before.agent == state.agent && before.pods == pods && before.problems == problems {
-                return false;
-            }
-            let sequence = before.sequence + 1;
-            *before = Arc::new(HealthReport { sequence, agent: state.agent.clone(), pods, problems });
-            true
+        self.reports.send_if_modified(|before| match changed {
+            Changed::Nothing => false,
+            Changed::Pod(key) => replace_pod(before, key, state.pods.get(key).map(|entry| &entry.report)),
+            Changed::Everything => replace_all(before, &state),
         });
     }
+}
+
+/// What a change of the board's state has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Changed<'k> {
+    /// Nothing.
+    Nothing,
+    /// What is known of one pod. The other pods, of which there may be many, stay in the report as they are.
+    Pod(&'k PodKey),
+    /// Anything.
+    Everything,
+}
+
+/// Puts one pod into a report, or takes it out. Returns whether the report is another one then. Reports that somebody
+/// still reads are copied, not changed.
+fn replace_pod(report: &mut Arc<HealthReport>, key: &PodKey, pod: Option<&PodReport>) -> bool {
+    let order = |one: &PodReport| (&one.namespace, &one.name).cmp(&(&key.namespace, &key.name));
+    match (report.pods.binary_search_by(order), pod) {
+        (Err(_), None) => return false,
+        (Ok(at), Some(pod)) if report.pods[at] == *pod => return false,
+        (Ok(at), Some(pod)) => Arc::make_mut(report).pods[at] = pod.clone(),
+        (Err(at), Some(pod)) => Arc::make_mut(report).pods.insert(at, pod.clone()),
+        (Ok(at), None) => drop(Arc::make_mut(report).pods.remove(at)),
+    }
+    Arc::make_mut(report).sequence += 1;
+    true
+}
+
+fn replace_all(report: &mut Arc<HealthReport>, state: &State) -> bool {
+    let pods: Vec<PodReport> = state.pods.values().map(|entry| entry.report.clone()).collect();
+    let problems: Vec<Problem> = state.problems.values().flatten().cloned().collect();
+    if report.agent == state.agent && report.pods == pods && report.problems == problems {
+        return false;
+    }
+    let sequence = report.sequence + 1;
+    *report = Arc::new(HealthReport { sequence, agent: state.agent.clone(), pods, problems });
+    true
 }
 
 /// An error with everything that caused it, in one line.

@@ -75,7 +75,8 @@ impl Supervisor {
         self.held = update.held;
         // Gates of the start order must be known before the first worker asks for them.
         let host_ip = self.context.facts.host_ip.as_deref();
-        let new = self.wanted.values().map(|pod| (pod.key.clone(), worker::first_entry(pod, host_ip)));
+        let new = self.wanted.values().filter(|pod| !before.contains_key(&pod.key));
+        let new = new.map(|pod| (pod.key.clone(), worker::first_entry(pod, host_ip)));
         self.context.board.set_new_pods(new.collect());
         for (key, pod) in &self.wanted {
             if before.get(key) != Some(pod)

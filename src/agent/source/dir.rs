@@ -33,6 +33,9 @@ const COALESCE: Duration = Duration::from_millis(5);
 const SETTLED_AFTER: Duration = Duration::from_millis(200);
 /// The link by which projected volumes replace all their files at once; the files are links through it.
 const PROJECTED: &str = "..data";
+/// Files that have gone are looked for again after this long; and where none is left, after so much.
+const GONE: Duration = Duration::from_millis(25);
+const ALL_GONE: Duration = Duration::from_millis(75);
 /// A missing path, or one that could not be watched, is looked at this often.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -144,15 +147,13 @@ impl DirSource {
     }
 
     async fn list(&mut self) -> Update {
-        let (path, now) = (self.path.clone(), Instant::now());
+        let now = Instant::now();
         self.unsettled.retain(|_, changed| *changed + SETTLED_AFTER > now);
         let unsettled: Vec<String> = self.unsettled.keys().cloned().collect();
-        let scanned = tokio::task::spawn_blocking(move || scan(&path)).await;
-        let scanned = scanned.map(|found| self.judge_missing(found));
-        let (dir, scan) = match scanned {
-            Ok((dir, Ok(entries))) => (dir, Scan::Files(entries, unsettled)),
-            Ok((dir, Err(why))) => (dir, Scan::Failed(why)),
-            Err(error) => (None, Scan::Failed(error.to_string())),
+        let scanned = self.scan_settled().await;
+        let (dir, scan) = match self.judge_missing(scanned) {
+            (dir, Ok(entries)) => (dir, Scan::Files(entries, unsettled)),
+            (dir, Err(why)) => (dir, Scan::Failed(why)),
         };
         let dir = dir.unwrap_or_else(|| self.path.clone());
         let known = self.known.get_or_insert_with(|| Known::new(&self.node_name, &dir));
@@ -165,6 +166,24 @@ impl DirSource {
             known.remember(&self.checkpoint.load(&names), now);
         }
         known.take(&self.path, scan, now)
+    }
+
+    /// Reads what is there, and where files have gone once more until none goes any more: whoever removes a directory
+    /// removes its files first, and the pods of a directory that is gone are kept.
+    async fn scan_settled(&self) -> Scanned {
+        let mut before = 0;
+        loop {
+            let path = self.path.clone();
+            let scanned = tokio::task::spawn_blocking(move || scan(&path)).await;
+            let scanned = scanned.unwrap_or_else(|error| (None, Err(error.to_string())));
+            let Ok(entries) = &scanned.1 else { return scanned };
+            let missing = self.known.as_ref().map_or(0, |known| known.missing_from(entries));
+            if missing == before {
+                return scanned;
+            }
+            before = missing;
+            tokio::time::sleep(if entries.is_empty() { ALL_GONE } else { GONE }).await;
+        }
     }
 
     /// A single file that is gone takes its pod with it, as one in a directory does; a directory that is gone is an

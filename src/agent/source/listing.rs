@@ -62,6 +62,11 @@ impl Known {
         self.files.iter().map(|(name, good)| (name.clone(), Arc::clone(&good.bytes))).collect()
     }
 
+    /// How many of the files that have a good pod are not among these.
+    pub fn missing_from(&self, entries: &[Entry]) -> usize {
+        self.files.keys().filter(|name| entries.iter().all(|entry| entry.name != **name)).count()
+    }
+
     /// Takes in what an earlier agent kept, before the first scan: what has turned bad since keeps its pod.
     pub fn remember(&mut self, entries: &[Entry], now: Timestamp) {
         for entry in entries {

@@ -121,6 +121,31 @@ async fn a_directory_that_is_replaced_is_watched_again() {
 }
 
 #[tokio::test]
+async fn a_directory_that_is_removed_file_by_file_keeps_all_its_pods_and_one_that_is_emptied_none() {
+    let watched = &mut Watched::new("m");
+    let names = ["m/a.yaml", "m/b.yaml", "m/c.yaml"];
+    for (name, pod) in names.into_iter().zip(["a", "b", "c"]) {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {pod}}}\nspec: {{containers: [{{name: c, image: '{pod}:1'}}]}}\n"
+        );
+        fs::File::create(watched.path(name)).and_then(|mut file| file.write_all(text.as_bytes())).unwrap();
+    }
+    watched.until(&["a:1", "b:1", "c:1"]).await;
+    for name in names {
+        fs::remove_file(watched.path(name)).unwrap();
+        // Longer than the burst of events that is listed at once.
+        tokio::time::sleep(COALESCE * 2).await;
+    }
+    fs::remove_dir(watched.path("m")).unwrap();
+    // The next thing that is told is that the directory is missing, and all three are there.
+    let update = watched.updates.recv().await.unwrap();
+    assert_eq!(update.pods.len(), 3, "{update:?}");
+    assert!(update.problems[0].message.starts_with("is missing; its pods are kept"), "{update:?}");
+    fs::create_dir(watched.path("m")).unwrap();
+    watched.until(&[]).await;
+}
+
+#[tokio::test]
 async fn a_projected_volume_that_switches_its_data_is_seen_at_once() {
     let watched = &mut Watched::new("m");
     for (version, image) in [("..1", "one:1"), ("..2", "two:1")] {
