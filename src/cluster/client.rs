@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -29,19 +30,24 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// # Errors
 /// A kubeconfig that is missing or cannot be used.
 pub async fn client(paths: &Paths, spec: &ClusterSpec, file: &str) -> Result<Client, ClusterError> {
-    let path = paths.kubeconfig(file);
-    let config = config(paths, spec, file).await?;
-    Client::try_from(config).map_err(|source| ClusterError::Client { path, source: source.into() })
+    client_of(&paths.kubeconfig(file), spec).await
 }
 
-async fn config(paths: &Paths, spec: &ClusterSpec, file: &str) -> Result<Config, ClusterError> {
-    let path = paths.kubeconfig(file);
-    let fail = |source| ClusterError::Kubeconfig { path: path.clone(), source };
-    let mut kubeconfig = Kubeconfig::read_from(&path).map_err(fail)?;
+/// The same with a kubeconfig by its path.
+///
+/// # Errors
+/// Those of [`client`].
+pub async fn client_of(path: &Path, spec: &ClusterSpec) -> Result<Client, ClusterError> {
+    let config = config(path, spec).await?;
+    Client::try_from(config).map_err(|source| ClusterError::Client { path: path.to_owned(), source: source.into() })
+}
+
+async fn config(path: &Path, spec: &ClusterSpec) -> Result<Config, ClusterError> {
+    let fail = |source| ClusterError::Kubeconfig { path: path.to_owned(), source };
+    let mut kubeconfig = Kubeconfig::read_from(path).map_err(fail)?;
     for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
         cluster.server = Some(format!("https://{}", spec.local_endpoint()));
     }
-    let fail = |source| ClusterError::Kubeconfig { path: path.clone(), source };
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(fail)?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
@@ -106,7 +112,10 @@ impl Attempt<'_> {
 /// Whether the same request will be answered the same way for ever. Forbidden is not among these: an API server that
 /// has only just started says so until its own roles are there.
 fn is_final(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 401 | 404 | 405 | 415 | 422))
+    let kube::Error::Api(status) = error else { return false };
+    // An API server makes its namespaces only once it runs.
+    let namespace = status.details.as_ref().is_some_and(|details| details.kind == "namespaces");
+    matches!(status.code, 400 | 401 | 405 | 415 | 422) || (status.code == 404 && !namespace)
 }
 
 /// Whether the server's certificate was refused.
@@ -143,7 +152,7 @@ mod tests {
         let path = paths.kubeconfig("super-admin.conf");
         crate::host::fs::make_dirs(path.parent().unwrap(), 0o755).unwrap();
         crate::host::fs::write_file(&path, kubeconfig.as_bytes(), 0o600).unwrap();
-        let config = config(&paths, &spec, "super-admin.conf").await.unwrap();
+        let config = config(&path, &spec).await.unwrap();
         assert_eq!(config.cluster_url, "https://[fd00::5]:6443/");
         assert_eq!(config.proxy_url, None);
         assert!(config.read_timeout.is_some() && config.connect_timeout.is_some());
@@ -151,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_kubeconfig_that_is_missing_is_named() {
-        let error = config(&Paths::new("/nonexistent"), &testing::spec(), "super-admin.conf").await.unwrap_err();
+        let error = config(&Paths::new("/nonexistent").kubeconfig("super-admin.conf"), &testing::spec()).await.unwrap_err();
         let expected = "cannot use /nonexistent/etc/kubernetes/super-admin.conf to reach the API server";
         assert_eq!(error.to_string(), expected);
     }

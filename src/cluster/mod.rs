@@ -2,6 +2,8 @@
 
 pub mod addons;
 pub mod admin;
+pub mod apply;
+pub mod bootstrap;
 pub mod bootstrap_token;
 mod client;
 pub mod discovery;
@@ -11,10 +13,20 @@ pub mod tokens;
 pub mod upload_certs;
 pub mod identity;
 
+pub mod node;
+pub mod object;
+pub mod rbac;
+pub mod upload_config;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use client::client;
+pub use client::{client, client_of};
+
+/// Where the cluster's own objects are.
+pub const SYSTEM: &str = "kube-system";
+/// As whom objects are written.
+const FIELD_MANAGER: &str = "kubeboot";
 
 /// An API server that did not do as it was told.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,7 @@
 pub mod bootstrap_token;
 pub mod certificate_key;
 pub mod defaults;
+pub mod older;
 pub mod print;
 pub mod spec;
 

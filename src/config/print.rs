@@ -149,6 +149,7 @@ fn external_etcd(external: &ExternalEtcd) -> Value {
         ("caFile", file(&external.ca_file)),
         ("certFile", file(&external.cert_file)),
         ("endpoints", json(&external.endpoints)),
+        ("httpEndpoints", json(&external.http_endpoints)),
         ("keyFile", file(&external.key_file)),
     ])
 }

@@ -192,6 +192,8 @@ pub struct LocalEtcd {
 pub struct ExternalEtcd {
     /// `endpoints`, URLs.
     pub endpoints: Vec<String>,
+    /// `httpEndpoints`, where HTTP is asked of other ones than `endpoints`; empty for the same.
+    pub http_endpoints: Vec<String>,
     /// `caFile`.
     pub ca_file: Option<PathBuf>,
     /// `certFile`.

@@ -95,6 +95,18 @@ pub fn render(spec: &ClusterSpec, systemd_resolved: bool) -> Result<KubeletFiles
     })
 }
 
+/// The KubeletConfiguration that the kubelets of all nodes share: nothing of this very node is in it.
+///
+/// # Errors
+/// Those of [`render`], but for patches, which are a node's own.
+pub fn cluster_wide(spec: &ClusterSpec) -> Result<String, KubeletFilesError> {
+    let (mut config, _) = configuration(spec, false)?;
+    if let Value::Object(fields) = &mut config {
+        fields.remove("containerRuntimeEndpoint");
+    }
+    yaml::to_string(&config).map_err(KubeletFilesError::Emit)
+}
+
 /// Makes the files and writes them, 0644 in a directory of mode 0700; returns what became of each and the warnings.
 ///
 /// # Errors

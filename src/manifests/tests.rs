@@ -87,6 +87,7 @@ fn golden_external_etcd() {
     let mut spec = spec();
     spec.etcd = EtcdSpec::External(ExternalEtcd {
         endpoints: vec!["https://10.1.0.1:2379".into(), "https://10.1.0.2:2379".into()],
+        http_endpoints: vec![],
         ca_file: Some("/etc/etcd/ca.crt".into()),
         cert_file: Some("/etc/etcd/client.crt".into()),
         key_file: Some("/etc/etcd/client.key".into()),
@@ -309,6 +310,7 @@ fn an_external_etcd_without_tls_gets_no_tls_flags_and_no_manifest() {
     let mut spec = spec();
     spec.etcd = EtcdSpec::External(ExternalEtcd {
         endpoints: vec!["http://10.1.0.1:2379".into()],
+        http_endpoints: vec![],
         ca_file: None,
         cert_file: None,
         key_file: None,

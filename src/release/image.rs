@@ -149,6 +149,7 @@ mod tests {
         let mut spec = crate::testing::spec();
         spec.etcd = EtcdSpec::External(ExternalEtcd {
             endpoints: vec!["https://10.1.0.1:2379".into()],
+            http_endpoints: vec![],
             ca_file: None,
             cert_file: None,
             key_file: None,

@@ -1,6 +1,7 @@
 //! A machine made of fakes in a temporary directory. Its agent "runs" whatever manifests are there and leaves the
 //! traces of one; services and the cluster record their calls and fail the n-th.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::report::{pod, report};
@@ -15,6 +17,8 @@ use super::runtime::{FakeRuntime, container_config};
 use super::tree::FaultyTree;
 use crate::agent::expect::HealthSource;
 use crate::agent::report::HealthReport;
+use crate::cluster::apply::{Applied, Outcome};
+use crate::cluster::object::{Key, Manner, Object};
 use crate::config::ClusterSpec;
 use crate::event::{Event, Reporter};
 use crate::host::Paths;
@@ -65,6 +69,7 @@ struct State {
     running: bool,
     sick: Vec<&'static str>,
     events: Vec<Event>,
+    objects: BTreeMap<Key, Value>,
 }
 
 impl Bench {
@@ -138,6 +143,11 @@ impl World {
     /// Makes a component never become healthy.
     pub fn make_sick(&self, component: &'static str) {
         self.state().sick.push(component);
+    }
+
+    /// The objects that the cluster has.
+    pub fn objects(&self) -> BTreeMap<Key, Value> {
+        self.state().objects.clone()
     }
 
     /// Every event so far.
@@ -245,6 +255,35 @@ impl HealthSource for World {
 impl Cluster for World {
     async fn ensure_admins(&self, _: &Paths, _: &ClusterSpec, _: Duration) -> std::result::Result<bool, Cause> {
         self.call("ensure_admins").map(|()| true)
+    }
+
+    async fn apply(
+        &self,
+        _: &Paths,
+        _: &ClusterSpec,
+        objects: &[Object],
+    ) -> std::result::Result<Vec<Applied>, Cause> {
+        let mut all = Vec::new();
+        for object in objects {
+            self.call("apply")?;
+            let (key, mut state) = (object.key(), self.state());
+            let outcome = match (state.objects.get(&key), object.manner) {
+                (None, Manner::Amend(_)) => Outcome::Absent,
+                (None, _) => Outcome::Created,
+                (Some(there), _) if *there == object.value => Outcome::Unchanged,
+                (Some(_), _) => Outcome::Updated,
+            };
+            if outcome != Outcome::Absent {
+                state.objects.insert(key, object.value.clone());
+            }
+            all.push(Applied { outcome, uid: format!("uid of {}", object.name()) });
+        }
+        Ok(all)
+    }
+
+    async fn get(&self, _: &Paths, _: &ClusterSpec, object: &Object) -> std::result::Result<Option<Value>, Cause> {
+        self.call("get")?;
+        Ok(self.state().objects.get(&object.key()).cloned())
     }
 }
 

@@ -62,7 +62,7 @@ fn status(code: u16, reason: &str) -> String {
 #[tokio::test]
 async fn the_binding_is_kubeadm_s() {
     let (client, seen) = server(vec![(201, "")]).await;
-    assert!(create_binding(client, "x", MINUTE).await.unwrap());
+    assert!(create_binding(vec![client], "x", MINUTE).await.unwrap());
     let expected = serde_json::json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRoleBinding",
@@ -76,21 +76,34 @@ async fn the_binding_is_kubeadm_s() {
 #[tokio::test]
 async fn one_that_is_there_is_fine() {
     let (client, _) = server(vec![(409, "AlreadyExists")]).await;
-    assert!(!create_binding(client, "x", MINUTE).await.unwrap());
+    assert!(!create_binding(vec![client], "x", MINUTE).await.unwrap());
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_ready_is_asked_again() {
     let answers = vec![(503, "ServiceUnavailable"), (403, "Forbidden"), (500, "InternalError"), (201, "")];
     let (client, seen) = server(answers).await;
-    assert!(create_binding(client, "x", MINUTE).await.unwrap());
+    assert!(create_binding(vec![client], "x", MINUTE).await.unwrap());
     assert_eq!(seen.lock().unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn who_may_not_gives_way_to_who_may() {
+    let (admin, asked) = server(vec![(403, "Forbidden")]).await;
+    let (super_admin, made) = server(vec![(201, "")]).await;
+    assert!(create_binding(vec![admin, super_admin], "x", MINUTE).await.unwrap());
+    assert_eq!((asked.lock().unwrap().len(), made.lock().unwrap().len()), (1, 1));
+    // The next time admin.conf may, and nobody else is asked.
+    let (admin, _) = server(vec![(409, "AlreadyExists")]).await;
+    let (super_admin, asked) = server(vec![(201, "")]).await;
+    assert!(!create_binding(vec![admin, super_admin], "x", MINUTE).await.unwrap());
+    assert!(asked.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn one_that_never_will_is_not() {
     let (client, seen) = server(vec![(401, "Unauthorized")]).await;
-    let error = create_binding(client, "https://10.0.0.5:6443", MINUTE).await.unwrap_err();
+    let error = create_binding(vec![client], "https://10.0.0.5:6443", MINUTE).await.unwrap_err();
     assert!(matches!(error, ClusterError::Refused { .. }), "{error:?}");
     let expected =
         "the API server at https://10.0.0.5:6443 refuses to create the ClusterRoleBinding kubeadm:cluster-admins";
@@ -101,7 +114,7 @@ async fn one_that_never_will_is_not() {
 #[tokio::test(start_paused = true)]
 async fn when_the_time_is_up_the_last_answer_is_told() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error = create_binding(connect(closed), "x", SECOND).await.unwrap_err();
+    let error = create_binding(vec![connect(closed)], "x", SECOND).await.unwrap_err();
     assert!(matches!(&error, ClusterError::Timeout { last: Some(_), .. }), "{error:?}");
     assert!(error.to_string().ends_with("at x within 1 s"), "{error}");
 }
@@ -127,6 +140,6 @@ async fn a_server_with_another_ca_s_certificate_is_told_at_once() {
     let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
     let mut config = Config::new(format!("https://{address}").parse().unwrap());
     config.root_cert = Some(vec![other.cert.der().to_vec()]);
-    let error = create_binding(Client::try_from(config).unwrap(), "x", MINUTE).await.unwrap_err();
+    let error = create_binding(vec![Client::try_from(config).unwrap()], "x", MINUTE).await.unwrap_err();
     assert!(matches!(error, ClusterError::Stranger { .. }), "{error:?}");
 }

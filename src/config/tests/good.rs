@@ -123,6 +123,7 @@ fn external_etcd_loads_with_and_without_tls() {
     let spec = good(&cluster("etcd: {external: {endpoints: ['http://etcd.example.com:2379']}}")).spec;
     let plain = ExternalEtcd {
         endpoints: vec!["http://etcd.example.com:2379".into()],
+        http_endpoints: vec![],
         ca_file: None,
         cert_file: None,
         key_file: None,

@@ -4,6 +4,7 @@ mod bad;
 mod flags;
 mod good;
 mod join;
+mod older;
 
 use super::*;
 

@@ -175,6 +175,7 @@ fn names_come_from_the_whole_configuration_sorted_and_once() {
 fn an_external_etcd_leaves_its_certificates_out() {
     let external = ExternalEtcd {
         endpoints: vec!["https://10.0.0.9:2379".into()],
+        http_endpoints: vec![],
         ca_file: None,
         cert_file: None,
         key_file: None,
