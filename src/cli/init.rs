@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Subcommand;
 
@@ -15,8 +16,8 @@ use crate::kubelet::service::Program;
 use crate::ui::{self, Output};
 use crate::workflow::adopt;
 use crate::workflow::init::dry_run::rehearse;
-use crate::workflow::init::{self, InitError, Order, Outcome, PHASES, StepError, What};
-use crate::workflow::machine::Machine;
+use crate::workflow::init::{self, Ended, InitError, Order, Outcome, PHASES, StepError, What};
+use crate::workflow::machine::{AdminApi, Machine};
 use crate::workflow::saved::Saved;
 
 /// Make this machine a Kubernetes control-plane node
@@ -82,6 +83,9 @@ struct InitFlags {
     /// Show what would be done, with every file but private keys; touches nothing and needs no root
     #[arg(long, help_heading = "Options")]
     dry_run: bool,
+    /// Kubeconfig of an administrator, for what is written to the API server [default: /etc/kubernetes/admin.conf]
+    #[arg(long, value_name = "FILE", help_heading = "Options")]
+    kubeconfig: Option<PathBuf>,
     /// With --dry-run: write the files, private keys too, below this directory
     #[arg(long, value_name = "DIR", requires = "dry_run", help_heading = "Options")]
     output_dir: Option<PathBuf>,
@@ -126,9 +130,12 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
                 .await?;
             return Ok(ExitCode::SUCCESS);
         }
-        let outcome = init::run(&mut machine, &order).await.map_err(explain)?;
-        if flags.output == Output::Text && order.what == What::Everything {
-            ui::print(&farewell(spec, globals, outcome))?;
+        if let Some(path) = flags.kubeconfig {
+            machine.cluster = Arc::new(AdminApi { kubeconfig: Some(path) });
+        }
+        let ended = init::run(&mut machine, &order).await.map_err(explain)?;
+        if flags.output == Output::Text {
+            ui::print(&farewell(globals, ended, &order.what))?;
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -179,26 +186,21 @@ fn explain(error: InitError) -> anyhow::Error {
     }
 }
 
-/// kubeadm's words at the end.
-fn farewell(spec: &ClusterSpec, globals: &Globals, outcome: Outcome) -> String {
+/// What is printed at the end.
+fn farewell(globals: &Globals, ended: Ended, what: &What) -> String {
     let paths = globals.paths();
-    let admin = paths.kubeconfig("admin.conf").display().to_string();
     if !paths.is_live() {
-        return format!("\nThe files of a Kubernetes control-plane node are below {}.\n", paths.root().display());
+        return match what {
+            What::Everything => {
+                format!("\nThe files of a Kubernetes control-plane node are below {}.\n", paths.root().display())
+            }
+            What::Phase(..) => String::new(),
+        };
     }
-    let first = match outcome {
-        Outcome::Done => "Your Kubernetes control-plane has initialized successfully!",
-        Outcome::AlreadyInitialised => {
-            "This control-plane was initialized before, with this configuration, and is healthy."
-        }
-    };
-    let network = match spec.networking.pod_subnets.is_empty() {
-        true => "You should now deploy a pod network to the cluster.",
-        false => "You should now deploy a pod network to the cluster, with the pod network you named.",
-    };
-    format!(
-        "\n{first}\n\nTo start using your cluster, you need to run the following as a regular user:\n\n  \
-         mkdir -p $HOME/.kube\n  sudo cp -i {admin} $HOME/.kube/config\n  sudo chown $(id -u):$(id -g) $HOME/.kube/config\n\n\
-         Alternatively, if you are the root user, you can run:\n\n  export KUBECONFIG={admin}\n\n{network}\n"
-    )
+    match ended.outcome {
+        Outcome::Done => ended.text,
+        Outcome::AlreadyInitialised => "\nThis control-plane was initialized before, with this configuration, and is \
+            healthy.\n\nNodes join it with what `kubeboot token create --print-join-command` prints.\n"
+            .to_owned(),
+    }
 }

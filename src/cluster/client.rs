@@ -160,7 +160,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_kubeconfig_that_is_missing_is_named() {
-        let error = config(&Paths::new("/nonexistent").kubeconfig("super-admin.conf"), &testing::spec()).await.unwrap_err();
+        let error =
+            config(&Paths::new("/nonexistent").kubeconfig("super-admin.conf"), &testing::spec()).await.unwrap_err();
         let expected = "cannot use /nonexistent/etc/kubernetes/super-admin.conf to reach the API server";
         assert_eq!(error.to_string(), expected);
     }

@@ -37,9 +37,11 @@ fn amend(current: &Value, wanted: &Value) -> Option<Value> {
     let same = |one: &Value, other: &Value| one["key"] == other["key"] && one["effect"] == other["effect"];
     let (there, labels) = (list(current), &wanted["metadata"]["labels"]);
     let missing: Vec<_> = list(wanted).into_iter().filter(|new| !there.iter().any(|old| same(old, new))).collect();
-    let labelled = labels.as_object().into_iter().flatten().all(|(key, value)| {
-        current["metadata"]["labels"].get(key) == Some(value)
-    });
+    let labelled = labels
+        .as_object()
+        .into_iter()
+        .flatten()
+        .all(|(key, value)| current["metadata"]["labels"].get(key) == Some(value));
     if missing.is_empty() && labelled {
         return None;
     }

@@ -6,9 +6,9 @@ use aws_lc_rs::digest;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ObjectMeta;
 
+use super::SYSTEM;
 use super::object::Object;
 use super::rbac::{JOINING, NODES, reading};
-use super::SYSTEM;
 use crate::config::older::{cluster_configuration, cluster_status};
 use crate::config::spec::ClusterSpec;
 use crate::kubelet::files::{KubeletFilesError, cluster_wide};
@@ -74,11 +74,7 @@ pub fn component_hash(values: &[&str]) -> String {
 
 fn config_map(name: &str, data: BTreeMap<&str, String>) -> ConfigMap {
     ConfigMap {
-        metadata: ObjectMeta {
-            name: Some(name.into()),
-            namespace: Some(SYSTEM.into()),
-            ..ObjectMeta::default()
-        },
+        metadata: ObjectMeta { name: Some(name.into()), namespace: Some(SYSTEM.into()), ..ObjectMeta::default() },
         data: Some(data.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
         ..ConfigMap::default()
     }

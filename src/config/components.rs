@@ -152,7 +152,8 @@ fn external_etcd(wire: &wire::ExternalEtcd, report: &mut Report) -> ExternalEtcd
             report.check(Part::Cluster, &field, etcd_url(url, ca || cert || key));
         }
     }
-    let http_endpoints = wire.http_endpoints.iter().filter(|_| wire.http_endpoints != wire.endpoints).cloned().collect();
+    let http_endpoints =
+        wire.http_endpoints.iter().filter(|_| wire.http_endpoints != wire.endpoints).cloned().collect();
     ExternalEtcd { endpoints: wire.endpoints.clone(), http_endpoints, ca_file, cert_file, key_file }
 }
 

@@ -44,11 +44,6 @@ impl GoDuration {
         Self(seconds.saturating_mul(SECOND))
     }
 
-    /// From the standard library's; what is longer than Go can hold is as long as that.
-    pub fn from_std(duration: Duration) -> Self {
-        Self(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
-    }
-
     /// Whether it is shorter than nothing.
     pub fn is_negative(self) -> bool {
         self.0 < 0

@@ -78,6 +78,7 @@ mod tests {
     fn etcd(ca: &str, cert: &str, key: &str) -> ExternalEtcd {
         ExternalEtcd {
             endpoints: vec![],
+            http_endpoints: vec![],
             ca_file: Some(ca.into()),
             cert_file: Some(cert.into()),
             key_file: Some(key.into()),

@@ -257,12 +257,7 @@ impl Cluster for World {
         self.call("ensure_admins").map(|()| true)
     }
 
-    async fn apply(
-        &self,
-        _: &Paths,
-        _: &ClusterSpec,
-        objects: &[Object],
-    ) -> std::result::Result<Vec<Applied>, Cause> {
+    async fn apply(&self, _: &Paths, _: &ClusterSpec, objects: &[Object]) -> std::result::Result<Vec<Applied>, Cause> {
         let mut all = Vec::new();
         for object in objects {
             self.call("apply")?;

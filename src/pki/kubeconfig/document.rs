@@ -201,6 +201,22 @@ fn embedded(
     }
 }
 
+/// The kubeconfig `text` with its current user's certificate and key both in `file`; None when it is so already.
+pub fn point_at(text: &[u8], file: &Path) -> Result<Option<Kubeconfig>, Problem> {
+    let mut config: Kubeconfig = parse(text)?;
+    let name = current(&config)?.user_name.to_owned();
+    let is_so = |user: &User| {
+        [&user.client_certificate, &user.client_key].into_iter().all(|path| path.as_deref() == Some(file))
+            && user.client_certificate_data.is_none()
+            && user.client_key_data.is_none()
+    };
+    let named = config.users.iter_mut().find(|named| named.name == name).filter(|named| !is_so(&named.user));
+    let Some(named) = named else { return Ok(None) };
+    let (client_certificate, client_key) = (Some(file.to_owned()), Some(file.to_owned()));
+    named.user = User { client_certificate, client_key, ..User::default() };
+    Ok(Some(config))
+}
+
 /// The kubeconfig `text` with another client certificate, key and CA in its current context; everything else in it
 /// stays.
 pub fn replace(text: &[u8], certificate: &str, key: &[u8], trusted: &str) -> Result<Value, Problem> {

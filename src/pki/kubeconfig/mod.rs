@@ -81,6 +81,20 @@ pub(super) fn authority(spec: &ClusterSpec, tree: &dyn Tree, now: Timestamp) -> 
     }
 }
 
+/// The kubeconfig `text` of `path` with its current user's certificate and key in `file`, as kubeadm leaves that of a
+/// kubelet which rotates them; None when it is so already.
+///
+/// # Errors
+/// A kubeconfig that cannot be read.
+pub fn point_at_client_certificate(path: &Path, text: &[u8], file: &Path) -> Result<Option<String>, PkiError> {
+    let pointed = document::point_at(text, file).map_err(|problem| {
+        let remedy = format!("remove {} and run `kubeboot init phase kubeconfig kubelet`", path.display());
+        PkiError::Refused { refusals: vec![Refusal { path: path.to_owned(), problem, remedy }] }
+    })?;
+    let yaml = |config| crate::yaml::to_string(&config).map_err(|source| PkiError::Yaml { path: path.to_owned(), source });
+    pointed.map(yaml).transpose()
+}
+
 fn refusal(file: &Path, path: PathBuf, problem: Problem) -> Refusal {
     let remedy = match problem {
         Problem::ExternalAuthority { .. } | Problem::NoClient => {

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::drawn::Drawn;
 use super::files::Input;
-use super::{InitError, PHASES, What, failure};
+use super::{InitError, PHASES, What, failure, objects, resolved};
+use crate::cluster::object::Object;
 use crate::config::ClusterSpec;
 use crate::host::Paths;
 use crate::host::fs::FsError;
@@ -26,6 +28,7 @@ enum Step {
     Would(&'static str, String),
     Warning(&'static str, String),
     Write(PathBuf, MemoryFile),
+    Apply(Object),
 }
 
 /// One step, for programs.
@@ -51,6 +54,15 @@ pub enum Shown {
         /// What it would hold; of a private key, nothing.
         content: String,
     },
+    /// An object in the cluster.
+    Object {
+        /// What would be done: `CREATE` or `PATCH`.
+        action: String,
+        /// Its kind, namespace and name.
+        name: String,
+        /// The object as YAML; of a secret, nothing.
+        content: String,
+    },
 }
 
 /// Goes through `what` in memory, above what is on the machine.
@@ -64,6 +76,8 @@ pub fn rehearse(spec: &ClusterSpec, what: &What, paths: &Paths, program: &Path) 
         What::Everything => PHASES.select(&spec.skip_phases)?.run,
         What::Phase(name, sub) => vec![PHASES.one(name, sub.as_deref())?],
     };
+    let selected = resolved(selected)?;
+    let drawn = Drawn::new(spec).map_err(|source| failure("preflight", source))?;
     let mut rehearsal = Rehearsal { steps: Vec::new(), tree: MemoryTree::above(paths.clone()) };
     for one in &selected {
         let phase = one.phase.name;
@@ -74,6 +88,13 @@ pub fn rehearse(spec: &ClusterSpec, what: &What, paths: &Paths, program: &Path) 
             let new = rehearsal.tree.since(&before);
             let files = new.files().iter().map(|(path, file)| Step::Write(path.clone(), file.clone()));
             rehearsal.steps.extend(files);
+        }
+        if let Some(make) = one.phase.work.objects {
+            let (tree, now) = (&rehearsal.tree, input.now);
+            let input = objects::Input { spec, tree, drawn: &drawn, proxy_env: &proxy_env, now };
+            let made = make(&input, &one.children).map_err(|source| failure(phase, source))?;
+            rehearsal.steps.extend(made.warnings.into_iter().map(|text| Step::Warning(phase, text)));
+            rehearsal.steps.extend(made.objects.into_iter().map(Step::Apply));
         }
         let would = one.phase.work.would.map(|would| would(spec)).unwrap_or_default();
         rehearsal.steps.extend(would.into_iter().map(|text| Step::Would(phase, text)));
@@ -93,6 +114,12 @@ impl Rehearsal {
                     text.push_str(&format!("[dryrun] Would write file {path:?} with content:\n"));
                     without_secrets(&file.content).lines().for_each(|line| text.push_str(&format!("\t{line}\n")));
                 }
+                Step::Apply(object) => {
+                    let (verb, resource, group) = object.action();
+                    let what = format!("{verb} on resource {resource:?} in API group {group:?}");
+                    text.push_str(&format!("[dryrun] Would perform action {what}\n[dryrun] Attached object:\n"));
+                    shown(object).lines().for_each(|line| text.push_str(&format!("\t{line}\n")));
+                }
             }
         }
         text
@@ -107,6 +134,11 @@ impl Rehearsal {
                 path: path.clone(),
                 mode: format!("{:04o}", file.mode),
                 content: without_secrets(&file.content),
+            },
+            Step::Apply(object) => Shown::Object {
+                action: object.action().0.to_owned(),
+                name: object.key().to_string(),
+                content: shown(object),
             },
         };
         self.steps.iter().map(shown).collect()
@@ -134,6 +166,11 @@ impl Rehearsal {
         }
         Ok(self.tree.files().len())
     }
+}
+
+fn shown(object: &Object) -> String {
+    // An object is JSON, which YAML holds whole.
+    object.shown().unwrap_or_default()
 }
 
 /// The text of a file, without private keys and tokens.
@@ -172,6 +209,10 @@ mod tests {
         }
         assert!(text.contains("[wait-control-plane] Would wait for etcd, kube-apiserver"), "{text}");
         assert!(text.contains("\tkind: Pod\n"));
+        for resource in ["configmaps", "secrets", "rolebindings", "clusterroles", "nodes"] {
+            assert!(text.contains(&format!(" on resource \"{resource}\" in API group")), "{resource}");
+        }
+        assert!(text.contains("\t  token-secret: <withheld>\n"), "{text}");
         let json = serde_json::to_string(&rehearsal.shown()).unwrap();
         for text in [text, json] {
             // The beginning of a PEM block, as it is and in base64.

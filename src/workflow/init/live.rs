@@ -9,12 +9,14 @@ use futures::StreamExt;
 use futures::future::LocalBoxFuture;
 use tokio::sync::oneshot;
 
-use super::{Init, StepError, images};
+use super::{Init, StepError, farewell, images};
 use crate::agent::expect::{Expectation, Verdict, judge, until_met};
+use crate::cluster::discovery::pins;
+use crate::cluster::object::Object;
 use crate::config::ClusterSpec;
-use crate::config::spec::PullPolicy;
+use crate::config::spec::{NodeAgent, PullPolicy};
 use crate::host::facts::{Facts, Runtime};
-use crate::host::paths::{KUBELET_DIR, MANIFESTS_DIR};
+use crate::host::paths::{KUBELET_DIR, KUBERNETES_DIR, MANIFESTS_DIR};
 use crate::manifests;
 use crate::runtime::images::present;
 use crate::runtime::{ContainerRuntime, RuntimeError};
@@ -113,6 +115,57 @@ pub fn would_wait(spec: &ClusterSpec) -> Vec<String> {
         format!("Would wait for {components} to become healthy, {limit} s at most"),
         "Would make the ClusterRoleBinding kubeadm:cluster-admins with super-admin.conf".to_owned(),
     ]
+}
+
+/// Where a kubelet keeps the client certificate that it rotates.
+const ROTATED: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+
+/// `kubelet-finalize`: kubelet.conf points at the rotated certificate, once a kubelet has got one.
+pub fn finalize_kubelet<'a>(init: &'a mut Init<'_>, _: bool) -> LocalBoxFuture<'a, Result<bool, StepError>> {
+    Box::pin(async move {
+        let path = Path::new(KUBERNETES_DIR).join("kubelet.conf");
+        let tree = &mut init.machine.tree;
+        if !tree.exists(Path::new(ROTATED)) {
+            let text = format!("{ROTATED} is not there: no kubelet has a client certificate to rotate yet");
+            init.machine.reporter.note("kubelet-finalize", text);
+            return Ok(false);
+        }
+        let Some(text) = tree.read(&path)? else { return Ok(false) };
+        let Some(pointed) = crate::pki::point_at_client_certificate(&path, &text, Path::new(ROTATED))? else {
+            return Ok(false);
+        };
+        tree.write(&path, pointed.as_bytes(), 0o600)?;
+        init.machine.reporter.note("kubelet-finalize", format!("pointed {} at {ROTATED}", path.display()));
+        if init.spec.kubeboot.node_agent == NodeAgent::Kubelet {
+            init.machine.service.start()?;
+        }
+        Ok(true)
+    })
+}
+
+pub fn would_finalize_kubelet(_: &ClusterSpec) -> Vec<String> {
+    vec![format!("Would point /etc/kubernetes/kubelet.conf at {ROTATED}, were that there")]
+}
+
+/// `show-join-command`: what is printed in the end.
+pub fn show_join_command<'a>(init: &'a mut Init<'_>, _: bool) -> LocalBoxFuture<'a, Result<bool, StepError>> {
+    Box::pin(async move {
+        let drawn = init.draw()?;
+        let path = init.spec.certificates_dir.join("ca.crt");
+        let Some(authority) = init.machine.tree.read(&path)? else { return Err(StepError::NoAuthority { path }) };
+        let pins = pins::of_pem(&authority).map_err(|error| StepError::Cluster(Box::new(error)))?;
+        let admin = init.machine.paths.kubeconfig("admin.conf").display().to_string();
+        init.text = farewell::text(init.spec, &admin, &drawn, &pins);
+        Ok(false)
+    })
+}
+
+/// Why an object was left alone that is not there.
+pub fn not_registered(object: &Object) -> String {
+    format!(
+        "{} is not registered: no kubelet has announced it yet; `kubeboot init phase mark-control-plane` marks it then",
+        object.key()
+    )
 }
 
 impl Init<'_> {

@@ -1,9 +1,12 @@
 //! `init`: the phases of the table, run so that a run that was cut off anywhere is finished by the next one.
 
+mod drawn;
 pub mod dry_run;
+mod farewell;
 pub mod files;
 mod images;
 mod live;
+pub mod objects;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -30,6 +33,10 @@ use crate::kubelet::service::ServiceError;
 use crate::pki::{PkiError, Problem, Refusal};
 use crate::upgrade::manifest::hash;
 
+use crate::cluster::apply::Outcome as Applied;
+use drawn::Drawn;
+use table::MakeObjects;
+
 pub use table::{PHASES, Work};
 
 /// What a run works from.
@@ -52,6 +59,15 @@ pub enum What {
     Phase(String, Option<String>),
 }
 
+/// How an `init` ended, and what is to be printed then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// What the phase `show-join-command` has to say; it may hold a token and a key. Empty where that did not run.
+    pub text: String,
+}
+
 /// How an `init` ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -67,6 +83,13 @@ pub enum InitError {
     /// A phase's name is wrong.
     #[error(transparent)]
     Phase(#[from] PhaseError),
+    /// Phases that cannot do without others.
+    #[error("unresolved dependencies:{}", missing.iter().map(|(needed, by)|
+        format!("\n\tmissing {needed:?} phase needed by {by:?} phase")).collect::<String>())]
+    Unresolved {
+        /// What is missing, and for whom.
+        missing: Vec<(&'static str, &'static str)>,
+    },
     /// kubeboot's own directory.
     #[error(transparent)]
     State(#[from] StateError),
@@ -162,6 +185,15 @@ pub enum StepError {
     /// The configuration could not be kept.
     #[error("cannot keep the configuration for upgrades")]
     Saved(#[from] SavedError),
+    /// An object could not be made or written.
+    #[error("cannot give the cluster what it needs")]
+    Cluster(#[source] Cause),
+    /// The certificate of the cluster's CA is missing.
+    #[error("{} is not there; run `kubeboot init phase certs ca` first", path.display())]
+    NoAuthority {
+        /// Where it should be.
+        path: PathBuf,
+    },
     /// Stopped by a signal.
     #[error("interrupted")]
     Interrupted,
@@ -187,9 +219,13 @@ pub struct Init<'a> {
     /// The phases' files, once they have been made in memory.
     staged: BTreeMap<&'static str, Staged>,
     now: Timestamp,
-    /// What the journal has yet to hear of.
     command: String,
+    /// Whether the journal has heard of the command.
+    begun: bool,
     saved: Option<&'a Saved>,
+    /// What this run gives the cluster, once that has been made up.
+    drawn: Option<Drawn>,
+    text: String,
 }
 
 /// The files of one phase, in memory.
@@ -205,17 +241,29 @@ struct Staged {
 ///
 /// # Errors
 /// See [`InitError`]. Unless it says otherwise, what was done stays, for the same command to go on from or for `reset`.
-pub async fn run(machine: &mut Machine, order: &Order) -> Result<Outcome, InitError> {
+pub async fn run(machine: &mut Machine, order: &Order) -> Result<Ended, InitError> {
     let Order { spec, saved, what } = order;
     let command = match what {
         What::Everything => "init".to_owned(),
         What::Phase(name, _) => format!("init phase {name}"),
     };
     let (now, saved) = (Timestamp::now(), saved.as_ref().filter(|_| *what == What::Everything));
-    let mut init = Init { machine, spec, state: None, pulls: None, staged: BTreeMap::new(), now, command, saved };
+    let mut init = Init {
+        machine,
+        spec,
+        state: None,
+        pulls: None,
+        staged: BTreeMap::new(),
+        now,
+        command,
+        begun: false,
+        saved,
+        drawn: None,
+        text: String::new(),
+    };
     let result = init.run(what).await;
     init.forget_if_nothing_was_done().await;
-    result
+    result.map(|outcome| Ended { outcome, text: init.text })
 }
 
 impl Init<'_> {
@@ -229,6 +277,7 @@ impl Init<'_> {
         if let Some(state) = State::open(&self.machine.paths)? {
             self.adopt(state)?;
             if *what == What::Everything && self.is_initialised(&selected).await? {
+                self.forget_drawn();
                 return Ok(Outcome::AlreadyInitialised);
             }
         }
@@ -240,6 +289,7 @@ impl Init<'_> {
         if let Some(state) = &mut self.state {
             state.journal.finish()?;
         }
+        self.forget_drawn();
         Ok(Outcome::Done)
     }
 
@@ -253,9 +303,9 @@ impl Init<'_> {
                 let reason = "this version of kubeboot does not have it".into();
                 self.machine.reporter.event(Event::PhaseSkipped { phase, reason });
             }
-            return Ok(selection.run);
+            return resolved(selection.run);
         };
-        Ok(vec![PHASES.one(name, sub.as_deref())?])
+        resolved(vec![PHASES.one(name, sub.as_deref())?])
     }
 
     /// Takes over the state of an earlier run, and back what that one had half written.
@@ -339,8 +389,9 @@ impl Init<'_> {
         if self.machine.stop.is_cancelled() {
             return Err(InitError::Interrupted { phase });
         }
-        let acts = work.act.filter(|_| self.machine.live || selected.phase.work.anywhere);
-        if work.files.is_none() && acts.is_none() {
+        let acts = work.act.filter(|_| self.machine.live || work.anywhere);
+        let objects = work.objects.filter(|_| self.machine.live);
+        if work.files.is_none() && acts.is_none() && objects.is_none() {
             let reason = format!("{} is not the running machine", self.machine.paths.root().display());
             self.machine.reporter.event(Event::PhaseSkipped { phase: phase.into(), reason });
             return Ok(());
@@ -358,6 +409,10 @@ impl Init<'_> {
             }
             self.await_images().await.map_err(|source| failure(phase, source))?;
             changed = self.write_staged(phase).map_err(|source| failure(phase, source))?;
+        }
+        if let Some(make) = objects {
+            changed |=
+                self.write_objects(phase, make, &selected.children).await.map_err(|source| failure(phase, source))?;
         }
         if let Some(act) = acts {
             changed |= act(self, changed).await.map_err(|source| failure(phase, source))?;
@@ -390,14 +445,70 @@ impl Init<'_> {
             Some(state) => state,
             none => none.insert(State::open_or_create(&self.machine.paths)?),
         };
-        if !self.command.is_empty() {
+        if !std::mem::replace(&mut self.begun, true) {
             let config = hash(format!("{:?}", self.spec).as_bytes());
-            state.journal.begin(&std::mem::take(&mut self.command), &config)?;
+            state.journal.begin(&self.command, &config)?;
             if let Some(saved) = self.saved {
                 saved.write(&mut *self.machine.tree)?;
             }
         }
         Ok(())
+    }
+
+    /// Makes the objects of a phase and has them written.
+    async fn write_objects(
+        &mut self,
+        phase: &'static str,
+        make: MakeObjects,
+        select: &[&'static str],
+    ) -> Result<bool, StepError> {
+        let drawn = self.draw()?;
+        let machine = &*self.machine;
+        let input = objects::Input {
+            spec: self.spec,
+            tree: &*machine.tree,
+            drawn: &drawn,
+            proxy_env: &machine.proxy_env,
+            now: self.now,
+        };
+        let made = make(&input, select)?;
+        let written = tokio::select! {
+            written = machine.cluster.apply(&machine.paths, self.spec, &made.objects) => {
+                written.map_err(StepError::Cluster)?
+            }
+            () = machine.stop.cancelled() => return Err(StepError::Interrupted),
+        };
+        for (object, applied) in made.objects.iter().zip(&written) {
+            if applied.outcome == Applied::Absent {
+                machine.reporter.note(phase, live::not_registered(object));
+            }
+            tracing::debug!(phase, object = %object.key(), outcome = ?applied.outcome, "written");
+        }
+        made.notes.into_iter().for_each(|text| machine.reporter.note(phase, text));
+        made.warnings.into_iter().for_each(|text| machine.reporter.warn(phase, text));
+        Ok(written.iter().any(|applied| matches!(applied.outcome, Applied::Created | Applied::Updated)))
+    }
+
+    /// What this run gives the cluster; an earlier one that was cut off may have made it up.
+    fn draw(&mut self) -> Result<Drawn, StepError> {
+        if self.drawn.is_none() {
+            let drawn = match self.state {
+                Some(_) => Drawn::recall_or_draw(self.spec, &self.command, &mut *self.machine.tree)?,
+                // One phase on a machine that is not ours: nothing of ours stays there.
+                None => Drawn::new(self.spec)?,
+            };
+            self.drawn = Some(drawn);
+        }
+        self.drawn.clone().map_or_else(|| Drawn::new(self.spec), Ok)
+    }
+
+    /// The run has come to its end; whatever goes wrong here is no failure of it, and the next run tries again.
+    fn forget_drawn(&mut self) {
+        if self.state.is_some()
+            && let Err(error) = Drawn::forget(&self.command, &mut *self.machine.tree)
+        {
+            self.machine.reporter.warn("init", error.to_string());
+        }
     }
 
     /// Where nothing has been made after all, nothing of ours stays.
@@ -421,6 +532,14 @@ impl Init<'_> {
             self.machine.reporter.warn("init", error.to_string());
         }
     }
+}
+
+/// The selected phases, if every one that another cannot do without is among them.
+pub(super) fn resolved(run: Vec<Selected<'static, Work>>) -> Result<Vec<Selected<'static, Work>>, InitError> {
+    let has = |name: &str| run.iter().any(|one| one.phase.name == name);
+    let needs = run.iter().flat_map(|one| one.phase.work.needs.iter().map(|needed| (*needed, one.phase.name)));
+    let missing: Vec<_> = needs.filter(|(needed, _)| !has(needed)).collect();
+    if missing.is_empty() { Ok(run) } else { Err(InitError::Unresolved { missing }) }
 }
 
 /// `items` that are not there, each with the directories that are missing above it.

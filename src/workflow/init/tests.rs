@@ -1,6 +1,7 @@
 use futures::FutureExt;
 
 use super::*;
+use crate::cluster::object::Key;
 use crate::runtime::RuntimeError;
 use crate::testing::machine::Bench;
 use crate::workflow::reset;
@@ -10,7 +11,18 @@ async fn init(bench: &Bench) -> Result<Outcome, InitError> {
 }
 
 async fn run_on(machine: &mut Machine, spec: ClusterSpec, what: What) -> Result<Outcome, InitError> {
-    run(machine, &Order { spec, saved: None, what }).await
+    Ok(run(machine, &Order { spec, saved: None, what }).await?.outcome)
+}
+
+/// What the cluster has; tokens, which are random, without their ids.
+fn objects(bench: &Bench) -> Vec<String> {
+    let name = |key: &Key| match key.name.starts_with("bootstrap-token-") {
+        true => "a token".to_owned(),
+        false => key.to_string(),
+    };
+    let mut names: Vec<_> = bench.world.objects().keys().map(name).collect();
+    names.sort();
+    names
 }
 
 async fn reset(bench: &Bench) -> Result<(), reset::ResetError> {
@@ -41,6 +53,13 @@ fn the_phases_are_kubeadms_in_kubeadms_order() {
         ("control-plane", "apiserver controller-manager scheduler"),
         ("kubelet-start", ""),
         ("wait-control-plane", ""),
+        ("upload-config", "kubeadm kubelet"),
+        ("upload-certs", ""),
+        ("mark-control-plane", ""),
+        ("bootstrap-token", ""),
+        ("kubelet-finalize", "enable-client-cert-rotation"),
+        ("addon", "coredns kube-proxy"),
+        ("show-join-command", ""),
     ];
     let there: Vec<(&str, String)> = PHASES
         .list
@@ -64,7 +83,14 @@ async fn a_fresh_machine_is_initialised_and_reset_leaves_no_trace() {
             "etcd true",
             "control-plane true",
             "kubelet-start true",
-            "wait-control-plane true"
+            "wait-control-plane true",
+            "upload-config true",
+            "upload-certs false",
+            "mark-control-plane false",
+            "bootstrap-token true",
+            "kubelet-finalize false",
+            "addon true",
+            "show-join-command false"
         ]
     );
     assert_eq!(bench.runtime.containers().len(), 4);
@@ -73,6 +99,80 @@ async fn a_fresh_machine_is_initialised_and_reset_leaves_no_trace() {
     assert!(bench.runtime.containers().is_empty() && !bench.world.is_running());
     assert_eq!(bench.runtime.calls_of("remove_image").len(), 4);
     assert!(reset::prepare(&bench.machine()).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn the_cluster_gets_what_kubeadm_gives_it() {
+    let bench = Bench::new();
+    let mut machine = bench.machine();
+    let order = Order { spec: crate::testing::spec(), saved: None, what: What::Everything };
+    let text = run(&mut machine, &order).await.unwrap().text;
+    assert_eq!(
+        objects(&bench),
+        [
+            "ClusterRole kubeadm:get-nodes",
+            "ClusterRole system:coredns",
+            "ClusterRoleBinding kubeadm:apiserver-kubelet-client",
+            "ClusterRoleBinding kubeadm:get-nodes",
+            "ClusterRoleBinding kubeadm:kubelet-bootstrap",
+            "ClusterRoleBinding kubeadm:node-autoapprove-bootstrap",
+            "ClusterRoleBinding kubeadm:node-autoapprove-certificate-rotation",
+            "ClusterRoleBinding kubeadm:node-proxier",
+            "ClusterRoleBinding system:coredns",
+            "ConfigMap kube-public/cluster-info",
+            "ConfigMap kube-system/coredns",
+            "ConfigMap kube-system/kube-proxy",
+            "ConfigMap kube-system/kubeadm-config",
+            "ConfigMap kube-system/kubelet-config",
+            "DaemonSet kube-system/kube-proxy",
+            "Deployment kube-system/coredns",
+            "Role kube-public/kubeadm:bootstrap-signer-clusterinfo",
+            "Role kube-system/kube-proxy",
+            "Role kube-system/kubeadm:kubelet-config",
+            "Role kube-system/kubeadm:nodes-kubeadm-config",
+            "RoleBinding kube-public/kubeadm:bootstrap-signer-clusterinfo",
+            "RoleBinding kube-system/kube-proxy",
+            "RoleBinding kube-system/kubeadm:kubelet-config",
+            "RoleBinding kube-system/kubeadm:nodes-kubeadm-config",
+            "Service kube-system/kube-dns",
+            "ServiceAccount kube-system/coredns",
+            "ServiceAccount kube-system/kube-proxy",
+            "a token",
+        ]
+    );
+    // The token that is shown is the one that the cluster has.
+    let id = text.split("--token ").nth(1).and_then(|rest| rest.split('.').next()).unwrap();
+    assert!(bench.world.objects().keys().any(|key| key.name == format!("bootstrap-token-{id}")), "{text}");
+}
+
+#[tokio::test]
+async fn phases_that_others_need_cannot_be_left_out_alone() {
+    let bench = Bench::new();
+    let mut spec = crate::testing::spec();
+    spec.skip_phases = vec!["bootstrap-token".into()];
+    let error = run_on(&mut bench.machine(), spec.clone(), What::Everything).await.unwrap_err();
+    let expected =
+        "unresolved dependencies:\n\tmissing \"bootstrap-token\" phase needed by \"show-join-command\" phase";
+    assert_eq!(error.to_string(), expected);
+    spec.skip_phases.extend(["show-join-command".into(), "addon/coredns".into()]);
+    run_on(&mut bench.machine(), spec, What::Everything).await.unwrap();
+    assert!(!objects(&bench).contains(&"a token".to_owned()));
+}
+
+#[tokio::test]
+async fn a_kubelet_that_rotates_its_certificate_is_pointed_at_it_once() {
+    let bench = Bench::new();
+    init(&bench).await.unwrap();
+    let what = || What::Phase("kubelet-finalize".into(), Some("all".into()));
+    let rotated = bench.root.path().join("var/lib/kubelet/pki/kubelet-client-current.pem");
+    crate::host::fs::make_dirs(rotated.parent().unwrap(), 0o755).unwrap();
+    crate::host::fs::write_file(&rotated, b"x", 0o600).unwrap();
+    run_on(&mut bench.machine(), crate::testing::spec(), what()).await.unwrap();
+    run_on(&mut bench.machine(), crate::testing::spec(), what()).await.unwrap();
+    assert_eq!(ended(&bench)[14..], ["kubelet-finalize true", "kubelet-finalize false"]);
+    let conf = std::fs::read_to_string(bench.root.path().join("etc/kubernetes/kubelet.conf")).unwrap();
+    assert!(conf.contains("client-key: /var/lib/kubelet/pki/kubelet-client-current.pem"), "{conf}");
+    assert!(!conf.contains("client-key-data"), "{conf}");
 }
 
 #[tokio::test]
@@ -138,6 +238,7 @@ async fn whichever_step_fails_the_next_init_ends_as_an_undisturbed_one() {
         while let Some((bench, _)) = failed_init(*fault, n).await {
             assert_eq!(init(&bench).await.unwrap(), Outcome::Done, "{what} {n}");
             assert_eq!(bench.listing(), undisturbed.listing(), "{what} {n}");
+            assert_eq!(objects(&bench), objects(&undisturbed), "{what} {n}");
             assert_eq!(init(&bench).await.unwrap(), Outcome::AlreadyInitialised, "{what} {n}");
             // Later files are like earlier ones of the same batch; the reset below tries every one.
             n += if n < 10 { 1 } else { 3 };
@@ -182,6 +283,7 @@ async fn killed_at_any_change_init_is_finished_by_the_next_one_and_undone_by_res
         if n % 3 == 0 {
             init(&bench).await.unwrap();
             assert_eq!(bench.listing(), undisturbed.listing(), "killed at {n}");
+            assert_eq!(objects(&bench), objects(&undisturbed), "killed at {n}");
         }
         reset(&bench).await.unwrap();
         assert_eq!(bench.listing(), before, "killed at {n}");

@@ -111,8 +111,13 @@ fn each_shortcoming_is_found_under_its_name_and_says_what_to_do() {
 fn every_row_of_the_table_is_tried_by_some_machine() {
     let mut spec = testing::spec();
     spec.kubeboot.node_agent = NodeAgent::Kubelet;
-    let external =
-        ExternalEtcd { endpoints: vec![], http_endpoints: vec![], ca_file: Some("/etcd/ca.crt".into()), cert_file: None, key_file: None };
+    let external = ExternalEtcd {
+        endpoints: vec![],
+        http_endpoints: vec![],
+        ca_file: Some("/etcd/ca.crt".into()),
+        cert_file: None,
+        key_file: None,
+    };
     let facts = with(|f| {
         f.cgroup.version = Some(1);
         f.programs.insert("losetup".into(), None);
