@@ -65,7 +65,7 @@ pub fn kubelet(spec: &ClusterSpec) -> Result<Vec<Object>, UploadError> {
 }
 
 /// `sha256:HEX` over the values of a config map, in the order of its keys.
-pub fn component_hash(values: &[&str]) -> String {
+fn component_hash(values: &[&str]) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     values.iter().for_each(|value| context.update(value.as_bytes()));
     let hex: String = context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -14,10 +14,7 @@ const ARGUMENTS: &[&str] =
 
 /// Fields that came with v1beta4: the object they are in, and their names.
 const LATER: &[(&str, &[&str])] = &[
-    (
-        "",
-        &["encryptionAlgorithm", "certificateValidityPeriod", "caCertificateValidityPeriod", "proxy"],
-    ),
+    ("", &["encryptionAlgorithm", "certificateValidityPeriod", "caCertificateValidityPeriod", "proxy"]),
     ("/dns", &["disabled"]),
     ("/apiServer", &["extraEnvs"]),
     ("/controllerManager", &["extraEnvs"]),
@@ -51,7 +48,8 @@ pub fn cluster_configuration(spec: &ClusterSpec, api: ConfigApi) -> Value {
 /// A list of names and values as a map, in which the last of several values of a name counts.
 fn make_map(list: &mut Value) {
     let pairs = list.as_array().into_iter().flatten();
-    let map: Map<_, _> = pairs.filter_map(|arg| Some((arg["name"].as_str()?.to_owned(), arg["value"].clone()))).collect();
+    let map: Map<_, _> =
+        pairs.filter_map(|arg| Some((arg["name"].as_str()?.to_owned(), arg["value"].clone()))).collect();
     *list = map.into();
 }
 
