@@ -47,6 +47,8 @@ pub struct Object {
     pub value: Value,
     /// What is done where it is there.
     pub manner: Manner,
+    /// JSON pointer of a field that stays as it is where the object is there.
+    pub kept: Option<&'static str>,
     /// Name of an object of the same kind and namespace, written before it, which takes it along when it goes.
     pub owner: Option<String>,
 }
@@ -84,12 +86,17 @@ impl Object {
         // These types are structs of texts, numbers and maps of them: there is none that JSON cannot hold.
         let value = without_nulls(serde_json::to_value(object).unwrap_or_default());
         let manner = if OWN_KINDS.contains(&K::KIND) { Manner::Replace } else { Manner::Merge };
-        Self { resource, value, manner, owner: None }
+        Self { resource, value, manner, kept: None, owner: None }
     }
 
     /// The same with another manner.
     pub fn with(self, manner: Manner) -> Self {
         Self { manner, ..self }
+    }
+
+    /// The same, but for a field (a JSON pointer) that is somebody else's once the object is there.
+    pub fn keeping(self, field: &'static str) -> Self {
+        Self { kept: Some(field), ..self }
     }
 
     /// The same, to go when `owner` goes, which is written first.
@@ -142,15 +149,19 @@ impl Object {
 
     /// What has to be sent so that `current`, as the API server has it, is as it is wanted; None when it is.
     pub(super) fn update(&self, current: &Value) -> Option<Update> {
+        let mut wanted = self.value.clone();
+        if let Some(pointer) = self.kept
+            && let (Some(own), Some(there)) = (wanted.pointer_mut(pointer), current.pointer(pointer))
+        {
+            *own = there.clone();
+        }
         match self.manner {
             Manner::Keep => None,
-            Manner::Amend(amend) => amend(current, &self.value).map(|patch| Update::Patch(versioned(patch, current))),
-            Manner::Merge => {
-                (!holds(current, &self.value)).then(|| Update::Patch(versioned(self.value.clone(), current)))
-            }
+            Manner::Amend(amend) => amend(current, &wanted).map(|patch| Update::Patch(versioned(patch, current))),
+            Manner::Merge => (!holds(current, &wanted)).then(|| Update::Patch(versioned(wanted, current))),
             Manner::Replace => {
-                let (own, there) = (stripped(&self.value), stripped(current));
-                (own != there).then(|| Update::Put(versioned(self.value.clone(), current)))
+                let (own, there) = (stripped(&wanted), stripped(current));
+                (own != there).then(|| Update::Put(versioned(wanted, current)))
             }
         }
     }
@@ -250,6 +261,8 @@ mod tests {
         assert_eq!(merged.update(&current), None);
         current["data"]["k"] = json!("old");
         assert_eq!(merged.update(&current), Some(Update::Patch(put)));
+        current["data"].as_object_mut().unwrap().remove("other");
+        assert_eq!(object.clone().keeping("/data/k").update(&current), None);
         assert_eq!(object.with(Manner::Keep).update(&current), None);
     }
 
