@@ -91,7 +91,8 @@ pub fn point_at_client_certificate(path: &Path, text: &[u8], file: &Path) -> Res
         let remedy = format!("remove {} and run `kubeboot init phase kubeconfig kubelet`", path.display());
         PkiError::Refused { refusals: vec![Refusal { path: path.to_owned(), problem, remedy }] }
     })?;
-    let yaml = |config| crate::yaml::to_string(&config).map_err(|source| PkiError::Yaml { path: path.to_owned(), source });
+    let yaml =
+        |config| crate::yaml::to_string(&config).map_err(|source| PkiError::Yaml { path: path.to_owned(), source });
     pointed.map(yaml).transpose()
 }
 

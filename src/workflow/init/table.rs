@@ -130,7 +130,12 @@ fn cluster_rows() -> Vec<Phase<Work>> {
                 objects(objects::upload_config),
             )
         },
-        row("upload-certs", "share the certificates with control-plane nodes to come", vec![], objects(objects::upload_certs)),
+        row(
+            "upload-certs",
+            "share the certificates with control-plane nodes to come",
+            vec![],
+            objects(objects::upload_certs),
+        ),
         row(
             "mark-control-plane",
             "mark the node as one of the control plane's",
