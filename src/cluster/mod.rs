@@ -4,6 +4,7 @@ pub mod addons;
 pub mod admin;
 pub mod bootstrap_token;
 mod client;
+pub mod joining;
 pub mod discovery;
 pub mod join_command;
 pub mod remote;

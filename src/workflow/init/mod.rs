@@ -4,6 +4,7 @@ pub mod dry_run;
 pub mod files;
 mod images;
 mod live;
+pub mod options;
 mod table;
 #[cfg(test)]
 mod tests;
