@@ -1,9 +1,9 @@
 //! kubeadm's words at the end: how to use the cluster, and how other nodes join it.
 
 use super::drawn::Drawn;
-use crate::cluster::discovery::pins::Pin;
 use crate::cluster::join_command::JoinCommand;
 use crate::config::ClusterSpec;
+use crate::config::spec::CaPin;
 
 /// What stands in the place of a secret that is not to be shown.
 const WITHHELD: &str = "<value withheld>";
@@ -21,7 +21,7 @@ pub fn usage(admin: &str) -> String {
 }
 
 /// The whole of it, once for each token.
-pub fn text(spec: &ClusterSpec, admin: &str, drawn: &Drawn, pins: &[Pin]) -> String {
+pub fn text(spec: &ClusterSpec, admin: &str, drawn: &Drawn, pins: &[CaPin]) -> String {
     let endpoint = spec.shared_endpoint().to_string();
     let key = match spec.withheld.certificate_key {
         true => WITHHELD.to_owned(),
