@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 mod bad_input;
+mod certs;
 mod faults;
 mod init;
 mod machine;

@@ -79,7 +79,7 @@ pub const TABLE: &[Row] = &[
             "apiserver-advertise-address apiserver-bind-port cert-dir config control-plane-endpoint dry-run feature-gates \
              image-repository kubernetes-version patches pod-network-cidr service-cidr",
         ),
-        &[("feature-gates", SOON)],
+        &[],
     ),
     with(
         row(
@@ -88,7 +88,7 @@ pub const TABLE: &[Row] = &[
             "apiserver-advertise-address apiserver-bind-port cert-dir config control-plane-endpoint dry-run feature-gates \
              image-repository kubernetes-version patches service-cidr",
         ),
-        &[("feature-gates", SOON)],
+        &[],
     ),
     row(
         "init phase control-plane controller-manager",
@@ -246,19 +246,19 @@ pub const TABLE: &[Row] = &[
     ),
     // the rest
     row("kubeconfig user", Same, "client-name config org token validity-period"),
-    row("config print init-defaults", SOON, "component-configs kubeconfig"),
-    row("config print join-defaults", SOON, "component-configs kubeconfig"),
-    row("config print reset-defaults", SOON, "component-configs kubeconfig"),
-    row("config print upgrade-defaults", SOON, "component-configs kubeconfig"),
-    row("config migrate", SOON, "allow-experimental-api kubeconfig new-config old-config"),
-    row("config validate", SOON, "allow-deprecated-api allow-experimental-api config kubeconfig"),
+    row("config print init-defaults", Same, "component-configs kubeconfig"),
+    row("config print join-defaults", Same, "component-configs kubeconfig"),
+    row("config print reset-defaults", Same, "component-configs kubeconfig"),
+    row("config print upgrade-defaults", Same, "component-configs kubeconfig"),
+    row("config migrate", Same, "allow-experimental-api kubeconfig new-config old-config"),
+    row("config validate", Same, "allow-deprecated-api allow-experimental-api config kubeconfig"),
     row(
         "config images list",
-        SOON,
+        Same,
         "allow-missing-template-keys config feature-gates image-repository kubeconfig kubernetes-version output \
          show-managed-fields",
     ),
-    row("config images pull", SOON, "config cri-socket feature-gates image-repository kubeconfig kubernetes-version"),
+    row("config images pull", Same, "config cri-socket feature-gates image-repository kubeconfig kubernetes-version"),
     row("version", Same, "output"),
     row("completion bash", Same, ""),
     row("completion zsh", Same, ""),
