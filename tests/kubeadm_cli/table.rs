@@ -110,37 +110,46 @@ pub const TABLE: &[Row] = &[
         Better("asks the agent: names the component, its exit code and last log lines"),
         "",
     ),
-    row("init phase upload-config all", SOON, "config cri-socket dry-run kubeconfig"),
-    row("init phase upload-config kubeadm", SOON, "config cri-socket dry-run kubeconfig"),
-    row("init phase upload-config kubelet", SOON, "config cri-socket dry-run kubeconfig"),
+    row("init phase upload-config all", Same, "config cri-socket dry-run kubeconfig"),
+    row("init phase upload-config kubeadm", Same, "config cri-socket dry-run kubeconfig"),
+    row("init phase upload-config kubelet", Same, "config cri-socket dry-run kubeconfig"),
     row(
         "init phase upload-certs",
-        SOON,
+        Same,
         "certificate-key config dry-run kubeconfig skip-certificate-key-print upload-certs",
     ),
-    row("init phase mark-control-plane", SOON, "config dry-run node-name"),
-    row("init phase bootstrap-token", SOON, "config dry-run kubeconfig skip-token-print"),
-    row("init phase kubelet-finalize all", SOON, "cert-dir config dry-run"),
-    row("init phase kubelet-finalize enable-client-cert-rotation", SOON, "cert-dir config dry-run"),
-    row(
-        "init phase addon all",
-        SOON,
-        "apiserver-advertise-address apiserver-bind-port config control-plane-endpoint dry-run feature-gates \
+    row("init phase mark-control-plane", Same, "config dry-run node-name"),
+    row("init phase bootstrap-token", Same, "config dry-run kubeconfig skip-token-print"),
+    row("init phase kubelet-finalize all", Same, "cert-dir config dry-run"),
+    row("init phase kubelet-finalize enable-client-cert-rotation", Same, "cert-dir config dry-run"),
+    with(
+        row(
+            "init phase addon all",
+            Same,
+            "apiserver-advertise-address apiserver-bind-port config control-plane-endpoint dry-run feature-gates \
          image-repository kubeconfig kubernetes-version pod-network-cidr print-manifest service-cidr service-dns-domain",
+        ),
+        &[("print-manifest", SOON)],
     ),
-    row(
-        "init phase addon coredns",
-        SOON,
-        "config dry-run feature-gates image-repository kubeconfig kubernetes-version print-manifest service-cidr \
+    with(
+        row(
+            "init phase addon coredns",
+            Same,
+            "config dry-run feature-gates image-repository kubeconfig kubernetes-version print-manifest service-cidr \
          service-dns-domain",
+        ),
+        &[("print-manifest", SOON)],
     ),
-    row(
-        "init phase addon kube-proxy",
-        SOON,
-        "apiserver-advertise-address apiserver-bind-port config control-plane-endpoint dry-run image-repository \
+    with(
+        row(
+            "init phase addon kube-proxy",
+            Same,
+            "apiserver-advertise-address apiserver-bind-port config control-plane-endpoint dry-run image-repository \
          kubeconfig kubernetes-version pod-network-cidr print-manifest",
+        ),
+        &[("print-manifest", SOON)],
     ),
-    row("init phase show-join-command", SOON, ""),
+    row("init phase show-join-command", Same, ""),
     // join
     row(
         "join",
