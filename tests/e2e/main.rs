@@ -4,6 +4,7 @@
 //! plane.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
+mod addons;
 mod bad_input;
 mod certs;
 mod faults;
