@@ -129,7 +129,7 @@ pub const TABLE: &[Row] = &[
             "apiserver-advertise-address apiserver-bind-port config control-plane-endpoint dry-run feature-gates \
          image-repository kubeconfig kubernetes-version pod-network-cidr print-manifest service-cidr service-dns-domain",
         ),
-        &[("print-manifest", SOON)],
+        &[],
     ),
     with(
         row(
@@ -138,7 +138,7 @@ pub const TABLE: &[Row] = &[
             "config dry-run feature-gates image-repository kubeconfig kubernetes-version print-manifest service-cidr \
          service-dns-domain",
         ),
-        &[("print-manifest", SOON)],
+        &[],
     ),
     with(
         row(
@@ -147,7 +147,7 @@ pub const TABLE: &[Row] = &[
             "apiserver-advertise-address apiserver-bind-port config control-plane-endpoint dry-run image-repository \
          kubeconfig kubernetes-version pod-network-cidr print-manifest",
         ),
-        &[("print-manifest", SOON)],
+        &[],
     ),
     row("init phase show-join-command", Same, ""),
     // join
