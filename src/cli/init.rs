@@ -11,12 +11,15 @@ use super::reset::is_denied;
 use super::signals::stop_on_signals;
 use super::spec::{ClusterFlags, SpecFlags, absolute, load, program};
 use super::{Globals, Hint, block_on};
+use crate::cluster::addons::manifests;
 use crate::config::ClusterSpec;
 use crate::config::spec::NodeAgent;
 use crate::kubelet::service::Program;
+use crate::manifests::proxy_env;
 use crate::ui::{self, Output};
 use crate::workflow::adopt;
 use crate::workflow::init::dry_run::{Rehearsal, rehearse};
+use crate::workflow::init::objects::addon_objects;
 use crate::workflow::init::options::OPTIONS;
 use crate::workflow::init::{self, Ended, InitError, Order, Outcome, PHASES, StepError, What};
 use crate::workflow::machine::{AdminApi, Machine};
@@ -71,6 +74,9 @@ impl Table for InitPhases {
 /// Flags of one phase.
 #[derive(Debug, clap::Args)]
 struct PhaseFlags {
+    /// With `addon`: print the objects in place of installing them
+    #[arg(long, help_heading = "Options")]
+    print_manifest: bool,
     /// Directory of the kubeconfigs [default: /etc/kubernetes]
     #[arg(long, value_name = "DIR", help_heading = "Configuration")]
     kubeconfig_dir: Option<PathBuf>,
@@ -109,6 +115,7 @@ struct InitFlags {
 /// Runs init, one phase of it, or the dry run of either.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let (what, flags, kubeconfig_dir) = match args.command {
+        Some(Sub::Phase(phase)) if phase.flags.print_manifest => return print_manifest(&phase),
         Some(Sub::Phase(phase)) => (What::Phase(phase.name, phase.sub), phase.flags.flags, phase.flags.kubeconfig_dir),
         None => (What::Everything, args.flags, None),
     };
@@ -157,6 +164,18 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 fn is_start_of_agent(order: &Order) -> bool {
     matches!(&order.what, What::Phase(name, None) if name == "kubelet-start")
         && order.spec.kubeboot.node_agent == NodeAgent::Embedded
+}
+
+/// The objects of the addons, on stdout.
+fn print_manifest(phase: &Chosen<InitPhases>) -> anyhow::Result<ExitCode> {
+    let selected = PHASES.one(&phase.name, phase.sub.as_deref())?;
+    if selected.phase.name != "addon" {
+        anyhow::bail!("--print-manifest goes with the phase addon alone");
+    }
+    let spec = load(&phase.flags.flags.spec.input()?)?.spec;
+    let objects = addon_objects(&spec, &proxy_env(std::env::vars()), &selected.children)?;
+    ui::print(&manifests(&objects.objects)?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn show(spec: &ClusterSpec, what: &What, flags: &InitFlags, globals: &Globals) -> anyhow::Result<ExitCode> {

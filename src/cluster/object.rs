@@ -26,6 +26,8 @@ pub enum Manner {
     Replace,
     /// Others write into it too: made, or merged into what is there.
     Merge,
+    /// Made; where it is there, what is wanted takes over what stays of that, and is merged.
+    Adapt(Adapt),
     /// Made, or left as it is.
     Keep,
     /// Never made: the patch, where the object is there, is what this makes of it and of what is wanted.
@@ -34,6 +36,9 @@ pub enum Manner {
 
 /// A merge patch out of what is there and what is wanted; None when nothing is to be done.
 pub type Amend = fn(current: &Value, wanted: &Value) -> Option<Value>;
+
+/// Puts what stays of what is there into what is wanted.
+pub type Adapt = fn(current: &Value, wanted: &mut Value);
 
 /// Kinds that are nobody's but their writer's; the others have fields that the API server or a controller fills in.
 const OWN_KINDS: &[&str] = &["ConfigMap", "Secret", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
@@ -158,6 +163,10 @@ impl Object {
         match self.manner {
             Manner::Keep => None,
             Manner::Amend(amend) => amend(current, &wanted).map(|patch| Update::Patch(versioned(patch, current))),
+            Manner::Adapt(adapt) => {
+                adapt(current, &mut wanted);
+                (!holds(current, &wanted)).then(|| Update::Patch(versioned(wanted, current)))
+            }
             Manner::Merge => (!holds(current, &wanted)).then(|| Update::Patch(versioned(wanted, current))),
             Manner::Replace => {
                 let (own, there) = (stripped(&wanted), stripped(current));

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ObjectMeta;
 
+use super::bootstrap_token::to_secret;
+use super::object::Object;
 use crate::config::ClusterSpec;
 use crate::config::bootstrap_token::{BootstrapToken, Lifetime, NODE_GROUP, Token};
 use crate::config::certificate_key::CertificateKey;
@@ -175,27 +177,20 @@ pub fn ttl_token(token: Token) -> BootstrapToken {
     }
 }
 
-/// The Secret of sealed files, which goes when its owner `ttl`, the Secret of a [`ttl_token`] as the API server has it,
-/// goes.
-pub fn secret(data: BTreeMap<String, ByteString>, ttl: &Secret) -> Secret {
-    let owner = OwnerReference {
-        api_version: "v1".into(),
-        kind: "Secret".into(),
-        name: ttl.metadata.name.clone().unwrap_or_default(),
-        uid: ttl.metadata.uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    };
-    Secret {
-        metadata: ObjectMeta { owner_references: Some(vec![owner]), ..metadata(SECRET_NAME) },
-        type_: Some("Opaque".into()),
-        data: Some(data),
-        ..Secret::default()
-    }
+/// Everything that is written: the Secret of the token `ttl`, which lives from `now`; the Secret of sealed files, which
+/// goes when that one goes; and what lets nodes that join read it.
+pub fn objects(data: BTreeMap<String, ByteString>, ttl: &BootstrapToken, now: Timestamp) -> Vec<Object> {
+    let owner = Object::new(&to_secret(ttl, now));
+    let secret = Object::new(&secret(data)).owned_by(&owner);
+    vec![owner, secret, Object::new(&role()), Object::new(&role_binding())]
+}
+
+fn secret(data: BTreeMap<String, ByteString>) -> Secret {
+    Secret { metadata: metadata(SECRET_NAME), type_: Some("Opaque".into()), data: Some(data), ..Secret::default() }
 }
 
 /// Reading the Secret.
-pub fn role() -> Role {
+fn role() -> Role {
     Role {
         metadata: metadata(ROLE_NAME),
         rules: Some(vec![PolicyRule {
@@ -209,7 +204,7 @@ pub fn role() -> Role {
 }
 
 /// That nodes which join may.
-pub fn role_binding() -> RoleBinding {
+fn role_binding() -> RoleBinding {
     let subject =
         Subject { api_group: Some(RBAC_GROUP.into()), kind: "Group".into(), name: NODE_GROUP.into(), namespace: None };
     RoleBinding {

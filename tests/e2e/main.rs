@@ -4,7 +4,9 @@
 //! plane.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
+mod addons;
 mod bad_input;
+mod certs;
 mod faults;
 mod init;
 mod machine;

@@ -79,7 +79,7 @@ pub const TABLE: &[Row] = &[
             "apiserver-advertise-address apiserver-bind-port cert-dir config control-plane-endpoint dry-run feature-gates \
              image-repository kubernetes-version patches pod-network-cidr service-cidr",
         ),
-        &[("feature-gates", SOON)],
+        &[],
     ),
     with(
         row(
@@ -88,7 +88,7 @@ pub const TABLE: &[Row] = &[
             "apiserver-advertise-address apiserver-bind-port cert-dir config control-plane-endpoint dry-run feature-gates \
              image-repository kubernetes-version patches service-cidr",
         ),
-        &[("feature-gates", SOON)],
+        &[],
     ),
     row(
         "init phase control-plane controller-manager",
@@ -110,37 +110,46 @@ pub const TABLE: &[Row] = &[
         Better("asks the agent: names the component, its exit code and last log lines"),
         "",
     ),
-    row("init phase upload-config all", SOON, "config cri-socket dry-run kubeconfig"),
-    row("init phase upload-config kubeadm", SOON, "config cri-socket dry-run kubeconfig"),
-    row("init phase upload-config kubelet", SOON, "config cri-socket dry-run kubeconfig"),
+    row("init phase upload-config all", Same, "config cri-socket dry-run kubeconfig"),
+    row("init phase upload-config kubeadm", Same, "config cri-socket dry-run kubeconfig"),
+    row("init phase upload-config kubelet", Same, "config cri-socket dry-run kubeconfig"),
     row(
         "init phase upload-certs",
-        SOON,
+        Same,
         "certificate-key config dry-run kubeconfig skip-certificate-key-print upload-certs",
     ),
-    row("init phase mark-control-plane", SOON, "config dry-run node-name"),
-    row("init phase bootstrap-token", SOON, "config dry-run kubeconfig skip-token-print"),
-    row("init phase kubelet-finalize all", SOON, "cert-dir config dry-run"),
-    row("init phase kubelet-finalize enable-client-cert-rotation", SOON, "cert-dir config dry-run"),
-    row(
-        "init phase addon all",
-        SOON,
-        "apiserver-advertise-address apiserver-bind-port config control-plane-endpoint dry-run feature-gates \
+    row("init phase mark-control-plane", Same, "config dry-run node-name"),
+    row("init phase bootstrap-token", Same, "config dry-run kubeconfig skip-token-print"),
+    row("init phase kubelet-finalize all", Same, "cert-dir config dry-run"),
+    row("init phase kubelet-finalize enable-client-cert-rotation", Same, "cert-dir config dry-run"),
+    with(
+        row(
+            "init phase addon all",
+            Same,
+            "apiserver-advertise-address apiserver-bind-port config control-plane-endpoint dry-run feature-gates \
          image-repository kubeconfig kubernetes-version pod-network-cidr print-manifest service-cidr service-dns-domain",
+        ),
+        &[],
     ),
-    row(
-        "init phase addon coredns",
-        SOON,
-        "config dry-run feature-gates image-repository kubeconfig kubernetes-version print-manifest service-cidr \
+    with(
+        row(
+            "init phase addon coredns",
+            Same,
+            "config dry-run feature-gates image-repository kubeconfig kubernetes-version print-manifest service-cidr \
          service-dns-domain",
+        ),
+        &[],
     ),
-    row(
-        "init phase addon kube-proxy",
-        SOON,
-        "apiserver-advertise-address apiserver-bind-port config control-plane-endpoint dry-run image-repository \
+    with(
+        row(
+            "init phase addon kube-proxy",
+            Same,
+            "apiserver-advertise-address apiserver-bind-port config control-plane-endpoint dry-run image-repository \
          kubeconfig kubernetes-version pod-network-cidr print-manifest",
+        ),
+        &[],
     ),
-    row("init phase show-join-command", SOON, ""),
+    row("init phase show-join-command", Same, ""),
     // join
     with(
         row(
@@ -265,19 +274,19 @@ pub const TABLE: &[Row] = &[
     ),
     // the rest
     row("kubeconfig user", Same, "client-name config org token validity-period"),
-    row("config print init-defaults", SOON, "component-configs kubeconfig"),
-    row("config print join-defaults", SOON, "component-configs kubeconfig"),
-    row("config print reset-defaults", SOON, "component-configs kubeconfig"),
-    row("config print upgrade-defaults", SOON, "component-configs kubeconfig"),
-    row("config migrate", SOON, "allow-experimental-api kubeconfig new-config old-config"),
-    row("config validate", SOON, "allow-deprecated-api allow-experimental-api config kubeconfig"),
+    row("config print init-defaults", Same, "component-configs kubeconfig"),
+    row("config print join-defaults", Same, "component-configs kubeconfig"),
+    row("config print reset-defaults", Same, "component-configs kubeconfig"),
+    row("config print upgrade-defaults", Same, "component-configs kubeconfig"),
+    row("config migrate", Same, "allow-experimental-api kubeconfig new-config old-config"),
+    row("config validate", Same, "allow-deprecated-api allow-experimental-api config kubeconfig"),
     row(
         "config images list",
-        SOON,
+        Same,
         "allow-missing-template-keys config feature-gates image-repository kubeconfig kubernetes-version output \
          show-managed-fields",
     ),
-    row("config images pull", SOON, "config cri-socket feature-gates image-repository kubeconfig kubernetes-version"),
+    row("config images pull", Same, "config cri-socket feature-gates image-repository kubeconfig kubernetes-version"),
     row("version", Same, "output"),
     row("completion bash", Same, ""),
     row("completion zsh", Same, ""),

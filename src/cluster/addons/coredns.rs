@@ -5,7 +5,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 
-use super::{AddonError, Objects, stream};
+use serde_json::Value;
+
+use super::super::object::{Manner, Object};
+use super::{AddonError, Objects};
 use crate::config::ClusterSpec;
 use crate::kubelet::files::dns_address;
 use crate::manifests::patches::{COREDNS_TARGET, Patches};
@@ -19,15 +22,6 @@ pub const COREFILE: &str = "Corefile";
 
 /// kubeadm's number of servers.
 const REPLICAS: i32 = 2;
-
-/// What stays as it is in the cluster.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Existing {
-    /// How many servers its Deployment has; None where there is none.
-    pub replicas: Option<i32>,
-    /// The Corefile; None where there is none.
-    pub corefile: Option<String>,
-}
 
 /// Everything that CoreDNS is made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,13 +41,16 @@ pub struct CoreDns {
 }
 
 impl CoreDns {
-    /// All objects as YAML documents.
-    ///
-    /// # Errors
-    /// None but those of writing YAML.
-    pub fn yaml(&self) -> Result<String, AddonError> {
-        let Self { service_account, cluster_role, cluster_role_binding, config_map, deployment, service } = self;
-        stream(NAME, &[service_account, cluster_role, cluster_role_binding, config_map, deployment, service])
+    /// All of them, to be written. A Corefile and a number of servers that somebody has chosen stay.
+    pub fn objects(&self) -> Vec<Object> {
+        vec![
+            Object::new(&self.service_account),
+            Object::new(&self.cluster_role),
+            Object::new(&self.cluster_role_binding),
+            Object::new(&self.config_map).with(Manner::Adapt(keep_corefile)),
+            Object::new(&self.deployment).with(Manner::Adapt(keep_replicas)),
+            Object::new(&self.service),
+        ]
     }
 }
 
@@ -74,22 +71,18 @@ struct CorefileTemplate<'a> {
     uncached: bool,
 }
 
-/// Makes the objects of CoreDNS. `existing` keeps its number of servers, and its Corefile unless that is one of ours for
-/// any release, which then becomes the one of this release.
+/// Makes the objects of CoreDNS.
 ///
 /// # Errors
 /// Patches that cannot be read, do not apply or do not leave a Deployment; a network or domain that validation would
 /// have refused.
-pub fn objects(spec: &ClusterSpec, existing: &Existing) -> Result<CoreDns, AddonError> {
+pub fn objects(spec: &ClusterSpec) -> Result<CoreDns, AddonError> {
     let addon = NAME;
     let row = release::find(&spec.kubernetes_version).row;
-    let corefile = match &existing.corefile {
-        Some(own) if !is_ours(spec, own) => own.clone(),
-        _ => corefile(&spec.networking.dns_domain, row.coredns_uncached_zones)?,
-    };
+    let corefile = corefile(&spec.networking.dns_domain, row.coredns_uncached_zones)?;
     let template = CoreDnsTemplate {
         corefile: &corefile,
-        replicas: existing.replicas.unwrap_or(REPLICAS),
+        replicas: REPLICAS,
         taints: row.control_plane_taints,
         image: &release::coredns_image(spec),
         address: &dns_address(spec)?,
@@ -112,10 +105,24 @@ pub fn objects(spec: &ClusterSpec, existing: &Existing) -> Result<CoreDns, Addon
     })
 }
 
-/// Whether a Corefile is none of the user's: empty, or one that we make for some release.
-fn is_ours(spec: &ClusterSpec, text: &str) -> bool {
-    let domain = &spec.networking.dns_domain;
-    let mut ours = RELEASES.iter().filter_map(|row| corefile(domain, row.coredns_uncached_zones).ok());
+/// A Corefile that is the user's stays; one that we make, for whichever release, becomes the one of this release.
+fn keep_corefile(current: &Value, wanted: &mut Value) {
+    if let Some(own) = current["data"][COREFILE].as_str().filter(|text| !is_ours(text)) {
+        wanted["data"][COREFILE] = own.into();
+    }
+}
+
+fn keep_replicas(current: &Value, wanted: &mut Value) {
+    if let Some(replicas) = current["spec"]["replicas"].as_i64() {
+        wanted["spec"]["replicas"] = replicas.into();
+    }
+}
+
+/// Whether a Corefile is empty or one that we make for some release.
+fn is_ours(text: &str) -> bool {
+    // The domain is the first word behind the name of the plugin.
+    let domain = text.lines().find_map(|line| line.trim().strip_prefix("kubernetes ")?.split(' ').next());
+    let mut ours = RELEASES.iter().filter_map(|row| corefile(domain?, row.coredns_uncached_zones).ok());
     text.trim().is_empty() || ours.any(|ours| ours.trim_end() == text.trim_end())
 }
 

@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
 use serde_json::{Map, Value, json};
 
-use super::{AddonError, Objects, stream};
+use super::super::object::Object;
+use super::{AddonError, Objects};
 use crate::config::ClusterSpec;
 use crate::manifests::template::filters;
 use crate::release;
@@ -43,13 +44,16 @@ pub struct KubeProxy {
 }
 
 impl KubeProxy {
-    /// All objects as YAML documents.
-    ///
-    /// # Errors
-    /// None but those of writing YAML.
-    pub fn yaml(&self) -> Result<String, AddonError> {
-        let Self { service_account, config_map, daemon_set, cluster_role_binding, role, role_binding, .. } = self;
-        stream(NAME, &[service_account, config_map, daemon_set, cluster_role_binding, role, role_binding])
+    /// All of them, to be written.
+    pub fn objects(&self) -> Vec<Object> {
+        vec![
+            Object::new(&self.service_account),
+            Object::new(&self.config_map),
+            Object::new(&self.daemon_set),
+            Object::new(&self.cluster_role_binding),
+            Object::new(&self.role),
+            Object::new(&self.role_binding),
+        ]
     }
 }
 

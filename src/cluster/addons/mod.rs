@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::object::Object;
 use crate::kubelet::files::KubeletFilesError;
 use crate::manifests::patches::PatchError;
 use crate::manifests::typed::{self, NotTyped};
@@ -65,8 +66,8 @@ pub enum AddonError {
         #[source]
         source: PatchError,
     },
-    /// An object or a document in it that cannot be written as YAML.
-    #[error("cannot write the objects of {addon} as YAML")]
+    /// A document in an object that cannot be written as YAML.
+    #[error("cannot write the settings of {addon} as YAML")]
     Emit {
         /// Whose.
         addon: &'static str,
@@ -126,27 +127,10 @@ impl Objects {
 }
 
 /// Objects as one stream of YAML documents.
-fn stream(addon: &'static str, objects: &[&dyn erased::Object]) -> Result<String, AddonError> {
-    let mut text = String::new();
-    for object in objects {
-        let yaml = object.yaml().map_err(|source| AddonError::Emit { addon, source })?;
-        text.push_str("---\n");
-        text.push_str(&yaml);
-    }
-    Ok(text)
-}
-
-mod erased {
-    use super::{EmitError, Serialize, yaml};
-
-    /// Anything that can be written as YAML, whatever its type.
-    pub trait Object {
-        fn yaml(&self) -> Result<String, EmitError>;
-    }
-
-    impl<T: Serialize> Object for T {
-        fn yaml(&self) -> Result<String, EmitError> {
-            yaml::to_string(self)
-        }
-    }
+///
+/// # Errors
+/// None but those of writing YAML.
+pub fn manifests(objects: &[Object]) -> Result<String, EmitError> {
+    let documents = objects.iter().map(|object| object.shown().map(|text| format!("---\n{text}")));
+    documents.collect()
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::coredns::{self, Existing};
-use super::{AddonError, kube_proxy};
+use super::super::object::{Manner, Object};
+use super::{AddonError, coredns, kube_proxy, manifests};
 use crate::config::ClusterSpec;
 use crate::config::spec::Endpoint;
 use crate::testing::golden::assert_golden;
@@ -12,9 +12,9 @@ use crate::yaml;
 
 /// All objects of both addons, compared with `tests/golden/addons/NAME.yaml`.
 fn golden(name: &str, spec: &ClusterSpec, proxy_env: &[(String, String)]) {
-    let coredns = coredns::objects(spec, &Existing::default()).unwrap().yaml().unwrap();
-    let kube_proxy = kube_proxy::objects(spec, proxy_env).unwrap().yaml().unwrap();
-    assert_golden(&format!("addons/{name}.yaml"), &(coredns + &kube_proxy));
+    let mut objects = coredns::objects(spec).unwrap().objects();
+    objects.extend(kube_proxy::objects(spec, proxy_env).unwrap().objects());
+    assert_golden(&format!("addons/{name}.yaml"), &manifests(&objects).unwrap());
 }
 
 fn pair(name: &str, value: &str) -> (String, String) {
@@ -65,12 +65,8 @@ fn values_that_are_hostile_to_yaml_stay_what_they_are() {
         assert_eq!(read("config.conf")["hostnameOverride"], hostile);
         let server = &read("kubeconfig.conf")["clusters"][0]["cluster"]["server"];
         assert_eq!(*server, format!("https://{}", spec.shared_endpoint()));
-
-        let own = format!(". {{ {hostile} }}\n");
-        let existing = Existing { corefile: Some(own.clone()), replicas: Some(5) };
-        let objects = coredns::objects(&spec, &existing).unwrap();
-        assert_eq!(objects.config_map.data.unwrap()["Corefile"], own);
-        assert_eq!(objects.deployment.spec.replicas, Some(5));
+        let pod = coredns::objects(&spec).unwrap().deployment.spec.template.spec.unwrap();
+        assert_eq!(pod.containers[0].image.as_deref(), Some(format!("{hostile}/coredns:v1.14.2").as_str()));
     }
 }
 
@@ -79,27 +75,52 @@ fn a_corefile_takes_nothing_but_a_domain() {
     for domain in ["a b", "a {\n}", "", "a#b", "a\tb", "ä"] {
         let mut spec = spec();
         spec.networking.dns_domain = domain.into();
-        let error = coredns::objects(&spec, &Existing::default()).unwrap_err();
+        let error = coredns::objects(&spec).unwrap_err();
         assert!(matches!(error, AddonError::Domain { .. }), "{domain:?}: {error}");
     }
 }
 
-fn corefile(spec: &ClusterSpec, existing: Option<&str>) -> String {
-    let existing = Existing { corefile: existing.map(str::to_owned), replicas: None };
-    coredns::objects(spec, &existing).unwrap().config_map.data.unwrap()["Corefile"].clone()
+/// What becomes of `object` where `current` is there.
+fn adapted(object: &Object, current: Value) -> Value {
+    let Manner::Adapt(adapt) = object.manner else { panic!("{object:?} does not adapt") };
+    let mut wanted = object.value.clone();
+    adapt(&current, &mut wanted);
+    wanted
+}
+
+fn object(spec: &ClusterSpec, kind: &str) -> Object {
+    let objects = coredns::objects(spec).unwrap().objects();
+    objects.into_iter().find(|object| object.resource.kind == kind).unwrap()
 }
 
 #[test]
-fn a_corefile_of_the_users_stays_and_one_of_another_release_becomes_this_releases() {
-    let new = spec();
-    let mut old = spec();
-    old.kubernetes_version = "v1.20.2".parse().unwrap();
-    let (ours, theirs) = (corefile(&new, None), corefile(&old, None));
-    assert!(ours.contains("disable success cluster.local") && !theirs.contains("disable"), "{ours}{theirs}");
-    assert_eq!(corefile(&new, Some(&theirs)), ours);
-    assert_eq!(corefile(&new, Some("\n")), ours);
-    let own = theirs.replace("ttl 30", "ttl 5");
-    assert_eq!(corefile(&new, Some(&own)), own);
+fn a_corefile_of_the_users_stays_and_one_of_ours_becomes_this_releases() {
+    let corefile = |version: &str, domain: &str| {
+        let mut spec = ClusterSpec { kubernetes_version: version.parse().unwrap(), ..spec() };
+        spec.networking.dns_domain = domain.into();
+        object(&spec, "ConfigMap").value["data"]["Corefile"].as_str().unwrap().to_owned()
+    };
+    let becomes = |current: &str| {
+        let current = json!({"data": {"Corefile": current}});
+        adapted(&object(&spec(), "ConfigMap"), current)["data"]["Corefile"].as_str().unwrap().to_owned()
+    };
+    let (new, old) = (corefile("v1.36.2", "cluster.local"), corefile("v1.20.2", "cluster.local"));
+    assert!(new.contains("disable success cluster.local") && !old.contains("disable"), "{new}{old}");
+    for ours in [&old, &new, "", "\n", new.trim_end(), &corefile("v1.36.2", "tea.example")] {
+        assert_eq!(becomes(ours), new, "{ours}");
+    }
+    for own in [&old.replace("ttl 30", "ttl 5"), ". {\n    whoami\n}\n", "kubernetes ", "\"y: yes"] {
+        assert_eq!(becomes(own), own);
+    }
+    assert_eq!(adapted(&object(&spec(), "ConfigMap"), json!({}))["data"]["Corefile"], new);
+}
+
+#[test]
+fn the_number_of_servers_that_somebody_has_chosen_stays() {
+    let becomes = |current: Value| adapted(&object(&spec(), "Deployment"), current)["spec"]["replicas"].clone();
+    assert_eq!(becomes(json!({"spec": {"replicas": 5}})), 5);
+    assert_eq!(becomes(json!({"spec": {"replicas": 0}})), 0);
+    assert_eq!(becomes(json!({})), 2);
 }
 
 #[test]
@@ -110,7 +131,7 @@ fn the_deployment_takes_patches_and_nothing_that_makes_it_none() {
     let patched = |text: &str| {
         let path = dir.path().join("corednsdeployment+strategic.yaml");
         crate::host::fs::write_file(&path, text.as_bytes(), 0o644).unwrap();
-        coredns::objects(&spec, &Existing::default()).map(|objects| objects.deployment.spec)
+        coredns::objects(&spec).map(|objects| objects.deployment.spec)
     };
     let text = "spec: {replicas: 3, template: {spec: {containers: [{name: coredns, resources: {limits: {cpu: 2}}}]}}}";
     let deployment = patched(text).unwrap();

@@ -23,7 +23,7 @@ fn node(spec: &ClusterSpec) -> MemoryTree {
 }
 
 fn sealed(spec: &ClusterSpec, tree: &MemoryTree, key: &CertificateKey) -> Secret {
-    secret(seal_files(spec, tree, key).unwrap(), &Secret::default())
+    secret(seal_files(spec, tree, key).unwrap())
 }
 
 #[test]
@@ -94,7 +94,6 @@ fn files_of_an_external_etcd_take_the_place_of_its_ca_and_those_that_are_not_the
     let mut spec = spec();
     let etcd = ExternalEtcd {
         endpoints: vec!["https://10.1.0.1:2379".into()],
-        http_endpoints: vec![],
         ca_file: Some("/etc/etcd/ca.crt".into()),
         cert_file: Some("/etc/etcd/client.crt".into()),
         key_file: None,
@@ -123,13 +122,18 @@ fn an_external_ca_is_refused() {
 fn the_secret_goes_with_its_token_which_opens_nothing() {
     let token = ttl_token("abcdef.0123456789abcdef".parse().unwrap());
     assert!(token.usages.is_empty() && token.groups.is_empty());
-    let mut owner = super::super::bootstrap_token::to_secret(&token, "2026-01-01T00:00:00Z".parse().unwrap());
-    let expiration = String::from_utf8(owner.data.as_ref().unwrap()["expiration"].0.clone()).unwrap();
-    assert_eq!(expiration, "2026-01-01T02:00:00Z");
-    owner.metadata.uid = Some("u-1".into());
-    let owners = secret(BTreeMap::new(), &owner).metadata.owner_references.unwrap();
-    assert_eq!((owners[0].name.as_str(), owners[0].uid.as_str()), ("bootstrap-token-abcdef", "u-1"));
-    assert_eq!((owners[0].controller, owners[0].block_owner_deletion), (Some(true), Some(true)));
+    let objects = objects(BTreeMap::new(), &token, "2026-01-01T00:00:00Z".parse().unwrap());
+    let keys: Vec<_> = objects.iter().map(|object| object.key().to_string()).collect();
+    let expected = [
+        "Secret kube-system/bootstrap-token-abcdef",
+        "Secret kube-system/kubeadm-certs",
+        "Role kube-system/kubeadm:kubeadm-certs",
+        "RoleBinding kube-system/kubeadm:kubeadm-certs",
+    ];
+    assert_eq!(keys, expected);
+    let ttl: Secret = serde_json::from_value(objects[0].value.clone()).unwrap();
+    assert_eq!(ttl.data.unwrap()["expiration"].0, b"2026-01-01T02:00:00Z");
+    assert_eq!(objects[1].owner.as_deref(), Some("bootstrap-token-abcdef"));
 }
 
 proptest! {

@@ -155,7 +155,7 @@ pub fn show_join_command<'a>(init: &'a mut Init<'_>, _: bool) -> LocalBoxFuture<
         let Some(authority) = init.machine.tree.read(&path)? else { return Err(StepError::NoAuthority { path }) };
         let pins = pins::of_pem(&authority).map_err(|error| StepError::Cluster(Box::new(error)))?;
         let admin = init.machine.paths.kubeconfig("admin.conf").display().to_string();
-        init.text = farewell::text(init.spec, &admin, &drawn, &pins);
+        init.text += &farewell::text(init.spec, &admin, &drawn, &pins);
         Ok(false)
     })
 }

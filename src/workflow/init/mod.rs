@@ -274,6 +274,11 @@ impl Init<'_> {
         if waits && self.machine.live && self.spec.kubeboot.node_agent == NodeAgent::Kubelet {
             return Err(InitError::Kubelet);
         }
+        // What is wrong with the settings of the addons is said now, not when the control plane is up.
+        if let Some(addon) = selected.iter().find(|one| one.phase.name == "addon") {
+            let checked = objects::addon_objects(self.spec, &self.machine.proxy_env, &addon.children);
+            checked.map_err(|source| failure("addon", source))?;
+        }
         // A killed run's directory is there already; on a fresh machine preflight comes before anything is written.
         if let Some(state) = State::open(&self.machine.paths)? {
             self.adopt(state)?;
@@ -487,6 +492,7 @@ impl Init<'_> {
         }
         made.notes.into_iter().for_each(|text| machine.reporter.note(phase, text));
         made.warnings.into_iter().for_each(|text| machine.reporter.warn(phase, text));
+        self.text.push_str(&made.text);
         Ok(written.iter().any(|applied| matches!(applied.outcome, Applied::Created | Applied::Updated)))
     }
 

@@ -5,8 +5,7 @@ use jiff::Timestamp;
 use super::StepError;
 use super::drawn::Drawn;
 use crate::cluster::addons::{coredns, kube_proxy};
-use crate::cluster::bootstrap_token::to_secret;
-use crate::cluster::object::{Manner, Object};
+use crate::cluster::object::Object;
 use crate::cluster::{bootstrap, node, upload_certs, upload_config};
 use crate::config::ClusterSpec;
 use crate::host::tree::Tree;
@@ -34,11 +33,13 @@ pub struct Objects {
     pub notes: Vec<String>,
     /// What the user should know of.
     pub warnings: Vec<String>,
+    /// What is printed once everything is done; may hold a secret that was asked for.
+    pub text: String,
 }
 
 impl Objects {
     fn new(objects: Vec<Object>, note: impl Into<String>) -> Self {
-        Self { objects, notes: vec![note.into()], warnings: vec![] }
+        Self { objects, notes: vec![note.into()], ..Self::default() }
     }
 }
 
@@ -77,49 +78,57 @@ pub fn bootstrap_token(input: &Input<'_>, _: &[&'static str]) -> Result<Objects,
     Ok(Objects::new(objects, format!("gave the cluster the bootstrap token {}", ids.join(", "))))
 }
 
-/// `upload-certs`, where it was asked for.
+/// `upload-certs`.
 pub fn upload_certs(input: &Input<'_>, _: &[&'static str]) -> Result<Objects, StepError> {
-    if !input.spec.upload_certs {
-        return Ok(Objects::new(vec![], "nothing is uploaded without --upload-certs"));
+    let (spec, key) = (input.spec, &input.drawn.certificate_key);
+    if !spec.upload_certs {
+        let note = "Skipping phase. Please see --upload-certs".to_owned();
+        return Ok(Objects { notes: vec![note], ..Objects::default() });
     }
-    upload_certs::check_authorities(input.spec, input.tree).map_err(cause)?;
-    let sealed = upload_certs::seal_files(input.spec, input.tree, &input.drawn.certificate_key).map_err(cause)?;
-    let ttl = to_secret(&upload_certs::ttl_token(input.drawn.certificates_token.clone()), input.now);
-    let (owner, secret) = (Object::new(&ttl), Object::new(&upload_certs::secret(sealed, &ttl)));
-    let rights = [Object::new(&upload_certs::role()), Object::new(&upload_certs::role_binding())];
-    let mut objects = vec![secret.owned_by(&owner), owner];
-    objects.extend(rights);
-    Ok(Objects::new(objects, format!("uploaded the certificates to the Secret {}", upload_certs::SECRET_NAME)))
+    upload_certs::check_authorities(spec, input.tree).map_err(cause)?;
+    let sealed = upload_certs::seal_files(spec, input.tree, key).map_err(cause)?;
+    let ttl = upload_certs::ttl_token(input.drawn.certificates_token.clone());
+    let note = "Storing the certificates in Secret \"kubeadm-certs\" in the \"kube-system\" Namespace";
+    let text = match spec.withheld.certificate_key {
+        true => String::new(),
+        false => format!("[upload-certs] Using certificate key:\n{}\n", key.reveal()),
+    };
+    Ok(Objects { text, ..Objects::new(upload_certs::objects(sealed, &ttl, input.now), note) })
 }
 
 /// `addon`.
 pub fn addons(input: &Input<'_>, select: &[&'static str]) -> Result<Objects, StepError> {
-    let (spec, mut all) = (input.spec, Objects::default());
-    if select.contains(&coredns::NAME) && !spec.dns.disabled {
-        let made = coredns::objects(spec, &coredns::Existing::default()).map_err(cause)?;
-        all.objects.extend([
-            Object::new(&made.service_account),
-            Object::new(&made.cluster_role),
-            Object::new(&made.cluster_role_binding),
-            // How many servers there are, and what they serve, is the administrator's once they are there.
-            Object::new(&made.config_map).with(Manner::Keep),
-            Object::new(&made.deployment).keeping("/spec/replicas"),
-            Object::new(&made.service),
-        ]);
-        all.notes.push("gave the cluster CoreDNS".to_owned());
+    addon_objects(input.spec, input.proxy_env, select)
+}
+
+/// The objects of the selected addons that are not disabled. They depend on nothing but the configuration.
+///
+/// # Errors
+/// Patches and settings of the user's that cannot be used.
+pub fn addon_objects(
+    spec: &ClusterSpec,
+    proxy_env: &[(String, String)],
+    select: &[&'static str],
+) -> Result<Objects, StepError> {
+    let mut all = Objects::default();
+    let skipped = |name: &str| format!("Skipping addon {name}: the configuration disables it");
+    match select.contains(&coredns::NAME) {
+        true if spec.dns.disabled => all.notes.push(skipped(coredns::NAME)),
+        true => {
+            all.objects.extend(coredns::objects(spec).map_err(cause)?.objects());
+            all.notes.push("Applied essential addon: CoreDNS".into());
+        }
+        false => {}
     }
-    if select.contains(&kube_proxy::NAME) && !spec.proxy.disabled {
-        let made = kube_proxy::objects(spec, input.proxy_env).map_err(cause)?;
-        all.objects.extend([
-            Object::new(&made.service_account),
-            Object::new(&made.config_map),
-            Object::new(&made.daemon_set),
-            Object::new(&made.cluster_role_binding),
-            Object::new(&made.role),
-            Object::new(&made.role_binding),
-        ]);
-        all.warnings.extend(made.warnings);
-        all.notes.push("gave the cluster kube-proxy".to_owned());
+    match select.contains(&kube_proxy::NAME) {
+        true if spec.proxy.disabled => all.notes.push(skipped(kube_proxy::NAME)),
+        true => {
+            let addon = kube_proxy::objects(spec, proxy_env).map_err(cause)?;
+            all.objects.extend(addon.objects());
+            all.warnings.extend(addon.warnings);
+            all.notes.push("Applied essential addon: kube-proxy".into());
+        }
+        false => {}
     }
     Ok(all)
 }

@@ -1,0 +1,170 @@
+//! Certificates of a running control plane: renewed, and made by a CA whose key is elsewhere.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::machine::*;
+
+const PKI: &str = "/etc/kubernetes/pki";
+
+/// The SHA-256 fingerprint of the certificate in a file.
+fn in_file(file: &str) -> String {
+    run("openssl", &["x509", "-noout", "-fingerprint", "-sha256", "-in", file]).ok()
+}
+
+/// The SHA-256 fingerprint of what is served on a port of this machine, as openssl sees it.
+fn served(address: &str) -> String {
+    let script = format!(
+        "openssl s_client -connect {address} </dev/null 2>/dev/null | openssl x509 -noout -fingerprint -sha256"
+    );
+    run("sh", &["-c", &script]).ok()
+}
+
+/// The components whose container is another one than before.
+fn replaced(before: &BTreeMap<String, String>) -> Vec<String> {
+    let now = containers();
+    now.into_iter().filter(|(name, id)| before.get(name) != Some(id)).map(|(name, _)| name).collect()
+}
+
+#[test]
+fn renewed_certificates_are_in_use_and_only_what_must_be_is_restarted() {
+    let _plane = ControlPlane::init();
+    let before = containers();
+    let out = kubeboot(&["certs", "renew", "scheduler.conf"]).ok();
+    assert!(out.contains("certificate embedded in the kubeconfig file for the scheduler to use renewed"), "{out}");
+    assert_eq!(replaced(&before), ["kube-scheduler"]);
+
+    let (before, old) = (containers(), in_file("/etc/kubernetes/pki/apiserver.crt"));
+    let old_etcd = in_file("/etc/kubernetes/pki/etcd/server.crt");
+    assert_eq!(served("127.0.0.1:6443"), old);
+    let out = kubeboot(&["certs", "renew", "all"]).ok();
+    assert_eq!(out.lines().filter(|line| line.ends_with(" renewed")).count(), 11, "{out}");
+    assert_eq!(replaced(&before), ["kube-apiserver", "kube-controller-manager", "kube-scheduler"], "{out}");
+    let new = in_file("/etc/kubernetes/pki/apiserver.crt");
+    assert!(new != old && served("127.0.0.1:6443") == new);
+    let new = in_file("/etc/kubernetes/pki/etcd/server.crt");
+    assert!(new != old_etcd && served("127.0.0.1:2379") == new, "etcd serves it without a restart");
+    healthy(std::time::Duration::from_secs(10));
+    kubectl(&["get", "namespaces"]).ok();
+
+    let info = kubeboot(&["certs", "check-expiration", "-o", "json"]).ok();
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert_eq!(info["certificates"].as_array().unwrap().len(), 11);
+    assert!(info["certificates"].as_array().unwrap().iter().all(|one| one["missing"] == false));
+
+    let dir = tempfile::tempdir().unwrap();
+    let conf = dir.path().join("ada.conf");
+    let text = kubeboot(&["kubeconfig", "user", "--client-name", "ada", "--org", "x,system:masters"]).ok();
+    std::fs::File::create(&conf).and_then(|mut f| std::io::Write::write_all(&mut f, text.as_bytes())).unwrap();
+    run("kubectl", &["--kubeconfig", conf.to_str().unwrap(), "get", "nodes"]).ok();
+}
+
+/// A CA in `dir`: its key stays there.
+fn make_ca(dir: &Path, name: &str, subject: &str) {
+    let file = |suffix: &str| dir.join(format!("{name}.{suffix}")).display().to_string();
+    let (key, crt) = (file("key"), file("crt"));
+    run("openssl", &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &key]).ok();
+    let made = ["req", "-x509", "-new", "-key", &key, "-days", "10", "-subj", subject, "-out", &crt];
+    run("openssl", &made).ok();
+}
+
+/// Signs a request where the CA's key is.
+fn sign(ca: &Path, name: &str, csr: &str, crt: &str) {
+    let file = |suffix: &str| ca.join(format!("{name}.{suffix}")).display().to_string();
+    let (crt_of_ca, key) = (file("crt"), file("key"));
+    run(
+        "openssl",
+        &[
+            "x509",
+            "-req",
+            "-in",
+            csr,
+            "-CA",
+            &crt_of_ca,
+            "-CAkey",
+            &key,
+            "-CAcreateserial",
+            "-days",
+            "5",
+            "-copy_extensions",
+            "copy",
+            "-out",
+            crt,
+        ],
+    )
+    .ok();
+}
+
+#[test]
+fn a_control_plane_comes_up_with_certificates_that_others_have_signed() {
+    ready();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let ca = elsewhere.path();
+    std::fs::create_dir_all(format!("{PKI}/etcd")).unwrap();
+    for (name, subject, file) in [
+        ("ca", "/CN=corporate", "ca.crt"),
+        ("etcd", "/CN=corporate etcd", "etcd/ca.crt"),
+        ("front", "/CN=front", "front-proxy-ca.crt"),
+    ] {
+        make_ca(ca, name, subject);
+        std::fs::copy(ca.join(format!("{name}.crt")), format!("{PKI}/{file}")).unwrap();
+    }
+    kubeboot(&["certs", "generate-csr", "--kubernetes-version", VERSION]).ok();
+
+    // Nothing is signed yet: all findings at once.
+    let refused = kubeboot(&["init", "--kubernetes-version", VERSION]).code(1);
+    for file in [
+        "pki/apiserver.crt",
+        "pki/etcd/peer.crt",
+        "pki/front-proxy-client.crt",
+        "kubernetes/admin.conf",
+        "kubernetes/kubelet.conf",
+    ] {
+        assert!(refused.contains(file), "{file} in {refused}");
+    }
+
+    let plane = ControlPlane;
+    for (name, base) in [
+        ("ca", "apiserver"),
+        ("ca", "apiserver-kubelet-client"),
+        ("front", "front-proxy-client"),
+        ("etcd", "apiserver-etcd-client"),
+        ("etcd", "etcd/server"),
+        ("etcd", "etcd/peer"),
+        ("etcd", "etcd/healthcheck-client"),
+    ] {
+        sign(ca, name, &format!("{PKI}/{base}.csr"), &format!("{PKI}/{base}.crt"));
+    }
+    for (conf, user) in [
+        ("admin", "kubernetes-admin".to_owned()),
+        ("super-admin", "kubernetes-super-admin".to_owned()),
+        ("controller-manager", "system:kube-controller-manager".to_owned()),
+        ("scheduler", "system:kube-scheduler".to_owned()),
+        ("kubelet", format!("system:node:{}", run("hostname", &[]).ok().trim().to_lowercase())),
+    ] {
+        let file = format!("/etc/kubernetes/{conf}.conf");
+        let crt = ca.join(format!("{conf}.crt")).display().to_string();
+        sign(ca, "ca", &format!("{file}.csr"), &crt);
+        let certificate = format!("--client-certificate={crt}");
+        let set = ["--kubeconfig", &file, "config", "set-credentials", &user, &certificate, "--embed-certs=true"];
+        run("kubectl", &set).ok();
+    }
+    kubeboot(&["init", "--kubernetes-version", VERSION]).ok();
+    healthy(std::time::Duration::from_secs(10));
+    kubectl(&["get", "namespaces"]).ok();
+    let manifest = std::fs::read_to_string("/etc/kubernetes/manifests/kube-controller-manager.yaml").unwrap();
+    assert!(manifest.contains("--cluster-signing-cert-file=\n") || manifest.contains("--cluster-signing-cert-file="));
+    assert!(!manifest.contains("ca.key"), "nobody here can sign");
+
+    let table = kubeboot(&["certs", "check-expiration"]).ok();
+    assert!(table.lines().filter(|line| line.ends_with("yes")).count() == 14, "{table}");
+    let before = containers();
+    let out = kubeboot(&["certs", "renew", "all"]).ok();
+    assert_eq!(out.lines().filter(|line| line.starts_with("Detected external ")).count(), 11, "{out}");
+    assert_eq!(replaced(&before), Vec::<String>::new());
+
+    drop(plane);
+    // These are not kubeboot's: reset leaves them.
+    assert!(Path::new(PKI).join("apiserver.key").exists());
+    std::fs::remove_dir_all("/etc/kubernetes").unwrap();
+}
