@@ -246,19 +246,22 @@ pub const TABLE: &[Row] = &[
     ),
     // the rest
     row("kubeconfig user", Same, "client-name config org token validity-period"),
-    row("config print init-defaults", SOON, "component-configs kubeconfig"),
-    row("config print join-defaults", SOON, "component-configs kubeconfig"),
-    row("config print reset-defaults", SOON, "component-configs kubeconfig"),
-    row("config print upgrade-defaults", SOON, "component-configs kubeconfig"),
-    row("config migrate", SOON, "allow-experimental-api kubeconfig new-config old-config"),
-    row("config validate", SOON, "allow-deprecated-api allow-experimental-api config kubeconfig"),
-    row(
-        "config images list",
-        SOON,
-        "allow-missing-template-keys config feature-gates image-repository kubeconfig kubernetes-version output \
-         show-managed-fields",
+    row("config print init-defaults", Same, "component-configs kubeconfig"),
+    row("config print join-defaults", Same, "component-configs kubeconfig"),
+    row("config print reset-defaults", Same, "component-configs kubeconfig"),
+    row("config print upgrade-defaults", Same, "component-configs kubeconfig"),
+    row("config migrate", Same, "allow-experimental-api kubeconfig new-config old-config"),
+    row("config validate", Same, "allow-deprecated-api allow-experimental-api config kubeconfig"),
+    with(
+        row(
+            "config images list",
+            Same,
+            "allow-missing-template-keys config feature-gates image-repository kubeconfig kubernetes-version output \
+             show-managed-fields",
+        ),
+        &[("allow-missing-template-keys", TEMPLATES), ("show-managed-fields", TEMPLATES)],
     ),
-    row("config images pull", SOON, "config cri-socket feature-gates image-repository kubeconfig kubernetes-version"),
+    row("config images pull", Same, "config cri-socket feature-gates image-repository kubeconfig kubernetes-version"),
     row("version", Same, "output"),
     row("completion bash", Same, ""),
     row("completion zsh", Same, ""),
@@ -289,7 +292,6 @@ const UPGRADE_APART: &[(&str, Is)] = &[
     ("allow-missing-template-keys", SOON),
     ("allow-release-candidate-upgrades", SOON),
     ("certificate-renewal", SOON),
-    ("config", SOON),
     ("ignore-preflight-errors", SOON),
     ("kubeconfig", SOON),
     ("print-config", SOON),
