@@ -5,7 +5,10 @@ mod flags;
 mod good;
 mod join;
 mod older;
+mod print;
+mod tables;
 
+use super::spec::KubebootSpec;
 use super::*;
 
 /// `file` and nothing else, for whichever command.
