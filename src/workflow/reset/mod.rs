@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::adopt::manifests::transfer;
+use super::inventory::Item;
 use super::machine::Machine;
 use super::stage::remove_temporaries;
 use super::state::{State, StateError};
@@ -126,15 +127,28 @@ fn observe(paths: &Paths, live: bool, state: &State) -> Observed {
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     };
     let is_there = |path: &PathBuf| paths.on_host(path).symlink_metadata().is_ok();
+    let pod_logs = names(POD_LOGS_DIR);
+    let of_agent = match plan::is_adopted(state.inventory.entries()) {
+        true => traces(&agent::claimed_pods(&paths.on_host(KUBELET_DIR)), &pod_logs),
+        false => vec![],
+    };
     let recorded = state.inventory.items().into_iter().map(|item| item.path.clone());
     Observed {
         live,
-        present: recorded.filter(is_there).collect(),
+        present: recorded.chain(of_agent.iter().map(|item| item.path.clone())).filter(is_there).collect(),
+        of_agent,
         mounts: remove::mounts(paths),
-        pod_logs: names(POD_LOGS_DIR),
+        pod_logs,
         container_logs: names(CONTAINER_LOGS_DIR),
         aside: names(ADOPTED_MANIFESTS),
     }
+}
+
+/// The directories of the agent's pods and of their logs, among a kubelet's.
+fn traces(uids: &BTreeSet<String>, pod_logs: &[String]) -> Vec<Item> {
+    let dirs = uids.iter().map(|uid| Item::tree(Path::new(KUBELET_DIR).join("pods").join(uid)));
+    let is_of_agent = |name: &&String| uids.iter().any(|uid| name.ends_with(&format!("_{uid}")));
+    dirs.chain(pod_logs.iter().filter(is_of_agent).map(|name| Item::tree(Path::new(POD_LOGS_DIR).join(name)))).collect()
 }
 
 /// Carries the steps out, all of them.
