@@ -411,7 +411,8 @@ impl Run<'_> {
     }
 
     async fn await_end(&self, limit: Duration) -> Result<(), AdoptError> {
-        let commands: Vec<Vec<String>> = self.found.iter().flat_map(Found::commands).collect();
+        let is_aside = |one: &&Found| !self.machine.tree.exists(&Path::new(MANIFESTS_DIR).join(&one.name));
+        let commands: Vec<Vec<String>> = self.found.iter().filter(is_aside).flat_map(Found::commands).collect();
         let left = tokio::select! {
             left = all_ended(self.processes, &commands, limit) => left?,
             () = self.machine.stop.cancelled() => return Err(AdoptError::Interrupted),

@@ -25,6 +25,7 @@ use crate::host::Paths;
 use crate::host::fs::FsError;
 use crate::host::paths::{ADOPTED_MANIFESTS, CONTAINER_LOGS_DIR, KUBELET_DIR, MANIFESTS_DIR, POD_LOGS_DIR, STATE_DIR};
 use crate::kubelet::service::ServiceError;
+use crate::manifests::ETCD;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use plan::{Observed, Step, plan};
 
@@ -203,10 +204,7 @@ async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) ->
         }
         Step::RemoveContainers { runtime, owner, gently } => {
             let runtime = machine.runtimes.connect(runtime.as_deref())?;
-            let pods = pod_uids(&*runtime, owner, paths).await?;
-            let removed = remove_containers(&*runtime, owner, if *gently { GENTLE_GRACE } else { GRACE }).await;
-            agent::remove_cgroups(runtime.cgroup_driver().await?, &pods);
-            removed
+            remove_pods(&*runtime, owner, *gently, paths).await
         }
         Step::RemoveImage { runtime, reference } => {
             let runtime = machine.runtimes.connect(runtime.as_deref())?;
@@ -259,12 +257,40 @@ async fn pod_uids(
     Ok(containers.chain(agent::claimed_pods(&paths.on_host(KUBELET_DIR))).collect())
 }
 
-/// Stops and removes all containers of the owner, until none is left.
-async fn remove_containers(runtime: &dyn ContainerRuntime, owner: &str, grace: Duration) -> Result<bool, StepError> {
+/// Stops and removes the owner's containers, and the cgroups of their pods.
+async fn remove_pods(
+    runtime: &dyn ContainerRuntime,
+    owner: &str,
+    gently: bool,
+    paths: &Paths,
+) -> Result<bool, StepError> {
+    let pods = pod_uids(runtime, owner, paths).await?;
+    let grace = if gently { GENTLE_GRACE } else { GRACE };
+    // etcd last: an API server that ends without it takes all the time it is given.
+    let first = match gently {
+        true => remove_containers(runtime, owner, grace, |name| name != ETCD).await,
+        false => Ok(false),
+    };
+    let removed = match first {
+        Ok(any) => remove_containers(runtime, owner, grace, |_| true).await.map(|more| any || more),
+        error => error,
+    };
+    agent::remove_cgroups(runtime.cgroup_driver().await?, &pods);
+    removed
+}
+
+/// Stops and removes those containers of the owner whose names are wanted, until none is left.
+async fn remove_containers(
+    runtime: &dyn ContainerRuntime,
+    owner: &str,
+    grace: Duration,
+    which: fn(&str) -> bool,
+) -> Result<bool, StepError> {
     let mut any = false;
     let mut left = 0;
     for _ in 0..ROUNDS {
-        let containers = runtime.list(owner).await?;
+        let mut containers = runtime.list(owner).await?;
+        containers.retain(|container| which(&container.name.container));
         left = containers.len();
         if left == 0 {
             return Ok(any);
