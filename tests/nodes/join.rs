@@ -27,7 +27,7 @@ impl ControlPlane {
         node.load(&component_images());
         node.give_kubeboot();
         let out = node.ok(&format!("kubeboot init --kubernetes-version {VERSION}"));
-        let (_, command) = out.split_once(" join ").unwrap_or_else(|| panic!("no join command in\n{out}"));
+        let (_, command) = out.rsplit_once(" join ").unwrap_or_else(|| panic!("no join command in\n{out}"));
         // Of the two lines that follow, which a shell reads as one.
         let join = command.split("\n\n").next().unwrap().replace("\\\n", " ");
         Self { node, join: join.split_whitespace().collect::<Vec<_>>().join(" ") }

@@ -44,6 +44,10 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(240);
 /// How often a kubelet's pods are looked for: no event tells of a process that begins.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// What everybody should know before.
+const WITHOUT_A_KUBELET: &str = "without its kubelet the cluster calls this node NotReady, and nobody looks after those of \
+                                 its pods that are no static pods, until `kubeboot adopt --back`";
+
 /// What is to be done.
 #[derive(Debug, Clone, Default)]
 pub struct Order {
@@ -351,7 +355,11 @@ impl Run<'_> {
 
     async fn take_over(&mut self, state: &mut State) -> Result<(), AdoptError> {
         self.record(state)?;
-        for step in plan(&observe(self.machine)?) {
+        let observed = observe(self.machine)?;
+        if !observed.installed {
+            self.machine.reporter.warn(PHASE, WITHOUT_A_KUBELET.to_owned());
+        }
+        for step in plan(&observed) {
             if self.machine.stop.is_cancelled() {
                 return Err(AdoptError::Interrupted);
             }
@@ -405,7 +413,8 @@ impl Run<'_> {
     }
 
     async fn await_end(&self, limit: Duration) -> Result<(), AdoptError> {
-        let commands: Vec<Vec<String>> = self.found.iter().flat_map(Found::commands).collect();
+        let is_aside = |one: &&Found| !self.machine.tree.exists(&Path::new(MANIFESTS_DIR).join(&one.name));
+        let commands: Vec<Vec<String>> = self.found.iter().filter(is_aside).flat_map(Found::commands).collect();
         let left = tokio::select! {
             left = all_ended(self.processes, &commands, limit) => left?,
             () = self.machine.stop.cancelled() => return Err(AdoptError::Interrupted),

@@ -2,12 +2,15 @@
 
 use std::fmt;
 
+/// kubeadm's name of etcd's.
+const ETCD_MANIFEST: &str = "etcd.yaml";
+
 /// One step. Every step may be repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Move these manifests aside, so that the kubelet itself stops their pods.
     SetAside(Vec<String>),
-    /// Wait until the pods' processes have ended.
+    /// Wait until the processes of those that are aside have ended.
     AwaitEnd,
     /// Stop the kubelet.
     StopKubelet,
@@ -54,10 +57,15 @@ pub fn plan(observed: &Observed) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut to_put_back = aside.clone();
     if !installed {
-        if !in_place.is_empty() {
-            steps.push(Step::SetAside(in_place.clone()));
+        // etcd last: an API server that ends without it takes all the time it is given.
+        let (last, first): (Vec<_>, Vec<_>) = in_place.iter().cloned().partition(|name| name == ETCD_MANIFEST);
+        for names in [first, last].into_iter().filter(|names| !names.is_empty()) {
+            steps.extend([Step::SetAside(names), Step::AwaitEnd]);
         }
-        steps.extend([Step::AwaitEnd, Step::StopKubelet, Step::Install]);
+        if in_place.is_empty() {
+            steps.push(Step::AwaitEnd);
+        }
+        steps.extend([Step::StopKubelet, Step::Install]);
         to_put_back.extend(in_place.iter().filter(|name| !aside.contains(name)).cloned());
         to_put_back.sort();
     }
@@ -92,6 +100,8 @@ mod tests {
             [first, ending.to_vec(), vec![PutBack(back.to_vec())], starting.to_vec()].concat()
         };
         assert_eq!(of(&["a", "b"], &[], false), whole(vec![SetAside(all.clone())], &all));
+        let etcd_last = vec![SetAside(names(&["a", "f"])), AwaitEnd, SetAside(names(&["etcd.yaml"]))];
+        assert_eq!(of(&["a", "etcd.yaml", "f"], &[], false), whole(etcd_last, &names(&["a", "etcd.yaml", "f"])));
         assert_eq!(of(&["b"], &["a"], false), whole(vec![SetAside(names(&["b"]))], &all));
         // Copied, and not removed yet.
         assert_eq!(of(&["a", "b"], &["a"], false), whole(vec![SetAside(all.clone())], &all));

@@ -139,8 +139,16 @@ pub fn kubelet(input: &Input<'_>, _: &[&'static str], tree: &mut dyn Tree) -> Re
 pub const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
 /// What a kubelet and the agent make below the kubelet's directory, where that was there before.
-const KUBELET_SUBDIRS: &[&str] =
-    &["pods", "pki", "plugins", "plugins_registry", "device-plugins", "checkpoints", "kubeboot-agent.lock"];
+const KUBELET_SUBDIRS: &[&str] = &[
+    "pods",
+    "pki",
+    "plugins",
+    "plugins_registry",
+    "device-plugins",
+    "checkpoints",
+    "kubeboot-manifests",
+    "kubeboot-agent.lock",
+];
 
 /// What the agent, and the service manager for it, will make where it is missing.
 pub(in crate::workflow) fn made_by_agent(had_kubelet_dir: bool) -> Vec<Item> {

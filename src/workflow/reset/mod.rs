@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::adopt::manifests::transfer;
+use super::inventory::Item;
 use super::machine::Machine;
 use super::saved::Saved;
 use super::stage::remove_temporaries;
@@ -29,6 +30,7 @@ use crate::host::paths::{
     ADOPTED_MANIFESTS, CONTAINER_LOGS_DIR, KUBELET_DIR, MANIFESTS_DIR, POD_LOGS_DIR, STATE_DIR, TMP_DIR,
 };
 use crate::kubelet::service::ServiceError;
+use crate::manifests::ETCD;
 use crate::runtime::cri::Sandboxes;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use plan::{Observed, Step, plan};
@@ -171,16 +173,29 @@ fn observe(paths: &Paths, live: bool, state: &State) -> Observed {
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     };
     let is_there = |path: &PathBuf| paths.on_host(path).symlink_metadata().is_ok();
+    let pod_logs = names(POD_LOGS_DIR);
+    let of_agent = match plan::is_adopted(state.inventory.entries()) {
+        true => traces(&agent::claimed_pods(&paths.on_host(KUBELET_DIR)), &pod_logs),
+        false => vec![],
+    };
     let recorded = state.inventory.items().into_iter().map(|item| item.path.clone());
     Observed {
         live,
-        present: recorded.filter(is_there).collect(),
+        present: recorded.chain(of_agent.iter().map(|item| item.path.clone())).filter(is_there).collect(),
+        of_agent,
         mounts: remove::mounts(paths),
-        pod_logs: names(POD_LOGS_DIR),
+        pod_logs,
         container_logs: names(CONTAINER_LOGS_DIR),
         aside: names(ADOPTED_MANIFESTS),
         tmp: names(TMP_DIR),
     }
+}
+
+/// The directories of the agent's pods and of their logs, among a kubelet's.
+fn traces(uids: &BTreeSet<String>, pod_logs: &[String]) -> Vec<Item> {
+    let dirs = uids.iter().map(|uid| Item::tree(Path::new(KUBELET_DIR).join("pods").join(uid)));
+    let is_of_agent = |name: &&String| uids.iter().any(|uid| name.ends_with(&format!("_{uid}")));
+    dirs.chain(pod_logs.iter().filter(is_of_agent).map(|name| Item::tree(Path::new(POD_LOGS_DIR).join(name)))).collect()
 }
 
 /// Carries the steps out, all of them.
@@ -236,10 +251,7 @@ async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) ->
         }
         Step::RemoveContainers { runtime, owner, gently } => {
             let runtime = machine.runtimes.connect(runtime.as_deref())?;
-            let pods = pod_uids(&*runtime, owner, paths).await?;
-            let removed = remove_containers(&*runtime, owner, if *gently { GENTLE_GRACE } else { GRACE }).await;
-            agent::remove_cgroups(runtime.cgroup_driver().await?, &pods);
-            removed
+            remove_pods(&*runtime, owner, *gently, paths).await
         }
         Step::RemoveSandboxes { socket, before } => {
             let runtime = machine.runtimes.sandboxes(socket).await?;
@@ -298,12 +310,40 @@ async fn pod_uids(
     Ok(containers.chain(agent::claimed_pods(&paths.on_host(KUBELET_DIR))).collect())
 }
 
-/// Stops and removes all containers of the owner, until none is left.
-async fn remove_containers(runtime: &dyn ContainerRuntime, owner: &str, grace: Duration) -> Result<bool, StepError> {
+/// Stops and removes the owner's containers, and the cgroups of their pods.
+async fn remove_pods(
+    runtime: &dyn ContainerRuntime,
+    owner: &str,
+    gently: bool,
+    paths: &Paths,
+) -> Result<bool, StepError> {
+    let pods = pod_uids(runtime, owner, paths).await?;
+    let grace = if gently { GENTLE_GRACE } else { GRACE };
+    // etcd last: an API server that ends without it takes all the time it is given.
+    let first = match gently {
+        true => remove_containers(runtime, owner, grace, |name| name != ETCD).await,
+        false => Ok(false),
+    };
+    let removed = match first {
+        Ok(any) => remove_containers(runtime, owner, grace, |_| true).await.map(|more| any || more),
+        error => error,
+    };
+    agent::remove_cgroups(runtime.cgroup_driver().await?, &pods);
+    removed
+}
+
+/// Stops and removes those containers of the owner whose names are wanted, until none is left.
+async fn remove_containers(
+    runtime: &dyn ContainerRuntime,
+    owner: &str,
+    grace: Duration,
+    which: fn(&str) -> bool,
+) -> Result<bool, StepError> {
     let mut any = false;
     let mut left = 0;
     for _ in 0..ROUNDS {
-        let containers = runtime.list(owner).await?;
+        let mut containers = runtime.list(owner).await?;
+        containers.retain(|container| which(&container.name.container));
         left = containers.len();
         if left == 0 {
             return Ok(any);

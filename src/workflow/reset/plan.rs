@@ -119,6 +119,8 @@ pub struct Observed {
     pub pod_logs: Vec<String>,
     /// Names in the directory of container logs.
     pub container_logs: Vec<String>,
+    /// What the agent has made of a node that was taken over: directories of its pods and their logs.
+    pub of_agent: Vec<Item>,
     /// Names of manifests that taking the node over has moved aside.
     pub aside: Vec<String>,
     /// Names in kubeadm's directory of backups.
@@ -137,6 +139,7 @@ pub fn plan<'a>(entries: impl Iterator<Item = &'a Entry> + Clone, state: &Path, 
             Entry::Batch { items, .. } | Entry::Expected { items } => items.as_slice(),
             _ => &[],
         })
+        .chain(&observed.of_agent)
         .collect();
     let trees: BTreeSet<&Path> = items.iter().filter(|i| i.kind == Kind::Tree).map(|i| i.path.as_path()).collect();
     let volumes = observed.mounts.iter().rev().filter(|mount| {
@@ -282,6 +285,7 @@ mod tests {
             mounts: ["/", "/var/lib/kubelet/pods/u/v", "/var/lib/kubelet/pods/u/v/w", "/mnt"].map(PathBuf::from).into(),
             pod_logs: vec!["kube-system_etcd-cp1_u".into(), "kube-system_etcd-cp2_u".into()],
             aside: vec![],
+            of_agent: vec![],
             container_logs: vec!["etcd-cp1_kube-system_etcd-1.log".into(), "web_default_web-1.log".into()],
             tmp: vec!["kubeadm-backup-etcd".into()],
         }
@@ -332,13 +336,22 @@ mod tests {
             Entry::Containers { runtime: None, owner: "/var/lib/kubelet".into() },
             Entry::Expected { items: vec![Item::file("/etc/drop-in")] },
         ];
-        let present = [PathBuf::from("/etc/drop-in")].into();
-        let observed = Observed { live: true, aside: vec!["etcd.yaml".into()], present, ..Observed::default() };
+        let present = ["/etc/drop-in", "/var/lib/kubelet/pods/u"].map(PathBuf::from).into();
+        let observed = Observed {
+            live: true,
+            aside: vec!["etcd.yaml".into()],
+            of_agent: vec![Item::tree("/var/lib/kubelet/pods/u")],
+            mounts: vec!["/var/lib/kubelet/pods/u/v".into(), "/var/lib/kubelet/pods/theirs/v".into()],
+            present,
+            ..Observed::default()
+        };
         assert_eq!(
             texts(&entries, &observed),
             [
                 "stop the node agent (service kubelet)",
                 "stop and remove the containers of the static pods",
+                "unmount /var/lib/kubelet/pods/u/v",
+                "remove /var/lib/kubelet/pods/u and everything in it",
                 "remove /etc/drop-in",
                 "move etcd.yaml back to /etc/kubernetes/manifests",
                 "make the service manager forget the unit",
