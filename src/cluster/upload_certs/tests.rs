@@ -94,6 +94,7 @@ fn files_of_an_external_etcd_take_the_place_of_its_ca_and_those_that_are_not_the
     let mut spec = spec();
     let etcd = ExternalEtcd {
         endpoints: vec!["https://10.1.0.1:2379".into()],
+        http_endpoints: vec![],
         ca_file: Some("/etc/etcd/ca.crt".into()),
         cert_file: Some("/etc/etcd/client.crt".into()),
         key_file: None,
