@@ -18,4 +18,4 @@ rust_up
 need_packages docker.io=dockerd iproute2=ip busybox-static=/bin/busybox
 command -v docker >/dev/null || need_packages docker-cli=docker
 need_packages faketime
-exec cargo test --quiet --locked --test chaos -- --seconds 600 "$@"
+exec cargo test --quiet --locked --features testing --test chaos -- --seconds 600 "$@"

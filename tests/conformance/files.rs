@@ -231,14 +231,20 @@ pub async fn b018_a_manifest_that_turns_invalid_keeps_its_pod(node: &mut Node) {
 pub async fn b019_a_directory_that_is_removed_keeps_its_pods(node: &mut Node) {
     node.config.push(OFTEN.to_owned());
     node.start();
-    let web = node.up(&Pod::new("web")).await;
-    // Whole, as an unmounted disk goes: `rm -r` removes the manifests first, and a removed manifest is somebody's wish.
-    fs::rename(&node.manifests, node.path("away")).unwrap();
-    node.until("it is told", |r| r.problems.iter().any(|p| p.message.contains("is missing"))).await;
-    node.all_along(SEVERAL_LISTS, "it stays", |r| r.pods.len() == 1 && id(&r.pods[0]) == id(&web)).await;
-    // So is an empty directory.
-    fs::create_dir(&node.manifests).unwrap();
-    node.empty().await;
+    // As an unmounted disk goes, and file by file.
+    for whole in [true, false] {
+        let web = node.up(&Pod::new("web")).await;
+        if whole {
+            fs::rename(&node.manifests, node.path("away")).unwrap();
+        } else {
+            assert!(std::process::Command::new("rm").arg("-r").arg(&node.manifests).status().unwrap().success());
+        }
+        node.until("it is told", |r| r.problems.iter().any(|p| p.message.contains("is missing"))).await;
+        node.all_along(SEVERAL_LISTS, "it stays", |r| r.pods.len() == 1 && id(&r.pods[0]) == id(&web)).await;
+        // So is an empty directory.
+        fs::create_dir(&node.manifests).unwrap();
+        node.empty().await;
+    }
 }
 
 pub async fn b020_touch_chmod_and_white_space_restart_nothing(node: &mut Node) {

@@ -55,7 +55,7 @@ rows! {
         .different("it keeps the last good pod and says so: a slip of the pen must not stop a control plane");
     19 "A removed directory ends every pod in it."
         [files::b019_a_directory_that_is_removed_keeps_its_pods]
-        .different("its pods stay if it goes whole, as an unmounted disk; `rm -r` takes the manifests first");
+        .different("its pods stay, whether it goes whole, as an unmounted disk, or file by file, as by `rm -r`");
     20 "Touch, chmod and edits of white space restart nothing."
         [files::b020_touch_chmod_and_white_space_restart_nothing];
     21 "A single Pod as the body of a URL runs, with `config.source` http and without the NoExecute toleration."
@@ -176,24 +176,24 @@ rows! {
         [fields::b077_a_full_disk_is_told_and_evicts_nothing]
         .different("nothing is ever evicted, whatever its priority; a full disk is told instead");
     78 "A mirror pod exists, its annotations match, and the Node owns it."
-        .not_yet("mirror pods, which need an API server");
+        .not_yet("a mirror needs the agent to register its node with an API server, which it does not");
     79 "A deleted mirror is made anew; the containers stay."
-        .not_yet("mirror pods, which need an API server");
+        .not_yet("a mirror needs the agent to register its node with an API server, which it does not");
     80 "An edit of the manifest makes the mirror anew."
-        .not_yet("mirror pods, which need an API server");
+        .not_yet("a mirror needs the agent to register its node with an API server, which it does not");
     81 "The mirror goes after the containers have ended."
-        .not_yet("mirror pods, which need an API server");
+        .not_yet("a mirror needs the agent to register its node with an API server, which it does not");
     82 "Without a Node object or a namespace there is no mirror, but the pod runs."
         [api::b082_a_pod_runs_without_a_node_and_a_namespace]
-        .partly("there are no mirror pods at all yet");
+        .partly("the agent registers no node and makes no mirrors; that the pod runs is shown");
     83 "Statuses converge after the API server was down, without restarts."
         [api::b083_an_api_server_that_comes_and_goes_restarts_nothing]
-        .partly("statuses are not sent to an API server yet; that nothing restarts is shown");
+        .partly("no status is sent: it is a mirror's, and there is none; that nothing restarts is shown");
     84 "kubectl's logs, exec, attach and port-forward reach the container."
-        .not_yet("an API server and the kubelet's authenticated port");
+        .not_yet("the API server asks a registered node's authenticated port for these, and the agent has neither");
     85 "Port 10250 answers 401 and 403 to who may not; `/healthz` on 10248 answers ok to everyone."
         [api::b085_healthz_answers_ok_to_everyone]
-        .partly("the authenticated port is not served yet; `/healthz` is");
+        .partly("the kubelet's authenticated API on 10250 is not served; `/healthz` is");
     86 "`/pods` lists the static pod with its live status, until its manifest is gone."
         [api::b086_pods_lists_live_statuses_until_the_manifest_is_gone];
 }
