@@ -149,7 +149,7 @@ class Load:
         try:
             connection.request("GET", "/page")
             return connection.getresponse().read().decode().split()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return None
         finally:
             connection.close()

@@ -1,9 +1,8 @@
 //! What all workers of an agent share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::net::UdpSocket;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -47,8 +46,8 @@ pub struct Context {
     pub pulls: Semaphore,
     /// Somebody found the runtime unreachable: look at once.
     pub relink: Notify,
-    /// A pod has gone and not all it had: what is left is to be looked for at the next list.
-    pub left: AtomicBool,
+    /// UIDs of pods that have gone, and not all they had: what is left is to be looked for with each list.
+    pub left: Mutex<BTreeSet<String>>,
     /// cgroups of the pods.
     pub cgroups: Cgroups,
     /// Whether the machine has AppArmor.
@@ -88,7 +87,7 @@ impl Context {
             routes,
             pulls: Semaphore::new(pulls),
             relink: Notify::new(),
-            left: AtomicBool::new(false),
+            left: Mutex::default(),
             facts: node_facts(),
             shutdown,
             tasks: TaskTracker::new(),

@@ -42,19 +42,20 @@ pub fn remove(options: &AgentOptions, cgroups: &Cgroups, uid: &str) -> Result<()
 }
 
 /// Removes what pods have left whose UIDs are not `known`. Only pods of this root directory that an agent has made are
-/// looked at: the logs of others lie beside theirs, and a kubelet's pods are its own. Returns whether all of it went.
-pub fn remove_unknown(options: &AgentOptions, cgroups: &Cgroups, known: &BTreeSet<String>) -> bool {
-    let mut all = true;
+/// looked at: the logs of others lie beside theirs, and a kubelet's pods are its own. Returns the UIDs of those of
+/// which something is left.
+pub fn remove_unknown(options: &AgentOptions, cgroups: &Cgroups, known: &BTreeSet<String>) -> Vec<String> {
+    let mut left = Vec::new();
     for uid in volumes::claimed(&options.root_dir).difference(known) {
         match remove(options, cgroups, uid) {
             Ok(()) => info!(uid, "removed what a pod had left that is gone"),
             Err(error) => {
-                all = false;
                 warn!(uid, error = chain(&error), "cannot remove what a pod has left that is gone");
+                left.push(uid.clone());
             }
         }
     }
-    all
+    left
 }
 
 /// `podLogsDir/NS_POD_UID`: one, unless somebody gave two pods the same UID.
@@ -132,7 +133,8 @@ mod tests {
         let other = AgentOptions { root_dir: dir.path().join("other"), ..options.clone() };
         pod(&other, "others");
         fs::create_dir_all(options.root_dir.join("pods/a-kubelets")).unwrap();
-        assert!(remove_unknown(&options, &Cgroups::new(&options), &BTreeSet::from(["wanted".to_owned()])));
+        let still = remove_unknown(&options, &Cgroups::new(&options), &BTreeSet::from(["wanted".to_owned()]));
+        assert!(still.is_empty(), "{still:?}");
         assert_eq!(left(&options), [2, 2, 2], "the wanted one's and the kubelet's");
         assert_eq!(left(&other), [1, 2, 2]);
     }

@@ -1,8 +1,7 @@
 //! One worker for each pod that is wanted or still there. It alone starts and ends workers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -119,17 +118,24 @@ impl Supervisor {
     /// not known yet, and later again: it may have been in use when its pod went.
     fn clear_remains(&mut self) {
         let Some(records) = self.records.as_ref().filter(|_| self.synced && self.held.is_empty()) else { return };
-        let left = self.context.left.swap(false, Ordering::Relaxed);
-        if !left && self.cleared.is_some_and(|at| at.elapsed() < CLEAR_EVERY) {
+        let noted = !self.left().is_empty();
+        if !noted && self.cleared.is_some_and(|at| at.elapsed() < CLEAR_EVERY) {
             return;
         }
         let running = records.iter().map(|record| record.name.uid.clone());
         let wanted = self.wanted.values().map(|pod| pod.uid.clone());
-        let known = wanted.chain(running).chain(self.context.routes.uids()).collect();
-        if !remains::remove_unknown(&self.context.options, &self.context.cgroups, &known) {
-            self.context.left.store(true, Ordering::Relaxed);
-        }
+        let known: BTreeSet<String> = wanted.chain(running).chain(self.context.routes.uids()).collect();
+        let still = remains::remove_unknown(&self.context.options, &self.context.cgroups, &known);
+        let mut left = self.left();
+        // An older list may still know one of them: it stays noted until it is gone.
+        left.retain(|uid| known.contains(uid));
+        left.extend(still);
+        drop(left);
         self.cleared = Some(Instant::now());
+    }
+
+    fn left(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.context.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts the workers that are missing: those of wanted pods, and those of orphans once it is sure that they are

@@ -182,3 +182,20 @@ async fn a_process_that_no_container_knows_of_ends_with_its_pod() {
     assert!(!machine.path("root/pods").join(&before.uid).exists());
     agent.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_no_container_knows_of_ends_before_its_pods_container_starts_again() {
+    let machine = Machine::new().await;
+    let agent = machine.start();
+    machine.write("web.yaml", &manifest("web", HOST, ""));
+    machine.write("other.yaml", &manifest("other", HOST, ""));
+    let (before, other) = (machine.healthy("web").await, machine.healthy("other").await);
+    let (mut forgotten, _) = forgotten_process(&before.uid);
+    std::process::Command::new("docker").args(["kill", &id(&before)]).output().unwrap();
+    machine.until("it runs again", |r| pod(r, "web").is_some_and(|p| p.healthy && p.containers[0].restarts == 1)).await;
+    let status = forgotten.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+    let others = machine.healthy("other").await;
+    assert_eq!((id(&others), others.containers[0].restarts), (id(&other), 0));
+    agent.stop().await;
+}

@@ -8,6 +8,7 @@
 mod names;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -89,6 +90,13 @@ impl Cgroups {
             }
         }
         share(&tree, &names);
+    }
+
+    /// Ends the processes of a pod that are in none of its containers that run. A daemon that was killed may think that a
+    /// container has ended which has not, and what still runs of it has the next one's port.
+    pub fn end_forgotten(&self, pod: &StaticPod, running: &BTreeSet<String>) {
+        let (Some(names), Some(tree)) = (self.names(), tree()) else { return };
+        tree.end_forgotten(&names.pod_dir(resources::qos_class(&pod.spec), &pod.uid), running);
     }
 
     /// Removes what a pod of this UID has left, whichever its class was.

@@ -173,6 +173,23 @@ impl Tree {
         Ok(())
     }
 
+    /// Kills what is in cgroups below `dir` that are none of `running`, which are containers' ids: every driver names a
+    /// container's cgroup after its id.
+    pub fn end_forgotten(&self, dir: &Path, running: &BTreeSet<String>) {
+        let mut told = BTreeSet::new();
+        for mount in self.mounts() {
+            let entries = fs::read_dir(mount.join(dir)).into_iter().flatten().flatten();
+            let strange = entries.filter(|entry| {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                entry.file_type().is_ok_and(|kind| kind.is_dir()) && !running.iter().any(|id| name.contains(id))
+            });
+            for entry in strange {
+                self.thaw(&dir.join(entry.file_name()));
+                kill_below(&entry.path(), &mut told);
+            }
+        }
+    }
+
     /// Lets what is frozen go on: runtimes freeze a cgroup while they end what is in it, and what is frozen does not die.
     fn thaw(&self, dir: &Path) {
         let Some(mount) = self.of_controller("freezer") else { return };

@@ -1,6 +1,6 @@
 //! Stopping and removing containers, and what a pod has left on the machine.
 
-use std::sync::atomic::Ordering;
+use std::sync::PoisonError;
 
 use super::*;
 use crate::agent::remains;
@@ -89,7 +89,7 @@ impl Worker {
         let removal = removal.await;
         if let Ok(Err(error)) = removal {
             warn!(pod = %self.key, error = chain(&error), "cannot remove all that the pod has left");
-            self.context.left.store(true, Ordering::Relaxed);
+            self.context.left.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone());
         }
         self.context.probes.remove_pod(&uid);
         self.context.routes.remove(&uid);

@@ -155,7 +155,18 @@ impl Worker {
         }
     }
 
+    /// Before a container of a pod starts again: whatever of its predecessors runs on unknown to the runtime goes.
+    async fn end_forgotten(&self) {
+        let Some((pod, _)) = self.pod.clone() else { return };
+        let running = self.seen.instances.values().filter(|one| one.is_running()).map(|one| one.record.id.clone());
+        let (running, context) = (running.collect(), Arc::clone(&self.context));
+        let _ = tokio::task::spawn_blocking(move || context.cgroups.end_forgotten(&pod, &running)).await;
+    }
+
     async fn run_container(&mut self, name: &str, attempt: u32, tries: u32) {
+        if attempt > 0 {
+            self.end_forgotten().await;
+        }
         let Some(id) = self.make_container(name, attempt).await else { return };
         let started = self.context.runtime.start(&id).await;
         let slot = self.seen.slots.entry(name.to_owned()).or_default();
