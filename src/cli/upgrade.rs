@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::{Globals, Hint};
 use crate::agent::control::ControlSocket;
-use crate::config::{ClusterSpec, GoDuration};
+use crate::config::spec::PullPolicy;
+use crate::config::{ClusterSpec, GoDuration, HostDefaults, Input, UpgradeFlags, UpgradeSpec, load_upgrade};
 use crate::event::Reporter;
 use crate::host::Paths;
 use crate::host::paths::CONTROL_SOCKET;
@@ -62,9 +63,9 @@ enum Sub {
     Diff {
         #[command(flatten)]
         to: To,
-        /// Lines of context around each change.
-        #[arg(short, long, default_value_t = 3, value_name = "N")]
-        context_lines: usize,
+        /// Lines of context around each change [default: 3]
+        #[arg(short, long, value_name = "N")]
+        context_lines: Option<usize>,
     },
     /// Replace the components.
     #[command(
@@ -96,13 +97,16 @@ struct To {
     /// Directory with patches for the manifests; replaces the one given to init.
     #[arg(long, value_name = "DIR")]
     patches: Option<PathBuf>,
-    /// Upgrade etcd too.
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_missing_value = "true", value_name = "BOOL")]
-    etcd_upgrade: bool,
+    /// Upgrade etcd too [default: true]
+    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL")]
+    etcd_upgrade: Option<bool>,
     /// Go to a version that the version policy advises against.
     #[arg(short, long)]
     force: bool,
+    /// Configuration file with an UpgradeConfiguration, whose section for this command counts
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// How an upgrade is carried out.
@@ -120,6 +124,12 @@ struct How {
     /// How to print progress: text, json (one event a line) or yaml.
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     output: Output,
+    /// `timeouts.upgradeManifests` of the configuration.
+    #[arg(skip)]
+    configured: Option<Duration>,
+    /// `imagePullPolicy` of the configuration.
+    #[arg(skip)]
+    pull_policy: Option<PullPolicy>,
 }
 
 /// One row of `upgrade plan`.
@@ -136,13 +146,86 @@ struct Row {
 pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let paths = globals.paths();
     match args.command {
-        Sub::Plan { to, output } => show_plan(&prepare(&paths, &to)?, output),
+        Sub::Plan { to, output } => {
+            let flags = UpgradeFlags::default();
+            let wanted = to.wanted(flags, |spec| Section {
+                version: spec.plan.kubernetes_version,
+                patches: None,
+                etcd_upgrade: spec.plan.etcd_upgrade,
+                force: false,
+            })?;
+            show_plan(&prepare(&paths, &wanted)?, output)
+        }
         Sub::Diff { to, context_lines } => {
-            ui::print(&unified(&prepare(&paths, &to)?.steps, context_lines))?;
+            let mut lines = 0;
+            let flags = UpgradeFlags { context_lines, ..UpgradeFlags::default() };
+            let wanted = to.wanted(flags, |spec| {
+                lines = spec.diff.context_lines;
+                Section { version: spec.diff.kubernetes_version, patches: None, etcd_upgrade: true, force: false }
+            })?;
+            ui::print(&unified(&prepare(&paths, &wanted)?.steps, lines))?;
             Ok(ExitCode::SUCCESS)
         }
-        Sub::Apply { to, how } => apply_it(&paths, &to, &how).await,
+        Sub::Apply { to, mut how } => {
+            let flags = UpgradeFlags { dry_run: Some(true).filter(|_| how.dry_run), ..UpgradeFlags::default() };
+            let wanted = to.wanted(flags, |spec| {
+                how.dry_run = spec.apply.dry_run;
+                how.pull_policy = spec.apply.common.image_pull_policy;
+                how.configured = spec.timeouts.map(|timeouts| timeouts.upgrade_manifests);
+                Section {
+                    version: spec.apply.kubernetes_version,
+                    patches: spec.apply.common.patches_dir,
+                    etcd_upgrade: spec.apply.common.etcd_upgrade,
+                    force: spec.apply.force,
+                }
+            })?;
+            apply_it(&paths, &wanted, &how).await
+        }
         Sub::Rollback { how } => roll_back(&paths, &how).await,
+    }
+}
+
+/// What a command takes from its section of the configuration.
+struct Section {
+    version: Option<KubernetesVersion>,
+    patches: Option<PathBuf>,
+    etcd_upgrade: bool,
+    force: bool,
+}
+
+/// Where an upgrade goes, flags and file together.
+struct Wanted {
+    section: Section,
+    image: Vec<String>,
+    warnings: Vec<String>,
+    config: Option<PathBuf>,
+}
+
+impl To {
+    /// Merges the flags with the file; `section` takes the command's own part out of both.
+    fn wanted(self, flags: UpgradeFlags, section: impl FnOnce(UpgradeSpec) -> Section) -> anyhow::Result<Wanted> {
+        let file = match &self.config {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+                Some((path.clone(), text))
+            }
+            None => None,
+        };
+        let flags = UpgradeFlags {
+            version: self.version,
+            patches: self.patches.as_ref().map(|dir| dir.display().to_string()),
+            etcd_upgrade: self.etcd_upgrade,
+            force: Some(true).filter(|_| self.force),
+            ..flags
+        };
+        let loaded = load_upgrade(&Input { file, flags, host: HostDefaults::default() })?;
+        let mut section = section(loaded.spec);
+        // The flag counts for every command, as in a plan for an apply.
+        section.patches = section.patches.or(self.patches);
+        section.force |= self.force;
+        section.etcd_upgrade &= self.etcd_upgrade.unwrap_or(true);
+        Ok(Wanted { section, image: self.image, warnings: loaded.warnings, config: self.config })
     }
 }
 
@@ -157,7 +240,7 @@ struct Prepared {
     command: String,
 }
 
-fn prepare(paths: &Paths, to: &To) -> anyhow::Result<Prepared> {
+fn prepare(paths: &Paths, to: &Wanted) -> anyhow::Result<Prepared> {
     let tree = HostTree::new(paths.clone(), NoRecord);
     let now = |path: &Path| current(&tree, path);
     let from = running_version(now)?;
@@ -165,20 +248,21 @@ fn prepare(paths: &Paths, to: &To) -> anyhow::Result<Prepared> {
         anyhow!("this machine was not initialised by `kubeboot init`").context(Hint::new("run `kubeboot init` first"))
     })?;
     let (mut spec, mut warnings) = saved.spec()?;
+    warnings.extend(to.warnings.iter().cloned());
     let images = to.image.iter().map(|i| ImageChange::parse(i)).collect::<Result<Vec<_>, _>>()?;
-    let version: Option<KubernetesVersion> = to.version.as_deref().map(str::parse).transpose()?;
+    let version = to.section.version.clone();
     let mut rendered = Vec::new();
     if let Some(version) = &version {
         if let Some(from) = &from
             && let Err(refusal) = upgrade_allowed(from, version)
         {
-            match refusal.can_be_forced() && to.force {
+            match refusal.can_be_forced() && to.section.force {
                 true => warnings.push(format!("{refusal}; going on because of --force")),
                 false => return Err(refusal.into()),
             }
         }
         spec.kubernetes_version = version.clone();
-        if let Some(patches) = &to.patches {
+        if let Some(patches) = &to.section.patches {
             spec.patches_dir = Some(patches.clone());
         }
         let exists = |path: &Path| tree.exists(path);
@@ -187,17 +271,20 @@ fn prepare(paths: &Paths, to: &To) -> anyhow::Result<Prepared> {
             rendered.push(manifests::render(&spec, component, &host)?);
         }
     }
-    let steps = plan(now, &targets(&rendered, &images, to.etcd_upgrade, now)?)?;
+    let steps = plan(now, &targets(&rendered, &images, to.section.etcd_upgrade, now)?)?;
     let command = command_of(to);
     Ok(Prepared { saved, spec, from, to: version, steps, warnings, command })
 }
 
 /// The command that does the same again.
-fn command_of(to: &To) -> String {
+fn command_of(to: &Wanted) -> String {
     let mut words = vec!["kubeboot upgrade apply".to_owned()];
-    words.extend(to.version.clone());
+    words.extend(to.section.version.as_ref().map(ToString::to_string));
     words.extend(to.image.iter().map(|i| format!("--image {i}")));
-    words.extend(to.patches.iter().map(|p| format!("--patches {}", p.display())));
+    match &to.config {
+        Some(file) => words.push(format!("--config {}", file.display())),
+        None => words.extend(to.section.patches.iter().map(|p| format!("--patches {}", p.display()))),
+    }
     words.join(" ")
 }
 
@@ -244,12 +331,12 @@ fn limit(how: &How, spec: &ClusterSpec) -> anyhow::Result<Duration> {
             let duration: GoDuration = text.parse().with_context(|| format!("--timeout {text}"))?;
             duration.to_std().with_context(|| format!("--timeout {text} is negative"))
         }
-        None => Ok(spec.timeouts.upgrade_manifests),
+        None => Ok(how.configured.unwrap_or(spec.timeouts.upgrade_manifests)),
     }
 }
 
-async fn apply_it(paths: &Paths, to: &To, how: &How) -> anyhow::Result<ExitCode> {
-    if to.version.is_none() && to.image.is_empty() {
+async fn apply_it(paths: &Paths, to: &Wanted, how: &How) -> anyhow::Result<ExitCode> {
+    if to.section.version.is_none() && to.image.is_empty() {
         bail!("name a version (kubeboot upgrade apply v1.36.3) or an image (--image COMPONENT=IMAGE)");
     }
     let reporter = ui::reporter(how.output);
@@ -272,7 +359,7 @@ async fn apply_it(paths: &Paths, to: &To, how: &How) -> anyhow::Result<ExitCode>
     if !how.yes && !ui::confirm(&question(&prepared), "--yes")? {
         bail!("nothing was changed");
     }
-    fetch(&prepared, &reporter).await?;
+    fetch(&prepared, how.pull_policy, &reporter).await?;
     let title = Title { target: prepared.command.clone(), command: prepared.command.clone(), stamp: stamp() };
     let health = ControlSocket(paths.on_host(CONTROL_SOCKET));
     let mut machine =
@@ -295,10 +382,11 @@ fn open(paths: &Paths) -> anyhow::Result<State> {
 }
 
 /// Every image, before anything is touched.
-async fn fetch(prepared: &Prepared, reporter: &Arc<dyn Reporter>) -> anyhow::Result<()> {
+async fn fetch(prepared: &Prepared, policy: Option<PullPolicy>, reporter: &Arc<dyn Reporter>) -> anyhow::Result<()> {
     let docker = Docker::connect(prepared.spec.kubeboot.docker_host.as_deref())?;
     let images: Vec<String> = prepared.steps.iter().map(|s| s.new_image.clone()).collect();
-    ensure_images(&docker, &images, prepared.spec.node.image_pull_policy, reporter.as_ref()).await?;
+    let policy = policy.unwrap_or(prepared.spec.node.image_pull_policy);
+    ensure_images(&docker, &images, policy, reporter.as_ref()).await?;
     Ok(())
 }
 

@@ -120,6 +120,18 @@ const GATES: &[(&str, Gate)] = &[
     ("IPv6DualStack", Gate::Removed),
 ];
 
+/// Every feature gate and what may be done with it, for the reference.
+pub(super) fn gate_rows() -> impl Iterator<Item = (&'static str, &'static str)> {
+    GATES.iter().map(|(name, gate)| {
+        let state = match gate {
+            Gate::NoEffect => "may be set, has no effect",
+            Gate::Locked => "always on; `false` is an error",
+            Gate::Removed => "gone from kubeadm; an error",
+        };
+        (*name, state)
+    })
+}
+
 /// `featureGates`, the known ones.
 pub(super) fn feature_gates(cluster: &ClusterConfiguration, report: &mut Report) -> Vec<(String, bool)> {
     let mut found = Vec::new();
@@ -157,9 +169,14 @@ pub(super) fn skip_phases(written: &[String], flag: &[String]) -> Vec<String> {
 
 /// Fields that are read and checked but change nothing in this version: part, field, why.
 const UNUSED: &[(Part, &str, &str)] = &[
-    (Part::Init, "nodeRegistration.imagePullSerial", "images are pulled side by side"),
-    (Part::Join, "nodeRegistration.imagePullSerial", "images are pulled side by side"),
     (Part::Cluster, "etcd.external.httpEndpoints", "endpoints are asked instead"),
+    (Part::Upgrade, "apply.allowExperimentalUpgrades", "--force goes to such a version"),
+    (Part::Upgrade, "apply.allowRCUpgrades", "--force goes to such a version"),
+    (Part::Upgrade, "apply.certificateRenewal", "`kubeboot certs renew` renews certificates"),
+    (Part::Upgrade, "apply.ignorePreflightErrors", "upgrade makes no preflight checks"),
+    (Part::Upgrade, "apply.printConfig", "see the config map kubeadm-config"),
+    (Part::Upgrade, "apply.skipPhases", "upgrade has no phases"),
+    (Part::Upgrade, "node", "there is no upgrade node"),
 ];
 
 /// Warns of what has no effect.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
 /// Go's `time.Duration`: nanoseconds in 63 bits (about 292 years) and a sign.
@@ -171,6 +172,20 @@ impl<'de> Deserialize<'de> for GoDuration {
             }
         }
         deserializer.deserialize_str(Text)
+    }
+}
+
+impl JsonSchema for GoDuration {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "duration of Go", "examples": ["24h0m0s", "5m30s"] })
     }
 }
 

@@ -9,6 +9,7 @@ pub mod certificate_key;
 pub mod defaults;
 pub mod older;
 pub mod print;
+pub mod reference;
 pub mod spec;
 
 mod check;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{EnvVar, Taint};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bootstrap_token::{BootstrapToken, Lifetime, Token};
@@ -214,7 +215,7 @@ pub struct ComponentSpec {
 }
 
 /// One `--name=value`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Arg {
     /// Without dashes.
@@ -225,7 +226,7 @@ pub struct Arg {
 }
 
 /// One of `extraVolumes`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HostPathMount {
     /// Volume name.
@@ -259,7 +260,7 @@ pub enum KeyAlgorithm {
 }
 
 /// `imagePullPolicy`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum PullPolicy {
     /// Ask the registry each time.
     Always,
@@ -360,17 +361,18 @@ impl Default for Timeouts {
 }
 
 /// `kubeboot.dev/v1alpha1 KubebootConfiguration`: what kubeadm's documents have no word for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct KubebootSpec {
     /// Who runs the static pods.
     pub node_agent: NodeAgent,
-    /// Address of the Docker Engine (`unix:///var/run/docker.sock`); None takes `DOCKER_HOST`, else the default socket.
+    /// Address of the Docker Engine, such as `unix:///var/run/docker.sock`; `DOCKER_HOST`, else the default socket, where
+    /// there is none.
     pub docker_host: Option<String>,
 }
 
 /// Who runs the static pods.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeAgent {
     /// This program's own agent.

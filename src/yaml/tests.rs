@@ -194,6 +194,52 @@ fn scalars_are_typed_as_go_types_them() {
 }
 
 #[test]
+fn documents_are_read_as_kubernetes_reads_them_rule_by_rule() {
+    let cases = [
+        // Booleans of YAML 1.1, in lower case, capitalised and in capitals, and in no other.
+        ("[yes, Yes, YES, on, On, ON, y, Y, true, True, TRUE]", json!([true; 11])),
+        ("[no, No, NO, off, Off, OFF, n, N, false, False, FALSE]", json!([false; 11])),
+        ("[yEs, oN, 'yes', \"off\", tRue]", json!(["yEs", "oN", "yes", "off", "tRue"])),
+        // Numbers: octal, hexadecimal, binary, with underscores, with exponents; quoted ones are texts.
+        ("[010, 0o10, 0x10, 0b10, 1_0, 1e1, +1, -1, 1.50]", json!([8, 8, 16, 2, 10, 10, 1, -1, 1.5])),
+        ("['010', '1.0', 1.2.3, 08x, 1h, 0x]", json!(["010", "1.0", "1.2.3", "08x", "1h", "0x"])),
+        ("[18446744073709551615, -9223372036854775808]", json!([u64::MAX, i64::MIN])),
+        // Durations, quantities and times are texts.
+        (
+            "[24h0m0s, 100m, 1Gi, 12:30:45, 2030-01-02T15:04:05Z]",
+            json!(["24h0m0s", "100m", "1Gi", "12:30:45", "2030-01-02T15:04:05Z"]),
+        ),
+        ("[~, null, Null, NULL, '~', '']", json!([null, null, null, null, "~", ""])),
+        // Anchors, aliases and merge keys; what is written itself wins.
+        (
+            "a: &a {x: 1, y: 2}\nb: *a\nc: {<<: *a, y: 3}",
+            json!({"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 2}, "c": {"x": 1, "y": 3}}),
+        ),
+        (
+            "a: &a {x: 1}\nb: &b {x: 2, z: 3}\nc: {<<: [*a, *b]}",
+            json!({"a": {"x": 1}, "b": {"x": 2, "z": 3}, "c": {"x": 1, "z": 3}}),
+        ),
+        // Texts over several lines, comments, tabs behind values and in JSON.
+        ("a: |\n  b\n  c\nd: >-\n  e\n  f # g\n", json!({"a": "b\nc\n", "d": "e f # g"})),
+        ("a: b\t# c\nd:\te", json!({"a": "b", "d": "e"})),
+        ("{\t\"a\":\t[1,\t2] }", json!({"a": [1, 2]})),
+        ("%YAML 1.2\n---\na: 1\n...\n", json!({"a": 1})),
+        ("\u{feff}a: 1", json!({"a": 1})),
+        ("a: 1\r\nb:\r\n- 2\r\n", json!({"a": 1, "b": [2]})),
+        // A key is text whatever it looks like.
+        ("{1: a, true: b, 1.5: c}", json!({"1": "a", "true": "b", "1.5": "c"})),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(to_value(text).unwrap_or_else(|error| panic!("{text}: {error}")), expected, "{text}");
+    }
+    for text in
+        ["a:\n\tb: 1", "a: 1\na: 1", "{\"a\": 1, \"a\": 2}", "a: .inf", "a: .nan", "a: *b", "a: [", "a: 'b", "<<: 1"]
+    {
+        assert!(to_value(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn output_has_sorted_keys_and_list_items_level_with_their_key() {
     let text = to_string(&json!({"b": [{"y": "no", "x": [1]}, "plain"], "a": {"e": {}, "l": []}})).unwrap();
     assert_eq!(text, "a:\n  e: {}\n  l: []\nb:\n- x:\n  - 1\n  \"y\": \"no\"\n- plain\n");

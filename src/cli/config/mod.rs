@@ -10,11 +10,11 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::{Globals, block_on};
-use crate::config::{self, defaults};
+use crate::config::{self, defaults, reference};
 use crate::host::facts;
 use crate::host::fs::write_file;
 use crate::kubelet;
-use crate::ui;
+use crate::ui::{self, Output};
 use crate::yaml;
 
 /// Print, check and bring up to date configuration files, and name the images they ask for
@@ -23,7 +23,8 @@ use crate::yaml;
     kubeboot config print init-defaults > cluster.yaml\n  \
     kubeboot config validate --config cluster.yaml\n  \
     kubeboot config migrate --old-config old.yaml --new-config new.yaml\n  \
-    kubeboot config images list --config cluster.yaml\n\n\
+    kubeboot config images list --config cluster.yaml\n  \
+    kubeboot config schema > kubeboot.schema.json\n\n\
     Exit codes: 0 done, 1 any error.")]
 pub struct Args {
     #[command(subcommand)]
@@ -36,6 +37,9 @@ enum Sub {
     Validate(ValidateArgs),
     Migrate(MigrateArgs),
     Images(images::Args),
+    Schema(SchemaArgs),
+    /// Print the reference of every field, in Markdown
+    Docs,
 }
 
 /// Print a configuration with every default
@@ -102,6 +106,15 @@ struct MigrateArgs {
     experimental: Experimental,
 }
 
+/// Print the JSON schema of a kind, for editors and checks
+#[derive(Debug, clap::Args)]
+struct SchemaArgs {
+    /// The kind
+    #[arg(long, value_name = "KIND", default_value = reference::KUBEBOOT_KIND,
+        value_parser = clap::builder::PossibleValuesParser::new(reference::kinds()))]
+    kind: String,
+}
+
 #[derive(Debug, clap::Args)]
 struct Experimental {
     /// Allow experimental versions of the API; there is none now
@@ -115,6 +128,8 @@ pub fn run(args: Args, _: &Globals) -> anyhow::Result<ExitCode> {
         Sub::Print(args) => print(&args.which)?,
         Sub::Validate(args) => validate(&args)?,
         Sub::Migrate(args) => migrate(&args)?,
+        Sub::Schema(args) => ui::print_value(Output::Json, &reference::schema(&args.kind))?,
+        Sub::Docs => ui::print(&reference::markdown()?)?,
         Sub::Images(args) => return block_on(images::run(args)),
     }
     Ok(ExitCode::SUCCESS)
