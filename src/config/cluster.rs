@@ -172,11 +172,9 @@ const UNUSED: &[(Part, &str, &str)] = &[
     (Part::Cluster, "etcd.external.httpEndpoints", "endpoints are asked instead"),
     (Part::Upgrade, "apply.allowExperimentalUpgrades", "--force goes to such a version"),
     (Part::Upgrade, "apply.allowRCUpgrades", "--force goes to such a version"),
-    (Part::Upgrade, "apply.certificateRenewal", "`kubeboot certs renew` renews certificates"),
     (Part::Upgrade, "apply.ignorePreflightErrors", "upgrade makes no preflight checks"),
     (Part::Upgrade, "apply.printConfig", "see the config map kubeadm-config"),
     (Part::Upgrade, "apply.skipPhases", "upgrade has no phases"),
-    (Part::Upgrade, "node", "there is no upgrade node"),
 ];
 
 /// Warns of what has no effect.

@@ -271,9 +271,7 @@ mod tests {
 
     #[test]
     fn the_reference_in_the_repository_is_the_one_that_is_made() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
-        let kept = std::fs::read_to_string(path).unwrap();
-        assert!(kept == markdown().unwrap(), "stale: run `kubeboot config docs > docs/configuration.md`");
+        crate::testing::golden::assert_generated("docs/configuration.md", &markdown().unwrap());
     }
 
     #[test]

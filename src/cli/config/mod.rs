@@ -10,6 +10,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::{Globals, block_on};
+use crate::cluster::addons::kube_proxy;
 use crate::config::{self, defaults, reference};
 use crate::host::facts;
 use crate::host::fs::write_file;
@@ -29,6 +30,9 @@ use crate::yaml;
 pub struct Args {
     #[command(subcommand)]
     command: Sub,
+    /// Kubeconfig for the cluster; taken for kubeadm's sake: none of these commands asks the cluster
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -39,6 +43,7 @@ enum Sub {
     Images(images::Args),
     Schema(SchemaArgs),
     /// Print the reference of every field, in Markdown
+    #[command(after_help = PRINTED)]
     Docs,
 }
 
@@ -51,26 +56,28 @@ struct PrintArgs {
     which: Which,
 }
 
+const PRINTED: &str = "Exit codes: 0 printed, 1 any error.";
+
 #[derive(Debug, Subcommand)]
 enum Which {
     /// Print InitConfiguration and ClusterConfiguration
-    #[command(name = "init-defaults")]
+    #[command(name = "init-defaults", after_help = PRINTED)]
     Init(ComponentConfigs),
     /// Print JoinConfiguration
-    #[command(name = "join-defaults")]
+    #[command(name = "join-defaults", after_help = PRINTED)]
     Join(ComponentConfigs),
     /// Print ResetConfiguration
-    #[command(name = "reset-defaults")]
-    Reset,
+    #[command(name = "reset-defaults", after_help = PRINTED)]
+    Reset(ComponentConfigs),
     /// Print UpgradeConfiguration
-    #[command(name = "upgrade-defaults")]
-    Upgrade,
+    #[command(name = "upgrade-defaults", after_help = PRINTED)]
+    Upgrade(ComponentConfigs),
 }
 
 #[derive(Debug, clap::Args)]
 struct ComponentConfigs {
-    /// Documents of components to print too, separated by commas: KubeletConfiguration
-    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = ["KubeletConfiguration"])]
+    /// Documents of components to print too, separated by commas: KubeletConfiguration, KubeProxyConfiguration
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = [KUBELET, KUBE_PROXY])]
     component_configs: Vec<String>,
 }
 
@@ -95,6 +102,7 @@ struct ValidateArgs {
 ///
 /// v1beta3 of kubeadm's API becomes v1beta4. Only what the file says is written, without defaults; comments are lost.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 written, 1 the file is not valid, or any error.")]
 struct MigrateArgs {
     /// The file to read; - for stdin
     #[arg(long, value_name = "FILE")]
@@ -108,6 +116,7 @@ struct MigrateArgs {
 
 /// Print the JSON schema of a kind, for editors and checks
 #[derive(Debug, clap::Args)]
+#[command(after_help = PRINTED)]
 struct SchemaArgs {
     /// The kind
     #[arg(long, value_name = "KIND", default_value = reference::KUBEBOOT_KIND,
@@ -139,17 +148,29 @@ fn print(which: &Which) -> anyhow::Result<()> {
     let documents = match which {
         Which::Init(components) => with_components(defaults::init()?, components)?,
         Which::Join(components) => with_components(defaults::join(&facts::identity().0)?, components)?,
-        Which::Reset => defaults::reset()?,
-        Which::Upgrade => defaults::upgrade()?,
+        Which::Reset(components) => with_components(defaults::reset()?, components)?,
+        Which::Upgrade(components) => with_components(defaults::upgrade()?, components)?,
     };
     Ok(ui::print(&stream(&documents)?)?)
 }
 
+/// Kinds of component documents.
+const KUBELET: &str = "KubeletConfiguration";
+const KUBE_PROXY: &str = "KubeProxyConfiguration";
+
 fn with_components(mut documents: Vec<Value>, components: &ComponentConfigs) -> anyhow::Result<Vec<Value>> {
-    if !components.component_configs.is_empty() {
-        documents.push(kubelet_configuration()?);
+    for kind in &components.component_configs {
+        documents.push(if kind == KUBELET { kubelet_configuration()? } else { kube_proxy_configuration()? });
     }
     Ok(documents)
+}
+
+/// What kube-proxy gets when nobody says anything else.
+fn kube_proxy_configuration() -> anyhow::Result<Value> {
+    let objects = kube_proxy::objects(&defaults::init_spec()?, &[])?;
+    let data = objects.config_map.data.unwrap_or_default();
+    let text = data.get("config.conf").context("the config map of kube-proxy has no configuration")?;
+    Ok(yaml::to_value(text)?)
 }
 
 /// What every kubelet gets when nobody says anything else: a node's own settings are not in it.

@@ -54,7 +54,7 @@ bootstrapTokens:
   - authentication
 kind: InitConfiguration
 localAPIEndpoint:
-  advertiseAddress: 1.2.3.4
+  advertiseAddress: \"1.2.3.4\"
   bindPort: 6443
 nodeRegistration:
   criSocket: unix:///var/run/containerd/containerd.sock
@@ -87,7 +87,7 @@ etcd:
     dataDir: /var/lib/etcd
 imageRepository: registry.k8s.io
 kind: ClusterConfiguration
-kubernetesVersion: 1.37.0
+kubernetesVersion: \"1.37.0\"
 networking:
   dnsDomain: cluster.local
   serviceSubnet: 10.96.0.0/12
@@ -113,7 +113,8 @@ fn the_printed_defaults_of_every_command_load_without_a_warning() {
     let documents = defaults::upgrade().unwrap();
     let upgrade = load_upgrade(&file_of(&stream(&documents))).unwrap().spec;
     assert_eq!(print::upgrade_configuration(&upgrade), documents[0]);
-    for documents in [defaults::init().unwrap(), defaults::join("a").unwrap(), defaults::reset().unwrap()] {
+    for documents in [defaults::init(), defaults::join("a"), defaults::reset(), defaults::upgrade()].map(Result::unwrap)
+    {
         assert_eq!(validate(Path::new("c.yaml"), &stream(&documents), false), Ok(vec![]));
     }
 }

@@ -14,7 +14,7 @@ pub struct UpgradeConfiguration {
     pub apply: UpgradeApply,
     /// For `upgrade diff`.
     pub diff: UpgradeDiff,
-    /// For `upgrade node`.
+    /// For `upgrade node`; no command reads it yet.
     pub node: UpgradeNode,
     /// For `upgrade plan`.
     pub plan: UpgradePlan,
@@ -33,7 +33,7 @@ pub struct UpgradeApply {
     /// Allow release candidates.
     #[serde(rename = "allowRCUpgrades")]
     pub allow_rc_upgrades: Option<bool>,
-    /// Renew the certificates of what is replaced.
+    /// Taken for kubeadm's sake: `kubeboot certs renew` renews certificates.
     pub certificate_renewal: Option<bool>,
     /// Only show what would be done.
     pub dry_run: Option<bool>,
@@ -69,7 +69,7 @@ pub struct UpgradeDiff {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct UpgradeNode {
-    /// Renew the certificates of what is replaced.
+    /// Taken for kubeadm's sake: `kubeboot certs renew` renews certificates.
     pub certificate_renewal: Option<bool>,
     /// Only show what would be done.
     pub dry_run: Option<bool>,
