@@ -261,11 +261,14 @@ pub const TABLE: &[Row] = &[
     row("config print upgrade-defaults", Same, "component-configs kubeconfig"),
     row("config migrate", Same, "allow-experimental-api kubeconfig new-config old-config"),
     row("config validate", Same, "allow-deprecated-api allow-experimental-api config kubeconfig"),
-    row(
-        "config images list",
-        Same,
-        "allow-missing-template-keys config feature-gates image-repository kubeconfig kubernetes-version output \
-         show-managed-fields",
+    with(
+        row(
+            "config images list",
+            Same,
+            "allow-missing-template-keys config feature-gates image-repository kubeconfig kubernetes-version output \
+             show-managed-fields",
+        ),
+        &[("allow-missing-template-keys", TEMPLATES), ("show-managed-fields", TEMPLATES)],
     ),
     row("config images pull", Same, "config cri-socket feature-gates image-repository kubeconfig kubernetes-version"),
     row("version", Same, "output"),
@@ -298,7 +301,6 @@ const UPGRADE_APART: &[(&str, Is)] = &[
     ("allow-missing-template-keys", SOON),
     ("allow-release-candidate-upgrades", SOON),
     ("certificate-renewal", SOON),
-    ("config", SOON),
     ("ignore-preflight-errors", SOON),
     ("kubeconfig", SOON),
     ("print-config", SOON),
