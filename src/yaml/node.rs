@@ -192,6 +192,18 @@ impl Node {
     }
 }
 
+/// How Go spells a boolean, each also with a capital and in capitals.
+const BOOLEANS: &[&str] = &["y", "yes", "true", "on", "n", "no", "false", "off"];
+
+/// Whether `text` is a boolean to the parser, which does not mind the case of any letter, and a word to Go.
+fn is_no_boolean(text: Option<&str>) -> bool {
+    let Some(text) = text else { return false };
+    let lower = text.to_ascii_lowercase();
+    let capital = lower.get(..1).unwrap_or_default().to_uppercase() + lower.get(1..).unwrap_or_default();
+    let exact = text == lower || text == capital || text == text.to_ascii_uppercase();
+    BOOLEANS.contains(&lower.as_str()) && !exact
+}
+
 /// What [`Node::locate`] finds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Located {
@@ -221,6 +233,9 @@ impl Source<'_> {
         let spelt = matches!(raw.value, RawKind::Bool(_) | RawKind::Number(_)).then(|| self.slice(raw.defined));
         let kind = match raw.value {
             RawKind::Null => Kind::Null,
+            RawKind::Bool(_) if spelt.as_ref().is_some_and(|text| is_no_boolean(text.as_deref())) => {
+                Kind::String(spelt.clone().flatten().unwrap_or_default())
+            }
             RawKind::Bool(value) => Kind::Bool(value),
             RawKind::Number(number) => Kind::Number(number),
             RawKind::String(text) => Kind::String(text),

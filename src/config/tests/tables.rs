@@ -38,7 +38,7 @@ const ROWS: &[Row] = &[
     ),
     (INIT, "localAPIEndpoint.bindPort", "1 | 65535 | 0o20", "0 | 65536 | -1 | '6443' | 2379"),
     (INIT, "certificateKey", KEY, "abc | 0123456789abcdef"),
-    (INIT, "skipPhases", "[preflight] | []", "preflight | [1]"),
+    (INIT, "skipPhases", "[preflight] | []", "preflight | {}"),
     (INIT, "patches.directory", "/patches | patches", "[a]"),
     (INIT, "nodeRegistration.name", "cp1 | CP1.Example.com | ' a '", "a_b | -a | a..b | 7"),
     (INIT, "nodeRegistration.criSocket", "unix:///a | /a", "tcp://a | a | unix://a"),
