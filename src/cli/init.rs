@@ -1,11 +1,12 @@
 //! `kubeboot init`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Subcommand;
 
+use super::phases::{Chosen, Listed, Table, listed};
 use super::reset::is_denied;
 use super::signals::stop_on_signals;
 use super::spec::{ClusterFlags, SpecFlags, absolute, load, program};
@@ -17,10 +18,12 @@ use crate::kubelet::service::Program;
 use crate::manifests::proxy_env;
 use crate::ui::{self, Output};
 use crate::workflow::adopt;
-use crate::workflow::init::dry_run::rehearse;
+use crate::workflow::init::dry_run::{Rehearsal, rehearse};
 use crate::workflow::init::objects::addon_objects;
+use crate::workflow::init::options::OPTIONS;
 use crate::workflow::init::{self, Ended, InitError, Order, Outcome, PHASES, StepError, What};
 use crate::workflow::machine::{AdminApi, Machine};
+use crate::workflow::phase::PhaseOptions;
 use crate::workflow::saved::Saved;
 
 /// Make this machine a Kubernetes control-plane node
@@ -47,21 +50,30 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Sub {
-    Phase(PhaseArgs),
+    /// Run one phase alone
+    #[command(after_help = phase_help())]
+    Phase(Chosen<InitPhases>),
 }
 
-/// Run one phase alone
-///
-/// Phases of a group are named behind it, or all of them as `all`.
+/// The phases of `init`.
+#[derive(Debug)]
+struct InitPhases;
+
+impl Table for InitPhases {
+    type Flags = PhaseFlags;
+
+    fn phases() -> Vec<Listed> {
+        listed(&PHASES)
+    }
+
+    fn options() -> &'static [PhaseOptions] {
+        OPTIONS
+    }
+}
+
+/// Flags of one phase.
 #[derive(Debug, clap::Args)]
-#[command(after_help = phase_help())]
-struct PhaseArgs {
-    /// The phase
-    #[arg(value_name = "PHASE")]
-    name: String,
-    /// One of a group's phases, or `all`
-    #[arg(value_name = "SUB")]
-    sub: Option<String>,
+struct PhaseFlags {
     /// With `addon`: print the objects in place of installing them
     #[arg(long)]
     print_manifest: bool,
@@ -103,8 +115,8 @@ struct InitFlags {
 /// Runs init, one phase of it, or the dry run of either.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let (what, flags, kubeconfig_dir) = match args.command {
-        Some(Sub::Phase(phase)) if phase.print_manifest => return print_manifest(&phase),
-        Some(Sub::Phase(phase)) => (What::Phase(phase.name, phase.sub), phase.flags, phase.kubeconfig_dir),
+        Some(Sub::Phase(phase)) if phase.flags.print_manifest => return print_manifest(&phase),
+        Some(Sub::Phase(phase)) => (What::Phase(phase.name, phase.sub), phase.flags.flags, phase.flags.kubeconfig_dir),
         None => (What::Everything, args.flags, None),
     };
     let mut input = flags.spec.input()?;
@@ -155,12 +167,12 @@ fn is_start_of_agent(order: &Order) -> bool {
 }
 
 /// The objects of the addons, on stdout.
-fn print_manifest(phase: &PhaseArgs) -> anyhow::Result<ExitCode> {
+fn print_manifest(phase: &Chosen<InitPhases>) -> anyhow::Result<ExitCode> {
     let selected = PHASES.one(&phase.name, phase.sub.as_deref())?;
     if selected.phase.name != "addon" {
         anyhow::bail!("--print-manifest goes with the phase addon alone");
     }
-    let spec = load(&phase.flags.spec.input()?)?.spec;
+    let spec = load(&phase.flags.flags.spec.input()?)?.spec;
     let objects = addon_objects(&spec, &proxy_env(std::env::vars()), &selected.children)?;
     ui::print(&manifests(&objects.objects)?)?;
     Ok(ExitCode::SUCCESS)
@@ -168,7 +180,12 @@ fn print_manifest(phase: &PhaseArgs) -> anyhow::Result<ExitCode> {
 
 fn show(spec: &ClusterSpec, what: &What, flags: &InitFlags, globals: &Globals) -> anyhow::Result<ExitCode> {
     let rehearsal = rehearse(spec, what, &globals.paths(), &program()?).map_err(explain)?;
-    match (&flags.output_dir, flags.output) {
+    print_rehearsal(&rehearsal, flags.output_dir.as_deref(), flags.output)
+}
+
+/// Shows a dry run, or writes its files below `dir`.
+pub fn print_rehearsal(rehearsal: &Rehearsal, dir: Option<&Path>, output: Output) -> anyhow::Result<ExitCode> {
+    match (dir, output) {
         (Some(dir), _) => {
             let count = rehearsal.write_below(dir)?;
             ui::print(&format!("[dryrun] Wrote {count} files below {}\n", dir.display()))?;

@@ -27,9 +27,11 @@ mod spec;
 mod signals;
 mod reset;
 mod manifests;
+mod phases;
 mod man;
 mod init;
 mod kubeconfig;
+mod join;
 mod images;
 mod status;
 mod token;
@@ -83,7 +85,8 @@ impl Globals {
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(Box<init::Args>),
-    Reset(reset::Args),
+    Join(Box<join::Args>),
+    Reset(Box<reset::Args>),
     Adopt(adopt::Args),
     Manifests(Box<manifests::Args>),
     Images(images::Args),
@@ -105,7 +108,7 @@ impl Command {
     /// `-v` of a command that was given none.
     fn default_verbosity(&self) -> u8 {
         match self {
-            Self::Init(_) | Self::Reset(_) | Self::Manifests(_) => 0,
+            Self::Init(_) | Self::Join(_) | Self::Reset(_) | Self::Manifests(_) => 0,
             Self::Images(_) | Self::Config(_) | Self::Status(_) | Self::Token(_) => 0,
             Self::Upgrade(_) | Self::Version(_) => 0,
             Self::Completion(_) | Self::Man(_) => 0,
@@ -121,7 +124,8 @@ impl Command {
 fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
     match command {
         Command::Init(args) => init::run(*args, globals),
-        Command::Reset(args) => block_on(reset::run(args, globals)),
+        Command::Join(args) => block_on(join::run(*args, globals)),
+        Command::Reset(args) => block_on(reset::run(*args, globals)),
         Command::Adopt(args) => block_on(adopt::run(args, globals)),
         Command::Manifests(args) => manifests::run(*args, globals),
         Command::Images(args) => block_on(images::run(args, globals)),

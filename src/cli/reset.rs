@@ -4,29 +4,68 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
+use clap::Subcommand;
 
+use super::phases::{Chosen, Listed, Table, listed};
 use super::signals::stop_on_signals;
-use super::spec::program;
+use super::spec::{program, read_file};
 use super::{Globals, Hint};
-use crate::config::spec::NodeAgent;
+use crate::config::spec::{NodeAgent, ResetSpec};
+use crate::config::{self, HostDefaults, Input, Loaded, ResetFlags};
 use crate::kubelet::service::Program;
 use crate::ui::{self, Output};
 use crate::workflow::machine::Machine;
+use crate::workflow::phase::PhaseOptions;
+use crate::workflow::preflight::{Finding, Severity, conclude, is_ignored};
 use crate::workflow::reset::plan::Step;
-use crate::workflow::reset::{self, ResetError};
+use crate::workflow::reset::{self, OPTIONS, PHASES, Part, ResetError, Wanted};
 
-/// Take everything away that init made on this machine
+/// Take everything away that init or join made on this machine
 ///
-/// Stops the node agent and the control plane, and removes what init wrote down that it made: containers, pulled
-/// images, the unit, manifests, certificates, kubeconfigs, the kubelet's and etcd's data, logs. What was there before
-/// init stays, and so does what somebody else has put there since.
+/// Stops the node agent and the control plane, or the kubelet and its pods, and removes what init or join wrote down
+/// that it made: containers, pulled images, the unit, manifests, certificates, kubeconfigs, the kubelet's and etcd's
+/// data, logs. What was there before stays, and so does what somebody else has put there since.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  \
     kubeboot reset --dry-run       # what would be removed\n  \
     kubeboot reset --force         # without asking\n\n\
-    CNI configuration, iptables rules and copies of admin.conf in home directories are not init's and stay.\n\n\
-    Exit codes: 0 done, or nothing to do; 1 any error.")]
+    CNI configuration, packet filter rules and copies of admin.conf in home directories are not kubeboot's and stay; the \
+    Node object of a worker stays too (kubectl delete node).\n\n\
+    Exit codes: 0 done, or nothing to do; 1 any error."
+)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Sub>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// Run one phase alone
+    Phase(Chosen<ResetPhases>),
+}
+
+/// The phases of `reset`.
+#[derive(Debug)]
+struct ResetPhases;
+
+impl Table for ResetPhases {
+    type Flags = Flags;
+
+    fn phases() -> Vec<Listed> {
+        listed(&PHASES)
+    }
+
+    fn options() -> &'static [PhaseOptions] {
+        OPTIONS
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct Flags {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
@@ -36,6 +75,21 @@ pub struct Args {
     /// Format of the events
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+    /// Configuration file with a ResetConfiguration (kubeadm.k8s.io/v1beta4)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Empty /etc/kubernetes/tmp even where it was there before
+    #[arg(long)]
+    cleanup_tmp_dir: bool,
+    /// Socket of the kubelet's container runtime [default: the one that join has written down]
+    #[arg(long, value_name = "SOCKET")]
+    cri_socket: Option<String>,
+    /// Checks whose errors are only warnings, separated by commas; `all` are all of them
+    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
+    ignore_preflight_errors: Vec<String>,
+    /// Phases to leave out, separated by commas
+    #[arg(long, value_name = "PHASE", value_delimiter = ',')]
+    skip_phases: Vec<String>,
     #[command(flatten)]
     kubeadm: KubeadmFlags,
 }
@@ -46,53 +100,96 @@ pub struct Args {
 struct KubeadmFlags {
     /// Directory of the certificates
     #[arg(long, value_name = "DIR")]
-    cert_dir: Option<PathBuf>,
-    /// Remove /etc/kubernetes/tmp
-    #[arg(long)]
-    cleanup_tmp_dir: bool,
-    /// Socket of the container runtime interface
-    #[arg(long, value_name = "SOCKET")]
-    cri_socket: Option<String>,
-    /// Checks to ignore
-    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
-    ignore_preflight_errors: Vec<String>,
+    cert_dir: Option<String>,
     /// Kubeconfig for the cluster
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// Phases to leave out
-    #[arg(long, value_name = "PHASE", value_delimiter = ',')]
-    skip_phases: Vec<String>,
+}
+
+impl Flags {
+    fn spec(&self) -> anyhow::Result<Loaded<ResetSpec>> {
+        let input = Input {
+            file: self.config.as_ref().map(|path| read_file(path)).transpose()?,
+            flags: ResetFlags {
+                cert_dir: self.kubeadm.cert_dir.clone(),
+                cleanup_tmp_dir: self.cleanup_tmp_dir,
+                cri_socket: self.cri_socket.clone(),
+                force: self.force,
+                ignore_preflight_errors: self.ignore_preflight_errors.clone(),
+                skip_phases: self.skip_phases.clone(),
+            },
+            host: HostDefaults::default(),
+        };
+        config::load_reset(&input)
+            .map_err(|error| anyhow::Error::new(error).context(Hint::new("see `kubeboot reset --help`")))
+    }
 }
 
 /// Plans, asks, and carries the plan out.
 pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
-    if !args.kubeadm.skip_phases.is_empty() {
-        bail!("--skip-phases: this reset has no phases to leave out; see the steps with --dry-run");
-    }
+    let (phase, flags) = match args.command {
+        Some(Sub::Phase(phase)) => (Some(phase.name), phase.flags),
+        None => (None, args.flags),
+    };
+    let loaded = flags.spec()?;
+    let spec = loaded.spec;
+    let wanted = Wanted::of(&spec, phase.as_deref())?;
     let service = Program { path: program()?, agent: NodeAgent::Embedded, docker_host: None };
-    let mut machine = Machine::this(&globals.paths(), service, ui::reporter(args.output));
-    let Some(planned) = reset::prepare(&machine).map_err(explain)? else {
+    let mut machine = Machine::this(&globals.paths(), service, ui::reporter(flags.output));
+    loaded.warnings.into_iter().for_each(|warning| machine.reporter.warn("config", warning));
+    let dry_run = flags.dry_run || loaded.dry_run;
+    if wanted.has(Part::Preflight) && !dry_run {
+        preflight(&machine, &spec)?;
+    }
+    let Some(planned) = reset::prepare(&machine, &wanted).map_err(explain)? else {
         let root = globals.paths().root().display().to_string();
         let what = if root == "/" { "this machine".to_owned() } else { root };
-        machine.reporter.note("reset", format!("{what} was never initialised by kubeboot: nothing to do"));
+        let text =
+            format!("{what} was never initialised by kubeboot, nor has it joined a cluster by it: nothing to do");
+        machine.reporter.note("reset", text);
         return Ok(ExitCode::SUCCESS);
     };
-    if args.dry_run {
+    if dry_run {
         let line = |step: &Step| format!("Would {step}\n");
         ui::print(&planned.steps.iter().map(line).collect::<String>())?;
         return Ok(ExitCode::SUCCESS);
     }
-    if !args.force {
-        let list: String = planned.steps.iter().map(|step| format!("  {step}\n")).collect();
-        ui::print(&format!("This will:\n{list}"))?;
-        if !ui::confirm("Are you sure you want to proceed?", "pass --force to go on without asking")? {
-            bail!("aborted; nothing was removed");
-        }
+    if wanted.has(Part::Preflight) && !spec.force {
+        ask(&planned.steps)?;
     }
     stop_on_signals(&machine.stop);
+    let whole = planned.steps.iter().any(|step| matches!(step, Step::RemoveState(_)));
     reset::run(&mut machine, planned).await.map_err(explain)?;
-    machine.reporter.note("reset", "everything that kubeboot made is gone".into());
+    if whole {
+        machine.reporter.note("reset", "everything that kubeboot made is gone".into());
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Only root can take a running machine's node away.
+fn preflight(machine: &Machine, spec: &ResetSpec) -> anyhow::Result<()> {
+    const CHECK: &str = "IsPrivilegedUser";
+    if !machine.live || rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let severity = match is_ignored(&spec.ignore_preflight_errors, CHECK) {
+        true => Severity::Warning,
+        false => Severity::Error,
+    };
+    let message = "not run as root: run it with sudo, or look at what it would do with --dry-run".to_owned();
+    let finding = Finding { check: CHECK.to_owned(), severity, message };
+    Ok(conclude(vec![finding], &*machine.reporter)?)
+}
+
+fn ask(steps: &[Step]) -> anyhow::Result<()> {
+    let list: String = steps.iter().map(|step| format!("  {step}\n")).collect();
+    ui::print(&format!(
+        "[reset] WARNING: Changes made to this host by 'kubeboot init' or 'kubeboot join' will be reverted:\n{list}"
+    ))?;
+    if !ui::confirm("[reset] Are you sure you want to proceed?", "pass --force to go on without asking")? {
+        bail!("aborted reset operation; nothing was removed");
+    }
+    Ok(())
 }
 
 fn explain(error: ResetError) -> anyhow::Error {

@@ -75,14 +75,7 @@ pub struct SpecFlags {
 impl SpecFlags {
     /// Reads the file and asks the machine for its name and address.
     pub fn input(&self) -> anyhow::Result<Input> {
-        let file = match &self.config {
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-                Some((path.clone(), text))
-            }
-            None => None,
-        };
+        let file = self.config.as_ref().map(|path| read_file(path)).transpose()?;
         let (hostname, address) = facts::identity();
         Ok(Input { file, flags: self.flags(), host: HostDefaults { hostname, address } })
     }
@@ -136,7 +129,8 @@ pub struct ClusterFlags {
     skip_certificate_key_print: bool,
 }
 
-fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+/// A secret of the command line, for clap.
+pub fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret(text.to_owned()))
 }
 
@@ -157,6 +151,13 @@ fn node_agent() -> impl TypedValueParser<Value = NodeAgent> {
         "kubelet" => NodeAgent::Kubelet,
         _ => NodeAgent::Embedded,
     })
+}
+
+/// The configuration file, by its name and its text.
+pub fn read_file(path: &Path) -> anyhow::Result<(PathBuf, String)> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+    Ok((path.to_owned(), text))
 }
 
 /// The configuration that `input` is.

@@ -1,6 +1,6 @@
 //! The command that joins a node, in the form that kubeadm prints.
 
-use super::discovery::pins::Pin;
+use crate::config::spec::CaPin;
 
 /// What the command names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub struct JoinCommand<'a> {
     /// The token, or what stands for one that is not to be shown.
     pub token: &'a str,
     /// The keys of the cluster's CA.
-    pub pins: &'a [Pin],
+    pub pins: &'a [CaPin],
     /// Whether the node becomes one of the control plane's.
     pub control_plane: bool,
     /// The key of uploaded certificates, or what stands for it.
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn the_command_is_kubeadms() {
-        let pins: Vec<Pin> = ["a", "b"].map(|digit| format!("sha256:{}", digit.repeat(64)).parse().unwrap()).to_vec();
+        let pins: Vec<CaPin> = ["a", "b"].map(|digit| format!("sha256:{}", digit.repeat(64)).parse().unwrap()).to_vec();
         let mut command = JoinCommand {
             endpoint: "10.0.0.5:6443",
             token: "abcdef.0123456789abcdef",

@@ -6,6 +6,7 @@ pub mod apply;
 pub mod bootstrap;
 pub mod bootstrap_token;
 mod client;
+pub mod joining;
 pub mod discovery;
 pub mod join_command;
 pub mod remote;

@@ -24,6 +24,8 @@ pub struct Interest {
     pub programs: Vec<&'static str>,
     /// A host name that should resolve.
     pub resolve: Option<String>,
+    /// Whether the kubelet should say which one it is.
+    pub kubelet: bool,
 }
 
 /// Everything that is known of the machine.
@@ -68,8 +70,14 @@ pub struct Facts {
     pub paths: BTreeMap<PathBuf, Presence>,
     /// Whether the name asked for resolves; None when it was not asked or no answer came soon.
     pub resolves: Option<bool>,
-    /// The container runtime; the caller fills this in.
+    /// The container runtime of our own agent; the caller fills this in.
     pub runtime: Runtime,
+    /// The version of the kubelet on the PATH; None when nobody asked, there is none, or it does not say.
+    pub kubelet_version: Option<String>,
+    /// The container runtime of the kubelet; the caller fills this in.
+    pub cri: Runtime,
+    /// Whether that runtime tells its cgroup driver; None when nobody asked.
+    pub cri_has_runtime_config: Option<bool>,
 }
 
 /// Control groups.
@@ -144,6 +152,8 @@ const RESOLVE_LIMIT: Duration = Duration::from_millis(300);
 pub fn gather(paths: &Paths, interest: &Interest) -> Facts {
     let name = interest.resolve.clone().filter(|_| paths.is_live()).map(resolve);
     let mut facts = Machine::this().facts(paths, interest);
+    facts.kubelet_version =
+        find_program("kubelet").filter(|_| interest.kubelet).and_then(|path| kubelet_version(&path));
     facts.resolves = name.and_then(|answer| answer.recv_timeout(RESOLVE_LIMIT).ok());
     facts
 }
@@ -200,6 +210,9 @@ impl Machine {
             paths: interest.paths.iter().map(|path| (path.clone(), presence(&paths.on_host(path)))).collect(),
             resolves: None,
             runtime: Runtime::NotAsked,
+            kubelet_version: None,
+            cri: Runtime::NotAsked,
+            cri_has_runtime_config: None,
         }
     }
 
@@ -312,6 +325,14 @@ fn presence(path: &Path) -> Presence {
         }
         Err(e) => Presence::Unknown(e.to_string()),
     }
+}
+
+/// What `kubelet --version` says: `Kubernetes v1.36.2`.
+fn kubelet_version(program: &Path) -> Option<String> {
+    let output =
+        std::process::Command::new(program).arg("--version").stdin(std::process::Stdio::null()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.lines().find_map(|line| line.trim().strip_prefix("Kubernetes ")).map(str::to_owned)
 }
 
 /// Resolves in a thread of its own, for the system's resolver knows no deadline.

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::spec::{Arg, ClusterSpec};
+use crate::config::spec::{Arg, ClusterSpec, NodeSpec};
 use crate::host::fs::{FsError, Written};
 use crate::host::paths::{KUBELET_CONFIG, KUBELET_DIR, KUBELET_FLAGS_ENV, KUBELET_INSTANCE_CONFIG, MANIFESTS_DIR};
 use crate::host::tree::Tree;
 use crate::manifests::patches::{KUBELET_TARGET, PatchError, Patches};
+use crate::release::KubeletRow;
 use crate::yaml::{self, EmitError};
 
 /// The socket that kubeadm takes when it finds none.
@@ -78,19 +79,82 @@ pub enum KubeletFilesError {
 /// # Errors
 /// Patches that do not apply, and values that the files cannot hold.
 pub fn render(spec: &ClusterSpec, systemd_resolved: bool) -> Result<KubeletFiles, KubeletFilesError> {
-    let socket = spec.node.cri_socket.as_deref().unwrap_or(DEFAULT_CRI_SOCKET);
-    let instance = json!({ "containerRuntimeEndpoint": socket });
     let (mut config, warnings) = configuration(spec, systemd_resolved)?;
-    if let Some(dir) = &spec.patches_dir {
-        Patches::read(dir)
-            .and_then(|patches| patches.apply(KUBELET_TARGET, &mut config))
-            .map_err(KubeletFilesError::Patch)?;
+    patch(&mut config, spec.patches_dir.as_deref())?;
+    let instance = instance(&spec.node);
+    config[ENDPOINT_FIELD] = instance[ENDPOINT_FIELD].clone();
+    finish(&config, &instance, &arguments(&spec.node), warnings)
+}
+
+/// What the kubelet of a node that joins works from.
+#[derive(Debug, Clone, Copy)]
+pub struct Joining<'a> {
+    /// This machine.
+    pub node: &'a NodeSpec,
+    /// Directory of patches.
+    pub patches_dir: Option<&'a Path>,
+    /// The KubeletConfiguration of the cluster, which fits the cluster's own version and is taken as it is.
+    pub cluster: &'a Value,
+    /// What this machine's kubelet takes.
+    pub kubelet: &'a KubeletRow,
+    /// As in [`render`].
+    pub systemd_resolved: bool,
+}
+
+/// Makes the files of a node that joins a cluster: the cluster's KubeletConfiguration with what belongs to this node.
+///
+/// # Errors
+/// Patches that do not apply, and values that the files cannot hold.
+pub fn render_joining(joining: &Joining<'_>) -> Result<KubeletFiles, KubeletFilesError> {
+    let mut config = joining.cluster.clone();
+    if !config.is_object() {
+        return Err(KubeletFilesError::NotAnObject);
     }
-    config["containerRuntimeEndpoint"] = instance["containerRuntimeEndpoint"].clone();
+    if joining.systemd_resolved {
+        set_default(&mut config, "/resolvConf", json!(RESOLVED_CONF));
+    }
+    patch(&mut config, joining.patches_dir)?;
+    let instance = instance(joining.node);
+    // One of the cluster's nodes may have left its own there.
+    if let Value::Object(fields) = &mut config {
+        fields.remove(ENDPOINT_FIELD);
+    }
+    if joining.kubelet.endpoint_in_config {
+        config[ENDPOINT_FIELD] = instance[ENDPOINT_FIELD].clone();
+    }
+    let named = |name: &str| joining.node.kubelet_extra_args.iter().any(|arg| arg.name == name);
+    let own = joining.kubelet.runtime_flags(socket(joining.node)).into_iter().filter(|(name, _)| !named(name));
+    let mut flags: Vec<Arg> = own.map(|(name, value)| Arg { name, value }).collect();
+    flags.extend(arguments(joining.node));
+    finish(&config, &instance, &flags, vec![])
+}
+
+/// Where the node's kubelet finds its runtime.
+const ENDPOINT_FIELD: &str = "containerRuntimeEndpoint";
+
+fn socket(node: &NodeSpec) -> &str {
+    node.cri_socket.as_deref().unwrap_or(DEFAULT_CRI_SOCKET)
+}
+
+fn instance(node: &NodeSpec) -> Value {
+    json!({ ENDPOINT_FIELD: socket(node) })
+}
+
+fn patch(config: &mut Value, dir: Option<&Path>) -> Result<(), KubeletFilesError> {
+    let Some(dir) = dir else { return Ok(()) };
+    Patches::read(dir).and_then(|patches| patches.apply(KUBELET_TARGET, config)).map_err(KubeletFilesError::Patch)
+}
+
+fn finish(
+    config: &Value,
+    instance: &Value,
+    flags: &[Arg],
+    warnings: Vec<String>,
+) -> Result<KubeletFiles, KubeletFilesError> {
     Ok(KubeletFiles {
-        config: yaml::to_string(&config).map_err(KubeletFilesError::Emit)?,
-        instance_config: yaml::to_string(&instance).map_err(KubeletFilesError::Emit)?,
-        flags_env: flags_env(spec)?,
+        config: yaml::to_string(config).map_err(KubeletFilesError::Emit)?,
+        instance_config: yaml::to_string(instance).map_err(KubeletFilesError::Emit)?,
+        flags_env: flags_env(flags)?,
         warnings,
     })
 }
@@ -116,7 +180,14 @@ pub fn write(
     systemd_resolved: bool,
     tree: &mut dyn Tree,
 ) -> Result<WrittenFiles, KubeletFilesError> {
-    let files = render(spec, systemd_resolved)?;
+    write_files(render(spec, systemd_resolved)?, tree)
+}
+
+/// Writes the files, 0644 in a directory of mode 0700.
+///
+/// # Errors
+/// What the file system refuses.
+pub fn write_files(files: KubeletFiles, tree: &mut dyn Tree) -> Result<WrittenFiles, KubeletFilesError> {
     tree.make_dir(Path::new(KUBELET_DIR), 0o700).map_err(KubeletFilesError::File)?;
     let mut written = Vec::new();
     for (path, content) in [
@@ -210,19 +281,19 @@ pub fn dns_address(spec: &ClusterSpec) -> Result<String, KubeletFilesError> {
 /// The node agent's own flags: `--hostname-override` where the node has another name than the machine, then the user's
 /// `kubeletExtraArgs`. One item a flag, unquoted, for whoever starts the agent without a shell or systemd in between.
 pub fn flags(spec: &ClusterSpec) -> Vec<String> {
-    arguments(spec).iter().map(|arg| format!("--{}={}", arg.name, arg.value)).collect()
+    arguments(&spec.node).iter().map(|arg| format!("--{}={}", arg.name, arg.value)).collect()
 }
 
-fn arguments(spec: &ClusterSpec) -> Vec<Arg> {
-    let extra = &spec.node.kubelet_extra_args;
-    let named = spec.node.name == spec.node.hostname || extra.iter().any(|arg| arg.name == "hostname-override");
-    let own = (!named).then(|| Arg { name: "hostname-override".into(), value: spec.node.name.clone() });
+fn arguments(node: &NodeSpec) -> Vec<Arg> {
+    let extra = &node.kubelet_extra_args;
+    let named = node.name == node.hostname || extra.iter().any(|arg| arg.name == "hostname-override");
+    let own = (!named).then(|| Arg { name: "hostname-override".into(), value: node.name.clone() });
     own.into_iter().chain(extra.iter().cloned()).collect()
 }
 
 /// `KUBELET_KUBEADM_ARGS="..."`: the flags, as systemd reads a file of variables.
-fn flags_env(spec: &ClusterSpec) -> Result<String, KubeletFilesError> {
-    let words = arguments(spec).iter().map(word).collect::<Result<Vec<_>, _>>()?;
+fn flags_env(flags: &[Arg]) -> Result<String, KubeletFilesError> {
+    let words = flags.iter().map(word).collect::<Result<Vec<_>, _>>()?;
     let line = words.join(" ").replace('\\', "\\\\").replace('"', "\\\"");
     Ok(format!("{FLAGS_VARIABLE}=\"{line}\"\n"))
 }
@@ -310,5 +381,51 @@ mod tests {
         assert_eq!(flags(&spec).unwrap(), "KUBELET_KUBEADM_ARGS=\"--hostname-override=other\"\n");
         spec.node.kubelet_extra_args = vec![arg("x", "a\nb")];
         assert!(matches!(flags(&spec), Err(KubeletFilesError::ControlCharacter { .. })));
+    }
+
+    #[test]
+    fn a_node_that_joins_takes_the_clusters_settings_and_adds_its_own() {
+        let mut node = spec().node;
+        node.cri_socket = Some("unix:///run/c.sock".into());
+        node.kubelet_extra_args = vec![Arg { name: "node-ip".into(), value: "10.0.0.7".into() }];
+        let cluster =
+            json!({"kind": "KubeletConfiguration", "maxPods": 7, "containerRuntimeEndpoint": "unix:///other"});
+        let files = |version: &str| {
+            let kubelet = crate::release::kubelet_row(&version.parse().unwrap());
+            let joining =
+                Joining { node: &node, patches_dir: None, cluster: &cluster, kubelet, systemd_resolved: true };
+            render_joining(&joining).unwrap()
+        };
+        let old = files("v1.20.2");
+        assert_eq!(
+            yaml::to_value(&old.config).unwrap(),
+            json!({"kind": "KubeletConfiguration", "maxPods": 7, "resolvConf": RESOLVED_CONF}),
+            "nothing that this kubelet does not know"
+        );
+        assert_eq!(
+            old.flags_env,
+            "KUBELET_KUBEADM_ARGS=\"--container-runtime=remote --container-runtime-endpoint=unix:///run/c.sock \
+             --node-ip=10.0.0.7\"\n"
+        );
+        let new = files("v1.36.2");
+        assert_eq!(yaml::to_value(&new.config).unwrap()["containerRuntimeEndpoint"], "unix:///run/c.sock");
+        assert_eq!(new.flags_env, "KUBELET_KUBEADM_ARGS=\"--node-ip=10.0.0.7\"\n");
+        assert_eq!(new.instance_config, "containerRuntimeEndpoint: unix:///run/c.sock\n");
+    }
+
+    #[test]
+    fn patches_of_a_node_that_joins_count_and_its_own_runtime_flags_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let patch = dir.path().join("kubeletconfiguration.yaml");
+        crate::host::fs::write_file(&patch, b"cgroupDriver: cgroupfs\n", 0o644).unwrap();
+        let mut node = spec().node;
+        node.kubelet_extra_args = vec![Arg { name: "container-runtime".into(), value: "docker".into() }];
+        let cluster = json!({"cgroupDriver": "systemd"});
+        let kubelet = crate::release::kubelet_row(&"v1.20.2".parse().unwrap());
+        let joining =
+            Joining { node: &node, patches_dir: Some(dir.path()), cluster: &cluster, kubelet, systemd_resolved: false };
+        let files = render_joining(&joining).unwrap();
+        assert_eq!(files.config, "cgroupDriver: cgroupfs\n");
+        assert_eq!(files.flags_env.matches("--container-runtime=").count(), 1, "{}", files.flags_env);
     }
 }

@@ -2,4 +2,5 @@
 
 pub mod files;
 pub mod service;
+pub mod sockets;
 pub mod unit;

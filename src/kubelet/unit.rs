@@ -8,6 +8,7 @@ use crate::config::spec::{ClusterSpec, NodeAgent};
 use crate::host::fs::{FsError, Written};
 use crate::host::paths::{KUBELET_CONFIG, KUBELET_DROP_IN, KUBELET_FLAGS_ENV, KUBELET_UNIT, KUBERNETES_DIR};
 use crate::host::tree::Tree;
+use crate::kubelet::service::Program;
 
 /// The two files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,9 +66,19 @@ struct DropInTemplate<'a> {
 /// # Errors
 /// A program whose path no unit can hold.
 pub fn render(spec: &ClusterSpec, program: &Path) -> Result<UnitFiles, UnitError> {
-    let program = nameable(program)?;
-    let embedded = spec.kubeboot.node_agent == NodeAgent::Embedded;
-    let docker_host = settable(spec.kubeboot.docker_host.as_deref().filter(|_| embedded))?;
+    let docker_host = spec.kubeboot.docker_host.clone();
+    render_for(&Program { path: program.to_owned(), agent: spec.kubeboot.node_agent, docker_host })
+}
+
+/// The same for any program.
+///
+/// # Errors
+/// A program whose path no unit can hold.
+pub fn render_for(program: &Program) -> Result<UnitFiles, UnitError> {
+    let Program { path, agent, docker_host } = program;
+    let program = nameable(path)?;
+    let embedded = *agent == NodeAgent::Embedded;
+    let docker_host = settable(docker_host.as_deref().filter(|_| embedded))?;
     let drop_in = DropInTemplate {
         program,
         embedded,

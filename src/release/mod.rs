@@ -3,12 +3,14 @@
 
 mod image;
 mod kubeadm;
+mod kubelet;
 mod table;
 mod upgrade;
 mod version;
 
 pub use image::{ComponentImage, cluster_images, coredns_image, etcd_image, images, kube_proxy_image, pause_image};
 pub use kubeadm::{ConfigApi, KubeadmRow, kubeadm_row, kubelet_config_map};
+pub use kubelet::{KubeletRow, kubelet_refusal, kubelet_row};
 pub use table::{ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_row};
 pub use upgrade::{Refusal, upgrade_allowed};
 pub use version::{KubernetesVersion, VersionError};

@@ -1,5 +1,6 @@
 //! Container runtimes behind one trait. `docker` (and, later, `cri`) are the only places that know a runtime.
 
+pub mod cri;
 pub mod docker;
 pub mod images;
 mod types;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,17 +19,21 @@ use crate::agent::expect::HealthSource;
 use crate::agent::report::HealthReport;
 use crate::cluster::apply::{Applied, Outcome};
 use crate::cluster::object::{Key, Manner, Object};
+use crate::cluster::joining::ClusterFacts;
 use crate::config::ClusterSpec;
+use crate::config::spec::JoinSpec;
 use crate::event::{Event, Reporter};
 use crate::host::Paths;
-use crate::host::facts::{Facts, Interest};
+use crate::host::facts::{Cgroup, Facts, Interest};
 use crate::host::fs::{make_dirs, write_file};
 use crate::host::paths::KUBELET_DIR;
 use crate::host::tree::{HostTree, NoRecord};
 use crate::kubelet::service::{ServiceError, ServiceManager};
 use crate::manifests::COMPONENTS;
-use crate::runtime::{ContainerRuntime, Result};
+use crate::runtime::cri::{Sandbox, Sandboxes};
+use crate::runtime::{ContainerRuntime, Result, RuntimeError};
 use crate::upgrade::manifest::hash;
+use crate::workflow::join::cluster::{Access, Credentials, Joining};
 use crate::workflow::machine::{Cause, Cluster, FactSource, Machine, Runtimes};
 
 /// What the agent, the components and the service manager make on a real machine.
@@ -41,7 +45,22 @@ const TRACES: &[&str] = &[
     "/run/kubeboot/agent.sock",
     "/var/log/kubeboot/agent.log",
 ];
+/// What a kubelet makes that bootstraps itself; its kubeconfig comes last.
+const WORKER_TRACES: &[&str] = &[
+    "/var/lib/kubelet/pki/kubelet-client-current.pem",
+    "/var/lib/kubelet/pods/uid/volumes/x",
+    "/var/lib/kubelet/device-plugins/kubelet.sock",
+    "/var/log/pods/default_web_uid/web/0.log",
+    "/var/log/containers/web_default_web-1.log",
+    "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/",
+];
 const ENABLED: &str = "/etc/systemd/system/multi-user.target.wants/kubelet.service";
+
+/// What a kubelet writes once it has its certificate.
+const KUBELET_CONF: &str = "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+    clusters: [{name: c, cluster: {server: 'https://10.0.0.5:6443', certificate-authority-data: Q0E=}}]\n\
+    contexts: [{name: c, context: {cluster: c, user: u}}]\n\
+    users: [{name: u, user: {client-certificate: /var/lib/kubelet/pki/kubelet-client-current.pem}}]\n";
 
 /// The fakes, and what they saw.
 pub struct Bench {
@@ -57,6 +76,7 @@ pub struct Bench {
 
 /// What agent, service manager and cluster share.
 pub struct World {
+    this: Weak<World>,
     paths: Paths,
     runtime: FakeRuntime,
     state: Mutex<State>,
@@ -70,6 +90,9 @@ struct State {
     sick: Vec<&'static str>,
     events: Vec<Event>,
     objects: BTreeMap<Key, Value>,
+    sandboxes: Vec<Sandbox>,
+    ready_nodes: Vec<String>,
+    no_kubelet: bool,
 }
 
 impl Bench {
@@ -85,8 +108,13 @@ impl Bench {
         for image in crate::release::images(&super::spec()) {
             runtime.registry_has(&image.reference, Duration::from_millis(1));
         }
-        let world = World { paths, runtime: runtime.clone(), state: Mutex::default() };
-        Self { root, tree, runtime, world: Arc::new(world) }
+        let world = Arc::new_cyclic(|this| World {
+            this: this.clone(),
+            paths,
+            runtime: runtime.clone(),
+            state: Mutex::default(),
+        });
+        Self { root, tree, runtime, world }
     }
 
     /// A machine to run a command on: the same one each time.
@@ -101,6 +129,7 @@ impl Bench {
             runtimes: self.world.clone(),
             health: self.world.clone(),
             cluster: self.world.clone(),
+            joining: self.world.clone(),
             program: PathBuf::from("/usr/local/bin/kubeboot"),
             proxy_env: vec![],
             stop: CancellationToken::new(),
@@ -148,6 +177,41 @@ impl World {
     /// The objects that the cluster has.
     pub fn objects(&self) -> BTreeMap<Key, Value> {
         self.state().objects.clone()
+    }
+
+    /// A pod of somebody's in the kubelet's runtime.
+    pub fn has_sandbox(&self, id: &str) {
+        self.state().sandboxes.push(Sandbox { id: id.into(), pod: format!("default/{id}") });
+    }
+
+    /// The ids of the pods in the kubelet's runtime.
+    pub fn sandbox_ids(&self) -> Vec<String> {
+        self.state().sandboxes.iter().map(|sandbox| sandbox.id.clone()).collect()
+    }
+
+    /// A node of the cluster that is Ready.
+    pub fn has_ready_node(&self, name: &str) {
+        self.state().ready_nodes.push(name.into());
+    }
+
+    /// Takes the kubelet off the PATH.
+    pub fn lose_kubelet(&self) {
+        self.state().no_kubelet = true;
+    }
+
+    /// A kubelet starts: it gets its certificate if it has credentials to ask with, and runs a pod.
+    fn run_kubelet(&self) {
+        for path in WORKER_TRACES {
+            match path.strip_suffix('/') {
+                Some(dir) => drop(make_dirs(&self.paths.on_host(dir), 0o755).expect("a directory")),
+                None => self.touch(path),
+            }
+        }
+        let conf = self.paths.on_host("/etc/kubernetes/kubelet.conf");
+        write_file(&conf, KUBELET_CONF.as_bytes(), 0o600).expect("a file");
+        if !self.sandbox_ids().contains(&"web".to_owned()) {
+            self.has_sandbox("web");
+        }
     }
 
     /// Every event so far.
@@ -204,6 +268,12 @@ impl ServiceManager for Shared {
     fn start(&self) -> std::result::Result<String, ServiceError> {
         self.0.call("start").map_err(service_error)?;
         self.0.touch(ENABLED);
+        let conf = |name: &str| self.0.paths.kubeconfig(name).exists();
+        if conf("bootstrap-kubelet.conf") || (conf("kubelet.conf") && !conf("admin.conf")) {
+            self.0.run_kubelet();
+            self.0.state().running = true;
+            return Ok("started".into());
+        }
         TRACES.iter().for_each(|path| self.0.touch(path));
         self.0.state().running = true;
         Ok("started".into())
@@ -222,6 +292,10 @@ impl ServiceManager for Shared {
 
     fn reload(&self) -> std::result::Result<(), ServiceError> {
         self.0.call("reload").map_err(service_error)
+    }
+
+    fn last_words(&self) -> Vec<String> {
+        vec!["kubelet: told to fail".to_owned()]
     }
 
     async fn ended(&self) -> Vec<String> {
@@ -282,19 +356,80 @@ impl Cluster for World {
     }
 }
 
+#[async_trait]
+impl Joining for World {
+    async fn discover(&self, _: &JoinSpec, _: &dyn Reporter) -> std::result::Result<Access, Cause> {
+        self.call("discover")?;
+        Ok(Access { kubeconfig: Credentials::new("token: abcdef.0123456789abcdef\n"), ca: b"CA".to_vec() })
+    }
+
+    async fn read(&self, _: &Credentials, _: Duration) -> std::result::Result<ClusterFacts, Cause> {
+        self.call("read")?;
+        let version = super::spec().kubernetes_version;
+        Ok(ClusterFacts { version, kubelet_config: serde_json::json!({"kind": "KubeletConfiguration", "maxPods": 7}) })
+    }
+
+    async fn has_ready_node(&self, _: &Credentials, name: &str, _: Duration) -> std::result::Result<bool, Cause> {
+        self.call("has_ready_node")?;
+        Ok(self.state().ready_nodes.iter().any(|node| node == name))
+    }
+
+    async fn kubelet_health(&self, _: &str) -> std::result::Result<(), Cause> {
+        if self.is_running() { Ok(()) } else { Err("connection refused".into()) }
+    }
+}
+
+#[async_trait]
+impl Sandboxes for World {
+    async fn version(&self) -> Result<String> {
+        Ok("containerd 2.1.0".into())
+    }
+
+    async fn has_runtime_config(&self) -> Result<bool> {
+        Ok(true)
+    }
+
+    async fn list(&self) -> Result<Vec<Sandbox>> {
+        Ok(self.state().sandboxes.clone())
+    }
+
+    async fn remove(&self, id: &str) -> Result<()> {
+        let refused = |cause: Cause| RuntimeError::Refused { call: "remove".into(), message: cause.to_string() };
+        self.call("remove_sandbox").map_err(refused)?;
+        self.state().sandboxes.retain(|sandbox| sandbox.id != id);
+        Ok(())
+    }
+}
+
 impl FactSource for World {
     fn gather(&self, paths: &Paths, interest: &Interest) -> Facts {
         let mut facts = crate::host::facts::gather(paths, &Interest { ports: vec![], ..interest.clone() });
         // The machine the tests run on is none of their business.
         (facts.live, facts.uid, facts.cpus, facts.memory) = (true, 0, 2, Some(4096));
         facts.space.clear();
+        facts.swap.clear();
+        facts.proxy.clear();
+        facts.kernel = "6.1.0".into();
+        facts.cgroup = Cgroup {
+            version: Some(2),
+            controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"].map(str::to_owned).into(),
+        };
+        facts.forwards_v4 = Some(true);
+        let kubelet = (!self.state().no_kubelet).then(|| PathBuf::from("/usr/bin/kubelet"));
+        facts.programs = interest.programs.iter().map(|name| ((*name).to_owned(), kubelet.clone())).collect();
+        facts.kubelet_version = kubelet.map(|_| "v1.36.2".to_owned());
         facts
     }
 }
 
+#[async_trait]
 impl Runtimes for World {
     fn connect(&self, _: Option<&str>) -> Result<Arc<dyn ContainerRuntime>> {
         Ok(Arc::new(self.runtime.clone()))
+    }
+
+    async fn sandboxes(&self, _: &str) -> Result<Arc<dyn Sandboxes>> {
+        Ok(self.this.upgrade().expect("the world is there while it is asked"))
     }
 }
 

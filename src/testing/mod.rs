@@ -79,6 +79,29 @@ pub fn spec() -> ClusterSpec {
     }
 }
 
+/// A worker `w1` that is told of the API server at 10.0.0.5:6443 and has a token for it.
+pub fn join_spec() -> JoinSpec {
+    let token: crate::config::bootstrap_token::Token = "abcdef.0123456789abcdef".parse().expect("a valid token");
+    let mut node = spec().node;
+    (node.name, node.hostname) = ("w1".into(), "w1".into());
+    JoinSpec {
+        node,
+        discovery: Discovery::Token(TokenDiscovery {
+            endpoint: Endpoint { host: "10.0.0.5".into(), port: 6443 },
+            token: token.clone(),
+            pins: vec![],
+            unsafe_skip_ca_verification: true,
+        }),
+        tls_bootstrap_token: Some(token),
+        ca_cert_path: "/etc/kubernetes/pki/ca.crt".into(),
+        control_plane: None,
+        patches_dir: None,
+        timeouts: Timeouts::default(),
+        skip_phases: vec![],
+        kubeboot: KubebootSpec::default(),
+    }
+}
+
 /// Every path below `root`, relative and sorted, directories with a `/` behind them.
 pub fn listing(root: &std::path::Path) -> Vec<String> {
     fn walk(root: &std::path::Path, dir: &std::path::Path, out: &mut Vec<String>) {

@@ -107,6 +107,10 @@ impl ServiceManager for FakeService {
         self.call("reload").map(drop)
     }
 
+    fn last_words(&self) -> Vec<String> {
+        vec!["the fake's last words".to_owned()]
+    }
+
     async fn ended(&self) -> Vec<String> {
         let mut ended = self.ended.subscribe();
         // The sender is `self`'s, so it is there.

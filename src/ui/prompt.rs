@@ -1,6 +1,6 @@
 //! Questions.
 
-use std::io::{IsTerminal, stderr, stdin};
+use std::io::{self, BufRead, IsTerminal, stderr, stdin};
 
 use dialoguer::Input;
 
@@ -12,7 +12,10 @@ use super::UiError;
 /// where no terminal is. Blocks its thread.
 pub fn confirm(question: &str, otherwise: &str) -> Result<bool, UiError> {
     if !(stdin().is_terminal() && stderr().is_terminal()) {
-        return Err(UiError::NoTerminal { question: question.to_owned(), otherwise: otherwise.to_owned() });
+        let none = || UiError::NoTerminal { question: question.to_owned(), otherwise: otherwise.to_owned() };
+        return piped(&mut stdin().lock())
+            .map_err(|source| UiError::Prompt { question: question.to_owned(), source })?
+            .ok_or_else(none);
     }
     // A line of input rather than dialoguer's yes-or-no prompt: that one hides the cursor, and Ctrl-C would leave it
     // so.
@@ -23,6 +26,12 @@ pub fn confirm(question: &str, otherwise: &str) -> Result<bool, UiError> {
     }
 }
 
+/// The answer that a script has written (`yes | kubeboot reset`); None where it has written none.
+fn piped(input: &mut impl BufRead) -> io::Result<Option<bool>> {
+    let mut line = String::new();
+    Ok((input.read_line(&mut line)? > 0).then(|| means_yes(&line)))
+}
+
 fn means_yes(answer: &str) -> bool {
     matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
@@ -30,6 +39,15 @@ fn means_yes(answer: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_script_answers_with_a_line_and_the_end_of_input_is_no_answer() {
+        for (input, answer) in
+            [("y\n", Some(true)), ("yes", Some(true)), ("n\n", Some(false)), ("\n", Some(false)), ("", None)]
+        {
+            assert_eq!(piped(&mut input.as_bytes()).unwrap(), answer, "{input:?}");
+        }
+    }
 
     #[test]
     fn only_y_and_yes_are_yes() {

@@ -101,6 +101,13 @@ pub enum Entry {
         /// Value of the label by which they are known.
         owner: String,
     },
+    /// A kubelet will run pods.
+    Sandboxes {
+        /// The socket of its runtime, a `unix://` URL.
+        socket: String,
+        /// Ids of the sandboxes that were there before.
+        before: Vec<String>,
+    },
     /// A static pod of ours, for its logs where the directory of logs was there before.
     Pod {
         /// Namespace.

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::join::cluster::{Joining, Real};
 use crate::agent::control::ControlSocket;
 use crate::agent::expect::HealthSource;
 use crate::cluster::admin::ensure_cluster_admins;
@@ -21,6 +22,7 @@ use crate::host::facts::{self, Facts, Interest};
 use crate::host::paths::CONTROL_SOCKET;
 use crate::host::tree::{HostTree, NoRecord, Tree};
 use crate::kubelet::service::{Program, ServiceManager, detect};
+use crate::runtime::cri::{Cri, Sandboxes};
 use crate::runtime::docker::Docker;
 use crate::runtime::{self, ContainerRuntime};
 
@@ -44,6 +46,8 @@ pub struct Machine {
     pub health: Arc<dyn HealthSource>,
     /// What is done through the API server.
     pub cluster: Arc<dyn Cluster>,
+    /// What is asked of a cluster that this machine joins.
+    pub joining: Arc<dyn Joining>,
     /// This program, as a unit is to call it.
     pub program: PathBuf,
     /// Proxy variables that the components are to have.
@@ -72,6 +76,7 @@ impl Machine {
             runtimes: Arc::new(Here),
             health: Arc::new(ControlSocket(paths.on_host(CONTROL_SOCKET))),
             cluster: Arc::new(AdminApi::default()),
+            joining: Arc::new(Real),
             proxy_env: crate::manifests::proxy_env(std::env::vars()),
             stop: CancellationToken::new(),
         }
@@ -87,9 +92,14 @@ impl FactSource for Here {
     }
 }
 
+#[async_trait]
 impl Runtimes for Here {
     fn connect(&self, address: Option<&str>) -> runtime::Result<Arc<dyn ContainerRuntime>> {
         Ok(Arc::new(Docker::connect(address)?))
+    }
+
+    async fn sandboxes(&self, socket: &str) -> runtime::Result<Arc<dyn Sandboxes>> {
+        Ok(Arc::new(Cri::connect(socket).await?))
     }
 }
 
@@ -130,9 +140,13 @@ impl Cluster for AdminApi {
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Finds container runtimes.
+#[async_trait]
 pub trait Runtimes: Send + Sync {
     /// The runtime at `address`; None is the default.
     fn connect(&self, address: Option<&str>) -> runtime::Result<Arc<dyn ContainerRuntime>>;
+
+    /// The kubelet's runtime at `socket`.
+    async fn sandboxes(&self, socket: &str) -> runtime::Result<Arc<dyn Sandboxes>>;
 }
 
 /// What `init` does through the API server.

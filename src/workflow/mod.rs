@@ -1,8 +1,9 @@
-//! Phases of init and reset: an ordered list of named steps, and the journal that lets a killed run go on.
+//! Phases of init, join and reset: an ordered list of named steps, and the journal that lets a killed run go on.
 
 pub mod adopt;
 pub mod init;
 pub mod inventory;
+pub mod join;
 pub mod journal;
 pub mod lock;
 pub mod machine;
@@ -12,5 +13,6 @@ mod record;
 pub mod renewal;
 pub mod reset;
 pub mod saved;
+pub mod session;
 pub mod stage;
 pub mod state;

@@ -26,6 +26,23 @@ pub struct Child {
     pub title: &'static str,
 }
 
+/// What `phase NAME` takes and how its help explains it.
+#[derive(Debug, Clone, Copy)]
+pub struct PhaseOptions {
+    /// A phase, or `group/child`.
+    pub name: &'static str,
+    /// The flags it takes, without dashes, with blanks between.
+    pub flags: &'static str,
+    /// A paragraph.
+    pub help: &'static str,
+}
+
+/// The row of a phase, or of a group's phase, which has its group's where it has none of its own.
+pub fn options_of<'a>(rows: &'a [PhaseOptions], name: &str, child: Option<&str>) -> Option<&'a PhaseOptions> {
+    let own = child.and_then(|child| rows.iter().find(|row| row.name.split_once('/') == Some((name, child))));
+    own.or_else(|| rows.iter().find(|row| row.name == name))
+}
+
 /// A phase that is to run, with those of its children that are.
 #[derive(Debug)]
 pub struct Selected<'a, W> {

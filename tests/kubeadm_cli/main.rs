@@ -18,7 +18,9 @@ fn flags_of(words: &str) -> Option<BTreeSet<String>> {
     let mut command = &command;
     let mut rest: Vec<&str> = words.split_whitespace().collect();
     let mut flags = flags(command);
-    while let Some(below) = rest.first().and_then(|word| command.find_subcommand(word)) {
+    while let Some(below) =
+        rest.first().and_then(|word| command.find_subcommand(word)).filter(|below| !below.is_hide_set())
+    {
         command = below;
         flags.extend(self::flags(command));
         rest.remove(0);

@@ -151,37 +151,56 @@ pub const TABLE: &[Row] = &[
     ),
     row("init phase show-join-command", Same, ""),
     // join
+    with(
+        row(
+            "join",
+            Better("a run that was cut off is finished by the same command; -o json|yaml prints events"),
+            "apiserver-advertise-address apiserver-bind-port certificate-key config control-plane cri-socket \
+             discovery-file discovery-token discovery-token-ca-cert-hash discovery-token-unsafe-skip-ca-verification \
+             dry-run ignore-preflight-errors node-name patches skip-phases tls-bootstrap-token token",
+        ),
+        &[
+            ("dry-run", Better("finds and checks the cluster for real; --output-dir DIR writes the files below it")),
+            ("control-plane", Better("taken, and refused with what to do: it comes with high availability")),
+        ],
+    ),
     row(
-        "join",
-        SOON,
+        "join phase preflight",
+        Same,
         "apiserver-advertise-address apiserver-bind-port certificate-key config control-plane cri-socket \
          discovery-file discovery-token discovery-token-ca-cert-hash discovery-token-unsafe-skip-ca-verification dry-run \
-         ignore-preflight-errors node-name patches skip-phases tls-bootstrap-token token",
+         ignore-preflight-errors node-name tls-bootstrap-token token",
     ),
-    row("join phase preflight", SOON, ""),
     row("join phase control-plane-prepare all", HA, ""),
     row("join phase control-plane-prepare download-certs", HA, ""),
     row("join phase control-plane-prepare certs", HA, ""),
     row("join phase control-plane-prepare kubeconfig", HA, ""),
     row("join phase control-plane-prepare control-plane", HA, ""),
-    row("join phase kubelet-start", SOON, ""),
+    row(
+        "join phase kubelet-start",
+        Better("writes a unit and kubeadm's drop-in where the machine has none"),
+        "config cri-socket discovery-file discovery-token discovery-token-ca-cert-hash \
+         discovery-token-unsafe-skip-ca-verification dry-run node-name patches tls-bootstrap-token token",
+    ),
     row("join phase etcd-join", HA, ""),
-    row("join phase kubelet-wait-bootstrap", SOON, ""),
+    row(
+        "join phase kubelet-wait-bootstrap",
+        Better("a kubelet that does not come up is told of with its last log lines"),
+        "config cri-socket discovery-file discovery-token discovery-token-ca-cert-hash \
+         discovery-token-unsafe-skip-ca-verification dry-run node-name patches tls-bootstrap-token token",
+    ),
     row("join phase control-plane-join all", HA, ""),
     row("join phase control-plane-join mark-control-plane", HA, ""),
     row("join phase wait-control-plane", HA, ""),
     // reset
-    with(
-        row(
-            "reset",
-            Better("removes what the inventory says was made here, and nothing else"),
-            "cert-dir cleanup-tmp-dir config cri-socket dry-run force ignore-preflight-errors kubeconfig skip-phases",
-        ),
-        &[("config", SOON)],
+    row(
+        "reset",
+        Better("removes what the inventory says was made here, and nothing else"),
+        "cert-dir cleanup-tmp-dir config cri-socket dry-run force ignore-preflight-errors kubeconfig skip-phases",
     ),
-    row("reset phase preflight", SOON, ""),
-    row("reset phase remove-etcd-member", SOON, ""),
-    row("reset phase cleanup-node", SOON, ""),
+    row("reset phase preflight", Same, "dry-run force ignore-preflight-errors"),
+    row("reset phase remove-etcd-member", Better("never below an etcd that runs"), "dry-run kubeconfig"),
+    row("reset phase cleanup-node", Same, "cert-dir cleanup-tmp-dir cri-socket dry-run"),
     // upgrade
     with(
         row(

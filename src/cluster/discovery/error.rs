@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::jws::JwsError;
 use super::kubeconfig::KubeconfigError;
-use super::pins::Pin;
+use crate::config::spec::CaPin;
 use crate::pki::inspect::InspectError;
 
 /// What fetching cluster-info ran into.
@@ -111,9 +111,9 @@ pub enum DiscoveryError {
     )]
     NotPinned {
         /// What the server has.
-        found: Vec<Pin>,
+        found: Vec<CaPin>,
         /// What was asked for.
-        pins: Vec<Pin>,
+        pins: Vec<CaPin>,
     },
     /// The server that proved itself says something else.
     #[error("cluster-info of {server} is another when it is fetched with the CA that it names: do not trust it")]
@@ -164,7 +164,7 @@ impl DiscoveryError {
     }
 }
 
-fn list(pins: &[Pin]) -> String {
+fn list(pins: &[CaPin]) -> String {
     pins.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 

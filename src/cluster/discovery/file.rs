@@ -75,11 +75,13 @@ pub async fn by_file(
     let user = user(&config);
     let tries = Tries { deadline: Instant::now() + limit, limit, waiting };
     let fetched = tries
-        .repeat(async || match source.cluster_info(&info.server, Some(&info.ca)).await {
-            Ok(data) => Ok(Some(data)),
-            // Not everybody publishes it, and the file says all there is to know.
-            Err(FetchError::Forbidden | FetchError::Missing) => Ok(None),
-            Err(error) => Err(error.at(&info.server)),
+        .repeat(|| async {
+            match source.cluster_info(&info.server, Some(&info.ca)).await {
+                Ok(data) => Ok(Some(data)),
+                // Not everybody publishes it, and the file says all there is to know.
+                Err(FetchError::Forbidden | FetchError::Missing) => Ok(None),
+                Err(error) => Err(error.at(&info.server)),
+            }
         })
         .await?;
     if let Some(text) = fetched.and_then(|mut data| data.remove(KUBECONFIG)) {

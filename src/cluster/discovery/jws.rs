@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-use super::token::Token;
+use crate::config::bootstrap_token::Token;
 
 /// A signature that says nothing about the content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use kube::config::Kubeconfig;
 use serde_json::{Value, json};
 
-use super::token::Token;
+use crate::config::bootstrap_token::Token;
 use crate::yaml::{self, EmitError};
 
 /// kubeadm's name for whoever comes with a token.
@@ -92,12 +92,10 @@ pub fn with_token(info: &ClusterInfo, cluster_name: &str, token: &Token) -> Resu
 }
 
 /// The same with the credentials of somebody (`users[].user`).
-pub(super) fn with_user(
-    info: &ClusterInfo,
-    cluster_name: &str,
-    user: &str,
-    credentials: &Value,
-) -> Result<String, EmitError> {
+///
+/// # Errors
+/// Credentials that are no YAML.
+pub fn with_user(info: &ClusterInfo, cluster_name: &str, user: &str, credentials: &Value) -> Result<String, EmitError> {
     let context = format!("{user}@{cluster_name}");
     let mut cluster = json!({ "certificate-authority-data": STANDARD.encode(&info.ca), "server": info.server });
     if let Some(name) = &info.tls_server_name {

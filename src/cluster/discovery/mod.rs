@@ -11,7 +11,6 @@ pub mod kubeconfig;
 pub mod pins;
 #[cfg(test)]
 mod tests;
-pub mod token;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,12 +18,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::config::bootstrap_token::Token;
+use crate::config::spec::CaPin;
 pub use error::{DiscoveryError, FetchError};
 pub use fetch::ApiServer;
 pub use file::{FileSource, by_file};
 use kubeconfig::ClusterInfo;
-use pins::Pin;
-pub use token::{Token, TokenError};
 
 /// The key of the kubeconfig in the config map kube-public/cluster-info.
 const KUBECONFIG: &str = "kubeconfig";
@@ -52,7 +51,7 @@ pub struct ByToken {
     /// The token that cluster-info is signed with.
     pub token: Token,
     /// The CA's public key has to be one of these; with none, the token alone vouches for it.
-    pub pins: Vec<Pin>,
+    pub pins: Vec<CaPin>,
     /// How long the whole may take.
     pub limit: Duration,
 }
@@ -73,13 +72,13 @@ pub async fn by_token(
     let server = format!("https://{}", order.endpoint);
     let tries = Tries { deadline: Instant::now() + order.limit, limit: order.limit, waiting };
     let (text, info) = tries
-        .repeat(async || {
+        .repeat(|| async {
             let data = source.cluster_info(&server, None).await.map_err(|e| e.at(&server))?;
             verify(&data, order)
         })
         .await?;
     tries
-        .repeat(async || {
+        .repeat(|| async {
             let data = source.cluster_info(&server, Some(&info.ca)).await.map_err(|e| e.at(&server))?;
             match data.get(KUBECONFIG) == Some(&text) {
                 true => Ok(()),
@@ -121,7 +120,10 @@ struct Tries<'a> {
 impl Tries<'_> {
     /// A server that is not there yet, or that has not signed yet, sends no event when it is: there is a pause between
     /// two tries.
-    async fn repeat<T>(&self, mut once: impl AsyncFnMut() -> Result<T, DiscoveryError>) -> Result<T, DiscoveryError> {
+    async fn repeat<T, F>(&self, mut once: impl FnMut() -> F) -> Result<T, DiscoveryError>
+    where
+        F: Future<Output = Result<T, DiscoveryError>>,
+    {
         let mut last = None;
         loop {
             let error = match timeout_at(self.deadline, once()).await {

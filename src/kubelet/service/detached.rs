@@ -71,13 +71,6 @@ impl Detached {
     fn running(&self) -> Result<Option<Handle>, ServiceError> {
         self.daemon().running().map_err(fail("find"))
     }
-
-    fn last_words(&self) -> Vec<String> {
-        let log = std::fs::read(self.log()).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(LOG_LINES)..].iter().map(|line| (*line).to_owned()).collect()
-    }
 }
 
 fn fail(action: &'static str) -> impl FnOnce(ProcessError) -> ServiceError {
@@ -125,6 +118,13 @@ impl ServiceManager for Detached {
 
     fn reload(&self) -> Result<(), ServiceError> {
         Ok(())
+    }
+
+    fn last_words(&self) -> Vec<String> {
+        let log = std::fs::read(self.log()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].iter().map(|line| (*line).to_owned()).collect()
     }
 
     async fn ended(&self) -> Vec<String> {

@@ -103,6 +103,10 @@ impl ServiceManager for Systemd {
         self.output(&["reset-failed", UNIT]).map(drop)
     }
 
+    fn last_words(&self) -> Vec<String> {
+        self.status()
+    }
+
     async fn ended(&self) -> Vec<String> {
         // Restart=always: there is always a next time.
         std::future::pending().await

@@ -180,7 +180,9 @@ pub fn prepare_back(machine: &Machine) -> Result<Vec<reset::plan::Step>, AdoptEr
 }
 
 fn plan_back(machine: &Machine) -> Result<reset::Reset, AdoptError> {
-    reset::prepare(machine)?.filter(reset::Reset::gives_back).ok_or(AdoptError::NotAdopted)
+    reset::prepare(machine, &reset::Wanted::everything())?
+        .filter(reset::Reset::gives_back)
+        .ok_or(AdoptError::NotAdopted)
 }
 
 /// Takes the node over.
@@ -306,7 +308,7 @@ fn found(machine: &Machine, observed: &Observed) -> Result<Vec<Found>, AdoptErro
 /// Puts everything back as it was.
 async fn take_back(machine: &mut Machine, error: AdoptError) -> AdoptError {
     let source = Box::new(error);
-    let planned = match reset::prepare(machine) {
+    let planned = match reset::prepare(machine, &reset::Wanted::everything()) {
         Ok(Some(planned)) => planned,
         Ok(None) => return AdoptError::Undone(source),
         Err(undo) => return AdoptError::Stuck { source, undo },

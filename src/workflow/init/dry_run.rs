@@ -78,16 +78,12 @@ pub fn rehearse(spec: &ClusterSpec, what: &What, paths: &Paths, program: &Path) 
     };
     let selected = resolved(selected)?;
     let drawn = Drawn::new(spec).map_err(|source| failure("preflight", source))?;
-    let mut rehearsal = Rehearsal { steps: Vec::new(), tree: MemoryTree::above(paths.clone()) };
+    let mut rehearsal = Rehearsal::above(paths);
     for one in &selected {
         let phase = one.phase.name;
         if let Some(write) = one.phase.work.files {
-            let before = rehearsal.tree.clone();
-            let said = write(&input, &one.children, &mut rehearsal.tree).map_err(|source| failure(phase, source))?;
-            rehearsal.steps.extend(said.warnings.into_iter().map(|text| Step::Warning(phase, text)));
-            let new = rehearsal.tree.since(&before);
-            let files = new.files().iter().map(|(path, file)| Step::Write(path.clone(), file.clone()));
-            rehearsal.steps.extend(files);
+            let said = rehearsal.files(|tree| write(&input, &one.children, tree)).map_err(|e| failure(phase, e))?;
+            said.warnings.into_iter().for_each(|text| rehearsal.steps.push(Step::Warning(phase, text)));
         }
         if let Some(make) = one.phase.work.objects {
             let (tree, now) = (&rehearsal.tree, input.now);
@@ -97,12 +93,34 @@ pub fn rehearse(spec: &ClusterSpec, what: &What, paths: &Paths, program: &Path) 
             rehearsal.steps.extend(made.objects.into_iter().map(Step::Apply));
         }
         let would = one.phase.work.would.map(|would| would(spec)).unwrap_or_default();
-        rehearsal.steps.extend(would.into_iter().map(|text| Step::Would(phase, text)));
+        would.into_iter().for_each(|text| rehearsal.would(phase, text));
     }
     Ok(rehearsal)
 }
 
 impl Rehearsal {
+    /// Nothing yet, above what is on the machine.
+    pub(in crate::workflow) fn above(paths: &Paths) -> Self {
+        Self { steps: Vec::new(), tree: MemoryTree::above(paths.clone()) }
+    }
+
+    /// Something besides a file.
+    pub(in crate::workflow) fn would(&mut self, phase: &'static str, text: String) {
+        self.steps.push(Step::Would(phase, text));
+    }
+
+    /// The files that `write` writes.
+    pub(in crate::workflow) fn files<T, E>(
+        &mut self,
+        write: impl FnOnce(&mut dyn Tree) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let before = self.tree.clone();
+        let said = write(&mut self.tree)?;
+        let new = self.tree.since(&before);
+        self.steps.extend(new.files().iter().map(|(path, file)| Step::Write(path.clone(), file.clone())));
+        Ok(said)
+    }
+
     /// The steps in kubeadm's words; no secret is in it.
     pub fn text(&self) -> String {
         let mut text = String::new();

@@ -136,7 +136,7 @@ pub fn kubelet(input: &Input<'_>, _: &[&'static str], tree: &mut dyn Tree) -> Re
 }
 
 /// What systemd-resolved makes while it runs.
-const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+pub const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
 /// What a kubelet and the agent make below the kubelet's directory, where that was there before.
 const KUBELET_SUBDIRS: &[&str] =

@@ -7,6 +7,7 @@ pub mod files;
 mod images;
 mod live;
 pub mod objects;
+pub mod options;
 mod table;
 #[cfg(test)]
 mod tests;

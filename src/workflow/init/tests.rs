@@ -27,7 +27,7 @@ fn objects(bench: &Bench) -> Vec<String> {
 
 async fn reset(bench: &Bench) -> Result<(), reset::ResetError> {
     let mut machine = bench.machine();
-    match reset::prepare(&machine)? {
+    match reset::prepare(&machine, &reset::Wanted::everything())? {
         Some(planned) => reset::run(&mut machine, planned).await,
         None => Ok(()),
     }
@@ -98,7 +98,7 @@ async fn a_fresh_machine_is_initialised_and_reset_leaves_no_trace() {
     assert_eq!(bench.listing(), before);
     assert!(bench.runtime.containers().is_empty() && !bench.world.is_running());
     assert_eq!(bench.runtime.calls_of("remove_image").len(), 4);
-    assert!(reset::prepare(&bench.machine()).unwrap().is_none());
+    assert!(reset::prepare(&bench.machine(), &reset::Wanted::everything()).unwrap().is_none());
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! Checks of the machine as such.
 
-use super::{Problem, Subject};
-use crate::config::spec::{ClusterSpec, NodeAgent};
+use super::{Goal, Problem, Subject, kubelet};
 use crate::host::facts::{InitSystem, Runtime};
+use crate::release::RELEASES;
 
 const MIN_CPUS: usize = 2;
 /// MiB, as kubeadm counts.
@@ -12,12 +12,8 @@ const MIB: u64 = 1024 * 1024;
 /// Free bytes below which a write is bound to fail, and below which etcd and images are soon out of room.
 const ROOM: [(&str, u64, u64); 2] = [("/etc", 10 * MIB, 10 * MIB), ("/var/lib", 200 * MIB, 2048 * MIB)];
 
-/// What a kubelet needs beside it; our own agent needs none of them.
-const KUBELET_PROGRAMS: &[&str] = &["kubelet", "losetup", "mount", "cp"];
-
-pub(super) fn of_interest(spec: &ClusterSpec) -> Vec<&'static str> {
-    let kubelet = spec.kubeboot.node_agent == NodeAgent::Kubelet;
-    let tools = if kubelet { KUBELET_PROGRAMS } else { &[] };
+pub(super) fn of_interest(goal: Goal<'_>) -> Vec<&'static str> {
+    let tools = if goal.kubelet() { kubelet::PROGRAMS } else { &[] };
     ["dockerd"].iter().chain(tools).copied().collect()
 }
 
@@ -75,15 +71,23 @@ pub(super) fn cgroup_controllers(s: &Subject) -> Vec<Problem> {
     (!missing.is_empty()).then(|| Problem::new(message())).into_iter().collect()
 }
 
-/// The kubelet refuses cgroup v1 from 1.35 on; our own agent does not mind it.
-pub(super) fn cgroup_version(s: &Subject) -> Vec<Problem> {
-    let refuses = s.spec.kubernetes_version.minor() >= 35 && s.facts.cgroup.version == Some(1);
-    let message = "the kubelet of this release does not run on cgroup v1: boot with \
-                   systemd.unified_cgroup_hierarchy=1, or let kubeboot's own agent run the pods (nodeAgent: embedded)";
-    refuses.then(|| Problem::new(message)).into_iter().collect()
+/// A release that this program was not made for may need what it does not write.
+pub(super) fn kubernetes_version(s: &Subject) -> Vec<Problem> {
+    let newest = RELEASES.last().map_or(0, |row| row.minor);
+    let newer = s.cluster().map(|spec| &spec.kubernetes_version).filter(|version| version.minor() > newest);
+    let message = |version| {
+        format!(
+            "Kubernetes version {version} is newer than the newest this kubeboot knows, 1.{newest}: use a newer \
+             kubeboot, or an older Kubernetes"
+        )
+    };
+    newer.map(|version| Problem::new(message(version))).into_iter().collect()
 }
 
 pub(super) fn runtime(s: &Subject) -> Vec<Problem> {
+    if let Goal::Join(..) = s.goal {
+        return kubelet::runtime(s);
+    }
     let Runtime::Unreachable { address, error } = &s.facts.runtime else { return vec![] };
     let installed = s.facts.programs.get("dockerd").is_some_and(Option::is_some);
     let advice = match (installed, s.facts.init) {
@@ -99,15 +103,10 @@ pub(super) fn runtime(s: &Subject) -> Vec<Problem> {
 
 pub(super) fn swap(s: &Subject) -> Vec<Problem> {
     let list = s.facts.swap.join(", ");
-    let message = || format!("swap is on ({list}): etcd gets slow when it is swapped out; turn it off with swapoff -a");
-    (!list.is_empty()).then(|| Problem::new(message())).into_iter().collect()
-}
-
-pub(super) fn programs(s: &Subject) -> Vec<Problem> {
-    let missing = KUBELET_PROGRAMS.iter().filter(|name| matches!(s.facts.programs.get(**name), Some(None)));
-    let problem = |name: &&str| Problem {
-        detail: (**name).to_owned(),
-        message: format!("{name} is neither on the PATH nor in an sbin directory: install it"),
+    let why = match s.goal {
+        Goal::Init(_) => "etcd gets slow when it is swapped out",
+        Goal::Join(..) => "the kubelet does not start unless failSwapOn is false",
     };
-    missing.map(problem).collect()
+    let message = || format!("swap is on ({list}): {why}; turn it off with swapoff -a");
+    (!list.is_empty()).then(|| Problem::new(message())).into_iter().collect()
 }

@@ -4,6 +4,7 @@
 //! already. [`interest`] says which facts to gather.
 
 mod files;
+mod kubelet;
 mod machine;
 mod network;
 
@@ -13,9 +14,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::config::spec::{ClusterSpec, NodeAgent};
+use crate::config::spec::{ClusterSpec, JoinSpec, NodeAgent, NodeSpec};
 use crate::event::Reporter;
 use crate::host::facts::{Facts, Interest};
+use crate::release::KubernetesVersion;
 
 /// The phase's name, which its events carry.
 pub const PHASE: &str = "preflight";
@@ -65,16 +67,73 @@ impl Ours {
     }
 }
 
+/// What is to be made of the machine, which decides what is asked of it.
+#[derive(Debug, Clone, Copy)]
+pub enum Goal<'a> {
+    /// A control-plane node.
+    Init(&'a ClusterSpec),
+    /// A worker of a cluster; its version is not known before it is found.
+    Join(&'a JoinSpec, Option<&'a KubernetesVersion>),
+}
+
+impl<'a> From<&'a ClusterSpec> for Goal<'a> {
+    fn from(spec: &'a ClusterSpec) -> Self {
+        Self::Init(spec)
+    }
+}
+
+impl<'a> Goal<'a> {
+    fn node(self) -> &'a NodeSpec {
+        match self {
+            Self::Init(spec) => &spec.node,
+            Self::Join(spec, _) => &spec.node,
+        }
+    }
+
+    /// Whether a real kubelet runs the pods; a worker has to have one.
+    fn kubelet(self) -> bool {
+        match self {
+            Self::Init(spec) => spec.kubeboot.node_agent == NodeAgent::Kubelet,
+            Self::Join(..) => true,
+        }
+    }
+
+    fn is_met_by(self, on: On) -> bool {
+        match (self, on) {
+            (_, On::Both) => true,
+            (Self::Init(_), on) => on == On::Init,
+            (Self::Join(..), on) => on == On::Join,
+        }
+    }
+
+    /// The version of the control plane.
+    fn control_plane(self) -> Option<&'a KubernetesVersion> {
+        match self {
+            Self::Init(spec) => Some(&spec.kubernetes_version),
+            Self::Join(_, version) => version,
+        }
+    }
+}
+
 /// What a check looks at.
 pub(crate) struct Subject<'a> {
-    spec: &'a ClusterSpec,
+    goal: Goal<'a>,
     facts: &'a Facts,
     ours: &'a Ours,
 }
 
-impl Subject<'_> {
-    fn kubelet(&self) -> bool {
-        self.spec.kubeboot.node_agent == NodeAgent::Kubelet
+impl<'a> Subject<'a> {
+    /// The configuration of a control-plane node; None for a worker.
+    fn cluster(&self) -> Option<&'a ClusterSpec> {
+        match self.goal {
+            Goal::Init(spec) => Some(spec),
+            Goal::Join(..) => None,
+        }
+    }
+
+    /// The kubelet of this machine, where it has one that says what it is.
+    fn kubelet_version(&self) -> Option<KubernetesVersion> {
+        self.facts.kubelet_version.as_ref()?.parse().ok()
     }
 }
 
@@ -86,7 +145,20 @@ pub struct Check {
     pub severity: Severity,
     /// Where it makes sense.
     pub scope: Scope,
+    /// For whom it makes sense.
+    pub on: On,
     check: fn(&Subject) -> Vec<Problem>,
+}
+
+/// The commands that check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum On {
+    /// `init`.
+    Init,
+    /// `join` of a worker.
+    Join,
+    /// Both.
+    Both,
 }
 
 /// Where a check makes sense.
@@ -124,87 +196,143 @@ impl Problem {
     }
 }
 
-const fn check(name: &'static str, severity: Severity, scope: Scope, check: fn(&Subject) -> Vec<Problem>) -> Check {
-    Check { name, severity, scope, check }
+const fn check(
+    name: &'static str,
+    severity: Severity,
+    (on, scope): (On, Scope),
+    check: fn(&Subject) -> Vec<Problem>,
+) -> Check {
+    Check { name, severity, scope, on, check }
 }
+
+const INIT: (On, Scope) = (On::Init, Scope::Live);
+const INIT_FILES: (On, Scope) = (On::Init, Scope::Files);
+const INIT_EMBEDDED: (On, Scope) = (On::Init, Scope::Embedded);
+const JOIN_FILES: (On, Scope) = (On::Join, Scope::Files);
+const BOTH: (On, Scope) = (On::Both, Scope::Live);
+const BOTH_FILES: (On, Scope) = (On::Both, Scope::Files);
+const BOTH_KUBELET: (On, Scope) = (On::Both, Scope::Kubelet);
 
 /// Every check, in the order of its findings.
 ///
-/// What kubeadm demands for the kubelet's sake alone (tools, cgroup version, port 10250) is asked of machines that run
-/// a kubelet.
+/// What kubeadm demands for the kubelet's sake alone (tools, kernel, cgroup version, port 10250) is asked of machines
+/// that run a kubelet.
 pub const CHECKS: &[Check] = &[
-    check("IsPrivilegedUser", Severity::Error, Scope::Live, machine::is_privileged_user),
-    check("NumCPU", Severity::Error, Scope::Live, machine::cpus),
-    check("Mem", Severity::Error, Scope::Live, machine::memory),
-    check("DiskSpace", Severity::Error, Scope::Files, machine::disk_space_error),
-    check("DiskSpace", Severity::Warning, Scope::Files, machine::disk_space_warning),
-    check("SystemVerification", Severity::Warning, Scope::Live, machine::cgroup_controllers),
-    check("SystemVerification", Severity::Error, Scope::Kubelet, machine::cgroup_version),
-    check("CRI", Severity::Error, Scope::Live, machine::runtime),
-    check("Swap", Severity::Warning, Scope::Live, machine::swap),
-    check("FileExisting-", Severity::Error, Scope::Kubelet, machine::programs),
-    check("Hostname", Severity::Warning, Scope::Live, network::hostname),
-    check("Port-", Severity::Error, Scope::Live, network::ports),
-    check("Firewalld", Severity::Warning, Scope::Live, network::firewalld),
-    check("FileContent-", Severity::Warning, Scope::Embedded, network::forwarding),
-    check("FileContent-", Severity::Error, Scope::Kubelet, network::forwarding),
-    check("HTTPProxy", Severity::Warning, Scope::Live, network::proxy),
-    check("HTTPProxyCIDR", Severity::Warning, Scope::Live, network::proxy_of_networks),
-    check("FileAvailable-", Severity::Error, Scope::Files, files::manifests),
-    check("DirAvailable-", Severity::Error, Scope::Files, files::etcd_data),
-    check("ExternalEtcdClientCertificates", Severity::Error, Scope::Files, files::external_etcd),
+    check("IsPrivilegedUser", Severity::Error, BOTH, machine::is_privileged_user),
+    check("NumCPU", Severity::Error, INIT, machine::cpus),
+    check("Mem", Severity::Error, INIT, machine::memory),
+    check("DiskSpace", Severity::Error, BOTH_FILES, machine::disk_space_error),
+    check("DiskSpace", Severity::Warning, BOTH_FILES, machine::disk_space_warning),
+    check("KubernetesVersion", Severity::Warning, INIT_FILES, machine::kubernetes_version),
+    check("KubeletVersion", Severity::Error, BOTH_KUBELET, kubelet::version),
+    check("SystemVerification", Severity::Warning, INIT_EMBEDDED, machine::cgroup_controllers),
+    check("SystemVerification", Severity::Error, BOTH_KUBELET, kubelet::kernel),
+    check("SystemVerification", Severity::Error, BOTH_KUBELET, kubelet::controllers),
+    check("SystemVerification", Severity::Warning, BOTH_KUBELET, kubelet::optional_controllers),
+    check("SystemVerification", Severity::Error, BOTH_KUBELET, kubelet::cgroup_version),
+    check("SystemVerification", Severity::Warning, BOTH_KUBELET, kubelet::cgroup_version_soon),
+    check("CRI", Severity::Error, BOTH, machine::runtime),
+    check("ContainerRuntimeVersion", Severity::Warning, BOTH_KUBELET, kubelet::runtime_version),
+    check("Swap", Severity::Warning, BOTH, machine::swap),
+    check("FileExisting-", Severity::Error, BOTH_KUBELET, kubelet::programs),
+    check("Hostname", Severity::Warning, BOTH, network::hostname),
+    check("Port-", Severity::Error, BOTH, network::ports),
+    check("Firewalld", Severity::Warning, INIT, network::firewalld),
+    check("FileContent-", Severity::Warning, INIT_EMBEDDED, network::forwarding),
+    check("FileContent-", Severity::Error, BOTH_KUBELET, network::forwarding),
+    check("HTTPProxy", Severity::Warning, BOTH, network::proxy),
+    check("HTTPProxyCIDR", Severity::Warning, INIT, network::proxy_of_networks),
+    check("FileAvailable-", Severity::Error, INIT_FILES, files::manifests),
+    check("FileAvailable-", Severity::Error, JOIN_FILES, files::of_another_node),
+    check("DirAvailable-", Severity::Error, INIT_FILES, files::etcd_data),
+    check("ExternalEtcdClientCertificates", Severity::Error, INIT_FILES, files::external_etcd),
 ];
 
 /// Names that `--ignore-preflight-errors` takes though nothing here has them: kubeadm's checks of the kubelet's world,
 /// of other commands, and of older releases.
 const ACCEPTED: &[&str] = &[
     "all",
-    "containerruntimeversion",
+    "controlplanenodesready",
+    "corednsmigration",
+    "corednsunsupportedplugins",
+    "createjob",
     "externaletcdversion",
     "imagepull",
     "isdockersystemdcheck",
-    "kubeletversion",
-    "kubernetesversion",
+    "staticpodmanifest",
 ];
 
 /// Kinds of checks whose names go on with a file, a port or a unit.
 const FAMILIES: &[&str] = &["diravailable-", "fileavailable-", "filecontent-", "fileexisting-", "port-", "service-"];
 
-/// The facts that the checks of `spec` look at.
-pub fn interest(spec: &ClusterSpec) -> Interest {
+/// The facts that the checks look at.
+pub fn interest<'a>(goal: impl Into<Goal<'a>>) -> Interest {
+    let goal = goal.into();
     Interest {
-        ports: network::needed_ports(spec).into_iter().map(|needed| needed.port).collect(),
-        paths: files::of_interest(spec),
-        programs: machine::of_interest(spec),
-        resolve: Some(spec.node.name.clone()),
+        ports: network::needed_ports(goal).into_iter().map(|needed| needed.port).collect(),
+        paths: files::of_interest(goal),
+        programs: machine::of_interest(goal),
+        resolve: Some(goal.node().name.clone()),
+        kubelet: goal.kubelet(),
     }
 }
 
 /// Runs every check that makes sense here. Errors named by `--ignore-preflight-errors` come as warnings.
-pub fn run(spec: &ClusterSpec, facts: &Facts, ours: &Ours) -> Vec<Finding> {
-    let subject = Subject { spec, facts, ours };
-    let ignored = &spec.node.ignore_preflight_errors;
+pub fn run<'a>(goal: impl Into<Goal<'a>>, facts: &Facts, ours: &Ours) -> Vec<Finding> {
+    let goal = goal.into();
+    let mut findings = run_those(goal, facts, ours, |_| true);
+    findings.extend(unknown_names(&goal.node().ignore_preflight_errors));
+    findings
+}
+
+fn run_those(goal: Goal<'_>, facts: &Facts, ours: &Ours, wanted: fn(&Check) -> bool) -> Vec<Finding> {
+    let subject = Subject { goal, facts, ours };
+    let ignored = &goal.node().ignore_preflight_errors;
     let mut findings = Vec::new();
-    for row in CHECKS.iter().filter(|row| applies(row.scope, &subject)) {
+    for row in CHECKS.iter().filter(|row| wanted(row) && goal.is_met_by(row.on) && applies(row.scope, &subject)) {
         for problem in (row.check)(&subject) {
             let check = format!("{}{}", row.name, problem.detail);
             let severity = if is_ignored(ignored, &check) { Severity::Warning } else { row.severity };
             findings.push(Finding { check, severity, message: problem.message });
         }
     }
-    findings.extend(unknown_names(ignored));
     findings
 }
 
-/// Runs the checks, reports what is only a warning, and fails with all errors at once.
-pub fn check_machine(
-    spec: &ClusterSpec,
+/// Runs every check; warnings are reported as they come.
+///
+/// # Errors
+/// [`PreflightError`] with every error at once.
+pub fn check_machine<'a>(
+    goal: impl Into<Goal<'a>>,
     facts: &Facts,
     ours: &Ours,
     reporter: &dyn Reporter,
 ) -> Result<(), PreflightError> {
+    conclude(run(goal, facts, ours), reporter)
+}
+
+/// The check that has to wait until the cluster is found: whether this kubelet goes with that control plane.
+///
+/// # Errors
+/// [`PreflightError`] where it does not.
+pub fn check_kubelet(
+    spec: &JoinSpec,
+    control_plane: &KubernetesVersion,
+    facts: &Facts,
+    reporter: &dyn Reporter,
+) -> Result<(), PreflightError> {
+    let goal = Goal::Join(spec, Some(control_plane));
+    conclude(run_those(goal, facts, &Ours::default(), |row| row.name == "KubeletVersion"), reporter)
+}
+
+/// Reports the warnings among `findings`.
+///
+/// # Errors
+/// [`PreflightError`] with the errors among them.
+pub fn conclude(findings: Vec<Finding>, reporter: &dyn Reporter) -> Result<(), PreflightError> {
     let (errors, warnings): (Vec<Finding>, Vec<Finding>) =
-        run(spec, facts, ours).into_iter().partition(|finding| finding.severity == Severity::Error);
+        findings.into_iter().partition(|finding| finding.severity == Severity::Error);
     for warning in warnings {
         reporter.warn(PHASE, warning.to_string());
     }
@@ -214,7 +342,8 @@ pub fn check_machine(
 /// The machine is not fit; every reason at once.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the machine is not ready:{}\nmend these, or pass --ignore-preflight-errors={} to go on all the same",
+    "[preflight] Some fatal errors occurred:{}\n[preflight] If you know what you are doing, you can make a check \
+     non-fatal with `--ignore-preflight-errors={}`",
     list(errors),
     names(errors)
 )]
@@ -237,12 +366,13 @@ fn applies(scope: Scope, subject: &Subject) -> bool {
     match scope {
         Scope::Files => true,
         Scope::Live => subject.facts.live,
-        Scope::Embedded => subject.facts.live && !subject.kubelet(),
-        Scope::Kubelet => subject.facts.live && subject.kubelet(),
+        Scope::Embedded => subject.facts.live && !subject.goal.kubelet(),
+        Scope::Kubelet => subject.facts.live && subject.goal.kubelet(),
     }
 }
 
-fn is_ignored(ignored: &[String], check: &str) -> bool {
+/// Whether `--ignore-preflight-errors` names a check.
+pub fn is_ignored(ignored: &[String], check: &str) -> bool {
     ignored.iter().any(|name| name == "all" || name.eq_ignore_ascii_case(check))
 }
 

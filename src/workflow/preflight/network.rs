@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Problem, Subject};
-use crate::config::spec::{ClusterSpec, EtcdSpec, NodeAgent};
+use super::{Goal, Problem, Subject};
+use crate::config::spec::{ClusterSpec, Discovery, EtcdSpec, NodeAgent};
 
 /// A port that something of ours will listen on.
 pub(super) struct NeededPort {
@@ -17,8 +17,18 @@ pub(super) struct NeededPort {
 }
 
 /// kubeadm's ports in kubeadm's order, then those that kubeadm forgets.
-pub(super) fn needed_ports(spec: &ClusterSpec) -> Vec<NeededPort> {
-    let need = |port, owner, otherwise| NeededPort { port, owner, otherwise };
+pub(super) fn needed_ports(goal: Goal<'_>) -> Vec<NeededPort> {
+    match goal {
+        Goal::Init(spec) => ports_of_control_plane(spec),
+        Goal::Join(..) => vec![need(10250, "the kubelet", "")],
+    }
+}
+
+const fn need(port: u16, owner: &'static str, otherwise: &'static str) -> NeededPort {
+    NeededPort { port, owner, otherwise }
+}
+
+fn ports_of_control_plane(spec: &ClusterSpec) -> Vec<NeededPort> {
     let mut ports = vec![
         need(spec.node.bind_port, "kube-apiserver", ", or choose another port with --apiserver-bind-port"),
         need(10259, "kube-scheduler", ""),
@@ -63,34 +73,46 @@ pub(super) fn ports(s: &Subject) -> Vec<Problem> {
         };
         Some(Problem::of_port(port, message))
     };
-    needed_ports(s.spec).into_iter().filter_map(problem).collect()
+    needed_ports(s.goal).into_iter().filter_map(problem).collect()
 }
 
 pub(super) fn hostname(s: &Subject) -> Vec<Problem> {
-    let name = &s.spec.node.name;
-    let address = s.spec.node.advertise_address;
-    let message = || format!("node name {name:?} does not resolve: add the line \"{address} {name}\" to /etc/hosts");
+    let name = &s.goal.node().name;
+    let line = match s.cluster() {
+        Some(spec) => format!("the line \"{} {name}\"", spec.node.advertise_address),
+        None => "it with this machine's address".to_owned(),
+    };
+    let message = || format!("node name {name:?} does not resolve: add {line} to /etc/hosts");
     (s.facts.resolves == Some(false)).then(|| Problem::new(message())).into_iter().collect()
 }
 
 pub(super) fn firewalld(s: &Subject) -> Vec<Problem> {
-    let port = s.spec.node.bind_port;
+    let port = s.goal.node().bind_port;
     let message = || format!("firewalld is active: see to it that ports {port} and 10250 are open for other nodes");
     s.facts.firewalld.then(|| Problem::new(message())).into_iter().collect()
 }
 
+/// Addresses of the kinds that the node will use.
+fn addresses(s: &Subject) -> Vec<IpAddr> {
+    match s.goal {
+        Goal::Init(spec) => {
+            let subnets = spec.networking.service_subnets.iter().map(IpNet::addr);
+            subnets.chain([spec.node.advertise_address]).collect()
+        }
+        // The cluster's address is the only thing known of its networks; behind a name there is IPv4 as a rule.
+        Goal::Join(..) => vec![server(s).and_then(|host| host.parse().ok()).unwrap_or([0, 0, 0, 0].into())],
+    }
+}
+
 pub(super) fn forwarding(s: &Subject) -> Vec<Problem> {
-    let families = || {
-        let subnets = s.spec.networking.service_subnets.iter().map(IpNet::addr);
-        subnets.chain([s.spec.node.advertise_address])
-    };
+    let used = addresses(s);
     let rows = [
-        ("/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward", s.facts.forwards_v4, families().any(|a| a.is_ipv4())),
+        ("/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward", s.facts.forwards_v4, used.iter().any(IpAddr::is_ipv4)),
         (
             "/proc/sys/net/ipv6/conf/default/forwarding",
             "net.ipv6.conf.default.forwarding",
             s.facts.forwards_v6,
-            families().any(|a| a.is_ipv6()),
+            used.iter().any(IpAddr::is_ipv6),
         ),
     ];
     let off = rows.into_iter().filter(|(_, _, forwards, used)| *used && *forwards == Some(false));
@@ -101,20 +123,34 @@ pub(super) fn forwarding(s: &Subject) -> Vec<Problem> {
     off.map(problem).collect()
 }
 
+/// The host at which this machine reaches an API server; None where only a file knows.
+fn server(s: &Subject) -> Option<String> {
+    match s.goal {
+        Goal::Init(spec) => Some(spec.node.advertise_address.to_string()),
+        Goal::Join(spec, _) => match &spec.discovery {
+            Discovery::Token(by_token) => Some(by_token.endpoint.host.clone()),
+            Discovery::File(_) => None,
+        },
+    }
+}
+
 pub(super) fn proxy(s: &Subject) -> Vec<Problem> {
-    let address = s.spec.node.advertise_address;
-    let Some(proxy) = s.facts.proxy.get("HTTPS_PROXY") else { return vec![] };
-    if avoids_proxy(&s.facts.proxy, |entry| entry_holds(entry, address)) {
+    let (Some(proxy), Some(host)) = (s.facts.proxy.get("HTTPS_PROXY"), server(s)) else { return vec![] };
+    let holds = |entry: &str| match host.parse() {
+        Ok(address) => entry_holds(entry, address),
+        Err(_) => entry_names(entry, &host),
+    };
+    if avoids_proxy(&s.facts.proxy, holds) {
         return vec![];
     }
     vec![Problem::new(format!(
-        "connections to the API server at {address} go through the proxy {proxy}: add it to NO_PROXY"
+        "connections to the API server at {host} go through the proxy {proxy}: add it to NO_PROXY"
     ))]
 }
 
 pub(super) fn proxy_of_networks(s: &Subject) -> Vec<Problem> {
-    let Some(proxy) = s.facts.proxy.get("HTTPS_PROXY") else { return vec![] };
-    let networks = s.spec.networking.service_subnets.iter().chain(&s.spec.networking.pod_subnets);
+    let (Some(proxy), Some(spec)) = (s.facts.proxy.get("HTTPS_PROXY"), s.cluster()) else { return vec![] };
+    let networks = spec.networking.service_subnets.iter().chain(&spec.networking.pod_subnets);
     let proxied = networks.filter(|network| {
         // As kubeadm looks at it: the first address of the network stands for all.
         !avoids_proxy(&s.facts.proxy, |entry| entry_holds(entry, network.network()))
@@ -132,4 +168,11 @@ fn avoids_proxy(proxy: &BTreeMap<String, String>, holds: impl Fn(&str) -> bool) 
 fn entry_holds(entry: &str, address: IpAddr) -> bool {
     let network = entry.parse::<IpNet>().is_ok_and(|network| network.contains(&address));
     network || entry.parse::<IpAddr>().is_ok_and(|entry| entry == address)
+}
+
+/// Whether an entry of `NO_PROXY`, a domain, is about `host`.
+fn entry_names(entry: &str, host: &str) -> bool {
+    let domain = entry.trim_start_matches("*.").trim_start_matches('.').to_ascii_lowercase();
+    let host = host.to_ascii_lowercase();
+    !domain.is_empty() && (host == domain || host.strip_suffix(&domain).is_some_and(|rest| rest.ends_with('.')))
 }

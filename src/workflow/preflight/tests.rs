@@ -1,11 +1,13 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::spec::{EtcdSpec, ExternalEtcd};
+use crate::config::spec::{Discovery, EtcdSpec, ExternalEtcd};
 use crate::event::Event;
 use crate::host::facts::{Cgroup, InitSystem, Presence, Runtime, Space};
 use crate::host::ports::{Listener, Owner};
 use crate::testing;
+
+const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
 
 /// A machine with which nothing is wrong.
 fn fit() -> Facts {
@@ -16,7 +18,8 @@ fn fit() -> Facts {
         hostname: "cp1".into(),
         cpus: 2,
         memory: Some(1700),
-        cgroup: Cgroup { version: Some(2), controllers: ["cpu", "memory", "pids"].map(str::to_owned).to_vec() },
+        kernel: "6.1.0-28-amd64".into(),
+        cgroup: Cgroup { version: Some(2), controllers: CONTROLLERS.map(str::to_owned).to_vec() },
         forwards_v4: Some(true),
         forwards_v6: Some(false),
         init: InitSystem::Systemd,
@@ -24,6 +27,9 @@ fn fit() -> Facts {
         space: ["/etc", "/var/lib"].map(|path| (PathBuf::from(path), space)).into(),
         resolves: Some(true),
         runtime: Runtime::Reachable("docker 20.10.24".into()),
+        kubelet_version: Some("v1.36.2".into()),
+        cri: Runtime::Reachable("containerd 2.1.0".into()),
+        cri_has_runtime_config: Some(true),
         ..Facts::default()
     }
 }
@@ -39,8 +45,8 @@ fn with(change: impl Fn(&mut Facts)) -> Facts {
     facts
 }
 
-fn found(spec: &ClusterSpec, facts: &Facts) -> Vec<(String, Severity, String)> {
-    run(spec, facts, &Ours::default()).into_iter().map(|f| (f.check, f.severity, f.message)).collect()
+fn found<'a>(goal: impl Into<Goal<'a>>, facts: &Facts) -> Vec<(String, Severity, String)> {
+    run(goal, facts, &Ours::default()).into_iter().map(|f| (f.check, f.severity, f.message)).collect()
 }
 
 #[test]
@@ -108,9 +114,16 @@ fn each_shortcoming_is_found_under_its_name_and_says_what_to_do() {
 }
 
 #[test]
-fn every_row_of_the_table_is_tried_by_some_machine() {
+fn a_release_that_is_newer_than_this_program_is_told_of() {
     let mut spec = testing::spec();
-    spec.kubeboot.node_agent = NodeAgent::Kubelet;
+    spec.kubernetes_version = "v1.99.0".parse().unwrap();
+    let found = found(&spec, &fit());
+    assert_eq!((found[0].0.as_str(), found[0].1, found.len()), ("KubernetesVersion", Severity::Warning, 1));
+}
+
+#[test]
+fn files_of_an_external_etcd_that_are_missing_are_named() {
+    let mut spec = testing::spec();
     let external = ExternalEtcd {
         endpoints: vec![],
         http_endpoints: vec![],
@@ -118,21 +131,164 @@ fn every_row_of_the_table_is_tried_by_some_machine() {
         cert_file: None,
         key_file: None,
     };
+    spec.etcd = EtcdSpec::External(external);
+    let missing = with(|f| drop(f.paths.insert("/etcd/ca.crt".into(), Presence::Missing)));
+    let there = with(|f| drop(f.paths.insert("/etcd/ca.crt".into(), Presence::File)));
+    assert_eq!(found(&spec, &missing)[0].0, "ExternalEtcdClientCertificates");
+    assert_eq!(found(&spec, &there), []);
+}
+
+/// A worker that is told of the API server at 10.0.0.5.
+fn worker() -> JoinSpec {
+    testing::join_spec()
+}
+
+type Shortcoming = (&'static str, Severity, &'static str, Facts);
+
+fn kernel_shortcomings() -> Vec<Shortcoming> {
+    let (e, w) = (Severity::Error, Severity::Warning);
+    let v1 = |f: &mut Facts| {
+        let controllers = ["cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids", "hugetlb", "blkio"];
+        f.cgroup = Cgroup { version: Some(1), controllers: controllers.map(str::to_owned).to_vec() };
+    };
+    vec![
+        ("IsPrivilegedUser", e, "sudo", with(|f| f.uid = 1000)),
+        ("DiskSpace", e, "/etc", with(|f| f.space.get_mut(Path::new("/etc")).unwrap().available = 1)),
+        ("SystemVerification", e, "unsupported kernel release 4.18.0", with(|f| f.kernel = "4.18.0-348.el8".into())),
+        ("SystemVerification", e, "required cgroups: cpuset", with(|f| f.cgroup.controllers.retain(|c| c != "cpuset"))),
+        ("SystemVerification", e, "no control groups", with(|f| f.cgroup = Cgroup::default())),
+        ("SystemVerification", w, "optional cgroups: io", with(|f| f.cgroup.controllers.retain(|c| c != "io"))),
+        ("SystemVerification", e, "does not run on cgroup v1", with(v1)),
+        (
+            "SystemVerification",
+            w,
+            "going away",
+            with(|f| {
+                v1(f);
+                f.kubelet_version = Some("v1.34.0".into());
+            }),
+        ),
+    ]
+}
+
+fn shortcomings_around_the_kubelet() -> Vec<Shortcoming> {
+    let (e, w) = (Severity::Error, Severity::Warning);
+    let unreachable = || Runtime::Unreachable { address: "unix:///run/c.sock".into(), error: "refused".into() };
+    let lose = |name: &'static str| with(move |f| drop(f.programs.insert(name.into(), None)));
+    let set_path = |path: &str| {
+        let path = PathBuf::from(path);
+        with(move |f| drop(f.paths.insert(path.clone(), Presence::File)))
+    };
+    vec![
+        ("CRI", e, "unix:///run/c.sock (refused)", with(|f| f.cri = unreachable())),
+        ("ContainerRuntimeVersion", w, "containerd 2.1.0", with(|f| f.cri_has_runtime_config = Some(false))),
+        ("Swap", w, "failSwapOn", with(|f| f.swap = vec!["/dev/sda2".into()])),
+        ("FileExisting-kubelet", e, "install it", lose("kubelet")),
+        ("FileExisting-losetup", e, "install it", lose("losetup")),
+        ("FileExisting-mount", e, "install it", lose("mount")),
+        ("FileExisting-cp", e, "install it", lose("cp")),
+        (
+            "FileExisting-conntrack",
+            e,
+            "install it",
+            with(|f| {
+                f.programs.insert("conntrack".into(), None);
+                f.kubelet_version = Some("v1.31.0".into());
+            }),
+        ),
+        ("Hostname", w, "\"w1\"", with(|f| f.resolves = Some(false))),
+        ("Port-10250", e, "nginx (pid 4242)", with(|f| f.listeners = vec![listening(10250)])),
+        ("FileContent--proc-sys-net-ipv4-ip_forward", e, "sysctl -w", with(|f| f.forwards_v4 = Some(false))),
+        ("HTTPProxy", w, "10.0.0.5", with(|f| drop(f.proxy.insert("HTTPS_PROXY".into(), "http://p:3128".into())))),
+        ("FileAvailable--etc-kubernetes-kubelet.conf", e, "kubeadm reset", set_path("/etc/kubernetes/kubelet.conf")),
+        (
+            "FileAvailable--etc-kubernetes-bootstrap-kubelet.conf",
+            e,
+            "kubeadm reset",
+            set_path("/etc/kubernetes/bootstrap-kubelet.conf"),
+        ),
+        ("FileAvailable--etc-kubernetes-pki-ca.crt", e, "kubeadm reset", set_path("/etc/kubernetes/pki/ca.crt")),
+    ]
+}
+
+/// Every check of `join`, with a machine that it is for.
+#[test]
+fn each_shortcoming_of_a_worker_is_found_under_its_name() {
+    let spec = worker();
+    assert_eq!(found(Goal::Join(&spec, None), &fit()), []);
+    let mut tried = BTreeSet::from(["KubeletVersion", "DiskSpace"]);
+    for (name, severity, words, facts) in kernel_shortcomings().into_iter().chain(shortcomings_around_the_kubelet()) {
+        let found = found(Goal::Join(&spec, None), &facts);
+        assert_eq!(found.len(), 1, "{name}: {found:?}");
+        assert_eq!((found[0].0.as_str(), found[0].1), (name, severity));
+        assert!(found[0].2.contains(words), "{words:?} in {:?}", found[0].2);
+        tried.extend(CHECKS.iter().map(|row| row.name).filter(|row| name.starts_with(row)));
+    }
+    let of_join = CHECKS.iter().filter(|row| row.on != On::Init && row.scope != Scope::Embedded).map(|row| row.name);
+    assert_eq!(of_join.filter(|row| !tried.contains(row)).collect::<Vec<_>>(), Vec::<&str>::new());
+}
+
+#[test]
+fn a_kubelet_has_to_go_with_the_control_plane_that_is_found() {
+    let spec = worker();
+    let check = |version: &str, facts: &Facts| {
+        check_kubelet(&spec, &version.parse().unwrap(), facts, &crate::event::Silent).map_err(|error| error.to_string())
+    };
+    check("v1.36.0", &fit()).unwrap();
+    check("v1.39.1", &fit()).unwrap();
+    assert!(check("v1.35.4", &fit()).unwrap_err().contains("[ERROR KubeletVersion]: the kubelet is v1.36.2, newer"));
+    assert!(check("v1.40.0", &fit()).unwrap_err().contains("more than 3 minors older"));
+    check("v1.20.2", &with(|f| f.kubelet_version = None)).unwrap();
+    let mut ignoring = worker();
+    ignoring.node.ignore_preflight_errors = vec!["kubeletversion".into()];
+    check_kubelet(&ignoring, &"v1.35.4".parse().unwrap(), &fit(), &crate::event::Silent).unwrap();
+}
+
+#[test]
+fn no_proxy_is_understood_for_addresses_and_for_names() {
+    for (host, no_proxy, goes_direct) in [
+        ("10.0.0.5", "10.0.0.0/8", true),
+        ("10.0.0.5", "10.0.0.5", true),
+        ("10.0.0.5", "10.1.0.0/16", false),
+        ("api.example.com", "example.com", true),
+        ("api.example.com", ".example.com", true),
+        ("api.example.com", "API.example.com", true),
+        ("api.badexample.com", "example.com", false),
+        ("api.example.com", "*", true),
+        ("api.example.com", "", false),
+    ] {
+        let mut spec = worker();
+        if let Discovery::Token(by_token) = &mut spec.discovery {
+            by_token.endpoint.host = host.into();
+        }
+        let facts = with(|f| {
+            f.proxy = [("HTTPS_PROXY", "http://p:3128"), ("NO_PROXY", no_proxy)]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into();
+        });
+        assert_eq!(found(Goal::Join(&spec, None), &facts).is_empty(), goes_direct, "{host} with {no_proxy:?}");
+    }
+}
+
+#[test]
+fn a_control_plane_node_with_a_real_kubelet_is_asked_for_what_that_needs() {
+    let mut spec = testing::spec();
+    spec.kubeboot.node_agent = NodeAgent::Kubelet;
     let facts = with(|f| {
         f.cgroup.version = Some(1);
+        f.cgroup.controllers.extend(["cpuacct", "devices", "freezer", "blkio"].map(str::to_owned));
         f.programs.insert("losetup".into(), None);
         f.forwards_v4 = Some(false);
         f.listeners = vec![listening(10250)];
-        f.paths.insert("/etcd/ca.crt".into(), Presence::Missing);
+        f.kubelet_version = Some("v1.37.0".into());
     });
-    spec.etcd = EtcdSpec::External(external);
     let names: Vec<String> = found(&spec, &facts).into_iter().map(|(name, ..)| name).collect();
     let expected = [
+        "KubeletVersion",
         "SystemVerification",
         "FileExisting-losetup",
         "Port-10250",
         "FileContent--proc-sys-net-ipv4-ip_forward",
-        "ExternalEtcdClientCertificates",
     ];
     assert_eq!(names, expected);
 }
@@ -205,10 +361,10 @@ fn all_errors_come_at_once_and_warnings_are_reported() {
     });
     let error = check_machine(&testing::spec(), &facts, &Ours::default(), &reporter).unwrap_err();
     insta::assert_snapshot!(error.to_string(), @r"
-    the machine is not ready:
+    [preflight] Some fatal errors occurred:
     	[ERROR IsPrivilegedUser]: not run as root: run it with sudo, or look at what it would do with --dry-run
     	[ERROR NumCPU]: 1 CPU available, at least 2 are needed
-    mend these, or pass --ignore-preflight-errors=IsPrivilegedUser,NumCPU to go on all the same
+    [preflight] If you know what you are doing, you can make a check non-fatal with `--ignore-preflight-errors=IsPrivilegedUser,NumCPU`
     ");
     let warnings = reporter.0.into_inner().unwrap();
     assert!(matches!(&warnings[..], [Event::Warning { text, .. }] if text.starts_with("Swap: ")), "{warnings:?}");

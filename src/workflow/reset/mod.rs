@@ -5,6 +5,7 @@
 
 pub mod plan;
 mod remove;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -16,21 +17,29 @@ use futures::future::join_all;
 
 use super::adopt::manifests::transfer;
 use super::machine::Machine;
+use super::saved::Saved;
 use super::stage::remove_temporaries;
 use super::state::{State, StateError};
 use crate::agent;
+use crate::config::spec::UnmountFlag;
 use crate::event::Event;
 use crate::host::Paths;
 use crate::host::fs::FsError;
-use crate::host::paths::{ADOPTED_MANIFESTS, CONTAINER_LOGS_DIR, KUBELET_DIR, MANIFESTS_DIR, POD_LOGS_DIR, STATE_DIR};
+use crate::host::paths::{
+    ADOPTED_MANIFESTS, CONTAINER_LOGS_DIR, KUBELET_DIR, MANIFESTS_DIR, POD_LOGS_DIR, STATE_DIR, TMP_DIR,
+};
 use crate::kubelet::service::ServiceError;
+use crate::runtime::cri::Sandboxes;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use plan::{Observed, Step, plan};
+pub use table::{OPTIONS, PHASES, Part, Wanted};
 
 /// How long a container may take to stop. Its data go too, so it has nothing to save.
 const GRACE: Duration = Duration::from_secs(5);
 /// The same where their data stay: the default of a pod.
 const GENTLE_GRACE: Duration = Duration::from_secs(30);
+/// Where kubeadm puts etcd's data, for machines whose configuration was not kept.
+const USUAL_ETCD_DIR: &str = "/var/lib/etcd";
 /// How often the containers are listed again: an agent that is dying may just have made one more.
 const ROUNDS: usize = 5;
 
@@ -48,6 +57,15 @@ pub enum ResetError {
         /// How many there were.
         total: usize,
     },
+    /// The configuration of the node cannot be read.
+    #[error(transparent)]
+    Saved(#[from] super::saved::SavedError),
+    /// The agent's service cannot be asked.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// Data of an etcd that runs.
+    #[error("the node agent runs, and etcd with it: take the node away first (reset phase cleanup-node)")]
+    EtcdRuns,
     /// Stopped by a signal.
     #[error("interrupted; run the same command again to remove the rest")]
     Interrupted,
@@ -96,6 +114,7 @@ pub enum StepError {
 /// What there is to reset: the locked state of the machine and the steps.
 pub struct Reset {
     state: State,
+    unmount_flags: Vec<UnmountFlag>,
     /// The steps, in order.
     pub steps: Vec<Step>,
 }
@@ -107,17 +126,43 @@ impl Reset {
     }
 }
 
-/// Plans the reset of a machine, or None when it was never initialised.
+/// Plans what is `wanted` of the reset of a machine, or None when it was neither initialised nor has joined.
 ///
 /// # Errors
-/// See [`StateError`]; another command that runs is one.
-pub fn prepare(machine: &Machine) -> Result<Option<Reset>, ResetError> {
+/// See [`StateError`]; another command that runs is one. An etcd that runs keeps its data.
+pub fn prepare(machine: &Machine, wanted: &Wanted) -> Result<Option<Reset>, ResetError> {
     let paths = &machine.paths;
     State::sweep(paths)?;
     let Some(state) = State::open(paths)? else { return Ok(None) };
     let entries: Vec<_> = state.inventory.entries().cloned().collect();
-    let steps = plan(entries.iter(), Path::new(STATE_DIR), &observe(paths, machine.live, &state));
-    Ok(Some(Reset { state, steps }))
+    let observed = observe(paths, machine.live, &state);
+    let etcd = etcd_dir(machine)?;
+    if wanted.has(Part::Etcd) && !wanted.has(Part::Node) && machine.live && machine.service.is_running()? {
+        return Err(ResetError::EtcdRuns);
+    }
+    let mut steps = plan(entries.iter(), Path::new(STATE_DIR), &observed);
+    if wanted.cleanup_tmp_dir {
+        plan::add_tmp_dir(&mut steps, &observed);
+    }
+    if let Some(wanted) = &wanted.cri_socket {
+        steps.iter_mut().for_each(|step| step.ask_socket(wanted));
+    }
+    steps.retain(|step| match step {
+        Step::RemoveState(_) => wanted.has(Part::Etcd) && wanted.has(Part::Node),
+        step if step.path().is_some_and(|path| path.starts_with(&etcd)) => wanted.has(Part::Etcd),
+        _ => wanted.has(Part::Node),
+    });
+    Ok(Some(Reset { state, unmount_flags: wanted.unmount_flags.clone(), steps }))
+}
+
+/// Where init put etcd's data.
+fn etcd_dir(machine: &Machine) -> Result<PathBuf, ResetError> {
+    let spec = match Saved::read(&*machine.tree)? {
+        Some(saved) => saved.spec().ok().map(|(spec, _)| spec),
+        None => None,
+    };
+    let local = spec.as_ref().and_then(|spec| spec.etcd.local());
+    Ok(local.map_or_else(|| PathBuf::from(USUAL_ETCD_DIR), |local| local.data_dir.clone()))
 }
 
 fn observe(paths: &Paths, live: bool, state: &State) -> Observed {
@@ -134,6 +179,7 @@ fn observe(paths: &Paths, live: bool, state: &State) -> Observed {
         pod_logs: names(POD_LOGS_DIR),
         container_logs: names(CONTAINER_LOGS_DIR),
         aside: names(ADOPTED_MANIFESTS),
+        tmp: names(TMP_DIR),
     }
 }
 
@@ -142,7 +188,7 @@ fn observe(paths: &Paths, live: bool, state: &State) -> Observed {
 /// # Errors
 /// [`ResetError::Steps`] with every step that failed.
 pub async fn run(machine: &mut Machine, reset: Reset) -> Result<(), ResetError> {
-    let Reset { state, steps } = reset;
+    let Reset { state, unmount_flags, steps } = reset;
     let total = steps.len();
     let touched: BTreeSet<PathBuf> =
         state.inventory.items().iter().filter_map(|item| item.path.parent().map(PathBuf::from)).collect();
@@ -161,6 +207,7 @@ pub async fn run(machine: &mut Machine, reset: Reset) -> Result<(), ResetError> 
                 }
                 Ok(true)
             }
+            Step::Unmount(path) => remove::unmount(&machine.paths.on_host(path), &unmount_flags),
             step => act(machine, step, &touched).await,
         };
         match done {
@@ -194,6 +241,12 @@ async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) ->
             agent::remove_cgroups(runtime.cgroup_driver().await?, &pods);
             removed
         }
+        Step::RemoveSandboxes { socket, before } => {
+            let runtime = machine.runtimes.sandboxes(socket).await?;
+            let removed = remove_sandboxes(&*runtime, before).await;
+            remove::empty_cgroups();
+            removed
+        }
         Step::RemoveImage { runtime, reference } => {
             let runtime = machine.runtimes.connect(runtime.as_deref())?;
             match runtime.remove_image(reference).await {
@@ -201,7 +254,6 @@ async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) ->
                 done => Ok(done.map(|()| true)?),
             }
         }
-        Step::Unmount(path) => remove::unmount(&paths.on_host(path)),
         Step::RemoveFile(path) => Ok(machine.tree.remove(path)?),
         Step::RemoveTree(path) => remove::tree(&paths.on_host(path), &remove::mounts(paths), paths),
         Step::RemoveDir(path) => {
@@ -231,7 +283,8 @@ async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) ->
             machine.service.reload()?;
             Ok(true)
         }
-        Step::RemoveState(_) => Ok(false),
+        // Done where they belong, in `run`.
+        Step::Unmount(_) | Step::RemoveState(_) => Ok(false),
     }
 }
 
@@ -270,4 +323,26 @@ async fn remove_containers(runtime: &dyn ContainerRuntime, owner: &str, grace: D
         }
     }
     Err(StepError::StillThere { count: left })
+}
+
+/// Stops and removes all sandboxes but those in `before`, until none is left; one that fails is tried again, as kubeadm
+/// does.
+async fn remove_sandboxes(runtime: &dyn Sandboxes, before: &[String]) -> Result<bool, StepError> {
+    let mut any = false;
+    let mut last = None;
+    for _ in 0..ROUNDS {
+        let sandboxes = runtime.list().await?.into_iter().filter(|sandbox| !before.contains(&sandbox.id));
+        let gone = join_all(sandboxes.map(|sandbox| async move { runtime.remove(&sandbox.id).await })).await;
+        if gone.is_empty() {
+            return Ok(any);
+        }
+        any = true;
+        last = gone.into_iter().find_map(Result::err);
+    }
+    let count = runtime.list().await?.iter().filter(|sandbox| !before.contains(&sandbox.id)).count();
+    match last {
+        _ if count == 0 => Ok(any),
+        Some(error) => Err(error.into()),
+        None => Err(StepError::StillThere { count }),
+    }
 }

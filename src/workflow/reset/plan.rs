@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::host::paths::{CONTAINER_LOGS_DIR, KUBELET_DIR, MANIFESTS_DIR, POD_LOGS_DIR};
+use crate::host::paths::{CONTAINER_LOGS_DIR, KUBELET_DIR, MANIFESTS_DIR, POD_LOGS_DIR, TMP_DIR};
 use crate::workflow::inventory::{Entry, Item, Kind};
 
 /// One step of a reset. Paths are as the node sees them.
@@ -30,6 +30,13 @@ pub enum Step {
     StartKubelet {
         /// Whether it starts with the machine.
         enabled: bool,
+    },
+    /// Stop and remove every pod sandbox that the kubelet has made.
+    RemoveSandboxes {
+        /// The socket of its runtime.
+        socket: String,
+        /// Ids of those that were there before.
+        before: Vec<String>,
     },
     /// Unmount a volume of a pod.
     Unmount(PathBuf),
@@ -60,6 +67,7 @@ impl fmt::Display for Step {
             Self::RemoveContainers { .. } => write!(f, "stop and remove the containers of the static pods"),
             Self::PutManifestsBack(names) => write!(f, "move {} back to {MANIFESTS_DIR}", names.join(", ")),
             Self::StartKubelet { .. } => write!(f, "start the kubelet, which runs the static pods again"),
+            Self::RemoveSandboxes { socket, .. } => write!(f, "stop and remove the kubelet's pods at {socket}"),
             Self::Unmount(path) => write!(f, "unmount {}", path.display()),
             Self::RemoveFile(path) => write!(f, "remove {}", path.display()),
             Self::RemoveTree(path) => write!(f, "remove {} and everything in it", path.display()),
@@ -69,6 +77,33 @@ impl fmt::Display for Step {
             Self::RemoveState(path) => write!(f, "remove {}, kubeboot's own records", path.display()),
         }
     }
+}
+
+impl Step {
+    /// The path it removes.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::RemoveFile(path) | Self::RemoveTree(path) | Self::RemoveDir(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Asks another runtime for the kubelet's pods.
+    pub(super) fn ask_socket(&mut self, wanted: &str) {
+        if let Self::RemoveSandboxes { socket, .. } = self {
+            wanted.clone_into(socket);
+        }
+    }
+}
+
+/// Adds what is in `/etc/kubernetes/tmp`, unless the directory goes as a whole.
+pub(super) fn add_tmp_dir(steps: &mut Vec<Step>, observed: &Observed) {
+    let dir = Path::new(TMP_DIR);
+    if steps.iter().any(|step| *step == Step::RemoveTree(dir.to_owned())) {
+        return;
+    }
+    let last = steps.len().saturating_sub(1);
+    steps.splice(last..last, observed.tmp.iter().map(|name| Step::RemoveTree(dir.join(name))));
 }
 
 /// What is there now. Paths are as the node sees them.
@@ -86,6 +121,8 @@ pub struct Observed {
     pub container_logs: Vec<String>,
     /// Names of manifests that taking the node over has moved aside.
     pub aside: Vec<String>,
+    /// Names in kubeadm's directory of backups.
+    pub tmp: Vec<String>,
 }
 
 /// The steps, in order. Nothing recorded, nothing to do but forget.
@@ -131,6 +168,9 @@ fn stop_steps<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> Vec<Step>
             Entry::Service { enabled_before } => Step::StopAgent { disable: !enabled_before },
             Entry::Containers { runtime, owner } => {
                 Step::RemoveContainers { runtime: runtime.clone(), owner: owner.clone(), gently }
+            }
+            Entry::Sandboxes { socket, before } => {
+                Step::RemoveSandboxes { socket: socket.clone(), before: before.clone() }
             }
             _ => continue,
         };
@@ -243,6 +283,7 @@ mod tests {
             pod_logs: vec!["kube-system_etcd-cp1_u".into(), "kube-system_etcd-cp2_u".into()],
             aside: vec![],
             container_logs: vec!["etcd-cp1_kube-system_etcd-1.log".into(), "web_default_web-1.log".into()],
+            tmp: vec!["kubeadm-backup-etcd".into()],
         }
     }
 
@@ -311,5 +352,37 @@ mod tests {
     fn a_service_that_was_enabled_before_stays_so() {
         let steps = texts(&[Entry::Service { enabled_before: true }], &Observed { live: true, ..Observed::default() });
         assert_eq!(steps[0], "stop the node agent (service kubelet)");
+    }
+
+    #[test]
+    fn backups_go_when_they_are_asked_to_and_the_records_still_last() {
+        let (entries, observed) = (entries(), observed());
+        let mut steps = plan(entries.iter(), Path::new("/s"), &observed);
+        add_tmp_dir(&mut steps, &observed);
+        let texts: Vec<String> = steps.iter().rev().take(2).map(Step::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "remove /s, kubeboot's own records",
+                "remove /etc/kubernetes/tmp/kubeadm-backup-etcd and everything in it"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_kubelets_pods_go_before_its_mounts_and_those_that_were_there_stay() {
+        let before = vec!["theirs".to_owned()];
+        let mut entries = entries();
+        entries.push(Entry::Sandboxes { socket: "unix:///run/c.sock".into(), before: before.clone() });
+        let mut steps = plan(entries.iter(), Path::new("/s"), &observed());
+        let place = |steps: &[Step], wanted: &Step| steps.iter().position(|step| step == wanted).unwrap();
+        let sandboxes = Step::RemoveSandboxes { socket: "unix:///run/c.sock".into(), before };
+        let unmount = Step::Unmount("/var/lib/kubelet/pods/u/v/w".into());
+        assert!(matches!(steps[0], Step::StopAgent { .. }));
+        assert!(place(&steps, &sandboxes) < place(&steps, &unmount));
+        steps.iter_mut().for_each(|step| step.ask_socket("unix:///other.sock"));
+        assert!(
+            steps.iter().any(|step| step.to_string() == "stop and remove the kubelet's pods at unix:///other.sock")
+        );
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::UnmountFlags;
 
 use super::StepError;
+use crate::config::spec::UnmountFlag;
 use crate::host::Paths;
 use crate::host::fs::FsError;
 
@@ -33,9 +34,16 @@ fn unescape(field: &str) -> String {
         .fold(field.to_owned(), |text, (code, character)| text.replace(code, character))
 }
 
-/// Unmounts; that nothing is mounted is fine.
-pub fn unmount(path: &Path) -> Result<bool, StepError> {
-    match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
+/// Unmounts, never through a link; that nothing is mounted is fine.
+pub fn unmount(path: &Path, flags: &[UnmountFlag]) -> Result<bool, StepError> {
+    let flag = |flag: &UnmountFlag| match flag {
+        UnmountFlag::Force => UnmountFlags::FORCE,
+        UnmountFlag::Detach => UnmountFlags::DETACH,
+        UnmountFlag::Expire => UnmountFlags::EXPIRE,
+        UnmountFlag::NoFollow => UnmountFlags::NOFOLLOW,
+    };
+    let flags = flags.iter().map(flag).fold(UnmountFlags::NOFOLLOW, |all, one| all | one);
+    match rustix::mount::unmount(path, flags) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(false),
         Err(errno) => Err(FsError::new("unmount", path, errno.into()).into()),
@@ -61,6 +69,24 @@ pub fn tree(path: &Path, mounts: &[PathBuf], paths: &Paths) -> Result<bool, Step
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(FsError::new("remove", path, e).into()),
         _ => Ok(true),
     }
+}
+
+/// Removes the control groups that a kubelet has made for its pods, those that hold no process any more.
+pub fn empty_cgroups() {
+    const MOUNTS: &str = "/sys/fs/cgroup";
+    const NAMES: [&str; 2] = ["kubepods", "kubepods.slice"];
+    let below = fs::read_dir(MOUNTS).into_iter().flatten().flatten().map(|entry| entry.path());
+    let hierarchies = below.filter(|path| path.is_dir()).chain([PathBuf::from(MOUNTS)]);
+    hierarchies.flat_map(|dir| NAMES.map(|name| dir.join(name))).for_each(|dir| remove_cgroups(&dir));
+}
+
+/// The deepest first; one that is in use stays, and those above it with it.
+fn remove_cgroups(dir: &Path) {
+    let below = fs::read_dir(dir).into_iter().flatten().flatten();
+    below
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .for_each(|entry| remove_cgroups(&entry.path()));
+    let _ = fs::remove_dir(dir);
 }
 
 /// Removes an empty directory, or returns the names of what is in it.

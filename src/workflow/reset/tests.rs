@@ -13,7 +13,7 @@ async fn initialised() -> (Bench, Vec<String>) {
 
 async fn reset(bench: &Bench) -> Result<(), ResetError> {
     let mut machine = bench.machine();
-    let planned = prepare(&machine)?.unwrap();
+    let planned = prepare(&machine, &Wanted::everything())?.unwrap();
     run(&mut machine, planned).await
 }
 
@@ -120,9 +120,51 @@ async fn a_stopped_reset_is_finished_by_the_next_one() {
     let (bench, before) = initialised().await;
     let mut machine = bench.machine();
     machine.stop.cancel();
-    let planned = prepare(&machine).unwrap().unwrap();
+    let planned = prepare(&machine, &Wanted::everything()).unwrap().unwrap();
     assert!(matches!(run(&mut machine, planned).await, Err(ResetError::Interrupted)));
     drop(machine);
     reset(&bench).await.unwrap();
     assert_eq!(bench.listing(), before);
+}
+
+/// What a reset of some phases leaves undone of `steps`.
+async fn reset_parts(bench: &Bench, parts: &[Part]) {
+    let mut machine = bench.machine();
+    let wanted = Wanted { parts: parts.to_vec(), ..Wanted::everything() };
+    let planned = prepare(&machine, &wanted).unwrap().unwrap();
+    run(&mut machine, planned).await.unwrap();
+}
+
+#[tokio::test]
+async fn phases_one_by_one_end_as_the_whole_does_and_the_records_stay_until_then() {
+    let (bench, before) = initialised().await;
+    let etcd = bench.root.path().join("var/lib/etcd");
+    let machine = bench.machine();
+    let alone = Wanted { parts: vec![Part::Etcd], ..Wanted::everything() };
+    assert!(matches!(prepare(&machine, &alone), Err(ResetError::EtcdRuns)));
+    drop(machine);
+    reset_parts(&bench, &[Part::Preflight]).await;
+    assert!(bench.world.is_running());
+    reset_parts(&bench, &[Part::Node]).await;
+    assert!(etcd.exists() && !bench.world.is_running() && !bench.root.path().join("etc/kubernetes").exists());
+    reset_parts(&bench, &[Part::Etcd]).await;
+    assert!(!etcd.exists());
+    reset(&bench).await.unwrap();
+    assert_eq!(bench.listing(), before);
+}
+
+#[test]
+fn phases_are_kubeadms_and_skipping_leaves_the_others() {
+    let names: Vec<&str> = PHASES.list.iter().map(|phase| phase.name).collect();
+    assert_eq!(names, ["preflight", "remove-etcd-member", "cleanup-node"]);
+    assert!(OPTIONS.iter().all(|row| names.contains(&row.name)) && OPTIONS.len() == names.len());
+    let input = crate::config::Input {
+        file: None,
+        flags: crate::config::ResetFlags { skip_phases: vec!["remove-etcd-member".into()], ..Default::default() },
+        host: Default::default(),
+    };
+    let spec = crate::config::load_reset(&input).unwrap().spec;
+    assert_eq!(Wanted::of(&spec, None).unwrap().parts, [Part::Preflight, Part::Node]);
+    assert_eq!(Wanted::of(&spec, Some("remove-etcd-member")).unwrap().parts, [Part::Etcd]);
+    assert!(Wanted::of(&spec, Some("nope")).is_err());
 }

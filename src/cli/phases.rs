@@ -1,0 +1,240 @@
+//! `COMMAND phase NAME [CHILD]` as commands of their own, made from a command's table of phases: each takes the flags
+//! that its row allows, and its help explains it.
+
+use std::marker::PhantomData;
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+
+use crate::workflow::phase::{PhaseError, PhaseOptions, Phases, options_of};
+
+/// Flags that every phase takes.
+const COMMON: &[&str] = &["config", "dry-run", "output", "output-dir"];
+/// Takes whatever is given to a phase that is not there.
+const REST: &str = "rest";
+
+/// The phases of one command.
+pub trait Table {
+    /// Flags of the command.
+    type Flags: Args;
+
+    /// Names and titles, those of phases that are not there too.
+    fn phases() -> Vec<Listed>;
+
+    /// Which flags each takes, and its paragraph.
+    fn options() -> &'static [PhaseOptions];
+}
+
+/// A phase as the command line knows it.
+pub struct Listed {
+    /// Its name.
+    pub name: &'static str,
+    /// Other names.
+    pub aliases: &'static [&'static str],
+    /// What it does, in a few words.
+    pub title: &'static str,
+    /// Names and titles of its children.
+    pub children: Vec<(&'static str, &'static str)>,
+    /// Whether this version has it.
+    pub is_built: bool,
+}
+
+/// The phases of `phases` for [`Table::phases`].
+pub fn listed<W>(phases: &'static Phases<W>) -> Vec<Listed> {
+    let built = phases.list.iter().map(|phase| Listed {
+        name: phase.name,
+        aliases: phase.aliases,
+        title: phase.title,
+        children: phase.children.iter().map(|child| (child.name, child.title)).collect(),
+        is_built: true,
+    });
+    let missing = phases.not_built.iter().filter(|name| !name.contains('/')).map(|name| Listed {
+        name,
+        aliases: &[],
+        title: "",
+        children: vec![],
+        is_built: false,
+    });
+    built.chain(missing).collect()
+}
+
+/// One phase that was asked for.
+#[derive(Debug)]
+pub struct Chosen<T: Table> {
+    /// Its name.
+    pub name: String,
+    /// One of a group's phases, or `all`.
+    pub sub: Option<String>,
+    /// What was given with it.
+    pub flags: T::Flags,
+    table: PhantomData<T>,
+}
+
+impl<T: Table> Args for Chosen<T> {
+    fn augment_args(command: Command) -> Command {
+        command.subcommand_required(true).arg_required_else_help(true).subcommands(T::phases().iter().map(phase::<T>))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<T: Table> FromArgMatches for Chosen<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let none = || clap::Error::raw(ErrorKind::MissingSubcommand, "name a phase\n");
+        let (name, matches) = matches.subcommand().ok_or_else(none)?;
+        if T::phases().iter().any(|listed| listed.name == name && !listed.is_built) {
+            let error = PhaseError::NotBuilt { name: name.to_owned() };
+            return Err(clap::Error::raw(ErrorKind::InvalidSubcommand, format!("{error}\n")));
+        }
+        let (sub, matches) = match matches.subcommand() {
+            Some((sub, matches)) => (Some(sub.to_owned()), matches),
+            None => (None, matches),
+        };
+        refuse_others::<T>(name, sub.as_deref(), matches)?;
+        let flags = T::Flags::from_arg_matches(matches)?;
+        Ok(Self { name: name.to_owned(), sub, flags, table: PhantomData })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn phase<T: Table>(listed: &Listed) -> Command {
+    let command = Command::new(listed.name).aliases(listed.aliases).about(listed.title);
+    if !listed.is_built {
+        let rest = Arg::new(REST).num_args(0..).trailing_var_arg(true).allow_hyphen_values(true).hide(true);
+        return command.hide(true).disable_help_flag(true).arg(rest);
+    }
+    if listed.children.is_empty() {
+        return leaf::<T>(command, (listed.name, None), listed.title);
+    }
+    let all = ("all", "every one of them");
+    let children = std::iter::once(&all)
+        .chain(&listed.children)
+        .map(|(name, title)| leaf::<T>(Command::new(*name).about(*title), (listed.name, Some(name)), title));
+    let help = options_of(T::options(), listed.name, None).map_or("", |row| row.help);
+    command
+        .long_about(format!("{}\n\n{help}", capitalised(listed.title)))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands(children)
+}
+
+/// A phase without children: flags that are not for it are known, so that they can be told of, and not shown.
+fn leaf<T: Table>(command: Command, (name, sub): (&str, Option<&str>), title: &str) -> Command {
+    let row = options_of(T::options(), name, sub);
+    let takes = |arg: &Arg| arg.get_long().is_none_or(|long| is_taken(row, long));
+    let hide = |arg: Arg| if takes(&arg) { arg } else { arg.hide(true) };
+    let help = row.map_or("", |row| row.help);
+    T::Flags::augment_args(command).mut_args(hide).long_about(format!("{}\n\n{help}", capitalised(title)))
+}
+
+fn is_taken(row: Option<&PhaseOptions>, flag: &str) -> bool {
+    COMMON.contains(&flag) || row.is_some_and(|row| row.flags.split_whitespace().any(|name| name == flag))
+}
+
+fn refuse_others<T: Table>(name: &str, sub: Option<&str>, matches: &ArgMatches) -> Result<(), clap::Error> {
+    let row = options_of(T::options(), name, sub);
+    let every = T::Flags::augment_args(Command::new("phase"));
+    let given = |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let refused = |arg: &Arg| arg.get_long().map(str::to_owned).filter(|long| !is_taken(row, long));
+    let Some(flag) = every.get_arguments().filter(given).find_map(refused) else { return Ok(()) };
+    let whole = sub.map_or_else(|| name.to_owned(), |sub| format!("{name} {sub}"));
+    let takes = row.map(|row| row.flags).unwrap_or_default();
+    let list: Vec<String> =
+        ["config", "dry-run"].into_iter().chain(takes.split_whitespace()).map(|flag| format!("--{flag}")).collect();
+    let text = format!("--{flag} has no effect on phase {whole}; it takes {}\n", list.join(", "));
+    Err(clap::Error::raw(ErrorKind::UnknownArgument, text))
+}
+
+fn capitalised(title: &str) -> String {
+    let mut chars = title.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, clap::Args)]
+    struct Flags {
+        #[arg(long)]
+        cert_dir: Option<String>,
+        #[arg(long)]
+        config: Option<String>,
+        #[arg(long)]
+        patches: Option<String>,
+    }
+
+    #[derive(Debug)]
+    struct Sample;
+
+    impl Table for Sample {
+        type Flags = Flags;
+
+        fn phases() -> Vec<Listed> {
+            let one = |name, children, is_built| Listed { name, aliases: &[], title: "does it", children, is_built };
+            vec![
+                one("certs", vec![("ca", "the authority")], true),
+                one("wait", vec![], true),
+                one("later", vec![], false),
+            ]
+        }
+
+        fn options() -> &'static [PhaseOptions] {
+            const ROWS: &[PhaseOptions] = &[
+                PhaseOptions { name: "certs", flags: "cert-dir", help: "The paragraph." },
+                PhaseOptions { name: "wait", flags: "", help: "Waits." },
+            ];
+            ROWS
+        }
+    }
+
+    fn parse(words: &[&str]) -> Result<Chosen<Sample>, clap::Error> {
+        let command = Chosen::<Sample>::augment_args(Command::new("phase"));
+        let matches = command.try_get_matches_from(std::iter::once(&"phase").chain(words))?;
+        Chosen::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn a_phase_is_named_alone_or_in_its_group_with_the_flags_that_are_for_it() {
+        let chosen = parse(&["certs", "ca", "--cert-dir=/x", "--config=y"]).unwrap();
+        assert_eq!((chosen.name.as_str(), chosen.sub.as_deref()), ("certs", Some("ca")));
+        assert_eq!((chosen.flags.cert_dir.as_deref(), chosen.flags.config.as_deref()), (Some("/x"), Some("y")));
+        assert!(chosen.flags.patches.is_none());
+        assert_eq!(parse(&["certs", "all"]).unwrap().sub.as_deref(), Some("all"));
+        assert_eq!(parse(&["wait"]).unwrap().sub, None);
+    }
+
+    #[test]
+    fn any_other_flag_is_refused_with_those_it_takes() {
+        let error = parse(&["certs", "ca", "--patches=/p"]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "error: --patches has no effect on phase certs ca; it takes --config, --dry-run, --cert-dir\n"
+        );
+        assert!(parse(&["wait", "--cert-dir=/x"]).unwrap_err().to_string().contains("phase wait"));
+    }
+
+    #[test]
+    fn a_group_alone_an_unknown_phase_and_one_that_is_not_there_are_told_apart() {
+        assert_eq!(parse(&["certs"]).unwrap_err().kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
+        assert_eq!(parse(&["nope"]).unwrap_err().kind(), ErrorKind::InvalidSubcommand);
+        let error = parse(&["later", "child", "--flag"]).unwrap_err().to_string();
+        assert!(error.contains("later is one of kubeadm's"), "{error}");
+    }
+
+    #[test]
+    fn help_has_the_paragraph_the_children_and_the_flags() {
+        let help = |words: &[&str]| parse(words).unwrap_err().to_string();
+        let group = help(&["certs", "--help"]);
+        assert!(group.contains("The paragraph.") && group.contains("the authority"), "{group}");
+        let child = help(&["certs", "ca", "--help"]);
+        assert!(child.contains("--cert-dir") && !child.contains("--patches"), "{child}");
+    }
+}

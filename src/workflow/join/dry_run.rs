@@ -1,0 +1,67 @@
+//! What `join` would do: the cluster is found and read for real, which changes nothing anywhere; the rest is done in
+//! memory.
+
+use std::path::PathBuf;
+
+use super::cluster::{Found, Joining};
+use super::error::failure;
+use super::files::{self, Input};
+use super::{JoinError, StepError, What, kubelet, refuse_control_plane};
+use crate::config::spec::JoinSpec;
+use crate::event::Reporter;
+use crate::host::Paths;
+use crate::host::facts::Facts;
+use crate::release::kubelet_row;
+use crate::workflow::init::dry_run::Rehearsal;
+
+/// Where the packages of a kubelet put it: shown on a machine that has none yet.
+const USUAL_KUBELET: &str = "/usr/bin/kubelet";
+
+/// Goes through `what` in memory, above what is on the machine.
+///
+/// # Errors
+/// What would stop `join` too.
+pub async fn rehearse(
+    spec: &JoinSpec,
+    what: &What,
+    (paths, facts): (&Paths, &Facts),
+    joining: &dyn Joining,
+    reporter: &dyn Reporter,
+) -> Result<Rehearsal, JoinError> {
+    refuse_control_plane(spec)?;
+    let mut rehearsal = Rehearsal::above(paths);
+    let mut found = None;
+    for one in what.select(spec, None)? {
+        let (phase, work) = (one.phase.name, one.phase.work);
+        if let Some(write) = work.files {
+            let failed = |source| failure(phase, source);
+            let found = match &found {
+                Some(found) => found,
+                None => found.insert(find(spec, joining, reporter).await.map_err(failed)?),
+            };
+            let (program, row) = kubelet(facts, &found.version)
+                .unwrap_or_else(|_| (PathBuf::from(USUAL_KUBELET), kubelet_row(&found.version)));
+            let input = Input { spec, found, program: &program, row, owns: &|_| false };
+            rehearsal.files(|tree| write(&input, tree).map(drop)).map_err(failed)?;
+        }
+        (work.would)(spec).into_iter().for_each(|text| rehearsal.would(phase, text));
+    }
+    Ok(rehearsal)
+}
+
+async fn find(spec: &JoinSpec, joining: &dyn Joining, reporter: &dyn Reporter) -> Result<Found, StepError> {
+    let access = joining.discover(spec, reporter).await.map_err(StepError::Discovery)?;
+    let limit = spec.timeouts.kubernetes_api_call;
+    let facts = joining.read(&access.kubeconfig, limit).await.map_err(StepError::Cluster)?;
+    Ok(Found {
+        bootstrap: Some(access.kubeconfig),
+        ca: access.ca,
+        version: facts.version,
+        kubelet_config: facts.kubelet_config,
+    })
+}
+
+/// The socket that the kubelet would be told of.
+pub fn socket(spec: &JoinSpec) -> &str {
+    files::socket(spec)
+}

@@ -1,0 +1,113 @@
+//! Checks of what a real kubelet needs; our own agent needs none of it.
+
+use super::{Problem, Subject};
+use crate::host::facts::Runtime;
+use crate::kubelet::files::DEFAULT_CRI_SOCKET;
+use crate::release::{KubeletRow, KubernetesVersion, kubelet_refusal, kubelet_row};
+
+/// The kubelet, and all that one of any release needs beside it.
+pub(super) const PROGRAMS: &[&str] = &["kubelet", "conntrack", "losetup", "mount", "cp"];
+
+/// Kernels that Kubernetes is tested on, and any from 6.0 on.
+const KERNELS: [(u64, u64); 3] = [(5, 4), (5, 10), (5, 15)];
+
+/// Controllers a kubelet does not start without, by cgroup version.
+const REQUIRED: [(u8, &[&str]); 2] = [
+    (1, &["cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids"]),
+    // Devices and freezing are no controllers there: every kernel that has version 2 can do them.
+    (2, &["cpu", "cpuset", "memory", "pids"]),
+];
+/// Controllers without which some limits are not held to.
+const OPTIONAL: [(u8, &[&str]); 2] = [(1, &["hugetlb", "blkio"]), (2, &["hugetlb", "io"])];
+
+fn row(s: &Subject) -> Option<&'static KubeletRow> {
+    s.kubelet_version().as_ref().or(s.goal.control_plane()).map(kubelet_row)
+}
+
+fn one(problem: Option<String>) -> Vec<Problem> {
+    problem.map(Problem::new).into_iter().collect()
+}
+
+pub(super) fn version(s: &Subject) -> Vec<Problem> {
+    let refusal = |kubelet: KubernetesVersion| kubelet_refusal(&kubelet, s.goal.control_plane()?);
+    one(s.kubelet_version().and_then(refusal))
+}
+
+pub(super) fn kernel(s: &Subject) -> Vec<Problem> {
+    let mut parts = s.facts.kernel.split(['.', '-']).map(str::parse::<u64>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (parts.next(), parts.next()) else { return vec![] };
+    let is_fit = major >= 6 || KERNELS.contains(&(major, minor));
+    let message = || {
+        format!("unsupported kernel release {}: kubelets are made for 5.4, 5.10, 5.15 and 6.0 or newer", s.facts.kernel)
+    };
+    one((!is_fit).then(message))
+}
+
+fn missing(s: &Subject, wanted: &[(u8, &'static [&'static str])]) -> String {
+    let of_version = wanted.iter().find(|(version, _)| Some(*version) == s.facts.cgroup.version);
+    let names = of_version.map_or(&[][..], |(_, names)| names);
+    let is_missing = |name: &&&str| !s.facts.cgroup.controllers.iter().any(|have| have == **name);
+    names.iter().filter(is_missing).copied().collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn controllers(s: &Subject) -> Vec<Problem> {
+    if s.facts.cgroup.version.is_none() {
+        return one(Some("no control groups are mounted at /sys/fs/cgroup: a kubelet does not start without".into()));
+    }
+    let list = missing(s, &REQUIRED);
+    let message = || format!("missing required cgroups: {list}: enable them on the kernel's command line");
+    one((!list.is_empty()).then(message))
+}
+
+pub(super) fn optional_controllers(s: &Subject) -> Vec<Problem> {
+    let list = missing(s, &OPTIONAL);
+    one((!list.is_empty()).then(|| format!("missing optional cgroups: {list}")))
+}
+
+/// Newer kubelets refuse cgroup v1.
+pub(super) fn cgroup_version(s: &Subject) -> Vec<Problem> {
+    let refuses = s.facts.cgroup.version == Some(1) && row(s).is_some_and(|row| !row.runs_on_cgroup_v1);
+    let message = "the kubelet of this release does not run on cgroup v1: boot with \
+                   systemd.unified_cgroup_hierarchy=1, or, on a control-plane node, let kubeboot's own agent run the \
+                   pods (nodeAgent: embedded)";
+    one(refuses.then(|| message.to_owned()))
+}
+
+pub(super) fn cgroup_version_soon(s: &Subject) -> Vec<Problem> {
+    let takes = s.facts.cgroup.version == Some(1) && row(s).is_some_and(|row| row.runs_on_cgroup_v1);
+    one(takes.then(|| "cgroups v1 support is going away: kubelets from 1.35 on do not start here".to_owned()))
+}
+
+pub(super) fn runtime(s: &Subject) -> Vec<Problem> {
+    let Runtime::Unreachable { address, error } = &s.facts.cri else { return vec![] };
+    let advice = match address == DEFAULT_CRI_SOCKET {
+        true => "start containerd, or name another runtime with --cri-socket",
+        false => "start the runtime, or name another with --cri-socket",
+    };
+    one(Some(format!("the container runtime does not answer at {address} ({error}); {advice}")))
+}
+
+/// The kubelet asks the runtime for its cgroup driver instead of believing its settings.
+pub(super) fn runtime_version(s: &Subject) -> Vec<Problem> {
+    let lacks = s.facts.cri_has_runtime_config == Some(false) && row(s).is_some_and(|row| row.endpoint_in_config);
+    let name = match &s.facts.cri {
+        Runtime::Reachable(name) => name.as_str(),
+        _ => "the container runtime",
+    };
+    one(lacks.then(|| {
+        format!(
+            "{name} does not know the call RuntimeConfig: kubelets will need it; until the runtime is upgraded, \
+             cgroupDriver in KubeletConfiguration has to be what the runtime uses"
+        )
+    }))
+}
+
+pub(super) fn programs(s: &Subject) -> Vec<Problem> {
+    let needed = row(s).map_or(&["losetup", "mount", "cp"][..], |row| row.programs);
+    let missing = PROGRAMS.iter().filter(|name| **name == "kubelet" || needed.contains(name));
+    let problem = |name: &&str| Problem {
+        detail: (**name).to_owned(),
+        message: format!("{name} is neither on the PATH nor in an sbin directory: install it"),
+    };
+    missing.filter(|name| matches!(s.facts.programs.get(**name), Some(None))).map(problem).collect()
+}
