@@ -1,7 +1,7 @@
 //! kubeadm's words at the end: how to use the cluster, and how other nodes join it.
 
 use super::drawn::Drawn;
-use crate::cluster::discovery::pins::Pin;
+use crate::config::spec::CaPin;
 use crate::cluster::join_command::JoinCommand;
 use crate::config::ClusterSpec;
 
@@ -21,7 +21,7 @@ pub fn usage(admin: &str) -> String {
 }
 
 /// The whole of it, once for each token.
-pub fn text(spec: &ClusterSpec, admin: &str, drawn: &Drawn, pins: &[Pin]) -> String {
+pub fn text(spec: &ClusterSpec, admin: &str, drawn: &Drawn, pins: &[CaPin]) -> String {
     let endpoint = spec.shared_endpoint().to_string();
     let key = match spec.withheld.certificate_key {
         true => WITHHELD.to_owned(),
