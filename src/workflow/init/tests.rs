@@ -311,7 +311,7 @@ async fn what_is_wrong_with_the_last_file_shows_before_the_first_is_written() {
         bench.runtime.add_image(&image.reference);
     }
     let error = run_on(&mut bench.machine(), spec, What::Everything).await.unwrap_err();
-    assert!(matches!(error, InitError::Failed { phase: "etcd", .. }), "{error:?}");
+    assert!(matches!(error, InitError::Failed { phase: "addon", .. }), "{error:?}");
     assert_eq!(bench.listing(), before);
 }
 
