@@ -131,7 +131,10 @@ fn leaf<T: Table>(command: Command, (name, sub): (&str, Option<&str>), title: &s
     let takes = |arg: &Arg| arg.get_long().is_none_or(|long| is_taken(row, long));
     let hide = |arg: Arg| if takes(&arg) { arg } else { arg.hide(true) };
     let help = row.map_or("", |row| row.help);
-    T::Flags::augment_args(command).mut_args(hide).long_about(format!("{}\n\n{help}", capitalised(title)))
+    T::Flags::augment_args(command)
+        .mut_args(hide)
+        .long_about(format!("{}\n\n{help}", capitalised(title)))
+        .after_help("Exit codes: 0 done, 1 any error.")
 }
 
 fn is_taken(row: Option<&PhaseOptions>, flag: &str) -> bool {

@@ -25,6 +25,11 @@ use crate::yaml;
 /// A bootstrap token is a Secret of the type bootstrap.kubernetes.io/token in the namespace kube-system. It reads
 /// `[a-z0-9]{6}.[a-z0-9]{16}`: an id that anybody may see, and a secret.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    kubeboot token create --print-join-command\n  \
+    kubeboot token list\n  \
+    kubeboot token delete abcdef\n\n\
+    Exit codes: 0 done, 1 any error.")]
 pub struct Args {
     #[command(subcommand)]
     command: Sub,
@@ -93,6 +98,7 @@ struct Create {
 
 /// List the bootstrap tokens of the cluster, with their secrets
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 done, 1 any error.")]
 struct List {
     /// Format: text, or one JSON object or YAML document a token
     #[arg(short, long, value_enum, default_value_t)]
@@ -101,6 +107,7 @@ struct List {
 
 /// Delete bootstrap tokens from the cluster
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 done, 1 any error.")]
 struct Delete {
     /// Ids of tokens, or whole tokens
     #[arg(value_name = "TOKEN", required = true, value_parser = secret)]
@@ -109,6 +116,7 @@ struct Delete {
 
 /// Print a new random token, without the cluster hearing of it
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 done, 1 any error.")]
 struct Generate {}
 
 /// A value that no error of the command line shows.
