@@ -9,8 +9,9 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::workflow::phase::{PhaseError, PhaseOptions, Phases, options_of};
 
-/// Flags that every phase takes.
-const COMMON: &[&str] = &["config", "dry-run", "output", "output-dir"];
+/// Flags that every phase takes. The version among them, more often than kubeadm does: no server is asked for it, and it
+/// decides what files and objects say.
+const COMMON: &[&str] = &["config", "dry-run", "kubernetes-version", "output", "output-dir"];
 /// Takes whatever is given to a phase that is not there.
 const REST: &str = "rest";
 
