@@ -133,7 +133,7 @@ fn versions() -> BTreeMap<String, String> {
 
 /// Waits until the controllers have done with the addons what they can where no node runs pods.
 #[track_caller]
-fn settled() {
+pub fn settled() {
     eventually("the addons' controllers", std::time::Duration::from_secs(60), || {
         let (dns, proxy) = (get(&["deployment/coredns"]), get(&["daemonset/kube-proxy"]));
         let seen = |object: &Value| object["status"]["observedGeneration"] == object["metadata"]["generation"];

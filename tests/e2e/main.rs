@@ -7,6 +7,7 @@
 mod addons;
 mod bad_input;
 mod certs;
+mod cluster;
 mod faults;
 mod init;
 mod machine;
