@@ -45,7 +45,7 @@ docker_up() {
   until docker version >/dev/null 2>&1; do
     [ "$SECONDS" -lt "$deadline" ] || die "dockerd does not answer after 90 s: $(tail -n 3 "$KUBEBOOT_CACHE/dockerd.log" 2>/dev/null)"
     # One that was killed may leave a containerd behind which the next one waits for in vain, and then gives up.
-    if [ ! -d /run/systemd/system ] && ! pgrep -x dockerd >/dev/null; then
+    if [ ! -d /run/systemd/system ] && ! kill -0 "$dockerd" 2>/dev/null; then
       pkill -KILL -f '^containerd --config /var/run/docker/containerd/containerd.toml' || true
       rm -f /var/run/docker/containerd/containerd.pid
       start_dockerd
@@ -56,9 +56,11 @@ docker_up() {
 
 start_dockerd() {
   mkdir -p "$KUBEBOOT_CACHE"
-  # A dockerd that was killed leaves its pid file, and the next one believes it.
-  if [ -f /var/run/docker.pid ] && ! kill -0 "$(cat /var/run/docker.pid)" 2>/dev/null; then rm -f /var/run/docker.pid; fi
+  # A dockerd that was killed leaves its pid file, and the next one believes it, whoever has the pid now.
+  local pid
+  pid=$(cat /var/run/docker.pid 2>/dev/null) && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != dockerd ] && rm -f /var/run/docker.pid
   setsid dockerd >"$KUBEBOOT_CACHE/dockerd.log" 2>&1 </dev/null &
+  dockerd=$!
 }
 
 # Rust of the version that Cargo.toml asks for.
