@@ -356,8 +356,8 @@ fn kill_after(config: &str, delay: Duration) -> String {
     let status = child.wait().unwrap();
     let killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(9);
     assert!(killed || status.success(), "init failed by itself: {status}\n{out}");
-    let events = out.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let begun = events.filter(|event| event["event"] == "phaseStarted").last();
+    let mut events = out.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let begun = events.rfind(|event| event["event"] == "phaseStarted");
     let phase = begun.and_then(|event| event["phase"].as_str().map(str::to_owned)).unwrap_or_else(|| "-".into());
     if killed { phase } else { "(had finished)".into() }
 }
