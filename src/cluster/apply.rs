@@ -116,13 +116,13 @@ async fn write_once(api: &Api<DynamicObject>, object: &Object) -> Result<Applied
         Manner::Amend(_) => None,
         _ => match api.create(&params, &typed(object, object.value.clone())?).await {
             Ok(made) => return Ok(Applied { outcome: Outcome::Created, uid: uid(&made) }),
-            Err(kube::Error::Api(status)) if status.is_already_exists() => Some(kube::Error::Api(status)),
+            Err(error) if may_be_there(&error) => Some(error),
             Err(error) => return Err(error),
         },
     };
     let current = match (api.get_opt(object.name()).await?, exists) {
         (Some(current), _) => current,
-        (None, Some(gone_again)) => return Err(gone_again),
+        (None, Some(refusal)) => return Err(refusal),
         (None, None) => return Ok(Applied { outcome: Outcome::Absent, uid: String::new() }),
     };
     let uid = uid(&current);
@@ -135,6 +135,12 @@ async fn write_once(api: &Api<DynamicObject>, object: &Object) -> Result<Applied
         }
     }
     Ok(Applied { outcome: Outcome::Updated, uid })
+}
+
+/// Whether the object may be why it cannot be made. A Service whose address was chosen is refused as invalid, before its
+/// name is looked at, because the address is taken: by itself.
+fn may_be_there(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_already_exists() || status.code == 422)
 }
 
 fn typed(object: &Object, value: Value) -> Result<DynamicObject, kube::Error> {

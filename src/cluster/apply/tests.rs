@@ -142,7 +142,17 @@ async fn what_never_will_is_told_at_once() {
     server.lock().unwrap().faults = vec![(422, "")];
     let error = target(&client).apply(&[config_map("a", "v")]).await.unwrap_err();
     assert_eq!(error.to_string(), "the API server at https://here refuses to write the ConfigMap n/a");
-    assert_eq!(server.lock().unwrap().requests.len(), 1);
+    assert_eq!(server.lock().unwrap().requests, [format!("POST {PATH}"), format!("GET {PATH}/a")]);
+}
+
+#[tokio::test]
+async fn one_that_is_invalid_only_because_it_is_there_is_kept_up_to_date() {
+    let (client, server) = serve().await;
+    outcomes(&client, &[config_map("a", "v")]).await;
+    for (value, outcome) in [("v", Outcome::Unchanged), ("new", Outcome::Updated)] {
+        server.lock().unwrap().faults = vec![(422, "")];
+        assert_eq!(outcomes(&client, &[config_map("a", value)]).await, [outcome]);
+    }
 }
 
 #[tokio::test]
