@@ -48,6 +48,7 @@ export KUBECONFIG=/etc/kubernetes/admin.conf
 show() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 show kubectl get --raw='/readyz?verbose'
 show kubectl get ns
+show kubectl get pods -A
 show docker ps --format 'table {{.Names}}\t{{.Image}}\t{{.Status}}'
 show "$bin" status
 cat <<TEXT
