@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::AgentOptions;
+use super::apiserver::ApiServer;
 use super::attempts::Attempts;
 use super::cgroups::Cgroups;
 use super::env::Facts;
@@ -28,6 +29,9 @@ pub struct Context {
     pub options: AgentOptions,
     /// The container runtime.
     pub runtime: Arc<dyn ContainerRuntime>,
+    /// The API server, where the agent has one: not without a kubeconfig.
+    #[allow(dead_code)]
+    pub api: Option<Arc<ApiServer>>,
     /// What is reported.
     pub board: Arc<Board>,
     /// What happened.
@@ -74,6 +78,7 @@ impl Context {
         let wake = Arc::new(move |uid: &str| wake.tell(uid, Message::Probed));
         let (events, memory) = (Arc::new(Recorder::default()), Memory::new(&options.root_dir));
         Arc::new(Self {
+            api: None,
             board: Arc::new(Board::new(&options)),
             cgroups: Cgroups::new(&options),
             apparmor: security::has_apparmor(),

@@ -5,6 +5,7 @@
 //! ([`report`]) is read. Everything that must outlive the agent is in the runtime's labels and in the manifests, so
 //! that a restarted agent finds its pods again and touches none of them.
 
+pub mod apiserver;
 mod attempts;
 pub mod backoff;
 mod cgroups;

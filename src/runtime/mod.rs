@@ -3,6 +3,7 @@
 pub mod cri;
 pub mod docker;
 pub mod images;
+pub mod streaming;
 mod types;
 
 pub use types::*;
@@ -124,6 +125,11 @@ pub trait ContainerRuntime: Send + Sync {
 
     /// Pulls an image, telling `progress` the bytes so far and, when known, in all. Returns when it is usable.
     async fn pull(&self, reference: &str, progress: &(dyn Fn(u64, Option<u64>) + Send + Sync)) -> Result<ImageRecord>;
+
+    /// Commands and containers with their input and output as streams; None where the runtime cannot.
+    fn streaming(&self) -> Option<&dyn streaming::Streaming> {
+        None
+    }
 
     /// Removes an image by reference; `Conflict` when a container uses it.
     async fn remove_image(&self, reference: &str) -> Result<()>;
