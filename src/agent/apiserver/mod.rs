@@ -2,6 +2,9 @@
 //!
 //! Nothing that runs pods waits for it.
 
+pub mod call;
+pub mod pod_status;
+
 use kube::Client;
 use tokio::sync::watch;
 
