@@ -12,11 +12,13 @@ use tokio_util::task::TaskTracker;
 use super::AgentOptions;
 use super::apiserver::ApiServer;
 use super::attempts::Attempts;
+use super::certificates::Serving;
 use super::cgroups::Cgroups;
 use super::env::Facts;
 use super::events::Recorder;
 use super::hooks::Runner;
 use super::metrics::Metrics;
+use super::node::NodeState;
 use super::probe::{Checker, Manager, Memory};
 use super::security;
 use super::status::Board;
@@ -30,8 +32,11 @@ pub struct Context {
     /// The container runtime.
     pub runtime: Arc<dyn ContainerRuntime>,
     /// The API server, where the agent has one: not without a kubeconfig.
-    #[allow(dead_code)]
     pub api: Option<Arc<ApiServer>>,
+    /// The Node of this machine there, once it is registered.
+    pub node: NodeState,
+    /// What the agent's API serves with, where the cluster signs it.
+    pub serving: Serving,
     /// What is reported.
     pub board: Arc<Board>,
     /// What happened.
@@ -72,13 +77,15 @@ impl Context {
         checker: Arc<dyn Checker>,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
-        let routes = Routes::default();
+        let (routes, facts) = (Routes::default(), node_facts(&options));
         let pulls = options.parallel_image_pulls.unwrap_or(Semaphore::MAX_PERMITS);
         let wake = routes.clone();
         let wake = Arc::new(move |uid: &str| wake.tell(uid, Message::Probed));
         let (events, memory) = (Arc::new(Recorder::default()), Memory::new(&options.root_dir));
         Arc::new(Self {
-            api: None,
+            api: options.node.kubeconfig.is_some().then(Arc::default),
+            node: NodeState::default(),
+            serving: Serving::default(),
             board: Arc::new(Board::new(&options)),
             cgroups: Cgroups::new(&options),
             apparmor: security::has_apparmor(),
@@ -93,7 +100,7 @@ impl Context {
             pulls: Semaphore::new(pulls),
             relink: Notify::new(),
             left: Mutex::default(),
-            facts: node_facts(),
+            facts,
             shutdown,
             tasks: TaskTracker::new(),
         })
@@ -137,13 +144,14 @@ impl Routes {
     }
 }
 
-fn node_facts() -> Facts {
+fn node_facts(options: &AgentOptions) -> Facts {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = total.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse::<i64>().ok());
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let storage = rustix::fs::statvfs("/").map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
-    let address = node_address();
+    let chosen = options.node.ips.iter().find(|ip| !ip.is_unspecified()).map(ToString::to_string);
+    let address = chosen.or_else(node_address);
     Facts {
         host_ip: address.clone(),
         pod_ip: address,

@@ -8,6 +8,7 @@
 pub mod apiserver;
 mod attempts;
 pub mod backoff;
+mod certificates;
 mod cgroups;
 pub mod containerlogs;
 pub mod control;
@@ -26,6 +27,7 @@ mod link;
 mod lock;
 mod logs;
 mod metrics;
+mod node;
 pub mod options;
 mod pacing;
 pub mod pod;
@@ -168,6 +170,10 @@ async fn run_with(
         let watches = async { tokio::join!(disk::watch(Arc::clone(&watched)), volumes::usage::watch(watched)) };
         until.run_until_cancelled(watches).await
     });
+    if context.api.is_some() {
+        let (kept, until) = (Arc::clone(&context), end.clone());
+        tasks.spawn(async move { until.run_until_cancelled(apiserver::keep(kept)).await });
+    }
     let (update_sender, updates) = mpsc::channel(1);
     tasks.spawn(source::watch(context.options.clone(), update_sender, end.clone()));
     let (news_sender, news) = mpsc::channel(64);

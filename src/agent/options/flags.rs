@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::NodeFlags;
+
 /// Flags the agent follows, as given; None where not given. Values are checked by [`super::resolve`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flags {
@@ -61,6 +63,8 @@ pub struct Flags {
     pub control_socket: Option<PathBuf>,
     /// `--docker-host`, ours.
     pub docker_host: Option<String>,
+    /// Those about the API server and the Node.
+    pub node: NodeFlags,
     /// Names of given flags that are in [`LET_BE`].
     pub let_be: Vec<String>,
 }
@@ -88,8 +92,6 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("authorization-mode", Value),
     ("authorization-webhook-cache-authorized-ttl", Value),
     ("authorization-webhook-cache-unauthorized-ttl", Value),
-    ("bootstrap-kubeconfig", Value),
-    ("cert-dir", Value),
     ("cgroup-driver", Value),
     ("chaos-chance", Value),
     ("client-ca-file", Value),
@@ -144,9 +146,7 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("kube-api-burst", Value),
     ("kube-api-content-type", Value),
     ("kube-api-qps", Value),
-    ("kube-reserved", Value),
     ("kube-reserved-cgroup", Value),
-    ("kubeconfig", Value),
     ("kubelet-cgroups", Value),
     ("local-storage-capacity-isolation", Switch),
     ("lock-file", Value),
@@ -165,7 +165,6 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("make-iptables-util-chains", Switch),
     ("master-service-namespace", Value),
     ("max-open-files", Value),
-    ("max-pods", Value),
     ("maximum-dead-containers", Value),
     ("maximum-dead-containers-per-container", Value),
     ("memory-manager-policy", Value),
@@ -173,28 +172,19 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("minimum-image-ttl-duration", Value),
     ("network-plugin", Value),
     ("network-plugin-mtu", Value),
-    ("node-ip", Value),
-    ("node-labels", Value),
-    ("node-status-max-images", Value),
-    ("node-status-update-frequency", Value),
     ("non-masquerade-cidr", Value),
     ("one-output", Switch),
     ("pod-cidr", Value),
     ("pods-per-core", Value),
     ("port", Value),
     ("protect-kernel-defaults", Switch),
-    ("provider-id", Value),
     ("qos-reserved", Value),
     ("really-crash-for-testing", Switch),
-    ("register-node", Switch),
     ("register-schedulable", Switch),
-    ("register-with-taints", Value),
     ("registry-burst", Value),
     ("registry-qps", Value),
     ("reserved-cpus", Value),
     ("reserved-memory", Value),
-    ("rotate-certificates", Switch),
-    ("rotate-server-certificates", Switch),
     ("runonce", Switch),
     ("runtime-cgroups", Value),
     ("runtime-request-timeout", Value),
@@ -205,7 +195,6 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("storage-driver-buffer-duration", Value),
     ("streaming-connection-idle-timeout", Value),
     ("system-cgroups", Value),
-    ("system-reserved", Value),
     ("system-reserved-cgroup", Value),
     ("tls-cert-file", Value),
     ("tls-cipher-suites", Value),

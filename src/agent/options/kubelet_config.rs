@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::OptionsError;
 use super::values;
+use super::{NodeTaint, OptionsError};
 use crate::yaml::{self, Entry, Kind, Node, YamlError};
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
@@ -64,6 +64,26 @@ pub(super) struct KubeletConfiguration {
     pub cpu_cfs_quota_period: Option<Duration>,
     pub seccomp_default: Option<bool>,
     pub oom_score_adj: Option<i32>,
+    pub register_node: Option<bool>,
+    #[serde(deserialize_with = "values::taints_field")]
+    pub register_with_taints: Option<Vec<NodeTaint>>,
+    #[serde(deserialize_with = "values::duration_field")]
+    pub node_status_update_frequency: Option<Duration>,
+    #[serde(deserialize_with = "values::duration_field")]
+    pub node_status_report_frequency: Option<Duration>,
+    #[serde(deserialize_with = "values::seconds_field")]
+    pub node_lease_duration_seconds: Option<i32>,
+    #[serde(deserialize_with = "values::natural_field")]
+    pub max_pods: Option<i64>,
+    #[serde(deserialize_with = "values::at_least_minus_one_field")]
+    pub node_status_max_images: Option<i64>,
+    pub system_reserved: Option<BTreeMap<String, String>>,
+    pub kube_reserved: Option<BTreeMap<String, String>>,
+    #[serde(rename = "providerID")]
+    pub provider_id: Option<String>,
+    pub rotate_certificates: Option<bool>,
+    #[serde(rename = "serverTLSBootstrap")]
+    pub server_tls_bootstrap: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -73,8 +93,7 @@ pub(super) struct CrashLoopBackOff {
     pub max_container_restart_period: Option<Duration>,
 }
 
-/// Fields of the type that mean nothing to an agent without an API server, a kubelet API, evictions and cgroup
-/// managers.
+/// Fields of the type that mean nothing to an agent without evictions and managers of CPUs and memory.
 pub(super) const LET_BE: &[&str] = &[
     "allowedUnsafeSysctls",
     "authentication",
@@ -121,40 +140,29 @@ pub(super) const LET_BE: &[&str] = &[
     "kernelMemcgNotification",
     "kubeAPIBurst",
     "kubeAPIQPS",
-    "kubeReserved",
     "kubeReservedCgroup",
     "kubeletCgroups",
     "localStorageCapacityIsolation",
     "logging",
     "makeIPTablesUtilChains",
     "maxOpenFiles",
-    "maxPods",
     "memoryManagerPolicy",
     "memoryReservationPolicy",
     "memorySwap",
     "memoryThrottlingFactor",
     "mergeDefaultEvictionSettings",
-    "nodeLeaseDurationSeconds",
-    "nodeStatusMaxImages",
-    "nodeStatusReportFrequency",
-    "nodeStatusUpdateFrequency",
     "podCIDR",
     "podsPerCore",
     "port",
     "preloadedImagesVerificationAllowlist",
     "protectKernelDefaults",
-    "providerID",
     "qosReserved",
-    "registerNode",
-    "registerWithTaints",
     "registryBurst",
     "registryPullQPS",
     "reservedMemory",
     "reservedSystemCPUs",
-    "rotateCertificates",
     "runOnce",
     "runtimeRequestTimeout",
-    "serverTLSBootstrap",
     "showHiddenMetricsForVersion",
     "shutdownGracePeriod",
     "shutdownGracePeriodByPodPriority",
@@ -162,7 +170,6 @@ pub(super) const LET_BE: &[&str] = &[
     "singleProcessOOMKill",
     "streamingConnectionIdleTimeout",
     "systemCgroups",
-    "systemReserved",
     "systemReservedCgroup",
     "tlsCertFile",
     "tlsCipherSuites",

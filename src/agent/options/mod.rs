@@ -3,6 +3,7 @@
 mod drop_ins;
 mod flags;
 mod kubelet_config;
+mod node;
 mod values;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,6 +14,7 @@ use crate::host::paths;
 
 pub use drop_ins::drop_ins;
 pub use flags::{Flags, LET_BE as FLAGS_LET_BE, Takes};
+pub use node::{NodeFlags, NodeOptions, NodeTaint};
 
 use kubelet_config::KubeletConfiguration;
 
@@ -83,6 +85,8 @@ pub struct AgentOptions {
     pub pod_pids_limit: Option<i64>,
     /// Images pulled at a time: 1 with `serializeImagePulls`, else `maxParallelImagePulls`, None for no limit.
     pub parallel_image_pulls: Option<usize>,
+    /// The API server and the Node there.
+    pub node: NodeOptions,
 }
 
 impl AgentOptions {
@@ -118,6 +122,7 @@ impl AgentOptions {
             cgroup_root: String::new(),
             pod_pids_limit: None,
             parallel_image_pulls: Some(1),
+            node: NodeOptions::new(Path::new(paths::KUBELET_DIR)),
         }
     }
 
@@ -207,6 +212,7 @@ pub fn resolve(flags: &Flags, files: &[(PathBuf, String)], hostname: &str) -> Re
     follow_flags(&mut options, flags)?;
     follow_sources(&mut options, flags, &file)?;
     follow_limits(&mut options, flags, &file)?;
+    node::follow(&mut options, &flags.node, &file)?;
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let address = checked("--healthz-bind-address", &flags.healthz_bind_address, values::address)?;
     let address = address.or(file.healthz_bind_address).unwrap_or(local);

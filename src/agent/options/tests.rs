@@ -291,10 +291,10 @@ fn impossible_flag_values_name_the_flag() {
 
 #[test]
 fn flags_that_mean_nothing_are_named_in_one_line() {
-    let flags = Flags { let_be: vec!["node-ip".into(), "cgroup-driver".into()], ..Flags::default() };
+    let flags = Flags { let_be: vec!["cloud-provider".into(), "cgroup-driver".into()], ..Flags::default() };
     assert_eq!(
         with_flags(flags).unwrap().notes,
-        ["these flags mean nothing to this agent: --node-ip, --cgroup-driver"]
+        ["these flags mean nothing to this agent: --cloud-provider, --cgroup-driver"]
     );
 }
 

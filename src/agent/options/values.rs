@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+use super::NodeTaint;
 use crate::agent::resources;
 use crate::config::GoDuration;
 
@@ -133,6 +134,39 @@ pub(super) fn cgroup_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<
 
 pub(super) fn pulls_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
     checked(from, pulls)
+}
+
+/// A number of things; 0 stands for the default.
+pub(super) fn natural(number: i64) -> Result<Option<i64>, String> {
+    match number {
+        0 => Ok(None),
+        1..=0x7fff_ffff => Ok(Some(number)),
+        _ => Err(format!("must be between 0 and {}, found {number}", i32::MAX)),
+    }
+}
+
+/// A number of things, -1 for no limit.
+pub(super) fn at_least_minus_one(number: i64) -> Result<Option<i64>, String> {
+    if number >= -1 { Ok(Some(number)) } else { Err(format!("must be -1 or more, found {number}")) }
+}
+
+pub(super) fn natural_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
+    checked(from, natural)
+}
+
+pub(super) fn at_least_minus_one_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
+    checked(from, at_least_minus_one)
+}
+
+pub(super) fn seconds_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i32>, D::Error> {
+    checked(from, |number| Ok(natural(number)?.and_then(|number| i32::try_from(number).ok())))
+}
+
+pub(super) fn taints_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<NodeTaint>>, D::Error> {
+    checked(from, |taints: Vec<NodeTaint>| match taints.iter().find(|taint| !taint.is_valid()) {
+        Some(taint) => Err(format!("{:?} is no effect of a taint", taint.effect)),
+        None => Ok(Some(taints)),
+    })
 }
 
 /// Headers by name.

@@ -5,6 +5,7 @@ mod describe;
 mod described;
 mod events;
 mod logs;
+mod node_flags;
 mod ps;
 mod restart;
 
@@ -141,6 +142,8 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", help_heading = "kubeboot's own options")]
     docker_host: Option<String>,
     #[command(flatten)]
+    node: node_flags::NodeArgs,
+    #[command(flatten)]
     let_be: LetBe,
 }
 
@@ -224,6 +227,7 @@ impl From<Args> for Flags {
             cpu_cfs_quota_period: args.cpu_cfs_quota_period,
             control_socket: args.control_socket,
             docker_host: args.docker_host,
+            node: args.node.into(),
             let_be: args.let_be.0,
         }
     }
@@ -272,6 +276,9 @@ fn options(mut args: Args, globals: &Globals) -> anyhow::Result<AgentOptions> {
         &mut args.pod_manifest_path,
         &mut args.root_dir,
         &mut args.control_socket,
+        &mut args.node.kubeconfig,
+        &mut args.node.bootstrap_kubeconfig,
+        &mut args.node.cert_dir,
     ];
     for path in paths {
         if let Some(relative) = path.take_if(|path| !path.as_os_str().is_empty()) {

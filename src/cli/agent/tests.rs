@@ -1,6 +1,7 @@
 use clap::Parser;
 
 use super::*;
+use crate::agent::options::NodeFlags;
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -72,9 +73,18 @@ fn what_kubeadms_drop_in_may_carry_is_accepted_and_named() {
         "--node-labels=a=b",
         "--node-labels=c=d",
     ]);
-    let expected = ["bootstrap-kubeconfig", "fail-swap-on", "kubeconfig", "max-pods", "node-ip", "node-labels"];
-    let expected = expected.into_iter().chain(["register-with-taints", "rotate-certificates"]);
-    assert_eq!(given.unwrap().let_be, expected.collect::<Vec<_>>());
+    let given = given.unwrap();
+    let expected = NodeFlags {
+        bootstrap_kubeconfig: Some("/etc/kubernetes/bootstrap-kubelet.conf".into()),
+        kubeconfig: Some("/etc/kubernetes/kubelet.conf".into()),
+        node_ip: Some("10.0.0.5".into()),
+        register_with_taints: vec!["a=b:NoSchedule".into()],
+        max_pods: Some(10),
+        rotate_certificates: Some(true),
+        node_labels: vec!["a=b".into(), "c=d".into()],
+        ..NodeFlags::default()
+    };
+    assert_eq!((given.node, given.let_be), (expected, vec!["fail-swap-on".to_owned()]));
 }
 
 #[test]

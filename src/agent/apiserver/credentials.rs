@@ -1,0 +1,145 @@
+//! A client out of a kubeconfig.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context as Digest, SHA256};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+
+/// A server answers at once or is not there; a load balancer may hang.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// An API server has something to say on a watch each minute; a connection on which it has not is dead.
+const READ_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Why a kubeconfig gives no client.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// It, or a file it names, cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is no kubeconfig, or one that says too little.
+    #[error("cannot use {} to reach the API server", path.display())]
+    Kubeconfig {
+        /// The kubeconfig.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: Box<KubeconfigError>,
+    },
+    /// What it says gives no client.
+    #[error("cannot use {} to reach the API server", path.display())]
+    Client {
+        /// The kubeconfig.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// What a kubeconfig comes to.
+pub struct Credentials {
+    /// The client.
+    pub client: Client,
+    /// The server's URL, as the kubeconfig has it: perhaps that of a load balancer.
+    pub server: String,
+    /// Hash of all that went into it.
+    pub digest: Vec<u8>,
+    /// The files that went into it.
+    pub files: Vec<PathBuf>,
+}
+
+impl Credentials {
+    /// Reads `path`; None where there is no such file.
+    ///
+    /// Proxies are not used, and exec plugins not run: a node has a certificate, and its API server is a neighbour.
+    pub async fn load(path: &Path) -> Result<Option<Self>, CredentialsError> {
+        let text = match std::fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(CredentialsError::Read { path: path.to_owned(), source }),
+        };
+        let fail =
+            |source: KubeconfigError| CredentialsError::Kubeconfig { path: path.to_owned(), source: source.into() };
+        let kubeconfig = Kubeconfig::read_from(path).map_err(fail)?;
+        let mut files = vec![path.to_owned()];
+        let mut digest = Digest::new(&SHA256);
+        digest.update(&text);
+        for file in named(&kubeconfig) {
+            let content = std::fs::read(&file);
+            digest.update(&content.map_err(|source| CredentialsError::Read { path: file.clone(), source })?);
+            files.push(file);
+        }
+        let mut config =
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(fail)?;
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        config.read_timeout = Some(READ_TIMEOUT);
+        config.reset_reader_on_write = true;
+        config.proxy_url = None;
+        config.default_retry = false;
+        let server = config.cluster_url.to_string();
+        let client = Client::try_from(config)
+            .map_err(|source| CredentialsError::Client { path: path.to_owned(), source: source.into() })?;
+        Ok(Some(Self { client, server, digest: digest.finish().as_ref().to_vec(), files }))
+    }
+}
+
+/// The files a kubeconfig names.
+fn named(kubeconfig: &Kubeconfig) -> Vec<PathBuf> {
+    let users = kubeconfig.auth_infos.iter().filter_map(|named| named.auth_info.as_ref());
+    let users = users.flat_map(|user| [&user.client_certificate, &user.client_key, &user.token_file]);
+    let clusters = kubeconfig.clusters.iter().filter_map(|named| named.cluster.as_ref());
+    let mut files: Vec<PathBuf> = users
+        .chain(clusters.map(|cluster| &cluster.certificate_authority))
+        .filter_map(|file| file.as_ref().filter(|file| !file.is_empty()).map(PathBuf::from))
+        .collect();
+    files.sort();
+    files.dedup();
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fs::write_file;
+
+    const KUBECONFIG: &str = "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
+        clusters: [{name: c, cluster: {server: 'https://balancer:6443', proxy-url: 'http://proxy:1'}}]\n\
+        users: [{name: u, user: {tokenFile: token}}]\ncontexts: [{name: a, context: {cluster: c, user: u}}]\n";
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_not_there_is_no_error_and_one_that_is_wrong_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kubelet.conf");
+        assert!(Credentials::load(&path).await.unwrap().is_none());
+        write_file(&path, b"kind: Nothing\nclusters: 7\n", 0o600).unwrap();
+        let error = Credentials::load(&path).await.err().unwrap().to_string();
+        assert!(error.starts_with(&format!("cannot use {}", path.display())), "{error}");
+        write_file(&path, KUBECONFIG.as_bytes(), 0o600).unwrap();
+        let error = Credentials::load(&path).await.err().unwrap().to_string();
+        assert_eq!(error, format!("cannot read {}", dir.path().join("token").display()));
+    }
+
+    #[tokio::test]
+    async fn another_content_of_any_file_makes_another_client() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, token) = (dir.path().join("kubelet.conf"), dir.path().join("token"));
+        write_file(&path, KUBECONFIG.as_bytes(), 0o600).unwrap();
+        write_file(&token, b"abc", 0o600).unwrap();
+        let digest = async || Credentials::load(&path).await.unwrap().unwrap().digest;
+        let first = digest().await;
+        assert_eq!(first, digest().await);
+        write_file(&token, b"abd", 0o600).unwrap();
+        assert_ne!(first, digest().await);
+        let found = Credentials::load(&path).await.unwrap().unwrap();
+        assert_eq!((found.server.as_str(), found.files), ("https://balancer:6443/", vec![path, token]));
+    }
+}

@@ -1,0 +1,44 @@
+//! The Node of this machine in the cluster: who it is.
+
+use tokio::sync::watch;
+
+/// A Node as it is registered. One that is deleted and made anew has another UID.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeIdentity {
+    /// Its name.
+    pub name: String,
+    /// Its `metadata.uid`.
+    pub uid: String,
+}
+
+/// Who the Node is, for whoever makes objects that belong to it.
+pub struct NodeState {
+    identities: watch::Sender<Option<NodeIdentity>>,
+}
+
+impl Default for NodeState {
+    fn default() -> Self {
+        Self { identities: watch::Sender::new(None) }
+    }
+}
+
+impl NodeState {
+    /// The Node, if it is known to be registered.
+    pub fn identity(&self) -> Option<NodeIdentity> {
+        self.identities.borrow().clone()
+    }
+
+    /// The Node as it changes: it is registered, deleted, and registered again.
+    pub fn identities(&self) -> watch::Receiver<Option<NodeIdentity>> {
+        self.identities.subscribe()
+    }
+
+    /// From now on this is the Node. Whoever listens hears of it only if it is another.
+    pub fn set(&self, identity: Option<NodeIdentity>) {
+        self.identities.send_if_modified(|current| {
+            let changed = *current != identity;
+            *current = identity;
+            changed
+        });
+    }
+}

@@ -1,0 +1,340 @@
+//! What the agent is told of the API server and of its Node.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde::Deserialize;
+
+use super::kubelet_config::KubeletConfiguration;
+use super::{AgentOptions, OptionsError, checked, not_empty, values, wrong};
+use crate::agent::resources;
+
+/// Flags about the API server and the Node, as given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeFlags {
+    /// `--kubeconfig`.
+    pub kubeconfig: Option<PathBuf>,
+    /// `--bootstrap-kubeconfig`.
+    pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// `--cert-dir`.
+    pub cert_dir: Option<PathBuf>,
+    /// `--node-ip`: one address, or one of each family.
+    pub node_ip: Option<String>,
+    /// `--node-labels`, each as given: `name=value,name2=value2`.
+    pub node_labels: Vec<String>,
+    /// `--register-node`.
+    pub register_node: Option<bool>,
+    /// `--register-with-taints`, each as given: `key=value:effect,...`.
+    pub register_with_taints: Vec<String>,
+    /// `--node-status-update-frequency`, in Go's form.
+    pub node_status_update_frequency: Option<String>,
+    /// `--node-status-max-images`.
+    pub node_status_max_images: Option<i64>,
+    /// `--max-pods`.
+    pub max_pods: Option<i64>,
+    /// `--system-reserved`: `cpu=100m,memory=1Gi`.
+    pub system_reserved: Option<String>,
+    /// `--kube-reserved`, the same.
+    pub kube_reserved: Option<String>,
+    /// `--provider-id`.
+    pub provider_id: Option<String>,
+    /// `--rotate-certificates`.
+    pub rotate_certificates: Option<bool>,
+    /// `--rotate-server-certificates`.
+    pub rotate_server_certificates: Option<bool>,
+}
+
+/// A taint a Node is made with.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeTaint {
+    /// Its key.
+    pub key: String,
+    /// Its value, as a rule none.
+    #[serde(default)]
+    pub value: String,
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
+    pub effect: String,
+    /// Since when; taken and let be, as the kubelet does it.
+    #[serde(default, rename = "timeAdded")]
+    pub(super) _time_added: Option<String>,
+}
+
+impl NodeTaint {
+    /// Whether it has a key, and an effect that there is.
+    pub(super) fn is_valid(&self) -> bool {
+        ["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&self.effect.as_str()) && !self.key.is_empty()
+    }
+}
+
+/// How the agent reaches an API server, and what it says of its node there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeOptions {
+    /// `--kubeconfig`; None runs without an API server. The file need not be there yet.
+    pub kubeconfig: Option<PathBuf>,
+    /// `--bootstrap-kubeconfig`: what to ask for a first client certificate with.
+    pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// `--cert-dir`: certificates that were asked for. By default `pki` in the root directory.
+    pub cert_dir: PathBuf,
+    /// `--node-ip`, empty for the machine's own choice.
+    pub ips: Vec<IpAddr>,
+    /// `--node-labels`.
+    pub labels: BTreeMap<String, String>,
+    /// Whether the agent makes its Node; `registerNode`.
+    pub register: bool,
+    /// Taints it is made with; `registerWithTaints`.
+    pub taints: Vec<NodeTaint>,
+    /// How often its status is computed; `nodeStatusUpdateFrequency`.
+    pub status_update: Duration,
+    /// How often it is sent although nothing has changed; `nodeStatusReportFrequency`.
+    pub status_report: Duration,
+    /// `nodeLeaseDurationSeconds`.
+    pub lease_seconds: i32,
+    /// `maxPods`.
+    pub max_pods: u32,
+    /// The most images in its status, None for all; `nodeStatusMaxImages`.
+    pub max_images: Option<usize>,
+    /// What pods cannot have, by resource: `systemReserved` and `kubeReserved` together, CPUs in thousandths, all else
+    /// in whole units.
+    pub reserved: BTreeMap<String, i64>,
+    /// `providerID`.
+    pub provider_id: Option<String>,
+    /// Whether the client certificate is renewed; `rotateCertificates`.
+    pub rotate_certificates: bool,
+    /// Whether the serving certificate is asked of the cluster; `serverTLSBootstrap`.
+    pub server_tls_bootstrap: bool,
+}
+
+impl NodeOptions {
+    pub(super) fn new(root_dir: &Path) -> Self {
+        Self {
+            kubeconfig: None,
+            bootstrap_kubeconfig: None,
+            cert_dir: root_dir.join("pki"),
+            ips: Vec::new(),
+            labels: BTreeMap::new(),
+            register: true,
+            taints: Vec::new(),
+            status_update: Duration::from_secs(10),
+            status_report: Duration::from_secs(300),
+            lease_seconds: 40,
+            max_pods: 110,
+            max_images: Some(50),
+            reserved: BTreeMap::new(),
+            provider_id: None,
+            rotate_certificates: false,
+            server_tls_bootstrap: false,
+        }
+    }
+}
+
+/// Fills in `options.node`; the root directory is known by now.
+pub(super) fn follow(
+    options: &mut AgentOptions,
+    flags: &NodeFlags,
+    file: &KubeletConfiguration,
+) -> Result<(), OptionsError> {
+    let path = |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
+    let node = &mut options.node;
+    *node = NodeOptions::new(&options.root_dir);
+    node.kubeconfig = path(&flags.kubeconfig);
+    node.bootstrap_kubeconfig = path(&flags.bootstrap_kubeconfig);
+    if let Some(directory) = path(&flags.cert_dir) {
+        node.cert_dir = directory;
+    }
+    node.ips = checked("--node-ip", &flags.node_ip, addresses)?.unwrap_or_default();
+    for given in &flags.node_labels {
+        let found = labels(given).map_err(|problem| wrong("--node-labels", given, problem))?;
+        node.labels.extend(found);
+    }
+    node.register = flags.register_node.or(file.register_node).unwrap_or(true);
+    let mut taints = Vec::new();
+    for given in &flags.register_with_taints {
+        let found = given.split(',').filter(|text| !text.is_empty()).map(taint).collect::<Result<Vec<_>, _>>();
+        taints.extend(found.map_err(|problem| wrong("--register-with-taints", given, problem))?);
+    }
+    node.taints = if taints.is_empty() { file.register_with_taints.clone().unwrap_or_default() } else { taints };
+    follow_numbers(node, flags, file)?;
+    node.provider_id = not_empty(&flags.provider_id).or(not_empty(&file.provider_id));
+    node.rotate_certificates = flags.rotate_certificates.or(file.rotate_certificates).unwrap_or(false);
+    node.server_tls_bootstrap = flags.rotate_server_certificates.or(file.server_tls_bootstrap).unwrap_or(false);
+    Ok(())
+}
+
+fn follow_numbers(node: &mut NodeOptions, flags: &NodeFlags, file: &KubeletConfiguration) -> Result<(), OptionsError> {
+    let flag = "--node-status-update-frequency";
+    let update = checked(flag, &flags.node_status_update_frequency, values::duration)?;
+    let update = update.or(file.node_status_update_frequency);
+    node.status_update = update.unwrap_or(node.status_update);
+    // Who sets the one and not the other wants that often to be heard of.
+    node.status_report = file.node_status_report_frequency.or(update).unwrap_or(node.status_report);
+    node.lease_seconds = file.node_lease_duration_seconds.unwrap_or(node.lease_seconds);
+    let number = |flag, given: Option<i64>, check: fn(i64) -> Result<Option<i64>, String>| {
+        let checked = given.map(|number| check(number).map_err(|problem| wrong(flag, &number.to_string(), problem)));
+        checked.transpose().map(Option::flatten)
+    };
+    let pods = number("--max-pods", flags.max_pods, values::natural)?.or(file.max_pods);
+    node.max_pods = pods.and_then(|pods| u32::try_from(pods).ok()).unwrap_or(node.max_pods);
+    let images = number("--node-status-max-images", flags.node_status_max_images, values::at_least_minus_one)?;
+    if let Some(images) = images.or(file.node_status_max_images) {
+        node.max_images = usize::try_from(images).ok();
+    }
+    let system = checked("--system-reserved", &flags.system_reserved, pairs)?;
+    let kube = checked("--kube-reserved", &flags.kube_reserved, pairs)?;
+    let both = [system.as_ref().or(file.system_reserved.as_ref()), kube.as_ref().or(file.kube_reserved.as_ref())];
+    for (resource, quantity) in both.into_iter().flatten().flatten() {
+        let amount = amount(resource, quantity).map_err(|problem| wrong("systemReserved", resource, problem))?;
+        *node.reserved.entry(resource.clone()).or_default() += amount;
+    }
+    Ok(())
+}
+
+/// Resources that can be reserved.
+const RESERVABLE: &[&str] = &["cpu", "memory", "ephemeral-storage", "pid"];
+
+fn amount(resource: &str, quantity: &str) -> Result<i64, String> {
+    if !RESERVABLE.contains(&resource) {
+        return Err(format!("{resource:?} cannot be reserved, only {}", RESERVABLE.join(", ")));
+    }
+    let quantity = Quantity(quantity.to_owned());
+    let found = if resource == "cpu" { resources::millis(&quantity) } else { resources::bytes(&quantity) };
+    found.filter(|amount| *amount >= 0).ok_or_else(|| format!("{:?} is no quantity to reserve", quantity.0))
+}
+
+/// `name=value,name2=value2`.
+fn pairs(text: &str) -> Result<Option<BTreeMap<String, String>>, String> {
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=').ok_or("must be written as name=value,name2=value2")?;
+        Ok((name.trim().to_owned(), value.trim().to_owned()))
+    };
+    let found: Result<_, String> = text.split(',').filter(|part| !part.trim().is_empty()).map(pair).collect();
+    found.map(Some)
+}
+
+/// Addresses of the machine, one or one of each family. `0.0.0.0` and `::` only choose the family.
+fn addresses(text: &str) -> Result<Option<Vec<IpAddr>>, String> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let parse = |part: &str| part.parse::<IpAddr>().map_err(|_| format!("{part:?} is no IP address"));
+    let found = parts.map(parse).collect::<Result<Vec<_>, _>>()?;
+    match found.as_slice() {
+        [] | [_] => Ok(Some(found)),
+        [one, other] if one.is_ipv4() != other.is_ipv4() => Ok(Some(found)),
+        _ => Err("must be one address, or one of each family".to_owned()),
+    }
+}
+
+/// Labels in Kubernetes' own domains that a node may give itself; the admission of nodes refuses any other.
+const OWN_LABELS: &[&str] = &[
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "kubernetes.io/arch",
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "node.kubernetes.io/instance-type",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+];
+
+/// Whether a node may give itself this label (`NodeRestriction`).
+fn is_own_label(name: &str) -> bool {
+    let domain = name.split_once('/').map_or("", |(domain, _)| domain);
+    let within = |parent: &str| domain == parent || domain.ends_with(&format!(".{parent}"));
+    let kubernetes = within("kubernetes.io") || within("k8s.io");
+    let reserved = within("node-restriction.kubernetes.io");
+    let open = (within("kubelet.kubernetes.io") || within("node.kubernetes.io")) && !reserved;
+    !kubernetes || open || OWN_LABELS.contains(&name)
+}
+
+fn labels(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let found = pairs(text)?.unwrap_or_default();
+    match found.keys().find(|name| !is_own_label(name)) {
+        Some(name) => Err(format!("a node must not give itself the label {name}; set it with `kubectl label node`")),
+        None => Ok(found),
+    }
+}
+
+/// `key=value:effect` or `key:effect`.
+fn taint(text: &str) -> Result<NodeTaint, String> {
+    let (what, effect) = text.rsplit_once(':').ok_or("must be written as key=value:effect")?;
+    let (key, value) = what.split_once('=').unwrap_or((what, ""));
+    let taint = NodeTaint { key: key.into(), value: value.into(), effect: effect.into(), _time_added: None };
+    let problem = "the effect of a taint is NoSchedule, PreferNoSchedule or NoExecute";
+    if taint.is_valid() { Ok(taint) } else { Err(problem.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::options::{Flags, Resolved, resolve};
+
+    fn with(flags: NodeFlags, body: &str) -> Result<Resolved, OptionsError> {
+        let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nstaticPodPath: /m\n";
+        let file = ("/var/lib/kubelet/config.yaml".into(), format!("{head}{body}"));
+        resolve(&Flags { node: flags, ..Flags::default() }, &[file], "cp1")
+    }
+
+    fn node(flags: NodeFlags, body: &str) -> NodeOptions {
+        with(flags, body).unwrap().options.node
+    }
+
+    #[test]
+    fn an_agent_without_a_kubeconfig_has_no_api_server() {
+        assert_eq!(node(NodeFlags::default(), ""), NodeOptions::new(Path::new("/var/lib/kubelet")));
+        let empty = NodeFlags { kubeconfig: Some("".into()), ..NodeFlags::default() };
+        assert_eq!(node(empty, "").kubeconfig, None);
+    }
+
+    #[test]
+    fn the_file_says_what_the_node_is_like_and_flags_go_before_it() {
+        let body = "registerNode: false\nregisterWithTaints: [{key: a, effect: NoSchedule}]\nmaxPods: 7\n\
+                    nodeStatusUpdateFrequency: 5s\nnodeLeaseDurationSeconds: 20\nrotateCertificates: true\n\
+                    serverTLSBootstrap: true\nproviderID: x://1\nnodeStatusMaxImages: -1\n\
+                    systemReserved: {cpu: 100m, memory: 1Ki}\nkubeReserved: {cpu: 50m}\n";
+        let found = node(NodeFlags::default(), body);
+        assert!(!found.register && found.rotate_certificates && found.server_tls_bootstrap);
+        assert_eq!((found.max_pods, found.lease_seconds, found.max_images), (7, 20, None));
+        assert_eq!(found.status_report, Duration::from_secs(5), "the report is as frequent as the update");
+        assert_eq!(found.reserved, BTreeMap::from([("cpu".to_owned(), 150), ("memory".to_owned(), 1024)]));
+        assert_eq!(found.taints.len(), 1);
+        let flags = NodeFlags {
+            max_pods: Some(9),
+            register_node: Some(true),
+            register_with_taints: vec!["b=c:NoExecute,d:NoSchedule".into()],
+            node_labels: vec!["zone=a".into(), "x.node.kubernetes.io/y=1".into()],
+            node_ip: Some("10.0.0.1,fd00::1".into()),
+            cert_dir: Some("/c".into()),
+            ..NodeFlags::default()
+        };
+        let found = node(flags, body);
+        assert!(found.register && found.max_pods == 9 && found.cert_dir == Path::new("/c"));
+        let taints: Vec<_> =
+            found.taints.iter().map(|t| (t.key.as_str(), t.value.as_str(), t.effect.as_str())).collect();
+        assert_eq!(taints, [("b", "c", "NoExecute"), ("d", "", "NoSchedule")]);
+        assert_eq!((found.labels.len(), found.ips.len()), (2, 2));
+    }
+
+    #[test]
+    fn what_a_node_must_not_say_of_itself_is_refused_with_the_flag() {
+        let labels = |text: &str| NodeFlags { node_labels: vec![text.into()], ..NodeFlags::default() };
+        let ip = |text: &str| NodeFlags { node_ip: Some(text.into()), ..NodeFlags::default() };
+        for (flags, words) in [
+            (labels("node-role.kubernetes.io/worker="), "--node-labels is"),
+            (labels("a.node-restriction.kubernetes.io/x=1"), "must not give itself"),
+            (labels("zone"), "name=value"),
+            (ip("10.0.0.1,10.0.0.2"), "one of each family"),
+            (ip("host"), "--node-ip is"),
+            (NodeFlags { register_with_taints: vec!["a:Never".into()], ..NodeFlags::default() }, "effect of a taint"),
+            (NodeFlags { max_pods: Some(-1), ..NodeFlags::default() }, "--max-pods is"),
+            (NodeFlags { system_reserved: Some("gpu=1".into()), ..NodeFlags::default() }, "cannot be reserved"),
+        ] {
+            let error = with(flags, "").unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}
