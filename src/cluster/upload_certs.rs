@@ -20,6 +20,7 @@ use crate::config::certificate_key::CertificateKey;
 use crate::config::spec::EtcdSpec;
 use crate::host::fs::FsError;
 use crate::host::tree::Tree;
+use crate::pki;
 
 /// The Secret.
 pub const SECRET_NAME: &str = "kubeadm-certs";
@@ -121,6 +122,8 @@ pub fn seal_files(
     let mut data = BTreeMap::new();
     for (name, path) in files(spec) {
         let content = path.map(|path: PathBuf| tree.read(Path::new(&path))).transpose()?.flatten();
+        // kubeadm takes no ECDSA key in the form of PKCS#8, which others write.
+        let content = content.map(|plain| pki::in_kubeadms_form(&plain).map_or(plain, String::into_bytes));
         let sealed = content.map(|plain| seal(&plain, key).ok_or_else(|| CertsError::Encrypt { name: name.into() }));
         data.insert(name.to_owned(), ByteString(sealed.transpose()?.unwrap_or_default()));
     }

@@ -3,16 +3,20 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use aws_lc_rs::agreement::{self, ECDH_P256, ECDH_P384, ECDH_P521};
+use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der};
 use rcgen::{KeyPair, PublicKeyData, RsaKeySize};
-use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use x509_parser::der_parser::asn1_rs::{Any, FromDer, OctetString, Sequence};
 
+use super::inspect;
 use crate::config::spec::KeyAlgorithm;
 
 /// A private key and the PEM text it stands in. It has no Debug, no Display and no Serialize, so it shows up nowhere.
 ///
-/// The text of a loaded key is the file's own: kubeadm writes PKCS#1 and SEC1 keys, and those would come back from the
-/// key library under a label that does not fit them.
+/// A new key stands in kubeadm's form, PKCS#1 for RSA and SEC1 for ECDSA: kubeadm reads no ECDSA key in another one when it
+/// downloads certificates. The text of a loaded key is the file's own.
 pub struct PrivateKey {
     pair: KeyPair,
     pem: Vec<u8>,
@@ -30,13 +34,16 @@ pub enum KeyError {
     /// The library could not make one.
     #[error("the key library failed")]
     Generate(#[source] rcgen::Error),
+    /// The library made one that cannot be written in kubeadm's form.
+    #[error("the key library made a key that is neither an RSA nor an ECDSA key")]
+    Form,
     /// A thread that made keys died.
     #[error("a thread that made keys died")]
     Thread,
 }
 
 impl PrivateKey {
-    /// Makes one; written as PKCS#8, which every component reads.
+    /// Makes one.
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
         let rsa = |size| KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size);
         let pair = match algorithm {
@@ -47,7 +54,7 @@ impl PrivateKey {
             KeyAlgorithm::EcdsaP384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
         }
         .map_err(KeyError::Generate)?;
-        let pem = pair.serialize_pem().into_bytes();
+        let pem = traditional(&PrivatePkcs8KeyDer::from(pair.serialized_der())).ok_or(KeyError::Form)?.into_bytes();
         Ok(Self { pair, pem })
     }
 
@@ -112,4 +119,33 @@ impl PrivateKey {
     pub(super) fn pair(&self) -> &KeyPair {
         &self.pair
     }
+}
+
+/// The text of a private key in kubeadm's form where it is a PKCS#8 key of RSA or ECDSA; None where it is in that form
+/// already, is of another kind, or is no private key.
+pub fn in_kubeadms_form(pem: &[u8]) -> Option<String> {
+    match PrivateKeyDer::from_pem_slice(pem).ok()? {
+        PrivateKeyDer::Pkcs8(key) => traditional(&key),
+        _ => None,
+    }
+}
+
+/// A PKCS#8 key as OpenSSL's older forms have it: PKCS#1 for RSA, SEC1 with its curve's name for ECDSA.
+fn traditional(key: &PrivatePkcs8KeyDer<'_>) -> Option<String> {
+    let der = key.secret_pkcs8_der();
+    let on_a_curve = [&ECDH_P256, &ECDH_P384, &ECDH_P521]
+        .into_iter()
+        .find_map(|curve| agreement::PrivateKey::from_private_key_der(curve, der).ok());
+    if let Some(key) = on_a_curve {
+        let sec1: EcPrivateKeyRfc5915Der<'_> = key.as_der().ok()?;
+        return Some(inspect::pem("EC PRIVATE KEY", sec1.as_ref()));
+    }
+    let (_, whole) = Sequence::from_der(der).ok()?;
+    // version, algorithm, and the key itself in an OCTET STRING (RFC 5208).
+    let (rest, _) = Any::from_der(&whole.content).ok()?;
+    let (rest, algorithm) = Sequence::from_der(rest).ok()?;
+    let (_, kind) = Any::from_der(&algorithm.content).ok()?;
+    let (_, key) = OctetString::from_der(rest).ok()?;
+    let rsa = kind.oid().ok()? == x509_parser::oid_registry::OID_PKCS1_RSAENCRYPTION;
+    rsa.then(|| inspect::pem("RSA PRIVATE KEY", key.as_ref()))
 }

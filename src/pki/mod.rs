@@ -25,7 +25,7 @@ use std::path::Path;
 
 pub use certificates::ensure_certificates;
 pub use error::{PkiError, Problem, Refusal};
-pub use key::{KeyError, PrivateKey};
+pub use key::{KeyError, PrivateKey, in_kubeadms_form};
 pub use kubeconfig::{ensure_kubeconfigs, point_at_client_certificate};
 pub use renew::{Expiration, Fate, Renewable, Renewal, expirations, renew, renewable_names, renewables};
 pub use request::generate_requests;

@@ -15,18 +15,27 @@ spec:
       - {name: web, image: 'localhost/web:1', imagePullPolicy: Never}
 ";
 
-struct ControlPlane {
-    node: Node,
+/// A machine with a control plane that kubeboot made.
+pub struct ControlPlane {
+    /// The machine.
+    pub node: Node,
     /// The words of the join command after the program's name.
-    join: String,
+    pub join: String,
 }
 
 impl ControlPlane {
     fn init() -> Self {
+        let config = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: ";
+        Self::init_with(&format!("{config}{VERSION}\n"), "")
+    }
+
+    /// With a configuration and further flags.
+    pub fn init_with(config: &str, flags: &str) -> Self {
         let node = Node::boot("control-plane");
         node.load(&component_images());
         node.give_kubeboot();
-        let out = node.ok(&format!("kubeboot init --kubernetes-version {VERSION}"));
+        node.write("/root/init.yaml", config);
+        let out = node.ok(&format!("kubeboot init --config /root/init.yaml {flags}"));
         let (_, command) = out.rsplit_once(" join ").unwrap_or_else(|| panic!("no join command in\n{out}"));
         // Of the two lines that follow, which a shell reads as one.
         let join = command.split("\n\n").next().unwrap().replace("\\\n", " ");

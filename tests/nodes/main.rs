@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 mod adopt;
+mod certificates;
 mod join;
 mod node;

@@ -56,6 +56,15 @@ fn what_was_sealed_opens_to_the_very_files_with_its_key_alone() {
 }
 
 #[test]
+fn a_key_that_kubeadm_would_not_read_is_sealed_in_the_form_it_reads() {
+    let (spec, right, mut tree) = (spec(), key("0a"), node(&spec()));
+    let pkcs8 = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    tree.write(&spec.certificates_dir.join("ca.key"), pkcs8.as_bytes(), 0o600).unwrap();
+    let opened = open_files(&spec, &sealed(&spec, &tree, &right), &right).unwrap();
+    assert!(opened["ca.key"].starts_with(b"-----BEGIN EC PRIVATE KEY-----"));
+}
+
+#[test]
 fn no_two_values_have_the_same_nonce() {
     let spec = spec();
     let mut nonces = std::collections::BTreeSet::new();

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use x509_parser::prelude::*;
 
 use super::*;
@@ -134,6 +136,34 @@ fn every_certificate_belongs_to_its_key_in_every_algorithm() {
             _ => (false, 384),
         };
         assert_eq!((rsa, bits), expected);
+    }
+}
+
+#[test]
+fn new_keys_are_in_kubeadms_form_and_others_are_brought_to_it() {
+    for (key_algorithm, label) in [
+        (KeyAlgorithm::Rsa2048, "RSA PRIVATE KEY"),
+        (KeyAlgorithm::EcdsaP256, "EC PRIVATE KEY"),
+        (KeyAlgorithm::EcdsaP384, "EC PRIVATE KEY"),
+    ] {
+        let begin = format!("-----BEGIN {label}-----\n");
+        let tree = made(&ClusterSpec { key_algorithm, ..spec() });
+        for file in ["ca.key", "etcd/peer.key", "sa.key"] {
+            assert!(read(&tree, &pki(file)).starts_with(begin.as_bytes()), "{file}");
+        }
+        let admin = String::from_utf8(read(&tree, &conf("admin.conf"))).unwrap();
+        let inside = admin.lines().find_map(|line| line.trim().strip_prefix("client-key-data: ")).unwrap();
+        assert!(STANDARD.decode(inside).unwrap().starts_with(begin.as_bytes()));
+
+        let key = PrivateKey::generate(key_algorithm).map_err(|error| error.to_string()).unwrap();
+        let pkcs8 = inspect::pem("PRIVATE KEY", key.pair().serialized_der());
+        assert!(in_kubeadms_form(pkcs8.as_bytes()).is_some_and(|text| text.as_bytes() == key.pem()));
+        assert!(in_kubeadms_form(key.pem()).is_none(), "it is in that form");
+        let again = PrivateKey::load(key.pem()).map_err(|error| error.to_string()).unwrap();
+        assert_eq!(again.public_der(), key.public_der());
+    }
+    for other in [include_bytes!("../fixtures/ed25519.key").as_slice(), b"-----BEGIN CERTIFICATE-----", b""] {
+        assert!(in_kubeadms_form(other).is_none());
     }
 }
 
