@@ -18,6 +18,7 @@ use super::env::Facts;
 use super::events::Recorder;
 use super::hooks::Runner;
 use super::metrics::Metrics;
+use super::mirror::Uids;
 use super::node::NodeState;
 use super::probe::{Checker, Manager, Memory};
 use super::security;
@@ -39,6 +40,8 @@ pub struct Context {
     pub serving: Serving,
     /// What is reported.
     pub board: Arc<Board>,
+    /// UIDs of the mirrors of the pods.
+    pub mirrors: Uids,
     /// What happened.
     pub events: Arc<Recorder>,
     /// What is counted.
@@ -89,6 +92,7 @@ impl Context {
             board: Arc::new(Board::new(&options)),
             cgroups: Cgroups::new(&options),
             apparmor: security::has_apparmor(),
+            mirrors: Uids::default(),
             metrics: Metrics::default(),
             probes: Manager::new(checker, wake, Arc::clone(&events), memory),
             attempts: Attempts::default(),

@@ -27,6 +27,7 @@ mod link;
 mod lock;
 mod logs;
 mod metrics;
+mod mirror;
 mod node;
 pub mod options;
 mod pacing;
@@ -173,6 +174,8 @@ async fn run_with(
     if context.api.is_some() {
         let (kept, until) = (Arc::clone(&context), end.clone());
         tasks.spawn(async move { until.run_until_cancelled(apiserver::keep(kept)).await });
+        let (shown, until) = (Arc::clone(&context), end.clone());
+        tasks.spawn(async move { until.run_until_cancelled(mirror::run(shown)).await });
     }
     let (update_sender, updates) = mpsc::channel(1);
     tasks.spawn(source::watch(context.options.clone(), update_sender, end.clone()));

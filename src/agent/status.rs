@@ -46,6 +46,7 @@ struct State {
     agent: AgentReport,
     pods: BTreeMap<PodKey, Entry>,
     problems: BTreeMap<&'static str, Vec<Problem>>,
+    settled: bool,
 }
 
 /// Collects what is known and publishes a report whenever one differs from the one before.
@@ -53,6 +54,7 @@ pub struct Board {
     state: Mutex<State>,
     reports: watch::Sender<Arc<HealthReport>>,
     gates: watch::Sender<Gates>,
+    changes: watch::Sender<()>,
 }
 
 impl Board {
@@ -69,9 +71,10 @@ impl Board {
         };
         let first = HealthReport { sequence: 1, agent: agent.clone(), pods: vec![], problems: vec![] };
         Self {
-            state: Mutex::new(State { agent, pods: BTreeMap::new(), problems: BTreeMap::new() }),
+            state: Mutex::new(State { agent, pods: BTreeMap::new(), problems: BTreeMap::new(), settled: false }),
             reports: watch::channel(Arc::new(first)).0,
             gates: watch::channel(Gates::new()).0,
+            changes: watch::channel(()).0,
         }
     }
 
@@ -83,6 +86,11 @@ impl Board {
     /// The gates of the start order.
     pub fn gates(&self) -> watch::Receiver<Gates> {
         self.gates.subscribe()
+    }
+
+    /// Tells that something of a pod is another than before, its status included, which reports do not show whole.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Sets what is known of a pod. Most of what workers say is what they said before, and costs nothing then.
@@ -120,6 +128,13 @@ impl Board {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).pods.values().cloned().collect()
     }
 
+    /// Looks at all of them without copying any, and at whether there are no others: see [`Board::set_settled`]. Whoever
+    /// writes on the board waits meanwhile.
+    pub fn visit<T>(&self, look: impl FnOnce(&BTreeMap<PodKey, Entry>, bool) -> T) -> T {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        look(&state.pods, state.settled)
+    }
+
     /// Forgets a pod.
     pub fn remove_pod(&self, key: &PodKey) {
         self.change(|state| state.pods.remove(key).map_or(Changed::Nothing, |_| Changed::Pod(key)));
@@ -149,6 +164,15 @@ impl Board {
         });
     }
 
+    /// Says whether every pod that may be wanted or there is on the board: what every source wants is known, and what the
+    /// runtime has.
+    pub fn set_settled(&self, settled: bool) {
+        self.change(|state| match std::mem::replace(&mut state.settled, settled) == settled {
+            true => Changed::Nothing,
+            false => Changed::Everything,
+        });
+    }
+
     fn change<'k>(&self, change: impl FnOnce(&mut State) -> Changed<'k>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = change(&mut state);
@@ -156,6 +180,7 @@ impl Board {
             return;
         }
         let gates: Gates = state.pods.values().filter_map(|entry| entry.gate.clone()).collect();
+        self.changes.send_replace(());
         self.gates.send_if_modified(|before| std::mem::replace(before, gates.clone()) != gates);
         self.reports.send_if_modified(|before| match changed {
             Changed::Nothing => false,

@@ -167,6 +167,7 @@ impl Supervisor {
         if self.synced {
             self.context.board.set_synced();
         }
+        self.context.board.set_settled(self.synced && self.held.is_empty());
     }
 
     /// A worker has nothing left to do, unless its pod is wanted again by now.

@@ -99,7 +99,9 @@ impl Desk for Context {
     }
 
     fn restart(&self, uid: &str) -> bool {
-        let known = self.board.pods().iter().any(|pod| pod.report.uid == uid && !pod.report.terminating);
+        // `kubectl get` shows the mirror's.
+        let uid = &self.mirrors.local(uid);
+        let known = self.board.pods().iter().any(|pod| pod.report.uid == *uid && !pod.report.terminating);
         if known {
             self.routes.tell(uid, Message::Restart(uid.to_owned()));
         }

@@ -203,6 +203,14 @@ impl StaticPod {
         Pod { metadata: self.metadata.clone(), spec: Some(self.spec.clone()), status: None }
     }
 
+    /// Whether the API server gets a mirror of it: it has not given the pod itself.
+    pub fn has_mirror(&self) -> bool {
+        let source = self.metadata.annotations.as_ref().and_then(|annotations| annotations.get(CONFIG_SOURCE));
+        source.is_some_and(|source| {
+            [Place::File(Path::new("")).source(), Place::Url("").source()].contains(&source.as_str())
+        })
+    }
+
     /// A label.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.metadata.labels.as_ref()?.get(key).map(String::as_str)
