@@ -142,6 +142,9 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         preflight(&machine, &spec)?;
     }
     let Some(planned) = reset::prepare(&machine, &wanted).map_err(explain)? else {
+        if !dry_run && reset::sweep(&machine).map_err(explain)? {
+            machine.reporter.note("reset", "removed what a node agent had left behind".into());
+        }
         let root = globals.paths().root().display().to_string();
         let what = if root == "/" { "this machine".to_owned() } else { root };
         let text =

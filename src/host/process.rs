@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::oneshot;
 
-use super::fs::{FsError, make_dirs, read_if_exists, write_file};
+use super::fs::{FsError, make_dirs, read_if_exists, remove_file, write_file};
 
 /// What can go wrong with processes.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +112,17 @@ impl Daemon {
             is_program && args.get(at + 1) == self.args.first()
         });
         Ok(is_ours.then_some(handle))
+    }
+
+    /// Takes the pid file away, and its directory where nothing else is in it. Only for a process that has ended.
+    pub fn forget(&self) -> Result<(), ProcessError> {
+        remove_file(&self.pid_file)?;
+        let Some(dir) = self.pid_file.parent() else { return Ok(()) };
+        match fs::remove_dir(dir) {
+            Ok(()) => Ok(()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => Ok(()),
+            Err(e) => Err(FsError::new("remove", dir, e).into()),
+        }
     }
 
     fn open_log(&self) -> io::Result<File> {
@@ -233,6 +244,12 @@ mod tests {
         assert!(!handle.ended_within(Duration::ZERO).unwrap());
         handle.terminate(Duration::from_secs(10)).unwrap();
         assert!(sleeper.running().unwrap().is_none(), "a zombie does not run");
+        write_file(&dir.path().join("run/theirs"), b"", 0o644).unwrap();
+        sleeper.forget().unwrap();
+        assert!(!sleeper.pid_file.exists() && dir.path().join("run/theirs").exists());
+        fs::remove_file(dir.path().join("run/theirs")).unwrap();
+        sleeper.forget().unwrap();
+        assert!(!dir.path().join("run").exists());
     }
 
     #[test]

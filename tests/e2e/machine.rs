@@ -238,6 +238,10 @@ pub fn ready() {
         !Path::new("/etc/kubernetes/manifests").exists(),
         "this machine has a control plane already (/etc/kubernetes/manifests): the tests would take it away"
     );
+    let left: Vec<String> = std::fs::read_dir("/run/kubeboot")
+        .map(|dir| dir.flatten().map(|entry| entry.path().display().to_string()).collect())
+        .unwrap_or_default();
+    assert!(left.is_empty(), "an earlier test, or an agent that did not end cleanly, has left {}", left.join(", "));
     let missing = kubeboot(&["images", "list", "--kubernetes-version", VERSION, "--missing"]);
     assert_eq!(missing.code, 0, "images are missing, scripts/test.sh builds them:\n{}", missing.stdout);
 }

@@ -107,9 +107,13 @@ impl ServiceManager for Detached {
     }
 
     fn stop(&self) -> Result<bool, ServiceError> {
-        let Some(handle) = self.running()? else { return Ok(false) };
-        handle.terminate(STOP_GRACE).map_err(fail("stop"))?;
-        Ok(true)
+        let handle = self.running()?;
+        if let Some(handle) = &handle {
+            handle.terminate(STOP_GRACE).map_err(fail("stop"))?;
+        }
+        // One that nobody stopped, or that ended by itself, has left its pid file behind.
+        self.daemon().forget().map_err(fail("stop"))?;
+        Ok(handle.is_some())
     }
 
     fn disable(&self) -> Result<(), ServiceError> {
@@ -211,5 +215,10 @@ mod tests {
         service.start().unwrap();
         assert!(service.stop().unwrap());
         assert_eq!(service.pid(), None);
+        let run = root.path().join("run/kubeboot");
+        assert!(!run.exists(), "neither the pid file nor its directory stays");
+        make_dirs(&run, 0o755).unwrap();
+        write_file(&run.join("agent.pid"), b"4194305\n", 0o644).unwrap();
+        assert!(!service.stop().unwrap() && !run.exists(), "a stale one goes too");
     }
 }

@@ -3,6 +3,7 @@
 //! Every step is attempted whatever becomes of the others, and may be repeated; the inventory goes last, and only when
 //! all else has gone, so that a reset that was cut off or failed is finished by the next one.
 
+mod leftovers;
 pub mod plan;
 mod remove;
 mod table;
@@ -33,6 +34,7 @@ use crate::kubelet::service::ServiceError;
 use crate::manifests::ETCD;
 use crate::runtime::cri::Sandboxes;
 use crate::runtime::{ContainerRuntime, RuntimeError};
+pub use leftovers::sweep;
 use plan::{Observed, Step, plan};
 pub use table::{OPTIONS, PHASES, Part, Wanted};
 
@@ -188,6 +190,7 @@ fn observe(paths: &Paths, live: bool, state: &State) -> Observed {
         container_logs: names(CONTAINER_LOGS_DIR),
         aside: names(ADOPTED_MANIFESTS),
         tmp: names(TMP_DIR),
+        leftovers: leftovers::are_there(paths),
     }
 }
 
@@ -291,6 +294,7 @@ async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) ->
             }
             Ok(true)
         }
+        Step::RemoveLeftovers => leftovers::remove(paths, machine.service.is_running()?),
         Step::ReloadServices => {
             machine.service.reload()?;
             Ok(true)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::host::paths::{CONTAINER_LOGS_DIR, KUBELET_DIR, MANIFESTS_DIR, POD_LOGS_DIR, TMP_DIR};
+use crate::host::paths::{CONTAINER_LOGS_DIR, KUBELET_DIR, MANIFESTS_DIR, POD_LOGS_DIR, RUN_DIR, TMP_DIR};
 use crate::workflow::inventory::{Entry, Item, Kind};
 
 /// One step of a reset. Paths are as the node sees them.
@@ -46,6 +46,8 @@ pub enum Step {
     RemoveTree(PathBuf),
     /// Remove a directory if nothing is in it.
     RemoveDir(PathBuf),
+    /// Remove what an agent that has ended left in its directory of pid file and socket, whoever started it.
+    RemoveLeftovers,
     /// Make the service manager forget the unit.
     ReloadServices,
     /// Remove an image that init pulled.
@@ -72,6 +74,7 @@ impl fmt::Display for Step {
             Self::RemoveFile(path) => write!(f, "remove {}", path.display()),
             Self::RemoveTree(path) => write!(f, "remove {} and everything in it", path.display()),
             Self::RemoveDir(path) => write!(f, "remove directory {}", path.display()),
+            Self::RemoveLeftovers => write!(f, "remove what the node agent left in {RUN_DIR}"),
             Self::ReloadServices => write!(f, "make the service manager forget the unit"),
             Self::RemoveImage { reference, .. } => write!(f, "remove image {reference}"),
             Self::RemoveState(path) => write!(f, "remove {}, kubeboot's own records", path.display()),
@@ -125,6 +128,8 @@ pub struct Observed {
     pub aside: Vec<String>,
     /// Names in kubeadm's directory of backups.
     pub tmp: Vec<String>,
+    /// Whether there is a pid file or a socket of an agent's.
+    pub leftovers: bool,
 }
 
 /// The steps, in order. Nothing recorded, nothing to do but forget.
@@ -150,6 +155,9 @@ pub fn plan<'a>(entries: impl Iterator<Item = &'a Entry> + Clone, state: &Path, 
     steps.extend(path_steps(&items, &trees, observed));
     if !observed.aside.is_empty() {
         steps.push(Step::PutManifestsBack(observed.aside.clone()));
+    }
+    if observed.live && observed.leftovers {
+        steps.push(Step::RemoveLeftovers);
     }
     let has_service = entries.clone().any(|entry| matches!(entry, Entry::Service { .. }));
     if observed.live && has_service {
@@ -288,6 +296,7 @@ mod tests {
             of_agent: vec![],
             container_logs: vec!["etcd-cp1_kube-system_etcd-1.log".into(), "web_default_web-1.log".into()],
             tmp: vec!["kubeadm-backup-etcd".into()],
+            leftovers: false,
         }
     }
 
@@ -359,6 +368,13 @@ mod tests {
                 "remove /s, kubeboot's own records",
             ]
         );
+    }
+
+    #[test]
+    fn what_an_agent_left_goes_though_the_inventory_does_not_know_it() {
+        let observed = Observed { live: true, leftovers: true, ..Observed::default() };
+        let expected = ["remove what the node agent left in /run/kubeboot", "remove /s, kubeboot's own records"];
+        assert_eq!(texts(&[], &observed), expected);
     }
 
     #[test]
