@@ -1,6 +1,7 @@
-//! Phases of init, join and reset: an ordered list of named steps, and the journal that lets a killed run go on.
+//! Phases of init, join, upgrade and reset: an ordered list of named steps, and the journal that lets a killed run go on.
 
 pub mod adopt;
+mod error;
 pub mod init;
 pub mod inventory;
 pub mod join;

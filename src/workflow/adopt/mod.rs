@@ -16,11 +16,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::init::files::made_by_agent;
-use super::init::with_missing_parents;
 use super::inventory::{Entry, Item};
 use super::machine::Machine;
 use super::reset::plan::is_adopted;
 use super::reset::{self, ResetError};
+use super::session::with_missing_parents;
 use super::state::{State, StateError};
 use crate::agent::expect::{Expectation, Verdict, WaitError, until_met};
 use crate::config::spec::PullPolicy;

@@ -13,24 +13,23 @@ mod table;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::inventory::{Entry, Item};
-use super::machine::{Cause, Machine};
-use super::phase::{PhaseError, Selected};
-use super::saved::{Saved, SavedError};
-use super::stage::{self, CommitError};
-use super::state::{State, StateError};
-use crate::agent::expect::WaitError;
+use super::error::failure;
+use super::inventory::Entry;
+use super::machine::Machine;
+use super::phase::Selected;
+use super::saved::Saved;
+use super::session::with_missing_parents;
+use super::stage;
+use super::state::State;
 use crate::config::ClusterSpec;
 use crate::config::spec::NodeAgent;
 use crate::event::Event;
 use crate::host::fs::FsError;
-use crate::host::tree::{MemoryTree, Tree};
-use crate::kubelet::service::ServiceError;
+use crate::host::tree::MemoryTree;
 use crate::pki::{PkiError, Problem, Refusal};
 use crate::upgrade::manifest::hash;
 
@@ -38,6 +37,7 @@ use crate::cluster::apply::Outcome as Applied;
 use drawn::Drawn;
 use table::MakeObjects;
 
+pub use super::error::{RunError as InitError, StepError};
 pub use table::{PHASES, Work};
 
 /// What a run works from.
@@ -76,139 +76,6 @@ pub enum Outcome {
     Done,
     /// This machine was initialised before, with this configuration, and is healthy.
     AlreadyInitialised,
-}
-
-/// Why an `init` ended otherwise.
-#[derive(Debug, thiserror::Error)]
-pub enum InitError {
-    /// A phase's name is wrong.
-    #[error(transparent)]
-    Phase(#[from] PhaseError),
-    /// Phases that cannot do without others.
-    #[error("unresolved dependencies:{}", missing.iter().map(|(needed, by)|
-        format!("\n\tmissing {needed:?} phase needed by {by:?} phase")).collect::<String>())]
-    Unresolved {
-        /// What is missing, and for whom.
-        missing: Vec<(&'static str, &'static str)>,
-    },
-    /// kubeboot's own directory.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// What an earlier run left half made could not be taken back.
-    #[error("cannot take back what an earlier run left half written")]
-    Recover(#[source] CommitError),
-    /// A phase failed.
-    #[error("phase {phase} failed")]
-    Failed {
-        /// Which one.
-        phase: &'static str,
-        /// Why.
-        #[source]
-        source: Box<StepError>,
-    },
-    /// Stopped by a signal.
-    #[error("interrupted in phase {phase}; what is done stays done")]
-    Interrupted {
-        /// The phase that was not finished.
-        phase: &'static str,
-    },
-    /// A kubelet runs the pods, and nobody here can ask it how they are.
-    #[error(
-        "nodeAgent kubelet: this version of kubeboot cannot see how a kubelet's pods are; pass \
-         --skip-phases=wait-control-plane, or leave nodeAgent at embedded"
-    )]
-    Kubelet,
-    /// Another configuration than the one the machine runs with, which does not even go with its files.
-    #[error("this machine was initialised with another configuration: phase {phase} cannot go on from what is there")]
-    Unlike {
-        /// The phase.
-        phase: &'static str,
-        /// Why not.
-        #[source]
-        source: Box<StepError>,
-    },
-    /// Another configuration than the one the machine runs with.
-    #[error("this machine was initialised with another configuration: it would change {}", list(paths))]
-    Differs {
-        /// The files that would change.
-        paths: Vec<PathBuf>,
-    },
-}
-
-/// Why a phase failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StepError {
-    /// The machine is not fit.
-    #[error(transparent)]
-    Preflight(#[from] super::preflight::PreflightError),
-    /// Images cannot be had.
-    #[error(transparent)]
-    Images(#[from] crate::runtime::images::ImagesError),
-    /// The container runtime.
-    #[error("cannot look for images")]
-    Runtime(#[from] crate::runtime::RuntimeError),
-    /// Certificates or kubeconfigs.
-    #[error(transparent)]
-    Pki(#[from] PkiError),
-    /// A manifest.
-    #[error(transparent)]
-    Manifest(#[from] crate::manifests::ManifestError),
-    /// The kubelet's files.
-    #[error(transparent)]
-    Kubelet(#[from] crate::kubelet::files::KubeletFilesError),
-    /// The kubelet's unit.
-    #[error(transparent)]
-    Unit(#[from] crate::kubelet::unit::UnitError),
-    /// A file.
-    #[error(transparent)]
-    File(#[from] FsError),
-    /// A phase's files could not be written.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    /// kubeboot's own directory.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The agent's service.
-    #[error(transparent)]
-    Service(#[from] ServiceError),
-    /// A component did not become healthy.
-    #[error("the control plane did not become healthy")]
-    Unhealthy(#[source] WaitError),
-    /// The administrators' rights could not be granted.
-    #[error("cannot grant the administrators of admin.conf their rights")]
-    Admin(#[source] Cause),
-    /// The agent ended.
-    #[error("the node agent has ended; its last words:{}", log.iter().map(|line| format!("\n    {line}")).collect::<String>())]
-    AgentGone {
-        /// The last lines of its log.
-        log: Vec<String>,
-    },
-    /// The configuration could not be kept.
-    #[error("cannot keep the configuration for upgrades")]
-    Saved(#[from] SavedError),
-    /// An object could not be made or written.
-    #[error("cannot give the cluster what it needs")]
-    Cluster(#[source] Cause),
-    /// The certificate of the cluster's CA is missing.
-    #[error("{} is not there; run `kubeboot init phase certs ca` first", path.display())]
-    NoAuthority {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// Stopped by a signal.
-    #[error("interrupted")]
-    Interrupted,
-}
-
-fn failure(phase: &'static str, source: StepError) -> InitError {
-    match source {
-        StepError::Interrupted => InitError::Interrupted { phase },
-        source => InitError::Failed { phase, source: Box::new(source) },
-    }
-}
-
-fn list(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// One run of `init`.
@@ -547,16 +414,4 @@ pub(super) fn resolved(run: Vec<Selected<'static, Work>>) -> Result<Vec<Selected
     let needs = run.iter().flat_map(|one| one.phase.work.needs.iter().map(|needed| (*needed, one.phase.name)));
     let missing: Vec<_> = needs.filter(|(needed, _)| !has(needed)).collect();
     if missing.is_empty() { Ok(run) } else { Err(InitError::Unresolved { missing }) }
-}
-
-/// `items` that are not there, each with the directories that are missing above it.
-pub(super) fn with_missing_parents(items: &[Item], tree: &dyn Tree) -> Vec<Item> {
-    let mut all = Vec::new();
-    for item in items.iter().filter(|item| !tree.exists(&item.path)) {
-        let mut above: Vec<&Path> = item.path.ancestors().skip(1).take_while(|dir| !tree.exists(dir)).collect();
-        above.reverse();
-        all.extend(above.into_iter().map(Item::dir));
-        all.push(item.clone());
-    }
-    all
 }

@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 
 use super::cluster::{Found, Joining};
-use super::error::failure;
 use super::files::{self, Input};
 use super::{JoinError, StepError, What, kubelet, refuse_control_plane};
 use crate::config::spec::JoinSpec;
@@ -12,6 +11,7 @@ use crate::event::Reporter;
 use crate::host::Paths;
 use crate::host::facts::Facts;
 use crate::release::kubelet_row;
+use crate::workflow::error::failure;
 use crate::workflow::init::dry_run::Rehearsal;
 
 /// Where the packages of a kubelet put it: shown on a machine that has none yet.
@@ -52,7 +52,7 @@ pub async fn rehearse(
 async fn find(spec: &JoinSpec, joining: &dyn Joining, reporter: &dyn Reporter) -> Result<Found, StepError> {
     let access = joining.discover(spec, reporter).await.map_err(StepError::Discovery)?;
     let limit = spec.timeouts.kubernetes_api_call;
-    let facts = joining.read(&access.kubeconfig, limit).await.map_err(StepError::Cluster)?;
+    let facts = joining.read(&access.kubeconfig, limit).await.map_err(StepError::Settings)?;
     Ok(Found {
         bootstrap: Some(access.kubeconfig),
         ca: access.ca,

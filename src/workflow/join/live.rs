@@ -99,7 +99,7 @@ async fn refuse_taken_name(join: &Join<'_>) -> Result<(), StepError> {
     let name = &join.spec.node.name;
     let Some(bootstrap) = join.found.as_ref().and_then(|found| found.bootstrap.as_ref()) else { return Ok(()) };
     let limit = join.spec.timeouts.kubernetes_api_call;
-    match join.machine.joining.has_ready_node(bootstrap, name, limit).await.map_err(StepError::Cluster)? {
+    match join.machine.joining.has_ready_node(bootstrap, name, limit).await.map_err(StepError::Settings)? {
         true => Err(StepError::NameTaken { name: name.clone() }),
         false => Ok(()),
     }

@@ -3,7 +3,6 @@
 
 pub mod cluster;
 pub mod dry_run;
-mod error;
 pub mod files;
 mod live;
 pub mod options;
@@ -13,6 +12,8 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use super::error::failure;
+pub use super::error::{RunError as JoinError, StepError};
 use super::machine::Machine;
 use super::phase::Selected;
 use super::session::Session;
@@ -27,8 +28,6 @@ use crate::upgrade::manifest::hash;
 use crate::workflow::inventory::Entry;
 use crate::workflow::journal::Record;
 use cluster::{Access, Credentials, Found};
-use error::failure;
-pub use error::{JoinError, StepError};
 use files::{BOOTSTRAP_CONF, KUBELET_CONF};
 pub use table::{PHASES, Work};
 
@@ -172,7 +171,7 @@ impl Join<'_> {
                 None => machine.joining.discover(self.spec, &*machine.reporter).await.map_err(StepError::Discovery)?,
             };
             let limit = self.spec.timeouts.kubernetes_api_call;
-            let facts = machine.joining.read(&access.kubeconfig, limit).await.map_err(StepError::Cluster)?;
+            let facts = machine.joining.read(&access.kubeconfig, limit).await.map_err(StepError::Settings)?;
             Ok(Found {
                 bootstrap: own.is_none().then_some(access.kubeconfig),
                 ca: access.ca,
