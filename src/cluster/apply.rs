@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -99,6 +99,23 @@ impl Target<'_> {
         let get = || async { api.get_opt(object.name()).await };
         let found = Attempt { what: &what, endpoint: self.endpoint, limit: self.limit }.retry(get).await?;
         Ok(found.map(value_of))
+    }
+
+    /// Removes the object of this key, if there is one.
+    ///
+    /// # Errors
+    /// Those of [`Self::get`].
+    pub async fn remove(&self, object: &Object) -> Result<(), ClusterError> {
+        let what = format!("remove the {}", object.key());
+        let api = self.api(object);
+        let remove = || async {
+            match api.delete(object.name(), &DeleteParams::default()).await {
+                Ok(_) => Ok(()),
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        Attempt { what: &what, endpoint: self.endpoint, limit: self.limit }.retry(remove).await
     }
 
     fn api(&self, object: &Object) -> Api<DynamicObject> {

@@ -197,8 +197,8 @@ fn versioned(mut change: Value, current: &Value) -> Value {
     change
 }
 
-/// The object as its writer sees it.
-fn stripped(value: &Value) -> Value {
+/// The object as its writer sees it: without what the API server writes into `metadata`.
+pub fn stripped(value: &Value) -> Value {
     let mut value = without_nulls(value.clone());
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.retain(|key, _| !SERVERS_OWN.contains(&key.as_str()));

@@ -129,6 +129,30 @@ pub fn render_joining(joining: &Joining<'_>) -> Result<KubeletFiles, KubeletFile
     finish(&config, &instance, &flags, vec![])
 }
 
+/// The settings of a node that is in a cluster, made anew from the cluster's: where its runtime is, is the node's own
+/// affair and stays as it is in `before`.
+///
+/// # Errors
+/// Patches that do not apply, and values that YAML cannot hold.
+pub fn in_cluster(
+    cluster: &Value,
+    before: &Value,
+    patches_dir: Option<&Path>,
+    systemd_resolved: bool,
+) -> Result<String, KubeletFilesError> {
+    let mut config = cluster.clone();
+    let Value::Object(fields) = &mut config else { return Err(KubeletFilesError::NotAnObject) };
+    fields.remove(ENDPOINT_FIELD);
+    if systemd_resolved {
+        set_default(&mut config, "/resolvConf", json!(RESOLVED_CONF));
+    }
+    patch(&mut config, patches_dir)?;
+    if let Some(endpoint) = before.get(ENDPOINT_FIELD) {
+        config[ENDPOINT_FIELD] = endpoint.clone();
+    }
+    yaml::to_string(&config).map_err(KubeletFilesError::Emit)
+}
+
 /// Where the node's kubelet finds its runtime.
 const ENDPOINT_FIELD: &str = "containerRuntimeEndpoint";
 
@@ -312,6 +336,18 @@ fn word(arg: &Arg) -> Result<String, KubeletFilesError> {
 mod tests {
     use super::*;
     use crate::testing::spec;
+
+    #[test]
+    fn a_node_in_a_cluster_gets_the_clusters_settings_and_keeps_its_own_runtime() {
+        let cluster = json!({"kind": "KubeletConfiguration", "maxPods": 50, ENDPOINT_FIELD: "unix:///theirs"});
+        let before = json!({ENDPOINT_FIELD: "unix:///ours", "maxPods": 110});
+        let parsed = |resolved| yaml::to_value(&in_cluster(&cluster, &before, None, resolved).unwrap()).unwrap();
+        let expected = json!({"kind": "KubeletConfiguration", "maxPods": 50, ENDPOINT_FIELD: "unix:///ours"});
+        assert_eq!(parsed(false), expected);
+        assert_eq!(parsed(true)["resolvConf"], RESOLVED_CONF);
+        let older = in_cluster(&cluster, &json!({}), None, false).unwrap();
+        assert!(!older.contains(ENDPOINT_FIELD), "an older kubelet has a flag for it");
+    }
 
     fn config(spec: &ClusterSpec, resolved: bool) -> (Value, Vec<String>) {
         let files = render(spec, resolved).unwrap();

@@ -12,7 +12,7 @@ pub use image::{ComponentImage, cluster_images, coredns_image, etcd_image, image
 pub use kubeadm::{ConfigApi, KubeadmRow, kubeadm_row, kubelet_config_map};
 pub use kubelet::{KubeletRow, kubelet_refusal, kubelet_row};
 pub use table::{ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_row};
-pub use upgrade::{Refusal, upgrade_allowed};
+pub use upgrade::{Leave, Refusal, upgrade_allowed};
 pub use version::{KubernetesVersion, VersionError};
 
 /// What runs when nobody names a version: the newest release that the table covers whole.

@@ -50,10 +50,29 @@ impl Refusal {
     }
 }
 
-/// Whether a control plane may go from `from` to `to`: kubeadm's rules for `upgrade apply`, the strictest first.
+/// What was asked for besides releases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Leave {
+    /// `--allow-experimental-upgrades`: alpha, beta and release candidates.
+    pub experimental: bool,
+    /// `--allow-release-candidate-upgrades`.
+    pub release_candidate: bool,
+    /// `--force`: what [`Refusal::can_be_forced`] says.
+    pub force: bool,
+}
+
+impl Leave {
+    fn allows(self, to: &KubernetesVersion) -> bool {
+        let is_candidate = to.semver().pre.starts_with("rc.");
+        !to.is_prerelease() || self.experimental || (self.release_candidate && is_candidate)
+    }
+}
+
+/// Whether a control plane may go from `from` to `to`: kubeadm's rules for `upgrade apply`, the strictest first. `--force`
+/// is the caller's affair.
 ///
 /// The same version and a lower patch or one lower minor pass, as they do in kubeadm.
-pub fn upgrade_allowed(from: &KubernetesVersion, to: &KubernetesVersion) -> Result<(), Refusal> {
+pub fn upgrade_allowed(from: &KubernetesVersion, to: &KubernetesVersion, leave: Leave) -> Result<(), Refusal> {
     let (from, to) = (from.clone(), to.clone());
     let newest = RELEASES[RELEASES.len() - 1].minor;
     if to.minor() > from.minor() + 1 {
@@ -65,7 +84,7 @@ pub fn upgrade_allowed(from: &KubernetesVersion, to: &KubernetesVersion) -> Resu
     if to.minor() > newest {
         return Err(Refusal::TooNew { to, newest });
     }
-    if to.is_prerelease() {
+    if !leave.allows(&to) {
         return Err(Refusal::Prerelease { to });
     }
     Ok(())
@@ -76,7 +95,7 @@ mod tests {
     use super::*;
 
     fn check(from: &str, to: &str) -> Result<(), Refusal> {
-        upgrade_allowed(&from.parse().unwrap(), &to.parse().unwrap())
+        upgrade_allowed(&from.parse().unwrap(), &to.parse().unwrap(), Leave::default())
     }
 
     #[test]
@@ -102,5 +121,14 @@ mod tests {
         for (from, to) in [("v1.36.0", "v1.37.0-rc.1"), ("v1.37.0", "v1.38.0"), ("v1.34.0", "v1.36.0-alpha.1")] {
             assert!(check(from, to).unwrap_err().can_be_forced(), "{from} to {to}");
         }
+    }
+
+    #[test]
+    fn pre_releases_are_allowed_by_the_flag_that_is_for_them() {
+        let check = |to: &str, leave: Leave| upgrade_allowed(&"v1.36.0".parse().unwrap(), &to.parse().unwrap(), leave);
+        let candidates = Leave { release_candidate: true, ..Leave::default() };
+        let all = Leave { experimental: true, ..Leave::default() };
+        assert!(check("v1.37.0-rc.1", candidates).is_ok() && check("v1.37.0-rc.1", all).is_ok());
+        assert!(check("v1.37.0-beta.0", candidates).is_err() && check("v1.37.0-beta.0", all).is_ok());
     }
 }

@@ -1,24 +1,27 @@
-//! Carrying a plan out, and taking it back.
+//! Carrying an upgrade out.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::copy::{copy_tree, restore_tree};
+use jiff::Timestamp;
+
+use super::certificates::{self, ADMIN};
+use super::copy::copy_tree;
 use super::journal::{DataCopy, Journal, State};
+use super::kept::{self, FileChange};
 use super::manifest::hash;
+use super::objects::{self, Api, Group};
 use super::plan::Step;
+use super::rollback::roll_back;
 use super::{Outcome, UpgradeError};
 use crate::agent::expect::{Expectation, HealthSource, Verdict, until_met};
+use crate::config::ClusterSpec;
 use crate::event::{Event, Reporter};
 use crate::host::Paths;
 use crate::host::fs::FsError;
 use crate::host::paths::{MANIFESTS_DIR, TMP_DIR};
 use crate::host::tree::Tree;
 use crate::manifests::COMPONENTS;
-
-/// Going back may take this long however short the limit for going forward is: what failed gets its grace period to
-/// stop.
-const ROLLBACK_LIMIT: Duration = Duration::from_secs(300);
 
 /// What an upgrade acts on.
 pub struct Machine<'a> {
@@ -28,10 +31,43 @@ pub struct Machine<'a> {
     pub tree: &'a mut dyn Tree,
     /// What the agent says.
     pub health: &'a dyn HealthSource,
+    /// The API server.
+    pub api: &'a dyn Api,
     /// Who is told.
     pub reporter: &'a dyn Reporter,
     /// How long one replaced component may take to be healthy (`timeouts.upgradeManifests`).
     pub limit: Duration,
+}
+
+/// What an upgrade does; what its phases leave out is empty.
+#[derive(Default)]
+pub struct Work<'a> {
+    /// The components that are replaced.
+    pub steps: Vec<Step>,
+    /// Whose certificates are renewed, with the components and last; None renews none.
+    pub renewal: Option<Renewal<'a>>,
+    /// Files of the node, once the components are healthy.
+    pub files: Vec<FileChange>,
+    /// Objects of the cluster, last.
+    pub objects: Vec<Group>,
+    /// Whether every component is seen healthy in the end, the ones that stay too.
+    pub settle: bool,
+}
+
+impl Work<'_> {
+    /// Whether nothing of this machine would change.
+    pub fn is_idle(&self) -> bool {
+        self.steps.is_empty() && self.files.is_empty()
+    }
+}
+
+/// How certificates are renewed.
+#[derive(Clone, Copy)]
+pub struct Renewal<'a> {
+    /// The cluster.
+    pub spec: &'a ClusterSpec,
+    /// From when they are valid.
+    pub now: Timestamp,
 }
 
 /// What an upgrade calls itself.
@@ -45,64 +81,156 @@ pub struct Title {
     pub stamp: String,
 }
 
-/// Replaces one component after the other and waits for each; the first that fails brings all of them back.
-///
-/// # Errors
-/// Only what happens before the first manifest is touched; from then on the [`Outcome`] tells.
-pub async fn apply(machine: &mut Machine<'_>, steps: &[Step], title: &Title) -> Result<Outcome, UpgradeError> {
-    let mut journal = begin(machine, steps, title)?;
-    let mut replaced = Vec::new();
-    for step in steps {
-        if let Err(cause) = replace(machine, step, &mut journal, title).await {
-            machine.reporter.warn("upgrade", format!("{cause}; putting the old manifests back"));
-            let failing_etcd = step.component == "etcd";
-            return Ok(match roll_back(machine, &mut journal, failing_etcd).await {
-                Ok(()) => Outcome::RolledBack { cause },
-                Err(rollback) => Outcome::Failed { cause, rollback },
-            });
-        }
-        replaced.push(step.component);
-    }
-    journal.state = State::Done;
-    journal.write(machine.tree)?;
-    Ok(Outcome::Upgraded { replaced })
+/// What failed, and whether it is etcd, whose data then goes back too.
+struct Failure {
+    cause: UpgradeError,
+    etcd: bool,
 }
 
-/// Takes the last upgrade back: the one that was cut off, or the one that succeeded.
+impl<E: Into<UpgradeError>> From<E> for Failure {
+    fn from(cause: E) -> Self {
+        Self { cause: cause.into(), etcd: false }
+    }
+}
+
+/// Replaces one component after the other and waits for each, then the node's files and the cluster's objects; the first
+/// that fails brings all of them back.
 ///
-/// etcd's data stays as it is: what was written since then is nobody's to lose.
-pub async fn rollback(machine: &mut Machine<'_>) -> Result<Journal, UpgradeError> {
-    let nothing = || UpgradeError::NothingToRollBack { path: PathBuf::from(super::journal::JOURNAL) };
-    let mut journal = Journal::read(machine.tree)?.ok_or_else(nothing)?;
-    roll_back(machine, &mut journal, false).await?;
-    Ok(journal)
+/// # Errors
+/// Only what happens before anything is touched; from then on the [`Outcome`] tells.
+pub async fn apply(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) -> Result<Outcome, UpgradeError> {
+    let (mut journal, resumed) = begin(machine, work, title).await?;
+    let done = async {
+        components(machine, work, &mut journal, title).await?;
+        if resumed || work.settle {
+            settle(machine, &journal, resumed, work.settle).await?;
+        }
+        if !work.steps.is_empty() || resumed {
+            renew(machine, work, ADMIN, &mut journal)?;
+        }
+        node_files(machine, &work.files, &mut journal)?;
+        cluster_objects(machine, &work.objects, &mut journal).await?;
+        journal.state = State::Done;
+        Ok::<(), Failure>(journal.write(machine.tree)?)
+    };
+    let Err(Failure { cause, etcd }) = done.await else {
+        return Ok(Outcome::Upgraded { replaced: work.steps.iter().map(|step| step.component).collect() });
+    };
+    machine.reporter.warn("upgrade", format!("{cause}; putting everything old back"));
+    Ok(match roll_back(machine, &mut journal, etcd).await {
+        Ok(()) => Outcome::RolledBack { cause },
+        Err(rollback) => Outcome::Failed { cause, rollback },
+    })
 }
 
 /// Copies the manifests aside and writes the journal. An upgrade to the same target that was cut off is taken up again,
-/// with the backup it made.
-fn begin(machine: &mut Machine<'_>, steps: &[Step], title: &Title) -> Result<Journal, UpgradeError> {
-    if let Some(journal) = Journal::read(machine.tree)?
-        && journal.state == State::Applying
-    {
-        if journal.target == title.target {
-            return Ok(journal);
+/// with the backup it made. Returns whether it was.
+async fn begin(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) -> Result<(Journal, bool), UpgradeError> {
+    let cut_off = Journal::read(machine.tree)?.filter(|journal| journal.state == State::Applying);
+    let resumed = cut_off.is_some();
+    let mut journal = match cut_off {
+        Some(journal) if journal.target == title.target => journal,
+        Some(journal) => {
+            return Err(UpgradeError::Interrupted { target: journal.target, command: journal.command });
         }
-        return Err(UpgradeError::Interrupted { target: journal.target, command: journal.command });
-    }
-    let backup = Path::new(TMP_DIR).join(format!("kubeadm-backup-manifests-{}", title.stamp));
-    machine.tree.make_dir(&backup, 0o700)?;
-    for step in steps {
-        machine.tree.write(&backup.join(format!("{}.yaml", step.component)), &step.old, 0o600)?;
-    }
-    let journal = Journal {
-        target: title.target.clone(),
-        command: title.command.clone(),
-        backup,
-        etcd_data: None,
-        state: State::Applying,
+        None => {
+            let backup = Path::new(TMP_DIR).join(format!("kubeadm-backup-manifests-{}", title.stamp));
+            Journal::new(title.target.clone(), title.command.clone(), backup)
+        }
     };
+    // Asked before anything is touched: what cannot be read could not be put back.
+    let before = match (&journal.objects, work.objects.is_empty()) {
+        (None, false) => Some(objects::before(machine.api, &work.objects).await?),
+        _ => None,
+    };
+    machine.tree.make_dir(&journal.backup, 0o700)?;
+    for step in &work.steps {
+        let copy = journal.backup.join(format!("{}.yaml", step.component));
+        if !resumed || !machine.tree.exists(&copy) {
+            machine.tree.write(&copy, &step.old, 0o600)?;
+        }
+    }
+    if let Some(before) = before {
+        let path = journal.backup.join("objects.json");
+        let json =
+            serde_json::to_vec(&before).map_err(|source| UpgradeError::Journal { path: path.clone(), source })?;
+        machine.tree.write(&path, &json, 0o600)?;
+        journal.objects = Some(path);
+    }
     journal.write(machine.tree)?;
-    Ok(journal)
+    Ok((journal, resumed))
+}
+
+async fn components(
+    machine: &mut Machine<'_>,
+    work: &Work<'_>,
+    journal: &mut Journal,
+    title: &Title,
+) -> Result<(), Failure> {
+    for step in &work.steps {
+        let replaced = async {
+            renew(machine, work, step.component, journal)?;
+            replace(machine, step, journal, title).await
+        };
+        replaced.await.map_err(|cause| Failure { cause, etcd: step.component == "etcd" })?;
+    }
+    Ok(())
+}
+
+/// New certificates for `component`, which reads them when it starts anew; a run that was cut off may have made them.
+fn renew(
+    machine: &mut Machine<'_>,
+    work: &Work<'_>,
+    component: &str,
+    journal: &mut Journal,
+) -> Result<(), UpgradeError> {
+    let Some(Renewal { spec, now }) = work.renewal else { return Ok(()) };
+    if journal.renewed.iter().any(|name| name == component) {
+        return Ok(());
+    }
+    let files = certificates::renew(spec, &machine.paths, component, now, machine.reporter)?;
+    kept::replace(machine.tree, journal, &files)?;
+    journal.renewed.push(component.to_owned());
+    journal.write(machine.tree)
+}
+
+/// Waits for the components that stay as they are: those that a run which was cut off has replaced, or all.
+async fn settle(machine: &Machine<'_>, journal: &Journal, resumed: bool, all: bool) -> Result<(), UpgradeError> {
+    for component in COMPONENTS {
+        let file = Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"));
+        let replaced = resumed && machine.tree.exists(&journal.backup.join(format!("{component}.yaml")));
+        let Some(now) = machine.tree.read(&file)?.filter(|_| replaced || all) else { continue };
+        wait(machine, component, &file, Some(hash(&now))).await?;
+    }
+    Ok(())
+}
+
+fn node_files(machine: &mut Machine<'_>, files: &[FileChange], journal: &mut Journal) -> Result<(), UpgradeError> {
+    kept::replace(machine.tree, journal, files)?;
+    for file in files {
+        machine.reporter.note("upgrade", format!("wrote {}", file.path.display()));
+    }
+    Ok(())
+}
+
+async fn cluster_objects(
+    machine: &mut Machine<'_>,
+    groups: &[Group],
+    journal: &mut Journal,
+) -> Result<(), UpgradeError> {
+    if groups.is_empty() {
+        return Ok(());
+    }
+    journal.objects_written = true;
+    journal.write(machine.tree)?;
+    for group in groups {
+        for warning in &group.warnings {
+            machine.reporter.warn("upgrade", warning.clone());
+        }
+        let said = objects::write(machine.api, group).await?;
+        machine.reporter.note("upgrade", said);
+    }
+    Ok(())
 }
 
 async fn replace(
@@ -139,7 +267,7 @@ async fn copy_data(
     machine.tree.remove(&step.file)?;
     wait(machine, step.component, &step.file, None).await?;
     machine.tree.make_dir(&to, 0o700)?;
-    let copy = machine.paths.on_host(&to).join("etcd");
+    let copy: PathBuf = machine.paths.on_host(&to).join("etcd");
     if copy.exists() {
         // No journal names it: a copy that was cut off.
         std::fs::remove_dir_all(&copy).map_err(|e| FsError::new("remove", &copy, e))?;
@@ -149,38 +277,7 @@ async fn copy_data(
     journal.write(machine.tree)
 }
 
-/// Puts back every manifest that has a backup and differs from it, and waits for all of them.
-async fn roll_back(machine: &mut Machine<'_>, journal: &mut Journal, failing_etcd: bool) -> Result<(), UpgradeError> {
-    let (phase, title) = ("rollback".to_owned(), "put the old manifests back".to_owned());
-    machine.reporter.event(Event::PhaseStarted { phase, title });
-    machine.limit = machine.limit.max(ROLLBACK_LIMIT);
-    let mut restored = Vec::new();
-    for component in COMPONENTS {
-        let Some(old) = machine.tree.read(&journal.backup.join(format!("{component}.yaml")))? else { continue };
-        let file = Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"));
-        let now = machine.tree.read(&file)?;
-        if component == "etcd"
-            && failing_etcd
-            && let Some(data) = &journal.etcd_data
-        {
-            machine.tree.remove(&file)?;
-            wait(machine, component, &file, None).await?;
-            restore_tree(&machine.paths.on_host(&data.to), &machine.paths.on_host(&data.from))?;
-        }
-        if now.as_ref() != Some(&old) || !machine.tree.exists(&file) {
-            machine.tree.write(&file, &old, 0o600)?;
-            tell(machine.reporter, component, "old manifest put back".into(), false);
-        }
-        restored.push((component, file, hash(&old)));
-    }
-    for (component, file, hash) in restored {
-        wait(machine, component, &file, Some(hash)).await?;
-    }
-    journal.state = State::RolledBack;
-    journal.write(machine.tree)
-}
-
-async fn wait(
+pub(super) async fn wait(
     machine: &Machine<'_>,
     component: &'static str,
     file: &Path,
@@ -199,6 +296,6 @@ async fn wait(
         .map_err(|source| UpgradeError::Unhealthy { component, source: Box::new(source) })
 }
 
-fn tell(reporter: &dyn Reporter, component: &str, state: String, healthy: bool) {
+pub(super) fn tell(reporter: &dyn Reporter, component: &str, state: String, healthy: bool) {
     reporter.event(Event::Component { name: component.to_owned(), state, healthy, detail: None });
 }

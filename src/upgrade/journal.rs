@@ -1,4 +1,4 @@
-//! What an upgrade in progress has to remember: where it goes, and where the old manifests are.
+//! What an upgrade in progress has to remember: where it goes, and where everything old is.
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,18 @@ pub struct Journal {
     pub backup: PathBuf,
     /// Where etcd's data was copied to, and from where.
     pub etcd_data: Option<DataCopy>,
+    /// Whose certificates are new: components, and [`ADMIN`](super::certificates::ADMIN).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renewed: Vec<String>,
+    /// Files besides the manifests that were replaced, or are about to be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<Kept>,
+    /// The file with the objects of the cluster as they were; None where none are touched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<PathBuf>,
+    /// Whether objects may be new.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub objects_written: bool,
     /// How far it is.
     pub state: State,
 }
@@ -34,6 +46,20 @@ pub struct DataCopy {
     pub from: PathBuf,
     /// The copy.
     pub to: PathBuf,
+}
+
+/// A file that is replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Kept {
+    /// Which.
+    pub path: PathBuf,
+    /// Its mode.
+    pub mode: u32,
+    /// Where the old one is; None where there was none.
+    pub copy: Option<PathBuf>,
+    /// SHA-256 of everything that the upgrade wrote in its place: what has another one is somebody's since.
+    pub ours: Vec<String>,
 }
 
 /// How far an upgrade is.
@@ -49,6 +75,21 @@ pub enum State {
 }
 
 impl Journal {
+    /// The journal of an upgrade that begins.
+    pub fn new(target: impl Into<String>, command: impl Into<String>, backup: PathBuf) -> Self {
+        Self {
+            target: target.into(),
+            command: command.into(),
+            backup,
+            etcd_data: None,
+            renewed: Vec::new(),
+            files: Vec::new(),
+            objects: None,
+            objects_written: false,
+            state: State::Applying,
+        }
+    }
+
     /// The journal on this machine, if an upgrade ever began.
     pub fn read(tree: &dyn Tree) -> Result<Option<Self>, UpgradeError> {
         let path = Path::new(JOURNAL);

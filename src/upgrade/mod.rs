@@ -2,15 +2,21 @@
 //!
 //! An upgrade ends exactly new or exactly old. The old manifests are copied aside first, each new one replaces its
 //! predecessor in one rename, and the agent is asked, by the hash of the file, whether that very manifest is healthy.
-//! The first that is not brings all of them back. A journal written before the first rename lets a killed upgrade be
-//! finished by the same command or taken back by `upgrade rollback`.
+//! The first that is not brings all of them back. Certificates are renewed with the component that reads them; the
+//! node's settings and the objects of the cluster follow when every component is healthy, and all of it is put back with
+//! the manifests. A journal written before the first rename lets a killed upgrade be finished by the same command or
+//! taken back by `upgrade rollback`.
 
 pub mod apply;
+pub mod certificates;
 pub mod copy;
 pub mod diff;
 pub mod journal;
+pub mod kept;
 pub mod manifest;
+pub mod objects;
 pub mod plan;
+pub mod rollback;
 pub mod target;
 #[cfg(test)]
 mod tests;
@@ -60,6 +66,21 @@ pub enum UpgradeError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FsError),
+    /// A certificate cannot be renewed.
+    #[error(transparent)]
+    Pki(#[from] crate::pki::PkiError),
+    /// The cluster's objects cannot be read, and so not be put back.
+    #[error("cannot read the objects of the cluster that the upgrade would change")]
+    Unreadable(#[source] objects::Cause),
+    /// Objects cannot be written.
+    #[error("cannot write {what} to the cluster")]
+    Objects {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: objects::Cause,
+    },
     /// The replaced component did not become healthy.
     #[error("{component} did not become healthy")]
     Unhealthy {
@@ -100,7 +121,7 @@ pub enum UpgradeError {
         path: PathBuf,
     },
     /// The journal cannot be understood.
-    #[error("{} is damaged; the old manifests are below /etc/kubernetes/tmp", path.display())]
+    #[error("{} is damaged; everything old is below /etc/kubernetes/tmp", path.display())]
     Journal {
         /// Its path.
         path: PathBuf,

@@ -1,26 +1,39 @@
 //! Every step failed once: the promise is exactly new or exactly old.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::{Value, json};
 
-use super::apply::{Machine, Title, apply, rollback};
+use super::apply::{Machine, Renewal, Title, Work, apply};
 use super::journal::{Journal, State};
+use super::kept::FileChange;
+use super::objects::{Api, Cause, Group};
 use super::plan::tests::{manifest, target};
 use super::plan::{Step, plan};
+use super::rollback::rollback;
 use super::{Outcome, UpgradeError, current};
 use crate::agent::expect::HealthSource;
 use crate::agent::report::{HealthReport, StateReport};
+use crate::cluster::apply::{Applied, Outcome as Written};
+use crate::cluster::object::{Key, Object};
+use crate::config::ClusterSpec;
 use crate::event::Silent;
 use crate::host::Paths;
-use crate::host::fs::{FsError, Written};
-use crate::host::tree::{HostTree, NoRecord, Tree};
+use crate::host::tree::{HostTree, MemoryTree, NoRecord, Tree};
 use crate::manifests::COMPONENTS;
+use crate::pki::{Renewable, renewables};
 use crate::testing::report::{pod, report};
+use crate::testing::tree::FaultyTree;
 
 /// An agent that runs at once what is on disk: images that contain `crash` crash, those that contain `never` never get
 /// ready.
@@ -46,82 +59,183 @@ impl HealthSource for DiskAgent {
     }
 }
 
-/// A tree whose n-th write fails, as a full disk would.
-struct FailingTree {
-    inner: HostTree<NoRecord>,
-    fail_at: Option<usize>,
-    writes: usize,
+type Files = FaultyTree<HostTree<NoRecord>>;
+/// What files hold; None where there are none.
+type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
+
+/// A cluster's objects by their keys.
+#[derive(Default)]
+struct Shelf {
+    objects: Mutex<BTreeMap<Key, Value>>,
+    refuses: AtomicBool,
+    silent: AtomicBool,
 }
 
-impl Tree for FailingTree {
-    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, FsError> {
-        self.inner.read(path)
+impl Shelf {
+    fn values(&self) -> BTreeMap<Key, Value> {
+        self.objects.lock().unwrap().clone()
     }
-    fn exists(&self, path: &Path) -> bool {
-        self.inner.exists(path)
-    }
-    fn make_dir(&mut self, path: &Path, mode: u32) -> Result<(), FsError> {
-        self.inner.make_dir(path, mode)
-    }
-    fn write(&mut self, path: &Path, content: &[u8], mode: u32) -> Result<Written, FsError> {
-        self.writes += 1;
-        if Some(self.writes) == self.fail_at {
-            return Err(FsError::new("write", path, std::io::ErrorKind::StorageFull.into()));
+}
+
+#[async_trait]
+impl Api for Shelf {
+    async fn get(&self, object: &Object) -> Result<Option<Value>, Cause> {
+        match self.silent.load(Ordering::SeqCst) {
+            true => Err("connection refused".into()),
+            false => Ok(self.objects.lock().unwrap().get(&object.key()).cloned()),
         }
-        self.inner.write(path, content, mode)
     }
-    fn remove(&mut self, path: &Path) -> Result<bool, FsError> {
-        self.inner.remove(path)
+
+    async fn apply(&self, objects: &[Object]) -> Result<Vec<Applied>, Cause> {
+        let one = |object: &Object| {
+            let mut all = self.objects.lock().unwrap();
+            let outcome = if all.contains_key(&object.key()) { Written::Updated } else { Written::Created };
+            all.insert(object.key(), object.value.clone());
+            Applied { outcome, uid: String::new() }
+        };
+        // The first is written before it turns out that the others cannot be.
+        match self.refuses.swap(false, Ordering::SeqCst) {
+            true => objects.iter().take(1).for_each(|object| drop(one(object))),
+            false => return Ok(objects.iter().map(one).collect()),
+        }
+        Err("forbidden".into())
     }
+
+    async fn remove(&self, object: &Object) -> Result<(), Cause> {
+        self.objects.lock().unwrap().remove(&object.key());
+        Ok(())
+    }
+}
+
+/// Certificates and kubeconfigs, made once for all tests.
+static MADE: LazyLock<MemoryTree> = LazyLock::new(|| {
+    let (spec, mut tree, now) = (crate::testing::spec(), MemoryTree::empty(), Timestamp::now());
+    crate::pki::ensure_certificates(&spec, &mut tree, &[], now).unwrap();
+    crate::pki::ensure_kubeconfigs(&spec, &mut tree, &[], now).unwrap();
+    tree
+});
+
+fn config_map(name: &str, says: &str) -> Object {
+    let value = json!({"metadata": {"name": name, "namespace": "kube-system"}, "data": {"says": says}});
+    Object::new(&serde_json::from_value::<ConfigMap>(value).unwrap())
 }
 
 struct Bench {
     root: tempfile::TempDir,
+    spec: ClusterSpec,
+    shelf: Shelf,
 }
 
 impl Bench {
     fn new() -> Self {
-        let bench = Self { root: tempfile::tempdir().unwrap() };
-        let mut tree = bench.tree(None);
+        let bench = Self { root: tempfile::tempdir().unwrap(), spec: crate::testing::spec(), shelf: Shelf::default() };
+        let mut tree = bench.tree();
         for component in COMPONENTS {
             tree.write(&target(component, "r/x:v1").file, &manifest(component, "r/x:v1"), 0o600).unwrap();
         }
         tree.write(Path::new("/var/lib/etcd/member/db"), b"data of v1", 0o600).unwrap();
+        tree.write(Path::new(SETTINGS), b"v1", 0o644).unwrap();
+        for (path, file) in MADE.files() {
+            tree.write(path, &file.content, file.mode).unwrap();
+        }
+        let there = config_map("kubeadm-config", "v1");
+        bench.shelf.objects.lock().unwrap().insert(there.key(), there.value);
         bench
     }
 
-    fn tree(&self, fail_at: Option<usize>) -> FailingTree {
-        FailingTree { inner: HostTree::new(Paths::new(self.root.path()), NoRecord), fail_at, writes: 0 }
+    fn tree(&self) -> Files {
+        FaultyTree::new(HostTree::new(Paths::new(self.root.path()), NoRecord))
     }
 
     fn steps(&self, images: &BTreeMap<&'static str, &str>) -> Vec<Step> {
-        let tree = self.tree(None);
+        let tree = self.tree();
         let targets: Vec<_> =
             COMPONENTS.iter().map(|c| target(c, images.get(c).copied().unwrap_or("r/x:v2"))).collect();
         plan(|path| current(&tree, path), &targets).unwrap()
     }
 
-    async fn apply(&self, steps: &[Step], fail_at: Option<usize>) -> Result<Outcome, UpgradeError> {
-        let (health, mut tree) = (DiskAgent(self.root.path().to_owned()), self.tree(fail_at));
+    /// Everything that an upgrade to v2 does.
+    fn work(&self, images: &BTreeMap<&'static str, &str>) -> Work<'_> {
+        let (steps, tree) = (self.steps(images), self.tree());
+        let file = |path: &str| FileChange { path: path.into(), content: b"v2".to_vec(), mode: 0o644 };
+        let wanted = [file(SETTINGS), file(MADE_FILE)];
+        let files = wanted.into_iter().filter(|file| tree.read(&file.path).unwrap().as_ref() != Some(&file.content));
+        let group = |title, objects| Group { title, objects, only_with: None, warnings: vec![] };
+        let addon = Group { only_with: Some("ConfigMap"), ..group("an addon", vec![config_map("addon", "v2")]) };
+        let maps = vec![config_map("kubeadm-config", "v2"), config_map("kubelet-config", "v2")];
+        Work {
+            steps,
+            renewal: Some(Renewal { spec: &self.spec, now: Timestamp::now() }),
+            files: files.collect(),
+            objects: vec![group("the configuration", maps), addon],
+            settle: true,
+        }
+    }
+
+    async fn with<T>(&self, tree: &mut Files, what: impl AsyncFnOnce(&mut Machine<'_>) -> T) -> T {
+        let health = DiskAgent(self.root.path().to_owned());
         let mut machine = Machine {
             paths: Paths::new(self.root.path()),
-            tree: &mut tree,
+            tree,
             health: &health,
+            api: &self.shelf,
             reporter: &Silent,
             limit: Duration::from_secs(300),
         };
+        what(&mut machine).await
+    }
+
+    async fn run(&self, work: &Work<'_>, tree: &mut Files) -> Result<Outcome, UpgradeError> {
         let title = Title {
             target: "v2".into(),
             command: "kubeboot upgrade apply v2".into(),
             stamp: "2026-11-23-20-30-00".into(),
         };
-        apply(&mut machine, steps, &title).await
+        self.with(tree, async |machine| apply(machine, work, &title).await).await
+    }
+
+    /// The components alone.
+    async fn apply(&self, steps: &[Step], fail_at: Option<usize>) -> Result<Outcome, UpgradeError> {
+        let mut tree = self.tree();
+        if let Some(n) = fail_at {
+            tree.fail_at(n);
+        }
+        self.run(&Work { steps: steps.to_vec(), ..Work::default() }, &mut tree).await
+    }
+
+    async fn rollback(&self) -> Journal {
+        self.with(&mut self.tree(), async |machine| rollback(machine).await).await.unwrap()
     }
 
     fn manifests(&self) -> Vec<Vec<u8>> {
-        COMPONENTS.iter().map(|c| self.tree(None).read(&target(c, "").file).unwrap().unwrap_or_default()).collect()
+        COMPONENTS.iter().map(|c| self.tree().read(&target(c, "").file).unwrap().unwrap_or_default()).collect()
+    }
+
+    /// Everything that is the upgrade's: files of the PKI, kubeconfigs, settings, manifests, objects.
+    fn state(&self) -> (Contents, BTreeMap<Key, Value>) {
+        let tree = self.tree();
+        let files = MADE.files().keys().cloned().chain([SETTINGS, MADE_FILE].map(PathBuf::from));
+        let manifests = COMPONENTS.iter().map(|component| target(component, "").file);
+        (files.chain(manifests).map(|path| (path.clone(), tree.read(&path).unwrap())).collect(), self.shelf.values())
+    }
+
+    /// Names of the certificates that are not the first ones.
+    fn renewed(&self) -> Vec<&'static str> {
+        let there = |one: &Renewable, tree: &dyn Tree| one.current(&self.spec, tree).unwrap().unwrap();
+        let is_new = |one: &Renewable| there(one, &self.tree()).fingerprint() != there(one, &*MADE).fingerprint();
+        renewables(&self.spec).into_iter().filter(is_new).map(|one| one.name).collect()
+    }
+
+    /// Whether each certificate is its key's.
+    fn check_pairs(&self, when: &str) {
+        let ensured = crate::pki::ensure_certificates(&self.spec, &mut self.tree(), &[], Timestamp::now());
+        assert!(ensured.unwrap().iter().all(|one| one.action == crate::pki::Action::Kept), "{when}");
     }
 }
+
+/// A file of the node that is there, and one that is not.
+const SETTINGS: &str = "/var/lib/kubelet/config.yaml";
+const MADE_FILE: &str = "/var/lib/kubelet/instance-config.yaml";
 
 fn all(image: &str) -> Vec<Vec<u8>> {
     COMPONENTS.iter().map(|c| manifest(c, image)).collect()
@@ -136,11 +250,7 @@ async fn everything_is_replaced_and_can_be_taken_back() {
     assert_eq!(bench.manifests(), all("r/x:v2"));
     assert_eq!(bench.steps(&BTreeMap::new()), [], "a second upgrade has nothing to do");
 
-    let (health, mut tree) = (DiskAgent(bench.root.path().to_owned()), bench.tree(None));
-    let limit = Duration::from_secs(300);
-    let paths = Paths::new(bench.root.path());
-    let mut machine = Machine { paths, tree: &mut tree, health: &health, reporter: &Silent, limit };
-    assert_eq!(rollback(&mut machine).await.unwrap().state, State::RolledBack);
+    assert_eq!(bench.rollback().await.state, State::RolledBack);
     assert_eq!(bench.manifests(), all("r/x:v1"));
 }
 
@@ -184,14 +294,9 @@ async fn whichever_write_fails_the_same_command_ends_exactly_new() {
 #[tokio::test(start_paused = true)]
 async fn an_upgrade_that_was_cut_off_is_finished_only_by_the_same_one() {
     let bench = Bench::new();
-    let mut tree = bench.tree(None);
-    let journal = Journal {
-        target: "v3".into(),
-        command: "kubeboot upgrade apply v3".into(),
-        backup: "/etc/kubernetes/tmp/kubeadm-backup-manifests-x".into(),
-        etcd_data: None,
-        state: State::Applying,
-    };
+    let mut tree = bench.tree();
+    let journal =
+        Journal::new("v3", "kubeboot upgrade apply v3", "/etc/kubernetes/tmp/kubeadm-backup-manifests-x".into());
     journal.write(&mut tree).unwrap();
     let error = bench.apply(&bench.steps(&BTreeMap::new()), None).await.unwrap_err();
     assert_eq!(
@@ -205,19 +310,89 @@ async fn an_upgrade_that_was_cut_off_is_finished_only_by_the_same_one() {
 #[tokio::test(start_paused = true)]
 async fn a_manifest_that_a_cut_off_upgrade_had_taken_away_is_found_in_its_backup() {
     let bench = Bench::new();
-    let mut tree = bench.tree(None);
+    let mut tree = bench.tree();
     let backup = PathBuf::from("/etc/kubernetes/tmp/kubeadm-backup-manifests-x");
     tree.write(&backup.join("etcd.yaml"), &manifest("etcd", "r/x:v1"), 0o600).unwrap();
     tree.remove(&target("etcd", "").file).unwrap();
-    let journal = Journal {
-        target: "v2".into(),
-        command: "kubeboot upgrade apply v2".into(),
-        backup,
-        etcd_data: None,
-        state: State::Applying,
-    };
+    let journal = Journal::new("v2", "kubeboot upgrade apply v2", backup);
     journal.write(&mut tree).unwrap();
     let outcome = bench.apply(&bench.steps(&BTreeMap::new()), None).await.unwrap();
     assert!(matches!(outcome, Outcome::Upgraded { .. }), "{outcome:?}");
     assert_eq!(bench.manifests(), all("r/x:v2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn certificates_settings_and_objects_go_with_the_components_and_come_back_with_them() {
+    let bench = Bench::new();
+    let before = bench.state();
+    let outcome = bench.run(&bench.work(&BTreeMap::new()), &mut bench.tree()).await.unwrap();
+    assert!(matches!(&outcome, Outcome::Upgraded { replaced } if replaced.len() == 4), "{outcome:?}");
+    assert_eq!(bench.manifests(), all("r/x:v2"));
+    assert_eq!(bench.renewed(), crate::pki::renewable_names());
+    bench.check_pairs("after the upgrade");
+    let objects = bench.shelf.values();
+    assert!(objects.values().all(|object| object["data"]["says"] == "v2") && objects.len() == 2, "{objects:?}");
+    assert!(bench.work(&BTreeMap::new()).is_idle());
+
+    assert_eq!(bench.rollback().await.state, State::RolledBack);
+    assert!(bench.state() == before, "everything is as it was");
+    assert!(bench.renewed().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_anywhere_takes_certificates_settings_and_objects_back_too() {
+    for component in COMPONENTS {
+        let bench = Bench::new();
+        let before = bench.state();
+        let work = bench.work(&BTreeMap::from([(component, "r/x:crash")]));
+        let outcome = bench.run(&work, &mut bench.tree()).await.unwrap();
+        assert!(matches!(outcome, Outcome::RolledBack { .. }), "{component}: {outcome:?}");
+        assert!(bench.state() == before, "{component}");
+    }
+    let bench = Bench::new();
+    let before = bench.state();
+    bench.shelf.refuses.store(true, Ordering::SeqCst);
+    let outcome = bench.run(&bench.work(&BTreeMap::new()), &mut bench.tree()).await.unwrap();
+    assert!(matches!(outcome, Outcome::RolledBack { cause: UpgradeError::Objects { .. } }), "{outcome:?}");
+    assert!(bench.state() == before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_does_not_answer_is_found_out_before_anything_is_touched() {
+    let bench = Bench::new();
+    let before = bench.state();
+    bench.shelf.silent.store(true, Ordering::SeqCst);
+    let error = bench.run(&bench.work(&BTreeMap::new()), &mut bench.tree()).await.unwrap_err();
+    assert!(matches!(error, UpgradeError::Unreadable(_)), "{error}");
+    assert!(bench.state() == before && Journal::read(&bench.tree()).unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn wherever_it_is_killed_the_same_command_ends_new_and_a_rollback_ends_old() {
+    let (mut killed, mut n) = (0, 1);
+    loop {
+        let bench = Bench::new();
+        let before = bench.state();
+        let (work, mut tree) = (bench.work(&BTreeMap::new()), bench.tree());
+        tree.die_at(n);
+        let run = AssertUnwindSafe(bench.run(&work, &mut tree)).catch_unwind().await;
+        if run.is_ok() {
+            break;
+        }
+        killed += 1;
+        if n % 2 == 0 && Journal::read(&bench.tree()).unwrap().is_some() {
+            bench.rollback().await;
+            assert!(bench.state() == before, "killed at change {n}, rolled back");
+        } else {
+            let again = bench.run(&bench.work(&BTreeMap::new()), &mut bench.tree()).await.unwrap();
+            assert!(matches!(again, Outcome::Upgraded { .. }), "killed at change {n}: {again:?}");
+            assert_eq!(bench.manifests(), all("r/x:v2"), "killed at change {n}");
+            assert_eq!(bench.renewed(), crate::pki::renewable_names(), "killed at change {n}");
+            assert!(bench.shelf.values().values().all(|object| object["data"]["says"] == "v2"));
+        }
+        bench.check_pairs(&format!("killed at change {n}"));
+        // An odd step, so that finishing and taking back alternate.
+        n += if n < 8 { 1 } else { 5 };
+    }
+    assert!(killed > 15, "copies, certificates, manifests, settings, journal: only {killed}");
 }

@@ -17,3 +17,4 @@ pub mod saved;
 pub mod session;
 pub mod stage;
 pub mod state;
+pub mod upgrade;

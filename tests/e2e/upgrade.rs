@@ -76,3 +76,78 @@ fn a_killed_upgrade_is_finished_by_the_same_command() {
         assert_eq!(server_version(), VERSION);
     }
 }
+
+/// What `certs renew` renews, as the files are.
+const RENEWED: [&str; 12] = [
+    "pki/apiserver.crt",
+    "pki/apiserver-kubelet-client.crt",
+    "pki/apiserver-etcd-client.crt",
+    "pki/front-proxy-client.crt",
+    "pki/etcd/server.crt",
+    "pki/etcd/peer.crt",
+    "pki/etcd/healthcheck-client.crt",
+    "pki/apiserver.key",
+    "controller-manager.conf",
+    "scheduler.conf",
+    "admin.conf",
+    "super-admin.conf",
+];
+
+fn contents() -> Vec<Vec<u8>> {
+    RENEWED.map(|file| std::fs::read(format!("/etc/kubernetes/{file}")).unwrap()).to_vec()
+}
+
+/// What the cluster says of itself: the version in kubeadm-config, the image of kube-proxy, the whole of what an upgrade
+/// writes.
+fn cluster_says() -> (String, String, String) {
+    let config = kubectl(&["-n", "kube-system", "get", "configmap", "kubeadm-config", "-o", "jsonpath={.data}"]).ok();
+    let image = "jsonpath={.spec.template.spec.containers[0].image}";
+    let proxy = kubectl(&["-n", "kube-system", "get", "daemonset", "kube-proxy", "-o", image]).ok();
+    let rest = "jsonpath={range .items[*]}{.kind} {.metadata.name} {.data}{.rules}{.subjects}{\"\\n\"}{end}";
+    let kinds = "configmaps,roles,rolebindings";
+    (config, proxy, kubectl(&["-n", "kube-system", "get", kinds, "-o", rest]).ok())
+}
+
+#[test]
+fn an_upgrade_takes_certificates_and_the_clusters_objects_along_and_a_rollback_brings_them_back() {
+    let _plane = ControlPlane::init();
+    let (files, cluster) = (contents(), cluster_says());
+    assert!(cluster.0.contains(&format!("kubernetesVersion: {VERSION}")), "{}", cluster.0);
+    let dry = kubeboot(&["upgrade", "apply", NEXT_VERSION, "--dry-run"]).ok();
+    assert!(dry.contains("Would renew the certificates of kube-apiserver, "), "{dry}");
+    assert!(dry.contains("Would bring the ClusterConfiguration up to date in the cluster"), "{dry}");
+
+    kubeboot(&["upgrade", "apply", NEXT_VERSION, "--yes"]).code(0);
+    let (new_files, new_cluster) = (contents(), cluster_says());
+    let same: Vec<&str> = (0..RENEWED.len()).filter(|at| files[*at] == new_files[*at]).map(|at| RENEWED[at]).collect();
+    // etcd stays as it is, its image being that of both versions: so do its certificates.
+    assert!(same.iter().all(|file| file.contains("etcd/")), "not renewed: {same:?}");
+    assert!(new_cluster.0.contains(&format!("kubernetesVersion: {NEXT_VERSION}")), "{}", new_cluster.0);
+    assert!(new_cluster.1.ends_with(NEXT_VERSION), "{}", new_cluster.1);
+    kubeboot(&["upgrade", "node"]).code(0);
+
+    kubeboot(&["upgrade", "rollback", "--yes"]).code(0);
+    assert_eq!(server_version(), VERSION);
+    assert!(contents() == files, "the old certificates are back");
+    assert_eq!(cluster_says(), cluster);
+    healthy(MINUTE);
+
+    let phase = |words: &[&str]| {
+        let mut args = vec!["upgrade", "apply", "phase"];
+        args.extend(words);
+        args.extend([NEXT_VERSION, "--yes"]);
+        kubeboot(&args).code(0)
+    };
+    phase(&["control-plane", "--certificate-renewal=false"]);
+    assert_eq!(server_version(), NEXT_VERSION);
+    assert!(contents() == files, "nothing is renewed that is not to be");
+    assert_eq!(cluster_says(), cluster, "the phase of the components leaves the cluster's objects alone");
+    phase(&["upload-config", "kubeadm"]);
+    assert!(cluster_says().0.contains(NEXT_VERSION));
+    phase(&["addon", "kube-proxy"]);
+    assert!(cluster_says().1.ends_with(NEXT_VERSION));
+    for rest in [&["upload-config", "all"][..], &["kubelet-config"], &["bootstrap-token"], &["post-upgrade"]] {
+        phase(rest);
+    }
+    healthy(MINUTE);
+}

@@ -33,7 +33,7 @@ const fn with(row: Row, apart: &'static [(&'static str, Is)]) -> Row {
     Row { apart, ..row }
 }
 
-const SOON: Is = Missing("not built yet");
+const TAKEN_BACK: Is = Better("`upgrade rollback` takes it back");
 const TEMPLATES: Is = Missing("-o is text, json or yaml: there are no templates, and no managed fields are shown");
 const HA: Is = Missing("joining a control-plane node comes with high availability");
 
@@ -209,30 +209,54 @@ pub const TABLE: &[Row] = &[
             "allow-experimental-upgrades allow-missing-template-keys allow-release-candidate-upgrades config \
              etcd-upgrade ignore-preflight-errors kubeconfig output print-config show-managed-fields",
         ),
-        UPGRADE_APART,
+        UPGRADE_PLAN_APART,
     ),
-    with(
-        row(
-            "upgrade apply",
-            Better("ends exactly new or exactly old: the first component that fails brings all back; exit codes tell"),
-            "allow-experimental-upgrades allow-release-candidate-upgrades certificate-renewal config dry-run \
-             etcd-upgrade force ignore-preflight-errors kubeconfig patches print-config skip-phases yes",
-        ),
-        UPGRADE_APART,
+    row(
+        "upgrade apply",
+        Better("ends exactly new or exactly old: the first component that fails brings all back; exit codes tell"),
+        "allow-experimental-upgrades allow-release-candidate-upgrades certificate-renewal config dry-run \
+         etcd-upgrade force ignore-preflight-errors kubeconfig patches print-config skip-phases yes",
     ),
-    row("upgrade apply phase preflight", SOON, ""),
-    row("upgrade apply phase control-plane", SOON, ""),
-    row("upgrade apply phase upload-config", SOON, ""),
-    row("upgrade apply phase kubelet-config", SOON, ""),
-    row("upgrade apply phase bootstrap-token", SOON, ""),
-    row("upgrade apply phase addon", SOON, ""),
-    row("upgrade apply phase post-upgrade", SOON, ""),
+    row(
+        "upgrade apply phase preflight",
+        Same,
+        "allow-experimental-upgrades allow-release-candidate-upgrades config dry-run force ignore-preflight-errors \
+         kubeconfig yes",
+    ),
+    row(
+        "upgrade apply phase control-plane",
+        Better("the first component that fails brings all back"),
+        "certificate-renewal config dry-run etcd-upgrade kubeconfig patches",
+    ),
+    row("upgrade apply phase upload-config all", TAKEN_BACK, "config dry-run kubeconfig"),
+    row("upgrade apply phase upload-config kubeadm", TAKEN_BACK, "config dry-run kubeconfig"),
+    row("upgrade apply phase upload-config kubelet", TAKEN_BACK, "config dry-run kubeconfig"),
+    row("upgrade apply phase kubelet-config", TAKEN_BACK, "config dry-run kubeconfig patches"),
+    row("upgrade apply phase bootstrap-token", TAKEN_BACK, "config dry-run kubeconfig"),
+    row("upgrade apply phase addon all", TAKEN_BACK, "config dry-run kubeconfig patches"),
+    row("upgrade apply phase addon coredns", TAKEN_BACK, "config dry-run kubeconfig patches"),
+    row("upgrade apply phase addon kube-proxy", TAKEN_BACK, "config dry-run kubeconfig"),
+    row("upgrade apply phase post-upgrade", Better("sees every component healthy"), "config dry-run kubeconfig"),
     row(
         "upgrade node",
-        HA,
+        Better("a control-plane node ends exactly new or exactly old"),
         "certificate-renewal config dry-run etcd-upgrade ignore-preflight-errors kubeconfig patches skip-phases",
     ),
-    with(row("upgrade diff", Better("etcd too"), "config context-lines kubeconfig"), UPGRADE_APART),
+    row("upgrade node phase preflight", Same, "config dry-run ignore-preflight-errors kubeconfig"),
+    row(
+        "upgrade node phase control-plane",
+        Better("the first component that fails brings all back"),
+        "certificate-renewal config dry-run etcd-upgrade kubeconfig patches",
+    ),
+    row("upgrade node phase kubelet-config", TAKEN_BACK, "config dry-run kubeconfig patches"),
+    row("upgrade node phase addon all", TAKEN_BACK, "config dry-run kubeconfig patches"),
+    row("upgrade node phase addon coredns", TAKEN_BACK, "config dry-run kubeconfig patches"),
+    row("upgrade node phase addon kube-proxy", TAKEN_BACK, "config dry-run kubeconfig"),
+    row("upgrade node phase post-upgrade", Better("sees every component healthy"), "config dry-run kubeconfig"),
+    with(
+        row("upgrade diff", Better("etcd too"), "config context-lines kubeconfig"),
+        &[("kubeconfig", Better(ON_MACHINE))],
+    ),
     // certs
     row("certs certificate-key", Same, ""),
     with(
@@ -315,14 +339,8 @@ const EXPIRATION_APART: &[(&str, Is)] = &[
 ];
 const NO_TEMPLATES: Is = Missing("output is text, json or yaml; for templates there are jq and yq");
 
-const UPGRADE_APART: &[(&str, Is)] = &[
-    ("allow-experimental-upgrades", SOON),
-    ("allow-missing-template-keys", SOON),
-    ("allow-release-candidate-upgrades", SOON),
-    ("certificate-renewal", SOON),
-    ("ignore-preflight-errors", SOON),
-    ("kubeconfig", SOON),
-    ("print-config", SOON),
-    ("show-managed-fields", SOON),
-    ("skip-phases", SOON),
+const UPGRADE_PLAN_APART: &[(&str, Is)] = &[
+    ("allow-missing-template-keys", NO_TEMPLATES),
+    ("kubeconfig", Better(ON_MACHINE)),
+    ("show-managed-fields", NO_TEMPLATES),
 ];

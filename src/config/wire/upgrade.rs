@@ -14,7 +14,7 @@ pub struct UpgradeConfiguration {
     pub apply: UpgradeApply,
     /// For `upgrade diff`.
     pub diff: UpgradeDiff,
-    /// For `upgrade node`; no command reads it yet.
+    /// For `upgrade node`.
     pub node: UpgradeNode,
     /// For `upgrade plan`.
     pub plan: UpgradePlan,

@@ -1,0 +1,206 @@
+//! `kubeboot upgrade apply` and `rollback`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow, bail};
+use jiff::Timestamp;
+
+use super::flags::{How, Wanted};
+use crate::agent::control::ControlSocket;
+use crate::cli::{Globals, Hint};
+use crate::config::ClusterSpec;
+use crate::config::older::cluster_configuration;
+use crate::config::spec::PullPolicy;
+use crate::event::Reporter;
+use crate::host::Paths;
+use crate::host::paths::CONTROL_SOCKET;
+use crate::host::tree::HostTree;
+use crate::release::kubeadm_row;
+use crate::runtime::docker::Docker;
+use crate::runtime::images::ensure_images;
+use crate::ui;
+use crate::upgrade::apply::{Machine, Title, apply};
+use crate::upgrade::diff::unified;
+use crate::upgrade::journal::{JOURNAL, Journal, State as JournalState};
+use crate::upgrade::objects::Admin;
+use crate::upgrade::rollback::rollback;
+use crate::upgrade::target::running_version;
+use crate::upgrade::{Outcome, UpgradeError, current};
+use crate::workflow::saved::Saved;
+use crate::workflow::state::State;
+use crate::workflow::upgrade::table::Wanted as Parts;
+use crate::workflow::upgrade::{PrepareError, Prepared, prepare};
+use crate::yaml;
+
+/// What is to be done when the API server is needed and cannot be asked.
+const WITHOUT_API: &str = "nothing was changed; to upgrade without the cluster's objects add \
+                           --skip-phases=upload-config,bootstrap-token,addon";
+
+/// The ClusterConfiguration, as it would be uploaded.
+pub fn configuration(spec: &ClusterSpec) -> anyhow::Result<String> {
+    let config = cluster_configuration(spec, kubeadm_row(&spec.kubernetes_version).config_api);
+    Ok(yaml::to_string(&config)?)
+}
+
+/// Prepares and carries out.
+pub async fn apply_it(globals: &Globals, to: &Wanted, parts: Parts, how: &How) -> anyhow::Result<ExitCode> {
+    if to.is_empty() {
+        bail!("name a version (kubeboot upgrade apply v1.36.3) or an image (--image COMPONENT=IMAGE)");
+    }
+    let paths = globals.paths();
+    let reporter = ui::reporter(how.output);
+    let mut state = open(&paths)?;
+    let mut prepared = prepare(&paths, &to.goal(parts)?).map_err(explain)?;
+    if !paths.is_live() {
+        prepared.objects.clear();
+    }
+    for warning in prepared.warnings.iter().chain(&to.warnings) {
+        reporter.warn("upgrade", warning.clone());
+    }
+    if to.section.print_config {
+        ui::print(&configuration(&prepared.spec)?)?;
+    }
+    let limit = how.limit(&prepared.spec)?;
+    let mut tree = HostTree::new(paths.clone(), &mut state.inventory);
+    let cut_off = Journal::read(&tree)?.is_some_and(|j| j.state == JournalState::Applying);
+    let (title, work) = (title(to), prepared.work(Timestamp::now()));
+    if work.is_idle() && !cut_off && !only_objects(to, &prepared) {
+        reporter.note("upgrade", "nothing to do: these very manifests are in place".into());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if how.dry_run {
+        let would: String = prepared.would().iter().map(|line| format!("[dryrun] {line}\n")).collect();
+        ui::print(&(unified(&prepared.steps, 3) + &would))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !how.yes && !ui::confirm(&question(&prepared), "--yes")? {
+        bail!("nothing was changed");
+    }
+    fetch(&prepared, how.pull_policy, &reporter).await?;
+    let health = ControlSocket(paths.on_host(CONTROL_SOCKET));
+    let api = Admin { kubeconfig: to.kubeconfig.clone(), spec: &prepared.spec };
+    let reporter_ref = reporter.as_ref();
+    let mut machine =
+        Machine { paths: paths.clone(), tree: &mut tree, health: &health, api: &api, reporter: reporter_ref, limit };
+    let outcome = apply(&mut machine, &work, &title).await.map_err(hinted)?;
+    finish(outcome, reporter_ref, &prepared, to)
+}
+
+/// Whether the command is for objects alone: one phase that changes no file here.
+fn only_objects(to: &Wanted, prepared: &Prepared) -> bool {
+    to.command.contains(" phase ") && !prepared.objects.is_empty()
+}
+
+fn title(to: &Wanted) -> Title {
+    Title { target: to.command.clone(), command: to.command.clone(), stamp: stamp() }
+}
+
+fn explain(error: PrepareError) -> anyhow::Error {
+    match error {
+        PrepareError::NotInitialised => anyhow::Error::new(error).context(Hint::new("run `kubeboot init` first")),
+        error => error.into(),
+    }
+}
+
+fn hinted(error: UpgradeError) -> anyhow::Error {
+    match error {
+        UpgradeError::Unreadable(_) => anyhow::Error::new(error).context(Hint::new(WITHOUT_API)),
+        error => error.into(),
+    }
+}
+
+fn question(prepared: &Prepared) -> String {
+    let replaced: Vec<&str> = prepared.steps.iter().map(|s| s.component).collect();
+    match replaced.is_empty() {
+        true => "Go on?".to_owned(),
+        false => format!("Replace {}?", replaced.join(", ")),
+    }
+}
+
+fn open(paths: &Paths) -> anyhow::Result<State> {
+    State::open(paths)?
+        .ok_or_else(|| anyhow!("this machine was not initialised by `kubeboot init`: there is nothing to upgrade"))
+}
+
+/// Every image, before anything is touched.
+async fn fetch(prepared: &Prepared, policy: Option<PullPolicy>, reporter: &Arc<dyn Reporter>) -> anyhow::Result<()> {
+    let docker = Docker::connect(prepared.spec.kubeboot.docker_host.as_deref())?;
+    let images: Vec<String> = prepared.steps.iter().map(|s| s.new_image.clone()).collect();
+    let policy = policy.unwrap_or(prepared.spec.node.image_pull_policy);
+    ensure_images(&docker, &images, policy, reporter.as_ref()).await?;
+    Ok(())
+}
+
+fn finish(outcome: Outcome, reporter: &dyn Reporter, prepared: &Prepared, to: &Wanted) -> anyhow::Result<ExitCode> {
+    let code = ExitCode::from(outcome.exit_code());
+    match outcome {
+        Outcome::Upgraded { replaced } => {
+            let version = to.section.version.as_ref();
+            let what = version.map_or_else(|| "the new images".to_owned(), |v| format!("Kubernetes {v}"));
+            let replaced = if replaced.is_empty() { "nothing was".to_owned() } else { replaced.join(", ") };
+            reporter.note("upgrade", format!("{what} is running: {replaced} replaced"));
+            if prepared.files.iter().any(|file| file.path.starts_with(crate::host::paths::KUBELET_DIR)) {
+                let text = "the kubelet's settings are new: they count from its next start (systemctl restart kubelet)";
+                reporter.note("upgrade", text.into());
+            }
+        }
+        Outcome::RolledBack { cause } => {
+            super::super::report(
+                &anyhow::Error::new(cause).context("the upgrade failed, and everything is as it was before"),
+            );
+        }
+        Outcome::Failed { cause, rollback } => {
+            super::super::report(&anyhow::Error::new(cause).context("the upgrade failed"));
+            super::super::report(&anyhow::Error::new(rollback).context(
+                "and putting everything old back failed too; when its cause is mended, run `kubeboot upgrade rollback`",
+            ));
+        }
+    }
+    Ok(code)
+}
+
+/// Takes the last upgrade back.
+pub async fn roll_back(globals: &Globals, how: &How, kubeconfig: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let paths = globals.paths();
+    let reporter = ui::reporter(how.output);
+    let mut state = open(&paths)?;
+    let mut tree = HostTree::new(paths.clone(), &mut state.inventory);
+    let Some(journal) = Journal::read(&tree)? else {
+        bail!("no upgrade to take back: {JOURNAL} is not there");
+    };
+    let saved = Saved::read(&tree)?.context("this machine was not initialised by `kubeboot init`")?;
+    let spec = saved.spec()?.0;
+    let limit = how.limit(&spec)?;
+    if how.dry_run {
+        ui::print(&format!("would put the manifests in {} back\n", journal.backup.display()))?;
+        for file in &journal.files {
+            ui::print(&format!("would put {} back\n", file.path.display()))?;
+        }
+        if journal.objects_written {
+            ui::print("would put the cluster's objects back\n")?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !how.yes && !ui::confirm(&format!("Put the manifests in {} back?", journal.backup.display()), "--yes")? {
+        bail!("nothing was changed");
+    }
+    let health = ControlSocket(paths.on_host(CONTROL_SOCKET));
+    let api = Admin { kubeconfig: kubeconfig.unwrap_or_else(|| paths.kubeconfig("admin.conf")), spec: &spec };
+    let reporter_ref = reporter.as_ref();
+    let mut machine =
+        Machine { paths: paths.clone(), tree: &mut tree, health: &health, api: &api, reporter: reporter_ref, limit };
+    let journal = rollback(&mut machine).await?;
+    // An upgrade of an earlier kubeboot's has not kept the version among its files.
+    if let (Some(version), Some(saved)) = (running_version(|path: &Path| current(&tree, path))?, Saved::read(&tree)?) {
+        saved.with_version(&version).write(&mut tree)?;
+    }
+    reporter.note("upgrade", format!("the manifests of {} are back and healthy", journal.backup.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The time in the names of backups, as kubeadm writes it.
+pub fn stamp() -> String {
+    jiff::Zoned::now().strftime("%Y-%m-%d-%H-%M-%S").to_string()
+}

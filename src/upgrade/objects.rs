@@ -1,0 +1,229 @@
+//! Objects of the cluster that belong to a version: brought up to date, and put back as they were.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use kube::core::ApiResource;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::UpgradeError;
+use crate::cluster::addons::{coredns, kube_proxy};
+use crate::cluster::apply::{Applied, Outcome, Target};
+use crate::cluster::object::{Manner, Object, stripped};
+use crate::cluster::{bootstrap, client_of, upload_config};
+use crate::config::ClusterSpec;
+
+/// What the API server, or who made an object, says of a failure.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// The API server, as far as an upgrade needs it.
+#[async_trait]
+pub trait Api: Send + Sync {
+    /// The object of this key as it is; None where there is none.
+    async fn get(&self, object: &Object) -> Result<Option<Value>, Cause>;
+
+    /// Makes the objects or brings them up to date.
+    async fn apply(&self, objects: &[Object]) -> Result<Vec<Applied>, Cause>;
+
+    /// Removes an object, if it is there.
+    async fn remove(&self, object: &Object) -> Result<(), Cause>;
+}
+
+/// The API server of this node, with an administrator's kubeconfig.
+pub struct Admin<'a> {
+    /// The kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// The cluster.
+    pub spec: &'a ClusterSpec,
+}
+
+impl Admin<'_> {
+    async fn with<T>(
+        &self,
+        what: impl AsyncFnOnce(Target<'_>) -> Result<T, crate::cluster::ClusterError>,
+    ) -> Result<T, Cause> {
+        let (client, endpoint) =
+            (client_of(&self.kubeconfig, self.spec).await?, format!("https://{}", self.spec.local_endpoint()));
+        Ok(what(Target { client, endpoint: &endpoint, limit: self.spec.timeouts.kubernetes_api_call }).await?)
+    }
+}
+
+#[async_trait]
+impl Api for Admin<'_> {
+    async fn get(&self, object: &Object) -> Result<Option<Value>, Cause> {
+        self.with(async |target| target.get(object).await).await
+    }
+
+    async fn apply(&self, objects: &[Object]) -> Result<Vec<Applied>, Cause> {
+        self.with(async |target| target.apply(objects).await).await
+    }
+
+    async fn remove(&self, object: &Object) -> Result<(), Cause> {
+        self.with(async |target| target.remove(object).await).await
+    }
+}
+
+/// Objects that belong together.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// What they are, in words.
+    pub title: &'static str,
+    /// The objects.
+    pub objects: Vec<Object>,
+    /// Kind of the object without which the others are not wanted: an addon that nobody has is not installed.
+    pub only_with: Option<&'static str>,
+    /// What the user should know of.
+    pub warnings: Vec<String>,
+}
+
+impl Group {
+    fn always(title: &'static str, objects: Vec<Object>) -> Self {
+        Self { title, objects, only_with: None, warnings: Vec::new() }
+    }
+
+    /// The object that decides.
+    pub fn decisive(&self) -> Option<&Object> {
+        self.objects.iter().find(|object| Some(object.resource.kind.as_str()) == self.only_with)
+    }
+}
+
+/// The ClusterConfiguration, in kubeadm-config.
+///
+/// # Errors
+/// A configuration that YAML cannot hold.
+pub fn kubeadm_config(spec: &ClusterSpec) -> Result<Group, Cause> {
+    Ok(Group::always("the ClusterConfiguration", upload_config::kubeadm(spec)?))
+}
+
+/// The KubeletConfiguration, in kubelet-config.
+///
+/// # Errors
+/// A configuration that YAML cannot hold.
+pub fn kubelet_config(spec: &ClusterSpec) -> Result<Group, Cause> {
+    Ok(Group::always("the KubeletConfiguration", upload_config::kubelet(spec)?))
+}
+
+/// What nodes that join may do.
+pub fn bootstrap_rights() -> Group {
+    Group::always("the rights of nodes that join", bootstrap::rights())
+}
+
+/// CoreDNS, where it is; None where the configuration disables it.
+///
+/// # Errors
+/// Patches and settings that cannot be used.
+pub fn coredns(spec: &ClusterSpec) -> Result<Option<Group>, Cause> {
+    if spec.dns.disabled {
+        return Ok(None);
+    }
+    let objects = coredns::objects(spec)?.objects();
+    Ok(Some(Group { only_with: Some("Deployment"), ..Group::always("CoreDNS", objects) }))
+}
+
+/// kube-proxy, where it is; None where the configuration disables it.
+///
+/// # Errors
+/// Settings that cannot be used.
+pub fn kube_proxy(spec: &ClusterSpec, proxy_env: &[(String, String)]) -> Result<Option<Group>, Cause> {
+    if spec.proxy.disabled {
+        return Ok(None);
+    }
+    let made = kube_proxy::objects(spec, proxy_env)?;
+    let group = Group { only_with: Some("DaemonSet"), ..Group::always("kube-proxy", made.objects()) };
+    Ok(Some(Group { warnings: made.warnings, ..group }))
+}
+
+/// An object as it was before the upgrade.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Before {
+    group: String,
+    version: String,
+    kind: String,
+    plural: String,
+    namespace: Option<String>,
+    name: String,
+    /// None where it was not there.
+    value: Option<Value>,
+}
+
+impl Before {
+    fn object(&self) -> Object {
+        let api_version = match self.group.as_str() {
+            "" => self.version.clone(),
+            group => format!("{group}/{}", self.version),
+        };
+        let value = self.value.clone().unwrap_or_else(|| {
+            serde_json::json!({"apiVersion": api_version, "kind": self.kind, "metadata": {"name": self.name, "namespace": self.namespace}})
+        });
+        let resource = ApiResource {
+            group: self.group.clone(),
+            version: self.version.clone(),
+            api_version,
+            kind: self.kind.clone(),
+            plural: self.plural.clone(),
+        };
+        Object { resource, value, manner: Manner::Replace, kept: None, owner: None }
+    }
+}
+
+/// What there is of the objects of `groups`.
+///
+/// # Errors
+/// The API server does not answer.
+pub async fn before(api: &dyn Api, groups: &[Group]) -> Result<Vec<Before>, UpgradeError> {
+    let mut all = Vec::new();
+    for object in groups.iter().flat_map(|group| &group.objects) {
+        let value = api.get(object).await.map_err(UpgradeError::Unreadable)?;
+        let resource = &object.resource;
+        all.push(Before {
+            group: resource.group.clone(),
+            version: resource.version.clone(),
+            kind: resource.kind.clone(),
+            plural: resource.plural.clone(),
+            namespace: object.namespace().map(str::to_owned),
+            name: object.name().to_owned(),
+            value: value.as_ref().map(|value| {
+                let mut value = stripped(value);
+                if let Some(fields) = value.as_object_mut() {
+                    fields.remove("status");
+                }
+                value
+            }),
+        });
+    }
+    Ok(all)
+}
+
+/// Writes one group; returns what there is to say of it.
+///
+/// # Errors
+/// The API server refuses.
+pub async fn write(api: &dyn Api, group: &Group) -> Result<String, UpgradeError> {
+    let failed = |source| UpgradeError::Objects { what: group.title, source };
+    if let Some(decisive) = group.decisive()
+        && api.get(decisive).await.map_err(failed)?.is_none()
+    {
+        return Ok(format!("{} is not there, and is left out", group.title));
+    }
+    let written = api.apply(&group.objects).await.map_err(failed)?;
+    let changed = written.iter().filter(|one| matches!(one.outcome, Outcome::Created | Outcome::Updated)).count();
+    Ok(match changed {
+        0 => format!("{}: as it should be", group.title),
+        count => format!("{}: {count} of {} objects brought up to date", group.title, written.len()),
+    })
+}
+
+/// Puts every object back as it was.
+///
+/// # Errors
+/// The API server refuses.
+pub async fn restore(api: &dyn Api, before: &[Before]) -> Result<(), UpgradeError> {
+    let failed = |source| UpgradeError::Objects { what: "the old objects", source };
+    for one in before.iter().filter(|one| one.value.is_none()) {
+        api.remove(&one.object()).await.map_err(failed)?;
+    }
+    let old: Vec<Object> = before.iter().filter(|one| one.value.is_some()).map(Before::object).collect();
+    api.apply(&old).await.map(drop).map_err(failed)
+}
