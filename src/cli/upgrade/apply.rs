@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::flags::{How, Wanted};
 use crate::agent::control::ControlSocket;
 use crate::cli::{Globals, Hint};
+use crate::cluster::addons::coredns;
 use crate::config::ClusterSpec;
 use crate::config::older::cluster_configuration;
 use crate::config::spec::PullPolicy;
@@ -24,13 +25,14 @@ use crate::ui;
 use crate::upgrade::apply::{Machine, Title, apply};
 use crate::upgrade::diff::unified;
 use crate::upgrade::journal::{JOURNAL, Journal, State as JournalState};
-use crate::upgrade::objects::Admin;
+use crate::upgrade::objects::{Admin, Api};
 use crate::upgrade::rollback::rollback;
 use crate::upgrade::target::running_version;
 use crate::upgrade::{Outcome, UpgradeError, current};
+use crate::workflow::preflight::{Finding, Severity, conclude, is_ignored};
 use crate::workflow::saved::Saved;
 use crate::workflow::state::State;
-use crate::workflow::upgrade::table::Wanted as Parts;
+use crate::workflow::upgrade::table::{Part, Wanted as Parts};
 use crate::workflow::upgrade::{PrepareError, Prepared, prepare};
 use crate::yaml;
 
@@ -52,6 +54,7 @@ pub async fn apply_it(globals: &Globals, to: &Wanted, parts: Parts, how: &How) -
     let paths = globals.paths();
     let reporter = ui::reporter(how.output);
     let mut state = open(&paths)?;
+    let looks = parts.has(Part::Preflight);
     let mut prepared = prepare(&paths, &to.goal(parts)?).map_err(explain)?;
     if !paths.is_live() {
         prepared.objects.clear();
@@ -78,14 +81,35 @@ pub async fn apply_it(globals: &Globals, to: &Wanted, parts: Parts, how: &How) -
     if !how.yes && !ui::confirm(&question(&prepared), "--yes")? {
         bail!("nothing was changed");
     }
+    let api = Admin { kubeconfig: to.kubeconfig.clone(), spec: &prepared.spec };
+    if looks && !cut_off {
+        preflight(&prepared, &api, &to.section.common.ignore_preflight_errors, reporter.as_ref()).await?;
+    }
     fetch(&prepared, how.pull_policy, &reporter).await?;
     let health = ControlSocket(paths.on_host(CONTROL_SOCKET));
-    let api = Admin { kubeconfig: to.kubeconfig.clone(), spec: &prepared.spec };
     let reporter_ref = reporter.as_ref();
     let mut machine =
         Machine { paths: paths.clone(), tree: &mut tree, health: &health, api: &api, reporter: reporter_ref, limit };
     let outcome = apply(&mut machine, &work, &title).await.map_err(hinted)?;
     finish(outcome, reporter_ref, &prepared, to)
+}
+
+/// Whether CoreDNS, where it is installed, can be brought to the version, by kubeadm's names of the checks.
+async fn preflight(
+    prepared: &Prepared,
+    api: &Admin<'_>,
+    ignored: &[String],
+    reporter: &dyn Reporter,
+) -> anyhow::Result<()> {
+    let maps = prepared.objects.iter().flat_map(|group| &group.objects);
+    let mut settings = maps.filter(|object| object.resource.kind == "ConfigMap" && object.name() == coredns::NAME);
+    let Some(map) = settings.next() else { return Ok(()) };
+    let there = api.get(map).await.map_err(|error| hinted(UpgradeError::Unreadable(error)))?;
+    let Some(corefile) = there.as_ref().and_then(|map| map["data"][coredns::COREFILE].as_str()) else { return Ok(()) };
+    let Err(error) = coredns::check(&prepared.spec, corefile) else { return Ok(()) };
+    let severity = if is_ignored(ignored, error.check()) { Severity::Warning } else { Severity::Error };
+    let finding = Finding { check: error.check().to_owned(), severity, message: error.to_string() };
+    Ok(conclude(vec![finding], reporter)?)
 }
 
 /// Whether the command is for objects alone: one phase that changes no file here.

@@ -8,6 +8,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use serde_json::Value;
 
 use super::super::object::{Manner, Object};
+use super::corefile::{CorefileError, migrated};
 use super::{AddonError, Objects};
 use crate::config::ClusterSpec;
 use crate::kubelet::files::dns_address;
@@ -19,6 +20,10 @@ use crate::release::{self, RELEASES};
 pub const NAME: &str = "coredns";
 /// The key of the config map that the Corefile is under.
 pub const COREFILE: &str = "Corefile";
+/// The key that kubeadm keeps the old one under when it changes a Corefile of somebody's own.
+const COREFILE_BACKUP: &str = "Corefile-backup";
+/// The first CoreDNS that does not take a Corefile of every older one, as the releases of the table have it.
+const STRICTER: (u64, u64) = (1, 8);
 
 /// kubeadm's number of servers.
 const REPLICAS: i32 = 2;
@@ -38,16 +43,21 @@ pub struct CoreDns {
     pub deployment: Deployment,
     /// The address that pods ask, the tenth of the first service network.
     pub service: Service,
+    /// Its version, major and minor; None where its tag tells none.
+    pub version: Option<(u64, u64)>,
 }
 
 impl CoreDns {
-    /// All of them, to be written. A Corefile and a number of servers that somebody has chosen stay.
+    /// All of them, to be written. A Corefile and a number of servers that somebody has chosen stay; of the Corefile goes
+    /// what this CoreDNS does not take any more.
     pub fn objects(&self) -> Vec<Object> {
+        let is_old = self.version.is_some_and(|version| version < STRICTER);
+        let adapt = if is_old { keep_corefile } else { migrate_corefile };
         vec![
             Object::new(&self.service_account),
             Object::new(&self.cluster_role),
             Object::new(&self.cluster_role_binding),
-            Object::new(&self.config_map).with(Manner::Adapt(keep_corefile)),
+            Object::new(&self.config_map).with(Manner::Adapt(adapt)),
             Object::new(&self.deployment).with(Manner::Adapt(keep_replicas)),
             Object::new(&self.service),
         ]
@@ -102,13 +112,43 @@ pub fn objects(spec: &ClusterSpec) -> Result<CoreDns, AddonError> {
         config_map: objects.typed("ConfigMap")?,
         deployment: objects.decode("Deployment", deployment)?,
         service: objects.typed("Service")?,
+        version: version(spec),
     })
+}
+
+/// The version of the CoreDNS that `spec` runs; None where its tag is none.
+fn version(spec: &ClusterSpec) -> Option<(u64, u64)> {
+    let image = release::coredns_image(spec);
+    let tag = image.rsplit_once(':')?.1.trim_start_matches('v');
+    let version = semver::Version::parse(tag).ok()?;
+    Some((version.major, version.minor))
+}
+
+/// Whether the Corefile that is there, if it is somebody's own, can be brought to the CoreDNS that `spec` runs.
+///
+/// # Errors
+/// See [`CorefileError`].
+pub fn check(spec: &ClusterSpec, corefile: &str) -> Result<(), CorefileError> {
+    if is_ours(corefile) {
+        return Ok(());
+    }
+    migrated(corefile, version(spec).unwrap_or(STRICTER)).map(drop)
 }
 
 /// A Corefile that is the user's stays; one that we make, for whichever release, becomes the one of this release.
 fn keep_corefile(current: &Value, wanted: &mut Value) {
     if let Some(own) = current["data"][COREFILE].as_str().filter(|text| !is_ours(text)) {
         wanted["data"][COREFILE] = own.into();
+    }
+}
+
+/// The same for a CoreDNS that takes less. One that cannot be changed stays: whoever goes on was told.
+fn migrate_corefile(current: &Value, wanted: &mut Value) {
+    keep_corefile(current, wanted);
+    let Some(own) = wanted["data"][COREFILE].as_str().map(str::to_owned).filter(|text| !is_ours(text)) else { return };
+    if let Some(new) = migrated(&own, STRICTER).ok().filter(|new| *new != own) {
+        wanted["data"][COREFILE] = new.into();
+        wanted["data"][COREFILE_BACKUP] = own.into();
     }
 }
 

@@ -2,6 +2,7 @@
 //! patched; [`coredns::objects`] and [`kube_proxy::objects`] are pure.
 
 pub mod coredns;
+pub mod corefile;
 pub mod kube_proxy;
 
 #[cfg(test)]

@@ -191,3 +191,23 @@ fn a_document_that_kube_proxy_would_not_start_with_is_refused_by_field() {
         assert_eq!(refused(document), format!("KubeProxyConfiguration: {expected}"));
     }
 }
+
+#[test]
+fn a_corefile_of_somebodys_own_is_brought_to_a_newer_coredns_and_the_old_one_kept() {
+    let own = ".:53 {\n    log\n    kubernetes cluster.local {\n       upstream\n    }\n}\n";
+    let adapted = |version: &str| {
+        let spec = ClusterSpec { kubernetes_version: version.parse().unwrap(), ..spec() };
+        let object = coredns::objects(&spec).unwrap().objects().remove(3);
+        let current = serde_json::json!({"data": {"Corefile": own}});
+        let Manner::Adapt(adapt) = object.manner else { panic!("a Corefile may be somebody's") };
+        let mut wanted = object.value;
+        adapt(&current, &mut wanted);
+        wanted["data"].clone()
+    };
+    let new = own.replace("       upstream\n", "");
+    assert_eq!(adapted("v1.36.2"), serde_json::json!({"Corefile": new, "Corefile-backup": own}));
+    assert_eq!(adapted("v1.20.2"), serde_json::json!({"Corefile": own}));
+    let refused = coredns::check(&spec(), ".:53 {\n    unbound\n}\n").unwrap_err();
+    assert_eq!(refused.check(), "CoreDNSUnsupportedPlugins");
+    assert_eq!(coredns::check(&spec(), own), Ok(()));
+}
