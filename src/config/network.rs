@@ -152,7 +152,10 @@ pub(super) fn local_endpoint(
     report: &mut Report,
 ) -> (IpAddr, u16) {
     let address_field = format!("{field}.advertiseAddress");
-    let address = match (wire.advertise_address.trim(), found) {
+    // No particular address is the one of the default route, as kubeadm reads it.
+    let is_any = |text: &str| text.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+    let written = Some(wire.advertise_address.trim()).filter(|text| !is_any(text)).unwrap_or_default();
+    let address = match (written, found) {
         ("", Some(found)) => Some(found),
         ("", None) => {
             let message = format!(
@@ -178,7 +181,6 @@ fn advertisable(text: &str) -> Result<IpAddr, String> {
     };
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     let kinds = [
-        (address.is_unspecified(), "no particular address"),
         (address.is_loopback(), "a loopback address"),
         (address.is_multicast(), "a multicast address"),
         (link_local, "a link-local address"),

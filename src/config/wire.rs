@@ -105,7 +105,7 @@ pub struct Taint {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LocalApiEndpoint {
-    /// Address that others reach this node at; the source address of the default route where there is none.
+    /// Address that others reach this node at; the source address of the default route where there is none, or 0.0.0.0 or ::.
     pub advertise_address: String,
     /// Port of the API server.
     pub bind_port: Option<i32>,

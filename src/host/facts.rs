@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Paths;
 use super::net::{self, Addresses};
 use super::ports::{self, Listener};
+use super::{Paths, kernel};
 
 /// What a command wants to know beyond the machine as such.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct Facts {
     pub cgroup: Cgroup,
     /// `uname -r`.
     pub kernel: String,
+    /// How the kernel was built; None when nobody asked, or it does not tell.
+    pub kernel_options: Option<kernel::Options>,
     /// Whether IPv4 packets are forwarded, None when unknown.
     pub forwards_v4: Option<bool>,
     /// Whether IPv6 packets are forwarded by new interfaces, None when unknown.
@@ -76,8 +78,20 @@ pub struct Facts {
     pub kubelet_version: Option<String>,
     /// The container runtime of the kubelet; the caller fills this in.
     pub cri: Runtime,
+    /// What each server of an external etcd says of itself; the caller fills this in.
+    pub external_etcd: Vec<EtcdAnswer>,
     /// Whether that runtime tells its cgroup driver; None when nobody asked.
     pub cri_has_runtime_config: Option<bool>,
+}
+
+/// What one server of an external etcd says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdAnswer {
+    /// Its URL.
+    pub endpoint: String,
+    /// Its version, `3.6.8`, or why it did not tell.
+    pub version: Result<String, String>,
 }
 
 /// Control groups.
@@ -154,6 +168,9 @@ pub fn gather(paths: &Paths, interest: &Interest) -> Facts {
     let mut facts = Machine::this().facts(paths, interest);
     facts.kubelet_version =
         find_program("kubelet").filter(|_| interest.kubelet).and_then(|path| kubelet_version(&path));
+    if interest.kubelet && facts.live {
+        facts.kernel_options = kernel::options(Path::new("/"), &facts.kernel);
+    }
     facts.resolves = name.and_then(|answer| answer.recv_timeout(RESOLVE_LIMIT).ok());
     facts
 }
@@ -199,6 +216,7 @@ impl Machine {
             swap: self.swap(),
             cgroup: self.cgroup(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            kernel_options: None,
             forwards_v4: self.flag("sys/net/ipv4/ip_forward"),
             forwards_v6: self.flag("sys/net/ipv6/conf/default/forwarding"),
             init: self.init(),
@@ -212,6 +230,7 @@ impl Machine {
             runtime: Runtime::NotAsked,
             kubelet_version: None,
             cri: Runtime::NotAsked,
+            external_etcd: vec![],
             cri_has_runtime_config: None,
         }
     }

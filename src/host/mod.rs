@@ -3,6 +3,7 @@
 
 pub mod facts;
 pub mod fs;
+pub mod kernel;
 pub mod net;
 pub mod paths;
 pub mod ports;

@@ -17,6 +17,8 @@ pub struct Release {
     pub pause_tag: &'static str,
     /// Tag of the CoreDNS image.
     pub coredns_tag: &'static str,
+    /// The oldest etcd that an external one may be, as kubeadm of that release checks it.
+    pub least_external_etcd: &'static str,
     /// Whether the default registry keeps CoreDNS at `coredns/coredns` rather than at `coredns`.
     pub coredns_nested: bool,
     /// Whether the Corefile keeps the cluster's own names out of the cache, one zone at a time, which CoreDNS reads from
@@ -62,6 +64,9 @@ const API_SERVER_PROBES: ProbePaths = probes("/livez", Some("/readyz"), "/livez"
 const CONTROLLER_MANAGER_PROBES: ProbePaths = probes("/healthz", None, "/healthz");
 const SCHEDULER_PROBES: ProbePaths = probes("/livez", Some("/readyz"), "/livez");
 
+/// What kubeadm 1.36 demands of an external etcd.
+const LEAST_EXTERNAL_ETCD: &str = "3.5.24";
+
 /// A row of the releases that take today's flags: only their images differ.
 const fn current(
     (minor, newest_patch): (u64, u64),
@@ -77,6 +82,7 @@ const fn current(
         etcd_tag: etcd,
         pause_tag: pause,
         coredns_tag: coredns,
+        least_external_etcd: LEAST_EXTERNAL_ETCD,
         coredns_nested: true,
         coredns_uncached_zones: true,
         control_plane_taints: &["node-role.kubernetes.io/control-plane"],
@@ -98,6 +104,7 @@ pub static RELEASES: [Release; 5] = [
         etcd_tag: "3.4.13-0",
         pause_tag: "3.2",
         coredns_tag: "1.7.0",
+        least_external_etcd: "3.2.18",
         coredns_nested: false,
         coredns_uncached_zones: false,
         // The old name until 1.24; both until nobody joins nodes of that age.

@@ -279,3 +279,11 @@ fn addons_are_disabled_by_their_fields_and_by_skipping_their_phases() {
     assert_eq!(disabled(&init("skipPhases: [addon]")), (true, true));
     assert_eq!(disabled(&init("skipPhases: [addon/kube-proxy, addon/corednsx]")), (false, true));
 }
+
+#[test]
+fn no_particular_address_is_the_one_of_the_default_route() {
+    for any in ["0.0.0.0", "\"::\""] {
+        let spec = good(&init(&format!("localAPIEndpoint: {{advertiseAddress: {any}}}"))).spec;
+        assert_eq!(Some(spec.node.advertise_address), host().address, "{any}");
+    }
+}

@@ -33,8 +33,8 @@ const ROWS: &[Row] = &[
     (
         INIT,
         "localAPIEndpoint.advertiseAddress",
-        "10.0.0.7 | 192.0.2.1",
-        "0.0.0.0 | 127.0.0.1 | 224.0.0.1 | 169.254.1.1 | h",
+        "10.0.0.7 | 192.0.2.1 | 0.0.0.0",
+        "127.0.0.1 | 224.0.0.1 | 169.254.1.1 | h",
     ),
     (INIT, "localAPIEndpoint.bindPort", "1 | 65535 | 0o20", "0 | 65536 | -1 | '6443' | 2379"),
     (INIT, "certificateKey", KEY, "abc | 0123456789abcdef"),

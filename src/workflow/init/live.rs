@@ -32,6 +32,9 @@ pub fn preflight<'a>(init: &'a mut Init<'_>, _: bool) -> LocalBoxFuture<'a, Resu
     Box::pin(async move {
         let mut facts = init.machine.facts.gather(&init.machine.paths, &preflight::interest(init.spec));
         let runtime = if init.machine.live { init.ask_runtime(&mut facts).await } else { None };
+        if init.machine.live {
+            facts.external_etcd = preflight::etcd::ask(init.spec, &init.machine.paths).await;
+        }
         let ours = init.ours(&facts, runtime.as_deref()).await;
         preflight::check_machine(init.spec, &facts, &ours, &*init.machine.reporter)?;
         let Some(runtime) = runtime else { return Ok(false) };

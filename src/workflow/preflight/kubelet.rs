@@ -43,6 +43,61 @@ pub(super) fn kernel(s: &Subject) -> Vec<Problem> {
     one((!is_fit).then(message))
 }
 
+/// Options that a kubelet's kernel has to be built with, each with what it was called before or after.
+pub(super) const REQUIRED_OPTIONS: &[&[&str]] = &[
+    &["NAMESPACES"],
+    &["NET_NS"],
+    &["PID_NS"],
+    &["IPC_NS"],
+    &["UTS_NS"],
+    &["CGROUPS"],
+    &["CGROUP_BPF"],
+    &["CGROUP_CPUACCT"],
+    &["CGROUP_DEVICE"],
+    &["CGROUP_FREEZER"],
+    &["CGROUP_PIDS"],
+    &["CGROUP_SCHED"],
+    &["CPUSETS"],
+    &["MEMCG"],
+    &["INET"],
+    &["EXT4_FS"],
+    &["PROC_FS"],
+    &["NETFILTER_XT_TARGET_REDIRECT", "IP_NF_TARGET_REDIRECT"],
+    &["NETFILTER_XT_MATCH_COMMENT"],
+    &["FAIR_GROUP_SCHED"],
+];
+/// Options without which some things cannot be had.
+pub(super) const OPTIONAL_OPTIONS: &[&[&str]] = &[
+    &["OVERLAY_FS", "OVERLAYFS_FS"],
+    &["BLK_DEV_DM"],
+    &["CFS_BANDWIDTH"],
+    &["CGROUP_HUGETLB"],
+    &["SECCOMP"],
+    &["SECCOMP_FILTER"],
+];
+
+/// Those that are neither built in nor a module; none where the kernel does not tell.
+fn unset(s: &Subject, wanted: &[&[&'static str]]) -> String {
+    let Some(options) = &s.facts.kernel_options else { return String::new() };
+    let is_set = |name: &&str| matches!(options.get(*name).map(String::as_str), Some("y" | "m"));
+    let unset = wanted.iter().filter(|names| !names.iter().any(is_set));
+    unset.filter_map(|names| names.first()).map(|name| format!("CONFIG_{name}")).collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn kernel_options(s: &Subject) -> Vec<Problem> {
+    let list = unset(s, REQUIRED_OPTIONS);
+    one((!list.is_empty()).then(|| format!("the kernel was built without {list}, which a kubelet needs")))
+}
+
+pub(super) fn optional_kernel_options(s: &Subject) -> Vec<Problem> {
+    let list = unset(s, OPTIONAL_OPTIONS);
+    let message = match &s.facts.kernel_options {
+        None => Some("the kernel does not tell how it was built, and neither does a file of its package".to_owned()),
+        Some(_) => (!list.is_empty()).then(|| format!("the kernel was built without the optional {list}")),
+    };
+    one(message)
+}
+
 fn missing(s: &Subject, wanted: &[(u8, &'static [&'static str])]) -> String {
     let of_version = wanted.iter().find(|(version, _)| Some(*version) == s.facts.cgroup.version);
     let names = of_version.map_or(&[][..], |(_, names)| names);

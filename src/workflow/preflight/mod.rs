@@ -3,6 +3,7 @@
 //! A check is a row of [`CHECKS`] and a pure function of the configuration, the machine's [`Facts`] and what is ours
 //! already. [`interest`] says which facts to gather.
 
+pub mod etcd;
 mod files;
 mod kubelet;
 mod machine;
@@ -227,6 +228,8 @@ pub const CHECKS: &[Check] = &[
     check("KubeletVersion", Severity::Error, BOTH_KUBELET, kubelet::version),
     check("SystemVerification", Severity::Warning, INIT_EMBEDDED, machine::cgroup_controllers),
     check("SystemVerification", Severity::Error, BOTH_KUBELET, kubelet::kernel),
+    check("SystemVerification", Severity::Error, BOTH_KUBELET, kubelet::kernel_options),
+    check("SystemVerification", Severity::Warning, BOTH_KUBELET, kubelet::optional_kernel_options),
     check("SystemVerification", Severity::Error, BOTH_KUBELET, kubelet::controllers),
     check("SystemVerification", Severity::Warning, BOTH_KUBELET, kubelet::optional_controllers),
     check("SystemVerification", Severity::Error, BOTH_KUBELET, kubelet::cgroup_version),
@@ -246,6 +249,7 @@ pub const CHECKS: &[Check] = &[
     check("FileAvailable-", Severity::Error, JOIN_FILES, files::of_another_node),
     check("DirAvailable-", Severity::Error, INIT_FILES, files::etcd_data),
     check("ExternalEtcdClientCertificates", Severity::Error, INIT_FILES, files::external_etcd),
+    check("ExternalEtcdVersion", Severity::Error, INIT, etcd::version),
 ];
 
 /// Names that `--ignore-preflight-errors` takes though nothing here has them: kubeadm's checks of the kubelet's world,
@@ -256,7 +260,6 @@ const ACCEPTED: &[&str] = &[
     "corednsmigration",
     "corednsunsupportedplugins",
     "createjob",
-    "externaletcdversion",
     "imagepull",
     "isdockersystemdcheck",
     "staticpodmanifest",

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::spec::{Discovery, EtcdSpec, ExternalEtcd};
+use crate::config::spec::{Discovery, EtcdSpec, ExternalEtcd, KubebootSpec, NodeAgent};
 use crate::event::Event;
-use crate::host::facts::{Cgroup, InitSystem, Presence, Runtime, Space};
+use crate::host::facts::{Cgroup, EtcdAnswer, InitSystem, Presence, Runtime, Space};
 use crate::host::ports::{Listener, Owner};
 use crate::testing;
 
@@ -19,6 +19,7 @@ fn fit() -> Facts {
         cpus: 2,
         memory: Some(1700),
         kernel: "6.1.0-28-amd64".into(),
+        kernel_options: Some(kernel_options()),
         cgroup: Cgroup { version: Some(2), controllers: CONTROLLERS.map(str::to_owned).to_vec() },
         forwards_v4: Some(true),
         forwards_v6: Some(false),
@@ -32,6 +33,89 @@ fn fit() -> Facts {
         cri_has_runtime_config: Some(true),
         ..Facts::default()
     }
+}
+
+/// A kernel with every option that is looked for.
+fn kernel_options() -> BTreeMap<String, String> {
+    let all = kubelet::REQUIRED_OPTIONS.iter().chain(kubelet::OPTIONAL_OPTIONS);
+    all.map(|names| (names[0].to_owned(), "m".to_owned())).collect()
+}
+
+#[test]
+fn a_kubelets_kernel_is_judged_by_how_it_was_built() {
+    let spec = ClusterSpec {
+        kubeboot: KubebootSpec { node_agent: NodeAgent::Kubelet, ..KubebootSpec::default() },
+        ..testing::spec()
+    };
+    let of_kernel = |change: &dyn Fn(&mut Facts)| {
+        let found = found(&spec, &with(change)).into_iter().filter(|(name, ..)| name == "SystemVerification");
+        found.map(|(_, severity, text)| (severity, text)).collect::<Vec<_>>()
+    };
+    let without = |names: &'static [&'static str]| {
+        of_kernel(&move |facts| {
+            facts.kernel_options.as_mut().unwrap().retain(|name, _| !names.contains(&name.as_str()))
+        })
+    };
+    assert_eq!(without(&[]), []);
+    let text = "the kernel was built without CONFIG_CPUSETS, CONFIG_MEMCG, which a kubelet needs".to_owned();
+    assert_eq!(without(&["MEMCG", "CPUSETS"]), [(Severity::Error, text)]);
+    assert_eq!(without(&["OVERLAY_FS"])[0].0, Severity::Warning);
+    let older = |facts: &mut Facts| {
+        let options = facts.kernel_options.as_mut().unwrap();
+        options.remove("NETFILTER_XT_TARGET_REDIRECT");
+        options.insert("IP_NF_TARGET_REDIRECT".into(), "y".into());
+    };
+    assert_eq!(of_kernel(&older), []);
+    let silent = of_kernel(&|facts| facts.kernel_options = None);
+    assert!(silent.len() == 1 && silent[0].0 == Severity::Warning, "{silent:?}");
+}
+
+#[test]
+fn every_server_of_an_external_etcd_has_to_be_new_enough_and_to_say_so() {
+    let answers = |versions: &[Result<&str, &str>]| {
+        let answer = |version: &Result<&str, &str>| EtcdAnswer {
+            endpoint: "https://10.0.0.9:2379".into(),
+            version: version.map(str::to_owned).map_err(str::to_owned),
+        };
+        let answers: Vec<_> = versions.iter().map(answer).collect();
+        found(&testing::spec(), &with(move |facts| facts.external_etcd = answers.clone()))
+    };
+    assert_eq!(answers(&[Ok("3.5.24"), Ok("3.6.0")]), []);
+    let found = answers(&[Ok("3.6.0"), Ok("3.4.23"), Err("connection refused")]);
+    let names: Vec<_> = found.iter().map(|(name, severity, _)| (name.as_str(), *severity)).collect();
+    assert_eq!(names, [("ExternalEtcdVersion", Severity::Error); 2]);
+    assert_eq!(found[0].2, "etcd at https://10.0.0.9:2379 is 3.4.23, Kubernetes v1.36.2 needs 3.5.24 or newer");
+    assert!(found[1].2.contains("connection refused"), "{found:?}");
+}
+
+#[tokio::test]
+async fn an_external_etcd_is_asked_for_its_version_over_http() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 4096];
+        let read = stream.read(&mut request).await.unwrap();
+        let body = r#"{"etcdserver":"3.4.23","etcdcluster":"3.4.0"}"#;
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8_lossy(&request[..read]).into_owned()
+    });
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let external = ExternalEtcd {
+        endpoints: vec![endpoint.clone(), format!("http://{closed}")],
+        http_endpoints: vec![],
+        ca_file: None,
+        cert_file: None,
+        key_file: None,
+    };
+    let spec = ClusterSpec { etcd: EtcdSpec::External(external), ..testing::spec() };
+    let answers = etcd::ask(&spec, &crate::host::Paths::default()).await;
+    assert_eq!(answers[0], EtcdAnswer { endpoint, version: Ok("3.4.23".into()) });
+    assert!(answers[1].version.is_err(), "{answers:?}");
+    assert!(server.await.unwrap().starts_with("GET /version "));
+    assert_eq!(etcd::ask(&testing::spec(), &crate::host::Paths::default()).await, []);
 }
 
 fn listening(port: u16) -> Listener {
