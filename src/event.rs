@@ -55,6 +55,11 @@ pub enum Event {
         /// Whether the image is there.
         done: bool,
     },
+    /// The key that uploaded certificates are encrypted with, which only who is to join a control-plane node should have.
+    CertificateKey {
+        /// 64 hexadecimal digits.
+        key: String,
+    },
     /// A component's state changed while a command waits for the control plane.
     Component {
         /// Its `component` label.

@@ -4,6 +4,10 @@ use std::fmt;
 
 use crate::ui;
 
+/// What to do where there is no kubeconfig to be used.
+pub const NO_KUBECONFIG: &str = "run this as root on a control-plane node, where /etc/kubernetes/admin.conf is, or name a \
+                                 kubeconfig with --kubeconfig (or KUBECONFIG)";
+
 /// What to do next, attached to an error with `.context(Hint::new("..."))` and printed below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint(String);

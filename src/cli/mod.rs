@@ -38,6 +38,7 @@ mod token;
 mod upgrade;
 mod version;
 
+use failure::NO_KUBECONFIG;
 pub use failure::{Hint, report};
 
 /// The command line.

@@ -7,8 +7,8 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use jiff::Timestamp;
 
-use super::Globals;
 use super::spec::{SpecFlags, load};
+use super::{Globals, Hint, NO_KUBECONFIG};
 use crate::cluster::bootstrap_token::{secret_name, to_secret};
 use crate::cluster::discovery::pins;
 use crate::cluster::join_command::JoinCommand;
@@ -137,6 +137,11 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let Args { command, shared } = args;
     let admin = globals.paths().kubeconfig("admin.conf");
     let kubeconfig = shared.kubeconfig.unwrap_or_else(|| find_kubeconfig(admin));
+    let needs_cluster = !matches!(command, Sub::Generate(_));
+    if needs_cluster && let Err(error) = std::fs::File::open(&kubeconfig) {
+        let error = anyhow::Error::new(error).context(format!("cannot read the kubeconfig {}", kubeconfig.display()));
+        return Err(error.context(Hint::new(NO_KUBECONFIG)));
+    }
     match command {
         Sub::Create(create) => create.run(&kubeconfig, shared.dry_run).await?,
         Sub::List(list) => list.run(&kubeconfig).await?,

@@ -59,7 +59,8 @@ fn line(event: &Event, running: &str) -> Option<String> {
     Some(match event {
         Event::PhaseStarted { phase, title } => format!("{} {title}", tag(phase)),
         Event::PhaseDone { phase, changed: false, .. } => format!("{}already in place", tag_all(phase)),
-        Event::PhaseDone { changed: true, .. } => return None,
+        // Where lines are printed, the key is in what the phase has to say in the end.
+        Event::PhaseDone { changed: true, .. } | Event::CertificateKey { .. } => return None,
         Event::PhaseSkipped { phase, reason } => format!("{}skipped: {reason}", tag_all(phase)),
         Event::Note { phase: Some(phase), text } => format!("{} {text}", tag(phase)),
         Event::Note { phase: None, text } => text.clone(),

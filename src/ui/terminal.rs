@@ -117,6 +117,7 @@ impl Reporter for Terminal {
             Event::Note { phase: None, text } => self.keep(text),
             Event::Warning { text, .. } => self.keep(format!("! {text}")),
             Event::Pull { image, current, total, done } => self.pull(&mut state, image, current, total, done),
+            Event::CertificateKey { .. } => {}
             Event::Component { .. } => self.component(&mut state, &event),
         }
     }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::values;
 use super::{NodeTaint, OptionsError};
-use crate::yaml::{self, Entry, Kind, Node, YamlError};
+use crate::yaml::{self, Entry, Kind, Node, Problem, YamlError};
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 const KIND: &str = "KubeletConfiguration";
@@ -207,6 +207,22 @@ pub(super) fn read(files: &[(PathBuf, String)]) -> Result<(KubeletConfiguration,
     let Some((merged, (file, _))) = merged.zip(files.last()) else { return Ok(Default::default()) };
     let config = merged.decode().map_err(|fault| invalid(file, &[YamlError::from(fault)]))?;
     Ok((config, notes))
+}
+
+/// Fields of a KubeletConfiguration that the type has not, by their paths: a slip of the pen, as a rule.
+pub fn unknown_fields(config: &serde_json::Value) -> Vec<String> {
+    let Ok(mut node) = yaml::to_string(config).map_err(drop).and_then(|text| {
+        let documents = yaml::documents(&text).map_err(drop)?;
+        documents.first().ok_or(()).and_then(|document| Node::parse(document).map_err(drop))
+    }) else {
+        return vec![];
+    };
+    if let Kind::Map(entries) = &mut node.kind {
+        entries.retain(|entry| !LET_BE.contains(&entry.key.as_str()));
+    }
+    let (_, faults) = node.decode_all::<KubeletConfiguration>();
+    let unknown = faults.into_iter().filter(|fault| matches!(fault.problem, Problem::UnknownField(..)));
+    unknown.map(|fault| YamlError::from(fault).path).collect()
 }
 
 /// Reads `text`, the content of `file`, without the fields that are let be; those by name, in the order of the file.

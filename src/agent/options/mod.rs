@@ -14,6 +14,7 @@ use crate::host::paths;
 
 pub use drop_ins::drop_ins;
 pub use flags::{Flags, LET_BE as FLAGS_LET_BE, Takes};
+pub use kubelet_config::unknown_fields;
 pub use node::{NodeFlags, NodeOptions, NodeTaint};
 
 use kubelet_config::KubeletConfiguration;

@@ -306,3 +306,16 @@ fn the_tables_of_what_is_let_be_are_sorted_and_name_nothing_twice() {
     assert_eq!(flags.iter().collect::<BTreeSet<_>>().len(), flags.len());
     assert!(flags.is_sorted());
 }
+
+#[test]
+fn fields_that_no_kubeletconfiguration_has_are_named() {
+    let config = serde_json::json!({
+        "kind": "KubeletConfiguration",
+        "cgroupDriver": "systemd",
+        "maxPods": 50,
+        "maxPod": 50,
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "10s", "minimum": "1s"},
+    });
+    assert_eq!(unknown_fields(&config), ["crashLoopBackOff.minimum", "maxPod"]);
+    assert!(unknown_fields(&serde_json::json!({})).is_empty());
+}

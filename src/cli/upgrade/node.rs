@@ -11,7 +11,7 @@ use similar::TextDiff;
 use super::apply::{apply_it, stamp};
 use super::flags::{Also, Common, Given, How, Section, To};
 use crate::cli::phases::{Chosen, Listed, Table, listed};
-use crate::cli::{Globals, Hint};
+use crate::cli::{Globals, Hint, NO_KUBECONFIG};
 use crate::cluster::joining::{ClusterFacts, Reader};
 use crate::config::spec::Timeouts;
 use crate::host::paths::{KUBELET_CONFIG, TMP_DIR};
@@ -122,7 +122,9 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         Some(parts) => parts,
         None => Parts::of(&NODE_PHASES, &wanted.section.common.skip_phases)?,
     };
-    let text = std::fs::read_to_string(&kubeconfig).with_context(|| format!("cannot read {}", kubeconfig.display()))?;
+    let text = std::fs::read_to_string(&kubeconfig)
+        .with_context(|| format!("cannot read the kubeconfig {}", kubeconfig.display()))
+        .context(Hint::new(NO_KUBECONFIG))?;
     let facts = Reader::new(&text, limit).await?.facts().await?;
     if !is_worker {
         how.yes = true;

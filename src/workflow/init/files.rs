@@ -127,9 +127,11 @@ pub fn kubelet(input: &Input<'_>, _: &[&'static str], tree: &mut dyn Tree) -> Re
     let written = crate::kubelet::files::write(input.spec, resolved, tree)?;
     crate::kubelet::unit::write(input.spec, input.program, tree)?;
     let runtime = input.spec.kubeboot.docker_host.clone();
+    let unknown = crate::agent::options::unknown_fields(&input.spec.kubelet).into_iter();
+    let unknown = unknown.map(|path| format!("KubeletConfiguration: unknown field {path:?}: no kubelet knows it"));
     Ok(Files {
         notes: vec![format!("wrote the kubelet's settings below {KUBELET_DIR} and the unit kubelet.service")],
-        warnings: written.warnings,
+        warnings: written.warnings.into_iter().chain(unknown).collect(),
         will_be_made: made_by_agent(had_dir),
         entries: vec![Entry::Containers { runtime, owner: KUBELET_DIR.to_owned() }],
     })

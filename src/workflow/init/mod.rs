@@ -359,6 +359,9 @@ impl Init<'_> {
         }
         made.notes.into_iter().for_each(|text| machine.reporter.note(phase, text));
         made.warnings.into_iter().for_each(|text| machine.reporter.warn(phase, text));
+        if let Some(key) = made.certificate_key {
+            machine.reporter.event(Event::CertificateKey { key });
+        }
         self.text.push_str(&made.text);
         Ok(written.iter().any(|applied| matches!(applied.outcome, Applied::Created | Applied::Updated)))
     }

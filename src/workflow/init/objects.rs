@@ -35,6 +35,8 @@ pub struct Objects {
     pub warnings: Vec<String>,
     /// What is printed once everything is done; may hold a secret that was asked for.
     pub text: String,
+    /// The key of uploaded certificates, where it may be told.
+    pub certificate_key: Option<String>,
 }
 
 impl Objects {
@@ -93,7 +95,8 @@ pub fn upload_certs(input: &Input<'_>, _: &[&'static str]) -> Result<Objects, St
         true => String::new(),
         false => format!("[upload-certs] Using certificate key:\n{}\n", key.reveal()),
     };
-    Ok(Objects { text, ..Objects::new(upload_certs::objects(sealed, &ttl, input.now), note) })
+    let certificate_key = (!spec.withheld.certificate_key).then(|| key.reveal());
+    Ok(Objects { text, certificate_key, ..Objects::new(upload_certs::objects(sealed, &ttl, input.now), note) })
 }
 
 /// `addon`.

@@ -363,3 +363,15 @@ async fn one_phase_runs_alone_and_below_another_root_only_files_are_written() {
     assert!(bench.world.calls().is_empty() && bench.runtime.calls().is_empty());
     assert!(bench.listing().contains(&"etc/kubernetes/manifests/etcd.yaml".into()));
 }
+
+#[tokio::test]
+async fn the_key_of_uploaded_certificates_is_an_event_of_its_own_unless_it_is_withheld() {
+    for withheld in [false, true] {
+        let (bench, mut spec) = (Bench::new(), crate::testing::spec());
+        spec.upload_certs = true;
+        spec.withheld.certificate_key = withheld;
+        run_on(&mut bench.machine(), spec, What::Everything).await.unwrap();
+        let is_key = |event: &Event| matches!(event, Event::CertificateKey { key } if key.len() == 64);
+        assert_eq!(bench.world.events().iter().filter(|event| is_key(event)).count(), usize::from(!withheld));
+    }
+}
