@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Subcommand;
 
-use super::phases::{Chosen, Listed, Table, listed};
+use super::phases::{Chosen, table};
 use super::reset::is_denied;
 use super::signals::stop_on_signals;
 use super::spec::{ClusterFlags, SpecFlags, absolute, load, program};
@@ -23,7 +23,6 @@ use crate::workflow::init::objects::addon_objects;
 use crate::workflow::init::options::OPTIONS;
 use crate::workflow::init::{self, Ended, InitError, Order, Outcome, PHASES, StepError, What};
 use crate::workflow::machine::{AdminApi, Machine};
-use crate::workflow::phase::PhaseOptions;
 use crate::workflow::saved::Saved;
 
 /// Make this machine a Kubernetes control-plane node
@@ -55,21 +54,13 @@ enum Sub {
     Phase(Chosen<InitPhases>),
 }
 
-/// The phases of `init`.
-#[derive(Debug)]
-struct InitPhases;
-
-impl Table for InitPhases {
-    type Flags = PhaseFlags;
-
-    fn phases() -> Vec<Listed> {
-        listed(&PHASES)
-    }
-
-    fn options() -> &'static [PhaseOptions] {
-        OPTIONS
-    }
-}
+table!(
+    /// The phases of `init`.
+    InitPhases,
+    PhaseFlags,
+    PHASES,
+    OPTIONS
+);
 
 /// Flags of one phase.
 #[derive(Debug, clap::Args)]

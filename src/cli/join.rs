@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::phases::{Chosen, Listed, Table, listed};
+use super::phases::{Chosen, table};
 use super::reset::is_denied;
 use super::signals::stop_on_signals;
 use super::spec::{program, read_file, secret};
@@ -21,7 +21,6 @@ use crate::workflow::join::dry_run::rehearse;
 use crate::workflow::join::options::OPTIONS;
 use crate::workflow::join::{self, JoinError, PHASES, StepError, What};
 use crate::workflow::machine::Machine;
-use crate::workflow::phase::PhaseOptions;
 
 /// Make this machine a worker of a cluster
 ///
@@ -53,21 +52,13 @@ enum Sub {
     Phase(Chosen<JoinPhases>),
 }
 
-/// The phases of `join`.
-#[derive(Debug)]
-struct JoinPhases;
-
-impl Table for JoinPhases {
-    type Flags = Flags;
-
-    fn phases() -> Vec<Listed> {
-        listed(&PHASES)
-    }
-
-    fn options() -> &'static [PhaseOptions] {
-        OPTIONS
-    }
-}
+table!(
+    /// The phases of `join`.
+    JoinPhases,
+    Flags,
+    PHASES,
+    OPTIONS
+);
 
 fn phase_help() -> String {
     format!(

@@ -27,6 +27,28 @@ pub trait Table {
     fn options() -> &'static [PhaseOptions];
 }
 
+/// Makes the [`Table`] of a command: its flags, its phases, and what each takes.
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident, $flags:ty, $phases:expr, $options:expr) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        struct $name;
+
+        impl $crate::cli::phases::Table for $name {
+            type Flags = $flags;
+
+            fn phases() -> Vec<$crate::cli::phases::Listed> {
+                $crate::cli::phases::listed(&$phases)
+            }
+
+            fn options() -> &'static [$crate::workflow::phase::PhaseOptions] {
+                $options
+            }
+        }
+    };
+}
+pub(super) use table;
+
 /// A phase as the command line knows it.
 pub struct Listed {
     /// Its name.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Subcommand;
 
-use super::phases::{Chosen, Listed, Table, listed};
+use super::phases::{Chosen, table};
 use super::signals::stop_on_signals;
 use super::spec::{program, read_file};
 use super::{Globals, Hint};
@@ -15,7 +15,6 @@ use crate::config::{self, HostDefaults, Input, Loaded, ResetFlags};
 use crate::kubelet::service::Program;
 use crate::ui::{self, Output};
 use crate::workflow::machine::Machine;
-use crate::workflow::phase::PhaseOptions;
 use crate::workflow::preflight::{Finding, Severity, conclude, is_ignored};
 use crate::workflow::reset::plan::Step;
 use crate::workflow::reset::{self, OPTIONS, PHASES, Part, ResetError, Wanted};
@@ -48,21 +47,13 @@ enum Sub {
     Phase(Chosen<ResetPhases>),
 }
 
-/// The phases of `reset`.
-#[derive(Debug)]
-struct ResetPhases;
-
-impl Table for ResetPhases {
-    type Flags = Flags;
-
-    fn phases() -> Vec<Listed> {
-        listed(&PHASES)
-    }
-
-    fn options() -> &'static [PhaseOptions] {
-        OPTIONS
-    }
-}
+table!(
+    /// The phases of `reset`.
+    ResetPhases,
+    Flags,
+    PHASES,
+    OPTIONS
+);
 
 #[derive(Debug, clap::Args)]
 struct Flags {

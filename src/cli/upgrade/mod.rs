@@ -12,12 +12,11 @@ use serde::Serialize;
 use self::apply::{apply_it, roll_back};
 use self::flags::{Also, Given, How, Section, To};
 use super::Globals;
-use super::phases::{Chosen, Listed, Table, listed};
+use super::phases::{Chosen, table};
 use crate::release::Leave;
 use crate::ui::{self, Output};
 use crate::upgrade::diff::unified;
 use crate::upgrade::plan::Step;
-use crate::workflow::phase::PhaseOptions;
 use crate::workflow::upgrade::table::{OPTIONS, PHASES, Wanted as Parts};
 use crate::workflow::upgrade::{Prepared, prepare};
 
@@ -94,21 +93,13 @@ enum ApplySub {
     Phase(Chosen<ApplyPhases>),
 }
 
-/// The phases of `upgrade apply`.
-#[derive(Debug)]
-struct ApplyPhases;
-
-impl Table for ApplyPhases {
-    type Flags = ApplyFlags;
-
-    fn phases() -> Vec<Listed> {
-        listed(&PHASES)
-    }
-
-    fn options() -> &'static [PhaseOptions] {
-        OPTIONS
-    }
-}
+table!(
+    /// The phases of `upgrade apply`.
+    ApplyPhases,
+    ApplyFlags,
+    PHASES,
+    OPTIONS
+);
 
 fn phase_help() -> String {
     format!(

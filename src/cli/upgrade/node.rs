@@ -10,7 +10,7 @@ use similar::TextDiff;
 
 use super::apply::{apply_it, stamp};
 use super::flags::{Also, Common, Given, How, Section, To};
-use crate::cli::phases::{Chosen, Listed, Table, listed};
+use crate::cli::phases::{Chosen, table};
 use crate::cli::{Globals, Hint, NO_KUBECONFIG};
 use crate::cluster::joining::{ClusterFacts, Reader};
 use crate::config::spec::Timeouts;
@@ -21,7 +21,6 @@ use crate::release::Leave;
 use crate::ui;
 use crate::upgrade::target::file;
 use crate::workflow::init::files::RESOLVED;
-use crate::workflow::phase::PhaseOptions;
 use crate::workflow::state::State;
 use crate::workflow::upgrade::table::{NODE_PHASES, OPTIONS, Part, Wanted as Parts};
 use crate::yaml;
@@ -50,21 +49,13 @@ enum Sub {
     Phase(Chosen<NodePhases>),
 }
 
-/// The phases of `upgrade node`.
-#[derive(Debug)]
-struct NodePhases;
-
-impl Table for NodePhases {
-    type Flags = Flags;
-
-    fn phases() -> Vec<Listed> {
-        listed(&NODE_PHASES)
-    }
-
-    fn options() -> &'static [PhaseOptions] {
-        OPTIONS
-    }
-}
+table!(
+    /// The phases of `upgrade node`.
+    NodePhases,
+    Flags,
+    NODE_PHASES,
+    OPTIONS
+);
 
 fn phase_help() -> String {
     format!("Phases:\n{}\nExit codes: 0 done, 1 any error.", NODE_PHASES.help())
