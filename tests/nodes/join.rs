@@ -128,5 +128,23 @@ fn kubeboot_joins_a_node_with_a_real_kubelet_and_takes_it_away_again() {
     let worker = worker("kubeboot-worker");
     eprintln!("{}", worker.ok(&format!("kubeboot join {} --ignore-preflight-errors=all", control.join)));
     runs_pods(&control, &worker);
+    takes_the_clusters_settings(&control, &worker);
     leaves(&control, &worker, "kubeboot reset --force");
+}
+
+/// `upgrade node` on a worker: its kubelet's settings are those of the cluster, whatever they were.
+fn takes_the_clusters_settings(control: &ControlPlane, worker: &Node) {
+    let same = worker.ok("kubeboot upgrade node");
+    assert!(same.contains("are those of the cluster"), "{same}");
+    let map = "-n kube-system get configmap kubelet-config-1.20 -o yaml";
+    let set = "sed 's/^    kind: KubeletConfiguration/    maxPods: 77\\n&/'";
+    let admin = "kubectl --kubeconfig /etc/kubernetes/admin.conf";
+    control.node.ok(&format!("{admin} {map} | {set} | {admin} replace -f -"));
+    let would = worker.ok("kubeboot upgrade node --dry-run");
+    assert!(would.contains("+maxPods: 77"), "{would}");
+    let said = worker.ok("kubeboot upgrade node");
+    assert!(said.contains("Wrote /var/lib/kubelet/config.yaml"), "{said}");
+    let settings =
+        worker.ok("cat /var/lib/kubelet/config.yaml /etc/kubernetes/tmp/kubeadm-kubelet-config-*/config.yaml");
+    assert_eq!(settings.matches("maxPods: 77").count(), 1, "{settings}");
 }
