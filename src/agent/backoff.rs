@@ -23,6 +23,15 @@ pub const CALL: Steps = Steps { initial: Duration::from_secs(1), cap: Duration::
 /// A container that has run this long is not crashing: its back-off begins anew. Not changed by a lower cap.
 pub const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
+/// `duration` and a random part of it besides, of `share` at the most: what many agents do often they do not all do at
+/// once.
+pub fn jittered(duration: Duration, share: f64) -> Duration {
+    let mut bytes = [0; 4];
+    // Without random numbers there is no harm but that.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    duration.mul_f64(1.0 + share * f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX))
+}
+
 impl Steps {
     /// The delay after `tries` tries in a row: none after none.
     pub fn after(self, tries: u32) -> Duration {

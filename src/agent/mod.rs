@@ -173,7 +173,10 @@ async fn run_with(
     });
     if context.api.is_some() {
         let (kept, until) = (Arc::clone(&context), end.clone());
-        tasks.spawn(async move { until.run_until_cancelled(apiserver::keep(kept)).await });
+        tasks.spawn(async move {
+            let both = async { tokio::join!(apiserver::keep(Arc::clone(&kept)), node::run(kept)) };
+            until.run_until_cancelled(both).await
+        });
         let (shown, until) = (Arc::clone(&context), end.clone());
         tasks.spawn(async move { until.run_until_cancelled(mirror::run(shown)).await });
     }

@@ -148,6 +148,12 @@ impl Board {
         });
     }
 
+    /// What is wrong in the eyes of `owner`.
+    pub fn problems(&self, owner: &str) -> Vec<Problem> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.problems.get(owner).cloned().unwrap_or_default()
+    }
+
     /// Sets the runtime's name and version, None while it cannot be reached.
     pub fn set_runtime(&self, runtime: Option<String>) {
         self.change(|state| {

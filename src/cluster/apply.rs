@@ -7,6 +7,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::ClusterError;
 use super::client::Attempt;
@@ -14,6 +15,11 @@ use super::object::{Manner, Object, Update};
 
 /// Requests that are under way at a time: more only queue up in the API server and etcd.
 const AT_A_TIME: usize = 8;
+
+/// How long a Node is waited for that is only marked: its agent announces it when the API server is up.
+const NODE_LIMIT: Duration = Duration::from_secs(15);
+/// How often it is looked for.
+const NODE_CHECK: Duration = Duration::from_millis(250);
 
 /// What became of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +92,14 @@ impl Target<'_> {
         let what = format!("write the {}", object.key());
         let api = self.api(object);
         let attempt = Attempt { what: &what, endpoint: self.endpoint, limit: self.limit };
-        attempt.retry(|| write_once(&api, object)).await
+        let deadline = Instant::now() + self.limit.min(NODE_LIMIT);
+        loop {
+            let applied = attempt.retry(|| write_once(&api, object)).await?;
+            if applied.outcome != Outcome::Absent || Instant::now() + NODE_CHECK >= deadline {
+                return Ok(applied);
+            }
+            sleep(NODE_CHECK).await;
+        }
     }
 
     /// The object of this key as it is; None where there is none.

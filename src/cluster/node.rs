@@ -1,4 +1,8 @@
 //! Marking the Node of this machine as one of the control plane's.
+//!
+//! The agent registers the Node soon after the API server answers; whoever marks it waits for that. The marks are the
+//! administrator's to set: a node may not give itself the label of a control plane, so a Node that was deleted and came
+//! back is without them until `kubeboot init phase mark-control-plane` is run.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +33,32 @@ pub fn mark(spec: &ClusterSpec) -> Object {
         status: None,
     };
     Object::new(&node).with(Manner::Amend(amend))
+}
+
+/// By this annotation kubeadm finds the node's runtime again, up to the release that keeps it in a file.
+const CRI_SOCKET: &str = "kubeadm.alpha.kubernetes.io/cri-socket";
+
+/// The annotation of the Node that names its runtime's socket; None where its kubeadm needs none.
+pub fn cri_socket(spec: &ClusterSpec) -> Option<Object> {
+    let socket = crate::kubelet::files::socket(&spec.node).to_owned();
+    let annotations = BTreeMap::from([(CRI_SOCKET.to_owned(), socket)]);
+    let node = Node {
+        metadata: ObjectMeta {
+            name: Some(spec.node.name.clone()),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        },
+        ..Node::default()
+    };
+    kubeadm_row(&spec.kubernetes_version).annotates_cri_socket.then(|| Object::new(&node).with(Manner::Amend(annotate)))
+}
+
+/// Annotations are set.
+fn annotate(current: &Value, wanted: &Value) -> Option<Value> {
+    let (there, annotations) = (&current["metadata"]["annotations"], &wanted["metadata"]["annotations"]);
+    let mut all = annotations.as_object().into_iter().flatten();
+    let annotated = all.all(|(key, value)| there.get(key) == Some(value));
+    (!annotated).then(|| json!({ "metadata": { "annotations": annotations } }))
 }
 
 /// Labels are set; taints are added to those that are there.
@@ -71,6 +101,19 @@ mod tests {
         assert_eq!(patch["spec"]["taints"], json!([own, taint]));
         let current = json!({"metadata": {"labels": {CONTROL_PLANE: "", EXCLUDE: ""}}, "spec": {"taints": [taint]}});
         assert_eq!(amend(&current, &object.value), None);
+    }
+
+    #[test]
+    fn the_runtimes_socket_is_an_annotation_where_kubeadm_looks_for_one() {
+        let mut spec = spec();
+        spec.kubernetes_version = "v1.34.0".parse().unwrap();
+        assert!(cri_socket(&spec).is_none());
+        spec.kubernetes_version = "v1.20.2".parse().unwrap();
+        spec.node.cri_socket = Some("unix:///run/c.sock".into());
+        let wanted = cri_socket(&spec).unwrap().value;
+        let patch = annotate(&json!({"metadata": {"annotations": {"mine": "1"}}}), &wanted).unwrap();
+        assert_eq!(patch, json!({"metadata": {"annotations": {CRI_SOCKET: "unix:///run/c.sock"}}}));
+        assert_eq!(annotate(&patch, &wanted), None);
     }
 
     #[test]

@@ -156,7 +156,8 @@ pub fn in_cluster(
 /// Where the node's kubelet finds its runtime.
 const ENDPOINT_FIELD: &str = "containerRuntimeEndpoint";
 
-fn socket(node: &NodeSpec) -> &str {
+/// The socket of the node's runtime, as its kubelet is told of it.
+pub fn socket(node: &NodeSpec) -> &str {
     node.cri_socket.as_deref().unwrap_or(DEFAULT_CRI_SOCKET)
 }
 

@@ -17,6 +17,8 @@ pub struct KubeadmRow {
     pub control_plane_labels: &'static [&'static str],
     /// Keys of the taints of a control-plane node; their effect is NoSchedule.
     pub control_plane_taints: &'static [&'static str],
+    /// Whether an annotation of the Node names its runtime's socket; later a file on the node does.
+    pub annotates_cri_socket: bool,
 }
 
 /// A version of the API `kubeadm.k8s.io`.
@@ -45,7 +47,7 @@ const MASTER: &str = "node-role.kubernetes.io/master";
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
 /// Oldest first. Each minor is where kubeadm made the change.
-static ROWS: [KubeadmRow; 5] = [
+static ROWS: [KubeadmRow; 6] = [
     KubeadmRow {
         since: 0,
         config_api: ConfigApi::V1Beta2,
@@ -53,6 +55,7 @@ static ROWS: [KubeadmRow; 5] = [
         versioned_kubelet_config: true,
         control_plane_labels: &[MASTER, CONTROL_PLANE],
         control_plane_taints: &[MASTER],
+        annotates_cri_socket: true,
     },
     KubeadmRow {
         since: 22,
@@ -61,6 +64,7 @@ static ROWS: [KubeadmRow; 5] = [
         versioned_kubelet_config: true,
         control_plane_labels: &[MASTER, CONTROL_PLANE],
         control_plane_taints: &[MASTER],
+        annotates_cri_socket: true,
     },
     KubeadmRow {
         since: 24,
@@ -69,6 +73,7 @@ static ROWS: [KubeadmRow; 5] = [
         versioned_kubelet_config: false,
         control_plane_labels: &[CONTROL_PLANE],
         control_plane_taints: &[MASTER, CONTROL_PLANE],
+        annotates_cri_socket: true,
     },
     KubeadmRow {
         since: 25,
@@ -77,6 +82,7 @@ static ROWS: [KubeadmRow; 5] = [
         versioned_kubelet_config: false,
         control_plane_labels: &[CONTROL_PLANE],
         control_plane_taints: &[CONTROL_PLANE],
+        annotates_cri_socket: true,
     },
     KubeadmRow {
         since: 31,
@@ -85,6 +91,16 @@ static ROWS: [KubeadmRow; 5] = [
         versioned_kubelet_config: false,
         control_plane_labels: &[CONTROL_PLANE],
         control_plane_taints: &[CONTROL_PLANE],
+        annotates_cri_socket: true,
+    },
+    KubeadmRow {
+        since: 34,
+        config_api: ConfigApi::V1Beta4,
+        has_cluster_status: false,
+        versioned_kubelet_config: false,
+        control_plane_labels: &[CONTROL_PLANE],
+        control_plane_taints: &[CONTROL_PLANE],
+        annotates_cri_socket: false,
     },
 ];
 

@@ -131,6 +131,16 @@ pub trait ContainerRuntime: Send + Sync {
         None
     }
 
+    /// Every image there is, the largest first.
+    async fn images(&self) -> Result<Vec<StoredImage>> {
+        Ok(vec![])
+    }
+
+    /// Whether pods that are not on the host's network get one of the cluster's.
+    async fn pod_network(&self) -> Result<PodNetwork> {
+        Ok(PodNetwork::Absent)
+    }
+
     /// Removes an image by reference; `Conflict` when a container uses it.
     async fn remove_image(&self, reference: &str) -> Result<()>;
 }

@@ -49,6 +49,31 @@ pub struct RuntimeVersion {
     pub api_version: String,
 }
 
+/// An image that the runtime has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredImage {
+    /// By digest, then by tag.
+    pub names: Vec<String>,
+    /// Bytes on disk.
+    pub size: u64,
+}
+
+/// What becomes of pods that are not on the host's network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PodNetwork {
+    /// They get an address of the cluster's.
+    Ready,
+    /// They would, but the runtime says it cannot yet (`NetworkReady` of its status is false).
+    NotReady {
+        /// In one word: `NetworkPluginNotReady`.
+        reason: String,
+        /// In more: `cni plugin not initialized`.
+        message: String,
+    },
+    /// The runtime knows no network of a cluster's: a Docker engine has its own bridge.
+    Absent,
+}
+
 /// Which pod and container something is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContainerName {

@@ -1,6 +1,26 @@
-//! The Node of this machine in the cluster: who it is.
+//! The Node of this machine in the cluster: it is registered, its status is kept up to date, its lease is renewed, and
+//! whoever makes objects that belong to it knows who it is.
+
+mod keeper;
+mod lease;
+mod machine;
+mod object;
+mod observer;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
 
 use tokio::sync::watch;
+
+use super::context::Context;
+
+/// Registers the Node and keeps it until the agent ends; nothing where the agent has no API server.
+pub async fn run(context: Arc<Context>) {
+    let Some(api) = context.api.clone() else { return };
+    tokio::join!(keeper::keep(Arc::clone(&context), Arc::clone(&api)), lease::keep(context, api));
+}
 
 /// A Node as it is registered. One that is deleted and made anew has another UID.
 #[derive(Debug, Clone, PartialEq, Eq)]

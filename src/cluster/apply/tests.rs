@@ -195,14 +195,24 @@ async fn what_others_write_into_an_object_stays_where_it_is_merged() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_not_there_is_not_made() {
+async fn a_node_that_is_not_there_is_waited_for_and_not_made() {
     let (client, server) = serve().await;
     let spec = crate::testing::spec();
     let mark = crate::cluster::node::mark(&spec);
-    assert_eq!(outcomes(&client, std::slice::from_ref(&mark)).await, [Outcome::Absent]);
+    let hurried = Target { limit: Duration::from_millis(300), ..target(&client) };
+    let applied = hurried.apply(std::slice::from_ref(&mark)).await.unwrap();
+    assert_eq!(applied[0].outcome, Outcome::Absent);
+    let asked = server.lock().unwrap().requests.len();
     let node: Node = serde_json::from_value(json!({"metadata": {"name": "cp1"}})).unwrap();
-    assert_eq!(outcomes(&client, &[Object::new(&node)]).await, [Outcome::Created]);
-    assert_eq!(outcomes(&client, std::slice::from_ref(&mark)).await, [Outcome::Updated]);
+    let register = async {
+        while server.lock().unwrap().requests.len() == asked {
+            tokio::task::yield_now().await;
+        }
+        outcomes(&client, &[Object::new(&node)]).await
+    };
+    let marks = std::slice::from_ref(&mark);
+    let both = tokio::join!(outcomes(&client, marks), register);
+    assert_eq!(both, (vec![Outcome::Updated], vec![Outcome::Created]));
     assert_eq!(outcomes(&client, &[mark]).await, [Outcome::Unchanged]);
     let labels = server.lock().unwrap().objects["/api/v1/nodes/cp1"]["metadata"]["labels"].clone();
     assert_eq!(labels["node-role.kubernetes.io/control-plane"], "");

@@ -224,6 +224,18 @@ impl Docker {
         Ok(events.boxed())
     }
 
+    /// Every image that has a name, the largest first. Read without the client, which wants lists where some engines have
+    /// none.
+    pub(super) async fn list_images(&self) -> Result<Vec<StoredImage>> {
+        let listed: std::result::Result<Vec<record::Image>, _> = raw::get(&self.address, "/images/json").await;
+        let address = || self.address();
+        let listed =
+            listed.map_err(|source| RuntimeError::Unreachable { address: address(), source: source.into() })?;
+        let mut images: Vec<StoredImage> = listed.into_iter().filter_map(record::Image::named).collect();
+        images.sort_by_key(|image| std::cmp::Reverse(image.size));
+        Ok(images)
+    }
+
     pub(super) async fn inspect_image(&self, reference: &str) -> Result<Option<ImageRecord>> {
         match self.client().await?.inspect_image(reference).await {
             Ok(inspected) => Ok(Some(record::image(inspected))),

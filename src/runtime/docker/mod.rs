@@ -196,6 +196,10 @@ impl ContainerRuntime for Docker {
         self.inspect_image(reference).await
     }
 
+    async fn images(&self) -> Result<Vec<StoredImage>> {
+        self.list_images().await
+    }
+
     async fn pull(&self, reference: &str, progress: &(dyn Fn(u64, Option<u64>) + Send + Sync)) -> Result<ImageRecord> {
         self.pull_image(reference, progress).await
     }

@@ -107,6 +107,24 @@ pub fn event(message: EventMessage) -> Option<RuntimeEvent> {
     Some(RuntimeEvent { id: actor.id?, pod_uid, kind })
 }
 
+/// An image in a list.
+#[derive(Debug, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Image {
+    repo_digests: Option<Vec<String>>,
+    repo_tags: Option<Vec<String>>,
+    size: Option<u64>,
+}
+
+impl Image {
+    /// None where nobody can name it.
+    pub fn named(self) -> Option<StoredImage> {
+        let names = self.repo_digests.into_iter().chain(self.repo_tags).flatten();
+        let names: Vec<String> = names.filter(|name| !name.contains("<none>")).collect();
+        (!names.is_empty()).then(|| StoredImage { names, size: self.size.unwrap_or(0) })
+    }
+}
+
 /// An image.
 pub fn image(inspected: ImageInspect) -> ImageRecord {
     ImageRecord {

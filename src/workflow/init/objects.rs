@@ -61,6 +61,7 @@ pub fn upload_config(input: &Input<'_>, select: &[&'static str]) -> Result<Objec
     }
     let maps = all.objects.iter().filter(|object| object.resource.kind == "ConfigMap");
     all.notes = maps.map(|map| format!("stored the configuration in the {}", map.key())).collect();
+    all.objects.extend(node::cri_socket(input.spec).filter(|_| select.contains(&"kubelet")));
     Ok(all)
 }
 

@@ -1,0 +1,147 @@
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{NodeCondition, NodeStatus};
+use serde_json::json;
+
+use super::machine::Machine;
+use super::status::{Seen, differs, patch, status};
+use crate::agent::options::{AgentOptions, NodeOptions};
+use crate::runtime::PodNetwork;
+
+fn machine() -> Machine {
+    Machine {
+        cpus: 4,
+        memory_kib: 8 << 20,
+        storage_bytes: 1000 << 20,
+        huge_pages: BTreeMap::from([(1 << 20, 0), (2048, 512)]),
+        ..Machine::default()
+    }
+}
+
+fn seen<'a>(machine: &'a Machine, options: &'a NodeOptions, network: &'a PodNetwork) -> Seen<'a> {
+    Seen {
+        machine,
+        options,
+        name: "cp1",
+        addresses: &[],
+        runtime: "docker 20.10.24",
+        runtime_trouble: None,
+        network,
+        disk_trouble: None,
+        available_memory: Some(1 << 20),
+        version: "v1.20.2",
+        minor: 20,
+        port: Some(10250),
+        images: &[],
+        now: Timestamp::from_second(100).unwrap(),
+    }
+}
+
+fn of<'s>(status: &'s NodeStatus, type_: &str) -> &'s NodeCondition {
+    status.conditions.as_ref().unwrap().iter().find(|one| one.type_ == type_).unwrap()
+}
+
+fn words(condition: &NodeCondition) -> (&str, &str) {
+    (condition.status.as_str(), condition.reason.as_deref().unwrap())
+}
+
+#[test]
+fn what_pods_can_have_is_what_there_is_without_what_is_kept() {
+    let mut options = AgentOptions::new("cp1").node;
+    options.reserved = BTreeMap::from([("cpu".to_owned(), 100), ("memory".to_owned(), 1 << 20)]);
+    let machine = machine();
+    let made = status(&seen(&machine, &options, &PodNetwork::Ready), &NodeStatus::default());
+    let text = |list: &Option<BTreeMap<_, _>>| serde_json::to_value(list).unwrap();
+    assert_eq!(
+        text(&made.capacity),
+        json!({"cpu": "4", "memory": "8388608Ki", "ephemeral-storage": "1024000Ki", "pods": "110",
+               "hugepages-1Gi": "0", "hugepages-2Mi": "1Gi"})
+    );
+    assert_eq!(
+        text(&made.allocatable),
+        json!({"cpu": "3900m", "memory": "7236608Ki", "ephemeral-storage": "943718400", "pods": "110",
+               "hugepages-1Gi": "0", "hugepages-2Mi": "1Gi"})
+    );
+}
+
+#[test]
+fn a_node_is_ready_in_the_kubelets_words_and_has_no_pod_network_on_docker() {
+    let (machine, options) = (machine(), AgentOptions::new("cp1").node);
+    let made = status(&seen(&machine, &options, &PodNetwork::Absent), &NodeStatus::default());
+    assert_eq!(words(of(&made, "Ready")), ("True", "KubeletReady"));
+    assert_eq!(words(of(&made, "NetworkUnavailable")), ("True", "NoPodNetwork"));
+    assert_eq!(words(of(&made, "MemoryPressure")), ("False", "KubeletHasSufficientMemory"));
+    let info = made.node_info.unwrap();
+    assert_eq!(info.container_runtime_version, "docker://20.10.24");
+    assert_eq!((info.kubelet_version.as_str(), info.kube_proxy_version.as_str()), ("v1.20.2", "v1.20.2"));
+    let newer = Seen { minor: 36, ..seen(&machine, &options, &PodNetwork::Ready) };
+    let made = status(&newer, &NodeStatus::default());
+    assert_eq!(made.node_info.unwrap().kube_proxy_version, "");
+    assert!(!made.conditions.unwrap().iter().any(|one| one.type_ == "NetworkUnavailable"));
+}
+
+#[test]
+fn trouble_shows_in_the_condition_it_belongs_to() {
+    let (machine, options) = (machine(), AgentOptions::new("cp1").node);
+    let cni =
+        PodNetwork::NotReady { reason: "NetworkPluginNotReady".into(), message: "cni plugin not initialized".into() };
+    let made = status(&seen(&machine, &options, &cni), &NodeStatus::default());
+    let ready = of(&made, "Ready");
+    assert_eq!(words(ready), ("False", "KubeletNotReady"));
+    assert_eq!(
+        ready.message.as_deref().unwrap(),
+        "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:cni plugin not \
+         initialized"
+    );
+    let bad = Seen {
+        runtime_trouble: Some("cannot reach it"),
+        disk_trouble: Some("/: full"),
+        available_memory: Some(1),
+        ..seen(&machine, &options, &PodNetwork::Absent)
+    };
+    let made = status(&bad, &NodeStatus::default());
+    assert_eq!(of(&made, "Ready").message.as_deref(), Some("container runtime is down: cannot reach it"));
+    assert_eq!(words(of(&made, "MemoryPressure")), ("True", "KubeletHasInsufficientMemory"));
+    assert_eq!(words(of(&made, "DiskPressure")), ("True", "KubeletHasDiskPressure"));
+}
+
+#[test]
+fn a_transition_keeps_its_time_until_the_next_one_and_heartbeats_are_no_change() {
+    let (machine, options) = (machine(), AgentOptions::new("cp1").node);
+    let seen = seen(&machine, &options, &PodNetwork::Absent);
+    let first = status(&seen, &NodeStatus::default());
+    let later = Timestamp::from_second(200).unwrap();
+    let second = status(&Seen { now: later, ..seen.clone() }, &first);
+    assert!(!differs(&first, &second));
+    assert_eq!(of(&second, "Ready").last_transition_time, of(&first, "Ready").last_transition_time);
+    assert_eq!(of(&second, "Ready").last_heartbeat_time.as_ref().unwrap().0, later);
+    let third = status(&Seen { now: later, runtime_trouble: Some("x"), ..seen }, &first);
+    assert!(differs(&first, &third));
+    assert_eq!(of(&third, "Ready").last_transition_time.as_ref().unwrap().0, later);
+    assert_eq!(of(&third, "DiskPressure").last_transition_time, of(&first, "DiskPressure").last_transition_time);
+}
+
+#[test]
+fn what_others_wrote_is_no_difference_and_stays() {
+    let (machine, options) = (machine(), AgentOptions::new("cp1").node);
+    let seen = seen(&machine, &options, &PodNetwork::Ready);
+    let mut there = status(&seen, &NodeStatus::default());
+    let mut theirs = of(&there, "Ready").clone();
+    theirs.type_ = "NetworkUnavailable".into();
+    theirs.status = "False".into();
+    theirs.reason = Some("FlannelIsUp".into());
+    there.conditions.as_mut().unwrap().push(theirs);
+    let extended = k8s_openapi::apimachinery::pkg::api::resource::Quantity("1".into());
+    there.capacity.as_mut().unwrap().insert("example.org/gpu".into(), extended);
+    let new = status(&seen, &there);
+    assert!(!differs(&there, &new));
+    let sent = patch(&there, &new).unwrap();
+    assert!(!sent.to_string().contains("NetworkUnavailable"));
+    assert_eq!(sent["status"]["addresses"][1], json!({"$patch": "replace"}));
+    let docker = status(&Seen { network: &PodNetwork::Absent, ..seen.clone() }, &new);
+    assert!(differs(&docker, &new), "the agent's own condition is of another day");
+    let sent = patch(&docker, &new).unwrap();
+    let conditions = sent["status"]["conditions"].as_array().unwrap();
+    assert_eq!(conditions.last().unwrap(), &json!({"$patch": "delete", "type": "NetworkUnavailable"}));
+}
