@@ -173,10 +173,7 @@ async fn run_with(
     });
     if context.api.is_some() {
         let (kept, until) = (Arc::clone(&context), end.clone());
-        tasks.spawn(async move {
-            let both = async { tokio::join!(apiserver::keep(Arc::clone(&kept)), node::run(kept)) };
-            until.run_until_cancelled(both).await
-        });
+        tasks.spawn(async move { until.run_until_cancelled(keep_in_touch(kept)).await });
         let (shown, until) = (Arc::clone(&context), end.clone());
         tasks.spawn(async move { until.run_until_cancelled(mirror::run(shown)).await });
     }
@@ -190,6 +187,16 @@ async fn run_with(
     tasks.wait().await;
     info!("agent ended; its containers go on");
     Ok(())
+}
+
+/// All that has to do with an API server.
+async fn keep_in_touch(context: Arc<Context>) {
+    tokio::join!(
+        apiserver::keep(Arc::clone(&context)),
+        certificates::client::keep(Arc::clone(&context)),
+        certificates::server::keep(Arc::clone(&context)),
+        node::run(context),
+    );
 }
 
 async fn listen(what: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, AgentError> {

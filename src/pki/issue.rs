@@ -33,6 +33,11 @@ impl Window {
         Self::from(now.checked_sub(BACKDATE).map_err(out_of_range)?, now, validity)
     }
 
+    /// For a request, which says nothing of it.
+    pub(super) fn unset() -> Self {
+        Self { not_before: Timestamp::UNIX_EPOCH, not_after: Timestamp::UNIX_EPOCH }
+    }
+
     /// `validity` counted from `now`, starting at `not_before`.
     pub(super) fn from(not_before: Timestamp, now: Timestamp, validity: Duration) -> Result<Self, PkiError> {
         let out_of_range = |_| PkiError::Validity { from: now, validity };

@@ -91,7 +91,7 @@ impl PrivateKey {
     }
 
     /// The text to write into a file or a kubeconfig.
-    pub(super) fn pem(&self) -> &[u8] {
+    pub(crate) fn pem(&self) -> &[u8] {
         &self.pem
     }
 
@@ -101,7 +101,7 @@ impl PrivateKey {
     }
 
     /// The public key as the DER of a SubjectPublicKeyInfo.
-    pub(super) fn public_der(&self) -> Vec<u8> {
+    pub(crate) fn public_der(&self) -> Vec<u8> {
         self.pair.subject_public_key_info()
     }
 

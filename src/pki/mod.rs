@@ -24,11 +24,11 @@ mod tests;
 use std::path::Path;
 
 pub use certificates::ensure_certificates;
-pub use error::{PkiError, Problem, Refusal};
+pub use error::{IssueError, PkiError, Problem, Refusal};
 pub use key::{KeyError, PrivateKey, in_kubeadms_form};
-pub use kubeconfig::{ensure_kubeconfigs, point_at_client_certificate};
+pub use kubeconfig::{client_pair, ensure_kubeconfigs, point_at_client_certificate};
 pub use renew::{Expiration, Fate, Renewable, Renewal, expirations, renew, renewable_names, renewables};
-pub use request::generate_requests;
+pub use request::{generate_requests, node_request};
 pub use table::{CERTIFICATES, CertificateRow, KUBECONFIGS, Kind, KubeconfigRow, Leaf, San, Usage};
 pub use user::{NewUser, user_kubeconfig};
 

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::check;
-use super::error::{PkiError, Problem, Refusal};
+use super::error::{IssueError, PkiError, Problem, Refusal};
 use super::issue::{self, Request, Window};
 use super::key::PrivateKey;
 use super::kubeconfig::document::{self, Client};
 use super::kubeconfig::{self, request_of};
 use super::plan::{Found, Stop, at, authority_row, find_authority};
-use super::table::{CERTIFICATES, CertificateRow, KUBECONFIGS, Kind, KubeconfigRow, Leaf};
+use super::table::{CERTIFICATES, CertificateRow, KUBECONFIGS, Kind, KubeconfigRow, Leaf, San, Usage};
 use super::{make_kubernetes_dir, pair_paths};
 use crate::config::ClusterSpec;
 use crate::host::fs::{FsError, Written};
@@ -45,6 +45,24 @@ pub fn generate_requests(spec: &ClusterSpec, tree: &mut dyn Tree, now: Timestamp
         new.kubeconfig(spec, row, &kubeconfig_dir.join(row.file), now)?;
     }
     Ok(new.written)
+}
+
+/// A signing request of the node `name` on `key`, as PEM: the user and the group that the cluster knows a node by, and
+/// the names it serves under, if it is to serve.
+///
+/// # Errors
+/// A name that no certificate can hold.
+pub fn node_request(name: &str, sans: Vec<San>, key: &PrivateKey) -> Result<String, IssueError> {
+    let usage = if sans.is_empty() { Usage::Client } else { Usage::Server };
+    let request = Request {
+        common_name: format!("system:node:{name}"),
+        organizations: vec!["system:nodes".to_owned()],
+        usages: vec![usage],
+        sans,
+        // Which validity a certificate gets is for its signer to say.
+        window: Window::unset(),
+    };
+    issue::signing_request(&request, key)
 }
 
 struct Writer<'a> {

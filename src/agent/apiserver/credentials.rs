@@ -5,8 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context as Digest, SHA256};
+use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use tracing::warn;
+
+use crate::agent::certificates::client::choose;
+use crate::agent::certificates::store::{Pair, Store, StoreError};
+use crate::host::Paths;
+use crate::host::tree::{HostTree, NoRecord};
+use crate::pki::{PkiError, client_pair};
 
 /// A server answers at once or is not there; a load balancer may hang.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,6 +42,12 @@ pub enum CredentialsError {
         #[source]
         source: Box<KubeconfigError>,
     },
+    /// Its certificate cannot be read.
+    #[error(transparent)]
+    Certificate(#[from] PkiError),
+    /// Certificates that were renewed cannot be read, or not kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// What it says gives no client.
     #[error("cannot use {} to reach the API server", path.display())]
     Client {
@@ -55,13 +69,16 @@ pub struct Credentials {
     pub digest: Vec<u8>,
     /// The files that went into it.
     pub files: Vec<PathBuf>,
+    /// When its certificate has expired, if it has.
+    pub expired: Option<Timestamp>,
 }
 
 impl Credentials {
-    /// Reads `path`; None where there is no such file.
+    /// Reads `path`; None where there is no such file. With a `store` the certificate is the store's or the kubeconfig's
+    /// own, whichever lasts longer, and is in the store then.
     ///
     /// Proxies are not used, and exec plugins not run: a node has a certificate, and its API server is a neighbour.
-    pub async fn load(path: &Path) -> Result<Option<Self>, CredentialsError> {
+    pub async fn load(path: &Path, store: Option<&Store>) -> Result<Option<Self>, CredentialsError> {
         let text = match std::fs::read(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -69,7 +86,14 @@ impl Credentials {
         };
         let fail =
             |source: KubeconfigError| CredentialsError::Kubeconfig { path: path.to_owned(), source: source.into() };
-        let kubeconfig = Kubeconfig::read_from(path).map_err(fail)?;
+        let mut kubeconfig = Kubeconfig::read_from(path).map_err(fail)?;
+        let mut expired = None;
+        if let Some(store) = store
+            && let Some(pair) = stored(path, &text, store)?
+        {
+            expired = Some(pair.certificate.not_after).filter(|end| *end <= Timestamp::now());
+            point(&mut kubeconfig, &store.current_path());
+        }
         let mut files = vec![path.to_owned()];
         let mut digest = Digest::new(&SHA256);
         digest.update(&text);
@@ -88,7 +112,40 @@ impl Credentials {
         let server = config.cluster_url.to_string();
         let client = Client::try_from(config)
             .map_err(|source| CredentialsError::Client { path: path.to_owned(), source: source.into() })?;
-        Ok(Some(Self { client, server, digest: digest.finish().as_ref().to_vec(), files }))
+        Ok(Some(Self { client, server, digest: digest.finish().as_ref().to_vec(), files, expired }))
+    }
+}
+
+/// The pair to use, which is in the store then; None for a kubeconfig with other means.
+fn stored(path: &Path, text: &[u8], store: &Store) -> Result<Option<Pair>, CredentialsError> {
+    let now = Timestamp::now();
+    let kept = match store.current() {
+        Ok(kept) => kept,
+        // Half a file is no reason to be without one that is whole.
+        Err(StoreError::NoPair { path }) => {
+            warn!(path = %path.display(), "it holds no certificate with its key");
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let held = match client_pair(path, text, &HostTree::new(Paths::new("/"), NoRecord)) {
+        Ok(held) => held.and_then(|(chain, key)| Pair::new(&chain, &key)),
+        Err(_) if kept.is_some() => None,
+        Err(error) => return Err(error.into()),
+    };
+    let chosen = choose(held, kept.clone(), now);
+    if let Some(pair) = chosen.as_ref().filter(|pair| Some(*pair) != kept.as_ref()) {
+        store.keep(pair, now)?;
+    }
+    Ok(chosen)
+}
+
+/// Makes every user one with the certificate and the key in `file`: a node's kubeconfig has one.
+fn point(kubeconfig: &mut Kubeconfig, file: &Path) {
+    let file = Some(file.display().to_string());
+    for user in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
+        (user.client_certificate, user.client_key) = (file.clone(), file.clone());
+        (user.client_certificate_data, user.client_key_data) = (None, None);
     }
 }
 
@@ -119,12 +176,12 @@ mod tests {
     async fn a_kubeconfig_that_is_not_there_is_no_error_and_one_that_is_wrong_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kubelet.conf");
-        assert!(Credentials::load(&path).await.unwrap().is_none());
+        assert!(Credentials::load(&path, None).await.unwrap().is_none());
         write_file(&path, b"kind: Nothing\nclusters: 7\n", 0o600).unwrap();
-        let error = Credentials::load(&path).await.err().unwrap().to_string();
+        let error = Credentials::load(&path, None).await.err().unwrap().to_string();
         assert!(error.starts_with(&format!("cannot use {}", path.display())), "{error}");
         write_file(&path, KUBECONFIG.as_bytes(), 0o600).unwrap();
-        let error = Credentials::load(&path).await.err().unwrap().to_string();
+        let error = Credentials::load(&path, None).await.err().unwrap().to_string();
         assert_eq!(error, format!("cannot read {}", dir.path().join("token").display()));
     }
 
@@ -134,12 +191,12 @@ mod tests {
         let (path, token) = (dir.path().join("kubelet.conf"), dir.path().join("token"));
         write_file(&path, KUBECONFIG.as_bytes(), 0o600).unwrap();
         write_file(&token, b"abc", 0o600).unwrap();
-        let digest = async || Credentials::load(&path).await.unwrap().unwrap().digest;
+        let digest = async || Credentials::load(&path, None).await.unwrap().unwrap().digest;
         let first = digest().await;
         assert_eq!(first, digest().await);
         write_file(&token, b"abd", 0o600).unwrap();
         assert_ne!(first, digest().await);
-        let found = Credentials::load(&path).await.unwrap().unwrap();
+        let found = Credentials::load(&path, None).await.unwrap().unwrap();
         assert_eq!((found.server.as_str(), found.files), ("https://balancer:6443/", vec![path, token]));
     }
 }

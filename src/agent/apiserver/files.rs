@@ -14,6 +14,9 @@ const COALESCE: Duration = Duration::from_millis(50);
 /// Where a directory is missing, there is nothing to watch.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Nobody waits for longer: a clock has an end.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
 /// Files, there or not, by their paths.
 pub struct Files {
     paths: Vec<PathBuf>,
@@ -44,7 +47,7 @@ impl Files {
             (Some(_), false) => COALESCE,
             (None, _) => RETRY.min(limit),
         };
-        let mut due = Instant::now() + limit;
+        let mut due = Instant::now() + limit.min(LONGEST);
         while let Ok(Some(event)) = timeout_at(due, self.events.recv()).await {
             if self.concerns(&event) {
                 due = due.min(Instant::now() + COALESCE);

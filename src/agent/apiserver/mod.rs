@@ -6,6 +6,7 @@
 mod credentials;
 pub mod files;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use kube::Client;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
+use super::backoff::Steps;
+use super::certificates;
+use super::certificates::store::Store;
 use super::context::Context;
 use super::report::Problem;
 use super::status::chain;
@@ -27,6 +31,9 @@ pub const CALL_LIMIT: Duration = Duration::from_secs(15);
 
 /// How often the files are read although nothing happened to them.
 const REREAD: Duration = Duration::from_secs(30);
+
+/// How long to wait until a first certificate is asked for again.
+const RETRY: Steps = Steps { initial: Duration::from_secs(2), cap: Duration::from_secs(120) };
 
 /// The API server, once there are credentials for it. Cheap to share; made once an agent.
 pub struct ApiServer {
@@ -58,33 +65,87 @@ impl ApiServer {
 
 /// Keeps the client up to date with the kubeconfig until the agent ends. Needs an agent with a kubeconfig.
 pub async fn keep(context: Arc<Context>) {
-    let (Some(api), Some(kubeconfig)) = (&context.api, &context.options.node.kubeconfig) else { return };
-    let mut files = Files::new(vec![kubeconfig.clone()]);
-    let mut used: Option<Vec<u8>> = None;
-    let mut said = String::new();
+    let node = &context.options.node;
+    let (Some(api), Some(kubeconfig)) = (&context.api, &node.kubeconfig) else { return };
+    let first: Vec<_> = std::iter::once(kubeconfig.clone()).chain(node.bootstrap_kubeconfig.clone()).collect();
+    let store = node.rotate_certificates.then(|| Store::client(&node.cert_dir));
+    let files = Files::new(first.clone());
+    let mut keeper = Keeper { api, kubeconfig, store, first, files, used: None };
+    let (mut failures, mut said) = (0, String::new());
     loop {
-        match Credentials::load(kubeconfig).await {
-            Ok(Some(found)) => {
-                if used.as_ref() != Some(&found.digest) {
-                    info!(kubeconfig = %kubeconfig.display(), server = found.server, "the API server is known");
-                    files = Files::new(found.files);
-                    used = Some(found.digest);
-                    api.set(found.client);
-                    context.board.set_problems("kubeconfig", vec![]);
-                    said.clear();
-                }
-            }
-            Ok(None) => debug!(kubeconfig = %kubeconfig.display(), "there is no kubeconfig yet"),
-            Err(error) => {
-                let message = chain(&error);
-                if said != message {
-                    warn!(error = message, "cannot use the kubeconfig");
-                    let problem = Problem::error(kubeconfig.display().to_string(), message.clone());
-                    context.board.set_problems("kubeconfig", vec![problem]);
-                    said = message;
-                }
+        let (usable, mut trouble) = keeper.load().await;
+        let mut pause = REREAD;
+        if usable {
+            failures = 0;
+        } else {
+            tokio::select! {
+                begun = begin(&context) => match begun {
+                    // A certificate that is of no use is not asked for again and again.
+                    Ok(true) => {
+                        pause = RETRY.after(failures);
+                        failures += 1;
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        failures += 1;
+                        (pause, trouble) = (RETRY.after(failures), error);
+                    }
+                },
+                // Whatever came may be the kubeconfig itself.
+                () = keeper.files.changed(Duration::MAX) => continue,
             }
         }
-        files.changed(REREAD).await;
+        if said != trouble {
+            if !trouble.is_empty() {
+                warn!(error = trouble, "the API server cannot be reached with these credentials");
+            }
+            let problem = Problem::error(kubeconfig.display().to_string(), trouble.clone());
+            let problems = Some(problem).filter(|_| !trouble.is_empty()).into_iter().collect();
+            context.board.set_problems("kubeconfig", problems);
+            said = trouble;
+        }
+        keeper.files.changed(pause).await;
     }
+}
+
+struct Keeper<'a> {
+    api: &'a ApiServer,
+    kubeconfig: &'a Path,
+    /// Where certificates are that are renewed.
+    store: Option<Store>,
+    /// The files that are watched whatever they hold.
+    first: Vec<PathBuf>,
+    files: Files,
+    /// Hash of what the client was made of.
+    used: Option<Vec<u8>>,
+}
+
+impl Keeper<'_> {
+    /// Uses what the kubeconfig says now. Returns whether that is of any use, and what is wrong.
+    async fn load(&mut self) -> (bool, String) {
+        let found = match Credentials::load(self.kubeconfig, self.store.as_ref()).await {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                debug!(kubeconfig = %self.kubeconfig.display(), "there is no kubeconfig yet");
+                return (false, String::new());
+            }
+            Err(error) => return (false, chain(&error)),
+        };
+        if self.used.as_ref() != Some(&found.digest) {
+            info!(kubeconfig = %self.kubeconfig.display(), server = found.server, "the API server is known");
+            self.files = Files::new([self.first.clone(), found.files].concat());
+            self.used = Some(found.digest);
+            self.api.set(found.client);
+        }
+        let trouble = found.expired.map(|end| format!("the client certificate expired at {end}"));
+        (trouble.is_none(), trouble.unwrap_or_default())
+    }
+}
+
+/// Has a first certificate made, where there is a kubeconfig for that. Returns whether there was.
+async fn begin(context: &Context) -> Result<bool, String> {
+    let Some(path) = &context.options.node.bootstrap_kubeconfig else { return Ok(false) };
+    let Some(found) = Credentials::load(path, None).await.map_err(|error| chain(&error))? else { return Ok(false) };
+    certificates::client::bootstrap(context, path, &found.client).await.map_err(|error| chain(&error))?;
+    Ok(true)
 }

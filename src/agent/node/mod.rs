@@ -22,6 +22,13 @@ pub async fn run(context: Arc<Context>) {
     tokio::join!(keeper::keep(Arc::clone(&context), Arc::clone(&api)), lease::keep(context, api));
 }
 
+/// The addresses of the node: those it was told, else the one it would use itself.
+pub fn addresses(context: &Context) -> Vec<String> {
+    let told: Vec<String> =
+        context.options.node.ips.iter().filter(|ip| !ip.is_unspecified()).map(ToString::to_string).collect();
+    if told.is_empty() { context.facts.host_ip.iter().cloned().collect() } else { told }
+}
+
 /// A Node as it is registered. One that is deleted and made anew has another UID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeIdentity {

@@ -46,15 +46,9 @@ pub struct Observer {
 impl Observer {
     /// Nothing is known of the runtime yet.
     pub fn new(context: &Context) -> Self {
-        let options = &context.options;
-        let mut addresses: Vec<String> =
-            options.node.ips.iter().filter(|ip| !ip.is_unspecified()).map(ToString::to_string).collect();
-        if addresses.is_empty() {
-            addresses.extend(context.facts.host_ip.clone());
-        }
         Self {
-            machine: Machine::look(Path::new("/"), &options.root_dir),
-            addresses,
+            machine: Machine::look(Path::new("/"), &context.options.root_dir),
+            addresses: super::addresses(context),
             runtime: String::new(),
             away: None,
             network: PodNetwork::Absent,

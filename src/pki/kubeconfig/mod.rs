@@ -96,6 +96,29 @@ pub fn point_at_client_certificate(path: &Path, text: &[u8], file: &Path) -> Res
     pointed.map(yaml).transpose()
 }
 
+/// A certificate with its chain, and its key, both PEM.
+pub type ClientPair = (Vec<u8>, Vec<u8>);
+
+/// The client certificate and the key of the kubeconfig `text` of `path`, in it or in files it names; None where it has
+/// other means, or none.
+///
+/// # Errors
+/// A kubeconfig that cannot be read, and files that are not there.
+pub fn client_pair(path: &Path, text: &[u8], tree: &dyn Tree) -> Result<Option<ClientPair>, PkiError> {
+    let refuse = |path: PathBuf, problem| {
+        let remedy = format!("remove {} and run `kubeboot init phase kubeconfig kubelet`", path.display());
+        PkiError::Refused { refusals: vec![Refusal { path, problem, remedy }] }
+    };
+    let stopped = |stop| match stop {
+        Stop::File(error) => error.into(),
+        Stop::Refuse(path, problem) => refuse(path, problem),
+    };
+    let config = document::parse(text).map_err(|problem| refuse(path.to_owned(), problem))?;
+    let current = document::current(&config).map_err(|problem| refuse(path.to_owned(), problem))?;
+    let (certificate, key) = (current.certificate(tree, path), current.key(tree, path));
+    Ok(certificate.map_err(stopped)?.zip(key.map_err(stopped)?))
+}
+
 fn refusal(file: &Path, path: PathBuf, problem: Problem) -> Refusal {
     let remedy = match problem {
         Problem::ExternalAuthority { .. } | Problem::NoClient => {
