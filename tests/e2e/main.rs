@@ -11,4 +11,5 @@ mod cluster;
 mod faults;
 mod init;
 mod machine;
+mod mirror;
 mod upgrade;

@@ -115,7 +115,8 @@ impl Driver {
     pub async fn run(mut self) {
         let (sender, mut news) = mpsc::channel(64);
         let mut watch = JoinSet::new();
-        watch.spawn(watch::run(Arc::clone(&self.parts.api), self.parts.node_name.clone(), sender));
+        let name = self.parts.node_name.clone();
+        watch.spawn(watch::run(Arc::clone(&self.parts.api), name, self.node.clone(), sender));
         let mut pods = self.parts.board.changes();
         let mut node_ends = false;
         loop {

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::Request;
 use kube::{Client, Resource};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch::Receiver};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
@@ -21,12 +21,13 @@ use super::plan::Mirror;
 use crate::agent::apiserver::ApiServer;
 use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::backoff::Steps;
+use crate::agent::node::NodeIdentity;
 use crate::agent::pod::PodKey;
 use crate::agent::status::chain;
 
 /// How long to wait for an API server that is away. A refused connection costs nothing, and who starts one waits to see
 /// the mirrors.
-const RECONNECT: Steps = Steps { initial: Duration::from_millis(200), cap: Duration::from_secs(5) };
+const RECONNECT: Steps = Steps { initial: Duration::from_millis(200), cap: Duration::from_secs(2) };
 /// How long the API server keeps a watch, in seconds.
 const WATCH_SECONDS: u32 = 290;
 /// Longer than a watch lasts: one that is silent for so long has lost its server.
@@ -57,8 +58,14 @@ enum Ended {
     Unwanted,
 }
 
-/// Watches until nobody listens. Begins anew with each new client.
-pub async fn run(api: Arc<ApiServer>, node_name: String, news: mpsc::Sender<News>) {
+/// Watches until nobody listens. Begins anew with each new client, and does not wait any longer once the Node is known to be
+/// registered: the API server has answered somebody then.
+pub async fn run(
+    api: Arc<ApiServer>,
+    node_name: String,
+    mut node: Receiver<Option<NodeIdentity>>,
+    news: mpsc::Sender<News>,
+) {
     let mut clients = api.clients();
     let mut failures = 0;
     loop {
@@ -90,6 +97,7 @@ pub async fn run(api: Arc<ApiServer>, node_name: String, news: mpsc::Sender<News
         tokio::select! {
             () = tokio::time::sleep(RECONNECT.after(failures)) => {}
             _ = clients.changed() => {}
+            Ok(()) = node.changed() => {}
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Row {
     note: &'static str,
     /// A unit test, with a clock of its own, of what cannot be waited for.
     unit: Option<&'static str>,
+    /// An end-to-end test, of what only a cluster shows.
+    cluster: Option<&'static str>,
     /// The test on real Docker.
     pub test: Option<Test>,
     /// The test shows what is there of a behaviour that is not all there.
@@ -106,7 +108,10 @@ impl Row {
 /// Every number is there once, and every unit test that is named exists.
 pub fn check_numbers() -> Result<(), String> {
     let rows = ROWS;
-    let source = rust_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).map_err(|error| error.to_string())?;
+    let below = |directory| {
+        rust_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)).map_err(|error| error.to_string())
+    };
+    let (source, cluster) = (below("src")?, below("tests/e2e")?);
     let numbers: BTreeSet<u32> = rows.iter().map(|row| row.number).collect();
     let missing: Vec<u32> = (1..=LAST).filter(|number| !numbers.contains(number)).collect();
     if !missing.is_empty() || numbers.len() != rows.len() || numbers.last() != Some(&LAST) {
@@ -118,16 +123,18 @@ pub fn check_numbers() -> Result<(), String> {
         {
             return Err(format!("{} is named by the row of {}", test.name, row.number));
         }
-        if row.test.is_none() && row.unit.is_none() && row.verdict != Verdict::NotYet {
+        if [row.unit, row.cluster].iter().all(Option::is_none) && row.test.is_none() && row.verdict != Verdict::NotYet {
             return Err(format!("{} has no test", row.number));
         }
         if (row.verdict != Verdict::Same) && row.note.is_empty() {
             return Err(format!("{} does not say why it is {:?}", row.number, row.verdict));
         }
-        if let Some(name) = row.unit
-            && !source.contains(&format!("fn {name}("))
-        {
-            return Err(format!("there is no unit test {name}, which {} names", row.number));
+        for (name, kind, text) in [(row.unit, "unit", &source), (row.cluster, "end-to-end", &cluster)] {
+            if let Some(name) = name
+                && !text.contains(&format!("fn {name}("))
+            {
+                return Err(format!("there is no {kind} test {name}, which {} names", row.number));
+            }
         }
     }
     Ok(())
@@ -181,7 +188,8 @@ fn render(rows: &[Row]) -> String {
         let note = if row.note.is_empty() { String::new() } else { format!(": {}", row.note) };
         let real = row.test.iter().map(|test| format!("`{}`", test.name));
         let unit = row.unit.iter().map(|name| format!("unit test `{name}`"));
-        let tests: Vec<String> = real.chain(unit).collect();
+        let cluster = row.cluster.iter().map(|name| format!("end-to-end test `{name}`"));
+        let tests: Vec<String> = real.chain(cluster).chain(unit).collect();
         let _ = writeln!(text, "| {} | {} | {verdict}{note} | {} |", row.number, row.behaviour, tests.join(", "));
     }
     text

@@ -176,19 +176,19 @@ rows! {
         [fields::b077_a_full_disk_is_told_and_evicts_nothing]
         .different("nothing is ever evicted, whatever its priority; a full disk is told instead");
     78 "A mirror pod exists, its annotations match, and the Node owns it."
-        .not_yet("a mirror needs the agent to register its node with an API server, which it does not");
+        .cluster("b078_every_static_pod_has_a_mirror_that_the_node_owns");
     79 "A deleted mirror is made anew; the containers stay."
-        .not_yet("a mirror needs the agent to register its node with an API server, which it does not");
+        .cluster("b079_a_deleted_mirror_comes_back_and_the_containers_stay");
     80 "An edit of the manifest makes the mirror anew."
-        .not_yet("a mirror needs the agent to register its node with an API server, which it does not");
+        .cluster("b080_an_edited_manifest_makes_the_mirror_anew");
     81 "The mirror goes after the containers have ended."
-        .not_yet("a mirror needs the agent to register its node with an API server, which it does not");
+        .cluster("b081_the_mirror_goes_after_the_containers_have_ended");
     82 "Without a Node object or a namespace there is no mirror, but the pod runs."
         [api::b082_a_pod_runs_without_a_node_and_a_namespace]
-        .partly("the agent registers no node and makes no mirrors; that the pod runs is shown");
+        .cluster("b082_a_mirror_waits_for_its_namespace_and_follows_its_node");
     83 "Statuses converge after the API server was down, without restarts."
         [api::b083_an_api_server_that_comes_and_goes_restarts_nothing]
-        .partly("no status is sent: it is a mirror's, and there is none; that nothing restarts is shown");
+        .cluster("b083_statuses_converge_after_the_api_server_was_away");
     84 "kubectl's logs, exec, attach and port-forward reach the container."
         .not_yet("the API server asks a registered node's authenticated port for these, and the agent has neither");
     85 "Port 10250 answers 401 and 403 to who may not; `/healthz` on 10248 answers ok to everyone."
