@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::machine::*;
 
 const IMAGE: &str = "kubeboot-e2e-mirror:1";
+const NEXT_IMAGE: &str = "kubeboot-e2e-mirror:2";
 /// As soon as one who looks at it sees it; much longer than it takes, on a machine with other work.
 const SOON: Duration = Duration::from_secs(10);
 const HASH: &str = "kubernetes.io/config.hash";
@@ -56,8 +57,20 @@ fn plane() -> (ControlPlane, String) {
 
 const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
-/// Writes the manifest of a pod that needs 5 s to end.
-fn write_slow(namespace: &str, extra: &str) {
+/// A pod that needs 5 s to end. Its manifest is not kubeboot's, and reset leaves it alone: it goes before.
+struct Slow;
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(manifest("slow"));
+        for image in [IMAGE, NEXT_IMAGE] {
+            run("docker", &["rmi", "--force", image]);
+        }
+    }
+}
+
+/// Writes its manifest.
+fn write_slow(namespace: &str, extra: &str) -> Slow {
     busybox_image(IMAGE, "true");
     let text = format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: slow, namespace: {namespace}}}\nspec:\n  hostNetwork: true\n  \
@@ -65,6 +78,7 @@ fn write_slow(namespace: &str, extra: &str) {
          command: [sh, -c, \"trap '' TERM; while :; do sleep 1; done\"]\n"
     );
     fs::write(manifest("slow"), text).unwrap();
+    Slow
 }
 
 #[test]
@@ -122,14 +136,14 @@ fn b079_a_deleted_mirror_comes_back_and_the_containers_stay() {
 #[test]
 fn b080_an_edited_manifest_makes_the_mirror_anew() {
     let (_plane, node) = plane();
-    write_slow("default", "activeDeadlineSeconds: 3600");
+    let _slow = write_slow("default", "activeDeadlineSeconds: 3600");
     let pod = format!("slow-{node}");
     let mut old = mirror("default", &pod, SOON, is_ready);
     let text = fs::read_to_string(manifest("slow")).unwrap();
-    busybox_image("kubeboot-e2e-mirror:2", "true");
+    busybox_image(NEXT_IMAGE, "true");
     let edits = [
         ("activeDeadlineSeconds: 3600", "activeDeadlineSeconds: 7200", "/spec/activeDeadlineSeconds"),
-        (IMAGE, "kubeboot-e2e-mirror:2", "/spec/containers/0/image"),
+        (IMAGE, NEXT_IMAGE, "/spec/containers/0/image"),
     ];
     for (from, to, field) in edits {
         fs::write(manifest("slow"), text.replace(from, to)).unwrap();
@@ -149,7 +163,7 @@ fn b080_an_edited_manifest_makes_the_mirror_anew() {
 #[test]
 fn b081_the_mirror_goes_after_the_containers_have_ended() {
     let (_plane, node) = plane();
-    write_slow("default", "");
+    let _slow = write_slow("default", "");
     let pod = format!("slow-{node}");
     let first = mirror("default", &pod, SOON, is_ready);
     let begun = Instant::now();
@@ -166,7 +180,7 @@ fn b081_the_mirror_goes_after_the_containers_have_ended() {
 #[test]
 fn b082_a_mirror_waits_for_its_namespace_and_follows_its_node() {
     let (_plane, node) = plane();
-    write_slow("later", "");
+    let _slow = write_slow("later", "");
     let pod = format!("slow-{node}");
     let id = eventually("container", SOON, || containers().remove("slow"));
     assert!(get("later", &format!("pod/{pod}")).is_null());
@@ -187,7 +201,7 @@ fn b082_a_mirror_waits_for_its_namespace_and_follows_its_node() {
 #[test]
 fn b083_statuses_converge_after_the_api_server_was_away() {
     let (_plane, node) = plane();
-    write_slow("default", "");
+    let _slow = write_slow("default", "");
     let pod = format!("slow-{node}");
     mirror("default", &pod, SOON, is_ready);
     let before = containers();
