@@ -69,6 +69,10 @@ impl Drop for Slow {
     }
 }
 
+fn put(text: &str) {
+    kubeboot::host::fs::write_file(&manifest("slow"), text.as_bytes(), 0o600).unwrap();
+}
+
 /// Writes its manifest.
 fn write_slow(namespace: &str, extra: &str) -> Slow {
     busybox_image(IMAGE, "true");
@@ -77,7 +81,7 @@ fn write_slow(namespace: &str, extra: &str) -> Slow {
          terminationGracePeriodSeconds: 5\n  {extra}\n  containers:\n  - name: slow\n    image: {IMAGE}\n    imagePullPolicy: Never\n    \
          command: [sh, -c, \"trap '' TERM; while :; do sleep 1; done\"]\n"
     );
-    fs::write(manifest("slow"), text).unwrap();
+    put(&text);
     Slow
 }
 
@@ -146,7 +150,7 @@ fn b080_an_edited_manifest_makes_the_mirror_anew() {
         (IMAGE, NEXT_IMAGE, "/spec/containers/0/image"),
     ];
     for (from, to, field) in edits {
-        fs::write(manifest("slow"), text.replace(from, to)).unwrap();
+        put(&text.replace(from, to));
         let differs = |now: &Value| is_ready(now) && uid(now) != uid(&old);
         let new = mirror("default", &pod, Duration::from_secs(30), differs);
         assert_ne!(new.pointer(field), old.pointer(field), "{field}");

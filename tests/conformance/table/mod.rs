@@ -62,7 +62,16 @@ type Body = for<'a> fn(&'a mut Node) -> LocalBoxFuture<'a, ()>;
 
 impl Row {
     const fn new(number: u32, behaviour: &'static str) -> Self {
-        Self { number, behaviour, verdict: Verdict::Same, note: "", unit: None, test: None, partly: false }
+        Self {
+            number,
+            behaviour,
+            verdict: Verdict::Same,
+            note: "",
+            unit: None,
+            cluster: None,
+            test: None,
+            partly: false,
+        }
     }
 
     const fn test(self, name: &'static str, body: Body) -> Self {
@@ -94,6 +103,10 @@ impl Row {
 
     const fn unit(self, name: &'static str) -> Self {
         Self { unit: Some(name), ..self }
+    }
+
+    const fn cluster(self, name: &'static str) -> Self {
+        Self { cluster: Some(name), ..self }
     }
 
     /// About how long the test waits by design.
