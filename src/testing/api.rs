@@ -232,6 +232,8 @@ impl State {
 
     fn list(&self, collection: &str) -> (u16, Value) {
         let items: Vec<_> = self.objects.iter().filter(|(path, _)| is_in(path, collection)).map(|(_, o)| o).collect();
+        // As a real one answers who asks for metadata only.
+        let items = if items.is_empty() { Value::Null } else { json!(items) };
         (200, json!({"kind": "List", "metadata": {"resourceVersion": self.version.to_string()}, "items": items}))
     }
 

@@ -51,8 +51,8 @@ struct Metadata {
     uid: String,
     resource_version: String,
     deletion_timestamp: Option<String>,
-    annotations: BTreeMap<String, String>,
-    owner_references: Vec<Owner>,
+    annotations: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<Owner>>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -65,8 +65,8 @@ struct Owner {
 #[derive(Debug, Deserialize)]
 pub struct FoundList {
     metadata: ListMetadata,
-    #[serde(default)]
-    items: Vec<Found>,
+    /// null where there are none: Go's lists are so where nobody has made them.
+    items: Option<Vec<Found>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -93,11 +93,10 @@ impl Found {
 
     /// What is kept of it; None of a pod that is no mirror.
     pub fn into_mirror(self) -> Option<Mirror> {
-        let Metadata { uid, resource_version, deletion_timestamp, mut annotations, owner_references, .. } =
-            self.metadata;
+        let Metadata { uid, resource_version, deletion_timestamp, annotations, owner_references, .. } = self.metadata;
         Some(Mirror {
-            hash: annotations.remove(CONFIG_MIRROR)?,
-            node: owner_references.into_iter().find(|owner| owner.kind == "Node").map(|owner| owner.uid),
+            hash: annotations?.remove(CONFIG_MIRROR)?,
+            node: owner_references.into_iter().flatten().find(|owner| owner.kind == "Node").map(|owner| owner.uid),
             deleting: deletion_timestamp.is_some(),
             version: resource_version,
             uid,
@@ -108,7 +107,7 @@ impl Found {
 impl FoundList {
     /// The version to watch from, and the mirrors.
     pub fn into_mirrors(self) -> (String, BTreeMap<PodKey, Mirror>) {
-        let mirrors = self.items.into_iter().filter_map(|found| Some((found.key(), found.into_mirror()?)));
+        let mirrors = self.items.into_iter().flatten().filter_map(|found| Some((found.key(), found.into_mirror()?)));
         (self.metadata.resource_version, mirrors.collect())
     }
 }
