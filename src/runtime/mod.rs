@@ -141,6 +141,11 @@ pub trait ContainerRuntime: Send + Sync {
         Ok(PodNetwork::Absent)
     }
 
+    /// Where a running container's main process is; `NotFound` when the container is gone.
+    async fn process(&self, _id: &str) -> Result<Process> {
+        Ok(Process::default())
+    }
+
     /// Removes an image by reference; `Conflict` when a container uses it.
     async fn remove_image(&self, reference: &str) -> Result<()>;
 }

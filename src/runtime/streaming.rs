@@ -55,10 +55,13 @@ pub struct Session {
     pub exit: BoxFuture<'static, Result<Option<i64>>>,
 }
 
+/// Begins when it is awaited, and not before.
+pub type Starting = BoxFuture<'static, Result<Session>>;
+
 /// How somebody gets the streams.
 pub enum Streamed {
-    /// Through the agent.
-    Session(Session),
+    /// Through the agent. Nothing has begun yet: a client has to open its streams first, and may never do so.
+    Session(Starting),
     /// By the runtime's own server, at this URL (`http://127.0.0.1:PORT/exec/TOKEN`), which is good for one use.
     Served(String),
 }

@@ -405,6 +405,24 @@ pub struct LogOptions {
     pub limit_bytes: Option<u64>,
 }
 
+/// Where a container's main process is on this machine; nothing is known of one that does not run, or that runs
+/// elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Its process id.
+    pub pid: Option<u32>,
+    /// Its network namespace, where the runtime names it; else it is that of the process.
+    pub network_namespace: Option<std::path::PathBuf>,
+}
+
+impl Process {
+    /// What names its network namespace.
+    pub fn network(&self) -> Option<std::path::PathBuf> {
+        let own = || self.pid.map(|pid| format!("/proc/{pid}/ns/net").into());
+        self.network_namespace.clone().or_else(own)
+    }
+}
+
 /// Something happened to a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeEvent {

@@ -1,0 +1,162 @@
+use bytes::{Bytes, BytesMut};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::dictionary::dictionary;
+use super::*;
+
+/// Adler-32, with which both sides name the dictionary.
+fn adler(bytes: &[u8]) -> u32 {
+    let (a, b) = bytes.iter().fold((1u32, 0u32), |(a, b), byte| {
+        let a = (a + u32::from(*byte)) % 65521;
+        (a, (b + a) % 65521)
+    });
+    b << 16 | a
+}
+
+fn headers() -> impl Strategy<Value = Headers> {
+    vec(("[a-z][a-z0-9-]{0,20}", "[ -~é]{0,40}"), 0..6)
+}
+
+/// Several values of a name come out one behind the other, wherever they were.
+fn grouped(headers: &Headers) -> Headers {
+    let mut names: Vec<&String> = Vec::new();
+    for (name, _) in headers {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.iter().flat_map(|name| headers.iter().filter(move |(known, _)| known == *name).cloned()).collect()
+}
+
+fn frame() -> impl Strategy<Value = Frame> {
+    let id = || 1..0x7fff_ffffu32;
+    prop_oneof![
+        (id(), any::<bool>(), any::<bool>(), headers()).prop_map(|(id, fin, unidirectional, headers)| {
+            Frame::SynStream { id, fin, unidirectional, headers: grouped(&headers) }
+        }),
+        (id(), any::<bool>(), headers())
+            .prop_map(|(id, fin, headers)| Frame::SynReply { id, fin, headers: grouped(&headers) }),
+        (id(), any::<bool>(), headers())
+            .prop_map(|(id, fin, headers)| Frame::Headers { id, fin, headers: grouped(&headers) }),
+        (id(), 0..12u32).prop_map(|(id, status)| Frame::RstStream { id, status }),
+        any::<Option<u32>>().prop_map(|initial_window| Frame::Settings { initial_window }),
+        any::<u32>().prop_map(|id| Frame::Ping { id }),
+        (0..0x7fff_ffffu32, 0..3u32).prop_map(|(last, status)| Frame::GoAway { last, status }),
+        (0..0x7fff_ffffu32, 0..0x7fff_ffffu32).prop_map(|(id, delta)| Frame::WindowUpdate { id, delta }),
+        (id(), any::<bool>(), vec(any::<u8>(), 0..300)).prop_map(|(id, fin, bytes)| Frame::Data {
+            id,
+            fin,
+            bytes: Bytes::from(bytes)
+        }),
+    ]
+}
+
+/// Data that came in pieces, put together again.
+fn joined(frames: Vec<Frame>) -> Vec<Frame> {
+    let mut all: Vec<Frame> = Vec::new();
+    let mut open = false;
+    for frame in frames {
+        match (all.last_mut(), frame) {
+            (Some(Frame::Data { id, fin, bytes }), Frame::Data { id: next, fin: last, bytes: more })
+                if open && *id == next =>
+            {
+                *bytes = Bytes::from([bytes.as_ref(), more.as_ref()].concat());
+                *fin = last;
+                open = false;
+            }
+            (_, frame) => all.push(frame),
+        }
+        open = open || matches!(all.last(), Some(Frame::Data { .. }));
+    }
+    all
+}
+
+fn decode(decoder: &mut Decoder, bytes: &[u8]) -> Result<Vec<Frame>, FrameError> {
+    decoder.buffer().extend_from_slice(bytes);
+    let mut frames = Vec::new();
+    while let Some(frame) = decoder.next()? {
+        frames.push(frame);
+    }
+    Ok(frames)
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_as_it_was(frames in vec(frame(), 0..12)) {
+        let (mut encoder, mut bytes) = (Encoder::default(), BytesMut::new());
+        for frame in &frames {
+            encoder.encode(frame, &mut bytes);
+        }
+        prop_assert_eq!(decode(&mut Decoder::default(), &bytes).unwrap(), frames);
+    }
+
+    #[test]
+    fn it_does_not_matter_in_which_pieces_bytes_come(frame in frame(), at in any::<prop::sample::Index>()) {
+        let mut bytes = BytesMut::new();
+        Encoder::default().encode(&frame, &mut bytes);
+        let at = at.index(bytes.len());
+        let mut decoder = Decoder::default();
+        let mut frames = decode(&mut decoder, &bytes[..at]).unwrap();
+        frames.extend(decode(&mut decoder, &bytes[at..]).unwrap());
+        prop_assert_eq!(joined(frames), vec![frame]);
+    }
+
+    #[test]
+    fn whatever_comes_is_read_or_refused(bytes in vec(any::<u8>(), 0..200)) {
+        let _ = decode(&mut Decoder::default(), &bytes);
+    }
+
+    #[test]
+    fn headers_that_are_damaged_are_read_or_refused(headers in headers(), at in any::<prop::sample::Index>(), to: u8) {
+        let (mut encoder, mut bytes) = (Encoder::default(), BytesMut::new());
+        encoder.encode(&Frame::SynReply { id: 1, fin: false, headers }, &mut bytes);
+        let at = at.index(bytes.len());
+        bytes[at] = to;
+        let _ = decode(&mut Decoder::default(), &bytes);
+    }
+}
+
+#[test]
+fn the_dictionary_is_the_one_of_the_draft() {
+    assert_eq!((dictionary().len(), adler(&dictionary())), (1423, 0xe3c6_a7c2));
+}
+
+#[test]
+fn a_stream_of_kubectl_is_read() {
+    // SYN_STREAM of stream 1 with `streamtype: error`, as Go's zlib compresses it: its head, the dictionary's name, and a
+    // block that is stored.
+    let plain = b"\0\0\0\x01\0\0\0\x0astreamtype\0\0\0\x05error";
+    let length = u16::try_from(plain.len()).unwrap();
+    let mut block = vec![0x78, 0xbb, 0xe3, 0xc6, 0xa7, 0xc2, 0];
+    block.extend(length.to_le_bytes());
+    block.extend((!length).to_le_bytes());
+    block.extend(plain);
+    let mut bytes = vec![0x80, 3, 0, 1, 0, 0, 0, u8::try_from(10 + block.len()).unwrap(), 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    bytes.extend(block);
+    let headers = vec![("streamtype".to_owned(), "error".to_owned())];
+    let expected = Frame::SynStream { id: 1, fin: false, unidirectional: false, headers };
+    assert_eq!(decode(&mut Decoder::default(), &bytes).unwrap(), [expected]);
+}
+
+#[test]
+fn several_values_of_a_name_are_kept() {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let given = vec![pair("A", "1"), pair("b", ""), pair("a", "2")];
+    let mut bytes = BytesMut::new();
+    Encoder::default().encode(&Frame::Headers { id: 3, fin: true, headers: given }, &mut bytes);
+    let expected = Frame::Headers { id: 3, fin: true, headers: vec![pair("a", "1"), pair("a", "2"), pair("b", "")] };
+    assert_eq!(decode(&mut Decoder::default(), &bytes).unwrap(), [expected]);
+}
+
+#[test]
+fn what_is_no_spdy_is_refused_and_what_is_unknown_is_passed_over() {
+    let refused = |bytes: &[u8]| decode(&mut Decoder::default(), bytes).unwrap_err();
+    assert_eq!(refused(&[0x80, 2, 0, 1, 0, 0, 0, 0]), FrameError::Version);
+    assert_eq!(refused(&[0x80, 3, 0, 1, 0, 1, 0, 1]), FrameError::Length);
+    assert_eq!(refused(&[0x80, 3, 0, 6, 0, 0, 0, 2, 0, 0]), FrameError::Length);
+    assert_eq!(refused(&[0, 0, 0, 0, 0, 0, 0, 0]), FrameError::Stream);
+    assert_eq!(refused(&[0x80, 3, 0, 2, 0, 0, 0, 8, 0, 0, 0, 1, 1, 2, 3, 4]), FrameError::Headers);
+    let unknown_then_ping = [0x80, 3, 0, 99, 0, 0, 0, 1, 7, 0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 9];
+    assert_eq!(decode(&mut Decoder::default(), &unknown_then_ping).unwrap(), [Frame::Ping { id: 9 }]);
+}

@@ -1,0 +1,247 @@
+//! `exec`, `attach`, `run` and `portForward`: what a client turns its connection over for.
+
+mod channel;
+mod command;
+mod forward;
+mod negotiate;
+mod network;
+mod passed;
+mod spdy;
+mod target;
+mod tunnel;
+mod websocket;
+mod idle;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::debug;
+
+use self::command::Looking;
+use self::forward::Forwarding;
+use self::idle::Idle;
+use self::network::Network;
+use super::http::{Body, say};
+use super::query::Query;
+use crate::agent::context::Context;
+use crate::agent::status::{Entry, chain};
+use crate::runtime::streaming::{Starting, Streamed, Wanted};
+
+/// Connections that are turned over at a time; more are refused.
+const STREAMS: usize = 128;
+/// How long `run` waits for a command.
+const RUN: Duration = Duration::from_secs(600);
+
+type Answer = Result<Response<Body>, Response<Body>>;
+type Upgraded = Idle<TokioIo<hyper::upgrade::Upgraded>>;
+
+/// Answers the paths of streams.
+#[derive(Clone)]
+pub struct Streams {
+    context: Arc<Context>,
+    slots: Arc<Semaphore>,
+}
+
+/// What is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Exec,
+    Attach,
+}
+
+impl What {
+    fn failure(self) -> &'static str {
+        match self {
+            Self::Exec => "error executing command in container",
+            Self::Attach => "error attaching to container",
+        }
+    }
+}
+
+impl Streams {
+    /// Of this agent.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, slots: Arc::new(Semaphore::new(STREAMS)) }
+    }
+
+    /// The answer to a request of one of these paths; the request itself for any other.
+    ///
+    /// # Errors
+    /// The request, which is for somebody else.
+    #[allow(clippy::result_large_err, reason = "the request goes on to whoever it is for")]
+    pub async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Request<Incoming>> {
+        let path = request.uri().path().trim_end_matches('/').to_owned();
+        let Some((kind, rest)) = path.get(1..).and_then(|path| path.split_once('/')) else { return Err(request) };
+        let answer = match kind {
+            "exec" => self.look(What::Exec, rest, request).await,
+            "attach" => self.look(What::Attach, rest, request).await,
+            "portForward" => self.forward(rest, request).await,
+            "run" => self.run(rest, &request).await,
+            _ => return Err(request),
+        };
+        Ok(answer.unwrap_or_else(|refusal| refusal))
+    }
+
+    async fn look(&self, what: What, path: &str, request: Request<Incoming>) -> Answer {
+        streamable(request.method())?;
+        let query = Query::of(request.uri().query());
+        let wanted = command::wanted(&query).map_err(|words| say(StatusCode::BAD_REQUEST, words))?;
+        let id = self.container(path)?;
+        match self.streamed(what, &id, &query, wanted).await? {
+            Streamed::Served(url) => self.pass_on(&url, request).await,
+            Streamed::Session(start) => {
+                let (protocol, response) = negotiate::negotiate(request.headers(), negotiate::COMMANDS)?;
+                let looking = Looking { start, wanted, protocol, failure: what.failure() };
+                self.turn_over(request, move |io| command::serve(io, looking))?;
+                Ok(response)
+            }
+        }
+    }
+
+    async fn streamed(&self, what: What, id: &str, query: &Query, wanted: Wanted) -> Result<Streamed, Response<Body>> {
+        let streaming = self.context.runtime.streaming().ok_or_else(|| {
+            say(StatusCode::NOT_IMPLEMENTED, "this container runtime gives no streams")
+        })?;
+        let streamed = match what {
+            What::Exec => streaming.exec(id, &query.all("command"), wanted).await,
+            What::Attach => streaming.attach(id, wanted).await,
+        };
+        streamed.map_err(|error| failed(&error))
+    }
+
+    async fn forward(&self, path: &str, request: Request<Incoming>) -> Answer {
+        streamable(request.method())?;
+        let query = Query::of(request.uri().query());
+        let asked = query.all("port").into_iter().chain(query.all("ports")).collect::<Vec<_>>();
+        let ports = forward::ports(asked.iter().map(String::as_str));
+        let ports = ports.map_err(|words| say(StatusCode::BAD_REQUEST, words))?;
+        let named = target::pod(path).map_err(Response::<Body>::from)?;
+        let pods = self.context.board.pods();
+        let entry = named.find(&pods, mirror_uid).map_err(Response::<Body>::from)?;
+        let network = self.network(entry).await?;
+        let (protocol, response) = negotiate::negotiate(request.headers(), negotiate::FORWARDS)?;
+        if ports.is_empty() && matches!(protocol.transport, negotiate::Transport::WebSocket(_)) {
+            return Err(say(StatusCode::BAD_REQUEST, "query parameter \"port\" is required"));
+        }
+        let pod = format!("{}, uid {}", entry.report.name, entry.report.uid);
+        let forwarding = Forwarding { network, pod, ports, protocol };
+        self.turn_over(request, move |io| forward::serve(io, forwarding))?;
+        Ok(response)
+    }
+
+    /// A command's output as it comes, without a connection turned over.
+    async fn run(&self, path: &str, request: &Request<Incoming>) -> Answer {
+        if *request.method() != Method::POST {
+            return Err(say(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n"));
+        }
+        let query = Query::of(request.uri().query());
+        let id = self.container(path)?;
+        let command: Vec<String> = query.get("cmd").unwrap_or_default().split(' ').map(str::to_owned).collect();
+        let wanted = Wanted { stdout: true, stderr: true, ..Wanted::default() };
+        if let Some(streaming) = self.context.runtime.streaming()
+            && let Ok(Streamed::Session(start)) = streaming.exec(&id, &command, wanted).await
+        {
+            let session = start.await.map_err(|error| failed(&error))?;
+            let pieces = session.output.map_ok(|(_, bytes)| Frame::data(bytes)).map_err(Into::into).boxed();
+            let mut response = say(StatusCode::OK, "");
+            *response.body_mut() = StreamBody::new(pieces).boxed_unsync();
+            return Ok(response);
+        }
+        let output = self.context.runtime.exec(&id, &command, RUN).await.map_err(|error| failed(&error))?;
+        Ok(say(StatusCode::OK, output.output))
+    }
+
+    /// The runtime's id of the container that a path means.
+    fn container(&self, path: &str) -> Result<String, Response<Body>> {
+        let (named, container) = target::container(path).map_err(Response::<Body>::from)?;
+        let pods = self.context.board.pods();
+        let entry = named.find(&pods, mirror_uid).map_err(Response::<Body>::from)?;
+        target::running(entry, container).map_err(Into::into)
+    }
+
+    /// Where a pod's ports are.
+    async fn network(&self, entry: &Entry) -> Result<Network, Response<Body>> {
+        let on_host = entry.to_pod().spec.is_some_and(|spec| spec.host_network == Some(true));
+        if on_host {
+            return Ok(Network::Host);
+        }
+        // Every container of a pod is in its network.
+        for container in &entry.report.containers {
+            let Ok(id) = target::running(entry, &container.name) else { continue };
+            let process = self.context.runtime.process(&id).await.map_err(|error| failed(&error))?;
+            if let Some(path) = process.network().filter(|path| path.exists()) {
+                return Ok(Network::Namespace(path));
+            }
+        }
+        let address = entry.status.pod_ip.as_deref().and_then(|address| address.parse::<IpAddr>().ok());
+        address.map(Network::At).ok_or_else(|| {
+            say(StatusCode::INTERNAL_SERVER_ERROR, format!("pod {} has no network yet", entry.report.name))
+        })
+    }
+
+    async fn pass_on(&self, url: &str, request: Request<Incoming>) -> Answer {
+        let asked = passed::ask(url, &request).await;
+        let asked = asked.map_err(|error| {
+            debug!(%error, "the container runtime does not answer");
+            say(StatusCode::BAD_GATEWAY, format!("the container runtime does not answer: {error}"))
+        })?;
+        let (response, upgrade) = passed::answer(asked);
+        if let Some(upgrade) = upgrade {
+            self.turn_over(request, move |io| passed::carry(io, upgrade))?;
+        }
+        Ok(response)
+    }
+
+    /// Gives the client's connection to `serve`, once it is turned over.
+    #[allow(clippy::result_large_err, reason = "the answer is on its way to the client")]
+    fn turn_over<S, F>(&self, mut request: Request<Incoming>, serve: S) -> Result<(), Response<Body>>
+    where
+        S: FnOnce(Upgraded) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let slot = Arc::clone(&self.slots).try_acquire_owned();
+        let slot = slot.map_err(|_| say(StatusCode::TOO_MANY_REQUESTS, "too many streams at a time"))?;
+        let (upgrade, limit) = (hyper::upgrade::on(&mut request), self.context.options.server.idle);
+        let served = turned_over(upgrade, limit, slot, serve);
+        let until = self.context.shutdown.clone();
+        self.context.tasks.spawn(async move { until.run_until_cancelled(served).await });
+        Ok(())
+    }
+}
+
+async fn turned_over<S, F>(upgrade: OnUpgrade, limit: Duration, slot: OwnedSemaphorePermit, serve: S)
+where
+    S: FnOnce(Upgraded) -> F + Send,
+    F: Future<Output = ()> + Send,
+{
+    match upgrade.await {
+        Ok(io) => serve(Idle::new(TokioIo::new(io), limit)).await,
+        Err(error) => debug!(%error, "a client did not turn its connection over"),
+    }
+    drop(slot);
+}
+
+#[allow(clippy::result_large_err, reason = "the answer is on its way to the client")]
+fn streamable(method: &Method) -> Result<(), Response<Body>> {
+    if matches!(*method, Method::GET | Method::POST) {
+        return Ok(());
+    }
+    Err(say(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n"))
+}
+
+fn failed(error: &crate::runtime::RuntimeError) -> Response<Body> {
+    say(StatusCode::INTERNAL_SERVER_ERROR, chain(error))
+}
+
+/// The UID of a pod's mirror in the API.
+fn mirror_uid(_: &Entry) -> Option<String> {
+    None
+}
