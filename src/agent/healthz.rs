@@ -9,7 +9,7 @@ use super::server::http::{self as listen, Body, say};
 
 /// Serves until `shutdown`.
 pub async fn serve(listener: TcpListener, shutdown: CancellationToken) {
-    listen::serve(listener, |request| std::future::ready(answer(&request)), shutdown).await;
+    listen::serve(listener, listen::Ajar, |request| std::future::ready(answer(&request)), shutdown).await;
 }
 
 fn answer<B>(request: &Request<B>) -> Response<Body> {

@@ -39,7 +39,7 @@ pub mod report;
 pub mod resources;
 pub mod restart;
 mod security;
-mod server;
+pub mod server;
 pub mod source;
 mod status;
 mod supervisor;
@@ -99,6 +99,13 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// The agent's own API cannot be served by its settings.
+    #[error("cannot serve the kubelet's API")]
+    Tls {
+        /// What does not fit.
+        #[from]
+        source: server::TlsError,
+    },
     /// No manifests to run.
     #[error(
         "no manifests: set staticPodPath or staticPodURL in the configuration file, or --pod-manifest-path or \
@@ -151,6 +158,7 @@ async fn run_with(
     let control = control::bind(&options.control_socket).await.map_err(|source| AgentError::Control { source })?;
     let healthz = listen("/healthz", options.healthz).await?;
     let read_only = listen("the read-only paths", options.read_only).await?;
+    let secure = listen("the kubelet's API", options.server.listen).await?;
     let path = options.static_pod_path.as_ref().map(|path| path.display().to_string());
     let url = options.static_pod_url.as_deref().map(source::shown);
     info!(path, url, node = options.node_name, root = %options.root_dir.display(), "agent started");
@@ -165,6 +173,9 @@ async fn run_with(
     }
     if let Some(listener) = read_only {
         tasks.spawn(server::serve(listener, Arc::clone(&context), end.clone()));
+    }
+    if let Some(listener) = secure {
+        tasks.spawn(server::serve_secure(listener, Arc::clone(&context), end.clone())?);
     }
     let (watched, until) = (Arc::clone(&context), end.clone());
     tasks.spawn(async move {

@@ -15,6 +15,7 @@ mod kubeconfig;
 mod plan;
 mod renew;
 mod request;
+mod serving;
 mod subject;
 mod table;
 mod user;
@@ -29,6 +30,7 @@ pub use key::{KeyError, PrivateKey, in_kubeadms_form};
 pub use kubeconfig::{client_pair, ensure_kubeconfigs, point_at_client_certificate};
 pub use renew::{Expiration, Fate, Renewable, Renewal, expirations, renew, renewable_names, renewables};
 pub use request::{generate_requests, node_request};
+pub use serving::{ServingPair, serving_pair};
 pub use table::{CERTIFICATES, CertificateRow, KUBECONFIGS, Kind, KubeconfigRow, Leaf, San, Usage};
 pub use user::{NewUser, user_kubeconfig};
 

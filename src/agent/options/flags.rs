@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::NodeFlags;
+use super::{NodeFlags, ServerFlags};
 
 /// Flags the agent follows, as given; None where not given. Values are checked by [`super::resolve`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub struct Flags {
     pub docker_host: Option<String>,
     /// Those about the API server and the Node.
     pub node: NodeFlags,
+    /// Those about the agent's own API.
+    pub server: ServerFlags,
     /// Names of given flags that are in [`LET_BE`].
     pub let_be: Vec<String>,
 }
@@ -86,15 +88,8 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("add-dir-header", Switch),
     ("allowed-unsafe-sysctls", Value),
     ("alsologtostderr", Switch),
-    ("anonymous-auth", Switch),
-    ("authentication-token-webhook", Switch),
-    ("authentication-token-webhook-cache-ttl", Value),
-    ("authorization-mode", Value),
-    ("authorization-webhook-cache-authorized-ttl", Value),
-    ("authorization-webhook-cache-unauthorized-ttl", Value),
     ("cgroup-driver", Value),
     ("chaos-chance", Value),
-    ("client-ca-file", Value),
     ("cloud-config", Value),
     ("cloud-provider", Value),
     ("cni-bin-dir", Value),
@@ -110,8 +105,6 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("dynamic-config-dir", Value),
     ("enable-cadvisor-json-endpoints", Switch),
     ("enable-controller-attach-detach", Switch),
-    ("enable-debugging-handlers", Switch),
-    ("enable-server", Switch),
     ("enforce-node-allocatable", Value),
     ("event-burst", Value),
     ("event-qps", Value),
@@ -176,7 +169,6 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("one-output", Switch),
     ("pod-cidr", Value),
     ("pods-per-core", Value),
-    ("port", Value),
     ("protect-kernel-defaults", Switch),
     ("qos-reserved", Value),
     ("really-crash-for-testing", Switch),
@@ -193,13 +185,8 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("skip-log-headers", Switch),
     ("stderrthreshold", Value),
     ("storage-driver-buffer-duration", Value),
-    ("streaming-connection-idle-timeout", Value),
     ("system-cgroups", Value),
     ("system-reserved-cgroup", Value),
-    ("tls-cert-file", Value),
-    ("tls-cipher-suites", Value),
-    ("tls-min-version", Value),
-    ("tls-private-key-file", Value),
     ("topology-manager-policy", Value),
     ("topology-manager-policy-options", Value),
     ("topology-manager-scope", Value),

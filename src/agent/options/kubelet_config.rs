@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::server::{Authentication, AuthorizationField};
 use super::values;
 use super::{NodeTaint, OptionsError};
 use crate::yaml::{self, Entry, Kind, Node, Problem, YamlError};
@@ -84,6 +85,18 @@ pub(super) struct KubeletConfiguration {
     pub rotate_certificates: Option<bool>,
     #[serde(rename = "serverTLSBootstrap")]
     pub server_tls_bootstrap: Option<bool>,
+    pub enable_server: Option<bool>,
+    pub port: Option<u16>,
+    pub tls_cert_file: Option<String>,
+    pub tls_private_key_file: Option<String>,
+    pub tls_min_version: Option<String>,
+    pub tls_cipher_suites: Option<Vec<String>>,
+    pub authentication: Option<Authentication>,
+    pub authorization: Option<AuthorizationField>,
+    pub enable_debugging_handlers: Option<bool>,
+    pub enable_system_log_handler: Option<bool>,
+    #[serde(deserialize_with = "values::duration_field")]
+    pub streaming_connection_idle_timeout: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -96,8 +109,6 @@ pub(super) struct CrashLoopBackOff {
 /// Fields of the type that mean nothing to an agent without evictions and managers of CPUs and memory.
 pub(super) const LET_BE: &[&str] = &[
     "allowedUnsafeSysctls",
-    "authentication",
-    "authorization",
     "cgroupDriver",
     "configMapAndSecretChangeDetectionStrategy",
     "containerLogMaxWorkers",
@@ -111,10 +122,7 @@ pub(super) const LET_BE: &[&str] = &[
     "enableContentionProfiling",
     "enableControllerAttachDetach",
     "enableDebugFlagsHandler",
-    "enableDebuggingHandlers",
     "enableProfilingHandler",
-    "enableServer",
-    "enableSystemLogHandler",
     "enableSystemLogQuery",
     "enforceNodeAllocatable",
     "eventBurst",
@@ -153,7 +161,6 @@ pub(super) const LET_BE: &[&str] = &[
     "mergeDefaultEvictionSettings",
     "podCIDR",
     "podsPerCore",
-    "port",
     "preloadedImagesVerificationAllowlist",
     "protectKernelDefaults",
     "qosReserved",
@@ -168,14 +175,9 @@ pub(super) const LET_BE: &[&str] = &[
     "shutdownGracePeriodByPodPriority",
     "shutdownGracePeriodCriticalPods",
     "singleProcessOOMKill",
-    "streamingConnectionIdleTimeout",
     "systemCgroups",
     "systemReservedCgroup",
-    "tlsCertFile",
-    "tlsCipherSuites",
     "tlsCurvePreferences",
-    "tlsMinVersion",
-    "tlsPrivateKeyFile",
     "topologyManagerPolicy",
     "topologyManagerPolicyOptions",
     "topologyManagerScope",
@@ -186,7 +188,14 @@ pub(super) const LET_BE: &[&str] = &[
 ];
 
 /// Fields that are paths: a relative one is relative to the file it is written in.
-const PATHS: &[&str] = &["podLogsDir", "resolvConf", "staticPodPath"];
+const PATHS: &[&str] = &[
+    "authentication.x509.clientCAFile",
+    "podLogsDir",
+    "resolvConf",
+    "staticPodPath",
+    "tlsCertFile",
+    "tlsPrivateKeyFile",
+];
 
 /// Reads the configuration file and its drop-ins, each over those before it. The second value names the fields that
 /// were let be, a line a file.
@@ -260,14 +269,21 @@ fn parse(file: &Path, text: &str) -> Result<(Node, Vec<String>), OptionsError> {
 
 /// Makes the paths of a file absolute.
 fn anchor(node: &mut Node, beside: &Path) {
-    let Kind::Map(entries) = &mut node.kind else { return };
-    for entry in entries.iter_mut().filter(|entry| PATHS.contains(&entry.key.as_str())) {
-        if let Kind::String(path) = &mut entry.node.kind
+    for path in PATHS {
+        if let Some(Kind::String(path)) = find(node, path)
             && !path.is_empty()
         {
             *path = beside.join(&*path).display().to_string();
         }
     }
+}
+
+/// What stands at a path of fields.
+fn find<'n>(node: &'n mut Node, path: &str) -> Option<&'n mut Kind> {
+    path.split('.').try_fold(&mut node.kind, |kind, field| match kind {
+        Kind::Map(entries) => entries.iter_mut().find(|entry| entry.key == field).map(|entry| &mut entry.node.kind),
+        _ => None,
+    })
 }
 
 /// Merges as the kubelet does its drop-ins, which is a JSON merge patch: maps key by key, anything else whole, and a

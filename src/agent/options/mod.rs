@@ -4,6 +4,7 @@ mod drop_ins;
 mod flags;
 mod kubelet_config;
 mod node;
+mod server;
 mod values;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,6 +17,7 @@ pub use drop_ins::drop_ins;
 pub use flags::{Flags, LET_BE as FLAGS_LET_BE, Takes};
 pub use kubelet_config::unknown_fields;
 pub use node::{NodeFlags, NodeOptions, NodeTaint};
+pub use server::{Authorization, ServerFlags, ServerOptions};
 
 use kubelet_config::KubeletConfiguration;
 
@@ -88,6 +90,8 @@ pub struct AgentOptions {
     pub parallel_image_pulls: Option<usize>,
     /// The API server and the Node there.
     pub node: NodeOptions,
+    /// The agent's own API, the kubelet's.
+    pub server: ServerOptions,
 }
 
 impl AgentOptions {
@@ -124,6 +128,7 @@ impl AgentOptions {
             pod_pids_limit: None,
             parallel_image_pulls: Some(1),
             node: NodeOptions::new(Path::new(paths::KUBELET_DIR)),
+            server: ServerOptions::default(),
         }
     }
 
@@ -218,8 +223,9 @@ pub fn resolve(flags: &Flags, files: &[(PathBuf, String)], hostname: &str) -> Re
     let address = checked("--healthz-bind-address", &flags.healthz_bind_address, values::address)?;
     let address = address.or(file.healthz_bind_address).unwrap_or(local);
     options.healthz = listen(address, flags.healthz_port.or(file.healthz_port).unwrap_or(10248));
-    let address = checked("--address", &flags.address, values::address)?.or(file.address).unwrap_or(local);
-    options.read_only = listen(address, flags.read_only_port.or(file.read_only_port).unwrap_or(0));
+    let address = checked("--address", &flags.address, values::address)?.or(file.address);
+    server::follow(&mut options, &flags.server, address, &file)?;
+    options.read_only = listen(address.unwrap_or(local), flags.read_only_port.or(file.read_only_port).unwrap_or(0));
     if options.static_pod_path.is_none() && options.static_pod_url.is_none() {
         return Err(OptionsError::NoSource);
     }

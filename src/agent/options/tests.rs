@@ -40,7 +40,7 @@ fn the_file_kubeadm_writes_is_followed_and_what_means_nothing_is_named_in_one_li
         ..AgentOptions::new("cp1")
     };
     assert_eq!(resolved.options, expected);
-    let note = "/var/lib/kubelet/config.yaml: these fields mean nothing to this agent: authentication, cgroupDriver, \
+    let note = "/var/lib/kubelet/config.yaml: these fields mean nothing to this agent: cgroupDriver, \
                 cpuManagerReconcilePeriod";
     assert_eq!((resolved.notes, resolved.warnings), (vec![note.to_owned()], vec![]));
 }

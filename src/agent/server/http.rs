@@ -18,7 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
@@ -57,10 +57,39 @@ pub fn say(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     respond(status, "text/plain; charset=utf-8", text)
 }
 
+/// How a client is let in: what its connection becomes, and what is known of it then, which goes with each of its
+/// requests as an extension.
+pub trait Door: Clone + Send + Sync + 'static {
+    /// The connection.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// What is known of the client.
+    type Peer: Clone + Send + Sync + 'static;
+    /// How long a client may take nothing of what is sent to it.
+    const PATIENCE: Duration;
+
+    /// Lets a client in.
+    fn open(&self, stream: TcpStream) -> impl Future<Output = io::Result<(Self::Io, Self::Peer)>> + Send;
+}
+
+/// Everybody is let in, and nothing is known of him.
+#[derive(Clone, Copy)]
+pub struct Ajar;
+
+impl Door for Ajar {
+    type Io = TcpStream;
+    type Peer = ();
+    const PATIENCE: Duration = WRITE_TIMEOUT;
+
+    async fn open(&self, stream: TcpStream) -> io::Result<(TcpStream, ())> {
+        Ok((stream, ()))
+    }
+}
+
 /// Answers clients until `shutdown`, then ends their connections.
-pub async fn serve<H, F>(listener: TcpListener, answer: H, shutdown: CancellationToken)
+pub async fn serve<D, H, F>(listener: TcpListener, door: D, answer: H, shutdown: CancellationToken)
 where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    D: Door,
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let (connections, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS)));
@@ -82,17 +111,31 @@ where
                 continue;
             }
         };
-        let (answer, shutdown) = (answer.clone(), shutdown.clone());
+        let (door, answer, shutdown) = (door.clone(), answer.clone(), shutdown.clone());
         connections.spawn(async move {
             let _slot = slot;
-            let served = connection(Patient { io: stream, waiting: None }, answer);
-            if let Some(Err(error)) = shutdown.run_until_cancelled(served).await {
+            if let Some(Err(error)) = shutdown.run_until_cancelled(welcome(stream, door, answer)).await {
                 debug!(%error, "an HTTP client left");
             }
         });
     }
     connections.close();
     connections.wait().await;
+}
+
+async fn welcome<D, H, F>(stream: TcpStream, door: D, answer: H) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+where
+    D: Door,
+    H: Fn(Request<Incoming>) -> F + Send,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let opened = tokio::time::timeout(HEADER_TIMEOUT, door.open(stream)).await?;
+    let (io, peer) = opened?;
+    let answer = |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        answer(request)
+    };
+    Ok(connection(Patient { io, waiting: None, patience: D::PATIENCE }, answer).await?)
 }
 
 /// Serves one connection, whatever it is made of.
@@ -110,13 +153,15 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(io), service)
+        .with_upgrades()
         .await
 }
 
-/// A connection on which a write that gets nowhere for [`WRITE_TIMEOUT`] fails: its client is dead or does not read.
+/// A connection on which a write that gets nowhere for so long fails: its client is dead or does not read.
 struct Patient<I> {
     io: I,
     waiting: Option<Pin<Box<Sleep>>>,
+    patience: Duration,
 }
 
 impl<I> Patient<I> {
@@ -125,7 +170,8 @@ impl<I> Patient<I> {
             self.waiting = None;
             return progress;
         }
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_TIMEOUT)));
+        let patience = self.patience;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         match waiting.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
@@ -175,7 +221,8 @@ mod tests {
         let (server, mut client) = duplex(4096);
         client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         let begun = tokio::time::Instant::now();
-        let served = connection(Patient { io: server, waiting: None }, |_| async { endless() }).await;
+        let served =
+            connection(Patient { io: server, waiting: None, patience: WRITE_TIMEOUT }, |_| async { endless() }).await;
         assert!(served.is_err());
         assert_eq!(begun.elapsed().as_secs(), WRITE_TIMEOUT.as_secs());
     }

@@ -1,15 +1,21 @@
 //! The kubelet's HTTP paths, read-only: what runs, what is wanted, how it is.
 //!
 //! [`Router`] answers a request, whoever let it in: the listener of the read-only address asks for no credentials and is
-//! for loopback; a listener that asks for some can put the same router behind them.
+//! for loopback; [`serve_secure`] puts it behind TLS, credentials and rights, together with what only it serves: streams.
 
+mod auth;
 mod configz;
 mod healthz;
 pub mod http;
 mod logs;
 mod metrics;
+mod own_certificate;
 mod pods;
 mod query;
+mod secure;
+pub mod spdy;
+mod stream;
+mod tls;
 
 use std::sync::Arc;
 
@@ -17,8 +23,10 @@ use ::http::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::http::{Body, say};
+use self::http::{Ajar, Body, say};
 use self::query::Query;
+pub use self::secure::serve as serve_secure;
+pub use self::tls::TlsError;
 use super::context::Context;
 
 /// Answers requests to the kubelet's paths.
@@ -34,7 +42,7 @@ pub async fn serve(listener: TcpListener, context: Arc<Context>, shutdown: Cance
         let router = router.clone();
         async move { router.answer(&request).await }
     };
-    http::serve(listener, answer, shutdown).await;
+    http::serve(listener, Ajar, answer, shutdown).await;
 }
 
 impl Router {

@@ -8,6 +8,7 @@ mod logs;
 mod node_flags;
 mod ps;
 mod restart;
+mod server_flags;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -144,6 +145,8 @@ pub struct Args {
     #[command(flatten)]
     node: node_flags::NodeArgs,
     #[command(flatten)]
+    server: server_flags::ServerArgs,
+    #[command(flatten)]
     let_be: LetBe,
 }
 
@@ -228,6 +231,7 @@ impl From<Args> for Flags {
             control_socket: args.control_socket,
             docker_host: args.docker_host,
             node: args.node.into(),
+            server: args.server.into(),
             let_be: args.let_be.0,
         }
     }
@@ -279,6 +283,9 @@ fn options(mut args: Args, globals: &Globals) -> anyhow::Result<AgentOptions> {
         &mut args.node.kubeconfig,
         &mut args.node.bootstrap_kubeconfig,
         &mut args.node.cert_dir,
+        &mut args.server.tls_cert_file,
+        &mut args.server.tls_private_key_file,
+        &mut args.server.client_ca_file,
     ];
     for path in paths {
         if let Some(relative) = path.take_if(|path| !path.as_os_str().is_empty()) {

@@ -13,6 +13,7 @@ mod podman;
 mod progress;
 mod raw;
 mod record;
+mod session;
 mod spec;
 
 use std::time::Duration;
@@ -202,6 +203,14 @@ impl ContainerRuntime for Docker {
 
     async fn pull(&self, reference: &str, progress: &(dyn Fn(u64, Option<u64>) + Send + Sync)) -> Result<ImageRecord> {
         self.pull_image(reference, progress).await
+    }
+
+    fn streaming(&self) -> Option<&dyn streaming::Streaming> {
+        Some(self)
+    }
+
+    async fn process(&self, id: &str) -> Result<Process> {
+        self.main_process(id).await
     }
 
     async fn remove_image(&self, reference: &str) -> Result<()> {

@@ -35,10 +35,16 @@ fn frame() -> impl Strategy<Value = Frame> {
         (id(), any::<bool>(), any::<bool>(), headers()).prop_map(|(id, fin, unidirectional, headers)| {
             Frame::SynStream { id, fin, unidirectional, headers: grouped(&headers) }
         }),
-        (id(), any::<bool>(), headers())
-            .prop_map(|(id, fin, headers)| Frame::SynReply { id, fin, headers: grouped(&headers) }),
-        (id(), any::<bool>(), headers())
-            .prop_map(|(id, fin, headers)| Frame::Headers { id, fin, headers: grouped(&headers) }),
+        (id(), any::<bool>(), headers()).prop_map(|(id, fin, headers)| Frame::SynReply {
+            id,
+            fin,
+            headers: grouped(&headers)
+        }),
+        (id(), any::<bool>(), headers()).prop_map(|(id, fin, headers)| Frame::Headers {
+            id,
+            fin,
+            headers: grouped(&headers)
+        }),
         (id(), 0..12u32).prop_map(|(id, status)| Frame::RstStream { id, status }),
         any::<Option<u32>>().prop_map(|initial_window| Frame::Settings { initial_window }),
         any::<u32>().prop_map(|id| Frame::Ping { id }),

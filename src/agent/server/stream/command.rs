@@ -273,9 +273,7 @@ async fn relay(
 
 /// What the client is told at the end: JSON whatever it is, or words where something failed.
 fn status(outcome: &Outcome, failure: &str, json: bool) -> Option<Bytes> {
-    let failed = |message: &str, reason: &str, causes: Value| {
-        json!({"metadata": {}, "status": "Failure", "message": message, "reason": reason, "details": {"causes": causes}})
-    };
+    let failed = |message: &str, reason: &str, causes: Value| json!({"metadata": {}, "status": "Failure", "message": message, "reason": reason, "details": {"causes": causes}});
     let value = match outcome {
         Outcome::Unwatched => return None,
         Outcome::Exited(0) => json!({"metadata": {}, "status": "Success"}),
@@ -285,11 +283,8 @@ fn status(outcome: &Outcome, failure: &str, json: bool) -> Option<Bytes> {
         }
         Outcome::Failed(why) => {
             let why = format!("{failure}: {why}");
-            let mut value = failed(
-                &format!("Internal error occurred: {why}"),
-                "InternalError",
-                json!([{ "message": why }]),
-            );
+            let mut value =
+                failed(&format!("Internal error occurred: {why}"), "InternalError", json!([{ "message": why }]));
             value["code"] = json!(500);
             value
         }

@@ -33,7 +33,7 @@ use super::http::{Body, say};
 use super::query::Query;
 use crate::agent::context::Context;
 use crate::agent::status::{Entry, chain};
-use crate::runtime::streaming::{Starting, Streamed, Wanted};
+use crate::runtime::streaming::{Streamed, Wanted};
 
 /// Connections that are turned over at a time; more are refused.
 const STREAMS: usize = 128;
@@ -107,9 +107,11 @@ impl Streams {
     }
 
     async fn streamed(&self, what: What, id: &str, query: &Query, wanted: Wanted) -> Result<Streamed, Response<Body>> {
-        let streaming = self.context.runtime.streaming().ok_or_else(|| {
-            say(StatusCode::NOT_IMPLEMENTED, "this container runtime gives no streams")
-        })?;
+        let streaming = self
+            .context
+            .runtime
+            .streaming()
+            .ok_or_else(|| say(StatusCode::NOT_IMPLEMENTED, "this container runtime gives no streams"))?;
         let streamed = match what {
             What::Exec => streaming.exec(id, &query.all("command"), wanted).await,
             What::Attach => streaming.attach(id, wanted).await,

@@ -24,7 +24,8 @@ pub async fn ask(
 ) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
     let url: Uri = url.parse()?;
     let authority = url.authority().ok_or("the runtime's URL has no host")?;
-    let stream = TcpStream::connect((authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80))).await?;
+    let stream =
+        TcpStream::connect((authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80))).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Ends with the connection, at the latest when the client's own does.
     tokio::spawn(connection.with_upgrades());

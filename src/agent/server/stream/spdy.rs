@@ -231,7 +231,7 @@ impl<I: AsyncRead> Reader<I> {
         self.send(Command::Reset(id, status)).await;
     }
 
-    async fn send(&self, command: Command) {
+    async fn send(&mut self, command: Command) {
         if let Some(queue) = self.queue.upgrade() {
             let _ = queue.send(command).await;
         }
