@@ -7,6 +7,7 @@
 
 mod names;
 mod tree;
+mod usage;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,6 +25,7 @@ use crate::host::fs::FsError;
 use crate::runtime::CgroupDriver;
 use names::{Names, TIERS};
 use tree::Tree;
+pub use usage::{MemoryUsage, Mounts, Usage};
 
 /// A cgroup that another agent removes while this one makes something in it is made again, this often.
 const TRIES: u32 = 5;

@@ -15,6 +15,7 @@ mod query;
 mod secure;
 pub mod spdy;
 mod stream;
+mod syslogs;
 mod tls;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::http::{Ajar, Body, say};
+use self::metrics::usage::Rates;
 use self::query::Query;
 pub use self::secure::serve as serve_secure;
 pub use self::tls::TlsError;
@@ -33,11 +35,12 @@ use super::context::Context;
 #[derive(Clone)]
 pub struct Router {
     context: Arc<Context>,
+    rates: Arc<Rates>,
 }
 
 /// Serves the read-only paths until `shutdown`.
 pub async fn serve(listener: TcpListener, context: Arc<Context>, shutdown: CancellationToken) {
-    let router = Router { context };
+    let router = Router::new(context);
     let answer = move |request: Request<_>| {
         let router = router.clone();
         async move { router.answer(&request).await }
@@ -46,6 +49,11 @@ pub async fn serve(listener: TcpListener, context: Arc<Context>, shutdown: Cance
 }
 
 impl Router {
+    /// Of this agent.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, rates: Arc::default() }
+    }
+
     /// The answer to a request; what it carries is not read.
     pub async fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
         let path = request.uri().path().trim_end_matches('/');
@@ -58,6 +66,10 @@ impl Router {
             "/runningpods" => pods::running(&self.context).await,
             "/configz" => configz::answer(&self.context.options),
             "/metrics" => metrics::all(&self.context),
+            "/metrics/cadvisor" => metrics::cadvisor(&self.context).await,
+            "/metrics/resource" => metrics::resource(&self.context).await,
+            "/metrics/probes" => metrics::of_probes(&self.context),
+            "/stats/summary" | "/stats" => metrics::summary::answer(&self.context, &self.rates, &query).await,
             _ => match (path.strip_prefix("/containerLogs/"), path.strip_prefix("/healthz")) {
                 (Some(container), _) => logs::stream(&self.context, container, &query).await,
                 (_, Some(check)) => {

@@ -8,11 +8,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::Router;
 use super::auth::{self, Gate, Presented};
 use super::http::{self, Body, say};
 use super::stream::Streams;
 use super::tls::{self, Served, TlsDoor, TlsError};
+use super::{Router, syslogs};
 use crate::agent::apiserver::ApiServer;
 use crate::agent::context::Context;
 
@@ -41,7 +41,7 @@ pub fn serve(
     }
     let secured = Arc::new(Secured {
         gate: Gate::new(&context.options.node_name, options, context.api.clone()),
-        router: Router { context: Arc::clone(&context) },
+        router: Router::new(Arc::clone(&context)),
         streams: Streams::new(Arc::clone(&context)),
     });
     let answer = move |request: Request<Incoming>| {
@@ -71,10 +71,23 @@ impl Secured<Option<Arc<ApiServer>>> {
         if !self.router.context.options.server.debugging && is_debugging(path) {
             return say(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n");
         }
+        // Only here: logs of the machine are for nobody who has not said who he is.
+        if let Some(below) = path.strip_prefix("/logs")
+            && (below.is_empty() || below.starts_with('/'))
+        {
+            return self.system_logs(below).await;
+        }
         match self.streams.answer(request).await {
             Ok(response) => response,
             Err(request) => self.router.answer(&request).await,
         }
+    }
+
+    async fn system_logs(&self, below: &str) -> Response<Body> {
+        if self.router.context.options.server.system_logs {
+            return syslogs::answer(below).await;
+        }
+        say(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n")
     }
 }
 

@@ -155,7 +155,7 @@ impl Decoder {
     ///
     /// # Errors
     /// See [`FrameError`]; nothing comes after one.
-    pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+    pub fn frame(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
             if let Some(piece) = self.next_piece() {
                 return Ok(Some(piece));

@@ -81,7 +81,7 @@ fn joined(frames: Vec<Frame>) -> Vec<Frame> {
 fn decode(decoder: &mut Decoder, bytes: &[u8]) -> Result<Vec<Frame>, FrameError> {
     decoder.buffer().extend_from_slice(bytes);
     let mut frames = Vec::new();
-    while let Some(frame) = decoder.next()? {
+    while let Some(frame) = decoder.frame()? {
         frames.push(frame);
     }
     Ok(frames)

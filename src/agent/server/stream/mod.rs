@@ -1,5 +1,7 @@
 //! `exec`, `attach`, `run` and `portForward`: what a client turns its connection over for.
 
+#![allow(clippy::result_large_err, reason = "a refusal is an answer, on its way to the client")]
+
 mod channel;
 mod command;
 mod forward;
@@ -76,7 +78,6 @@ impl Streams {
     ///
     /// # Errors
     /// The request, which is for somebody else.
-    #[allow(clippy::result_large_err, reason = "the request goes on to whoever it is for")]
     pub async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Request<Incoming>> {
         let path = request.uri().path().trim_end_matches('/').to_owned();
         let Some((kind, rest)) = path.get(1..).and_then(|path| path.split_once('/')) else { return Err(request) };
@@ -127,7 +128,7 @@ impl Streams {
         let ports = ports.map_err(|words| say(StatusCode::BAD_REQUEST, words))?;
         let named = target::pod(path).map_err(Response::<Body>::from)?;
         let pods = self.context.board.pods();
-        let entry = named.find(&pods, mirror_uid).map_err(Response::<Body>::from)?;
+        let entry = named.find(&pods, |uid| self.context.mirrors.local(uid)).map_err(Response::<Body>::from)?;
         let network = self.network(entry).await?;
         let (protocol, response) = negotiate::negotiate(request.headers(), negotiate::FORWARDS)?;
         if ports.is_empty() && matches!(protocol.transport, negotiate::Transport::WebSocket(_)) {
@@ -165,7 +166,7 @@ impl Streams {
     fn container(&self, path: &str) -> Result<String, Response<Body>> {
         let (named, container) = target::container(path).map_err(Response::<Body>::from)?;
         let pods = self.context.board.pods();
-        let entry = named.find(&pods, mirror_uid).map_err(Response::<Body>::from)?;
+        let entry = named.find(&pods, |uid| self.context.mirrors.local(uid)).map_err(Response::<Body>::from)?;
         target::running(entry, container).map_err(Into::into)
     }
 
@@ -203,7 +204,6 @@ impl Streams {
     }
 
     /// Gives the client's connection to `serve`, once it is turned over.
-    #[allow(clippy::result_large_err, reason = "the answer is on its way to the client")]
     fn turn_over<S, F>(&self, mut request: Request<Incoming>, serve: S) -> Result<(), Response<Body>>
     where
         S: FnOnce(Upgraded) -> F + Send + 'static,
@@ -231,7 +231,6 @@ where
     drop(slot);
 }
 
-#[allow(clippy::result_large_err, reason = "the answer is on its way to the client")]
 fn streamable(method: &Method) -> Result<(), Response<Body>> {
     if matches!(*method, Method::GET | Method::POST) {
         return Ok(());
@@ -241,9 +240,4 @@ fn streamable(method: &Method) -> Result<(), Response<Body>> {
 
 fn failed(error: &crate::runtime::RuntimeError) -> Response<Body> {
     say(StatusCode::INTERNAL_SERVER_ERROR, chain(error))
-}
-
-/// The UID of a pod's mirror in the API.
-fn mirror_uid(_: &Entry) -> Option<String> {
-    None
 }

@@ -74,7 +74,6 @@ pub const FORWARDS: &[Protocol] = &[
 ///
 /// # Errors
 /// The answer to a client that asks for none, or for none of these.
-#[allow(clippy::result_large_err, reason = "the answer is on its way to the client")]
 pub fn negotiate(
     headers: &HeaderMap,
     known: &'static [Protocol],
@@ -94,7 +93,6 @@ fn words<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Vec<&'h str> {
     texts.flat_map(|text| text.split(',')).map(str::trim).filter(|word| !word.is_empty()).collect()
 }
 
-#[allow(clippy::result_large_err, reason = "the answer is on its way to the client")]
 fn spdy(
     headers: &HeaderMap,
     known: &'static [Protocol],
@@ -123,7 +121,6 @@ fn spdy(
     Ok((protocol, response))
 }
 
-#[allow(clippy::result_large_err, reason = "the answer is on its way to the client")]
 fn web_socket(
     headers: &HeaderMap,
     known: &'static [Protocol],

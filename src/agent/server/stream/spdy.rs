@@ -118,7 +118,7 @@ impl<I: AsyncRead> Reader<I> {
     async fn run(mut self) {
         let mut decoder = Decoder::default();
         loop {
-            match decoder.next() {
+            match decoder.frame() {
                 Ok(Some(frame)) => self.take(frame).await,
                 Ok(None) => {
                     decoder.buffer().reserve(READ);
@@ -171,7 +171,7 @@ impl<I: AsyncRead> Reader<I> {
 
     async fn begin(&mut self, id: u32, fin: bool, headers: Headers) {
         // Numbers of a client are odd and grow.
-        if id % 2 == 0 || id <= self.last {
+        if id.is_multiple_of(2) || id <= self.last {
             return self.refuse(id, status::PROTOCOL_ERROR).await;
         }
         self.last = id;

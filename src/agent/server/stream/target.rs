@@ -65,12 +65,13 @@ fn good(parts: &[&str]) -> bool {
 }
 
 impl Named<'_> {
-    /// The pod of this name. Its UID, if it is given, is that of the manifest, or `mirror`, that of its mirror in the
-    /// API.
-    pub fn find<'e>(&self, pods: &'e [Entry], mirror: impl Fn(&Entry) -> Option<String>) -> Result<&'e Entry, Absent> {
+    /// The pod of this name. Its UID, if it is given, is that of the manifest, or that of its mirror in the API, of which
+    /// `local` says whose mirror it is.
+    pub fn find<'e>(&self, pods: &'e [Entry], local: impl Fn(&str) -> String) -> Result<&'e Entry, Absent> {
+        let uid = self.uid.map(local);
         let is_meant = |entry: &&Entry| {
-            let (report, uid) = (&entry.report, self.uid);
-            let this = uid.is_none_or(|uid| uid == report.uid || mirror(entry).is_some_and(|other| other == uid));
+            let report = &entry.report;
+            let this = uid.as_ref().is_none_or(|uid| *uid == report.uid);
             report.namespace == self.namespace && report.name == self.pod && this
         };
         pods.iter().find(is_meant).ok_or(Absent::Pod)
@@ -118,7 +119,7 @@ mod tests {
     #[test]
     fn a_container_is_found_by_its_pods_name_and_either_uid() {
         let pods = pods();
-        let mirror = |_: &Entry| Some("mirror".to_owned());
+        let mirror = |uid: &str| if uid == "mirror" { "u".to_owned() } else { uid.to_owned() };
         for path in ["default/p-n/runs", "default/p-n/u/runs", "default/p-n/mirror/runs"] {
             let (named, container) = container(path).unwrap();
             assert_eq!(running(named.find(&pods, mirror).unwrap(), container).unwrap(), "runs-id", "{path}");
@@ -133,7 +134,7 @@ mod tests {
         for path in ["", "a", "a/b", "a//c", "a/b/c/d/e"] {
             assert_eq!(container(path), Err(Absent::Path), "{path}");
         }
-        assert!(pod("default/p-n/u").unwrap().find(&pods, |_| None).is_ok());
+        assert!(pod("default/p-n/u").unwrap().find(&pods, str::to_owned).is_ok());
         assert_eq!(pod("default"), Err(Absent::Path));
     }
 

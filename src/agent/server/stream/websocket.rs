@@ -11,8 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -32,7 +33,7 @@ const CLOSE: u8 = 255;
 pub struct Format {
     /// In text messages, the channel as a digit and the rest in Base64.
     pub base64: bool,
-    /// Each side says when a channel ends.
+    /// The client says when a channel ends. The server does not: clients take that for a channel they do not know.
     pub closes: bool,
 }
 
@@ -141,9 +142,6 @@ fn message(command: Command, format: Format) -> Option<Message> {
             content.put_slice(&bytes);
             Some(Message::Binary(content.freeze()))
         }
-        Command::Finish(channel) if format.closes => {
-            Some(Message::Binary(Bytes::copy_from_slice(&[CLOSE, u8::try_from(channel).ok()?])))
-        }
         _ => None,
     }
 }
@@ -159,6 +157,9 @@ where
             return;
         }
     }
+    // Without the code, clients take the end for a failure.
+    let frame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+    let _ = sink.send(Message::Close(Some(frame))).await;
     let _ = sink.close().await;
 }
 
@@ -205,8 +206,8 @@ mod tests {
         queue.send(Command::Finish(3)).await.unwrap();
         drop(queue);
         assert_eq!(client.next().await.unwrap().unwrap(), Message::Binary(Bytes::from_static(b"\x03end")));
-        assert_eq!(client.next().await.unwrap().unwrap(), Message::Binary(Bytes::from_static(b"\xff\x03")));
-        assert!(client.next().await.unwrap().unwrap().is_close());
+        let Message::Close(Some(frame)) = client.next().await.unwrap().unwrap() else { panic!("no end") };
+        assert_eq!(frame.code, CloseCode::Normal);
         drop(client);
         serving.await.unwrap();
         assert!(gone.is_cancelled());

@@ -52,7 +52,7 @@ where
     io.flush().await.unwrap();
     let (mut all, mut open) = (HashMap::<u32, Vec<u8>>::new(), 2);
     while open > 0 {
-        match decoder.next().unwrap() {
+        match decoder.frame().unwrap() {
             Some(Frame::Data { id, fin, bytes }) => {
                 all.entry(id).or_default().extend_from_slice(&bytes);
                 open -= usize::from(fin);

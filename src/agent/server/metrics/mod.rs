@@ -1,25 +1,26 @@
 //! `/metrics`: what the kubelet's users measure, in Prometheus' text format.
 
-use std::fmt::Write;
+mod cadvisor;
+mod family;
+mod resource;
+pub mod summary;
+pub mod usage;
+
 use std::fs;
 
-use ::http::{Response, StatusCode};
+use ::http::Response;
 
-use super::http::{Body, respond};
+use self::family::{Family, counter, gauge, number};
+use super::http::Body;
 use crate::agent::context::Context;
 use crate::agent::report::{AgentReport, HealthReport, Phase, PodReport, Severity, StateReport};
 use crate::agent::status::Entry;
 
+pub use self::cadvisor::answer as cadvisor;
+pub use self::resource::answer as resource;
+
 /// What `utime` and `stime` of a process are counted in, on every Linux.
 const TICKS_A_SECOND: f64 = 100.0;
-
-/// A metric: its name, what it is, and its values with their labels.
-struct Family {
-    name: &'static str,
-    kind: &'static str,
-    help: &'static str,
-    samples: Vec<(Vec<(&'static str, String)>, f64)>,
-}
 
 /// Everything that is measured.
 pub fn all(context: &Context) -> Response<Body> {
@@ -30,22 +31,12 @@ pub fn all(context: &Context) -> Response<Body> {
     families.push(probes(context, &entries));
     families.extend(health(&report));
     families.extend(process(&report.agent));
-    let text = families.iter().fold(String::new(), |text, family| text + &render(family));
-    respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
+    family::answer(&families, None)
 }
 
-fn gauge(name: &'static str, help: &'static str, value: f64) -> Family {
-    Family { name, kind: "gauge", help, samples: vec![(vec![], value)] }
-}
-
-fn counter(name: &'static str, help: &'static str, value: u64) -> Family {
-    Family { name, kind: "counter", help, samples: vec![(vec![], number(value))] }
-}
-
-/// Counts stay far below where this would lose any of them.
-#[allow(clippy::cast_precision_loss, reason = "nothing is counted that often")]
-fn number(count: u64) -> f64 {
-    count as f64
+/// `/metrics/probes`: how probes came out.
+pub fn of_probes(context: &Context) -> Response<Body> {
+    family::answer(&[probes(context, &context.board.pods())], None)
 }
 
 fn how_many<T>(all: impl IntoIterator<Item = T>) -> f64 {
@@ -204,32 +195,9 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some(ticks / TICKS_A_SECOND)
 }
 
-fn render(family: &Family) -> String {
-    let Family { name, kind, help, samples } = family;
-    let mut text = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
-    for (labels, value) in samples {
-        let quoted = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", quoted(value))).collect();
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{name}{labels} {value}");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_family_is_written_as_prometheus_reads_it() {
-        let labels = vec![("pod", "a\"b\\c\nd".to_owned()), ("result", "failed".to_owned())];
-        let family = Family { name: "x_total", kind: "counter", help: "Xs", samples: vec![(labels, 3.0)] };
-        let expected =
-            "# HELP x_total Xs\n# TYPE x_total counter\nx_total{pod=\"a\\\"b\\\\c\\nd\",result=\"failed\"} 3\n";
-        assert_eq!(render(&family), expected);
-        assert!(render(&gauge("y", "Y", 1.5)).ends_with("\ny 1.5\n"));
-    }
 
     #[test]
     fn processor_time_is_found_behind_any_command() {

@@ -1,0 +1,238 @@
+//! What a process's cgroup has used, read from the files of cgroup v1 and v2.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What was used so far, and is used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time in nanoseconds.
+    pub cpu_nanos: Option<u64>,
+    /// Memory.
+    pub memory: Option<MemoryUsage>,
+}
+
+/// Memory in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryUsage {
+    /// All of it, pages of files included.
+    pub usage: u64,
+    /// Without the pages of files that would go first: what is judged by.
+    pub working_set: u64,
+    /// Without any pages of files.
+    pub rss: u64,
+    /// Pages of files.
+    pub cache: u64,
+    /// The limit, None without one.
+    pub limit: Option<u64>,
+    /// Pages that were not there when they were used,
+    pub page_faults: u64,
+    /// and those that had to be read from a disk.
+    pub major_page_faults: u64,
+}
+
+/// From this on, a limit of v1 is none.
+const UNLIMITED: u64 = 1 << 60;
+
+/// What a cgroup file system is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mount {
+    /// The cgroup that its top is.
+    root: String,
+    point: PathBuf,
+    /// Empty for v2.
+    controllers: Vec<String>,
+}
+
+/// The cgroup file systems of this machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mounts(Vec<Mount>);
+
+impl Mounts {
+    /// Those of this process.
+    pub fn read() -> Self {
+        Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+    }
+
+    fn parse(mountinfo: &str) -> Self {
+        let mount = |line: &str| {
+            let (before, after) = line.split_once(" - ")?;
+            let mut before = before.split(' ').skip(3);
+            let (root, point) = (before.next()?.to_owned(), PathBuf::from(before.next()?));
+            let mut after = after.split(' ');
+            let controllers = match after.next()? {
+                "cgroup" => after.nth(1)?.split(',').map(str::to_owned).collect(),
+                "cgroup2" => Vec::new(),
+                _ => return None,
+            };
+            Some(Mount { root, point, controllers })
+        };
+        Self(mountinfo.lines().filter_map(mount).collect())
+    }
+
+    /// What the cgroup of a process has used; nothing is known of one that is gone.
+    pub fn of_process(&self, pid: u32) -> Usage {
+        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let dir = |controller: &str| self.dir(&cgroups, controller);
+        let cpu = dir("cpuacct").and_then(|dir| number(&dir, "cpuacct.usage"));
+        let memory = dir("memory").and_then(|dir| memory_v1(&dir));
+        let unified = dir("");
+        Usage {
+            cpu_nanos: cpu.or_else(|| unified.as_deref().and_then(cpu_v2)),
+            memory: memory.or_else(|| unified.as_deref().and_then(memory_v2)),
+        }
+    }
+
+    /// What the whole machine has used.
+    pub fn of_machine(&self) -> Usage {
+        let top = |controller: &str| self.of_controller(controller).map(|mount| mount.point.clone());
+        let cpu = top("cpuacct").and_then(|dir| number(&dir, "cpuacct.usage"));
+        let cpu_nanos = cpu.or_else(|| top("").as_deref().and_then(cpu_v2));
+        // The kernel counts no pages of the top cgroup of v2.
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        Usage { cpu_nanos, memory: machine_memory(&meminfo) }
+    }
+
+    /// The mount of a controller of v1, or, without a name, of v2.
+    fn of_controller(&self, controller: &str) -> Option<&Mount> {
+        self.0.iter().find(|mount| match controller {
+            "" => mount.controllers.is_empty(),
+            name => mount.controllers.iter().any(|one| one == name),
+        })
+    }
+
+    /// The directory of a process's cgroup; `cgroups` is the text of its /proc/PID/cgroup.
+    fn dir(&self, cgroups: &str, controller: &str) -> Option<PathBuf> {
+        let is_of = |names: &str| match controller {
+            "" => names.is_empty(),
+            name => names.split(',').any(|one| one == name),
+        };
+        let path = cgroups.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (names, path) = (fields.next()?, fields.next()?);
+            is_of(names).then_some(path)
+        })?;
+        let mount = self.of_controller(controller)?;
+        let below = Path::new(path).strip_prefix(&mount.root).or_else(|_| Path::new(path).strip_prefix("/")).ok()?;
+        Some(mount.point.join(below))
+    }
+}
+
+fn number(dir: &Path, file: &str) -> Option<u64> {
+    fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok()
+}
+
+/// A value of a file of `name value` lines, or of `/proc/meminfo`'s `name: value kB`, as it stands there.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix([' ', ':']))?;
+    value.split_whitespace().next()?.parse().ok()
+}
+
+fn cpu_v2(dir: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(dir.join("cpu.stat")).ok()?;
+    field(&stat, "usage_usec").map(|micros| micros * 1000)
+}
+
+fn memory_v1(dir: &Path) -> Option<MemoryUsage> {
+    let usage = number(dir, "memory.usage_in_bytes")?;
+    let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
+    let value = |name: &str| field(&stat, name).unwrap_or(0);
+    Some(MemoryUsage {
+        usage,
+        working_set: usage.saturating_sub(value("total_inactive_file")),
+        rss: value("total_rss"),
+        cache: value("total_cache"),
+        limit: number(dir, "memory.limit_in_bytes").filter(|limit| *limit < UNLIMITED),
+        page_faults: value("total_pgfault"),
+        major_page_faults: value("total_pgmajfault"),
+    })
+}
+
+fn memory_v2(dir: &Path) -> Option<MemoryUsage> {
+    let usage = number(dir, "memory.current")?;
+    let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
+    let value = |name: &str| field(&stat, name).unwrap_or(0);
+    Some(MemoryUsage {
+        usage,
+        working_set: usage.saturating_sub(value("inactive_file")),
+        rss: value("anon"),
+        cache: value("file"),
+        limit: number(dir, "memory.max"),
+        page_faults: value("pgfault"),
+        major_page_faults: value("pgmajfault"),
+    })
+}
+
+fn machine_memory(meminfo: &str) -> Option<MemoryUsage> {
+    let bytes = |name: &str| field(meminfo, name).map(|kib| kib * 1024);
+    let (total, free) = (bytes("MemTotal")?, bytes("MemFree")?);
+    let usage = total.saturating_sub(free);
+    Some(MemoryUsage {
+        usage,
+        working_set: usage.saturating_sub(bytes("Inactive(file)").unwrap_or(0)),
+        rss: bytes("AnonPages").unwrap_or(0),
+        cache: bytes("Cached").unwrap_or(0),
+        limit: Some(total),
+        ..MemoryUsage::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(dir: &Path, files: &[(&str, &str)]) {
+        fs::create_dir_all(dir).unwrap();
+        for (name, text) in files {
+            crate::host::fs::write_file(&dir.join(name), text.as_bytes(), 0o644).unwrap();
+        }
+    }
+
+    const V1: &str = "25 24 0:22 / /c/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                      26 24 0:23 /docker/x /c/memory rw - cgroup cgroup rw,memory\n\
+                      27 24 0:24 / /c/unified rw - cgroup2 cgroup rw\n28 1 8:1 / / rw - ext4 /dev/vda rw\n";
+
+    #[test]
+    fn a_process_is_found_in_each_hierarchy() {
+        let mounts = Mounts::parse(V1);
+        let cgroups = "4:memory:/docker/x/kubepods/pod1/c\n3:cpu,cpuacct:/kubepods/pod1/c\n0::/k\n";
+        let dir = |controller: &str| mounts.dir(cgroups, controller).map(|dir| dir.display().to_string());
+        assert_eq!(dir("cpuacct").as_deref(), Some("/c/cpu,cpuacct/kubepods/pod1/c"));
+        assert_eq!(dir("memory").as_deref(), Some("/c/memory/kubepods/pod1/c"));
+        assert_eq!(dir("").as_deref(), Some("/c/unified/k"));
+        assert_eq!(dir("pids"), None);
+        assert_eq!(Mounts::parse("").of_process(1), Usage::default());
+    }
+
+    #[test]
+    fn both_versions_tell_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let v1 = dir.path().join("v1");
+        let stat = "rss 1\ntotal_rss 40\ntotal_cache 60\ntotal_inactive_file 25\ntotal_pgfault 7\ntotal_pgmajfault 2\n";
+        write(&v1, &[("memory.usage_in_bytes", "100\n"), ("memory.stat", stat), ("cpuacct.usage", "5000\n")]);
+        write(&v1, &[("memory.limit_in_bytes", "9223372036854771712\n")]);
+        let v2 = dir.path().join("v2");
+        let stat = "anon 40\nfile 60\ninactive_file 25\npgfault 7\npgmajfault 2\n";
+        write(&v2, &[("memory.current", "100\n"), ("memory.stat", stat), ("memory.max", "max\n")]);
+        write(&v2, &[("cpu.stat", "usage_usec 5\nuser_usec 3\n")]);
+        let expected = MemoryUsage {
+            usage: 100,
+            working_set: 75,
+            rss: 40,
+            cache: 60,
+            limit: None,
+            page_faults: 7,
+            major_page_faults: 2,
+        };
+        assert_eq!((memory_v1(&v1), memory_v2(&v2)), (Some(expected), Some(expected)));
+        assert_eq!((number(&v1, "cpuacct.usage"), cpu_v2(&v2)), (Some(5000), Some(5000)));
+        assert_eq!((memory_v1(&v2), memory_v2(&v1)), (None, None));
+    }
+
+    #[test]
+    fn the_machine_is_judged_by_what_it_could_not_give_back() {
+        let meminfo = "MemTotal: 100 kB\nMemFree: 30 kB\nCached: 20 kB\nInactive(file): 10 kB\nAnonPages: 15 kB\n";
+        let found = machine_memory(meminfo).unwrap();
+        assert_eq!([found.usage, found.working_set, found.rss], [70, 60, 15].map(|kib| kib * 1024));
+    }
+}
