@@ -22,7 +22,7 @@ fn kubeconfig(node: &mut Node, port: u16) {
         "contexts": [{"name": "node", "context": {"cluster": "c", "user": "node"}}],
     });
     put(&path, config.to_string().as_bytes());
-    node.flags.extend(["--kubeconfig".to_owned(), path.display().to_string()]);
+    node.flags.extend(["--kubeconfig".to_owned(), path.display().to_string(), "--port=0".to_owned()]);
 }
 
 pub async fn b052_without_its_api_server_the_agent_replaces_pods_as_ever(node: &mut Node) {
