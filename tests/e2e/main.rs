@@ -12,4 +12,5 @@ mod faults;
 mod init;
 mod machine;
 mod mirror;
+mod node;
 mod upgrade;
