@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::AgentOptions;
 use super::apiserver::ApiServer;
 use super::attempts::Attempts;
+use super::bound::store::Store;
 use super::certificates::Serving;
 use super::cgroups::Cgroups;
 use super::env::Facts;
@@ -38,6 +39,8 @@ pub struct Context {
     pub node: NodeState,
     /// What the agent's API serves with, where the cluster signs it.
     pub serving: Serving,
+    /// What bound pods were given to read.
+    pub bound: Store,
     /// What is reported.
     pub board: Arc<Board>,
     /// UIDs of the mirrors of the pods.
@@ -89,6 +92,7 @@ impl Context {
             api: options.node.kubeconfig.is_some().then(Arc::default),
             node: NodeState::default(),
             serving: Serving::default(),
+            bound: Store::default(),
             board: Arc::new(Board::new(&options)),
             cgroups: Cgroups::new(&options),
             apparmor: security::has_apparmor(),

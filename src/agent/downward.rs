@@ -41,7 +41,7 @@ pub fn field(pod: &StaticPod, path: &str, facts: &Facts) -> Option<String> {
         "metadata.labels" => Some(lines(labels.as_ref())),
         "metadata.annotations" => Some(lines(annotations.as_ref())),
         "spec.nodeName" => pod.spec.node_name.clone(),
-        "spec.serviceAccountName" => Some(String::new()),
+        "spec.serviceAccountName" => Some(pod.spec.service_account_name.clone().unwrap_or_default()),
         "status.hostIP" | "status.hostIPs" => facts.host_ip.clone(),
         "status.podIP" | "status.podIPs" => facts.pod_ip.clone(),
         _ => None,

@@ -2,36 +2,48 @@
 
 use std::collections::HashMap;
 
-use k8s_openapi::api::core::v1::{Container, EnvVarSource, FileKeySelector};
+use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVarSource, FileKeySelector};
 
+use super::bound::objects::{Kind, Object, Objects};
 use super::downward;
 pub use super::downward::Facts;
-use super::pod::StaticPod;
+use super::pod::{StaticPod, is_env_name};
 
 /// Reads the key of a file in a volume; None where it is not there.
 pub type ReadKey<'a> = &'a dyn Fn(&FileKeySelector) -> Result<Option<String>, String>;
 
-/// The environment in order. A value sees the variables defined before it.
-///
-/// An error names the variable whose field cannot be had.
-pub fn environment(pod: &StaticPod, container: &Container, facts: &Facts) -> Result<Vec<(String, String)>, String> {
-    environment_with(pod, container, facts, &|_| Err("files are not read here".to_owned()))
+/// What values are taken from.
+pub struct Sources<'a> {
+    /// The node and the pod's place on it.
+    pub facts: &'a Facts,
+    /// Files in volumes.
+    pub read: ReadKey<'a>,
+    /// Config maps, secrets and services.
+    pub objects: &'a Objects,
 }
 
-/// The same with what `read` says of files.
-pub fn environment_with(
+/// The environment in order: services, whole config maps and secrets, single variables. A value sees the variables
+/// defined before it.
+///
+/// An error names the variable whose field cannot be had.
+pub fn environment(
     pod: &StaticPod,
     container: &Container,
-    facts: &Facts,
-    read: ReadKey<'_>,
+    sources: &Sources<'_>,
 ) -> Result<Vec<(String, String)>, String> {
-    let mut result: Vec<(String, String)> = Vec::new();
-    let mut seen: HashMap<String, String> = HashMap::new();
+    let mut result: Vec<(String, String)> = sources.objects.services.clone();
+    for from in container.env_from.iter().flatten() {
+        for (name, value) in whole(from, sources.objects)?.into_iter().filter(|(name, _)| is_env_name(name)) {
+            result.retain(|(other, _)| *other != name);
+            result.push((name, value));
+        }
+    }
+    let mut seen: HashMap<String, String> = result.iter().cloned().collect();
     for variable in container.env.iter().flatten() {
         let value = match &variable.value_from {
             None => Some(expand(variable.value.as_deref().unwrap_or_default(), &seen)),
             Some(from) => {
-                let value = value_from(pod, container, from, facts, read);
+                let value = value_from(pod, container, from, sources);
                 value.map_err(|problem| format!("env {}: {problem}", variable.name))?
             }
         };
@@ -44,16 +56,59 @@ pub fn environment_with(
     Ok(result)
 }
 
+/// Keys of whole config maps and secrets that can be no variable's name, which are left out.
+pub fn left_out(container: &Container, objects: &Objects) -> Vec<String> {
+    let all = container.env_from.iter().flatten().filter_map(|from| whole(from, objects).ok()).flatten();
+    all.map(|(name, _)| name).filter(|name| !is_env_name(name)).collect()
+}
+
+/// The variables of a whole config map or secret.
+fn whole(from: &EnvFromSource, objects: &Objects) -> Result<Vec<(String, String)>, String> {
+    let found = match (&from.config_map_ref, &from.secret_ref) {
+        (Some(map), _) => objects.get_optional(Kind::ConfigMap, &map.name, map.optional)?,
+        (_, Some(secret)) => objects.get_optional(Kind::Secret, &secret.name, secret.optional)?,
+        _ => None,
+    };
+    let prefix = from.prefix.as_deref().unwrap_or_default();
+    let named = |(key, bytes): (&String, &Vec<u8>)| (format!("{prefix}{key}"), text(bytes));
+    Ok(found.into_iter().flat_map(|object| &object.data).map(named).collect())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// One key of an object. The words are the kubelet's.
+fn key_of(
+    object: Option<&Object>,
+    (kind, name, key): (&str, &str, &str),
+    optional: Option<bool>,
+) -> Result<Option<String>, String> {
+    match object.and_then(|object| object.data.get(key)) {
+        Some(bytes) => Ok(Some(text(bytes))),
+        None if optional.unwrap_or(false) => Ok(None),
+        None => Err(format!("couldn't find key {key} in {kind} {name}")),
+    }
+}
+
 /// None for a variable that may be missing, and is.
 fn value_from(
     pod: &StaticPod,
     container: &Container,
     from: &EnvVarSource,
-    facts: &Facts,
-    read: ReadKey<'_>,
+    sources: &Sources<'_>,
 ) -> Result<Option<String>, String> {
+    let Sources { facts, objects, .. } = sources;
+    if let Some(of) = &from.config_map_key_ref {
+        let object = objects.get_optional(Kind::ConfigMap, &of.name, of.optional)?;
+        return key_of(object, ("ConfigMap", &of.name, &of.key), of.optional);
+    }
+    if let Some(of) = &from.secret_key_ref {
+        let object = objects.get_optional(Kind::Secret, &of.name, of.optional)?;
+        return key_of(object, ("Secret", &of.name, &of.key), of.optional);
+    }
     if let Some(file) = &from.file_key_ref {
-        let value = read(file)?;
+        let value = (sources.read)(file)?;
         let missing = value.is_none() && !file.optional.unwrap_or(false);
         return if missing { Err(format!("there is no {} in {}", file.key, file.path)) } else { Ok(value) };
     }
@@ -103,7 +158,17 @@ pub fn expand_with(text: &str, value: &mut dyn FnMut(&str) -> Option<String>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use crate::agent::pod::bound_tests::bound;
     use crate::agent::pod::tests::{pod, pod_with};
+
+    fn of_pod(pod: &StaticPod, facts: &Facts, objects: &Objects) -> Result<Vec<(String, String)>, String> {
+        let sources = Sources { facts, read: &|_| Err("there are no files".to_owned()), objects };
+        environment(pod, &pod.spec.containers[0], &sources)
+    }
 
     #[test]
     fn references_expand_as_the_kubelet_expands_them() {
@@ -130,7 +195,7 @@ mod tests {
              {name: L, valueFrom: {fieldRef: {fieldPath: \"metadata.labels['x']\"}}},\
              {name: M, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}]");
         let facts = Facts { node_memory: 4 << 20, ..Facts::default() };
-        let env = environment(&pod, &pod.spec.containers[0], &facts).unwrap();
+        let env = of_pod(&pod, &facts, &Objects::default()).unwrap();
         let pairs: Vec<_> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(pairs, [("A", "$(B)"), ("B", "b"), ("C", "bc"), ("NN", "p-node1"), ("L", ""), ("M", "4")]);
         assert_eq!(expand_all(Some(&vec!["$(A)-$(C)".into()]), &env), ["$(B)-bc"]);
@@ -139,7 +204,7 @@ mod tests {
     #[test]
     fn a_field_that_is_not_known_yet_names_its_variable() {
         let pod = pod("env: [{name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]");
-        let error = environment(&pod, &pod.spec.containers[0], &Facts::default()).unwrap_err();
+        let error = of_pod(&pod, &Facts::default(), &Objects::default()).unwrap_err();
         assert!(error.starts_with("env IP: "), "{error}");
     }
 
@@ -150,11 +215,61 @@ mod tests {
                 "env: [{{name: A, valueFrom: {{fileKeyRef: {{volumeName: v, path: f, key: k, optional: {optional}}}}}}}]"
             );
             let pod = pod_with("volumes: [{name: v, emptyDir: {}}]", &text);
-            environment_with(&pod, &pod.spec.containers[0], &Facts::default(), read)
+            let sources = Sources { facts: &Facts::default(), read, objects: &Objects::default() };
+            environment(&pod, &pod.spec.containers[0], &sources)
         };
         assert_eq!(of(false, &|_| Ok(Some("x".into()))), Ok(vec![("A".to_owned(), "x".to_owned())]));
         assert_eq!(of(true, &|_| Ok(None)), Ok(vec![]));
         assert_eq!(of(false, &|_| Ok(None)), Err("env A: there is no k in f".to_owned()));
         assert_eq!(of(true, &|_| Err("bad".into())), Err("env A: bad".to_owned()));
+    }
+
+    fn objects() -> Objects {
+        let object = |data: &[(&str, &str)]| {
+            let data = data.iter().map(|(key, text)| ((*key).to_owned(), text.as_bytes().to_vec())).collect();
+            Arc::new(Object { data, immutable: false })
+        };
+        let found = [
+            ((Kind::ConfigMap, "m".to_owned()), object(&[("A", "map"), ("B", "b"), ("x=y", "no name")])),
+            ((Kind::Secret, "s".to_owned()), object(&[("A", "secret")])),
+        ];
+        let services = vec![("DB_SERVICE_HOST".to_owned(), "10.0.0.1".to_owned()), ("B".to_owned(), "old".to_owned())];
+        Objects { found: found.into(), services, ..Objects::default() }
+    }
+
+    fn shown(container: Value) -> Result<String, String> {
+        let mut container = container;
+        container["name"] = json!("c");
+        let pod = bound(json!({"containers": [container]}), json!({}));
+        let env = of_pod(&pod, &Facts::default(), &objects())?;
+        Ok(env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn services_whole_objects_and_variables_follow_one_another_and_the_last_one_counts() {
+        let map = json!({"configMapRef": {"name": "m"}});
+        let secret = json!({"secretRef": {"name": "s"}, "prefix": "S_"});
+        let all = json!({"envFrom": [map, secret], "env": [{"name": "A", "value": "$(B)/$(S_A)/$(DB_SERVICE_HOST)"}]});
+        assert_eq!(shown(all).unwrap(), "DB_SERVICE_HOST=10.0.0.1 B=b S_A=secret A=b/secret/10.0.0.1");
+        let missing = |optional: bool| json!({"envFrom": [{"secretRef": {"name": "none", "optional": optional}}]});
+        assert_eq!(shown(missing(false)).unwrap_err(), "secret \"none\" not found");
+        assert!(shown(missing(true)).is_ok());
+        let pod = bound(json!({"containers": [{"name": "c", "envFrom": [map]}]}), json!({}));
+        assert_eq!(left_out(&pod.spec.containers[0], &objects()), ["x=y"]);
+    }
+
+    #[test]
+    fn a_key_of_an_object_must_be_there_unless_it_may_be_missing() {
+        let of = |kind: &str, name: &str, key: &str, optional: bool| {
+            let from = json!({kind: {"name": name, "key": key, "optional": optional}});
+            shown(json!({"env": [{"name": "V", "valueFrom": from}]}))
+        };
+        assert!(of("configMapKeyRef", "m", "A", false).unwrap().ends_with(" V=map"));
+        assert!(of("secretKeyRef", "s", "A", false).unwrap().ends_with(" V=secret"));
+        let error = of("secretKeyRef", "s", "Z", false).unwrap_err();
+        assert_eq!(error, "env V: couldn't find key Z in Secret s");
+        assert_eq!(of("configMapKeyRef", "none", "A", false).unwrap_err(), "env V: configmap \"none\" not found");
+        assert!(!of("secretKeyRef", "s", "Z", true).unwrap().contains("V="));
+        assert!(!of("configMapKeyRef", "none", "Z", true).unwrap().contains("V="));
     }
 }

@@ -8,6 +8,7 @@
 pub mod apiserver;
 mod attempts;
 pub mod backoff;
+mod bound;
 mod certificates;
 mod cgroups;
 pub mod containerlogs;
@@ -189,7 +190,13 @@ async fn run_with(
         tasks.spawn(async move { until.run_until_cancelled(mirror::run(shown)).await });
     }
     let (update_sender, updates) = mpsc::channel(1);
-    tasks.spawn(source::watch(context.options.clone(), update_sender, end.clone()));
+    let bound = context.api.is_some().then(|| {
+        let (sender, bound) = mpsc::channel(1);
+        let (followed, until) = (Arc::clone(&context), end.clone());
+        tasks.spawn(async move { until.run_until_cancelled(bound::run(followed, sender)).await });
+        bound
+    });
+    tasks.spawn(source::watch(context.options.clone(), bound, update_sender, end.clone()));
     let (news_sender, news) = mpsc::channel(64);
     let (linked, until) = (Arc::clone(&context), end.clone());
     tasks.spawn(async move { until.run_until_cancelled(link::run(linked, news_sender)).await });

@@ -46,7 +46,7 @@ pub type Gates = BTreeMap<String, Gate>;
 /// The component that a pod is, if it is one of a control plane.
 pub fn component(pod: &StaticPod) -> Option<&str> {
     let control_plane = pod.label("tier") == Some("control-plane") && pod.key.namespace == "kube-system";
-    pod.label("component").filter(|_| control_plane)
+    pod.component().filter(|_| control_plane)
 }
 
 /// Whether a pod that was wanted since `since` is held back now.

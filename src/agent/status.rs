@@ -25,6 +25,8 @@ pub struct Entry {
     pub pod: Option<Arc<StaticPod>>,
     /// Its status as the API has it.
     pub status: PodStatus,
+    /// Its worker has looked at it: what is said before is no news to anybody.
+    pub looked: bool,
 }
 
 impl Entry {
@@ -81,6 +83,11 @@ impl Board {
     /// Every report from now on, and the current one.
     pub fn reports(&self) -> watch::Receiver<Arc<HealthReport>> {
         self.reports.subscribe()
+    }
+
+    /// Tells of every change, also of one that no report shows.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// The gates of the start order.
@@ -185,6 +192,7 @@ impl Board {
         if changed == Changed::Nothing {
             return;
         }
+        self.changes.send_modify(|count| *count += 1);
         let gates: Gates = state.pods.values().filter_map(|entry| entry.gate.clone()).collect();
         self.changes.send_replace(());
         self.gates.send_if_modified(|before| std::mem::replace(before, gates.clone()) != gates);
@@ -266,7 +274,7 @@ pub(super) mod tests {
             containers: vec![],
         };
         let gate = Some(("c".into(), Gate { healthy, crashed: false }));
-        Entry { report, gate, pod: None, status: PodStatus::default() }
+        Entry { report, gate, pod: None, status: PodStatus::default(), looked: true }
     }
 
     #[test]

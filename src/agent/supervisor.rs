@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::context::Context;
 use super::link::News;
-use super::pod::{CONFIG_SOURCE, PodKey, StaticPod};
+use super::pod::{API_SOURCE, CONFIG_SOURCE, PodKey, StaticPod};
 use super::remains;
 use super::source::{Kind, Update};
 use super::worker::{self, Handle, Message};
@@ -186,6 +186,7 @@ impl Supervisor {
 fn kind_of(record: &ContainerRecord) -> Kind {
     match record.annotations.get(CONFIG_SOURCE).map(String::as_str) {
         Some("http") => Kind::Http,
+        Some(API_SOURCE) => Kind::Api,
         _ => Kind::File,
     }
 }

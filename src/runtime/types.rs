@@ -218,6 +218,18 @@ impl Default for LogLimits {
     }
 }
 
+/// Whether a runtime gives pods a network of their own that other pods and nodes reach.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum PodNetwork {
+    /// It never will.
+    #[default]
+    Absent,
+    /// It will, once it has what it lacks: why it cannot now.
+    Pending(String),
+    /// It does.
+    Ready,
+}
+
 /// How a runtime makes cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupDriver {

@@ -3,6 +3,7 @@
 //! Nothing here touches the machine or the runtime: the same bytes at the same path on the same node give the same pod,
 //! with the same UID, on every start of the agent. That is what lets a restarted agent find its containers again.
 
+mod bound;
 mod context_fields;
 mod decode;
 mod defaults;
@@ -20,8 +21,10 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
+pub use bound::{API_SOURCE, Bound, CONFIG_MIRROR};
 pub use decode::MANIFEST_LIMIT;
 pub use list::PodList;
+pub use validate::is_env_name;
 
 /// Annotation: the UID, which is the hash of the manifest (`kubernetes.io/config.hash`).
 pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
@@ -150,6 +153,8 @@ pub struct StaticPod {
     pub file_hash: Option<String>,
     /// What is in the manifest and has no effect, one sentence each.
     pub warnings: Vec<String>,
+    /// What the API server says of it, None of a static pod.
+    pub bound: Option<Box<Bound>>,
 }
 
 impl StaticPod {
@@ -187,7 +192,7 @@ impl StaticPod {
             namespace: metadata.namespace.clone().unwrap_or_default(),
             name: metadata.name.clone().unwrap_or_default(),
         };
-        Ok(Self { key, uid, metadata, spec, manifest: value, file: None, file_hash: None, warnings })
+        Ok(Self { key, uid, metadata, spec, manifest: value, file: None, file_hash: None, warnings, bound: None })
     }
 
     /// It is the pod that was seen before: it was first seen then.
@@ -328,3 +333,5 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+pub(crate) use bound::tests as bound_tests;

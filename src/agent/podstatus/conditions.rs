@@ -73,12 +73,12 @@ fn containers_ready(known: &Known<'_>) -> Option<Doubt> {
         .then(|| ("ContainersNotReady", format!("containers with unready status: [{}]", names.join(" "))))
 }
 
-/// Nobody but the API sets the conditions that `readinessGates` name.
+/// Nobody but the API sets the conditions that `readinessGates` name; a static pod has none of them.
 fn gates(known: &Known<'_>) -> Option<Doubt> {
-    let gates = known.spec?.readiness_gates.as_ref().filter(|gates| !gates.is_empty())?;
-    let missing: Vec<_> =
-        gates.iter().map(|gate| format!("readiness gate {:?} has no condition", gate.condition_type)).collect();
-    Some(("ReadinessGatesNotReady", missing.join(", ")))
+    let gates = known.spec?.readiness_gates.iter().flatten().map(|gate| &gate.condition_type);
+    let closed = gates.filter(|gate| !known.conditions.contains(gate));
+    let missing: Vec<_> = closed.map(|gate| format!("readiness gate {gate:?} has no condition")).collect();
+    (!missing.is_empty()).then(|| ("ReadinessGatesNotReady", missing.join(", ")))
 }
 
 fn names<'a>(known: &'a Known<'_>, which: impl Fn(&ContainerFacts) -> bool) -> Vec<&'a str> {

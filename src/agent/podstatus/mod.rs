@@ -37,6 +37,8 @@ pub struct Known<'a> {
     pub pod_ip: Option<&'a str>,
     /// Why the pod as a whole has failed, and more words (`DeadlineExceeded`).
     pub failure: Option<(&'a str, &'a str)>,
+    /// Conditions of others that hold, which readiness gates name.
+    pub conditions: &'a [String],
     /// When it was begun with.
     pub start_time: Timestamp,
     /// The moment, for conditions that have just changed.

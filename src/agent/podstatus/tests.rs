@@ -58,6 +58,7 @@ fn known(spec: &PodSpec, phase: Phase, containers: Vec<ContainerFacts>) -> Known
         host_ip: Some("10.0.0.5"),
         pod_ip: Some("172.17.0.2"),
         failure: None,
+        conditions: &[],
         start_time: at(3),
         now: at(10),
     }

@@ -24,6 +24,8 @@ pub enum Kind {
     File,
     /// A URL.
     Http,
+    /// An API server, which binds pods to the node.
+    Api,
 }
 
 /// Everything a source, or all of them together, want.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::host::fs::{FsError, make_dirs};
@@ -14,17 +14,25 @@ const NEXT: &str = "..data_tmp";
 /// Directories: `pods/UID` keeps strangers out, containers need to get in.
 const DIR_MODE: u32 = 0o755;
 
-/// One file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One file. It may hold a secret: what it holds is not shown.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Content {
     /// Its bytes.
-    pub text: String,
+    pub bytes: Vec<u8>,
     /// Its mode.
     pub mode: u32,
+    /// Whose it is; None leaves it the agent's.
+    pub owner: Option<u32>,
 }
 
 /// Files by their path in the volume.
 pub type Payload = BTreeMap<String, Content>;
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes, mode {:o}", self.bytes.len(), self.mode)
+    }
+}
 
 /// Makes `dir` hold just these files, belonging to `group` if one is given. Nothing is touched when it does already.
 pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> Result<(), FsError> {
@@ -49,7 +57,7 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> Result<(), Fs
 
 fn is_same(path: &Path, file: &Content) -> bool {
     let mode = fs::metadata(path).map(|meta| meta.permissions().mode() & 0o777);
-    mode.is_ok_and(|mode| mode == file.mode) && fs::read_to_string(path).is_ok_and(|text| text == file.text)
+    mode.is_ok_and(|mode| mode == file.mode) && fs::read(path).is_ok_and(|bytes| bytes == file.bytes)
 }
 
 fn fill(fresh: &Path, payload: &Payload, group: Option<u32>) -> Result<(), FsError> {
@@ -60,12 +68,12 @@ fn fill(fresh: &Path, payload: &Payload, group: Option<u32>) -> Result<(), FsErr
         if let Some(parent) = path.parent() {
             make_dirs(parent, DIR_MODE)?;
         }
-        let mut opened = File::create(&path).map_err(fail)?;
-        opened.write_all(file.text.as_bytes()).map_err(fail)?;
-        if group.is_some() {
-            std::os::unix::fs::fchown(&opened, None, group).map_err(fail)?;
+        let mut opened = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(fail)?;
+        if group.is_some() || file.owner.is_some() {
+            std::os::unix::fs::fchown(&opened, file.owner, group).map_err(fail)?;
         }
         opened.set_permissions(Permissions::from_mode(file.mode)).map_err(fail)?;
+        opened.write_all(&file.bytes).map_err(fail)?;
     }
     Ok(())
 }
@@ -104,7 +112,7 @@ mod tests {
     use super::*;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        let content = |text: &str| Content { text: text.into(), mode: 0o640 };
+        let content = |text: &str| Content { bytes: text.into(), mode: 0o640, owner: None };
         files.iter().map(|(path, text)| ((*path).to_owned(), content(text))).collect()
     }
 

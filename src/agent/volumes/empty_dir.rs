@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, PodSpec};
-use rustix::mount::MountFlags;
 
+use super::memory;
 use super::remove::is_mount_point;
 use crate::agent::resources::{self, amount, bytes};
 use crate::host::fs::{FsError, make_dirs};
@@ -42,9 +42,7 @@ pub(super) fn prepare(
     let medium = medium(source, pod, node_memory).map_err(|e| FsError::new("choose the medium of", path, e))?;
     let mounted = medium.filter(|_| is_new || !is_mount_point(path));
     if let Some(Medium { system, options }) = &mounted {
-        let data = std::ffi::CString::new(options.as_str()).unwrap_or_default();
-        rustix::mount::mount(*system, path, *system, MountFlags::empty(), data.as_c_str())
-            .map_err(|e| FsError::new("mount memory (as root, with CAP_SYS_ADMIN) on", path, e.into()))?;
+        memory::mount(system, path, options)?;
     }
     if is_new || mounted.is_some() {
         own(path, group)?;

@@ -3,6 +3,7 @@
 mod atomic;
 mod empty_dir;
 mod host_path;
+mod memory;
 mod projected;
 mod remove;
 mod sub_path;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Volume;
 
+use super::bound::objects::Objects;
 use super::downward::Facts;
 use super::pod::StaticPod;
 use crate::host::fs::{FsError, make_dirs};
@@ -55,7 +57,7 @@ pub enum VolumeError {
         /// `nfs`, `iscsi`, ...
         kind: String,
     },
-    /// A file of a downwardAPI volume says something that is not known.
+    /// A file cannot be written for want of its content: a field that is not known, an object that is not there.
     #[error("volume {volume}: {problem}")]
     Content {
         /// The volume's name.
@@ -108,6 +110,8 @@ pub fn path(volume: &Volume, root: &Path, uid: &str) -> Option<PathBuf> {
         (volume.empty_dir.is_some(), "empty-dir"),
         (volume.downward_api.is_some(), "downward-api"),
         (volume.projected.is_some(), "projected"),
+        (volume.config_map.is_some(), "configmap"),
+        (volume.secret.is_some(), "secret"),
     ];
     let (_, plugin) = plugins.into_iter().find(|(present, _)| *present)?;
     Some(pod_dir(root, uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(&volume.name))
@@ -118,8 +122,16 @@ pub fn termination_file(root: &Path, uid: &str, container: &str, attempt: u32) -
     pod_dir(root, uid).join("containers").join(container).join(format!("{attempt:08x}"))
 }
 
+/// What the files of volumes are made from.
+pub struct Inputs<'a> {
+    /// What is known of the node.
+    pub facts: &'a Facts,
+    /// What the pod refers to in the API.
+    pub objects: &'a Objects,
+}
+
 /// Makes and checks every volume of a pod. May be repeated: what is there stays, or is brought up to date.
-pub fn prepare(pod: &StaticPod, root: &Path, facts: &Facts) -> Result<(), VolumeError> {
+pub fn prepare(pod: &StaticPod, root: &Path, inputs: &Inputs<'_>) -> Result<(), VolumeError> {
     for volume in pod.spec.volumes.iter().flatten() {
         let name = || volume.name.clone();
         let Some(path) = path(volume, root, &pod.uid) else {
@@ -129,14 +141,36 @@ pub fn prepare(pod: &StaticPod, root: &Path, facts: &Facts) -> Result<(), Volume
         if let Some(host) = &volume.host_path {
             host_path::prepare(&volume.name, host)?;
         } else if let Some(source) = &volume.empty_dir {
-            empty_dir::prepare(&path, source, &pod.spec, facts.node_memory).map_err(io)?;
-        } else if let Some(payload) = projected::payload(pod, volume, facts) {
-            let payload = payload.map_err(|problem| VolumeError::Content { volume: name(), problem })?;
-            let group = pod.spec.security_context.as_ref().and_then(|context| context.fs_group);
-            atomic::write(&path, &payload, group.and_then(|group| u32::try_from(group).ok())).map_err(io)?;
+            empty_dir::prepare(&path, source, &pod.spec, inputs.facts.node_memory).map_err(io)?;
+        } else {
+            write(pod, volume, &path, inputs)?;
         }
     }
     Ok(())
+}
+
+/// Brings the files of those volumes of a pod up to date that the agent writes. All are tried; the first error counts.
+pub fn refresh(pod: &StaticPod, root: &Path, inputs: &Inputs<'_>) -> Result<(), VolumeError> {
+    let mut result = Ok(());
+    for volume in pod.spec.volumes.iter().flatten() {
+        if let Some(path) = path(volume, root, &pod.uid) {
+            result = result.and(write(pod, volume, &path, inputs));
+        }
+    }
+    result
+}
+
+/// Writes the files of a volume; those of another kind have none.
+fn write(pod: &StaticPod, volume: &Volume, path: &Path, inputs: &Inputs<'_>) -> Result<(), VolumeError> {
+    let name = || volume.name.clone();
+    let io = |source| VolumeError::Io { volume: name(), source };
+    let Some(payload) = projected::payload(pod, volume, inputs) else { return Ok(()) };
+    let payload = payload.map_err(|problem| VolumeError::Content { volume: name(), problem })?;
+    if projected::is_secret(volume) {
+        memory::ensure(path).map_err(io)?;
+    }
+    let group = pod.spec.security_context.as_ref().and_then(|context| context.fs_group);
+    atomic::write(path, &payload, group.and_then(|group| u32::try_from(group).ok())).map_err(io)
 }
 
 /// The field that says what a volume is.
@@ -163,15 +197,19 @@ mod tests {
     use super::*;
     use crate::agent::pod::tests::pod_with;
 
+    fn prepared(pod: &StaticPod, root: &Path) -> Result<(), VolumeError> {
+        prepare(pod, root, &Inputs { facts: &Facts::default(), objects: &Objects::default() })
+    }
+
     #[test]
     fn an_empty_dir_is_open_to_all_survives_a_second_prepare_and_goes_with_the_pod() {
         let root = tempfile::tempdir().unwrap();
         let pod = pod_with("volumes: [{name: v, emptyDir: {}}]", "");
-        prepare(&pod, root.path(), &Facts::default()).unwrap();
+        prepared(&pod, root.path()).unwrap();
         let dir = root.path().join("pods").join(&pod.uid).join("volumes/kubernetes.io~empty-dir/v");
         assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o7777, 0o777);
         fs::File::create(dir.join("kept")).unwrap();
-        prepare(&pod, root.path(), &Facts::default()).unwrap();
+        prepared(&pod, root.path()).unwrap();
         assert!(dir.join("kept").exists());
         remove_pod_dir(root.path(), &pod.uid).unwrap();
         remove_pod_dir(root.path(), &pod.uid).unwrap();
@@ -186,7 +224,7 @@ mod tests {
              [{path: name, fieldRef: {fieldPath: metadata.name}}]}}]",
             "",
         );
-        prepare(&pod, root.path(), &Facts::default()).unwrap();
+        prepared(&pod, root.path()).unwrap();
         let of = |volume: &str| root.path().join("pods").join(&pod.uid).join("volumes").join(volume);
         let (dir, file) = (of("kubernetes.io~empty-dir/e"), of("kubernetes.io~downward-api/d").join("name"));
         let seen = |path: &Path| fs::metadata(path).map(|meta| (meta.gid(), meta.mode() & 0o7777)).unwrap();
@@ -199,7 +237,7 @@ mod tests {
         let mut pod = pod_with("volumes: [{name: v, emptyDir: {}}]", "");
         let nfs = serde_json::json!({"name": "v", "nfs": {"server": "s", "path": "/"}});
         pod.spec.volumes = Some(vec![serde_json::from_value(nfs).unwrap()]);
-        let error = prepare(&pod, Path::new("/nowhere"), &Facts::default()).unwrap_err();
+        let error = prepared(&pod, Path::new("/nowhere")).unwrap_err();
         assert!(error.to_string().starts_with("volume v: nfs volumes are not mounted"), "{error}");
     }
 }

@@ -104,8 +104,10 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::agent::bound::objects::Objects;
     use crate::agent::downward::Facts;
     use crate::agent::pod::tests::pod_with;
+    use crate::agent::volumes::Inputs;
 
     #[test]
     fn a_volume_on_the_disk_beyond_its_limit_is_found_and_others_are_not() {
@@ -115,7 +117,7 @@ mod tests {
              {name: free, emptyDir: {}}]",
             "",
         );
-        super::super::prepare(&pod, root.path(), &Facts::default()).unwrap();
+        super::super::prepare(&pod, root.path(), &Inputs { facts: &Facts::default(), objects: &Objects::default() }).unwrap();
         assert_eq!(excesses(&pod, root.path()), []);
         let volumes = root.path().join("pods").join(&pod.uid).join("volumes/kubernetes.io~empty-dir");
         for (volume, size) in [("big", 2 << 20), ("small", 1 << 18), ("free", 2 << 20)] {

@@ -346,7 +346,7 @@ impl Worker {
         let gate = component.map(|component| (component.to_owned(), gate));
         if !self.said_idle {
             let pod = self.pod.as_ref().map(|(pod, _)| Arc::clone(pod));
-            self.context.board.set_pod(&self.key, Entry { report, gate, pod, status });
+            self.context.board.set_pod(&self.key, Entry { report, gate, pod, status, looked: true });
         }
     }
 

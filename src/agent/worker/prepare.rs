@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, FileKeySelector, VolumeMount};
 
 use crate::agent::AgentOptions;
+use crate::agent::bound::objects::Objects;
 use crate::agent::dns::{self, Notice};
-use crate::agent::env::{self, Facts};
+use crate::agent::env::{self, Sources};
 use crate::agent::env_file;
 use crate::agent::hosts::{self, Names};
 use crate::agent::pod::StaticPod;
-use crate::agent::volumes::{self, Slot, VolumeError};
+use crate::agent::volumes::{self, Inputs, Slot, VolumeError};
 use crate::host::fs::FsError;
 use crate::runtime::{Mount, Propagation};
 
@@ -64,19 +65,20 @@ pub fn prepare(
     pod: &StaticPod,
     container: &Container,
     attempt: u32,
-    facts: &Facts,
+    inputs: &Inputs<'_>,
     options: &AgentOptions,
 ) -> Result<Prepared, PrepareError> {
+    let Inputs { facts, objects } = *inputs;
     let root = &options.root_dir;
     volumes::claim(root, &pod.uid)?;
-    volumes::prepare(pod, root, facts)?;
+    volumes::prepare(pod, root, inputs)?;
     let read = |of: &FileKeySelector| {
         let volume = pod.spec.volumes.iter().flatten().find(|volume| volume.name == of.volume_name);
         let dir = volume.and_then(|volume| volumes::path(volume, root, &pod.uid));
         let dir = dir.ok_or_else(|| format!("there is no volume {}", of.volume_name))?;
         env_file::read(&dir, &of.path, &of.key)
     };
-    let env = env::environment_with(pod, container, facts, &read).map_err(PrepareError::Config)?;
+    let env = env::environment(pod, container, &Sources { facts, read: &read, objects }).map_err(PrepareError::Config)?;
     let sources = sources(pod, container, root, &env)?;
     let mut managed = Vec::new();
     if let Some(path) = container.termination_message_path.as_deref().filter(|path| !path.is_empty()) {
@@ -85,7 +87,7 @@ pub fn prepare(
         managed.push(mount(&file, path, false));
     }
     let dir = volumes::pod_dir(root, &pod.uid);
-    let mut notices = Vec::new();
+    let mut notices: Vec<Notice> = left_out(container, objects).into_iter().collect();
     if !mounts_at(container, HOSTS) {
         let names = Names {
             ip: facts.pod_ip.as_deref(),
@@ -108,6 +110,13 @@ pub fn prepare(
         managed.push(mount(&file, RESOLVER, read_only.unwrap_or(false)));
     }
     Ok(Prepared { env, sources, managed, notices })
+}
+
+/// Keys that are no variables' names are skipped, as the kubelet does, and not in silence.
+fn left_out(container: &Container, objects: &Objects) -> Option<Notice> {
+    let names = env::left_out(container, objects);
+    let message = format!("keys that can be no environment variable's name are skipped: {}", names.join(", "));
+    (!names.is_empty()).then_some(Notice { reason: "InvalidEnvironmentVariableNames", message })
 }
 
 /// Without the machine's resolver file there is nothing to inherit; the pod runs all the same.
@@ -201,6 +210,7 @@ fn wanted_sub_path(mount: &VolumeMount, known: &HashMap<String, String>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::env::Facts;
     use crate::agent::pod::tests::{pod, pod_with};
 
     fn prepared(pod: &StaticPod, root: &Path, ip: Option<&str>) -> Result<Prepared, PrepareError> {
@@ -208,7 +218,8 @@ mod tests {
         options.root_dir = root.to_owned();
         options.cluster_dns = vec!["10.96.0.10".into()];
         let facts = Facts { pod_ip: ip.map(str::to_owned), ..Facts::default() };
-        prepare(pod, &pod.spec.containers[0], 3, &facts, &options)
+        let inputs = Inputs { facts: &facts, objects: &Objects::default() };
+        prepare(pod, &pod.spec.containers[0], 3, &inputs, &options)
     }
 
     fn targets(prepared: &Prepared) -> Vec<&str> {

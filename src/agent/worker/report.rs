@@ -94,13 +94,14 @@ pub fn pod(facts: &Facts<'_>) -> PodReport {
         let mut lasting = containers.iter().filter(|c| !facts.is_init(&c.name)).peekable();
         facts.wanted && !facts.seen.terminating.contains(&uid) && lasting.peek().is_some() && lasting.all(fine)
     };
-    let terminating = !facts.wanted;
+    let deleted = facts.pod.is_some_and(|(pod, _)| pod.deletion().is_some());
+    let terminating = !facts.wanted || deleted;
     PodReport {
         name: facts.key.name.clone(),
         namespace: facts.key.namespace.clone(),
         file: facts.pod.and_then(|(pod, _)| file(pod)),
         file_hash: facts.pod.and_then(|(pod, _)| pod.file_hash.clone()),
-        component: facts.pod.and_then(|(pod, _)| pod.label("component").map(str::to_owned)),
+        component: facts.pod.and_then(|(pod, _)| pod.component().map(str::to_owned)),
         phase: facts.phase(&containers),
         ready: all_of(|c| c.ready),
         healthy: all_of(|c| c.healthy),
@@ -270,13 +271,14 @@ pub fn first_entry(pod: &Arc<StaticPod>, host_ip: Option<&str>) -> Entry {
     let report = PodReport {
         file: file(pod),
         file_hash: pod.file_hash.clone(),
-        component: pod.label("component").map(str::to_owned),
+        component: pod.component().map(str::to_owned),
         terminating: false,
         ..blank.report
     };
     let gate = Gate { healthy: false, crashed: false };
     let gate = pacing::component(pod).map(|component| (component.to_owned(), gate));
-    Entry { report, gate, pod: Some(Arc::clone(pod)), status: status::first(pod, host_ip, Timestamp::now()) }
+    let status = status::first(pod, host_ip, Timestamp::now());
+    Entry { report, gate, pod: Some(Arc::clone(pod)), status, looked: false }
 }
 
 /// What is reported of containers that no manifest asks for, before their worker has looked at them.
@@ -296,5 +298,5 @@ pub fn orphan_entry(key: &PodKey, uid: String) -> Entry {
         message: None,
         containers: vec![],
     };
-    Entry { report, gate: None, pod: None, status: PodStatus::default() }
+    Entry { report, gate: None, pod: None, status: PodStatus::default(), looked: false }
 }

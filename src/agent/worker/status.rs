@@ -32,6 +32,7 @@ pub fn pod(facts: &Facts<'_>, report: &PodReport) -> PodStatus {
         host_ip: facts.host_ip,
         pod_ip: facts.own(&report.uid).find(address).and_then(|one| one.record.ip.as_deref()),
         failure: facts.plan.failure,
+        conditions: facts.pod.and_then(|(pod, _)| pod.bound.as_deref()).map_or(&[], |bound| &bound.conditions),
         // An agent that was restarted finds its pods begun.
         start_time: seen.unwrap_or(facts.now).min(facts.now),
         now: facts.now,
@@ -63,6 +64,7 @@ pub fn first(pod: &StaticPod, host_ip: Option<&str>, now: Timestamp) -> PodStatu
         host_ip,
         pod_ip: None,
         failure: None,
+        conditions: &[],
         start_time: now,
         now,
     })

@@ -10,6 +10,7 @@ pub use super::instance::{Instance, Kill, PostStart};
 pub use super::restart::{Policy, Restart};
 use crate::agent::pod::StaticPod;
 use crate::agent::probe::{Health, Probes};
+use crate::agent::report::Phase;
 
 /// What a container is in its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,10 @@ pub struct PodView {
     pub grace: Duration,
     /// `activeDeadlineSeconds`.
     pub deadline: Option<Duration>,
+    /// How long its containers may still take, of a pod that is deleted: the API server gave it, and takes it back.
+    pub deletion: Option<Duration>,
+    /// How it has ended, of a pod of the API server's that has: nothing of it is started again.
+    pub ended: Option<Finish>,
     /// Init containers and sidecars in order, then the main ones.
     pub containers: Vec<ContainerView>,
 }
@@ -83,6 +88,11 @@ impl PodView {
             sandbox_hash: pod.shared_hash(),
             grace: grace(pod.spec.termination_grace_period_seconds),
             deadline: pod.spec.active_deadline_seconds.and_then(|s| s.try_into().ok()).map(Duration::from_secs),
+            deletion: pod.deletion(),
+            ended: pod.ended().map(|phase| match phase {
+                Phase::Succeeded => Finish::Succeeded,
+                _ => Finish::Failed,
+            }),
             containers: containers.collect(),
         }
     }

@@ -11,11 +11,12 @@ use k8s_openapi::api::core::v1::{PodSpec, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-use super::{PodError, context_fields, volume_fields};
+use super::{CONFIG_MIRROR, PodError, context_fields, volume_fields};
 use crate::yaml::shorten;
 use names::{is_dns_label, is_label_value, is_qualified};
 
 pub(super) use names::is_dns_subdomain;
+pub use names::is_env_name;
 
 /// Types of `hostPath` volumes; the empty one checks nothing.
 const HOST_PATH_TYPES: &[&str] =
@@ -38,8 +39,6 @@ const SECRET_VOLUMES: &[&str] = &["cephfs", "cinder", "flexVolume", "iscsi", "rb
 const TOLD: usize = 20;
 /// Bytes of all annotations together.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
-/// Marks the API server's copy of a static pod.
-const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
 #[derive(Default)]
 pub(super) struct Problems(Vec<String>);

@@ -16,12 +16,14 @@ use super::report::Words;
 use super::view::{Fault, Instance, Kill, PostStart, Pull};
 use super::{Message, Worker};
 use crate::agent::backoff::{CALL, MOUNT, PULL, Steps};
+use crate::agent::bound::objects::Objects;
+use crate::agent::bound::store::Wanted;
 use crate::agent::events::Subject;
 use crate::agent::hooks::{self, Hook, HookError, HookKind};
 use crate::agent::pacing;
 use crate::agent::pod::StaticPod;
 use crate::agent::status::chain;
-use crate::agent::volumes;
+use crate::agent::volumes::{self, Inputs};
 use crate::agent::{env, logs};
 use crate::runtime::{ContainerState, ImageRecord, RuntimeError};
 
@@ -30,6 +32,12 @@ mod events;
 mod hook;
 mod image;
 mod words;
+
+/// What a container is prepared with.
+struct Given {
+    facts: env::Facts,
+    objects: Objects,
+}
 
 /// Why a container could not be made: the kubelet's reason and the words.
 struct Failure {
@@ -205,7 +213,10 @@ impl Worker {
             facts.pod_ip = ip;
         }
         let node_memory = facts.node_memory;
-        let prepared = self.prepare(Arc::clone(pod), name.to_owned(), attempt, facts).await.map_err(quiet)?;
+        let objects = self.context.bound.objects(self.context.api.as_deref(), pod, Wanted::Container(name)).await;
+        let objects = objects.map_err(|why| quiet(Failure::new("ContainerCreating", format!("cannot mount: {why}"))))?;
+        let given = Given { facts, objects };
+        let prepared = self.prepare(Arc::clone(pod), name.to_owned(), attempt, given).await.map_err(quiet)?;
         let cgroup_parent =
             if sandbox.is_empty() { self.make_cgroup(pod).await } else { self.context.cgroups.parent(pod) };
         let config = {
@@ -243,14 +254,16 @@ impl Worker {
         pod: Arc<StaticPod>,
         name: String,
         attempt: u32,
-        facts: env::Facts,
+        given: Given,
     ) -> Result<Prepared, Failure> {
         let context = Arc::clone(&self.context);
         let prepared = tokio::task::spawn_blocking(move || {
             let Some((_, container)) = pod.containers().find(|(_, c)| c.name == name) else {
                 return Err(no_such(&name));
             };
-            let prepared = prepare::prepare(&pod, container, attempt, &facts, &context.options);
+            let inputs = Inputs { facts: &given.facts, objects: &given.objects };
+            let prepare = || prepare::prepare(&pod, container, attempt, &inputs, &context.options);
+            let prepared = context.bound.alone(&pod, prepare);
             let subject = Subject { pod: &pod.key, uid: &pod.uid, container: Some(&name) };
             for notice in prepared.iter().flat_map(|prepared| &prepared.notices) {
                 context.events.warning(subject, notice.reason, &notice.message);

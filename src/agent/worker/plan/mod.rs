@@ -122,7 +122,7 @@ impl<'a> Planner<'a> {
         self.carry_on(&pod.uid);
         let hooked = self.instances(&pod.uid).find(|one| one.is_running() && one.post_start == PostStart::Running);
         self.hooked = hooked.map(|one| one.record.name.container.clone());
-        if self.is_over(pod) {
+        if self.is_taken_back(pod) || self.is_over(pod) {
             return;
         }
         let Some(sandbox) = self.sandbox(pod) else {

@@ -24,6 +24,48 @@ impl<'a> Planner<'a> {
         true
     }
 
+    /// Whether the API server, whose pod it is, has deleted it, or has it as ended.
+    pub(super) fn is_taken_back(&mut self, pod: &PodView) -> bool {
+        match (pod.deletion, pod.ended) {
+            (Some(grace), ended) => self.delete(pod, grace, ended),
+            (None, Some(finish)) => self.finish(pod, finish, "its pod has ended"),
+            (None, None) => return false,
+        }
+        true
+    }
+
+    /// Ends a deleted pod. Once nothing of it runs it has finished: well, where every main container ended well, as the
+    /// kubelet counts it.
+    fn delete(&mut self, pod: &PodView, grace: Duration, ended: Option<Finish>) {
+        self.plan.message = Some("being deleted".to_owned());
+        let running: Vec<_> = self.instances(&pod.uid).filter(|one| one.is_running()).collect();
+        if running.is_empty() {
+            let well = |container| self.latest(pod, container).and_then(Instance::exit_code) == Some(0);
+            let all_well = pod.of_role(Role::Main).all(well);
+            let finish = if all_well { Finish::Succeeded } else { Finish::Failed };
+            self.plan.finished = Some(ended.unwrap_or(finish));
+            self.plan.initialized = true;
+            return;
+        }
+        let (sandboxes, containers): (Vec<_>, Vec<_>) = running.into_iter().partition(|one| one.record.is_sandbox);
+        self.kill_all(&containers, |_| grace, "its pod is deleted");
+        for one in &containers {
+            self.shorten(one, grace);
+        }
+        if containers.is_empty() {
+            self.kill_all(&sandboxes, |_| MIN_GRACE, "its pod is deleted");
+        }
+    }
+
+    /// Ends the grace of a container sooner than it was given when its end began.
+    fn shorten(&mut self, one: &Instance, grace: Duration) {
+        let Some(kill) = one.kill.as_ref().filter(|_| !one.hurried) else { return };
+        let grace = grace.max(MIN_GRACE);
+        if grace < kill.grace && self.due(Some(kill.since + grace)) {
+            self.act(Action::Hurry { id: one.record.id.clone() });
+        }
+    }
+
     /// How the pod has ended, if every main container has for good, or an init container has failed for good.
     fn finished(&self, pod: &PodView) -> Option<Finish> {
         let verdict = |container: &ContainerView| {

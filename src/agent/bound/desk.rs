@@ -1,0 +1,214 @@
+//! What the API server has bound to the node, and what becomes of each pod of it. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::admission::{Ground, Refusal, Verdict, judge};
+use crate::agent::pod::{CONFIG_MIRROR, PodKey, StaticPod};
+use crate::agent::source::{Kind, Update};
+
+/// A pod that is not run, whose status must say so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Namespace and name.
+    pub key: PodKey,
+    /// UID.
+    pub uid: String,
+    /// Why.
+    pub refusal: Refusal,
+    /// It is deleted: there is nothing to stop.
+    pub deleted: bool,
+    /// Its status says so already.
+    pub told: bool,
+}
+
+/// Every pod of the node, as far as it is known.
+#[derive(Default)]
+pub struct Desk {
+    pods: BTreeMap<String, Known>,
+    listed: bool,
+}
+
+struct Known {
+    pod: Arc<StaticPod>,
+    verdict: Option<Verdict>,
+}
+
+impl Desk {
+    /// Takes a complete list in.
+    pub fn list(&mut self, pods: Vec<Pod>, now: Timestamp) {
+        let uids: BTreeSet<String> = pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
+        self.pods.retain(|uid, _| uids.contains(uid));
+        pods.into_iter().for_each(|pod| self.put(pod, now));
+        self.listed = true;
+    }
+
+    /// Takes in a pod that is new or has changed. The API server's copy of a static pod is none of these.
+    pub fn put(&mut self, pod: Pod, now: Timestamp) {
+        if pod.metadata.annotations.as_ref().is_some_and(|map| map.contains_key(CONFIG_MIRROR)) {
+            return;
+        }
+        let mut pod = StaticPod::from_api(pod, now);
+        // One that was begun with was admitted then; one that has ended or is to end needs no leave for that.
+        let state = pod.bound.as_deref();
+        let admitted = state.is_some_and(|state| state.begun || state.ended.is_some() || state.deletion.is_some());
+        match self.pods.get_mut(&pod.uid) {
+            Some(known) => {
+                pod.keep_seen(&known.pod);
+                if *known.pod != pod {
+                    known.pod = Arc::new(pod);
+                }
+                let open = matches!(known.verdict, None | Some(Verdict::Later(_)));
+                if open && admitted {
+                    known.verdict = Some(Verdict::Admitted);
+                }
+            }
+            None => {
+                let verdict = admitted.then_some(Verdict::Admitted);
+                self.pods.insert(pod.uid.clone(), Known { pod: Arc::new(pod), verdict });
+            }
+        }
+    }
+
+    /// A pod is gone from the API server.
+    pub fn gone(&mut self, uid: &str) {
+        self.pods.remove(uid);
+    }
+
+    /// Whether there are pods of which it is not decided what becomes of them.
+    pub fn is_open(&self) -> bool {
+        self.pods.values().any(|known| matches!(known.verdict, None | Some(Verdict::Later(_))))
+    }
+
+    /// Decides what becomes of pods, the oldest first, and returns those of which something is to be told: they are
+    /// refused, or wait from now on. `statics` are the node's own pods.
+    pub fn judge(&mut self, ground: &Ground, statics: &[Arc<StaticPod>]) -> Vec<(Arc<StaticPod>, Verdict)> {
+        let mut open: Vec<Arc<StaticPod>> = self.of(|known| matches!(known.verdict, None | Some(Verdict::Later(_))));
+        open.sort_by_key(|pod| (pod.metadata.creation_timestamp.as_ref().map(|time| time.0), pod.uid.clone()));
+        let mut told = Vec::new();
+        for pod in open {
+            // What has ended takes no room.
+            let admitted = self.of(|known| known.verdict == Some(Verdict::Admitted) && known.pod.ended().is_none());
+            let others: Vec<&StaticPod> = admitted.iter().chain(statics).map(Arc::as_ref).collect();
+            let verdict = judge(&pod, ground, &others);
+            let Some(known) = self.pods.get_mut(&pod.uid) else { continue };
+            let is_news = verdict != Verdict::Admitted && known.verdict.as_ref() != Some(&verdict);
+            known.verdict = Some(verdict.clone());
+            if is_news {
+                told.push((pod, verdict));
+            }
+        }
+        told
+    }
+
+    fn of(&self, which: impl Fn(&Known) -> bool) -> Vec<Arc<StaticPod>> {
+        self.pods.values().filter(|known| which(known)).map(|known| Arc::clone(&known.pod)).collect()
+    }
+
+    /// The pods that are run.
+    pub fn update(&self) -> Update {
+        let pods = self.of(|known| known.verdict == Some(Verdict::Admitted));
+        let held = if self.listed { vec![] } else { vec![Kind::Api] };
+        Update { pods, synced: true, held: held.into_iter().collect(), ..Update::default() }
+    }
+
+    /// The pods that are not.
+    pub fn refused(&self) -> Vec<Refused> {
+        let refused = self.pods.values().filter_map(|Known { pod, verdict }| {
+            let Some(Verdict::Refused(refusal)) = verdict else { return None };
+            let (key, uid) = (pod.key.clone(), pod.uid.clone());
+            let (deleted, told) = (pod.deletion().is_some(), pod.ended().is_some());
+            Some(Refused { key, uid, refusal: refusal.clone(), deleted, told })
+        });
+        refused.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::agent::bound::admission::Amounts;
+    use crate::agent::pod::bound_tests::object;
+    use crate::runtime::PodNetwork;
+
+    /// A pod of the host's network that was made at this second.
+    fn pod(uid: &str, second: i64, status: Value) -> Pod {
+        let created = Timestamp::from_second(second).unwrap().to_string();
+        let metadata = json!({"name": format!("p-{uid}"), "uid": uid, "creationTimestamp": created});
+        object(metadata, json!({"hostNetwork": true}), status)
+    }
+
+    fn ground(pods: i64) -> Ground {
+        Ground { allocatable: Amounts { pods: Some(pods), ..Amounts::default() }, ..Ground::default() }
+    }
+
+    fn run(desk: &Desk) -> Vec<String> {
+        desk.update().pods.iter().map(|pod| pod.uid.clone()).collect()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn nothing_is_known_before_the_first_list_and_what_is_listed_is_run_once_it_is_admitted() {
+        let mut desk = Desk::default();
+        assert!(desk.update().held.contains(&Kind::Api) && desk.update().synced);
+        desk.list(vec![pod("b", 2, json!({})), pod("a", 3, json!({}))], at(0));
+        assert!(desk.update().held.is_empty() && desk.is_open() && run(&desk).is_empty());
+        let told = desk.judge(&ground(1), &[]);
+        assert_eq!((run(&desk), told.len(), desk.is_open()), (vec!["b".to_owned()], 1, false), "the older one has the room");
+        let refused = desk.refused();
+        assert_eq!((refused[0].uid.as_str(), refused[0].refusal.reason.as_str()), ("a", "OutOfpods"));
+        assert!(!refused[0].told);
+        assert!(desk.judge(&ground(9), &[]).is_empty(), "it is decided once");
+        desk.put(pod("a", 3, json!({"phase": "Failed"})), at(1));
+        assert!(desk.refused()[0].told && run(&desk) == ["b"]);
+        desk.list(vec![pod("b", 2, json!({}))], at(2));
+        assert!(desk.refused().is_empty());
+        desk.gone("b");
+        assert!(run(&desk).is_empty());
+    }
+
+    #[test]
+    fn what_was_begun_has_ended_or_is_deleted_needs_no_leave() {
+        let mut desk = Desk::default();
+        let begun = pod("a", 1, json!({"phase": "Running", "startTime": "2024-01-01T00:00:00Z"}));
+        let mut deleted = pod("c", 1, json!({}));
+        deleted.metadata.deletion_timestamp = begun.metadata.creation_timestamp.clone();
+        desk.list(vec![begun, pod("b", 1, json!({"phase": "Succeeded"})), deleted], at(0));
+        assert!(!desk.is_open());
+        assert_eq!(run(&desk), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn mirrors_are_left_out_and_the_same_pod_again_is_no_other() {
+        let mut desk = Desk::default();
+        let mut mirror = pod("m", 1, json!({}));
+        mirror.metadata.annotations = Some([(CONFIG_MIRROR.to_owned(), "x".to_owned())].into());
+        desk.list(vec![mirror, pod("a", 1, json!({}))], at(1));
+        desk.judge(&ground(9), &[]);
+        let before = desk.update();
+        assert_eq!(run(&desk), ["a"]);
+        desk.put(pod("a", 1, json!({})), at(2));
+        assert!(Arc::ptr_eq(&before.pods[0], &desk.update().pods[0]), "it was first seen when it was first seen");
+    }
+
+    #[test]
+    fn a_pod_that_waits_for_the_network_is_told_once_and_run_when_it_is_there() {
+        let mut desk = Desk::default();
+        let mut own = pod("a", 1, json!({}));
+        own.spec.as_mut().unwrap().host_network = None;
+        desk.list(vec![own], at(0));
+        let pending = Ground { network: PodNetwork::Pending("no plugin".into()), ..ground(9) };
+        assert_eq!(desk.judge(&pending, &[])[0].1, Verdict::Later("no plugin".into()));
+        assert!(desk.judge(&pending, &[]).is_empty() && desk.is_open() && desk.refused().is_empty());
+        desk.judge(&Ground { network: PodNetwork::Ready, ..pending }, &[]);
+        assert_eq!(run(&desk), ["a"]);
+    }
+}

@@ -1,0 +1,48 @@
+//! The files of config maps, secrets, tokens and labels follow what the API server says, once each `syncFrequency` (a
+//! minute): a change shows within that, as with the kubelet.
+
+use std::sync::Arc;
+
+use tokio::time::MissedTickBehavior;
+use tracing::debug;
+
+use super::objects::has_files;
+use super::store::Wanted;
+use crate::agent::context::Context;
+use crate::agent::events::Subject;
+use crate::agent::pod::StaticPod;
+use crate::agent::status::chain;
+use crate::agent::volumes::{self, Inputs};
+
+/// Follows until the agent ends.
+pub async fn run(context: Arc<Context>) {
+    let mut ticks = tokio::time::interval(context.options.sync_frequency);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for pod in context.board.pods().into_iter().filter_map(|entry| entry.pod) {
+            let lives = pod.bound.is_some() && pod.ended().is_none() && pod.deletion().is_none();
+            if lives && has_files(&pod) && context.bound.alone_if_there(&pod.uid, || ()).is_some() {
+                follow(&context, pod).await;
+            }
+        }
+    }
+}
+
+async fn follow(context: &Arc<Context>, pod: Arc<StaticPod>) {
+    let objects = match context.bound.objects(context.api.as_deref(), &pod, Wanted::Files).await {
+        Ok(objects) => objects,
+        Err(why) => return debug!(pod = %pod.key, why, "files stay as they are"),
+    };
+    let (kept, context) = (Arc::clone(context), Arc::clone(context));
+    let written = tokio::task::spawn_blocking(move || {
+        let inputs = Inputs { facts: &context.facts, objects: &objects };
+        let write = || volumes::refresh(&pod, &context.options.root_dir, &inputs);
+        context.bound.alone_if_there(&pod.uid, write).and_then(Result::err).map(|error| (pod, error))
+    });
+    if let Ok(Some((pod, error))) = written.await {
+        let subject = Subject { pod: &pod.key, uid: &pod.uid, container: None };
+        let message = format!("the files stay as they are: {}", chain(&error));
+        kept.events.warning(subject, "FailedMount", message);
+    }
+}

@@ -1,0 +1,210 @@
+//! The API server as a source of pods: a list of those with `spec.nodeName` of this node, then a watch from there.
+//!
+//! When nobody answers, the pods stay what they were: none is ended because the API server is down. Before the first
+//! list nobody knows what is wanted, and what runs of such pods is left alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::{Api, Client};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{debug, info, warn};
+
+use super::admission::{Amounts, Ground, Verdict};
+use super::desk::{Desk, Refused};
+use crate::agent::apiserver::ApiServer;
+use crate::agent::apiserver::call::{CallError, within_limit};
+use crate::agent::backoff::CALL;
+use crate::agent::context::Context;
+use crate::agent::events::Subject;
+use crate::agent::pod::StaticPod;
+use crate::agent::resources::{bytes, millis};
+use crate::agent::source::Update;
+use crate::agent::status::chain;
+use crate::runtime::PodNetwork;
+
+/// How often a pod that waits for something of the node's is looked at again.
+const LOOK: Duration = Duration::from_secs(5);
+/// The most pods of a node of which nobody knows how many it may have (the kubelet's `maxPods`).
+const MAX_PODS: i64 = 110;
+/// A watch that held this long was a good one.
+const LASTS: Duration = Duration::from_secs(10);
+
+/// Why a watch is begun anew with a list.
+#[derive(Debug, thiserror::Error)]
+enum SourceError {
+    #[error("cannot list the pods of this node")]
+    List(#[source] CallError),
+    #[error("cannot watch the pods of this node")]
+    Watch(#[source] CallError),
+    #[error("the watch of the pods of this node has ended: {0}")]
+    Ended(String),
+}
+
+/// Publishes the pods that the API server has bound to this node, and those that this node does not run, until the agent
+/// ends.
+pub async fn run(context: Arc<Context>, updates: mpsc::Sender<Update>, refused: watch::Sender<Vec<Refused>>) {
+    let Some(api) = context.api.clone() else { return };
+    let source = Source { desk: Desk::default(), updates, refused, context };
+    source.run(&api).await;
+}
+
+struct Source {
+    context: Arc<Context>,
+    desk: Desk,
+    updates: mpsc::Sender<Update>,
+    refused: watch::Sender<Vec<Refused>>,
+}
+
+impl Source {
+    async fn run(mut self, api: &ApiServer) {
+        let (mut clients, mut failures) = (api.clients(), 0);
+        loop {
+            let client = clients.borrow_and_update().clone();
+            let Some(client) = client else {
+                if clients.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let begun = Instant::now();
+            let ended = tokio::select! {
+                ended = self.session(&client) => ended,
+                changed = clients.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+            };
+            let Err(error) = ended else { return };
+            failures = if begun.elapsed() >= LASTS { 0 } else { failures + 1 };
+            if failures == 2 {
+                warn!(error = chain(&error), "pods that the API server binds to this node stay as they are");
+            } else {
+                debug!(error = chain(&error), "listing the pods of this node again");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(CALL.after(failures)) => {}
+                changed = clients.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// One list and the watches from it. Ends well only when nobody wants pods any more.
+    async fn session(&mut self, client: &Client) -> Result<(), SourceError> {
+        let (pods, mine) = (Api::<Pod>::all(client.clone()), format!("spec.nodeName={}", self.context.options.node_name));
+        let list = within_limit(pods.list(&ListParams::default().fields(&mine))).await.map_err(SourceError::List)?;
+        let mut version = list.metadata.resource_version.clone().unwrap_or_default();
+        self.desk.list(list.items, Timestamp::now());
+        self.decide(client).await;
+        info!(pods = self.desk.update().pods.len(), "listed the pods that are bound to this node");
+        loop {
+            if self.publish().await.is_err() {
+                return Ok(());
+            }
+            let begun = Instant::now();
+            let watch = within_limit(pods.watch(&WatchParams::default().fields(&mine), &version)).await;
+            let mut events = watch.map_err(SourceError::Watch)?.boxed();
+            let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
+            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                let event = tokio::select! {
+                    event = events.try_next() => event,
+                    _ = looks.tick(), if self.desk.is_open() => {
+                        self.decide(client).await;
+                        if self.publish().await.is_err() {
+                            return Ok(());
+                        }
+                        continue;
+                    }
+                };
+                match event {
+                    Ok(Some(event)) => version = self.hear(event, version)?,
+                    // A server ends each watch after some minutes; so does a proxy one on which nothing is said.
+                    _ if begun.elapsed() >= LASTS => break,
+                    Ok(None) => return Err(SourceError::Ended("the server closed it".to_owned())),
+                    Err(error) => return Err(SourceError::Ended(chain(&error))),
+                }
+                self.decide(client).await;
+                if self.publish().await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Takes an event in and returns the version it is of.
+    fn hear(&mut self, event: WatchEvent<Pod>, before: String) -> Result<String, SourceError> {
+        let version = |pod: &Pod| pod.metadata.resource_version.clone().unwrap_or_default();
+        Ok(match event {
+            WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {
+                let version = version(&pod);
+                self.desk.put(pod, Timestamp::now());
+                version
+            }
+            WatchEvent::Deleted(pod) => {
+                self.desk.gone(pod.metadata.uid.as_deref().unwrap_or_default());
+                version(&pod)
+            }
+            WatchEvent::Bookmark(mark) => mark.metadata.resource_version,
+            WatchEvent::Error(status) => {
+                debug!(before, code = status.code, "the watch is too far behind");
+                return Err(SourceError::Ended(status.message));
+            }
+        })
+    }
+
+    async fn publish(&self) -> Result<(), mpsc::error::SendError<Update>> {
+        let refused = self.desk.refused();
+        self.refused.send_if_modified(|before| std::mem::replace(before, refused.clone()) != refused);
+        self.updates.send(self.desk.update()).await
+    }
+
+    /// Decides about pods that are new.
+    async fn decide(&mut self, client: &Client) {
+        if !self.desk.is_open() {
+            return;
+        }
+        let ground = ground(&self.context, client).await;
+        let pods = self.context.board.pods().into_iter().filter_map(|entry| entry.pod);
+        let statics: Vec<Arc<StaticPod>> = pods.filter(|pod| pod.bound.is_none()).collect();
+        for (pod, verdict) in self.desk.judge(&ground, &statics) {
+            let subject = Subject { pod: &pod.key, uid: &pod.uid, container: None };
+            match verdict {
+                Verdict::Refused(refusal) => {
+                    info!(pod = %pod.key, reason = refusal.reason, message = refusal.message, "pod refused");
+                    let message = format!("{}: {}", refusal.reason, refusal.message);
+                    self.context.events.warning(subject, "FailedAdmission", message);
+                }
+                Verdict::Later(why) => self.context.events.warning(subject, "NetworkNotReady", why),
+                Verdict::Admitted => {}
+            }
+        }
+    }
+}
+
+/// What is known of the node: by its object where there is one, else by the machine.
+async fn ground(context: &Context, client: &Client) -> Ground {
+    let (nodes, name) = (Api::<Node>::all(client.clone()), &context.options.node_name);
+    let node = within_limit(nodes.get_opt(name)).await.unwrap_or_else(|error| {
+        debug!(error = chain(&error), "the node's labels are not known");
+        None
+    });
+    let network = context.runtime.pod_network().await.unwrap_or_else(|error| PodNetwork::Pending(chain(&error)));
+    let labels: Option<BTreeMap<String, String>> = node.as_ref().map(|node| node.metadata.labels.clone().unwrap_or_default());
+    let status = node.and_then(|node| node.status).unwrap_or_default();
+    let listed = status.allocatable.or(status.capacity).unwrap_or_default();
+    let of = |name: &str, unit: crate::agent::resources::Unit| listed.get(name).and_then(unit);
+    let facts = &context.facts;
+    let allocatable = Amounts {
+        cpu: of("cpu", millis).or(Some(facts.node_cpu_millis).filter(|cpu| *cpu > 0)),
+        memory: of("memory", bytes).or(Some(facts.node_memory).filter(|memory| *memory > 0)),
+        pods: of("pods", bytes).or(Some(MAX_PODS)),
+    };
+    Ground { name: name.clone(), labels, allocatable, network }
+}

@@ -1,0 +1,173 @@
+//! What becomes of bound pods is told to the API server: their statuses, that they are refused, and at the end of a
+//! deletion that nothing of them is left, which is the node's to say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::desk::Refused;
+use crate::agent::apiserver::call::{CallError, within_limit};
+use crate::agent::apiserver::pod_status::{Sent, patch_status};
+use crate::agent::backoff::CALL;
+use crate::agent::context::Context;
+use crate::agent::pod::{PodKey, StaticPod};
+use crate::agent::podstatus;
+use crate::agent::status::{Entry, chain};
+
+/// Tells the API server until the agent ends.
+pub async fn run(context: Arc<Context>, mut refused: watch::Receiver<Vec<Refused>>) {
+    let Some(api) = context.api.clone() else { return };
+    let (mut statuses, mut clients) = (context.board.changes(), api.clients());
+    let (mut uploader, mut failures) = (Uploader::default(), 0);
+    loop {
+        statuses.borrow_and_update();
+        clients.borrow_and_update();
+        let pods = refused.borrow_and_update().clone();
+        let done = match api.client() {
+            Some(client) => uploader.tell(&client, context.board.pods(), &pods).await,
+            None => true,
+        };
+        failures = if done { 0 } else { failures + 1 };
+        let again = async {
+            match failures {
+                0 => std::future::pending().await,
+                failures => tokio::time::sleep(CALL.after(failures)).await,
+            }
+        };
+        tokio::select! {
+            Ok(()) = statuses.changed(), if failures == 0 => {}
+            Ok(()) = refused.changed(), if failures == 0 => {}
+            Ok(()) = clients.changed() => {}
+            () = again => {}
+            else => return,
+        }
+    }
+}
+
+/// What the API server has been told.
+#[derive(Default)]
+struct Uploader {
+    /// The status of each pod, by UID.
+    sent: BTreeMap<String, PodStatus>,
+    /// UIDs of pods that are gone for good.
+    gone: BTreeSet<String>,
+    /// What failed last, to say so once.
+    failed: Option<String>,
+}
+
+impl Uploader {
+    /// Tells what is new. Returns whether all of it could be told.
+    async fn tell(&mut self, client: &Client, entries: Vec<Entry>, refused: &[Refused]) -> bool {
+        let bound: Vec<(Arc<StaticPod>, PodStatus)> = { entries.into_iter() }
+            .filter(|entry| entry.looked)
+            .filter_map(|entry| Some((entry.pod.filter(|pod| pod.bound.is_some())?, entry.status)))
+            .collect();
+        let uids: BTreeSet<&str> =
+            bound.iter().map(|(pod, _)| pod.uid.as_str()).chain(refused.iter().map(|one| one.uid.as_str())).collect();
+        self.sent.retain(|uid, _| uids.contains(uid.as_str()));
+        self.gone.retain(|uid| uids.contains(uid.as_str()));
+        let mut failure = None;
+        for (pod, status) in bound {
+            let result = self.tell_pod(client, &pod, status).await;
+            failure = failure.or(result.err().map(|error| (pod.key.clone(), error)));
+        }
+        for one in refused {
+            let result = self.tell_refused(client, one).await;
+            failure = failure.or(result.err().map(|error| (one.key.clone(), error)));
+        }
+        let words = failure.map(|(pod, error)| format!("{pod}: {}", chain(&error)));
+        if let Some(words) = words.as_ref().filter(|words| self.failed.as_ref() != Some(words)) {
+            warn!(words, "cannot tell the API server of a pod yet");
+        }
+        self.failed = words;
+        self.failed.is_none()
+    }
+
+    async fn tell_pod(&mut self, client: &Client, pod: &StaticPod, status: PodStatus) -> Result<(), CallError> {
+        if self.gone.contains(&pod.uid) {
+            return Ok(());
+        }
+        let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        // An end is told once: what has ended stays so, whatever is left of its containers later.
+        if pod.ended().is_none() {
+            self.tell_status(client, (&pod.key, &pod.uid), status, pod.bound.as_ref().and_then(|b| b.generation)).await?;
+        }
+        if over && pod.deletion().is_some() {
+            self.delete(client, &pod.key, &pod.uid).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_refused(&mut self, client: &Client, one: &Refused) -> Result<(), CallError> {
+        if !one.told && !self.gone.contains(&one.uid) {
+            let status = PodStatus {
+                phase: Some("Failed".to_owned()),
+                reason: Some(one.refusal.reason.clone()),
+                message: Some(format!("Pod was rejected: {}", one.refusal.message)),
+                start_time: Some(Time(Timestamp::now())),
+                ..PodStatus::default()
+            };
+            self.tell_status(client, (&one.key, &one.uid), status, None).await?;
+        }
+        if one.deleted { self.delete(client, &one.key, &one.uid).await } else { Ok(()) }
+    }
+
+    async fn tell_status(
+        &mut self,
+        client: &Client,
+        (key, uid): (&PodKey, &str),
+        mut status: PodStatus,
+        generation: Option<i64>,
+    ) -> Result<(), CallError> {
+        let before = match self.sent.get(uid) {
+            Some(before) => before.clone(),
+            // An agent that was restarted goes on from what the one before it said.
+            None => {
+                let pods = Api::<Pod>::namespaced(client.clone(), &key.namespace);
+                let found = within_limit(pods.get_opt(&key.name)).await?;
+                found.filter(|pod| pod.metadata.uid.as_deref() == Some(uid)).and_then(|pod| pod.status).unwrap_or_default()
+            }
+        };
+        podstatus::keep(&mut status, &before);
+        status.observed_generation = generation;
+        if before == status {
+            self.sent.insert(uid.to_owned(), before);
+            return Ok(());
+        }
+        match patch_status(client, &key.namespace, &key.name, uid, &status).await? {
+            Sent::Kept { .. } => debug!(pod = %key, phase = status.phase, "status sent"),
+            Sent::Gone => drop(self.gone.insert(uid.to_owned())),
+        }
+        self.sent.insert(uid.to_owned(), status);
+        Ok(())
+    }
+
+    /// Nothing of a deleted pod runs any more: the API server may forget it.
+    async fn delete(&mut self, client: &Client, key: &PodKey, uid: &str) -> Result<(), CallError> {
+        if self.gone.contains(uid) {
+            return Ok(());
+        }
+        let preconditions = Preconditions { uid: Some(uid.to_owned()), ..Preconditions::default() };
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(preconditions),
+            ..DeleteParams::default()
+        };
+        let pods = Api::<Pod>::namespaced(client.clone(), &key.namespace);
+        match within_limit(pods.delete(&key.name, &params)).await {
+            Ok(_) => info!(pod = %key, "deleted"),
+            // Gone already, or another one of its name.
+            Err(error) if matches!(error.code(), Some(404 | 409)) => {}
+            Err(error) => return Err(error),
+        }
+        self.gone.insert(uid.to_owned());
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! Pods that the API server has bound to this node: the object is complete, checked and defaulted already.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::{Value, json};
+
+use super::{CONFIG_SEEN, CONFIG_SOURCE, PodKey, StaticPod};
+use crate::agent::report::Phase;
+
+/// The value of [`CONFIG_SOURCE`] of such a pod, as the kubelet has it.
+pub const API_SOURCE: &str = "api";
+/// Marks the API server's copy of a static pod.
+pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// What the API server says of a pod beyond what it consists of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bound {
+    /// It is deleted: so long its containers may take to end.
+    pub deletion: Option<Duration>,
+    /// It has ended (`Succeeded` or `Failed`), and nothing of it is started again.
+    pub ended: Option<Phase>,
+    /// The node had begun with it before: it was admitted then.
+    pub begun: bool,
+    /// `metadata.generation`.
+    pub generation: Option<i64>,
+    /// Conditions of others that hold, for readiness gates.
+    pub conditions: Vec<String>,
+}
+
+impl StaticPod {
+    /// A pod as the API server has it.
+    ///
+    /// Its containers are hashed by name and image alone, which are all that may change in them, as by the kubelet
+    /// (`HashContainer`): an API server with new defaults must restart nothing.
+    pub fn from_api(pod: Pod, seen: Timestamp) -> Self {
+        let Pod { metadata: found, spec, status } = pod;
+        let (spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
+        let key = PodKey {
+            namespace: found.namespace.clone().unwrap_or_default(),
+            name: found.name.clone().unwrap_or_default(),
+        };
+        let uid = found.uid.clone().unwrap_or_default();
+        let deletion = found.deletion_timestamp.is_some().then(|| {
+            let seconds = found.deletion_grace_period_seconds.unwrap_or(0);
+            Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+        });
+        let ended = match status.phase.as_deref() {
+            Some("Succeeded") => Some(Phase::Succeeded),
+            Some("Failed") => Some(Phase::Failed),
+            _ => None,
+        };
+        let gates: Vec<&String> = spec.readiness_gates.iter().flatten().map(|gate| &gate.condition_type).collect();
+        let conditions = status.conditions.iter().flatten().filter(|one| one.status == "True");
+        let conditions = conditions.filter(|one| gates.contains(&&one.type_)).map(|one| one.type_.clone()).collect();
+        let generation = found.generation;
+        let bound = Bound { deletion, ended, begun: status.start_time.is_some(), generation, conditions };
+        // What the agent has no use for (`managedFields` above all) would only take memory.
+        let mut metadata = ObjectMeta {
+            name: found.name,
+            namespace: found.namespace,
+            uid: found.uid,
+            labels: found.labels,
+            annotations: found.annotations,
+            creation_timestamp: found.creation_timestamp,
+            deletion_timestamp: found.deletion_timestamp,
+            deletion_grace_period_seconds: found.deletion_grace_period_seconds,
+            owner_references: found.owner_references,
+            generation: found.generation,
+            ..ObjectMeta::default()
+        };
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.insert(CONFIG_SOURCE.to_owned(), API_SOURCE.to_owned());
+        annotations.insert(CONFIG_SEEN.to_owned(), format!("{seen:.9}"));
+        let brief = |list: &[Container]| -> Value {
+            list.iter().map(|container| json!({"name": container.name, "image": container.image})).collect()
+        };
+        let init = brief(spec.init_containers.as_deref().unwrap_or_default());
+        let manifest = json!({"spec": {"containers": brief(&spec.containers), "initContainers": init}});
+        Self {
+            key,
+            uid,
+            metadata,
+            spec,
+            manifest,
+            file: None,
+            file_hash: None,
+            warnings: vec![],
+            bound: Some(Box::new(bound)),
+        }
+    }
+
+    /// The label `component`, which marks pods of a control plane: those that were put on the node by hand, whatever the
+    /// labels of a bound one say.
+    pub fn component(&self) -> Option<&str> {
+        self.label("component").filter(|_| self.bound.is_none())
+    }
+
+    /// How long its containers may still take, of a pod that is deleted.
+    pub fn deletion(&self) -> Option<Duration> {
+        self.bound.as_ref()?.deletion
+    }
+
+    /// How it has ended, of a pod that ended before this agent looked at it.
+    pub fn ended(&self) -> Option<Phase> {
+        self.bound.as_ref()?.ended
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A pod `p` of the namespace `ns` with this spec and status, both JSON, and the UID `u`.
+    pub(crate) fn bound(spec: Value, status: Value) -> StaticPod {
+        bound_with(json!({}), spec, status)
+    }
+
+    /// The same with further metadata.
+    pub(crate) fn bound_with(metadata: Value, spec: Value, status: Value) -> StaticPod {
+        StaticPod::from_api(object(metadata, spec, status), Timestamp::UNIX_EPOCH)
+    }
+
+    pub(crate) fn object(metadata: Value, mut spec: Value, status: Value) -> Pod {
+        let mut all = json!({"name": "p", "namespace": "ns", "uid": "u"});
+        all.as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());
+        if spec["containers"].is_null() {
+            spec["containers"] = json!([{"name": "c", "image": "x:1"}]);
+        }
+        serde_json::from_value(json!({"metadata": all, "spec": spec, "status": status})).unwrap()
+    }
+
+    #[test]
+    fn a_pod_keeps_its_name_and_uid_and_is_known_by_its_annotation() {
+        let pod = bound_with(json!({"managedFields": [{"manager": "x"}]}), json!({}), json!({}));
+        assert_eq!((pod.key.to_string().as_str(), pod.uid.as_str()), ("ns/p", "u"));
+        assert_eq!(pod.metadata.annotations.as_ref().unwrap()[CONFIG_SOURCE], "api");
+        assert_eq!(pod.metadata.managed_fields, None);
+        let state = pod.bound.as_deref().unwrap();
+        assert_eq!(state, &Bound::default());
+    }
+
+    #[test]
+    fn deletion_end_and_conditions_are_read() {
+        let metadata = json!({"deletionTimestamp": "2024-01-01T00:00:00Z", "deletionGracePeriodSeconds": 7});
+        let spec = json!({"readinessGates": [{"conditionType": "a/b"}]});
+        let status = json!({"phase": "Failed", "startTime": "2024-01-01T00:00:00Z", "conditions": [
+            {"type": "a/b", "status": "True"}, {"type": "Ready", "status": "True"}]});
+        let pod = bound_with(metadata, spec, status);
+        assert_eq!((pod.deletion(), pod.ended()), (Some(Duration::from_secs(7)), Some(Phase::Failed)));
+        assert_eq!(pod.bound.unwrap().conditions, ["a/b"]);
+    }
+
+    #[test]
+    fn only_name_and_image_of_a_container_are_what_it_is_made_from() {
+        let of = |container: Value| bound(json!({"containers": [container]}), json!({})).container_hash("c");
+        let plain = of(json!({"name": "c", "image": "x:1"}));
+        assert_eq!(of(json!({"name": "c", "image": "x:1", "tty": true})), plain);
+        assert_ne!(of(json!({"name": "c", "image": "x:2"})), plain);
+        let pod = bound(json!({}), json!({}));
+        assert_eq!(pod.shared_hash(), None, "nothing it shares can change");
+    }
+
+    #[test]
+    fn labels_make_no_bound_pod_a_component() {
+        let pod = bound_with(json!({"labels": {"component": "kube-apiserver"}}), json!({}), json!({}));
+        assert_eq!((pod.component(), pod.label("component")), (None, Some("kube-apiserver")));
+    }
+}
