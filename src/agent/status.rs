@@ -85,11 +85,6 @@ impl Board {
         self.reports.subscribe()
     }
 
-    /// Tells of every change, also of one that no report shows.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-
     /// The gates of the start order.
     pub fn gates(&self) -> watch::Receiver<Gates> {
         self.gates.subscribe()
@@ -192,7 +187,6 @@ impl Board {
         if changed == Changed::Nothing {
             return;
         }
-        self.changes.send_modify(|count| *count += 1);
         let gates: Gates = state.pods.values().filter_map(|entry| entry.gate.clone()).collect();
         self.changes.send_replace(());
         self.gates.send_if_modified(|before| std::mem::replace(before, gates.clone()) != gates);

@@ -39,6 +39,8 @@ struct State {
     /// Method, beginning of the path, code.
     faults: Vec<(String, String, u16)>,
     requests: Vec<(String, Value)>,
+    /// What a POST to a path is answered with, instead of making an object.
+    answers: BTreeMap<String, Value>,
     down: bool,
 }
 
@@ -99,6 +101,11 @@ impl FakeApi {
     /// The next requests of `method` for paths that begin with `path` are answered with these codes.
     pub fn fail(&self, method: &str, path: &str, codes: &[u16]) {
         self.lock().faults.extend(codes.iter().map(|code| (method.to_owned(), path.to_owned(), *code)));
+    }
+
+    /// From now on a POST to `path`, which is a subresource, is answered with this.
+    pub fn answer_post(&self, path: &str, answer: Value) {
+        self.lock().answers.insert(path.to_owned(), answer);
     }
 
     /// Every connection breaks from now on, or none.
@@ -214,6 +221,7 @@ impl State {
         match (asked.method.as_str(), current) {
             ("GET", Some(current)) => (200, current),
             ("GET", None) if object.matches('/').count() % 2 == 1 => self.list(&object),
+            ("POST", _) if self.answers.contains_key(path) => (201, self.answers[path].clone()),
             ("POST", _) => self.make(&object, body),
             (_, None) => (404, status(404)),
             _ if strange => (409, status(409)),
@@ -275,7 +283,8 @@ fn whole(value: &Value) -> Body {
 }
 
 fn status(code: u16) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": "Told", "message": "m"})
+    let reason = if code == 404 { "NotFound" } else { "Told" };
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "m"})
 }
 
 /// A body must be Sync; a boxed stream is not by itself.

@@ -31,8 +31,6 @@ use crate::runtime::PodNetwork;
 
 /// How often a pod that waits for something of the node's is looked at again.
 const LOOK: Duration = Duration::from_secs(5);
-/// The most pods of a node of which nobody knows how many it may have (the kubelet's `maxPods`).
-const MAX_PODS: i64 = 110;
 /// A watch that held this long was a good one.
 const LASTS: Duration = Duration::from_secs(10);
 
@@ -204,7 +202,7 @@ async fn ground(context: &Context, client: &Client) -> Ground {
     let allocatable = Amounts {
         cpu: of("cpu", millis).or(Some(facts.node_cpu_millis).filter(|cpu| *cpu > 0)),
         memory: of("memory", bytes).or(Some(facts.node_memory).filter(|memory| *memory > 0)),
-        pods: of("pods", bytes).or(Some(MAX_PODS)),
+        pods: of("pods", bytes).or(Some(i64::from(context.options.node.max_pods))),
     };
     Ground { name: name.clone(), labels, allocatable, network }
 }

@@ -34,7 +34,8 @@ struct Desk {
 
 #[derive(Clone, Default)]
 struct Cache {
-    found: BTreeMap<Key, Arc<Object>>,
+    /// None of one that is known not to be there.
+    found: BTreeMap<Key, Option<Arc<Object>>>,
     tokens: BTreeMap<TokenKey, Token>,
     services: Vec<(String, String)>,
 }
@@ -93,10 +94,10 @@ impl Store {
             now.services = ask.services().await?;
         }
         let tokens = now.tokens.iter().map(|(key, token)| (key.clone(), Arc::clone(&token.text))).collect();
-        let objects = Objects { found: now.found.clone(), tokens, services: now.services.clone() };
-        // What was not asked for this time stays known; what was and is not there is not.
+        let there = now.found.iter().filter_map(|(key, object)| Some((key.clone(), object.clone()?)));
+        let objects = Objects { found: there.collect(), tokens, services: now.services.clone() };
+        // What was not asked for this time stays known.
         let mut cache = lock(&desk.cache);
-        cache.found.retain(|key, _| !references.objects.contains(key));
         cache.found.extend(now.found);
         cache.tokens.extend(now.tokens);
         cache.services = now.services;
@@ -145,20 +146,19 @@ impl Ask<'_> {
         self.client.ok_or_else(|| "there are no credentials for the API server yet".to_owned())
     }
 
-    async fn objects(&self, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Arc<Object>>, String> {
+    async fn objects(&self, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Option<Arc<Object>>>, String> {
         let mut found = BTreeMap::new();
         for key in keys {
             let known = self.before.found.get(key).cloned();
-            if let Some(fixed) = known.clone().filter(|object| object.immutable) {
-                found.insert(key.clone(), fixed);
-                continue;
-            }
-            let answer = match self.object(key).await {
-                Ok(answer) => answer.map(Arc::new),
-                Err(_) if known.is_some() => known,
-                Err(why) => return Err(format!("{} {:?} cannot be read: {why}", key.0, key.1)),
+            let fixed = known.clone().filter(|object| object.as_ref().is_some_and(|object| object.immutable));
+            let answer = match fixed {
+                Some(fixed) => fixed,
+                None => match self.object(key).await {
+                    Ok(answer) => answer.map(Arc::new),
+                    Err(why) => known.ok_or_else(|| format!("{} {:?} cannot be read: {why}", key.0, key.1))?,
+                },
             };
-            found.extend(answer.map(|object| (key.clone(), object)));
+            found.insert(key.clone(), answer);
         }
         Ok(found)
     }

@@ -1,1 +1,258 @@
+//! Bound pods from the API server to the runtime and back: both in memory, the agent between them whole.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::agent::options::PAUSE_IMAGE;
+use crate::agent::probe::{Checker, Prober};
+use crate::agent::supervisor::Supervisor;
+use crate::agent::{AgentOptions, link, source};
+use crate::testing::api::FakeApi;
+use crate::testing::runtime::{Behaviour, FakeRuntime};
+
+const PODS: &str = "/api/v1/namespaces/ns/pods";
+const MAPS: &str = "/api/v1/namespaces/ns/configmaps";
+const LIMIT: Duration = Duration::from_secs(30);
+
+struct Cluster {
+    api: FakeApi,
+    client: kube::Client,
+    runtime: FakeRuntime,
+    root: TempDir,
+    agent: Option<(Arc<Context>, CancellationToken, JoinHandle<()>)>,
+}
+
+impl Cluster {
+    async fn new() -> Self {
+        let (api, client) = FakeApi::serve().await;
+        let runtime = FakeRuntime::new().with_image("x:1").with_image(PAUSE_IMAGE);
+        let mut cluster = Self { api, client, runtime, root: tempfile::tempdir().unwrap(), agent: None };
+        cluster.start().await;
+        cluster
+    }
+
+    /// Starts an agent; an earlier one ends first, as a killed one does.
+    async fn start(&mut self) {
+        self.kill().await;
+        let mut options = AgentOptions::new("node1");
+        options.root_dir = self.root.path().join("root");
+        options.pod_logs_dir = self.root.path().join("pods");
+        options.container_logs_dir = self.root.path().join("containers");
+        options.node.kubeconfig = Some(PathBuf::from("/nonexistent"));
+        options.sync_frequency = Duration::from_millis(50);
+        let end = CancellationToken::new();
+        let runtime: Arc<dyn crate::runtime::ContainerRuntime> = Arc::new(self.runtime.clone());
+        let checker: Arc<dyn Checker> = Arc::new(Prober::new(Arc::clone(&runtime)));
+        let context = Context::new(options, runtime, checker, end.clone());
+        context.api.as_ref().unwrap().set(self.client.clone());
+        let (bound_sender, bound) = mpsc::channel(1);
+        let (sender, updates) = mpsc::channel(1);
+        let (news_sender, news) = mpsc::channel(64);
+        let until = |task| {
+            let end = end.clone();
+            context.tasks.spawn(async move { end.run_until_cancelled(task).await });
+        };
+        let boxed = |task: futures::future::BoxFuture<'static, ()>| task;
+        until(boxed(Box::pin(run(Arc::clone(&context), bound_sender))));
+        until(boxed(Box::pin(source::watch(context.options.clone(), Some(bound), sender, end.clone()))));
+        until(boxed(Box::pin(link::run(Arc::clone(&context), news_sender))));
+        let supervised = Arc::clone(&context);
+        let task = tokio::spawn(async move {
+            Supervisor::new(Arc::clone(&supervised)).run(updates, news).await;
+            supervised.tasks.close();
+            supervised.tasks.wait().await;
+        });
+        self.agent = Some((context, end, task));
+    }
+
+    async fn kill(&mut self) {
+        if let Some((_, end, task)) = self.agent.take() {
+            end.cancel();
+            task.await.unwrap();
+        }
+    }
+
+    /// Binds a pod to the node.
+    fn bind(&self, name: &str, spec: Value) -> String {
+        let mut spec = spec;
+        spec["nodeName"] = json!("node1");
+        if spec["hostNetwork"].is_null() {
+            spec["hostNetwork"] = json!(true);
+        }
+        if spec["containers"].is_null() {
+            spec["containers"] = json!([{"name": "main", "image": "x:1"}]);
+        }
+        let metadata = json!({"name": name, "namespace": "ns"});
+        self.api.put(PODS, json!({"metadata": metadata, "spec": spec, "status": {"phase": "Pending"}}))
+    }
+
+    fn pod(&self, name: &str) -> Value {
+        self.api.get(&format!("{PODS}/{name}"))
+    }
+
+    async fn until<T>(&self, what: &str, mut test: impl FnMut() -> Option<T>) -> T {
+        let found = tokio::time::timeout(LIMIT, async {
+            loop {
+                match test() {
+                    Some(found) => return found,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        });
+        found.await.unwrap_or_else(|_| panic!("{what}: {:#?} {:#?}", self.api.requests(), self.runtime.calls()))
+    }
+
+    async fn phase(&self, name: &str, phase: &str) -> Value {
+        let found = || Some(self.pod(name)["status"].clone()).filter(|status| status["phase"] == phase);
+        self.until(&format!("{name} is {phase}"), found).await
+    }
+
+    async fn ready(&self, name: &str) {
+        let ready = |status: &Value| status["containerStatuses"][0]["ready"] == true;
+        self.until(&format!("{name} is ready"), || ready(&self.pod(name)["status"]).then_some(())).await;
+    }
+
+    fn delete(&self, name: &str, grace: u32) {
+        let metadata = json!({"deletionTimestamp": "2024-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace});
+        self.api.change(&format!("{PODS}/{name}"), &json!({"metadata": metadata}));
+    }
+}
+
+#[tokio::test]
+async fn a_bound_pod_runs_is_told_of_and_deleted_in_order() {
+    let cluster = Cluster::new().await;
+    let uid = cluster.bind("p", json!({}));
+    cluster.ready("p").await;
+    let status = cluster.phase("p", "Running").await;
+    assert!(status["startTime"].is_string() && status["conditions"].is_array(), "{status}");
+    let made = cluster.runtime.find("p", "main").unwrap();
+    assert_eq!((made.name.uid.as_str(), made.name.namespace.as_str()), (uid.as_str(), "ns"));
+    assert_eq!(made.annotations["kubernetes.io/config.source"], "api");
+
+    cluster.delete("p", 7);
+    cluster.until("it is gone", || cluster.pod("p").is_null().then_some(())).await;
+    cluster.until("nothing is left", || cluster.runtime.containers().is_empty().then_some(())).await;
+    assert!(cluster.runtime.calls_of("stop").iter().any(|stop| stop.ends_with(" 7s")), "{:?}", cluster.runtime.calls());
+    let requests = cluster.api.requests();
+    let last = |of: &str| requests.iter().rposition(|one| one.starts_with(of)).unwrap();
+    assert!(last("PATCH") < last("DELETE"), "the end is told before the pod goes: {requests:?}");
+    let told = cluster.api.bodies("PATCH").pop().unwrap();
+    assert!(["Succeeded", "Failed"].contains(&told["status"]["phase"].as_str().unwrap()), "{told}");
+    let sent = cluster.api.bodies("DELETE").pop().unwrap();
+    assert_eq!((&sent["gracePeriodSeconds"], &sent["preconditions"]["uid"]), (&json!(0), &json!(uid)));
+    let dir = cluster.root.path().join("root/pods").join(uid);
+    cluster.until("its directory is gone", || (!dir.exists()).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_this_node_cannot_run_fails_with_its_reason_and_an_event() {
+    let cluster = Cluster::new().await;
+    cluster.bind("net", json!({"hostNetwork": false}));
+    cluster.bind("disk", json!({"volumes": [{"name": "v", "nfs": {"server": "s", "path": "/"}}]}));
+    let net = cluster.phase("net", "Failed").await;
+    let disk = cluster.phase("disk", "Failed").await;
+    assert_eq!((&net["reason"], &disk["reason"]), (&json!("PodNetworkUnavailable"), &json!("UnsupportedVolume")));
+    assert!(disk["message"].as_str().unwrap().starts_with("Pod was rejected: volume \"v\": this node mounts no nfs"));
+    let (context, ..) = cluster.agent.as_ref().unwrap();
+    let events = context.events.since(0);
+    assert!(events.iter().any(|event| event.reason == "FailedAdmission" && event.pod == "net"), "{events:?}");
+    assert!(cluster.runtime.calls_of("create_container").is_empty());
+    let patches = cluster.api.bodies("PATCH").len();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(cluster.api.bodies("PATCH").len(), patches, "it is said once");
+    cluster.delete("net", 30);
+    cluster.until("it is deleted", || cluster.pod("net").is_null().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_pod_waits_for_its_config_map_and_follows_it() {
+    let cluster = Cluster::new().await;
+    let from = json!({"configMapKeyRef": {"name": "m", "key": "k"}});
+    let containers = json!([{"name": "main", "image": "x:1", "env": [{"name": "A", "valueFrom": from}],
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]);
+    let volumes = json!([{"name": "v", "configMap": {"name": "m"}}]);
+    let uid = cluster.bind("p", json!({"containers": containers, "volumes": volumes}));
+    let (context, ..) = cluster.agent.as_ref().unwrap();
+    let waits = || context.events.since(0).into_iter().find(|event| event.reason == "FailedMount");
+    let event = cluster.until("it waits", waits).await;
+    assert!(event.message.contains("configmap \"m\" not found"), "{}", event.message);
+    cluster.api.put(MAPS, json!({"metadata": {"name": "m"}, "data": {"k": "one"}}));
+    cluster.ready("p").await;
+    let made = cluster.runtime.find("p", "main").unwrap();
+    let crate::testing::runtime::MadeFrom::Container(config) = cluster.runtime.made_from(&made.id).unwrap() else {
+        panic!("a container is made from a container's configuration")
+    };
+    assert!(config.env.contains(&("A".to_owned(), "one".to_owned())), "{:?}", config.env);
+    let file = cluster.root.path().join("root/pods").join(uid).join("volumes/kubernetes.io~configmap/v/k");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "one");
+    cluster.api.change(&format!("{MAPS}/m"), &json!({"data": {"k": "two"}}));
+    let changed = || std::fs::read_to_string(&file).is_ok_and(|text| text == "two").then_some(());
+    cluster.until("the file follows", changed).await;
+    cluster.api.remove(&format!("{MAPS}/m"));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "two", "what is gone leaves the file as it was");
+}
+
+#[tokio::test]
+async fn containers_go_on_without_the_api_server_and_an_agent_that_is_restarted_finds_them() {
+    let mut cluster = Cluster::new().await;
+    cluster.bind("p", json!({}));
+    cluster.ready("p").await;
+    let before = cluster.runtime.find("p", "main").unwrap().id;
+    cluster.api.set_down(true);
+    cluster.start().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(cluster.runtime.calls_of("stop").is_empty(), "nobody knows that it is not wanted");
+    cluster.api.set_down(false);
+    let (context, ..) = cluster.agent.as_ref().unwrap();
+    cluster.until("it is known again", || context.board.pods().iter().any(|one| one.report.ready).then_some(())).await;
+    assert_eq!(cluster.runtime.find("p", "main").unwrap().id, before);
+    assert_eq!(cluster.runtime.calls_of("create_container").len(), 1);
+    let patches = cluster.api.bodies("PATCH");
+    let not_ready = patches.iter().rev().take(1).any(|patch| patch["status"]["phase"] != "Running");
+    assert!(!not_ready, "{patches:#?}");
+    cluster.api.remove(&format!("{PODS}/p"));
+    cluster.until("deleted by force it is stopped", || cluster.runtime.containers().is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_has_ended_stays_so_and_is_not_run_again() {
+    let mut cluster = Cluster::new().await;
+    let ends = Behaviour { exits_after: Some((Duration::from_millis(50), 0)), ..Behaviour::default() };
+    cluster.runtime.behave("main", ends);
+    cluster.bind("job", json!({"restartPolicy": "Never"}));
+    cluster.phase("job", "Succeeded").await;
+    let id = cluster.runtime.find("job", "main").unwrap().id;
+    cluster.kill().await;
+    cluster.runtime.destroy(&id);
+    cluster.start().await;
+    let (context, ..) = cluster.agent.as_ref().unwrap();
+    let known = || context.board.pods().iter().any(|one| one.looked && one.report.name == "job").then_some(());
+    cluster.until("it is looked at", known).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(cluster.runtime.calls_of("create_container").len(), 1);
+    assert_eq!(cluster.pod("job")["status"]["phase"], "Succeeded");
+    cluster.delete("job", 30);
+    cluster.until("it is deleted", || cluster.pod("job").is_null().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_watch_that_is_too_old_is_begun_anew_and_a_refused_status_sent_again() {
+    let cluster = Cluster::new().await;
+    cluster.api.fail("PATCH", PODS, &[500, 500]);
+    cluster.bind("a", json!({}));
+    cluster.ready("a").await;
+    cluster.api.set_down(true);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    cluster.bind("b", json!({}));
+    cluster.api.forget();
+    cluster.api.set_down(false);
+    cluster.ready("b").await;
+    assert!(cluster.runtime.calls_of("stop").is_empty());
+}

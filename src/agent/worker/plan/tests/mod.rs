@@ -1,5 +1,6 @@
 //! Plans of made-up cases, in words.
 
+mod bound;
 mod ending;
 mod restart;
 
