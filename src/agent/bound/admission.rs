@@ -99,8 +99,16 @@ fn features(pod: &StaticPod, _: &Ground, _: &[&StaticPod]) -> Option<Refusal> {
     let class = spec.runtime_class_name.as_deref().filter(|name| !name.is_empty());
     let rows = [
         (claims, "UnsupportedResourceClaims", "this node cannot allocate resource claims (spec.resourceClaims)"),
-        (class.is_some(), "UnsupportedRuntimeClass", "this node has one runtime and no classes of it (spec.runtimeClassName)"),
-        (spec.host_users == Some(false), "UnsupportedUserNamespace", "this node makes no user namespaces (spec.hostUsers)"),
+        (
+            class.is_some(),
+            "UnsupportedRuntimeClass",
+            "this node has one runtime and no classes of it (spec.runtimeClassName)",
+        ),
+        (
+            spec.host_users == Some(false),
+            "UnsupportedUserNamespace",
+            "this node makes no user namespaces (spec.hostUsers)",
+        ),
     ];
     rows.into_iter().find(|(present, ..)| *present).map(|(_, reason, message)| Refusal::new(reason, message))
 }
@@ -197,7 +205,8 @@ fn host_ports(pod: &StaticPod) -> Vec<HostPort> {
 
 fn room(pod: &StaticPod, ground: &Ground, others: &[&StaticPod]) -> Option<Refusal> {
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    let used = |amount: fn(&PodSpec) -> i64| others.iter().map(|other| amount(&other.spec)).fold(0, i64::saturating_add);
+    let used =
+        |amount: fn(&PodSpec) -> i64| others.iter().map(|other| amount(&other.spec)).fold(0, i64::saturating_add);
     let (cpu, memory) = (cpu as fn(&PodSpec) -> i64, memory as fn(&PodSpec) -> i64);
     let rows = [
         ("pods", 1, count, ground.allocatable.pods),
@@ -209,7 +218,8 @@ fn room(pod: &StaticPod, ground: &Ground, others: &[&StaticPod]) -> Option<Refus
         (wanted > 0 && used.saturating_add(wanted) > has).then_some((name, wanted, used, has))
     });
     short.map(|(name, wanted, used, has)| {
-        let words = format!("Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {has}");
+        let words =
+            format!("Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {has}");
         Refusal::new(&format!("OutOf{name}"), words)
     })
 }
@@ -296,7 +306,10 @@ mod tests {
         let bundle = json!({"projected": {"sources": [{"clusterTrustBundle": {"path": "x"}}]}});
         for (spec, expected) in [
             (json!({"hostNetwork": false}), "PodNetworkUnavailable: this node has no pod network"),
-            (volume(json!({"nfs": {"server": "s", "path": "/"}})), "UnsupportedVolume: volume \"v\": this node mounts no nfs"),
+            (
+                volume(json!({"nfs": {"server": "s", "path": "/"}})),
+                "UnsupportedVolume: volume \"v\": this node mounts no nfs",
+            ),
             (volume(json!({"persistentVolumeClaim": {"claimName": "c"}})), "no persistentVolumeClaim"),
             (volume(json!({"csi": {"driver": "d"}})), "this node mounts no csi"),
             (volume(bundle), "this node mounts no projected clusterTrustBundle"),
@@ -306,7 +319,10 @@ mod tests {
             (json!({"hostUsers": false}), "UnsupportedUserNamespace: "),
             (json!({"nodeSelector": {"zone": "b"}}), "NodeAffinity: Predicate NodeAffinity failed"),
             (json!({"nodeSelector": {"zone": "a"}}), ""),
-            (container(json!({"resources": {"requests": {"cpu": "2500m"}}})), "OutOfcpu: Node didn't have enough resource: cpu, requested: 2500, used: 0, capacity: 2000"),
+            (
+                container(json!({"resources": {"requests": {"cpu": "2500m"}}})),
+                "OutOfcpu: Node didn't have enough resource: cpu, requested: 2500, used: 0, capacity: 2000",
+            ),
             (container(json!({"resources": {"requests": {"memory": "2Gi"}}})), "OutOfmemory: "),
             (container(json!({"resources": {"requests": {"cpu": "2", "memory": "1Gi"}}})), ""),
         ] {

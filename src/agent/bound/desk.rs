@@ -162,7 +162,11 @@ mod tests {
         desk.list(vec![pod("b", 2, json!({})), pod("a", 3, json!({}))], at(0));
         assert!(desk.update().held.is_empty() && desk.is_open() && run(&desk).is_empty());
         let told = desk.judge(&ground(1), &[]);
-        assert_eq!((run(&desk), told.len(), desk.is_open()), (vec!["b".to_owned()], 1, false), "the older one has the room");
+        assert_eq!(
+            (run(&desk), told.len(), desk.is_open()),
+            (vec!["b".to_owned()], 1, false),
+            "the older one has the room"
+        );
         let refused = desk.refused();
         assert_eq!((refused[0].uid.as_str(), refused[0].refusal.reason.as_str()), ("a", "OutOfpods"));
         assert!(!refused[0].told);

@@ -95,7 +95,8 @@ impl Source {
 
     /// One list and the watches from it. Ends well only when nobody wants pods any more.
     async fn session(&mut self, client: &Client) -> Result<(), SourceError> {
-        let (pods, mine) = (Api::<Pod>::all(client.clone()), format!("spec.nodeName={}", self.context.options.node_name));
+        let (pods, mine) =
+            (Api::<Pod>::all(client.clone()), format!("spec.nodeName={}", self.context.options.node_name));
         let list = within_limit(pods.list(&ListParams::default().fields(&mine))).await.map_err(SourceError::List)?;
         let mut version = list.metadata.resource_version.clone().unwrap_or_default();
         self.desk.list(list.items, Timestamp::now());
@@ -194,7 +195,8 @@ async fn ground(context: &Context, client: &Client) -> Ground {
         None
     });
     let network = context.runtime.pod_network().await.unwrap_or_else(|error| PodNetwork::Pending(chain(&error)));
-    let labels: Option<BTreeMap<String, String>> = node.as_ref().map(|node| node.metadata.labels.clone().unwrap_or_default());
+    let labels: Option<BTreeMap<String, String>> =
+        node.as_ref().map(|node| node.metadata.labels.clone().unwrap_or_default());
     let status = node.and_then(|node| node.status).unwrap_or_default();
     let listed = status.allocatable.or(status.capacity).unwrap_or_default();
     let of = |name: &str, unit: crate::agent::resources::Unit| listed.get(name).and_then(unit);

@@ -216,7 +216,8 @@ impl Ask<'_> {
         let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
         let answer = within_limit(api.create_token_request(account, &PostParams::default(), &request)).await;
         let status = answer.map_err(|error| fail(words(&error)))?.status.unwrap_or_default();
-        let text = status.token.filter(|text| !text.is_empty()).ok_or_else(|| fail("there is none in the answer".into()))?;
+        let text =
+            status.token.filter(|text| !text.is_empty()).ok_or_else(|| fail("there is none in the answer".into()))?;
         let by_request = now.saturating_add(SignedDuration::from_secs(*seconds)).unwrap_or(now);
         let expires = status.expiration_timestamp.map_or(by_request, |time| time.0);
         Ok(Token { text: text.into(), asked: now, expires })

@@ -97,7 +97,8 @@ impl Uploader {
         let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         // An end is told once: what has ended stays so, whatever is left of its containers later.
         if pod.ended().is_none() {
-            self.tell_status(client, (&pod.key, &pod.uid), status, pod.bound.as_ref().and_then(|b| b.generation)).await?;
+            self.tell_status(client, (&pod.key, &pod.uid), status, pod.bound.as_ref().and_then(|b| b.generation))
+                .await?;
         }
         if over && pod.deletion().is_some() {
             self.delete(client, &pod.key, &pod.uid).await?;
@@ -132,7 +133,10 @@ impl Uploader {
             None => {
                 let pods = Api::<Pod>::namespaced(client.clone(), &key.namespace);
                 let found = within_limit(pods.get_opt(&key.name)).await?;
-                found.filter(|pod| pod.metadata.uid.as_deref() == Some(uid)).and_then(|pod| pod.status).unwrap_or_default()
+                found
+                    .filter(|pod| pod.metadata.uid.as_deref() == Some(uid))
+                    .and_then(|pod| pod.status)
+                    .unwrap_or_default()
             }
         };
         podstatus::keep(&mut status, &before);

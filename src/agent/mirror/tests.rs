@@ -123,7 +123,7 @@ impl World {
         let blank = crate::agent::status::tests::entry(true, 1);
         let mut report = blank.report;
         (report.uid, report.name, report.terminating) = (pod.uid.clone(), pod.key.name.clone(), ending);
-        let entry = Entry { report, gate: None, pod: Some(Arc::clone(pod)), status: status(phase) };
+        let entry = Entry { report, gate: None, pod: Some(Arc::clone(pod)), status: status(phase), looked: true };
         self.board.set_pod(&pod.key, entry);
     }
 

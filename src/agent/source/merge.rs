@@ -159,8 +159,7 @@ mod tests {
 
     #[test]
     fn pods_of_both_are_wanted_and_the_directory_wins_a_name() {
-        let merged =
-            Merged { file: Some(file(&["a", "b"])), http: Some(http(&["b", "c"])), ..Merged::new(true, true) };
+        let merged = Merged { file: Some(file(&["a", "b"])), http: Some(http(&["b", "c"])), ..Merged::new(true, true) };
         let all = merged.merge();
         assert_eq!(names(&all), ["a-n true", "b-n true", "c-n false"]);
         let told: Vec<_> = all.problems.iter().map(|problem| problem.message.as_str()).collect();

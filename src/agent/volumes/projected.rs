@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::{
     DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 
-use super::atomic::{Content, Payload};
 use super::Inputs;
+use super::atomic::{Content, Payload};
 use crate::agent::bound::objects::{Kind, Object, token_key};
 use crate::agent::downward;
 use crate::agent::pod::StaticPod;
@@ -241,7 +241,8 @@ mod tests {
             plain(json!({"configMap": map}))
         };
         assert_eq!(map(json!({})).unwrap(), ["a=1 644 None", "b=2 644 None"]);
-        let items = json!({"defaultMode": 416, "items": [{"key": "b", "path": "d/x"}, {"key": "a", "path": "y", "mode": 256}]});
+        let items =
+            json!({"defaultMode": 416, "items": [{"key": "b", "path": "d/x"}, {"key": "a", "path": "y", "mode": 256}]});
         assert_eq!(map(items).unwrap(), ["d/x=2 640 None", "y=1 400 None"]);
         let absent = json!([{"key": "z", "path": "z"}]);
         assert_eq!(map(json!({"items": absent})).unwrap_err(), "configmap \"m\" has no key \"z\"");

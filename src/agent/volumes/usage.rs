@@ -117,7 +117,8 @@ mod tests {
              {name: free, emptyDir: {}}]",
             "",
         );
-        super::super::prepare(&pod, root.path(), &Inputs { facts: &Facts::default(), objects: &Objects::default() }).unwrap();
+        super::super::prepare(&pod, root.path(), &Inputs { facts: &Facts::default(), objects: &Objects::default() })
+            .unwrap();
         assert_eq!(excesses(&pod, root.path()), []);
         let volumes = root.path().join("pods").join(&pod.uid).join("volumes/kubernetes.io~empty-dir");
         for (volume, size) in [("big", 2 << 20), ("small", 1 << 18), ("free", 2 << 20)] {

@@ -78,7 +78,8 @@ pub fn prepare(
         let dir = dir.ok_or_else(|| format!("there is no volume {}", of.volume_name))?;
         env_file::read(&dir, &of.path, &of.key)
     };
-    let env = env::environment(pod, container, &Sources { facts, read: &read, objects }).map_err(PrepareError::Config)?;
+    let env =
+        env::environment(pod, container, &Sources { facts, read: &read, objects }).map_err(PrepareError::Config)?;
     let sources = sources(pod, container, root, &env)?;
     let mut managed = Vec::new();
     if let Some(path) = container.termination_message_path.as_deref().filter(|path| !path.is_empty()) {

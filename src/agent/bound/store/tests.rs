@@ -25,7 +25,8 @@ fn pod() -> StaticPod {
 fn put(fake: &FakeApi) {
     fake.put(MAPS, json!({"metadata": {"name": "m"}, "data": {"k": "1"}}));
     fake.put(SECRETS, json!({"metadata": {"name": "s"}, "data": {"k": "aGlkZGVu"}, "immutable": true}));
-    let service = json!({"metadata": {"name": "kubernetes"}, "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 443}]}});
+    let service =
+        json!({"metadata": {"name": "kubernetes"}, "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 443}]}});
     fake.put("/api/v1/namespaces/default/services", service);
     let own = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.96.0.2", "ports": [{"port": 80}]}});
     fake.put("/api/v1/namespaces/ns/services", own);

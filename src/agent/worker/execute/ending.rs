@@ -84,11 +84,10 @@ impl Worker {
 
     pub(in crate::agent::worker) async fn forget(&mut self, uid: String) {
         let (context, removed) = (Arc::clone(&self.context), uid.clone());
-        let removal =
-            tokio::task::spawn_blocking(move || {
-                let remove = || remains::remove(&context.options, &context.cgroups, &removed);
-                context.bound.forget(&removed, remove)
-            });
+        let removal = tokio::task::spawn_blocking(move || {
+            let remove = || remains::remove(&context.options, &context.cgroups, &removed);
+            context.bound.forget(&removed, remove)
+        });
         let removal = removal.await;
         if let Ok(Err(error)) = removal {
             warn!(pod = %self.key, error = chain(&error), "cannot remove all that the pod has left");

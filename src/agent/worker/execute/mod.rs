@@ -214,7 +214,8 @@ impl Worker {
         }
         let node_memory = facts.node_memory;
         let objects = self.context.bound.objects(self.context.api.as_deref(), pod, Wanted::Container(name)).await;
-        let objects = objects.map_err(|why| quiet(Failure::new("ContainerCreating", format!("cannot mount: {why}"))))?;
+        let objects =
+            objects.map_err(|why| quiet(Failure::new("ContainerCreating", format!("cannot mount: {why}"))))?;
         let given = Given { facts, objects };
         let prepared = self.prepare(Arc::clone(pod), name.to_owned(), attempt, given).await.map_err(quiet)?;
         let cgroup_parent =
