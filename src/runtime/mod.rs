@@ -82,11 +82,6 @@ pub trait ContainerRuntime: Send + Sync {
         Ok(None)
     }
 
-    /// Whether pods get a network that reaches other nodes. Docker's bridge does not.
-    async fn pod_network(&self) -> Result<PodNetwork> {
-        Ok(PodNetwork::Absent)
-    }
-
     /// Every sandbox and container, running or not, that carries the agent's owner label with this value.
     async fn list(&self, owner: &str) -> Result<Vec<ContainerRecord>>;
 

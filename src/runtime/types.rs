@@ -59,7 +59,7 @@ pub struct StoredImage {
 }
 
 /// What becomes of pods that are not on the host's network.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum PodNetwork {
     /// They get an address of the cluster's.
     Ready,
@@ -71,6 +71,7 @@ pub enum PodNetwork {
         message: String,
     },
     /// The runtime knows no network of a cluster's: a Docker engine has its own bridge.
+    #[default]
     Absent,
 }
 
@@ -216,18 +217,6 @@ impl Default for LogLimits {
     fn default() -> Self {
         Self { max_bytes: 10 << 20, max_files: 5 }
     }
-}
-
-/// Whether a runtime gives pods a network of their own that other pods and nodes reach.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum PodNetwork {
-    /// It never will.
-    #[default]
-    Absent,
-    /// It will, once it has what it lacks: why it cannot now.
-    Pending(String),
-    /// It does.
-    Ready,
 }
 
 /// How a runtime makes cgroups.

@@ -76,7 +76,9 @@ pub fn judge(pod: &StaticPod, ground: &Ground, others: &[&StaticPod]) -> Verdict
         return Verdict::Refused(refusal);
     }
     match &ground.network {
-        PodNetwork::Pending(why) if !pod.host_network() => Verdict::Later(why.clone()),
+        PodNetwork::NotReady { reason, message } if !pod.host_network() => {
+            Verdict::Later(format!("{reason}: {message}"))
+        }
         _ => Verdict::Admitted,
     }
 }
@@ -362,7 +364,7 @@ mod tests {
         let own = bound(json!({}), json!({}));
         for (network, expected) in [
             (PodNetwork::Ready, ""),
-            (PodNetwork::Pending("no plugin yet".into()), "later: no plugin yet"),
+            (PodNetwork::NotReady { reason: "No".into(), message: "plugin yet".into() }, "later: No: plugin yet"),
             (PodNetwork::Absent, "PodNetworkUnavailable: "),
         ] {
             let found = reason(judge(&own, &Ground { network: network.clone(), ..ground() }, &[]));

@@ -209,8 +209,9 @@ mod tests {
         let mut own = pod("a", 1, json!({}));
         own.spec.as_mut().unwrap().host_network = None;
         desk.list(vec![own], at(0));
-        let pending = Ground { network: PodNetwork::Pending("no plugin".into()), ..ground(9) };
-        assert_eq!(desk.judge(&pending, &[])[0].1, Verdict::Later("no plugin".into()));
+        let pending =
+            Ground { network: PodNetwork::NotReady { reason: "No".into(), message: "plugin".into() }, ..ground(9) };
+        assert_eq!(desk.judge(&pending, &[])[0].1, Verdict::Later("No: plugin".into()));
         assert!(desk.judge(&pending, &[]).is_empty() && desk.is_open() && desk.refused().is_empty());
         desk.judge(&Ground { network: PodNetwork::Ready, ..pending }, &[]);
         assert_eq!(run(&desk), ["a"]);

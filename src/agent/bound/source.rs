@@ -194,7 +194,10 @@ async fn ground(context: &Context, client: &Client) -> Ground {
         debug!(error = chain(&error), "the node's labels are not known");
         None
     });
-    let network = context.runtime.pod_network().await.unwrap_or_else(|error| PodNetwork::Pending(chain(&error)));
+    let network = context.runtime.pod_network().await.unwrap_or_else(|error| PodNetwork::NotReady {
+        reason: "RuntimeUnavailable".to_owned(),
+        message: chain(&error),
+    });
     let labels: Option<BTreeMap<String, String>> =
         node.as_ref().map(|node| node.metadata.labels.clone().unwrap_or_default());
     let status = node.and_then(|node| node.status).unwrap_or_default();
