@@ -54,6 +54,9 @@ pub struct PodReport {
     pub file_hash: Option<String>,
     /// Label `component`, which control-plane pods carry.
     pub component: Option<String>,
+    /// The API server has bound it to the node: what it is about is the cluster's, and no part of the node's own health.
+    #[serde(default)]
+    pub bound: bool,
     /// Phase, in the API's words.
     pub phase: Phase,
     /// Ready in the kubelet's sense: every container is, by its readiness probe's own rules.

@@ -259,6 +259,7 @@ pub(super) mod tests {
             file: None,
             file_hash: None,
             component: None,
+            bound: false,
             phase: Phase::Running,
             ready: healthy,
             healthy,

@@ -61,10 +61,11 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     Ok(if healthy(&report) { ExitCode::SUCCESS } else { ExitCode::from(NOT_HEALTHY) })
 }
 
-/// Whether there is nothing to do: the agent has read its sources and reaches its runtime, every pod is healthy or has
-/// ended well, and no source has more than a warning.
+/// Whether there is nothing to do: the agent has read its sources and reaches its runtime, every pod of the node's own is
+/// healthy or has ended well, and no source has more than a warning. Pods that the API server has bound to the node are
+/// shown; how they are is the cluster's business.
 fn healthy(report: &HealthReport) -> bool {
-    let well = |pod: &PodReport| (pod.healthy || pod.phase == Phase::Succeeded) && !pod.terminating;
+    let well = |pod: &PodReport| pod.bound || (pod.healthy || pod.phase == Phase::Succeeded) && !pod.terminating;
     let fine = report.problems.iter().all(|problem| problem.severity == Severity::Warning);
     report.agent.synced && report.agent.runtime.is_some() && fine && report.pods.iter().all(well)
 }
@@ -268,6 +269,7 @@ mod tests {
         assert!(healthy(&report(vec![well("etcd"), well("web")])));
         assert!(!healthy(&report(vec![well("etcd"), pod("web", "hash")])));
         assert!(!healthy(&report(vec![PodReport { terminating: true, ..well("etcd") }])));
+        assert!(healthy(&report(vec![well("etcd"), PodReport { bound: true, ..pod("proxy", "hash") }])));
         let done = PodReport { phase: Phase::Succeeded, ..pod("job", "hash") };
         assert!(healthy(&report(vec![done])), "a pod that has ended well need not answer");
         let mut troubled = report(vec![well("etcd")]);

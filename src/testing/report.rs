@@ -38,6 +38,7 @@ pub fn pod(component: &str, file_hash: &str) -> PodReport {
         file: Some(format!("/etc/kubernetes/manifests/{component}.yaml")),
         file_hash: Some(file_hash.into()),
         component: Some(component.into()),
+        bound: false,
         phase: Phase::Running,
         ready: false,
         healthy: false,

@@ -8,6 +8,7 @@ mod addons;
 mod bad_input;
 mod certs;
 mod cluster;
+mod daemonset;
 mod faults;
 mod init;
 mod machine;

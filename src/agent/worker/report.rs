@@ -101,6 +101,7 @@ pub fn pod(facts: &Facts<'_>) -> PodReport {
         namespace: facts.key.namespace.clone(),
         file: facts.pod.and_then(|(pod, _)| file(pod)),
         file_hash: facts.pod.and_then(|(pod, _)| pod.file_hash.clone()),
+        bound: facts.pod.is_some_and(|(pod, _)| pod.bound.is_some()),
         component: facts.pod.and_then(|(pod, _)| pod.component().map(str::to_owned)),
         phase: facts.phase(&containers),
         ready: all_of(|c| c.ready),
@@ -271,6 +272,7 @@ pub fn first_entry(pod: &Arc<StaticPod>, host_ip: Option<&str>) -> Entry {
     let report = PodReport {
         file: file(pod),
         file_hash: pod.file_hash.clone(),
+        bound: pod.bound.is_some(),
         component: pod.component().map(str::to_owned),
         terminating: false,
         ..blank.report
@@ -289,6 +291,7 @@ pub fn orphan_entry(key: &PodKey, uid: String) -> Entry {
         uid,
         file: None,
         file_hash: None,
+        bound: false,
         component: None,
         phase: Phase::Pending,
         ready: false,
