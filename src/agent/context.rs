@@ -116,9 +116,9 @@ impl Context {
 }
 
 impl Context {
-    /// The port that the Node says its kubelet's API has.
+    /// The port that the Node says its kubelet's API has, None where it is not served.
     pub fn api_port(&self) -> Option<i32> {
-        Some(10250)
+        self.options.server.listen.map(|address| i32::from(address.port()))
     }
 }
 

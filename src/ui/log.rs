@@ -16,14 +16,15 @@ pub fn init(verbosity: u8) {
         .try_init();
 }
 
-/// Our own entries by the level asked for; those of libraries only when everything is wanted, and never bollard's,
-/// which are whole requests with the environments of containers.
+/// Our own entries by the level asked for; those of libraries only when everything is wanted. Never bollard's, which are
+/// whole requests with the environments of containers, nor kube's, which are each refused connection and whole answers
+/// that it could not read, secrets among them: what comes of either is told by who called.
 fn filter(verbosity: u8) -> &'static str {
     match verbosity {
-        0 => "warn",
-        1..4 => "warn,kubeboot=info",
-        4..8 => "warn,kubeboot=debug",
-        8.. => "debug,bollard=info,kubeboot=trace",
+        0 => "warn,kube_client=off",
+        1..4 => "warn,kube_client=off,kubeboot=info",
+        4..8 => "warn,kube_client=off,kubeboot=debug",
+        8.. => "debug,bollard=info,kube_client=off,kubeboot=trace",
     }
 }
 

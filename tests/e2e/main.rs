@@ -11,6 +11,7 @@ mod cluster;
 mod daemonset;
 mod faults;
 mod init;
+mod kubectl;
 mod machine;
 mod mirror;
 mod node;

@@ -190,10 +190,10 @@ rows! {
         [api::b083_an_api_server_that_comes_and_goes_restarts_nothing]
         .cluster("b083_statuses_converge_after_the_api_server_was_away");
     84 "kubectl's logs, exec, attach and port-forward reach the container."
-        .not_yet("the API server asks a registered node's authenticated port for these, and the agent has neither");
+        .cluster("b084_kubectl_reaches_static_pods");
     85 "Port 10250 answers 401 and 403 to who may not; `/healthz` on 10248 answers ok to everyone."
         [api::b085_healthz_answers_ok_to_everyone]
-        .partly("the kubelet's authenticated API on 10250 is not served; `/healthz` is");
+        .cluster("b085_the_api_of_the_node_asks_who_and_whether_he_may");
     86 "`/pods` lists the static pod with its live status, until its manifest is gone."
         [api::b086_pods_lists_live_statuses_until_the_manifest_is_gone];
 }

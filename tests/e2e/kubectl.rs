@@ -1,0 +1,228 @@
+//! What people do with kubectl to static pods: the rows 84 and 85 of the table of behaviours.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::machine::*;
+
+const SOON: Duration = Duration::from_secs(30);
+const API: &str = "https://127.0.0.1:10250";
+/// The line ends of a terminal and the loss of half of what was written show from some buffers' worth on.
+const MUCH: usize = 3 << 20;
+/// A pod of the host's network whose main process reads its input, and whose image has a shell.
+const MANIFEST: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: shell, namespace: kube-system}
+spec:
+  hostNetwork: true
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: shell
+    image: kubeboot-e2e-kubectl:1
+    imagePullPolicy: Never
+    command: [/bin/busybox, sh, -c, 'echo began; while read -r line; do echo \"heard $line\"; [ \"$line\" != die ] || exit 3; done']
+    stdin: true
+";
+const FILE: &str = "/etc/kubernetes/manifests/shell.yaml";
+
+fn kubectl_command(args: &[&str]) -> Command {
+    let mut command = Command::new("kubectl");
+    command.args(["--kubeconfig", ADMIN_CONF, "-n", "kube-system"]).args(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// kubectl with this input, until it ends.
+fn fed(args: &[&str], input: &[u8]) -> (i32, Vec<u8>) {
+    let mut child = kubectl_command(args).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().unwrap();
+    let _ = writer.join();
+    (output.status.code().unwrap_or(-1), output.stdout)
+}
+
+fn ended(mut child: Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// The shell's pod, and its image; both go before the control plane does.
+struct Shell {
+    pod: String,
+    _plane: ControlPlane,
+}
+
+impl Shell {
+    #[track_caller]
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("bin")).unwrap();
+        std::fs::copy("/bin/busybox", dir.path().join("bin/busybox")).unwrap();
+        let made = format!("tar -C {} -c bin | docker import - kubeboot-e2e-kubectl:1", dir.path().display());
+        run("sh", &["-c", &made]).ok();
+        let plane = ControlPlane::init();
+        std::fs::File::create(FILE).and_then(|mut file| file.write_all(MANIFEST.as_bytes())).unwrap();
+        let node = kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok();
+        let shell = Self { pod: format!("shell-{node}"), _plane: plane };
+        shell.restarted(0);
+        shell
+    }
+
+    /// Waits until the API server shows the pod ready, restarted so often.
+    #[track_caller]
+    fn restarted(&self, times: u32) {
+        const PATH: &str = "jsonpath={.status.containerStatuses[0].ready} {.status.containerStatuses[0].restartCount}";
+        eventually("the shell's pod", SOON, || {
+            let shown = kubectl(&["-n", "kube-system", "get", "pod", &self.pod, "-o", PATH]).stdout;
+            (shown == format!("true {times}")).then_some(())
+        });
+    }
+
+    fn on_it<'a>(&'a self, verb: &[&'a str], rest: &[&'a str]) -> Vec<&'a str> {
+        [verb, &[self.pod.as_str()], rest].concat()
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        // Its manifest is not kubeboot's, and reset would leave it.
+        let _ = std::fs::remove_file(FILE);
+        let name = format!("name=k8s_shell_{}", self.pod);
+        eventually("the shell's pod gone", SOON, || {
+            run("docker", &["ps", "-aq", "--filter", &name]).stdout.trim().is_empty().then_some(())
+        });
+        run("docker", &["rmi", "-f", "kubeboot-e2e-kubectl:1"]).ok();
+    }
+}
+
+#[test]
+fn b084_kubectl_reaches_static_pods() {
+    ready();
+    let shell = Shell::start();
+    logs(&shell);
+    exec(&shell);
+    attach_and_previous_logs(&shell);
+    port_forward(&shell);
+    let node = shell.pod.trim_start_matches("shell-");
+    let stats = kubectl(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/stats/summary")]).ok();
+    let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+    let pods = stats["pods"].as_array().unwrap();
+    let memory = |pod: &serde_json::Value| pod["memory"]["workingSetBytes"].as_u64().unwrap_or(0);
+    let apiserver = pods.iter().find(|pod| pod["podRef"]["name"] == format!("kube-apiserver-{node}")).unwrap();
+    assert!(memory(apiserver) > 1 << 20, "{apiserver}");
+}
+
+fn logs(shell: &Shell) {
+    let said = |args: &[&str]| kubectl(&[&["-n", "kube-system", "logs"], args].concat());
+    assert_eq!(said(&[&shell.pod]).ok(), "began\n");
+    let component = shell.pod.replace("shell-", "kube-apiserver-");
+    assert_eq!(said(&[&component, "--tail", "2"]).ok().lines().count(), 2);
+    assert!(said(&[&component, "--limit-bytes", "10"]).ok().len() == 10);
+    let stamped = said(&[&shell.pod, "--timestamps"]).ok();
+    assert!(stamped.starts_with("20") && stamped.ends_with("Z began\n"), "{stamped}");
+    let none = said(&[&shell.pod, "--previous"]).code(1);
+    assert!(none.contains("previous terminated container"), "{none}");
+}
+
+fn exec(shell: &Shell) {
+    let plain = shell.on_it(&["exec"], &["--", "/bin/busybox", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    let output = kubectl_command(&plain).output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    assert_eq!(output.stdout, b"out\n");
+    assert!(output.stderr.starts_with(b"err\n"), "{output:?}");
+
+    let much: Vec<u8> = (0..MUCH).map(|n| u8::try_from(n * 7 % 251).unwrap()).collect();
+    let (code, back) = fed(&shell.on_it(&["exec", "-i"], &["--", "/bin/busybox", "cat"]), &much);
+    assert_eq!((code, back.len()), (0, MUCH));
+    assert!(back == much, "3 MB came back changed");
+
+    // A terminal of a size of its own, as `script` makes one.
+    let line = format!(
+        "stty rows 33 cols 101; kubectl --kubeconfig {ADMIN_CONF} -n kube-system exec -it {} -- /bin/busybox sh -c \
+         '/bin/busybox sleep 1; /bin/busybox stty size'",
+        shell.pod
+    );
+    let seen = run("script", &["-qec", &line, "/dev/null"]).ok();
+    assert!(seen.contains("33 101\r\n"), "{seen:?}");
+
+    let missing = kubectl_command(&shell.on_it(&["exec"], &["--", "/nonexistent"])).output().unwrap();
+    assert_eq!(missing.status.code(), Some(126), "{missing:?}");
+}
+
+fn attach_and_previous_logs(shell: &Shell) {
+    let mut attached = kubectl_command(&shell.on_it(&["attach", "-i"], &[])).spawn().unwrap();
+    let mut stdin = attached.stdin.take().unwrap();
+    let mut lines = BufReader::new(attached.stdout.take().unwrap()).lines();
+    stdin.write_all(b"hello\n").unwrap();
+    assert_eq!(lines.find(|line| line.as_ref().is_ok_and(|l| l.starts_with("heard"))).unwrap().unwrap(), "heard hello");
+
+    let mut follower = kubectl_command(&shell.on_it(&["logs", "-f"], &[])).spawn().unwrap();
+    let mut followed = BufReader::new(follower.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(followed.any(|line| line == "heard hello"));
+    stdin.write_all(b"die\n").unwrap();
+    assert_eq!(followed.next().as_deref(), Some("heard die"), "followed until the end");
+    assert_eq!(followed.next(), None);
+    assert!(follower.wait().unwrap().success());
+    drop(stdin);
+    attached.wait().unwrap();
+
+    shell.restarted(1);
+    let previous = kubectl(&["-n", "kube-system", "logs", "--previous", &shell.pod]).ok();
+    assert_eq!(previous, "began\nheard hello\nheard die\n");
+}
+
+fn port_forward(shell: &Shell) {
+    let etcd = format!("pod/{}", shell.pod.replace("shell-", "etcd-"));
+    let mut child = kubectl_command(&["port-forward", &etcd, "12381:2381"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("127.0.0.1:12381"));
+    for _ in 0..3 {
+        let answer = run("curl", &["-s", "--max-time", "10", "http://127.0.0.1:12381/health"]).ok();
+        assert!(answer.contains("\"health\":\"true\""), "{answer}");
+    }
+    ended(child);
+}
+
+/// The status that the API answers with.
+fn asked(method: &str, path: &str, more: &[&str]) -> (String, String) {
+    let url = format!("{API}{path}");
+    let all = [&["-sk", "--max-time", "20", "-X", method, "-w", "\n%{http_code}", &url], more].concat();
+    let said = run("curl", &all).ok();
+    let (body, code) = said.rsplit_once('\n').unwrap();
+    (body.to_owned(), code.to_owned())
+}
+
+#[test]
+fn b085_the_api_of_the_node_asks_who_and_whether_he_may() {
+    let _plane = ControlPlane::init();
+    eventually("the node's API", SOON, || (run("curl", &["-sk", API]).code == 0).then_some(()));
+    assert_eq!(asked("GET", "/pods", &[]), ("Unauthorized".into(), "401".into()));
+    assert_eq!(asked("GET", "/healthz", &["-H", "Authorization: Bearer nobody"]).1, "401");
+    // A user of this cluster whom no binding lets at nodes.
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let pki = "/etc/kubernetes/pki";
+    std::fs::write(path("ext"), "extendedKeyUsage=clientAuth\n").unwrap();
+    let made = format!(
+        "openssl req -newkey rsa:2048 -nodes -keyout {key} -out {csr} -subj /CN=jane && openssl x509 -req -in {csr} -CA \
+         {pki}/ca.crt -CAkey {pki}/ca.key -set_serial 7 -days 1 -extfile {ext} -out {crt}",
+        key = path("key"),
+        csr = path("csr"),
+        ext = path("ext"),
+        crt = path("crt")
+    );
+    run("sh", &["-c", &made]).ok();
+    let jane = ["--cert", &path("crt"), "--key", &path("key")];
+    let (words, code) = asked("POST", "/exec/kube-system/etcd/etcd?command=id&output=1", &jane);
+    assert_eq!(code, "403", "{words}");
+    assert!(words.contains("user=jane, verb=create, resource=nodes, subresource"), "{words}");
+    let (cert, key) = (format!("{pki}/apiserver-kubelet-client.crt"), format!("{pki}/apiserver-kubelet-client.key"));
+    let server = ["--cert", &cert, "--key", &key];
+    let (pods, code) = asked("GET", "/pods", &server);
+    assert_eq!(code, "200", "{pods}");
+    assert!(pods.contains("kube-apiserver-"), "{pods}");
+    assert_eq!(run("curl", &["-s", "http://127.0.0.1:10248/healthz"]).ok(), "ok");
+}
