@@ -67,7 +67,12 @@ impl Desk {
                 }
             }
             None => {
-                let verdict = admitted.then_some(Verdict::Admitted);
+                // Refused by an agent before this one: there is nothing of it to look after.
+                let refused = state.is_some_and(|state| state.ended.is_some() && !state.begun);
+                let verdict = match refused {
+                    true => Some(Verdict::Refused(Refusal { reason: String::new(), message: String::new() })),
+                    false => admitted.then_some(Verdict::Admitted),
+                };
                 self.pods.insert(pod.uid.clone(), Known { pod: Arc::new(pod), verdict });
             }
         }
@@ -185,9 +190,13 @@ mod tests {
         let begun = pod("a", 1, json!({"phase": "Running", "startTime": "2024-01-01T00:00:00Z"}));
         let mut deleted = pod("c", 1, json!({}));
         deleted.metadata.deletion_timestamp = begun.metadata.creation_timestamp.clone();
-        desk.list(vec![begun, pod("b", 1, json!({"phase": "Succeeded"})), deleted], at(0));
+        let done = json!({"phase": "Succeeded", "startTime": "2024-01-01T00:00:00Z", "containerStatuses": [
+            {"name": "c", "ready": false, "restartCount": 0, "image": "x:1", "imageID": ""}]});
+        let refused = json!({"phase": "Failed", "startTime": "2024-01-01T00:00:00Z"});
+        desk.list(vec![begun, pod("b", 1, done), deleted, pod("d", 1, refused)], at(0));
         assert!(!desk.is_open());
-        assert_eq!(run(&desk), ["a", "b", "c"]);
+        assert_eq!(run(&desk), ["a", "b", "c"], "one that was refused before is not looked after");
+        assert!(desk.refused().iter().all(|one| one.uid == "d" && one.told));
     }
 
     #[test]

@@ -22,11 +22,16 @@ pub async fn run(context: Arc<Context>) {
         ticks.tick().await;
         for pod in context.board.pods().into_iter().filter_map(|entry| entry.pod) {
             let lives = pod.bound.is_some() && pod.ended().is_none() && pod.deletion().is_none();
-            if lives && has_files(&pod) && context.bound.alone_if_there(&pod.uid, || ()).is_some() {
+            if lives && has_files(&pod) && is_made(&context, &pod.uid) {
                 follow(&context, pod).await;
             }
         }
     }
+}
+
+/// Whether the volumes of a pod have been made: its first container makes them, and that may wait for much.
+fn is_made(context: &Context, uid: &str) -> bool {
+    volumes::pod_dir(&context.options.root_dir, uid).join("volumes").is_dir()
 }
 
 async fn follow(context: &Arc<Context>, pod: Arc<StaticPod>) {
@@ -37,8 +42,9 @@ async fn follow(context: &Arc<Context>, pod: Arc<StaticPod>) {
     let (kept, context) = (Arc::clone(context), Arc::clone(context));
     let written = tokio::task::spawn_blocking(move || {
         let inputs = Inputs { facts: &context.facts, objects: &objects };
-        let write = || volumes::refresh(&pod, &context.options.root_dir, &inputs);
-        context.bound.alone_if_there(&pod.uid, write).and_then(Result::err).map(|error| (pod, error))
+        let refresh = || volumes::refresh(&pod, &context.options.root_dir, &inputs).err();
+        let write = || if is_made(&context, &pod.uid) { refresh() } else { None };
+        context.bound.alone_unless_gone(&pod.uid, write).map(|error| (pod, error))
     });
     if let Ok(Some((pod, error))) = written.await {
         let subject = Subject { pod: &pod.key, uid: &pod.uid, container: None };

@@ -111,19 +111,23 @@ impl Store {
         write()
     }
 
-    /// The same of a pod whose files somebody has made and nobody has removed; None of any other.
-    pub fn alone_if_there<T>(&self, uid: &str, write: impl FnOnce() -> T) -> Option<T> {
-        let desk = lock(&self.0).get(uid).cloned()?;
+    /// The same of a pod whose files are there, made by this agent or one before it; None where somebody has removed them
+    /// meanwhile. `write` looks whether they are there.
+    pub fn alone_unless_gone<T>(&self, uid: &str, write: impl FnOnce() -> Option<T>) -> Option<T> {
+        let desk = self.desk(uid);
         let gone = lock(&desk.files);
-        (!*gone).then(write)
+        if *gone { None } else { write() }
     }
 
     /// Runs `remove`, which takes the files of the pod away, and forgets the pod.
     pub fn forget<T>(&self, uid: &str, remove: impl FnOnce() -> T) -> T {
-        let Some(desk) = lock(&self.0).remove(uid) else { return remove() };
+        let desk = self.desk(uid);
         let mut gone = lock(&desk.files);
         *gone = true;
-        remove()
+        let removed = remove();
+        // Only now may there be another desk for the same pod, which may be made anew.
+        lock(&self.0).remove(uid);
+        removed
     }
 
     fn desk(&self, uid: &str) -> Arc<Desk> {

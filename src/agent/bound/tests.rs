@@ -173,7 +173,7 @@ async fn a_pod_that_this_node_cannot_run_fails_with_its_reason_and_an_event() {
 
 #[tokio::test]
 async fn a_pod_waits_for_its_config_map_and_follows_it() {
-    let cluster = Cluster::new().await;
+    let mut cluster = Cluster::new().await;
     let from = json!({"configMapKeyRef": {"name": "m", "key": "k"}});
     let containers = json!([{"name": "main", "image": "x:1", "env": [{"name": "A", "valueFrom": from}],
         "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]);
@@ -195,9 +195,13 @@ async fn a_pod_waits_for_its_config_map_and_follows_it() {
     cluster.api.change(&format!("{MAPS}/m"), &json!({"data": {"k": "two"}}));
     let changed = || std::fs::read_to_string(&file).is_ok_and(|text| text == "two").then_some(());
     cluster.until("the file follows", changed).await;
+    cluster.start().await;
+    cluster.api.change(&format!("{MAPS}/m"), &json!({"data": {"k": "three"}}));
+    let changed = || std::fs::read_to_string(&file).is_ok_and(|text| text == "three").then_some(());
+    cluster.until("it follows after a restart of the agent too", changed).await;
     cluster.api.remove(&format!("{MAPS}/m"));
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), "two", "what is gone leaves the file as it was");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "three", "what is gone leaves the file as it was");
 }
 
 #[tokio::test]

@@ -56,7 +56,10 @@ impl StaticPod {
         let conditions = status.conditions.iter().flatten().filter(|one| one.status == "True");
         let conditions = conditions.filter(|one| gates.contains(&&one.type_)).map(|one| one.type_.clone()).collect();
         let generation = found.generation;
-        let bound = Bound { deletion, ended, begun: status.start_time.is_some(), generation, conditions };
+        // What was refused says when, and nothing of containers.
+        let refused = ended.is_some() && status.container_statuses.as_ref().is_none_or(Vec::is_empty);
+        let begun = status.start_time.is_some() && !refused;
+        let bound = Bound { deletion, ended, begun, generation, conditions };
         // What the agent has no use for (`managedFields` above all) would only take memory.
         let mut metadata = ObjectMeta {
             name: found.name,

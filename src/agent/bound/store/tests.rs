@@ -140,10 +140,10 @@ fn a_token_is_old_after_four_fifths_of_its_time_and_after_a_day_at_most() {
 #[test]
 fn nobody_writes_files_of_a_pod_that_is_gone() {
     let (store, pod) = (Store::default(), pod());
-    assert_eq!(store.alone_if_there("u", || 1), None, "nobody has made any");
     assert_eq!(store.alone(&pod, || 1), 1);
-    assert_eq!(store.alone_if_there("u", || 1), Some(1));
+    assert_eq!(store.alone_unless_gone("u", || Some(1)), Some(1));
+    let before = store.desk("u");
     assert_eq!(store.forget("u", || 2), 2);
-    assert_eq!(store.alone_if_there("u", || 1), None);
-    assert!(lock(&store.0).is_empty());
+    assert!(lock(&store.0).is_empty() && *lock(&before.files), "who has waited for his turn sees that it is over");
+    assert!(!*lock(&store.desk("u").files), "the same pod may come again");
 }
