@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, reason = "test support")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "test support")]
 
 //! A runtime that speaks CRI, for tests: whoever sets `KUBEBOOT_TEST_CRI` to its socket has one.
 
