@@ -115,3 +115,74 @@ podman_down() {
   umount -l "$PODMAN_DIR"/store/overlay 2>/dev/null || true
   rm -rf "$PODMAN_DIR"
 }
+
+# A containerd of its own with its CRI on, below the directory DIR: containerd_up DIR sets CONTAINERD_SOCKET and
+# CONTAINERD_PID. Docker's own is left alone. containerd_down ends it and takes everything of it away.
+containerd_up() {
+  need_packages containerd containernetworking-plugins=/usr/lib/cni/bridge
+  command -v runc >/dev/null || command -v crun >/dev/null || need_packages runc
+  local runtime=runc
+  command -v runc >/dev/null || runtime=crun
+  CONTAINERD_DIR=$1 CONTAINERD_SOCKET=$1/containerd.sock
+  mkdir -p "$1/cni"
+  # Two networks at once must not meet, nor one Docker's.
+  local bridge
+  bridge=kb$(printf %s "$1" | cksum | cut -c1-8)
+  cat >"$1/cni/10-kubeboot.conflist" <<EOF
+{"cniVersion": "0.4.0", "name": "$bridge", "plugins": [
+  {"type": "bridge", "bridge": "$bridge", "isGateway": true, "ipMasq": true, "ipam": {
+    "type": "host-local", "ranges": [[{"subnet": "10.87.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "$1/ipam"}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}]}
+EOF
+  # A machine that forbids negative OOM scores would start no sandbox.
+  cat >"$1/config.toml" <<EOF
+version = 2
+root = "$1/root"
+state = "$1/state"
+[grpc]
+  address = "$CONTAINERD_SOCKET"
+[ttrpc]
+  address = "$CONTAINERD_SOCKET.ttrpc"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "registry.k8s.io/pause:3.2"
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "$1/cni"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      BinaryName = "$runtime"
+EOF
+  containerd --config "$1/config.toml" >"$1/containerd.log" 2>&1 </dev/null &
+  CONTAINERD_PID=$!
+  local deadline=$((SECONDS + 60))
+  until ctr --address "$CONTAINERD_SOCKET" plugins ls 2>/dev/null | grep -q 'grpc.v1 *cri .*ok'; do
+    if [ "$SECONDS" -ge "$deadline" ] || ! kill -0 "$CONTAINERD_PID" 2>/dev/null; then
+      die "containerd does not answer: $(tail -n 3 "$1/containerd.log")"
+    fi
+    sleep 0.1
+  done
+}
+
+# containerd_images IMAGE...: brings images of Docker's over.
+containerd_images() {
+  docker save "$@" | ctr --address "$CONTAINERD_SOCKET" --namespace k8s.io images import - >/dev/null
+}
+
+containerd_down() {
+  local ctr=(ctr --address "$CONTAINERD_SOCKET" --namespace k8s.io) task
+  for task in $("${ctr[@]}" tasks ls --quiet 2>/dev/null); do
+    "${ctr[@]}" tasks rm --force "$task" >/dev/null 2>&1 || true
+  done
+  for task in $("${ctr[@]}" containers ls --quiet 2>/dev/null); do
+    "${ctr[@]}" containers rm "$task" >/dev/null 2>&1 || true
+  done
+  kill "$CONTAINERD_PID" 2>/dev/null || true
+  wait "$CONTAINERD_PID" 2>/dev/null || true
+  local mount
+  while read -r mount; do umount -l "$mount" 2>/dev/null || true; done \
+    < <(awk -v dir="$CONTAINERD_DIR/" 'index($2, dir) == 1 {print $2}' /proc/self/mounts | sort -r)
+  ip link delete "kb$(printf %s "$CONTAINERD_DIR" | cksum | cut -c1-8)" 2>/dev/null || true
+  rm -rf "$CONTAINERD_DIR"
+}

@@ -61,6 +61,18 @@ else
   say "podman is not here and could not be installed: NOT tested on it"
 fi
 
+step "runtime and agent on containerd"
+containerd_up "$(mktemp -d)"
+trap containerd_down EXIT
+containerd_images registry.k8s.io/pause:3.2
+KUBEBOOT_TEST_CRI=$CONTAINERD_SOCKET cargo test --quiet --locked --features testing --test runtime_cri --test agent_docker \
+  -- --test-threads=2
+
+step "conformance on containerd"
+KUBEBOOT_TEST_CRI=$CONTAINERD_SOCKET cargo test --quiet --locked --features testing --test conformance
+containerd_down
+trap - EXIT
+
 step "a minute of chaos"
 ./scripts/chaos.sh --seconds 60 --seed 7
 

@@ -76,7 +76,8 @@ fn legacy(options: &AgentOptions, name: &ContainerName, id: &str) -> PathBuf {
 pub fn link(options: &AgentOptions, name: &ContainerName, id: &str, target: &Path) -> Result<(), FsError> {
     let file = file(options, name);
     for (link, target) in [(&file, target), (&legacy(options, name, id), file.as_path())] {
-        if fs::read_link(link).is_ok_and(|old| old == target) {
+        // Some runtimes write the log where the link would be.
+        if link == target || fs::read_link(link).is_ok_and(|old| old == target) {
             continue;
         }
         if let Some(dir) = link.parent() {

@@ -39,6 +39,7 @@ mod remains;
 pub mod report;
 pub mod resources;
 pub mod restart;
+mod rotation;
 mod security;
 pub mod server;
 pub mod source;
@@ -180,7 +181,13 @@ async fn run_with(
     }
     let (watched, until) = (Arc::clone(&context), end.clone());
     tasks.spawn(async move {
-        let watches = async { tokio::join!(disk::watch(Arc::clone(&watched)), volumes::usage::watch(watched)) };
+        let watches = async {
+            tokio::join!(
+                disk::watch(Arc::clone(&watched)),
+                rotation::watch(Arc::clone(&watched)),
+                volumes::usage::watch(watched)
+            )
+        };
         until.run_until_cancelled(watches).await
     });
     if context.api.is_some() {

@@ -11,6 +11,7 @@ use super::{Globals, Hint};
 use crate::config::spec::NodeAgent;
 use crate::event::Reporter;
 use crate::kubelet::service::Program;
+use crate::runtime::endpoint::Endpoint;
 use crate::ui::{self, Output};
 use crate::workflow::adopt::processes::Running;
 use crate::workflow::adopt::{self, AdoptError, Order, Outcome};
@@ -92,7 +93,11 @@ fn order() -> Order {
 }
 
 fn machine(order: &Order, globals: &Globals, reporter: std::sync::Arc<dyn Reporter>) -> anyhow::Result<Machine> {
-    let service = Program { path: program()?, agent: NodeAgent::Embedded, docker_host: order.docker_host.clone() };
+    let service = Program {
+        path: program()?,
+        agent: NodeAgent::Embedded,
+        docker_host: Endpoint::Docker(order.docker_host.clone()).docker_host(),
+    };
     Ok(Machine::this(&globals.paths(), service, reporter))
 }
 

@@ -11,6 +11,7 @@ use crate::config::{self, ClusterSpec};
 use crate::release::{self, KubernetesVersion};
 use crate::runtime::docker::Docker;
 use crate::runtime::docker::build::build_components;
+use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::{ImagesError, ensure_images, present};
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use crate::ui::{self, Output};
@@ -52,6 +53,9 @@ enum Command {
 struct ListArgs {
     #[command(flatten)]
     which: Which,
+    /// Socket of the container runtime [default: Docker, else the only one that speaks CRI]
+    #[arg(long, value_name = "SOCKET")]
+    cri_socket: Option<String>,
     /// Print only the names of images that are not here, one a line, and exit 1 if there are any
     #[arg(long)]
     missing: bool,
@@ -72,6 +76,9 @@ struct ListArgs {
 struct PullArgs {
     #[command(flatten)]
     which: Which,
+    /// Socket of the container runtime [default: Docker, else the only one that speaks CRI]
+    #[arg(long, value_name = "SOCKET")]
+    cri_socket: Option<String>,
     /// Format of the events and the result
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -120,10 +127,10 @@ pub(super) struct Which {
 }
 
 /// Runs one of the commands.
-pub async fn run(args: Args, _: &Globals) -> anyhow::Result<ExitCode> {
+pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::List(args) => list(args).await,
-        Command::Pull(args) => pull(args).await,
+        Command::List(args) => list(args, globals).await,
+        Command::Pull(args) => pull(args, globals).await,
         Command::Build(args) => build(args).await,
     }
 }
@@ -144,10 +151,11 @@ struct Item {
     size: Option<u64>,
 }
 
-async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
-    let images = release::images(&args.which.spec()?);
+async fn list(args: ListArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let spec = args.which.spec_at(args.cri_socket.as_deref(), globals)?;
+    let images = release::images(&spec);
     let references: Vec<String> = images.iter().map(|image| image.reference.clone()).collect();
-    let local = match present(&Docker::connect(None)?, &references).await {
+    let local = match present(&*Endpoint::of(&spec).connect()?, &references).await {
         Ok(local) => Some(local),
         Err(error) => {
             tracing::warn!(%error, "cannot tell which images are on this machine");
@@ -202,17 +210,17 @@ fn megabytes(bytes: u64) -> String {
     if tenths < 100 { format!("{}.{}MB", tenths / 10, tenths % 10) } else { format!("{}MB", (tenths + 5) / 10) }
 }
 
-async fn pull(args: PullArgs) -> anyhow::Result<ExitCode> {
-    let spec = args.which.spec()?;
+async fn pull(args: PullArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let spec = args.which.spec_at(args.cri_socket.as_deref(), globals)?;
     let reporter = ui::reporter(args.output);
-    let docker = Docker::connect(None)?;
+    let runtime = Endpoint::of(&spec).connect()?;
     let (optional, needed): (Vec<_>, Vec<_>) = release::images(&spec).into_iter().partition(|image| image.optional);
     let references = |images: Vec<release::ComponentImage>| -> Vec<String> {
         images.into_iter().map(|image| image.reference).collect()
     };
     let policy = spec.node.image_pull_policy;
-    let mut pulled = ensure_images(&docker, &references(needed), policy, &*reporter).await.map_err(with_hint)?;
-    match ensure_images(&docker, &references(optional), policy, &*reporter).await {
+    let mut pulled = ensure_images(&*runtime, &references(needed), policy, &*reporter).await.map_err(with_hint)?;
+    match ensure_images(&*runtime, &references(optional), policy, &*reporter).await {
         Ok(more) => pulled.extend(more),
         Err(ImagesError::Missing(missing)) => {
             for image in missing {
@@ -279,6 +287,22 @@ impl Which {
             ..config::Flags::default()
         };
         load(file.transpose()?, flags)
+    }
+}
+
+impl Which {
+    /// The same with the runtime at a socket, or else the machine's.
+    pub(super) fn spec_at(&self, cri_socket: Option<&str>, globals: &Globals) -> anyhow::Result<ClusterSpec> {
+        let mut spec = self.spec()?;
+        match cri_socket.filter(|socket| !socket.is_empty()).map(Endpoint::parse).transpose()? {
+            Some(Endpoint::Cri(socket)) => spec.node.cri_socket = Some(socket),
+            Some(Endpoint::Docker(address)) => {
+                spec.node.cri_socket = None;
+                spec.kubeboot.docker_host = address.or(spec.kubeboot.docker_host);
+            }
+            None => Endpoint::choose(&mut spec, &globals.paths())?,
+        }
+        Ok(spec)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::config::ClusterSpec;
 use crate::config::spec::NodeAgent;
 use crate::kubelet::service::Program;
 use crate::manifests::proxy_env;
+use crate::runtime::endpoint::Endpoint;
 use crate::ui::{self, Output};
 use crate::workflow::adopt;
 use crate::workflow::init::dry_run::{Rehearsal, rehearse};
@@ -113,6 +114,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let mut input = flags.spec.input()?;
     flags.cluster.add_to(&mut input.flags);
     let mut loaded = load(&input)?;
+    Endpoint::choose(&mut loaded.spec, &globals.paths())?;
     if let Some(dir) = &kubeconfig_dir {
         loaded.spec.kubeconfig_dir = absolute(dir)?;
     }
@@ -127,7 +129,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         let service = Program {
             path: program()?,
             agent: spec.kubeboot.node_agent,
-            docker_host: spec.kubeboot.docker_host.clone(),
+            docker_host: Endpoint::of(spec).docker_host(),
         };
         let mut machine = Machine::this(&globals.paths(), service, ui::reporter(flags.output));
         for warning in loaded.warnings {

@@ -10,6 +10,7 @@ use crate::config::spec::NodeAgent;
 use crate::config::{self, ClusterSpec, Flags, HostDefaults, Input, Loaded, Secret};
 use crate::host::tree::{HostTree, NoRecord};
 use crate::host::{Paths, facts};
+use crate::runtime::endpoint::Endpoint;
 use crate::workflow::saved::Saved;
 
 /// The configuration file, or flags in its place.
@@ -168,8 +169,9 @@ pub fn load(input: &Input) -> anyhow::Result<Loaded> {
         Some(_) => anyhow::Error::new(error),
         None => anyhow::Error::new(error).context(Hint::new("see `kubeboot init --help` for what each flag takes")),
     })?;
+    let is_docker = matches!(Endpoint::of(&loaded.spec), Endpoint::Docker(_));
     let docker_host = &mut loaded.spec.kubeboot.docker_host;
-    if docker_host.is_none() {
+    if is_docker && docker_host.is_none() {
         *docker_host = std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty());
     }
     Ok(loaded)
@@ -194,7 +196,8 @@ impl NodeConfig {
             Some(saved) => saved.spec()?,
             None => {
                 let flags = SpecFlags { config: self.config.clone(), ..SpecFlags::default() };
-                let loaded = load(&flags.input()?)?;
+                let mut loaded = load(&flags.input()?)?;
+                Endpoint::choose(&mut loaded.spec, paths)?;
                 (loaded.spec, loaded.warnings)
             }
         };

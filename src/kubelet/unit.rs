@@ -9,6 +9,7 @@ use crate::host::fs::{FsError, Written};
 use crate::host::paths::{KUBELET_CONFIG, KUBELET_DROP_IN, KUBELET_FLAGS_ENV, KUBELET_UNIT, KUBERNETES_DIR};
 use crate::host::tree::Tree;
 use crate::kubelet::service::Program;
+use crate::runtime::endpoint::Endpoint;
 
 /// The two files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +67,7 @@ struct DropInTemplate<'a> {
 /// # Errors
 /// A program whose path no unit can hold.
 pub fn render(spec: &ClusterSpec, program: &Path) -> Result<UnitFiles, UnitError> {
-    let docker_host = spec.kubeboot.docker_host.clone();
+    let docker_host = Endpoint::of(spec).docker_host();
     render_for(&Program { path: program.to_owned(), agent: spec.kubeboot.node_agent, docker_host })
 }
 
@@ -212,8 +213,8 @@ mod tests {
     #[test]
     fn a_kubelet_s_own_unit_is_given_the_agent_by_a_drop_in() {
         let drop_in = render_adopted(Path::new("/usr/bin/kubeboot"), Some("unix:///d")).unwrap();
-        assert_eq!(exec_start(&drop_in), ["", &format!("/usr/bin/kubeboot agent {ARGS}")]);
-        assert!(drop_in.contains("\nEnvironment=\"DOCKER_HOST=unix:///d\"\n"));
+        // The kubelet's own flags may name another runtime.
+        assert_eq!(exec_start(&drop_in), ["", &format!("/usr/bin/kubeboot agent --docker-host=unix:///d {ARGS}")]);
         assert!(render_adopted(Path::new("/usr/bin/kubeboot"), Some("a\nb")).is_err());
     }
 

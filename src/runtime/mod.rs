@@ -1,8 +1,11 @@
-//! Container runtimes behind one trait. `docker` (and, later, `cri`) are the only places that know a runtime.
+//! Container runtimes behind one trait. `docker` and `cri` are the only places that know a runtime; `endpoint` says
+//! which one a machine has.
 
 pub mod cri;
 pub mod docker;
+pub mod endpoint;
 pub mod images;
+mod oom;
 pub mod streaming;
 mod types;
 
@@ -82,13 +85,18 @@ pub trait ContainerRuntime: Send + Sync {
         Ok(None)
     }
 
+    /// Whether a container can only be in a sandbox, and goes with it. A sandbox runs then as soon as it is made.
+    fn needs_sandbox(&self) -> bool {
+        false
+    }
+
     /// Every sandbox and container, running or not, that carries the agent's owner label with this value.
     async fn list(&self, owner: &str) -> Result<Vec<ContainerRecord>>;
 
     /// The current record of one container; `NotFound` when it is gone.
     async fn inspect(&self, id: &str) -> Result<ContainerRecord>;
 
-    /// Creates (does not start) the pause container of a pod.
+    /// Creates the pause container of a pod, and does not start it unless the runtime can do no other.
     async fn create_sandbox(&self, config: &SandboxConfig) -> Result<String>;
 
     /// Creates (does not start) a container.
@@ -115,6 +123,13 @@ pub trait ContainerRuntime: Send + Sync {
 
     /// Where the runtime keeps the container's log, for the link in /var/log/pods; None if it has none.
     async fn log_path(&self, id: &str) -> Result<Option<String>>;
+
+    /// Makes the runtime go on with the log in a new file, after the old one was renamed; false where it rotates logs
+    /// itself.
+    async fn reopen_log(&self, id: &str) -> Result<bool> {
+        let _ = id;
+        Ok(false)
+    }
 
     /// Start, exit and removal of containers with the owner label, from now on. The stream ends when the connection
     /// does; the caller lists and subscribes again.

@@ -141,6 +141,10 @@ pub struct SandboxConfig {
     pub log: LogLimits,
     /// Adjustment of the OOM score; the runtime drops a negative one with a warning where the machine forbids it.
     pub oom_score_adj: i64,
+    /// Where the logs of its containers are to be, for runtimes that write them there.
+    pub log_directory: Option<String>,
+    /// Whether one of its containers is privileged.
+    pub privileged: bool,
 }
 
 /// `hostPort` of a pod.
@@ -181,6 +185,8 @@ pub struct ContainerConfig {
     pub network: NetworkMode,
     /// The sandbox, whose IPC (and, with `share_pid`, PID) namespace is joined; None for a pod that has none.
     pub sandbox: Option<String>,
+    /// What that was made from, which some runtimes want to hear again.
+    pub sandbox_config: Option<Box<SandboxConfig>>,
     /// Host's IPC namespace.
     pub host_ipc: bool,
     /// Host's PID namespace.
@@ -362,6 +368,8 @@ impl ContainerState {
 pub struct ContainerRecord {
     /// The runtime's id.
     pub id: String,
+    /// What the API calls the runtime: `docker`, `containerd`, `cri-o`.
+    pub runtime: &'static str,
     /// Identity, from the labels and the name.
     pub name: ContainerName,
     /// Whether this is a sandbox.
@@ -380,6 +388,13 @@ pub struct ContainerRecord {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+}
+
+impl ContainerRecord {
+    /// The container as the API names it: `docker://ID`.
+    pub fn reference(&self) -> String {
+        format!("{}://{}", self.runtime, self.id)
+    }
 }
 
 /// What a command in a container left.

@@ -361,6 +361,7 @@ impl FakeRuntime {
         inner.made += 1;
         let id = format!("{}-{}", name.container, inner.made);
         let record = ContainerRecord {
+            runtime: "docker",
             id: id.clone(),
             name: name.clone(),
             is_sandbox,
@@ -439,6 +440,7 @@ pub fn container_config(owner: &str, pod: &str, container: &str, attempt: u32, i
         annotations,
         network: NetworkMode::Host,
         sandbox: None,
+        sandbox_config: None,
         host_ipc: false,
         host_pid: false,
         share_pid: false,

@@ -24,6 +24,7 @@ pub async fn with_owner<F: Future<Output = ()>>(runtime: &dyn ContainerRuntime, 
     for container in runtime.list(&unique).await.unwrap() {
         runtime.remove(&container.id).await.unwrap();
     }
+    let _ = std::fs::remove_dir_all(log_directory(&unique));
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }
@@ -35,6 +36,62 @@ pub fn script(owner: &str, container: &str, image: &str, script: &str) -> Contai
     config.command = ["sh", "-c"].map(str::to_owned).to_vec();
     config.args = vec![format!("echo ready; {script}")];
     config
+}
+
+/// The same in the owner's sandbox, which is made where there is none, if the runtime has containers in sandboxes only.
+/// Its log is in a directory of the owner's.
+pub async fn placed(runtime: &dyn ContainerRuntime, mut config: ContainerConfig) -> ContainerConfig {
+    if !runtime.needs_sandbox() {
+        return config;
+    }
+    let owner = config.labels[labels::OWNER].clone();
+    let directory = log_directory(&owner);
+    let log = directory.join(&config.name.container).join(format!("{}.log", config.name.attempt));
+    config.labels.insert(labels::LOG_PATH.to_owned(), log.display().to_string());
+    let mut sandbox = sandbox_of(&config, &config.image);
+    sandbox.log_directory = Some(directory.display().to_string());
+    sandbox.privileged = config.security.privileged;
+    let there = runtime.list(&owner).await.unwrap().into_iter().find(|one| one.is_sandbox);
+    config.sandbox = Some(match there {
+        Some(there) => there.id,
+        None => runtime.create_sandbox(&sandbox).await.unwrap(),
+    });
+    config.sandbox_config = Some(Box::new(sandbox));
+    config
+}
+
+fn log_directory(owner: &str) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("kubeboot-logs-{owner}"))
+}
+
+/// The containers of an owner.
+async fn containers(runtime: &dyn ContainerRuntime, owner: &str) -> Vec<ContainerRecord> {
+    runtime.list(owner).await.unwrap().into_iter().filter(|one| !one.is_sandbox).collect()
+}
+
+/// A sandbox for a container, in the machine's network.
+fn sandbox_of(config: &ContainerConfig, image: &str) -> SandboxConfig {
+    let mut labels = config.labels.clone();
+    labels.insert(labels::DOCKER_TYPE.to_owned(), "podsandbox".to_owned());
+    labels.insert(labels::CONTAINER_NAME.to_owned(), "POD".to_owned());
+    SandboxConfig {
+        name: ContainerName { container: "POD".into(), ..config.name.clone() },
+        image: image.to_owned(),
+        hostname: None,
+        network: NetworkMode::Host,
+        ports: vec![],
+        selinux: vec![],
+        cgroup_parent: None,
+        log: LogLimits::default(),
+        labels,
+        annotations: [].into(),
+        host_ipc: false,
+        host_pid: false,
+        sysctls: [].into(),
+        oom_score_adj: -998,
+        log_directory: None,
+        privileged: false,
+    }
 }
 
 /// Ends at SIGTERM with 143; a shell that waits for a child would not hear it.
@@ -76,18 +133,18 @@ pub async fn behaves_like_a_runtime(runtime: &dyn ContainerRuntime, image: &str)
     with_owner(runtime, |owner| async move { ends_by_itself_or_by_force(runtime, &owner, image).await }).await;
     with_owner(runtime, |owner| async move { shares_names_with_the_dead(runtime, &owner, image).await }).await;
     with_owner(runtime, |owner| async move { makes_sandboxes(runtime, &owner, image).await }).await;
-    misses_what_is_not_there(runtime).await;
+    with_owner(runtime, |owner| async move { misses_what_is_not_there(runtime, &owner).await }).await;
 }
 
 async fn lives_and_dies(runtime: &dyn ContainerRuntime, owner: &str, image: &str) {
+    let config = placed(runtime, script(owner, "polite", image, POLITE)).await;
     let mut events = runtime.events(owner).await.unwrap();
-    let config = script(owner, "polite", image, POLITE);
     let id = runtime.create_container(&config).await.unwrap();
     let created = runtime.inspect(&id).await.unwrap();
     assert_eq!((&created.name, &created.state), (&config.name, &ContainerState::Created));
     assert_eq!((created.image.as_str(), &created.annotations), (image, &config.annotations));
     assert!(config.labels.iter().all(|(key, value)| created.labels.get(key) == Some(value)), "{created:?}");
-    assert_eq!(runtime.list(owner).await.unwrap(), [created]);
+    assert_eq!(containers(runtime, owner).await, [created]);
     assert_eq!(runtime.list("nobody").await.unwrap(), []);
 
     runtime.start(&id).await.unwrap();
@@ -114,14 +171,16 @@ async fn lives_and_dies(runtime: &dyn ContainerRuntime, owner: &str, image: &str
 }
 
 async fn ends_by_itself_or_by_force(runtime: &dyn ContainerRuntime, owner: &str, image: &str) {
+    let job = placed(runtime, script(owner, "job", image, "exit 3")).await;
     let mut events = runtime.events(owner).await.unwrap();
-    let job = runtime.create_container(&script(owner, "job", image, "exit 3")).await.unwrap();
+    let job = runtime.create_container(&job).await.unwrap();
     runtime.start(&job).await.unwrap();
     expect(&mut events, &job, RuntimeEventKind::Started).await;
     expect(&mut events, &job, RuntimeEventKind::Exited).await;
     assert_eq!(exit(&runtime.inspect(&job).await.unwrap()), (3, "Error"));
 
-    let stubborn = runtime.create_container(&script(owner, "stubborn", image, STUBBORN)).await.unwrap();
+    let stubborn = placed(runtime, script(owner, "stubborn", image, STUBBORN)).await;
+    let stubborn = runtime.create_container(&stubborn).await.unwrap();
     runtime.start(&stubborn).await.unwrap();
     expect(&mut events, &stubborn, RuntimeEventKind::Started).await;
     runtime.stop(&stubborn, Duration::from_secs(1)).await.unwrap();
@@ -129,13 +188,13 @@ async fn ends_by_itself_or_by_force(runtime: &dyn ContainerRuntime, owner: &str,
 }
 
 async fn shares_names_with_the_dead(runtime: &dyn ContainerRuntime, owner: &str, image: &str) {
-    let config = script(owner, "polite", image, POLITE);
+    let config = placed(runtime, script(owner, "polite", image, POLITE)).await;
     let dead = runtime.create_container(&config).await.unwrap();
     let running = runtime.create_container(&config).await.unwrap();
     assert!(matches!(runtime.inspect(&dead).await, Err(RuntimeError::NotFound { .. })), "it made way");
     runtime.start(&running).await.unwrap();
     let beside = runtime.create_container(&config).await.unwrap();
-    let mut ids: Vec<String> = runtime.list(owner).await.unwrap().into_iter().map(|one| one.id).collect();
+    let mut ids: Vec<String> = containers(runtime, owner).await.into_iter().map(|one| one.id).collect();
     let mut expected = vec![running, beside.clone()];
     ids.sort();
     expected.sort();
@@ -145,41 +204,24 @@ async fn shares_names_with_the_dead(runtime: &dyn ContainerRuntime, owner: &str,
 
 async fn makes_sandboxes(runtime: &dyn ContainerRuntime, owner: &str, image: &str) {
     let mut of = script(owner, "polite", image, POLITE);
-    let mut labels = of.labels.clone();
-    labels.insert(labels::DOCKER_TYPE.to_owned(), "podsandbox".to_owned());
-    labels.insert(labels::CONTAINER_NAME.to_owned(), "POD".to_owned());
-    let config = SandboxConfig {
-        name: ContainerName { container: "POD".into(), ..of.name.clone() },
-        image: image.to_owned(),
-        hostname: None,
-        network: NetworkMode::Host,
-        ports: vec![],
-        selinux: vec![],
-        cgroup_parent: None,
-        log: LogLimits::default(),
-        labels,
-        annotations: [].into(),
-        host_ipc: false,
-        host_pid: false,
-        sysctls: [].into(),
-        oom_score_adj: -998,
-    };
+    let config = sandbox_of(&of, image);
     let sandbox = runtime.create_sandbox(&config).await.unwrap();
     let record = runtime.inspect(&sandbox).await.unwrap();
     assert!(record.is_sandbox);
-    assert_eq!((record.name, record.ip), (config.name, None));
-    of.sandbox = Some(sandbox);
+    assert_eq!((&record.name, record.ip), (&config.name, None));
+    (of.sandbox, of.sandbox_config) = (Some(sandbox), Some(Box::new(config)));
     let member = runtime.create_container(&of).await.unwrap();
     assert!(!runtime.inspect(&member).await.unwrap().is_sandbox);
 }
 
-async fn misses_what_is_not_there(runtime: &dyn ContainerRuntime) {
+async fn misses_what_is_not_there(runtime: &dyn ContainerRuntime, owner: &str) {
     // Nobody listens on this port of this machine.
     const NOWHERE: &str = "127.0.0.1:1/kubeboot/none:1";
     assert_eq!(runtime.image(NOWHERE).await.unwrap(), None);
     runtime.remove_image(NOWHERE).await.unwrap();
     let pulled = runtime.pull(NOWHERE, &|_, _| ()).await;
     assert!(matches!(&pulled, Err(RuntimeError::Pull { image, .. }) if image == NOWHERE), "{pulled:?}");
-    let made = runtime.create_container(&script("nobody", "polite", NOWHERE, POLITE)).await;
+    let nowhere = placed(runtime, script(owner, "polite", NOWHERE, POLITE)).await;
+    let made = runtime.create_container(&nowhere).await;
     assert!(matches!(&made, Err(RuntimeError::NotFound { what }) if what == &format!("image {NOWHERE}")), "{made:?}");
 }

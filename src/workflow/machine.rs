@@ -23,7 +23,7 @@ use crate::host::paths::CONTROL_SOCKET;
 use crate::host::tree::{HostTree, NoRecord, Tree};
 use crate::kubelet::service::{Program, ServiceManager, detect};
 use crate::runtime::cri::{Cri, Sandboxes};
-use crate::runtime::docker::Docker;
+use crate::runtime::endpoint::Endpoint;
 use crate::runtime::{self, ContainerRuntime};
 
 /// The machine a command changes.
@@ -95,7 +95,7 @@ impl FactSource for Here {
 #[async_trait]
 impl Runtimes for Here {
     fn connect(&self, address: Option<&str>) -> runtime::Result<Arc<dyn ContainerRuntime>> {
-        Ok(Arc::new(Docker::connect(address)?))
+        Endpoint::at(address).connect()
     }
 
     async fn sandboxes(&self, socket: &str) -> runtime::Result<Arc<dyn Sandboxes>> {

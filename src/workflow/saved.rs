@@ -24,6 +24,9 @@ pub struct Saved {
     address: Option<IpAddr>,
     /// The version that runs now; an upgrade changes it.
     kubernetes_version: String,
+    /// The socket of the runtime, where it was found rather than named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cri_socket: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +58,7 @@ impl Saved {
             hostname: input.host.hostname.clone(),
             address: input.host.address,
             kubernetes_version: spec.kubernetes_version.to_string(),
+            cri_socket: spec.node.cri_socket.clone(),
         }
     }
 
@@ -86,6 +90,7 @@ impl Saved {
         let loaded = config::load(&input).map_err(SavedError::Config)?;
         let mut spec = loaded.spec;
         spec.kubernetes_version = self.kubernetes_version.parse().map_err(|e| SavedError::Damaged(Box::new(e)))?;
+        spec.node.cri_socket = spec.node.cri_socket.or_else(|| self.cri_socket.clone());
         Ok((spec, loaded.warnings))
     }
 }
@@ -106,7 +111,8 @@ mod tests {
             },
             host: HostDefaults { hostname: "cp1".into(), address: Some([10, 0, 0, 5].into()) },
         };
-        let spec = config::load(&input).unwrap().spec;
+        let mut spec = config::load(&input).unwrap().spec;
+        spec.node.cri_socket = Some("unix:///run/containerd/containerd.sock".into());
         let mut tree = MemoryTree::empty();
         let saved = Saved::new(&input, &spec);
         saved.write(&mut tree).unwrap();

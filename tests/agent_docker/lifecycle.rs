@@ -191,7 +191,7 @@ async fn a_process_that_no_container_knows_of_ends_before_its_pods_container_sta
     machine.write("other.yaml", &manifest("other", HOST, ""));
     let (before, other) = (machine.healthy("web").await, machine.healthy("other").await);
     let (mut forgotten, _) = forgotten_process(&before.uid);
-    std::process::Command::new("docker").args(["kill", &id(&before)]).output().unwrap();
+    machine.kill(&id(&before));
     machine.until("it runs again", |r| pod(r, "web").is_some_and(|p| p.healthy && p.containers[0].restarts == 1)).await;
     let status = forgotten.wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));

@@ -1,5 +1,5 @@
-//! The agent against a real Docker daemon: what somebody sees who puts manifests in a directory. Images are built out
-//! of this machine's busybox, so no registry is needed. Every test has an agent of its own, with its own root
+//! The agent against a real Docker daemon, or containerd where `KUBEBOOT_TEST_CRI` names its socket: what somebody sees who
+//! puts manifests in a directory. Images are built out of this machine's busybox, so no registry is needed. Every test has an agent of its own, with its own root
 //! directory, which is also what its containers are labelled with.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
@@ -13,9 +13,11 @@ use std::time::Duration;
 use futures::StreamExt;
 use kubeboot::agent::report::{HealthReport, Phase, PodReport, StateReport};
 use kubeboot::agent::{self, AgentError, AgentOptions, control};
+use kubeboot::runtime::cri::Cri;
 use kubeboot::runtime::docker::Docker;
 use kubeboot::runtime::docker::build::{ImageSpec, build_image};
 use kubeboot::runtime::{ContainerRecord, ContainerRuntime};
+use kubeboot::testing::cri::{VARIABLE, ctr, import};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +32,9 @@ const FOREVER: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; don
 
 struct Machine {
     dir: TempDir,
-    docker: Arc<Docker>,
+    runtime: Arc<dyn ContainerRuntime>,
+    /// containerd's, if it is that.
+    socket: Option<String>,
     /// Ends every agent of this test.
     end: CancellationToken,
 }
@@ -59,9 +63,20 @@ impl Machine {
             ..image
         };
         build_image(&docker, &pause).await.unwrap();
+        let socket = std::env::var(VARIABLE).ok().filter(|path| !path.is_empty());
+        let runtime: Arc<dyn ContainerRuntime> = match &socket {
+            Some(socket) => {
+                let cri = Cri::new(&format!("unix://{socket}")).unwrap();
+                if cri.image(IMAGE).await.unwrap().is_none() {
+                    import(socket, &[IMAGE, PAUSE]);
+                }
+                Arc::new(cri)
+            }
+            None => Arc::new(docker),
+        };
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("manifests")).unwrap();
-        Self { dir, docker: Arc::new(docker), end: CancellationToken::new() }
+        Self { dir, runtime, socket, end: CancellationToken::new() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -82,8 +97,7 @@ impl Machine {
 
     fn start(&self) -> Agent {
         let shutdown = self.end.child_token();
-        let runtime: Arc<dyn ContainerRuntime> = self.docker.clone();
-        let task = tokio::spawn(agent::run(self.options(), runtime, shutdown.clone()));
+        let task = tokio::spawn(agent::run(self.options(), self.runtime.clone(), shutdown.clone()));
         Agent { task, shutdown }
     }
 
@@ -129,8 +143,21 @@ impl Machine {
         pod(&report, name).unwrap().clone()
     }
 
+    /// Kills a container behind the agent's back.
+    fn kill(&self, id: &str) {
+        match &self.socket {
+            Some(socket) => drop(ctr(socket, &["tasks", "kill", "--signal", "SIGKILL", id])),
+            None => drop(std::process::Command::new("docker").args(["kill", id]).output().unwrap()),
+        }
+    }
+
+    /// How many sandboxes so many pods have, of which `own` have their own network.
+    fn sandboxes(&self, pods: usize, own: usize) -> usize {
+        if self.socket.is_some() { pods } else { own }
+    }
+
     async fn containers(&self) -> Vec<ContainerRecord> {
-        self.docker.list(&self.options().owner()).await.unwrap()
+        self.runtime.list(&self.options().owner()).await.unwrap()
     }
 }
 
@@ -139,6 +166,16 @@ impl Drop for Machine {
     /// what carries this test's own label is touched.
     fn drop(&mut self) {
         self.end.cancel();
+        if self.socket.is_some() {
+            let (runtime, owner) = (self.runtime.clone(), self.options().owner());
+            let clear = async move {
+                // Those that are gone with their sandbox are no error.
+                for one in runtime.list(&owner).await.unwrap_or_default() {
+                    let _ = runtime.remove(&one.id).await;
+                }
+            };
+            return tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(clear));
+        }
         let label = format!("label=dev.kubeboot.agent={}", self.options().owner());
         loop {
             let listed = std::process::Command::new("docker").args(["ps", "-aq", "--filter", &label]).output();
@@ -186,7 +223,8 @@ async fn a_manifest_runs_is_edited_is_killed_and_goes() {
     let first = machine.healthy("web").await;
     assert_eq!((first.phase, first.ready, first.component.as_deref()), (Phase::Running, true, Some("web")));
     let all = machine.containers().await;
-    assert_eq!(all.len(), 1, "a lone container on the host's network needs no sandbox");
+    assert_eq!(all.len(), 1 + machine.sandboxes(1, 0), "a lone container on the host's network needs no sandbox");
+    let all: Vec<_> = all.into_iter().filter(|one| !one.is_sandbox).collect();
     assert_eq!(all[0].name.to_string(), format!("k8s_main_web-node1_default_{}_0", first.uid));
     let log = machine.path("containers").join(format!("web-node1_default_main-{}.log", all[0].id));
     assert!(std::fs::read_link(&log).is_ok(), "the log link is made");
@@ -200,7 +238,7 @@ async fn a_manifest_runs_is_edited_is_killed_and_goes() {
     assert_eq!(edited.containers[0].restarts, 0);
     assert!(std::fs::read_link(&log).is_err(), "the old one's log link is gone");
 
-    std::process::Command::new("docker").args(["kill", &id(&edited)]).output().unwrap();
+    machine.kill(&id(&edited));
     let killed = machine
         .until("it was restarted", |r| pod(r, "web").is_some_and(|p| p.healthy && p.containers[0].restarts == 1))
         .await;
@@ -291,7 +329,10 @@ async fn a_restarted_agent_adopts_what_runs_and_clears_what_is_not_wanted() {
     let before = [machine.healthy("host").await, machine.healthy("own").await];
     machine.healthy("orphan").await;
     agent.stop().await;
-    assert_eq!(machine.containers().await.iter().filter(|one| one.state.is_running()).count(), 5);
+    assert_eq!(
+        machine.containers().await.iter().filter(|one| one.state.is_running()).count(),
+        3 + machine.sandboxes(3, 2)
+    );
     machine.delete("orphan.yaml");
     let agent = machine.start();
     let synced =
@@ -302,7 +343,7 @@ async fn a_restarted_agent_adopts_what_runs_and_clears_what_is_not_wanted() {
         assert_eq!((id(&new), new.containers[0].restarts), (id(&old), 0), "{}", old.name);
     }
     let left = machine.containers().await;
-    assert_eq!(left.len(), 3, "{left:#?}");
+    assert_eq!(left.len(), 2 + machine.sandboxes(2, 1), "{left:#?}");
     agent.stop().await;
 }
 
@@ -334,11 +375,11 @@ async fn containers_of_a_pod_share_its_network_volumes_and_order() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "hello\n");
     // The pause container dies: everything again, volumes kept.
     let sandbox = machine.containers().await.into_iter().find(|one| one.is_sandbox).unwrap();
-    std::process::Command::new("docker").args(["kill", "-s", "KILL", &sandbox.id]).output().unwrap();
+    machine.kill(&sandbox.id);
     let rebuilt = |r: &HealthReport| pod(r, "pair").is_some_and(|p| p.healthy && p.containers[1].restarts == 1);
     machine.until("it is rebuilt", rebuilt).await;
-    // podman keeps a dead sandbox for as long as there are containers that were in it.
-    let kept = machine.docker.version().await.unwrap().name == "podman";
+    // podman keeps a dead sandbox for as long as there are containers that were in it, and so does the agent with CRI.
+    let kept = machine.socket.is_some() || machine.runtime.version().await.unwrap().name == "podman";
     let mut sandboxes = machine.containers().await;
     sandboxes.retain(|one| one.is_sandbox && (one.state.is_running() || !kept));
     assert_eq!(sandboxes.iter().map(|one| one.name.attempt).collect::<Vec<_>>(), [1]);
@@ -383,7 +424,8 @@ async fn a_half_written_manifest_is_not_run() {
     file.write_all(rest.as_bytes()).unwrap();
     drop(file);
     let ready = machine.healthy("web").await;
-    let made: Vec<_> = machine.containers().await.into_iter().filter(|one| one.name.pod == ready.name).collect();
+    let mut made = machine.containers().await;
+    made.retain(|one| one.name.pod == ready.name && !one.is_sandbox);
     assert_eq!(made.len(), 1, "half a manifest is a valid one here, and must not have run");
     assert_eq!(made[0].name.uid, ready.uid);
     agent.stop().await;

@@ -67,6 +67,8 @@ pub struct Flags {
     pub node: NodeFlags,
     /// Those about the agent's own API.
     pub server: ServerFlags,
+    /// `--container-runtime-endpoint`.
+    pub container_runtime_endpoint: Option<String>,
     /// Names of given flags that are in [`LET_BE`].
     pub let_be: Vec<String>,
 }
@@ -96,7 +98,6 @@ pub const LET_BE: &[(&str, Takes)] = &[
     ("cni-cache-dir", Value),
     ("cni-conf-dir", Value),
     ("container-runtime", Value),
-    ("container-runtime-endpoint", Value),
     ("contention-profiling", Switch),
     ("cpu-manager-policy", Value),
     ("cpu-manager-policy-options", Value),

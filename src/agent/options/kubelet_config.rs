@@ -97,6 +97,7 @@ pub(super) struct KubeletConfiguration {
     pub enable_system_log_handler: Option<bool>,
     #[serde(deserialize_with = "values::duration_field")]
     pub streaming_connection_idle_timeout: Option<Duration>,
+    pub container_runtime_endpoint: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -113,7 +114,6 @@ pub(super) const LET_BE: &[&str] = &[
     "configMapAndSecretChangeDetectionStrategy",
     "containerLogMaxWorkers",
     "containerLogMonitorInterval",
-    "containerRuntimeEndpoint",
     "contentType",
     "cpuManagerPolicy",
     "cpuManagerPolicyOptions",

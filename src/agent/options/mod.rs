@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::host::paths;
+use crate::runtime::endpoint::Endpoint;
 
 pub use drop_ins::drop_ins;
 pub use flags::{Flags, LET_BE as FLAGS_LET_BE, Takes};
@@ -54,8 +55,11 @@ pub struct AgentOptions {
     pub control_socket: PathBuf,
     /// Where `/healthz` is served; None: nowhere.
     pub healthz: Option<SocketAddr>,
-    /// The Docker engine's address; None takes DOCKER_HOST, else the default socket.
-    pub docker_host: Option<String>,
+    /// The container runtime, if somebody has named one.
+    pub runtime: Option<Endpoint>,
+    /// It was named by the configuration file, over which the environment's DOCKER_HOST goes: kubeadm writes a socket there
+    /// on every node.
+    pub runtime_from_file: bool,
     /// `clusterDNS`: name servers of pods with `dnsPolicy: ClusterFirst`.
     pub cluster_dns: Vec<String>,
     /// `clusterDomain`: their search domain.
@@ -111,7 +115,8 @@ impl AgentOptions {
             pause_image: PAUSE_IMAGE.to_owned(),
             control_socket: PathBuf::from(paths::CONTROL_SOCKET),
             healthz: Some(SocketAddr::from(([127, 0, 0, 1], 10248))),
-            docker_host: None,
+            runtime: None,
+            runtime_from_file: false,
             cluster_dns: Vec::new(),
             cluster_domain: None,
             resolv_conf: None,
@@ -219,6 +224,7 @@ pub fn resolve(flags: &Flags, files: &[(PathBuf, String)], hostname: &str) -> Re
     follow_sources(&mut options, flags, &file)?;
     follow_limits(&mut options, flags, &file)?;
     node::follow(&mut options, &flags.node, &file)?;
+    follow_runtime(&mut options, flags, &file)?;
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let address = checked("--healthz-bind-address", &flags.healthz_bind_address, values::address)?;
     let address = address.or(file.healthz_bind_address).unwrap_or(local);
@@ -284,7 +290,6 @@ fn follow_flags(options: &mut AgentOptions, flags: &Flags) -> Result<(), Options
     }
     options.cluster_domain = not_empty(&flags.cluster_domain).or(options.cluster_domain.take());
     options.resolv_conf = not_empty(&flags.resolv_conf).map(PathBuf::from).or(options.resolv_conf.take());
-    options.docker_host = not_empty(&flags.docker_host);
     options.oom_score_adj = flags.oom_score_adj.unwrap_or(options.oom_score_adj);
     options.seccomp_default = flags.seccomp_default.unwrap_or(options.seccomp_default);
     options.cpu_cfs_quota = flags.cpu_cfs_quota.unwrap_or(options.cpu_cfs_quota);
@@ -312,6 +317,22 @@ fn follow_sources(options: &mut AgentOptions, flags: &Flags, file: &KubeletConfi
 }
 
 /// Logs, cgroups, processes and pulls.
+/// The runtime: `--docker-host`, else `--container-runtime-endpoint`, else `containerRuntimeEndpoint`.
+fn follow_runtime(options: &mut AgentOptions, flags: &Flags, file: &KubeletConfiguration) -> Result<(), OptionsError> {
+    let parse = |text: &str| match Endpoint::parse(text) {
+        _ if text.is_empty() => Ok(None),
+        Ok(endpoint) => Ok(Some(endpoint)),
+        Err(_) => Err("no socket: use unix:///run/containerd/containerd.sock or another like it".to_owned()),
+    };
+    let flag = checked("--container-runtime-endpoint", &flags.container_runtime_endpoint, parse)?;
+    let docker = not_empty(&flags.docker_host).map(|host| Endpoint::Docker(Some(host)));
+    let named = docker.or(flag);
+    let in_file = checked("containerRuntimeEndpoint", &file.container_runtime_endpoint, parse)?;
+    options.runtime_from_file = named.is_none() && in_file.is_some();
+    options.runtime = named.or(in_file);
+    Ok(())
+}
+
 fn follow_limits(options: &mut AgentOptions, flags: &Flags, file: &KubeletConfiguration) -> Result<(), OptionsError> {
     let size = checked("--container-log-max-size", &flags.container_log_max_size, values::log_size)?;
     let files = flags.container_log_max_files.map(|number| {

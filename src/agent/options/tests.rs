@@ -319,3 +319,26 @@ fn fields_that_no_kubeletconfiguration_has_are_named() {
     assert_eq!(unknown_fields(&config), ["crashLoopBackOff.minimum", "maxPod"]);
     assert!(unknown_fields(&serde_json::json!({})).is_empty());
 }
+
+#[test]
+fn a_runtime_is_named_by_flags_then_by_the_file_and_anything_but_a_socket_is_refused() {
+    let socket = |name: &str| Endpoint::Cri(format!("unix:///run/{name}.sock"));
+    let file = format!("{HEAD}staticPodPath: /m\ncontainerRuntimeEndpoint: unix:///run/file.sock\n");
+    let of = |docker: Option<&str>, endpoint: Option<&str>| {
+        let flags = Flags {
+            docker_host: docker.map(str::to_owned),
+            container_runtime_endpoint: endpoint.map(str::to_owned),
+            ..Flags::default()
+        };
+        resolve(&flags, &[(FILE.into(), file.clone())], "cp1").map(|resolved| resolved.options)
+    };
+    let options = of(None, None).unwrap();
+    assert_eq!((options.runtime, options.runtime_from_file), (Some(socket("file")), true));
+    let options = of(None, Some("/run/flag.sock")).unwrap();
+    assert_eq!((options.runtime, options.runtime_from_file), (Some(socket("flag")), false));
+    let options = of(Some("tcp://d:1"), Some("/run/flag.sock")).unwrap();
+    assert_eq!(options.runtime, Some(Endpoint::Docker(Some("tcp://d:1".into()))));
+    assert_eq!(of(None, Some("unix:///run/cri-dockerd.sock")).unwrap().runtime, Some(Endpoint::Docker(None)));
+    let error = of(None, Some("tcp://127.0.0.1:1")).unwrap_err().to_string();
+    assert!(error.starts_with("--container-runtime-endpoint is \"tcp://127.0.0.1:1\": no socket"), "{error}");
+}

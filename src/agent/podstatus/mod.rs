@@ -58,7 +58,7 @@ pub struct ContainerFacts {
     pub image: String,
     /// What the runtime made of it; empty before there is a container.
     pub image_id: String,
-    /// The runtime's id of the current instance.
+    /// The current instance, as the API names it: `docker://ID`.
     pub id: Option<String>,
     /// State.
     pub state: State,
@@ -94,7 +94,7 @@ pub enum State {
 /// How an instance of a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// The runtime's id, if there was one.
+    /// The instance as the API names it, if there was one.
     pub id: Option<String>,
     /// Exit code.
     pub exit_code: i64,
@@ -141,7 +141,7 @@ impl ContainerFacts {
             name: self.name.clone(),
             image: self.image.clone(),
             image_id: self.image_id.clone(),
-            container_id: self.id.as_deref().map(reference),
+            container_id: self.id.clone(),
             ready: self.is_ready(),
             started: Some(self.started),
             restart_count: i32::try_from(self.restarts).unwrap_or(i32::MAX),
@@ -189,11 +189,6 @@ pub fn keep(status: &mut PodStatus, before: &PodStatus) {
     }
 }
 
-/// `docker://ID`: the API names the runtime with each container.
-fn reference(id: &str) -> String {
-    format!("docker://{id}")
-}
-
 fn state(state: &State, message_limit: usize) -> ContainerState {
     match state {
         State::Waiting { reason, message } => ContainerState {
@@ -210,7 +205,7 @@ fn state(state: &State, message_limit: usize) -> ContainerState {
 
 fn terminated(ended: &Ended, message_limit: usize) -> ContainerState {
     let terminated = ContainerStateTerminated {
-        container_id: ended.id.as_deref().map(reference),
+        container_id: ended.id.clone(),
         exit_code: i32::try_from(ended.exit_code).unwrap_or(i32::MAX),
         reason: said(&ended.reason),
         message: said(cut(&ended.message, message_limit)),

@@ -16,7 +16,7 @@ fn facts(name: &str, state: State) -> ContainerFacts {
         sidecar: false,
         image: "i:1".into(),
         image_id: "docker://sha256:1".into(),
-        id: Some(format!("id-{name}")),
+        id: Some(format!("docker://id-{name}")),
         state,
         last: None,
         ready: running,
@@ -40,7 +40,7 @@ fn waiting(reason: &str) -> State {
 fn ended(exit_code: i64) -> Ended {
     let reason = if exit_code == 0 { "Completed" } else { "Error" };
     Ended {
-        id: Some("old".into()),
+        id: Some("docker://old".into()),
         exit_code,
         reason: reason.into(),
         message: String::new(),

@@ -25,6 +25,8 @@ pub struct Place<'a> {
     pub attempt: u32,
     /// The sandbox's id; empty for a pod without one.
     pub sandbox: &'a str,
+    /// What that was made from, for a runtime that wants to hear it again.
+    pub sandbox_config: Option<Box<SandboxConfig>>,
     /// The image's user.
     pub image_user: &'a str,
     /// The node's memory in bytes.
@@ -88,6 +90,7 @@ pub fn container(
             (false, false) => NetworkMode::Default,
         },
         sandbox: has_sandbox.then(|| place.sandbox.to_owned()),
+        sandbox_config: place.sandbox_config.clone(),
         host_ipc: pod.spec.host_ipc.unwrap_or(false),
         host_pid: pod.spec.host_pid.unwrap_or(false),
         share_pid: pod.spec.share_process_namespace.unwrap_or(false),
@@ -227,6 +230,10 @@ pub fn sandbox(
         cgroup_parent,
         log: log(options),
         oom_score_adj: resources::SANDBOX_OOM_SCORE,
+        log_directory: Some(logs::pod_dir(options, &name).display().to_string()),
+        privileged: pod.containers().any(|(_, container)| {
+            container.security_context.as_ref().and_then(|context| context.privileged).unwrap_or(false)
+        }),
         name,
     })
 }
@@ -272,6 +279,7 @@ mod tests {
         let place = Place {
             attempt: 2,
             sandbox,
+            sandbox_config: None,
             image_user: "",
             node_memory: 1 << 30,
             prepared: &prepared,

@@ -280,7 +280,7 @@ impl Worker {
         self.said_idle = false;
         let Some(pod) = pod else { return };
         let before = self.pod.as_ref().map(|(pod, _)| pod.uid.clone());
-        let view = PodView::of(&pod);
+        let view = PodView::of(&pod, self.context.runtime.needs_sandbox());
         if before.as_ref() != Some(&pod.uid) {
             if let Some(before) = before {
                 self.seen.terminating.insert(before);

@@ -41,7 +41,7 @@ pub fn pod(facts: &Facts<'_>, report: &PodReport) -> PodStatus {
 
 /// The status of a pod nobody has looked at yet.
 pub fn first(pod: &StaticPod, host_ip: Option<&str>, now: Timestamp) -> PodStatus {
-    let view = PodView::of(pod);
+    let view = PodView::of(pod, false);
     let images = pod.containers().map(|(_, c)| c.image.clone().unwrap_or_default());
     let blank = |(container, image): (&ContainerView, String)| ContainerFacts {
         name: container.name.clone(),
@@ -101,7 +101,7 @@ impl<'a> Facts<'a> {
             sidecar: container.role == Role::Sidecar,
             image,
             image_id: shown.current.map(image_id).unwrap_or_default(),
-            id: shown.current.map(|one| one.record.id.clone()),
+            id: shown.current.map(|one| one.record.reference()),
             state: match shown.now {
                 Now::Waits(reason, message) => {
                     State::Waiting { reason: reason.to_owned(), message: message.to_owned() }
@@ -131,7 +131,7 @@ impl<'a> Facts<'a> {
             sidecar: false,
             image: one.record.image.clone(),
             image_id: image_id(one),
-            id: Some(one.record.id.clone()),
+            id: Some(one.record.reference()),
             state: self.api_state(one, false),
             last: None,
             ready: false,
@@ -163,7 +163,7 @@ impl<'a> Facts<'a> {
             (written, _) => written,
         };
         Some(Ended {
-            id: Some(one.record.id.clone()),
+            id: Some(one.record.reference()),
             exit_code: *exit_code,
             reason: reason.clone(),
             message: message.to_owned(),
@@ -173,7 +173,9 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Docker's images have an id; who pulls by digest has that one too, but no image has it by itself.
+/// Docker's images have an id, which the API names with the runtime; who pulls by digest has that one too, but no image
+/// has it by itself. Other runtimes' names of images stand for themselves.
 fn image_id(one: &Instance) -> String {
-    if one.record.image_id.is_empty() { String::new() } else { format!("docker://{}", one.record.image_id) }
+    let id = &one.record.image_id;
+    if id.is_empty() || one.record.runtime != "docker" { id.clone() } else { format!("docker://{id}") }
 }

@@ -54,6 +54,8 @@ pub struct PodView {
     pub uid: String,
     /// Whether it needs a sandbox.
     pub needs_sandbox: bool,
+    /// Whether the containers in a sandbox go with it.
+    pub sandbox_keeps: bool,
     /// Hash of what its sandbox is made from; only where a change of that does not change the UID.
     pub sandbox_hash: Option<String>,
     /// Its grace period.
@@ -69,8 +71,8 @@ pub struct PodView {
 }
 
 impl PodView {
-    /// The view of a pod.
-    pub fn of(pod: &StaticPod) -> Self {
+    /// The view of a pod. Under some runtimes every pod needs a sandbox.
+    pub fn of(pod: &StaticPod, always_sandbox: bool) -> Self {
         let policy = Policy::of(pod.spec.restart_policy.as_deref());
         let containers = pod.containers().map(|(init, container)| {
             let sidecar = init && container.restart_policy.as_deref() == Some("Always");
@@ -84,7 +86,8 @@ impl PodView {
         });
         Self {
             uid: pod.uid.clone(),
-            needs_sandbox: pod.needs_sandbox(),
+            needs_sandbox: always_sandbox || pod.needs_sandbox(),
+            sandbox_keeps: always_sandbox,
             sandbox_hash: pod.shared_hash(),
             grace: grace(pod.spec.termination_grace_period_seconds),
             deadline: pod.spec.active_deadline_seconds.and_then(|s| s.try_into().ok()).map(Duration::from_secs),

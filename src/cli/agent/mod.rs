@@ -13,7 +13,6 @@ mod server_flags;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -29,7 +28,7 @@ use super::failure::Hint;
 use crate::agent::options::{self, AgentOptions, FLAGS_LET_BE, Flags, Takes};
 use crate::agent::{self, control};
 use crate::host::tree::{HostTree, NoRecord};
-use crate::runtime::docker::Docker;
+use crate::runtime::endpoint::Endpoint;
 use crate::workflow::renewal;
 
 /// How often the control socket is tried until the agent listens on it.
@@ -142,6 +141,9 @@ pub struct Args {
     /// Address of the Docker engine [default: DOCKER_HOST, else unix:///var/run/docker.sock]
     #[arg(long, value_name = "ADDRESS", help_heading = "kubeboot's own options")]
     docker_host: Option<String>,
+    /// Socket of the container runtime, a unix:// URL [default: Docker, else the only one that speaks CRI]
+    #[arg(long, value_name = "SOCKET")]
+    container_runtime_endpoint: Option<String>,
     #[command(flatten)]
     node: node_flags::NodeArgs,
     #[command(flatten)]
@@ -232,6 +234,7 @@ impl From<Args> for Flags {
             docker_host: args.docker_host,
             node: args.node.into(),
             server: args.server.into(),
+            container_runtime_endpoint: args.container_runtime_endpoint,
             let_be: args.let_be.0,
         }
     }
@@ -255,18 +258,28 @@ pub async fn run(mut args: Args, globals: &Globals) -> anyhow::Result<ExitCode> 
         Ok(false) => {}
         Err(error) => warn!(error = %error, "cannot finish a renewal of certificates that was cut off"),
     }
-    let runtime = Docker::connect(options.docker_host.as_deref()).context(Hint::new(
+    let endpoint = endpoint(&options, globals)?;
+    let runtime = endpoint.connect().context(Hint::new(
         "--docker-host and DOCKER_HOST take addresses such as unix:///var/run/docker.sock and tcp://127.0.0.1:2375",
     ))?;
     let shutdown = CancellationToken::new();
     let signals = stop_on_signals(shutdown.clone())?;
     let notifier = tokio::spawn(shutdown.clone().run_until_cancelled_owned(notify(options.control_socket.clone())));
-    let ended = agent::run(options, Arc::new(runtime), shutdown.clone()).await;
+    let ended = agent::run(options, runtime, shutdown.clone()).await;
     shutdown.cancel();
     // Both have ended with the token; a panic in one of them has been printed.
     let _ = (signals.await, notifier.await);
     ended?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The runtime that was named, else the machine's.
+fn endpoint(options: &AgentOptions, globals: &Globals) -> anyhow::Result<Endpoint> {
+    let by_environment = std::env::var_os("DOCKER_HOST").is_some_and(|host| !host.is_empty());
+    match &options.runtime {
+        Some(named) if !(options.runtime_from_file && by_environment) => Ok(named.clone()),
+        _ => Endpoint::detect(&globals.paths()).context(Hint::new("or with --container-runtime-endpoint")),
+    }
 }
 
 /// Flags and file, resolved; what they say that is not followed is logged.

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde::Serialize;
 
+use crate::cli::Globals;
 use crate::cli::images::{Which, with_hint};
 use crate::config::ClusterSpec;
 use crate::release;
-use crate::runtime::docker::Docker;
+use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::ensure_images;
 use crate::ui::{self, Output};
 
@@ -40,13 +41,13 @@ struct ListArgs {
 
 /// Pull the images
 ///
-/// By the Docker Engine, those that are not on this machine yet.
+/// By the container runtime, those that are not on this machine yet.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 every image is on this machine, 1 any error.")]
 struct PullArgs {
     #[command(flatten)]
     which: Which,
-    /// Socket of the container runtime interface; taken for kubeadm's sake, the Docker Engine pulls
+    /// Socket of the container runtime that pulls [default: Docker, else the only one that speaks CRI]
     #[arg(long, value_name = "SOCKET")]
     cri_socket: Option<String>,
 }
@@ -61,14 +62,11 @@ struct Images {
 }
 
 /// Runs one of the commands.
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::List(args) => list(release::cluster_images(&args.which.spec()?), args.output)?,
         Command::Pull(args) => {
-            if let Some(socket) = &args.cri_socket {
-                tracing::warn!("--cri-socket {socket} has no effect: the Docker Engine pulls the images");
-            }
-            pull(&args.which.spec()?).await?;
+            pull(&args.which.spec_at(args.cri_socket.as_deref(), globals)?).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -85,10 +83,10 @@ fn list(images: Vec<String>, output: Output) -> anyhow::Result<()> {
 }
 
 async fn pull(spec: &ClusterSpec) -> anyhow::Result<()> {
-    let docker = Docker::connect(spec.kubeboot.docker_host.as_deref())?;
+    let runtime = Endpoint::of(spec).connect()?;
     let images = release::cluster_images(spec);
     let reporter = ui::reporter(Output::Text);
-    ensure_images(&docker, &images, spec.node.image_pull_policy, &*reporter).await.map_err(with_hint)?;
+    ensure_images(&*runtime, &images, spec.node.image_pull_policy, &*reporter).await.map_err(with_hint)?;
     ui::print(&images.iter().map(|image| format!("[config/images] Pulled {image}\n")).collect::<String>())?;
     Ok(())
 }

@@ -132,14 +132,14 @@ struct Experimental {
 }
 
 /// Runs one of the commands.
-pub fn run(args: Args, _: &Globals) -> anyhow::Result<ExitCode> {
+pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     match args.command {
         Sub::Print(args) => print(&args.which)?,
         Sub::Validate(args) => validate(&args)?,
         Sub::Migrate(args) => migrate(&args)?,
         Sub::Schema(args) => ui::print_value(Output::Json, &reference::schema(&args.kind))?,
         Sub::Docs => ui::print(&reference::markdown()?)?,
-        Sub::Images(args) => return block_on(images::run(args)),
+        Sub::Images(args) => return block_on(images::run(args, globals)),
     }
     Ok(ExitCode::SUCCESS)
 }

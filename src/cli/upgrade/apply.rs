@@ -19,7 +19,7 @@ use crate::host::Paths;
 use crate::host::paths::CONTROL_SOCKET;
 use crate::host::tree::HostTree;
 use crate::release::kubeadm_row;
-use crate::runtime::docker::Docker;
+use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::ensure_images;
 use crate::ui;
 use crate::upgrade::apply::{Machine, Title, apply};
@@ -150,10 +150,10 @@ fn open(paths: &Paths) -> anyhow::Result<State> {
 
 /// Every image, before anything is touched.
 async fn fetch(prepared: &Prepared, policy: Option<PullPolicy>, reporter: &Arc<dyn Reporter>) -> anyhow::Result<()> {
-    let docker = Docker::connect(prepared.spec.kubeboot.docker_host.as_deref())?;
+    let runtime = Endpoint::of(&prepared.spec).connect()?;
     let images: Vec<String> = prepared.steps.iter().map(|s| s.new_image.clone()).collect();
     let policy = policy.unwrap_or(prepared.spec.node.image_pull_policy);
-    ensure_images(&docker, &images, policy, reporter.as_ref()).await?;
+    ensure_images(&*runtime, &images, policy, reporter.as_ref()).await?;
     Ok(())
 }
 

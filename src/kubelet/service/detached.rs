@@ -36,7 +36,9 @@ impl Detached {
 
     /// What the unit and its drop-in would run.
     fn daemon(&self) -> Daemon {
-        let env = self.program.docker_host.iter().map(|host| ("DOCKER_HOST".to_owned(), host.clone())).collect();
+        // Where it is not Docker, what this process was told of Docker means nothing to the agent.
+        let host = self.program.docker_host.clone().unwrap_or_default();
+        let env = vec![("DOCKER_HOST".to_owned(), host)];
         Daemon {
             program: self.program.path.clone(),
             args: self.arguments(),
@@ -65,6 +67,11 @@ impl Detached {
                 args.extend(words(value));
             }
         }
+        // On a node that was made for another runtime its flags name that.
+        let names_another = args.iter().any(|arg| arg.starts_with("--container-runtime-endpoint"));
+        args.extend(
+            self.program.docker_host.iter().filter(|_| names_another).map(|host| format!("--docker-host={host}")),
+        );
         args
     }
 

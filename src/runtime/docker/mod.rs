@@ -8,7 +8,6 @@ mod exec;
 mod known;
 mod linger;
 mod logs;
-mod oom;
 mod podman;
 mod progress;
 mod raw;
@@ -102,11 +101,7 @@ impl Docker {
 
     /// An OOM score adjustment this machine allows.
     fn allowed_oom_score_adj(&self, wanted: i64) -> i64 {
-        let allowed = self.oom_score_floor.map_or(wanted, |floor| wanted.max(floor));
-        if allowed != wanted {
-            oom::warn_once(wanted, allowed);
-        }
-        allowed
+        oom::allowed(self.oom_score_floor, wanted)
     }
 }
 

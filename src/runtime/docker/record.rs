@@ -18,6 +18,7 @@ pub fn container(inspected: &ContainerInspectResponse) -> ContainerRecord {
     let state = inspected.state.as_ref();
     ContainerRecord {
         id: inspected.id.clone().unwrap_or_default(),
+        runtime: "docker",
         is_sandbox: is_sandbox(&labels, &name),
         name,
         image: config.and_then(|config| config.image.clone()).unwrap_or_default(),

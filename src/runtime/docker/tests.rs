@@ -201,6 +201,8 @@ fn sandbox_config() -> SandboxConfig {
         host_pid: false,
         sysctls: [("net.core.somaxconn".to_owned(), "1024".to_owned())].into(),
         oom_score_adj: -998,
+        log_directory: None,
+        privileged: false,
     }
 }
 

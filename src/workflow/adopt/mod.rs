@@ -29,6 +29,7 @@ use crate::host::paths::{ADOPTED_MANIFESTS, KUBELET_ADOPTED, KUBELET_CONFIG, KUB
 use crate::host::process::ProcessError;
 use crate::kubelet::service::ServiceError;
 use crate::kubelet::unit::{self, UnitError};
+use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::{ImagesError, ensure_images, present};
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use manifests::Found;
@@ -396,7 +397,8 @@ impl Run<'_> {
                 self.await_end(Duration::ZERO).await
             }
             Step::Install => {
-                let drop_in = unit::render_adopted(program, self.order.docker_host.as_deref())?;
+                let docker_host = Endpoint::Docker(self.order.docker_host.clone()).docker_host();
+                let drop_in = unit::render_adopted(program, docker_host.as_deref())?;
                 tree.write(Path::new(KUBELET_ADOPTED), drop_in.as_bytes(), 0o644)?;
                 Ok(())
             }

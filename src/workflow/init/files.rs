@@ -10,6 +10,7 @@ use crate::host::paths::{AGENT_LOG, CONTAINER_LOGS_DIR, KUBELET_DIR, POD_LOGS_DI
 use crate::host::tree::Tree;
 use crate::manifests::{self, Manifest};
 use crate::pki::{self, Action, Outcome};
+use crate::runtime::endpoint::Endpoint;
 use crate::workflow::inventory::{Entry, Item};
 
 /// What file phases work from.
@@ -126,9 +127,9 @@ pub fn kubelet(input: &Input<'_>, _: &[&'static str], tree: &mut dyn Tree) -> Re
     let resolved = tree.exists(Path::new(RESOLVED));
     let written = crate::kubelet::files::write(input.spec, resolved, tree)?;
     crate::kubelet::unit::write(input.spec, input.program, tree)?;
-    let runtime = input.spec.kubeboot.docker_host.clone();
     let unknown = crate::agent::options::unknown_fields(&input.spec.kubelet).into_iter();
     let unknown = unknown.map(|path| format!("KubeletConfiguration: unknown field {path:?}: no kubelet knows it"));
+    let runtime = Endpoint::of(input.spec).address();
     Ok(Files {
         notes: vec![format!("wrote the kubelet's settings below {KUBELET_DIR} and the unit kubelet.service")],
         warnings: written.warnings.into_iter().chain(unknown).collect(),

@@ -18,6 +18,7 @@ use crate::config::spec::{NodeAgent, PullPolicy};
 use crate::host::facts::{Facts, Runtime};
 use crate::host::paths::{KUBELET_DIR, KUBERNETES_DIR, MANIFESTS_DIR};
 use crate::manifests;
+use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::present;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use crate::upgrade::manifest::hash;
@@ -45,7 +46,7 @@ pub fn preflight<'a>(init: &'a mut Init<'_>, _: bool) -> LocalBoxFuture<'a, Resu
             return Ok(false);
         }
         init.open_state()?;
-        let address = &init.spec.kubeboot.docker_host;
+        let address = Endpoint::of(init.spec).address();
         let entry = |reference: String| Entry::Image { runtime: address.clone(), reference };
         if let Some(state) = &mut init.state {
             state.inventory.expect(missing.into_iter().map(entry).collect())?;
@@ -209,7 +210,8 @@ impl Init<'_> {
 
     /// Fills in whether the runtime answers, and returns it if it does.
     async fn ask_runtime(&self, facts: &mut Facts) -> Option<Arc<dyn ContainerRuntime>> {
-        let wanted = self.spec.kubeboot.docker_host.as_deref();
+        let address = Endpoint::of(self.spec).address();
+        let wanted = address.as_deref();
         let asked = async {
             let runtime = self.machine.runtimes.connect(wanted)?;
             let version = runtime.version().await?;

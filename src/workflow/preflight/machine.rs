@@ -3,6 +3,7 @@
 use super::{Goal, Problem, Subject, kubelet};
 use crate::host::facts::{InitSystem, Runtime};
 use crate::release::RELEASES;
+use crate::runtime::endpoint::Endpoint;
 
 const MIN_CPUS: usize = 2;
 /// MiB, as kubeadm counts.
@@ -89,6 +90,10 @@ pub(super) fn runtime(s: &Subject) -> Vec<Problem> {
         return kubelet::runtime(s);
     }
     let Runtime::Unreachable { address, error } = &s.facts.runtime else { return vec![] };
+    if let Some(Endpoint::Cri(socket)) = s.cluster().map(Endpoint::of) {
+        let advice = "start it, with its CRI plugin enabled, or name another with --cri-socket";
+        return vec![Problem::new(format!("no container runtime answers at {socket} ({error}); {advice}"))];
+    }
     let installed = s.facts.programs.get("dockerd").is_some_and(Option::is_some);
     let advice = match (installed, s.facts.init) {
         (false, _) => {

@@ -33,7 +33,7 @@ use crate::host::paths::{
 use crate::kubelet::service::ServiceError;
 use crate::manifests::ETCD;
 use crate::runtime::cri::Sandboxes;
-use crate::runtime::{ContainerRuntime, RuntimeError};
+use crate::runtime::{ContainerRecord, ContainerRuntime, RuntimeError};
 pub use leftovers::sweep;
 use plan::{Observed, Step, plan};
 pub use table::{OPTIONS, PHASES, Part, Wanted};
@@ -347,6 +347,12 @@ async fn remove_containers(
     let mut left = 0;
     for _ in 0..ROUNDS {
         let mut containers = runtime.list(owner).await?;
+        if runtime.needs_sandbox() {
+            // What is in a sandbox is killed with it: each goes when it is empty.
+            let inside = |one: &&ContainerRecord| !one.is_sandbox;
+            let full: BTreeSet<String> = containers.iter().filter(inside).map(|one| one.name.uid.clone()).collect();
+            containers.retain(|one| !one.is_sandbox || !full.contains(&one.name.uid));
+        }
         containers.retain(|container| which(&container.name.container));
         left = containers.len();
         if left == 0 {

@@ -114,7 +114,11 @@ impl Worker {
     async fn create_sandbox(&mut self, attempt: u32) {
         let Some((pod, _)) = self.pod.clone() else { return };
         let image = self.context.options.pause_image.clone();
-        let Some(_) = self.image(SANDBOX, &image, "IfNotPresent").await else { return };
+        // A CRI runtime knows an image of its own for that.
+        let brings_own = self.context.runtime.needs_sandbox();
+        if !brings_own && self.image(SANDBOX, &image, "IfNotPresent").await.is_none() {
+            return;
+        }
         if attempt > 0 {
             self.note_event(SANDBOX, "SandboxChanged", "The pod's sandbox is gone: the pod is rebuilt in a new one");
         }
@@ -207,6 +211,7 @@ impl Worker {
     ) -> Result<String, (Failure, Option<RuntimeError>)> {
         let quiet = |failure: Failure| (failure, None);
         let sandbox = self.own_sandbox(pod).map(|one| (one.record.id.clone(), one.record.ip.clone()));
+        let sandbox_attempt = self.own_sandbox(pod).map(|one| one.record.name.attempt);
         let (sandbox, ip) = sandbox.unwrap_or_default();
         let mut facts = self.context.facts.clone();
         if !pod.host_network() {
@@ -220,12 +225,16 @@ impl Worker {
         let prepared = self.prepare(Arc::clone(pod), name.to_owned(), attempt, given).await.map_err(quiet)?;
         let cgroup_parent =
             if sandbox.is_empty() { self.make_cgroup(pod).await } else { self.context.cgroups.parent(pod) };
+        let sandbox_config = sandbox_attempt.filter(|_| self.context.runtime.needs_sandbox()).and_then(|attempt| {
+            config::sandbox(pod, attempt, cgroup_parent.clone(), &self.context.options).ok().map(Box::new)
+        });
         let config = {
             let container = pod.containers().map(|(_, c)| c).find(|c| c.name == name);
             let Some(container) = container else { return Err(quiet(no_such(name))) };
             let place = Place {
                 attempt,
                 sandbox: &sandbox,
+                sandbox_config,
                 image_user: &image.user,
                 node_memory,
                 prepared: &prepared,

@@ -164,7 +164,11 @@ impl<'a> Planner<'a> {
         sandboxes.sort_by_key(|one| (one.record.name.attempt, one.record.created_at));
         let newest = if pod.needs_sandbox { sandboxes.pop() } else { None };
         for old in sandboxes {
-            self.remove(old);
+            // The ended containers in it, whose logs are kept, would go with it.
+            let holds = |id: &str| self.instances(&pod.uid).any(|one| !one.record.is_sandbox && one.sandbox() == id);
+            if !pod.sandbox_keeps || !holds(&old.record.id) {
+                self.remove(old);
+            }
         }
         if !pod.needs_sandbox {
             return Some(String::new());

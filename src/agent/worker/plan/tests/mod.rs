@@ -26,7 +26,7 @@ const OLD_GRACE: &str = "7";
 impl Case {
     fn new(spec: &str) -> Self {
         let pod = pod_with(&format!("terminationGracePeriodSeconds: 9\n  {spec}"), "");
-        Self { view: PodView::of(&pod), seen: Observed::new(Duration::from_secs(300)), now: Instant::now() }
+        Self { view: PodView::of(&pod, false), seen: Observed::new(Duration::from_secs(300)), now: Instant::now() }
     }
 
     /// A pod with one container and no sandbox.
@@ -66,6 +66,7 @@ impl Case {
             attempt: attempt.parse().unwrap(),
         };
         let record = ContainerRecord {
+            runtime: "docker",
             id: id.to_owned(),
             is_sandbox: container == SANDBOX,
             name,

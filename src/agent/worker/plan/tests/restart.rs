@@ -64,7 +64,7 @@ fn rules_of_a_container_come_before_its_policy_and_that_before_the_pods() {
         ("Always", &format!("restartPolicy: Never\n    {not_in}"), 1, false),
     ] {
         let pod = pod_with(&format!("hostNetwork: true\n  restartPolicy: {pod}"), own);
-        let view = PodView::of(&pod);
+        let view = PodView::of(&pod, false);
         assert_eq!(view.containers[0].restart.again(code), expected, "{own} {code}");
     }
     let init = "initContainers: [{name: one, image: x, restartPolicy: Never}]";
@@ -78,7 +78,7 @@ fn a_rule_may_restart_all_containers_in_the_same_sandbox() {
     let case = || {
         let mut case = Case::new("initContainers: [{name: one, image: x}]").with("own", "POD-0", "", "running");
         let pod = pod_with("initContainers: [{name: one, image: x}]", &format!("restartPolicy: Never\n    {rule}"));
-        case.view = PodView::of(&pod);
+        case.view = PodView::of(&pod, false);
         case.with("own", "POD-0", "", "running").with("own", "one-0", "POD-0", "0@9")
     };
     assert_eq!(case().with("own", "c-0", "POD-0", "1@0").plan().finished, Some(Finish::Failed));

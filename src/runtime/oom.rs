@@ -25,7 +25,7 @@ fn write(value: i64) -> io::Result<()> {
 }
 
 /// Says once a process that adjustments are not what was asked for.
-pub fn warn_once(wanted: i64, allowed: i64) {
+fn warn_once(wanted: i64, allowed: i64) {
     static SAID: Once = Once::new();
     SAID.call_once(|| {
         tracing::warn!(
@@ -34,4 +34,13 @@ pub fn warn_once(wanted: i64, allowed: i64) {
             "this machine does not allow lower OOM score adjustments (no CAP_SYS_RESOURCE): containers run without them"
         );
     });
+}
+
+/// The adjustment a container gets that is to have `wanted`, where none may have less than `floor`.
+pub fn allowed(floor: Option<i64>, wanted: i64) -> i64 {
+    let allowed = floor.map_or(wanted, |floor| wanted.max(floor));
+    if allowed != wanted {
+        warn_once(wanted, allowed);
+    }
+    allowed
 }

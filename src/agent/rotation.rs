@@ -1,0 +1,101 @@
+//! Rotation of the logs that a CRI runtime writes and nobody else looks after (the kubelet's `containerLogManager`):
+//! what has grown to `containerLogMaxSize` is renamed, and the runtime goes on in a new file. What was renamed stays
+//! uncompressed, as with Docker, so that any tool reads it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, warn};
+
+use super::context::Context;
+use super::status::chain;
+use crate::runtime::labels;
+
+/// How often logs are looked at (the kubelet's `containerLogMonitorInterval`).
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Looks at the logs of running containers until the agent ends; returns at once where the runtime rotates them.
+pub async fn watch(context: Arc<Context>) {
+    if !context.runtime.needs_sandbox() {
+        return;
+    }
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Ok(all) = context.runtime.list(&context.options.owner()).await else { continue };
+        for one in all.into_iter().filter(|one| one.state.is_running() && !one.is_sandbox) {
+            let Some(path) = one.labels.get(labels::LOG_PATH) else { continue };
+            let size = tokio::fs::metadata(path).await.map_or(0, |file| file.len());
+            if size >= context.options.container_log_max_size {
+                rotate(&context, &one.id, Path::new(path)).await;
+            }
+        }
+    }
+}
+
+async fn rotate(context: &Context, id: &str, path: &Path) {
+    let old = aside(path, Timestamp::now());
+    if let Err(error) = tokio::fs::rename(path, &old).await {
+        warn!(path = %path.display(), %error, "cannot rotate the log");
+        return;
+    }
+    if let Err(error) = context.runtime.reopen_log(id).await {
+        // The runtime writes on into the old file, which has to have its name for that to be seen.
+        let _ = tokio::fs::rename(&old, path).await;
+        warn!(path = %path.display(), error = chain(&error), "the runtime does not go on in another log");
+        return;
+    }
+    debug!(path = %path.display(), "rotated the log");
+    for surplus in surplus(path, context.options.container_log_max_files) {
+        let _ = tokio::fs::remove_file(surplus).await;
+    }
+}
+
+/// `0.log.20260102-030405`.
+fn aside(path: &Path, now: Timestamp) -> PathBuf {
+    let stamp = now.to_zoned(TimeZone::UTC).strftime("%Y%m%d-%H%M%S");
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{stamp}"));
+    path.with_file_name(name)
+}
+
+/// The oldest rotated files, those beyond `files` in all with the one that is written.
+fn surplus(path: &Path, files: u32) -> Vec<PathBuf> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return vec![];
+    };
+    let prefix = format!("{name}.");
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let rotated = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix)));
+    let mut rotated: Vec<PathBuf> = rotated.map(|entry| entry.path()).collect();
+    // Their names are their times.
+    rotated.sort();
+    let keep = usize::try_from(files.saturating_sub(1)).unwrap_or(usize::MAX);
+    rotated.truncate(rotated.len().saturating_sub(keep));
+    rotated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_of_the_rotated_files_are_kept_with_the_one_that_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("0.log");
+        let at = |second: i64| aside(&log, Timestamp::from_second(1_000_000_000 + second).unwrap());
+        assert_eq!(at(0).file_name().unwrap(), "0.log.20010909-014640");
+        for path in [log.clone(), at(0), at(1), at(2), dir.path().join("10.log")] {
+            crate::host::fs::write_file(&path, b"x", 0o600).unwrap();
+        }
+        assert_eq!(surplus(&log, 3), [at(0)]);
+        assert_eq!(surplus(&log, 1), [at(0), at(1), at(2)]);
+        assert!(surplus(&log, 9).is_empty());
+    }
+}

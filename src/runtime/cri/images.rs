@@ -1,0 +1,100 @@
+//! Images.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tonic::Code;
+
+use super::{CALL, Cri, proto, record, rpc};
+use crate::runtime::*;
+
+const SERVICE: &str = "ImageService";
+/// How often containerd is asked how far it is.
+const PROGRESS: Duration = Duration::from_millis(250);
+
+impl Cri {
+    pub(super) async fn image_status(&self, reference: &str) -> Result<Option<ImageRecord>> {
+        let question = proto::ByImage::of(reference);
+        let answer = self.call_within::<_, proto::ImageStatusResponse>(SERVICE, "ImageStatus", question, Some(CALL));
+        match answer.await {
+            Ok(answer) => Ok(answer.image.map(record::image)),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(self.error("look for an image", &format!("image {reference}"), status)),
+        }
+    }
+
+    /// The API says nothing of how far a pull is; containerd's own service does, of all pulls together.
+    pub(super) async fn pull_image(
+        &self,
+        reference: &str,
+        progress: &(dyn Fn(u64, Option<u64>) + Send + Sync),
+    ) -> Result<ImageRecord> {
+        let question = proto::ByImage::of(reference);
+        let pull = self.call_within::<_, proto::ById>(SERVICE, "PullImage", question, None);
+        let watch = self.watch_pull(progress);
+        let pulled = tokio::select! {
+            pulled = pull => pulled,
+            never = watch => match never {},
+        };
+        let pulled = pulled.map_err(|status| match self.error("pull an image", reference, status.clone()) {
+            away @ RuntimeError::Unreachable { .. } => away,
+            _ => RuntimeError::Pull { image: reference.to_owned(), message: rpc::words(&status).to_owned() },
+        })?;
+        match self.image_status(reference).await? {
+            Some(image) => Ok(image),
+            None => self.image_status(&pulled.id).await?.ok_or_else(|| RuntimeError::Pull {
+                image: reference.to_owned(),
+                message: "it was pulled and is not there".to_owned(),
+            }),
+        }
+    }
+
+    async fn watch_pull(&self, progress: &(dyn Fn(u64, Option<u64>) + Send + Sync)) -> Infallible {
+        if !self.is_containerd().await.unwrap_or(false) {
+            return std::future::pending().await;
+        }
+        const LIST: &str = "/containerd.services.content.v1.Content/ListStatuses";
+        let mut told = 0;
+        let mut ticks = tokio::time::interval(PROGRESS);
+        loop {
+            ticks.tick().await;
+            let answer =
+                self.0.rpc.unary::<_, proto::containerd::ListStatusesResponse>(LIST, proto::Empty {}, Some(CALL));
+            let Ok(answer) = answer.await else { continue };
+            let sum = |part: fn(&proto::containerd::ContentStatus) -> i64| {
+                answer.statuses.iter().filter_map(|one| u64::try_from(part(one)).ok()).sum::<u64>()
+            };
+            let (offset, total) = (sum(|one| one.offset), sum(|one| one.total));
+            if offset > told {
+                told = offset;
+                progress(offset, Some(total).filter(|total| *total >= offset));
+            }
+        }
+    }
+
+    /// Takes one name from an image, and removes it with its last. The API would take all of them, and ask nobody.
+    pub(super) async fn delete_image(&self, reference: &str) -> Result<()> {
+        let Some(image) = self.image_status(reference).await? else { return Ok(()) };
+        let failed = |status| self.error("remove an image", &format!("image {reference}"), status);
+        let others = image.tags.iter().any(|tag| tag != reference);
+        if others && image.tags.iter().any(|tag| tag == reference) && self.is_containerd().await? {
+            const DELETE: &str = "/containerd.services.images.v1.Images/Delete";
+            let question = proto::containerd::DeleteImageRequest { name: reference.to_owned(), sync: true };
+            return match self.0.rpc.unary::<_, proto::Empty>(DELETE, question, Some(CALL)).await {
+                Err(status) if status.code() != Code::NotFound => Err(failed(status)),
+                _ => Ok(()),
+            };
+        }
+        let all = self.call::<_, proto::ListContainersResponse>("ListContainers", proto::Empty {}).await;
+        let user = all.map_err(failed)?.containers.into_iter().find(|one| one.image_ref == image.id);
+        if let Some(user) = user {
+            let message = format!("image {reference} is used by container {}", user.id);
+            return Err(RuntimeError::Conflict { message });
+        }
+        let question = proto::ByImage::of(reference);
+        match self.call_within::<_, proto::Empty>(SERVICE, "RemoveImage", question, Some(CALL)).await {
+            Err(status) if status.code() != Code::NotFound => Err(failed(status)),
+            _ => Ok(()),
+        }
+    }
+}

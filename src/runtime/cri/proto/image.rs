@@ -1,0 +1,47 @@
+//! Images.
+
+use super::Int64Value;
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ImageSpec {
+    #[prost(string, tag = "1")]
+    pub image: String,
+    #[prost(string, tag = "18")]
+    pub user_specified_image: String,
+}
+
+/// Names an image: what asks for its status, its pull and its removal begins with it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ByImage {
+    #[prost(message, optional, tag = "1")]
+    pub image: Option<ImageSpec>,
+}
+
+impl ByImage {
+    /// The image of a reference or id.
+    pub fn of(reference: &str) -> Self {
+        Self { image: Some(ImageSpec { image: reference.to_owned(), ..ImageSpec::default() }) }
+    }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ImageStatusResponse {
+    #[prost(message, optional, tag = "1")]
+    pub image: Option<Image>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Image {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(string, repeated, tag = "2")]
+    pub repo_tags: Vec<String>,
+    #[prost(string, repeated, tag = "3")]
+    pub repo_digests: Vec<String>,
+    #[prost(uint64, tag = "4")]
+    pub size: u64,
+    #[prost(message, optional, tag = "5")]
+    pub uid: Option<Int64Value>,
+    #[prost(string, tag = "6")]
+    pub username: String,
+}

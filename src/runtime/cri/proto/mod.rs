@@ -1,0 +1,138 @@
+//! Messages of `k8s.io/cri-api`'s `api.proto`, version 1: those fields that are used here, under their numbers. Where
+//! several messages have the same fields there is one type for all of them. Timestamps are nanoseconds since 1970, 0 for
+//! never.
+
+mod container;
+pub mod containerd;
+mod image;
+mod sandbox;
+
+use std::collections::BTreeMap;
+
+pub use container::*;
+pub use image::*;
+pub use sandbox::*;
+
+/// Nothing is said.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Empty {}
+
+/// Names a sandbox, a container, or (in an answer) what was made: field 1 of every message that holds one id.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ById {
+    #[prost(string, tag = "1")]
+    pub id: String,
+}
+
+/// Names something, and asks for the runtime's own words about it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct StatusRequest {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(bool, tag = "2")]
+    pub verbose: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct VersionRequest {
+    #[prost(string, tag = "1")]
+    pub version: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct VersionResponse {
+    #[prost(string, tag = "2")]
+    pub runtime_name: String,
+    #[prost(string, tag = "3")]
+    pub runtime_version: String,
+    #[prost(string, tag = "4")]
+    pub runtime_api_version: String,
+}
+
+/// Asks the runtime about itself.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RuntimeStatusRequest {
+    #[prost(bool, tag = "1")]
+    pub verbose: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RuntimeStatusResponse {
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub info: BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RuntimeConfigResponse {
+    #[prost(message, optional, tag = "1")]
+    pub linux: Option<LinuxRuntimeConfiguration>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LinuxRuntimeConfiguration {
+    /// 0 systemd, 1 cgroupfs.
+    #[prost(int32, tag = "1")]
+    pub cgroup_driver: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Int64Value {
+    #[prost(int64, tag = "1")]
+    pub value: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct KeyValue {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+
+/// Whose namespaces something uses.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NamespaceOption {
+    #[prost(enumeration = "NamespaceMode", tag = "1")]
+    pub network: i32,
+    #[prost(enumeration = "NamespaceMode", tag = "2")]
+    pub pid: i32,
+    #[prost(enumeration = "NamespaceMode", tag = "3")]
+    pub ipc: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum NamespaceMode {
+    Pod = 0,
+    Container = 1,
+    Node = 2,
+}
+
+/// A seccomp or AppArmor profile.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SecurityProfile {
+    #[prost(enumeration = "ProfileType", tag = "1")]
+    pub profile_type: i32,
+    #[prost(string, tag = "2")]
+    pub localhost_ref: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum ProfileType {
+    RuntimeDefault = 0,
+    Unconfined = 1,
+    Localhost = 2,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SelinuxOption {
+    #[prost(string, tag = "1")]
+    pub user: String,
+    #[prost(string, tag = "2")]
+    pub role: String,
+    #[prost(string, tag = "3")]
+    pub type_: String,
+    #[prost(string, tag = "4")]
+    pub level: String,
+}

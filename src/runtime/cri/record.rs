@@ -1,0 +1,139 @@
+//! What a CRI runtime answers, in the trait's terms.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::proto;
+use crate::runtime::*;
+
+/// The kubelet's name for a sandbox among the containers.
+const SANDBOX: &str = "POD";
+
+/// A container of the sandbox `sandbox`.
+pub fn container(runtime: &'static str, status: proto::ContainerStatus, sandbox: &str) -> ContainerRecord {
+    let metadata = status.metadata.clone().unwrap_or_default();
+    let state = container_state(&status);
+    let mut labels = status.labels;
+    let name = ContainerName {
+        pod: word(&labels, labels::POD_NAME),
+        namespace: word(&labels, labels::POD_NAMESPACE),
+        uid: word(&labels, labels::POD_UID),
+        attempt: attempt(&status.annotations, metadata.attempt),
+        container: metadata.name,
+    };
+    labels.insert(labels::SANDBOX_ID.to_owned(), sandbox.to_owned());
+    labels.insert(labels::DOCKER_TYPE.to_owned(), "container".to_owned());
+    if !status.log_path.is_empty() {
+        labels.insert(labels::LOG_PATH.to_owned(), status.log_path);
+    }
+    ContainerRecord {
+        id: status.id,
+        runtime,
+        name,
+        is_sandbox: false,
+        image: status.image.map(|image| image.image).unwrap_or_default(),
+        image_id: status.image_ref,
+        state,
+        created_at: timestamp(status.created_at),
+        ip: None,
+        labels,
+        annotations: status.annotations,
+    }
+}
+
+/// A sandbox. The API does not say when one ended: that is `seen`, when it was first seen so.
+pub fn sandbox(runtime: &'static str, status: proto::PodSandboxStatus, seen: Timestamp) -> ContainerRecord {
+    let metadata = status.metadata.unwrap_or_default();
+    let started_at = timestamp(status.created_at);
+    let state = match status.state {
+        0 => ContainerState::Running { started_at: started_at.unwrap_or_default() },
+        _ => ContainerState::Exited {
+            exit_code: 0,
+            reason: "Completed".to_owned(),
+            message: String::new(),
+            started_at,
+            finished_at: Some(seen),
+        },
+    };
+    let mut labels = status.labels;
+    labels.insert(labels::DOCKER_TYPE.to_owned(), "podsandbox".to_owned());
+    labels.insert(labels::CONTAINER_NAME.to_owned(), SANDBOX.to_owned());
+    ContainerRecord {
+        id: status.id,
+        runtime,
+        name: ContainerName {
+            pod: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            container: SANDBOX.to_owned(),
+            attempt: metadata.attempt,
+        },
+        is_sandbox: true,
+        image: String::new(),
+        image_id: String::new(),
+        ip: status.network.map(|network| network.ip).filter(|ip| !ip.is_empty() && state.is_running()),
+        state,
+        created_at: started_at,
+        labels,
+        annotations: status.annotations,
+    }
+}
+
+/// The restart count; the runtime's own number may have had to evade another container's.
+fn attempt(annotations: &BTreeMap<String, String>, number: u32) -> u32 {
+    annotations.get(labels::RESTART_COUNT).and_then(|text| text.parse().ok()).unwrap_or(number)
+}
+
+fn word(labels: &BTreeMap<String, String>, label: &str) -> String {
+    labels.get(label).cloned().unwrap_or_default()
+}
+
+/// Nanoseconds since 1970.
+pub fn timestamp(nanoseconds: i64) -> Option<Timestamp> {
+    (nanoseconds > 0).then(|| Timestamp::from_nanosecond(nanoseconds.into()).ok())?
+}
+
+fn container_state(status: &proto::ContainerStatus) -> ContainerState {
+    let (started_at, finished_at) = (timestamp(status.started_at), timestamp(status.finished_at));
+    match status.state() {
+        proto::ContainerState::Created => ContainerState::Created,
+        proto::ContainerState::Running => ContainerState::Running { started_at: started_at.unwrap_or_default() },
+        proto::ContainerState::Exited | proto::ContainerState::Unknown => ContainerState::Exited {
+            exit_code: status.exit_code.into(),
+            reason: reason(status),
+            message: status.message.clone(),
+            started_at,
+            // The start is noted after the runtime has told of it: what ends at once seems to have ended before.
+            finished_at: finished_at.max(started_at.filter(|_| finished_at.is_some())),
+        },
+    }
+}
+
+/// `StartError` is containerd's word for what could not be run.
+fn reason(status: &proto::ContainerStatus) -> String {
+    match (status.reason.as_str(), status.exit_code) {
+        ("StartError", _) => "ContainerCannotRun",
+        ("", 0) => "Completed",
+        ("", _) => "Error",
+        (said, _) => said,
+    }
+    .to_owned()
+}
+
+/// Whether a record still holds of a container that is listed in this state.
+pub fn holds(record: &ContainerRecord, state: proto::ContainerState) -> bool {
+    match record.state {
+        ContainerState::Created => state == proto::ContainerState::Created,
+        ContainerState::Running { .. } => state == proto::ContainerState::Running,
+        ContainerState::Exited { .. } => {
+            matches!(state, proto::ContainerState::Exited | proto::ContainerState::Unknown)
+        }
+    }
+}
+
+/// An image.
+pub fn image(image: proto::Image) -> ImageRecord {
+    let user = image.uid.map(|uid| uid.value.to_string()).filter(|uid| uid != "0" || image.username.is_empty());
+    ImageRecord { id: image.id, tags: image.repo_tags, size: image.size, user: user.unwrap_or(image.username) }
+}

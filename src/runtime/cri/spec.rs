@@ -1,0 +1,207 @@
+//! What a runtime is asked to make: the kubelet's choices, as data, without a runtime.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::proto::{self, NamespaceMode, ProfileType};
+use crate::runtime::*;
+
+/// Labels that say what a CRI runtime knows by itself.
+const DOCKERS_LABELS: [&str; 3] = [labels::DOCKER_TYPE, labels::SANDBOX_ID, labels::LOG_PATH];
+
+/// Paths of /proc and /sys that a container does not see (`k8s.io/kubernetes/pkg/securitycontext`).
+const MASKED_PATHS: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+/// Those that it cannot write.
+const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// A sandbox.
+pub fn sandbox(config: &SandboxConfig) -> proto::PodSandboxConfig {
+    let name = &config.name;
+    let own = |label: &&str| DOCKERS_LABELS.contains(label) || *label == labels::CONTAINER_NAME;
+    proto::PodSandboxConfig {
+        metadata: Some(proto::PodSandboxMetadata {
+            name: name.pod.clone(),
+            uid: name.uid.clone(),
+            namespace: name.namespace.clone(),
+            attempt: name.attempt,
+        }),
+        hostname: config.hostname.clone().unwrap_or_default(),
+        log_directory: config.log_directory.clone().unwrap_or_default(),
+        port_mappings: config.ports.iter().map(port).collect(),
+        labels: without(&config.labels, own),
+        annotations: config.annotations.clone(),
+        linux: Some(proto::LinuxPodSandboxConfig {
+            cgroup_parent: config.cgroup_parent.clone().unwrap_or_default(),
+            security_context: Some(proto::LinuxSandboxSecurityContext {
+                namespace_options: Some(proto::NamespaceOption {
+                    network: node_or(config.network == NetworkMode::Host, NamespaceMode::Pod),
+                    pid: node_or(config.host_pid, NamespaceMode::Container),
+                    ipc: node_or(config.host_ipc, NamespaceMode::Pod),
+                }),
+                selinux_options: selinux(&config.selinux),
+                privileged: config.privileged,
+                seccomp: Some(profile(ProfileType::RuntimeDefault, "")),
+            }),
+            sysctls: config.sysctls.clone(),
+        }),
+    }
+}
+
+/// A container. Its log is where the label for that says.
+pub fn container(config: &ContainerConfig) -> proto::ContainerConfig {
+    proto::ContainerConfig {
+        metadata: Some(proto::ContainerMetadata { name: config.name.container.clone(), attempt: config.name.attempt }),
+        image: Some(proto::ImageSpec { image: config.image.clone(), user_specified_image: config.image.clone() }),
+        command: config.command.clone(),
+        args: config.args.clone(),
+        working_dir: config.working_dir.clone().unwrap_or_default(),
+        envs: config
+            .env
+            .iter()
+            .map(|(key, value)| proto::KeyValue { key: key.clone(), value: value.clone() })
+            .collect(),
+        mounts: config.mounts.iter().map(mount).collect(),
+        devices: vec![],
+        labels: without(&config.labels, |label| DOCKERS_LABELS.contains(label)),
+        annotations: config.annotations.clone(),
+        log_path: log_path(config).map(|(_, file)| file).unwrap_or_default(),
+        stdin: config.stdin,
+        stdin_once: config.stdin_once,
+        tty: config.tty,
+        linux: Some(proto::LinuxContainerConfig {
+            resources: Some(resources(&config.resources)),
+            security_context: Some(security(config)),
+        }),
+    }
+}
+
+/// The pod's log directory and the log's path below it.
+pub fn log_path(config: &ContainerConfig) -> Option<(String, String)> {
+    let path = Path::new(config.labels.get(labels::LOG_PATH)?);
+    let (directory, file) = (path.parent()?.parent()?, path.file_name()?.to_str()?);
+    let name = path.parent()?.file_name()?.to_str()?;
+    Some((directory.to_str()?.to_owned(), format!("{name}/{file}")))
+}
+
+fn without(map: &BTreeMap<String, String>, leave_out: impl Fn(&&str) -> bool) -> BTreeMap<String, String> {
+    let kept = map.iter().filter(|(key, _)| !leave_out(&key.as_str()));
+    kept.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn node_or(node: bool, other: NamespaceMode) -> i32 {
+    (if node { NamespaceMode::Node } else { other }).into()
+}
+
+fn port(mapping: &PortMapping) -> proto::PortMapping {
+    proto::PortMapping {
+        protocol: match mapping.protocol.to_ascii_lowercase().as_str() {
+            "udp" => 1,
+            "sctp" => 2,
+            _ => 0,
+        },
+        container_port: mapping.container_port.into(),
+        host_port: mapping.host_port.into(),
+        host_ip: mapping.host_ip.clone(),
+    }
+}
+
+fn mount(mount: &Mount) -> proto::Mount {
+    proto::Mount {
+        container_path: mount.container_path.clone(),
+        host_path: mount.host_path.clone(),
+        readonly: mount.read_only,
+        propagation: match mount.propagation {
+            Propagation::Private => 0,
+            Propagation::HostToContainer => 1,
+            Propagation::Bidirectional => 2,
+        },
+    }
+}
+
+/// CRI has no limit of processes but that of cgroup v2 by its own name; elsewhere it is the pod's cgroup's.
+fn resources(config: &ResourceConfig) -> proto::LinuxContainerResources {
+    proto::LinuxContainerResources {
+        cpu_period: config.cpu_period,
+        cpu_quota: config.cpu_quota,
+        cpu_shares: config.cpu_shares,
+        memory_limit_in_bytes: config.memory_bytes,
+        oom_score_adj: config.oom_score_adj,
+        unified: BTreeMap::new(),
+    }
+}
+
+fn security(config: &ContainerConfig) -> proto::LinuxContainerSecurityContext {
+    let security = &config.security;
+    let paths = |paths: &[&str]| -> Vec<String> {
+        if security.unmasked_proc { vec![] } else { paths.iter().map(|path| (*path).to_owned()).collect() }
+    };
+    let (apparmor, apparmor_profile) = apparmor(&security.apparmor);
+    let pid = if config.share_pid { NamespaceMode::Pod } else { NamespaceMode::Container };
+    proto::LinuxContainerSecurityContext {
+        capabilities: Some(proto::Capability {
+            add_capabilities: security.add_capabilities.clone(),
+            drop_capabilities: security.drop_capabilities.clone(),
+        }),
+        privileged: security.privileged,
+        namespace_options: Some(proto::NamespaceOption {
+            network: node_or(config.network == NetworkMode::Host, NamespaceMode::Pod),
+            pid: node_or(config.host_pid, pid),
+            ipc: node_or(config.host_ipc, NamespaceMode::Pod),
+        }),
+        selinux_options: selinux(&security.selinux),
+        run_as_user: security.user.map(|value| proto::Int64Value { value }),
+        run_as_username: security.user_name.clone().filter(|_| security.user.is_none()).unwrap_or_default(),
+        readonly_rootfs: security.read_only_root,
+        supplemental_groups: security.supplemental_groups.clone(),
+        apparmor_profile,
+        no_new_privs: security.no_new_privileges,
+        run_as_group: security.group.map(|value| proto::Int64Value { value }),
+        masked_paths: paths(&MASKED_PATHS),
+        readonly_paths: paths(&READONLY_PATHS),
+        seccomp: Some(match &security.seccomp {
+            Seccomp::RuntimeDefault => profile(ProfileType::RuntimeDefault, ""),
+            Seccomp::Unconfined => profile(ProfileType::Unconfined, ""),
+            Seccomp::Localhost(path) => profile(ProfileType::Localhost, path),
+        }),
+        apparmor,
+    }
+}
+
+/// The profile, and the same in the words of older runtimes. Where nothing is said the runtime takes its own, if the
+/// machine has AppArmor; named, that would be refused elsewhere.
+fn apparmor(profile_of: &AppArmor) -> (Option<proto::SecurityProfile>, String) {
+    match profile_of {
+        AppArmor::RuntimeDefault => (None, String::new()),
+        AppArmor::Unconfined => (Some(profile(ProfileType::Unconfined, "")), "unconfined".to_owned()),
+        AppArmor::Localhost(name) => (Some(profile(ProfileType::Localhost, name)), format!("localhost/{name}")),
+    }
+}
+
+fn profile(kind: ProfileType, localhost: &str) -> proto::SecurityProfile {
+    proto::SecurityProfile { profile_type: kind.into(), localhost_ref: localhost.to_owned() }
+}
+
+/// `user:`, `role:`, `type:` and `level:`, as a message.
+fn selinux(options: &[String]) -> Option<proto::SelinuxOption> {
+    if options.is_empty() {
+        return None;
+    }
+    let part = |name: &str| {
+        let found = options.iter().find_map(|option| option.strip_prefix(name)?.strip_prefix(':'));
+        found.unwrap_or_default().to_owned()
+    };
+    Some(proto::SelinuxOption { user: part("user"), role: part("role"), type_: part("type"), level: part("level") })
+}
