@@ -205,7 +205,7 @@ fn b085_the_api_of_the_node_asks_who_and_whether_he_may() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let pki = "/etc/kubernetes/pki";
-    std::fs::write(path("ext"), "extendedKeyUsage=clientAuth\n").unwrap();
+    std::fs::File::create(path("ext")).and_then(|mut file| file.write_all(b"extendedKeyUsage=clientAuth\n")).unwrap();
     let made = format!(
         "openssl req -newkey rsa:2048 -nodes -keyout {key} -out {csr} -subj /CN=jane && openssl x509 -req -in {csr} -CA \
          {pki}/ca.crt -CAkey {pki}/ca.key -set_serial 7 -days 1 -extfile {ext} -out {crt}",
