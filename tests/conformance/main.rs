@@ -54,17 +54,14 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| PANIC.set(panic.to_string())));
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
-    let mut tests: Vec<(Test, bool)> = ROWS.iter().filter_map(|row| Some((row.test?, row.is_missing()))).collect();
+    let mut tests: Vec<Test> = ROWS.iter().filter_map(|row| row.test).collect();
     // What takes longest begins first.
-    tests.sort_by_key(|(test, _)| std::cmp::Reverse(test.seconds));
+    tests.sort_by_key(|test| std::cmp::Reverse(test.seconds));
     let mut trials = vec![
         Trial::test("table_has_every_number_once_and_names_tests_that_exist", || Ok(table::check_numbers()?)),
         Trial::test("table_in_the_repository_is_the_one_in_the_code", || Ok(table::check_file()?)),
     ];
-    trials.extend(tests.into_iter().map(|(test, missing)| {
-        // What is not there yet fails; `--ignored` shows how.
-        Trial::test(test.name, move || run(test)).with_ignored_flag(missing)
-    }));
+    trials.extend(tests.into_iter().map(|test| Trial::test(test.name, move || run(test))));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -32,8 +32,6 @@ pub struct Row {
     cluster: Option<&'static str>,
     /// The test on real Docker.
     pub test: Option<Test>,
-    /// The test shows what is there of a behaviour that is not all there.
-    partly: bool,
 }
 
 /// How the agent stands to the kubelet in a behaviour.
@@ -43,8 +41,6 @@ enum Verdict {
     Same,
     /// Different on purpose; the note says why.
     Different,
-    /// Not there yet; the note says what it needs.
-    NotYet,
 }
 
 /// A test of a behaviour.
@@ -62,25 +58,11 @@ type Body = for<'a> fn(&'a mut Node) -> LocalBoxFuture<'a, ()>;
 
 impl Row {
     const fn new(number: u32, behaviour: &'static str) -> Self {
-        Self {
-            number,
-            behaviour,
-            verdict: Verdict::Same,
-            note: "",
-            unit: None,
-            cluster: None,
-            test: None,
-            partly: false,
-        }
+        Self { number, behaviour, verdict: Verdict::Same, note: "", unit: None, cluster: None, test: None }
     }
 
     const fn test(self, name: &'static str, body: Body) -> Self {
         Self { test: Some(Test { name, body, seconds: 0 }), ..self }
-    }
-
-    /// Whether the test, if there is one, fails, because the agent does not do it yet.
-    pub fn is_missing(&self) -> bool {
-        self.verdict == Verdict::NotYet && !self.partly
     }
 
     /// More words on how the agent does it.
@@ -90,15 +72,6 @@ impl Row {
 
     const fn different(self, why: &'static str) -> Self {
         Self { verdict: Verdict::Different, note: why, ..self }
-    }
-
-    const fn not_yet(self, needs: &'static str) -> Self {
-        Self { verdict: Verdict::NotYet, note: needs, ..self }
-    }
-
-    /// Not all there: what is missing. The test shows the rest.
-    const fn partly(self, needs: &'static str) -> Self {
-        Self { partly: true, ..self.not_yet(needs) }
     }
 
     const fn unit(self, name: &'static str) -> Self {
@@ -136,7 +109,7 @@ pub fn check_numbers() -> Result<(), String> {
         {
             return Err(format!("{} is named by the row of {}", test.name, row.number));
         }
-        if [row.unit, row.cluster].iter().all(Option::is_none) && row.test.is_none() && row.verdict != Verdict::NotYet {
+        if [row.unit, row.cluster].iter().all(Option::is_none) && row.test.is_none() {
             return Err(format!("{} has no test", row.number));
         }
         if (row.verdict != Verdict::Same) && row.note.is_empty() {
@@ -184,19 +157,17 @@ fn render(rows: &[Row]) -> String {
     let mut text = format!(
         "# What a kubelet does with static pods, and what the agent does\n\n\
          Made from [table/rows.rs](table/rows.rs); every `b` test runs the agent as a process against a real \
-         Docker daemon. \
-         {} behaviours: {} the same, {} different on purpose, {} not there yet.\n\n\
+         Docker daemon, and again on containerd; the end-to-end tests need a whole control plane. \
+         {} behaviours: {} the same, {} different on purpose, none missing.\n\n\
          | # | behaviour | agent | test |\n|---|---|---|---|\n",
         rows.len(),
         count(Verdict::Same),
         count(Verdict::Different),
-        count(Verdict::NotYet),
     );
     for row in rows {
         let verdict = match row.verdict {
             Verdict::Same => "same",
             Verdict::Different => "different on purpose",
-            Verdict::NotYet => "not yet",
         };
         let note = if row.note.is_empty() { String::new() } else { format!(": {}", row.note) };
         let real = row.test.iter().map(|test| format!("`{}`", test.name));
