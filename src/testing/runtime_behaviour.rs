@@ -21,7 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub async fn with_owner<F: Future<Output = ()>>(runtime: &dyn ContainerRuntime, test: impl FnOnce(String) -> F) {
     let unique = format!("test-{}-{}", std::process::id(), jiff::Timestamp::now().as_nanosecond());
     let result = AssertUnwindSafe(test(unique.clone())).catch_unwind().await;
-    for container in runtime.list(&unique).await.unwrap() {
+    let mut left = runtime.list(&unique).await.unwrap();
+    // podman removes no sandbox that somebody is in.
+    left.sort_by_key(|container| container.is_sandbox);
+    for container in left {
         runtime.remove(&container.id).await.unwrap();
     }
     let _ = std::fs::remove_dir_all(log_directory(&unique));
