@@ -333,6 +333,9 @@ async fn remove_pods(
         error => error,
     };
     agent::remove_cgroups(runtime.cgroup_driver().await?, &pods);
+    if removed.is_ok() {
+        remove::bound_pod_logs(paths, &pods)?;
+    }
     removed
 }
 

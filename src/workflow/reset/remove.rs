@@ -1,5 +1,6 @@
 //! Removing, with care: never through a link, never behind a mount point.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use super::StepError;
 use crate::config::spec::UnmountFlag;
 use crate::host::Paths;
 use crate::host::fs::FsError;
+use crate::host::paths::{CONTAINER_LOGS_DIR, POD_LOGS_DIR};
 
 /// Every mount point below the root, as the node sees it, in the order of mounting.
 pub fn mounts(paths: &Paths) -> Vec<PathBuf> {
@@ -89,6 +91,27 @@ fn remove_cgroups(dir: &Path) {
     let _ = fs::remove_dir(dir);
 }
 
+/// Removes the logs of pods that the API server gave the agent, and the links to them. Nobody recorded these pods, and the
+/// last of them may have come after the steps were planned. Those of static pods, whose UIDs are hashes, are steps of their
+/// own.
+pub fn bound_pod_logs(paths: &Paths, uids: &BTreeSet<String>) -> Result<(), StepError> {
+    let (pods, containers) = (paths.on_host(POD_LOGS_DIR), paths.on_host(CONTAINER_LOGS_DIR));
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    };
+    for name in names(&pods) {
+        let Some((pod, uid)) = name.rsplit_once('_').filter(|(_, uid)| uid.contains('-')) else { continue };
+        let Some((namespace, pod)) = pod.split_once('_').filter(|_| uids.contains(uid)) else { continue };
+        let prefix = format!("{pod}_{namespace}_");
+        for link in names(&containers).into_iter().filter(|link| link.starts_with(&prefix)) {
+            tree(&containers.join(link), &[], paths)?;
+        }
+        tree(&pods.join(&name), &[], paths)?;
+    }
+    Ok(())
+}
+
 /// Removes an empty directory, or returns the names of what is in it.
 pub fn directory(path: &Path) -> Result<Vec<String>, FsError> {
     match fs::remove_dir(path) {
@@ -132,6 +155,25 @@ mod tests {
         let error = tree(&dir.path().join("data"), std::slice::from_ref(&mount), &Paths::default()).unwrap_err();
         assert!(matches!(error, StepError::Mounted { path } if path == mount));
         assert!(mount.exists());
+    }
+
+    #[test]
+    fn the_logs_of_bound_pods_go_and_nobody_elses() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        let (pods, containers) = (root.path().join("var/log/pods"), root.path().join("var/log/containers"));
+        ["kube-system_proxy-x_1-2", "kube-system_etcd-cp1_12", "shop_web_3-4"]
+            .iter()
+            .for_each(|name| fs::create_dir_all(pods.join(name).join("c")).unwrap());
+        fs::create_dir_all(&containers).unwrap();
+        for link in ["proxy-x_kube-system_c-1.log", "web_shop_c-2.log"] {
+            std::os::unix::fs::symlink("/nowhere", containers.join(link)).unwrap();
+        }
+        bound_pod_logs(&paths, &["1-2".to_owned(), "12".to_owned()].into()).unwrap();
+        assert!(!pods.join("kube-system_proxy-x_1-2").exists());
+        assert!(containers.join("proxy-x_kube-system_c-1.log").symlink_metadata().is_err());
+        assert!(containers.join("web_shop_c-2.log").symlink_metadata().is_ok());
+        assert!(pods.join("kube-system_etcd-cp1_12").exists() && pods.join("shop_web_3-4").exists());
     }
 
     #[test]
