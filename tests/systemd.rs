@@ -13,9 +13,10 @@ fn containers(node: &Node) -> String {
 
 fn listing(node: &Node) -> String {
     node.ok(
-            "find /etc /var /usr/local /root -xdev -not -path '/var/lib/docker*' -not -path '/var/log/journal*' -not -path \
-             '/var/lib/containerd*' -not -path '/var/lib/systemd*' -not -path '/var/tmp*' | sort; docker ps -aq; docker images",
-        )
+        "find /etc /var /usr/local /root -xdev -not -path '/var/lib/docker*' -not -path '/var/log/journal*' -not -path \
+             '/var/lib/containerd*' -not -path '/var/lib/systemd*' -not -path '/var/tmp*' | sort; docker ps -aq; \
+             docker images --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}'",
+    )
 }
 
 #[test]
