@@ -84,7 +84,7 @@ fn a_node_of_kubeadms_is_taken_over_and_given_back_with_its_data_and_certificate
 /// Killed after a while, wherever that is, and repeated: then as if it had never been killed.
 fn killed_in_the_middle(node: &Node) {
     let before = identity(node);
-    for (round, seconds) in [0.5, 6.0].iter().enumerate() {
+    for (round, seconds) in [0.5, 3.0].iter().enumerate() {
         let script = format!("timeout --signal=KILL {seconds} kubeboot adopt --force >/dev/null 2>&1; true");
         node.ok(&script);
         match round % 2 {
