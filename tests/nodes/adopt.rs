@@ -81,21 +81,28 @@ fn a_node_of_kubeadms_is_taken_over_and_given_back_with_its_data_and_certificate
     killed_in_the_middle(&node);
 }
 
-/// Killed after a while, wherever that is, and repeated: then as if it had never been killed.
+/// What adopt says when it comes to a step.
+const STEPS: [&str; 5] =
+    ["wait until the pods", "move etcd.yaml aside", "stop the kubelet", "start the unit", "etcd: running"];
+
+/// Killed at a step, and then taken over or given back: as if it had never been killed.
 fn killed_in_the_middle(node: &Node) {
     let before = identity(node);
-    for (round, seconds) in [0.5, 3.0].iter().enumerate() {
-        let script = format!("timeout --signal=KILL {seconds} kubeboot adopt --force >/dev/null 2>&1; true");
-        node.ok(&script);
-        match round % 2 {
-            0 => drop(node.ok("kubeboot adopt --force")),
-            _ => drop(node.run("kubeboot adopt --back --force")),
+    for (round, step) in STEPS.iter().enumerate() {
+        node.ok(&format!(
+            "kubeboot adopt --force >/tmp/said 2>&1 & pid=$!
+             until grep -q '{step}' /tmp/said; do kill -0 $pid || exit 1; done; kill -9 $pid; rm /tmp/said"
+        ));
+        if round == 0 {
+            node.ok("kubeboot adopt --force");
+            assert_eq!(identity(node), before, "killed at {step}");
+            node.ok("timeout --signal=KILL 0.5 kubeboot adopt --back --force >/dev/null 2>&1; true");
+            // Had it ended already, there is nothing left to give back.
+            node.run("kubeboot adopt --back --force");
+        } else {
+            node.ok("kubeboot adopt --back --force");
         }
-        assert_eq!(identity(node), before, "killed after {seconds} s");
-        let script = format!("timeout --signal=KILL {seconds} kubeboot adopt --back --force >/dev/null 2>&1; true");
-        node.ok(&script);
-        node.run("kubeboot adopt --back --force");
-        assert_eq!(identity(node), before, "given back, killed after {seconds} s");
+        assert_eq!(identity(node), before, "given back, killed at {step}");
         assert_eq!(runners(node).1, 0);
     }
     assert!(node.ok("kubectl --kubeconfig /etc/kubernetes/admin.conf version -o json").contains(VERSION));

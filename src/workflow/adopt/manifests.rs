@@ -13,6 +13,7 @@ use crate::host::fs::FsError;
 use crate::host::paths::{ADOPTED_MANIFESTS, MANIFESTS_DIR};
 use crate::host::tree::Tree;
 use crate::upgrade::manifest::hash;
+use crate::workflow::stage::remove_temporaries;
 use crate::yaml;
 
 /// A manifest, wherever it is now.
@@ -107,10 +108,14 @@ impl Found {
     }
 }
 
-/// Moves manifests from one directory to another: each is whole in the one before it leaves the other.
+/// Moves manifests from one directory to another: each is whole in the one before it leaves the other. What a run that was
+/// killed while it copied has left in either goes.
 pub fn transfer(paths: &Paths, tree: &mut dyn Tree, names: &[String], from: &str, to: &str) -> Result<(), FsError> {
     let files: Vec<(PathBuf, PathBuf)> =
         names.iter().map(|name| (Path::new(from).join(name), Path::new(to).join(name))).collect();
+    for dir in [from, to] {
+        remove_temporaries(&paths.on_host(dir))?;
+    }
     // All copies first: what watches the other directory sees all go at once.
     for (from, to) in &files {
         let Some(content) = tree.read(from)? else { continue };

@@ -106,6 +106,27 @@ async fn a_node_is_taken_over_and_given_back_as_it_was() {
     assert!(matches!(give_back(&mut bench.machine(), &pods).await, Err(AdoptError::NotAdopted)));
 }
 
+#[tokio::test]
+async fn what_a_kill_in_the_middle_of_a_copy_leaves_is_no_manifest() {
+    let (mut bench, before) = node();
+    let pods = Pods::of(&bench);
+    let aside = bench.root.path().join(&ADOPTED_MANIFESTS[1..]);
+    let mut n = 1;
+    while std::fs::read_dir(&aside).map_or(0, Iterator::count) == 0 {
+        bench.tree.die_at(n);
+        let mut machine = bench.machine();
+        let order = Order::default();
+        assert!(AssertUnwindSafe(run(&mut machine, &order, &pods)).catch_unwind().await.is_err(), "{n}");
+        n += 1;
+    }
+    let half = format!("{}half", crate::host::fs::TEMPORARY_PREFIX);
+    for dir in [aside, bench.root.path().join(&MANIFESTS_DIR[1..])] {
+        write_file(&dir.join(&half), b"apiVersion: v1\nkind: P", 0o600).unwrap();
+    }
+    give_back(&mut bench.machine(), &pods).await.unwrap();
+    assert_eq!(bench.listing(), before);
+}
+
 type Fault = fn(&mut Bench, usize);
 
 #[tokio::test]

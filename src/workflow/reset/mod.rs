@@ -188,7 +188,8 @@ fn observe(paths: &Paths, live: bool, state: &State) -> Observed {
         mounts: remove::mounts(paths),
         pod_logs,
         container_logs: names(CONTAINER_LOGS_DIR),
-        aside: names(ADOPTED_MANIFESTS),
+        // A copy that a killed run has not finished is none: as a kubelet does, those with a dot are let be.
+        aside: names(ADOPTED_MANIFESTS).into_iter().filter(|name| !name.starts_with('.')).collect(),
         tmp: names(TMP_DIR),
         leftovers: leftovers::are_there(paths),
     }
