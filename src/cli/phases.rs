@@ -156,6 +156,8 @@ fn leaf<T: Table>(command: Command, (name, sub): (&str, Option<&str>), title: &s
     let help = row.map_or("", |row| row.help);
     T::Flags::augment_args(command)
         .mut_args(hide)
+        // Flags with words of their own would say them here.
+        .about(title.to_owned())
         .long_about(format!("{}\n\n{help}", capitalised(title)))
         .after_help("Exit codes: 0 done, 1 any error.")
 }
@@ -187,6 +189,7 @@ fn capitalised(title: &str) -> String {
 mod tests {
     use super::*;
 
+    /// Words of the flags.
     #[derive(Debug, clap::Args)]
     struct Flags {
         #[arg(long)]
@@ -260,6 +263,7 @@ mod tests {
         let help = |words: &[&str]| parse(words).unwrap_err().to_string();
         let group = help(&["certs", "--help"]);
         assert!(group.contains("The paragraph.") && group.contains("the authority"), "{group}");
+        assert!(!group.contains("Words of the flags"), "{group}");
         let child = help(&["certs", "ca", "--help"]);
         assert!(child.contains("--cert-dir") && !child.contains("--patches"), "{child}");
     }
