@@ -126,12 +126,13 @@ containerd_up() {
   CONTAINERD_DIR=$1 CONTAINERD_SOCKET=$1/containerd.sock
   mkdir -p "$1/cni"
   # Two networks at once must not meet, nor one Docker's.
-  local bridge
+  local bridge subnet
   bridge=kb$(printf %s "$1" | cksum | cut -c1-8)
+  subnet=10.87.$((10#${bridge#kb} % 256)).0/24
   cat >"$1/cni/10-kubeboot.conflist" <<EOF
 {"cniVersion": "0.4.0", "name": "$bridge", "plugins": [
   {"type": "bridge", "bridge": "$bridge", "isGateway": true, "ipMasq": true, "ipam": {
-    "type": "host-local", "ranges": [[{"subnet": "10.87.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "$1/ipam"}},
+    "type": "host-local", "ranges": [[{"subnet": "$subnet"}]], "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "$1/ipam"}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 EOF
   # A machine that forbids negative OOM scores would start no sandbox.

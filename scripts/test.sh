@@ -83,8 +83,12 @@ if [ -e "$mark" ] && [ -e /etc/kubernetes/manifests ]; then
   say "taking away the control plane that a killed test run left"
   "$KUBEBOOT_BIN" reset --force
 fi
-[ -e /etc/kubernetes/manifests ] || { trap 'rm -f "$mark"' EXIT; touch "$mark"; }
-cargo test --quiet --locked --features testing --test 'e2e*' -- --test-threads=1 --nocapture
+containerd_up "$(mktemp -d)"
+trap containerd_down EXIT
+[ -e /etc/kubernetes/manifests ] || { trap 'containerd_down; rm -f "$mark"' EXIT; touch "$mark"; }
+KUBEBOOT_TEST_CRI=$CONTAINERD_SOCKET cargo test --quiet --locked --features testing --test 'e2e*' -- --test-threads=1 --nocapture
+containerd_down
+trap 'rm -f "$mark"' EXIT
 
 step "under a real systemd"
 ./scripts/systemd-image.sh

@@ -268,3 +268,37 @@ async fn commands_and_containers_are_served_at_a_url_of_the_runtimes() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_containers_process_is_told_while_it_runs() {
+    let Some(cri) = cri().await else { return };
+    with_owner(&cri, |owner| {
+        let cri = &cri;
+        async move {
+            let id = start(cri, script(&owner, "polite", IMAGE, POLITE)).await;
+            let process = cri.process(&id).await.unwrap();
+            let pid = process.pid.unwrap();
+            let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+            assert!(cgroup.contains(&id), "{cgroup}");
+            assert!(process.network().unwrap().exists());
+            cri.stop(&id, Duration::from_secs(10)).await.unwrap();
+            assert_eq!(cri.process(&id).await.unwrap(), Process::default());
+            cri.remove(&id).await.unwrap();
+            let gone = cri.process(&id).await.unwrap_err();
+            assert!(matches!(gone, RuntimeError::NotFound { .. }), "{gone}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn images_are_told_by_all_their_names_and_pods_get_a_network() {
+    let Some(cri) = cri().await else { return };
+    let images = cri.images().await.unwrap();
+    let busybox = images.iter().find(|image| image.names.iter().any(|name| name == IMAGE)).unwrap();
+    let record = cri.image(IMAGE).await.unwrap().unwrap();
+    assert_eq!(busybox.size, record.size);
+    assert!(busybox.size > 1 << 16 && record.tags.iter().all(|tag| busybox.names.contains(tag)), "{busybox:?}");
+    assert!(images.is_sorted_by_key(|image| std::cmp::Reverse(image.size)), "{images:?}");
+    assert_eq!(cri.pod_network().await.unwrap(), PodNetwork::Ready);
+}

@@ -182,3 +182,68 @@ fn a_control_plane_comes_up_with_certificates_that_others_have_signed() {
     // These are not kubeboot's: reset leaves them.
     assert!(Path::new(PKI).join("apiserver.key").exists());
 }
+
+/// A configuration whose node asks the cluster for the certificate that its API serves with.
+const ASKS: &str = "apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+kubernetesVersion: v1.20.2
+---
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+serverTLSBootstrap: true
+";
+const NODES_API: &str = "127.0.0.1:10250";
+
+/// The names of the node's requests for a serving certificate.
+fn requests() -> Vec<String> {
+    let path = "jsonpath={range .items[?(@.spec.signerName==\"kubernetes.io/kubelet-serving\")]}{.metadata.name}{\"\\n\"}{end}";
+    kubectl(&["get", "csr", "-o", path]).stdout.lines().map(str::to_owned).collect()
+}
+
+/// Whether a client that trusts the cluster's CA finds this name or address served on the node's port.
+fn verified(kind: &str, name: &str) -> bool {
+    let ca = format!("{PKI}/ca.crt");
+    run("openssl", &["s_client", "-connect", NODES_API, "-CAfile", &ca, "-verify_return_error", kind, name]).code == 0
+}
+
+#[test]
+fn the_nodes_api_serves_the_certificate_that_an_administrator_approves() {
+    let minute = std::time::Duration::from_secs(60);
+    ready();
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("kubeadm.yaml");
+    std::fs::File::create(&config).and_then(|mut file| std::io::Write::write_all(&mut file, ASKS.as_bytes())).unwrap();
+    let _plane = ControlPlane;
+    kubeboot(&["init", "--config", config.to_str().unwrap()]).ok();
+    let node = kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok();
+    let address = kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].status.addresses[0].address}"]).ok();
+    let agent = status()["agent"]["pid"].clone();
+    let request = eventually("a request", minute, || requests().pop());
+    // Nobody approves it by himself, and until then there is nothing to serve with.
+    assert!(!verified("-verify_hostname", &node));
+    let current = "/var/lib/kubelet/pki/kubelet-server-current.pem";
+    assert!(!Path::new(current).exists());
+
+    kubectl(&["certificate", "approve", &request]).ok();
+    let begun = std::time::Instant::now();
+    eventually("the certificate is served", minute, || verified("-verify_hostname", &node).then_some(()));
+    eprintln!("served {} ms after it was approved", begun.elapsed().as_millis());
+    assert!(verified("-verify_ip", &address) && !verified("-verify_hostname", "elsewhere"));
+    assert_eq!(served(NODES_API), in_file(current));
+    let text =
+        run("openssl", &["x509", "-noout", "-issuer", "-subject", "-ext", "subjectAltName", "-in", current]).ok();
+    for part in ["issuer=CN = kubernetes", &format!("CN = system:node:{node}"), &format!("IP Address:{address}")] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let logs = kubectl(&["-n", "kube-system", "logs", "--tail=1", &format!("etcd-{node}")]).ok();
+    assert_eq!(logs.lines().count(), 1);
+    assert_eq!(status()["agent"]["pid"], agent, "without a restart");
+
+    // One that starts anew has it, and asks for no other.
+    let before = served(NODES_API);
+    signal(i32::try_from(agent.as_i64().unwrap()).unwrap(), "KILL");
+    eventually("agent gone", minute, || (kubeboot(&["status"]).code == 3).then_some(()));
+    kubeboot(&["init", "phase", "kubelet-start", "--config", config.to_str().unwrap()]).ok();
+    eventually("the certificate is served again", minute, || verified("-verify_hostname", &node).then_some(()));
+    assert_eq!((served(NODES_API), requests()), (before, vec![request]));
+}

@@ -4,12 +4,18 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::engine::Engine;
 use crate::machine::*;
 
 const SOON: Duration = Duration::from_secs(30);
 const API: &str = "https://127.0.0.1:10250";
 /// The line ends of a terminal and the loss of half of what was written show from some buffers' worth on.
 const MUCH: usize = 3 << 20;
+/// An image with nothing but a busybox.
+pub const IMAGE: &str = "kubeboot-e2e-kubectl:1";
 /// A pod of the host's network whose main process reads its input, and whose image has a shell.
 const MANIFEST: &str = "apiVersion: v1
 kind: Pod
@@ -26,7 +32,7 @@ spec:
 ";
 const FILE: &str = "/etc/kubernetes/manifests/shell.yaml";
 
-fn kubectl_command(args: &[&str]) -> Command {
+pub fn kubectl_command(args: &[&str]) -> Command {
     let mut command = Command::new("kubectl");
     command.args(["--kubeconfig", ADMIN_CONF, "-n", "kube-system"]).args(args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -44,29 +50,32 @@ fn fed(args: &[&str], input: &[u8]) -> (i32, Vec<u8>) {
     (output.status.code().unwrap_or(-1), output.stdout)
 }
 
-fn ended(mut child: Child) {
+pub fn ended(mut child: Child) {
     let _ = child.kill();
     let _ = child.wait();
 }
 
 /// The shell's pod, and its image; both go before the control plane does.
-struct Shell {
-    pod: String,
+pub struct Shell {
+    /// The pod's name.
+    pub pod: String,
+    engine: Engine,
     _plane: ControlPlane,
 }
 
 impl Shell {
     #[track_caller]
-    fn start() -> Self {
+    pub fn start(engine: &Engine) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("bin")).unwrap();
         std::fs::copy("/bin/busybox", dir.path().join("bin/busybox")).unwrap();
-        let made = format!("tar -C {} -c bin | docker import - kubeboot-e2e-kubectl:1", dir.path().display());
+        let made = format!("tar -C {} -c bin | docker import - {IMAGE}", dir.path().display());
         run("sh", &["-c", &made]).ok();
-        let plane = ControlPlane::init();
+        engine.bring(&[IMAGE]);
+        let plane = engine.init();
         std::fs::File::create(FILE).and_then(|mut file| file.write_all(MANIFEST.as_bytes())).unwrap();
         let node = kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok();
-        let shell = Self { pod: format!("shell-{node}"), _plane: plane };
+        let shell = Self { pod: format!("shell-{node}"), engine: engine.clone(), _plane: plane };
         shell.restarted(0);
         shell
     }
@@ -81,6 +90,11 @@ impl Shell {
         });
     }
 
+    /// The node's name.
+    pub fn node(&self) -> &str {
+        self.pod.trim_start_matches("shell-")
+    }
+
     fn on_it<'a>(&'a self, verb: &[&'a str], rest: &[&'a str]) -> Vec<&'a str> {
         [verb, &[self.pod.as_str()], rest].concat()
     }
@@ -90,23 +104,27 @@ impl Drop for Shell {
     fn drop(&mut self) {
         // Its manifest is not kubeboot's, and reset would leave it.
         let _ = std::fs::remove_file(FILE);
-        let name = format!("name=k8s_shell_{}", self.pod);
         eventually("the shell's pod gone", SOON, || {
-            run("docker", &["ps", "-aq", "--filter", &name]).stdout.trim().is_empty().then_some(())
+            self.engine.containers("shell", Some(&self.pod)).is_empty().then_some(())
         });
-        run("docker", &["rmi", "-f", "kubeboot-e2e-kubectl:1"]).ok();
+        self.engine.forget(IMAGE);
     }
 }
 
 #[test]
 fn b084_kubectl_reaches_static_pods() {
     ready();
-    let shell = Shell::start();
-    logs(&shell);
-    exec(&shell);
-    attach_and_previous_logs(&shell);
-    port_forward(&shell);
-    let node = shell.pod.trim_start_matches("shell-");
+    reaches(&Shell::start(&Engine::Docker));
+}
+
+/// All that kubectl does with a pod.
+pub fn reaches(shell: &Shell) {
+    logs(shell);
+    exec(shell);
+    over_web_socket(shell);
+    attach_and_previous_logs(shell);
+    port_forward(shell);
+    let node = shell.node();
     let stats = kubectl(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/stats/summary")]).ok();
     let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
     let pods = stats["pods"].as_array().unwrap();
@@ -149,7 +167,40 @@ fn exec(shell: &Shell) {
     assert!(seen.contains("33 101\r\n"), "{seen:?}");
 
     let missing = kubectl_command(&shell.on_it(&["exec"], &["--", "/nonexistent"])).output().unwrap();
-    assert_eq!(missing.status.code(), Some(126), "{missing:?}");
+    assert_eq!(missing.status.code(), Some(shell.engine.code_of_a_missing_program()), "{missing:?}");
+    let said = [missing.stdout, missing.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("no such file"), "{said}");
+}
+
+/// As a browser asks, and a kubectl that is newer than this cluster: each message begins with its channel.
+fn over_web_socket(shell: &Shell) {
+    let server = kubectl(&["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"]).ok();
+    let command = "command=/bin/busybox&command=echo&command=over+a+web+socket&stdout=1&stderr=1";
+    let url = format!("{server}/api/v1/namespaces/kube-system/pods/{}/exec?{command}", shell.pod);
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| {
+        let field = format!("jsonpath={{.users[0].user.client-{name}-data}}");
+        let pem = STANDARD.decode(kubectl(&["config", "view", "--raw", "-o", &field]).ok()).unwrap();
+        let path = dir.path().join(name);
+        std::fs::File::create(&path).and_then(|mut file| file.write_all(&pem)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (cert, key) = (file("certificate"), file("key"));
+    let asked = [
+        ["--cert", &cert],
+        ["--key", &key],
+        ["-H", "Connection: Upgrade"],
+        ["-H", "Upgrade: websocket"],
+        ["-H", "Sec-WebSocket-Version: 13"],
+        ["-H", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="],
+        ["-H", "Sec-WebSocket-Protocol: v4.channel.k8s.io"],
+    ]
+    .concat();
+    let said = run("curl", &[&["-skiN", "--http1.1", "--max-time", "20"], asked.as_slice(), &[&url]].concat());
+    assert!(said.stdout.starts_with("HTTP/1.1 101 "), "{said:?}");
+    assert!(said.stdout.contains("\u{1}over a web socket\n"), "{said:?}");
+    assert!(said.stdout.contains("\u{3}{\"metadata\":{},\"status\":\"Success\"}"), "{said:?}");
 }
 
 fn attach_and_previous_logs(shell: &Shell) {

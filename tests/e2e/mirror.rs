@@ -15,33 +15,33 @@ const SOON: Duration = Duration::from_secs(10);
 const HASH: &str = "kubernetes.io/config.hash";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
-fn manifest(name: &str) -> PathBuf {
+pub fn manifest(name: &str) -> PathBuf {
     PathBuf::from("/etc/kubernetes/manifests").join(format!("{name}.yaml"))
 }
 
 /// The Node's name, the suffix of every static pod's.
-fn node() -> String {
+pub fn node() -> String {
     kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok()
 }
 
 /// An object, null when it is not there or the API server is away.
-fn get(namespace: &str, resource: &str) -> Value {
+pub fn get(namespace: &str, resource: &str) -> Value {
     let ran = kubectl(&["-n", namespace, "get", resource, "-o", "json"]);
     serde_json::from_str(&ran.stdout).unwrap_or_default()
 }
 
-fn uid(object: &Value) -> &str {
+pub fn uid(object: &Value) -> &str {
     object["metadata"]["uid"].as_str().unwrap_or_default()
 }
 
-fn is_ready(pod: &Value) -> bool {
+pub fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
     conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
 }
 
 /// The mirror of a static pod, once this holds of it.
 #[track_caller]
-fn mirror(namespace: &str, pod: &str, limit: Duration, holds: impl Fn(&Value) -> bool) -> Value {
+pub fn mirror(namespace: &str, pod: &str, limit: Duration, holds: impl Fn(&Value) -> bool) -> Value {
     eventually(&format!("mirror of {pod}"), limit, || Some(get(namespace, &format!("pod/{pod}"))).filter(&holds))
 }
 
@@ -55,7 +55,8 @@ fn plane() -> (ControlPlane, String) {
     (plane, node)
 }
 
-const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+/// The control plane's pods, without their node.
+pub const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
 /// A pod that needs 5 s to end. Its manifest is not kubeboot's, and reset leaves it alone: it goes before.
 struct Slow;

@@ -23,6 +23,16 @@ impl Cri {
         }
     }
 
+    /// Every image that has a name, the largest first.
+    pub(super) async fn list_images(&self) -> Result<Vec<StoredImage>> {
+        let listed = self.call_within(SERVICE, "ListImages", proto::Empty {}, Some(CALL)).await;
+        let listed: proto::ListImagesResponse =
+            listed.map_err(|status| self.error("list images", "the runtime", status))?;
+        let mut images: Vec<StoredImage> = listed.images.into_iter().filter_map(record::stored_image).collect();
+        images.sort_by_key(|image| std::cmp::Reverse(image.size));
+        Ok(images)
+    }
+
     /// The API says nothing of how far a pull is; containerd's own service does, of all pulls together.
     pub(super) async fn pull_image(
         &self,

@@ -9,6 +9,7 @@ mod exec;
 mod images;
 mod known;
 mod logs;
+mod machine;
 mod proto;
 mod record;
 mod rpc;
@@ -226,12 +227,24 @@ impl ContainerRuntime for Cri {
         self.image_status(reference).await
     }
 
+    async fn images(&self) -> Result<Vec<StoredImage>> {
+        self.list_images().await
+    }
+
     async fn pull(&self, reference: &str, progress: &(dyn Fn(u64, Option<u64>) + Send + Sync)) -> Result<ImageRecord> {
         self.pull_image(reference, progress).await
     }
 
     fn streaming(&self) -> Option<&dyn streaming::Streaming> {
         Some(self)
+    }
+
+    async fn pod_network(&self) -> Result<PodNetwork> {
+        self.network_of_pods().await
+    }
+
+    async fn process(&self, id: &str) -> Result<Process> {
+        self.main_process(id).await
     }
 
     async fn remove_image(&self, reference: &str) -> Result<()> {

@@ -137,3 +137,9 @@ pub fn image(image: proto::Image) -> ImageRecord {
     let user = image.uid.map(|uid| uid.value.to_string()).filter(|uid| uid != "0" || image.username.is_empty());
     ImageRecord { id: image.id, tags: image.repo_tags, size: image.size, user: user.unwrap_or(image.username) }
 }
+
+/// An image in a list; None where nobody can name it.
+pub fn stored_image(image: proto::Image) -> Option<StoredImage> {
+    let names: Vec<String> = image.repo_digests.into_iter().chain(image.repo_tags).collect();
+    (!names.is_empty()).then_some(StoredImage { names, size: image.size })
+}

@@ -335,7 +335,7 @@ async fn remove_pods(
     };
     agent::remove_cgroups(runtime.cgroup_driver().await?, &pods);
     if removed.is_ok() {
-        remove::bound_pod_logs(paths, &pods)?;
+        remove::pod_logs(paths, &pods)?;
     }
     removed
 }

@@ -91,17 +91,17 @@ fn remove_cgroups(dir: &Path) {
     let _ = fs::remove_dir(dir);
 }
 
-/// Removes the logs of pods that the API server gave the agent, and the links to them. Nobody recorded these pods, and the
-/// last of them may have come after the steps were planned. Those of static pods, whose UIDs are hashes, are steps of their
-/// own.
-pub fn bound_pod_logs(paths: &Paths, uids: &BTreeSet<String>) -> Result<(), StepError> {
+/// Removes the logs of the agent's pods, and the links to them. Those of the control plane are steps of their own, but
+/// nobody recorded the pods that the API server gave, or whose manifests somebody else wrote; and the last of them may
+/// have come after the steps were planned.
+pub fn pod_logs(paths: &Paths, uids: &BTreeSet<String>) -> Result<(), StepError> {
     let (pods, containers) = (paths.on_host(POD_LOGS_DIR), paths.on_host(CONTAINER_LOGS_DIR));
     let names = |dir: &Path| -> Vec<String> {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     };
     for name in names(&pods) {
-        let Some((pod, uid)) = name.rsplit_once('_').filter(|(_, uid)| uid.contains('-')) else { continue };
+        let Some((pod, uid)) = name.rsplit_once('_') else { continue };
         let Some((namespace, pod)) = pod.split_once('_').filter(|_| uids.contains(uid)) else { continue };
         let prefix = format!("{pod}_{namespace}_");
         for link in names(&containers).into_iter().filter(|link| link.starts_with(&prefix)) {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_logs_of_bound_pods_go_and_nobody_elses() {
+    fn the_logs_of_the_agents_pods_go_and_nobody_elses() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::new(root.path());
         let (pods, containers) = (root.path().join("var/log/pods"), root.path().join("var/log/containers"));
@@ -169,11 +169,11 @@ mod tests {
         for link in ["proxy-x_kube-system_c-1.log", "web_shop_c-2.log"] {
             std::os::unix::fs::symlink("/nowhere", containers.join(link)).unwrap();
         }
-        bound_pod_logs(&paths, &["1-2".to_owned(), "12".to_owned()].into()).unwrap();
-        assert!(!pods.join("kube-system_proxy-x_1-2").exists());
+        pod_logs(&paths, &["1-2".to_owned(), "12".to_owned()].into()).unwrap();
+        assert!(!pods.join("kube-system_proxy-x_1-2").exists() && !pods.join("kube-system_etcd-cp1_12").exists());
         assert!(containers.join("proxy-x_kube-system_c-1.log").symlink_metadata().is_err());
         assert!(containers.join("web_shop_c-2.log").symlink_metadata().is_ok());
-        assert!(pods.join("kube-system_etcd-cp1_12").exists() && pods.join("shop_web_3-4").exists());
+        assert!(pods.join("shop_web_3-4").exists());
     }
 
     #[test]

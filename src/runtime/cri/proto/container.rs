@@ -206,6 +206,9 @@ pub enum ContainerState {
 pub struct ContainerStatusResponse {
     #[prost(message, optional, tag = "1")]
     pub status: Option<ContainerStatus>,
+    /// The runtime's own words, where they are asked for: JSON under `info`.
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub info: BTreeMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -31,6 +31,12 @@ pub struct ImageStatusResponse {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+pub struct ListImagesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub images: Vec<Image>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct Image {
     #[prost(string, tag = "1")]
     pub id: String,

@@ -58,8 +58,29 @@ pub struct RuntimeStatusRequest {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RuntimeStatusResponse {
+    #[prost(message, optional, tag = "1")]
+    pub status: Option<RuntimeStatus>,
     #[prost(btree_map = "string, string", tag = "2")]
     pub info: BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RuntimeStatus {
+    #[prost(message, repeated, tag = "1")]
+    pub conditions: Vec<RuntimeCondition>,
+}
+
+/// `RuntimeReady` or `NetworkReady`, and why it is not.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RuntimeCondition {
+    #[prost(string, tag = "1")]
+    pub kind: String,
+    #[prost(bool, tag = "2")]
+    pub is: bool,
+    #[prost(string, tag = "3")]
+    pub reason: String,
+    #[prost(string, tag = "4")]
+    pub message: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -1,0 +1,100 @@
+//! What runs the containers: this machine's Docker Engine, or the containerd that `KUBEBOOT_TEST_CRI` names.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use kubeboot::testing::cri::{ctr, import, socket};
+
+use crate::machine::*;
+
+/// A container runtime.
+#[derive(Debug, Clone)]
+pub enum Engine {
+    /// Docker.
+    Docker,
+    /// containerd, at this path.
+    Containerd(String),
+}
+
+impl Engine {
+    /// The tests' containerd; None where they are not to use one.
+    pub fn containerd() -> Option<Self> {
+        socket().map(Self::Containerd)
+    }
+
+    /// `kubeboot init` with the test version, on this runtime.
+    #[track_caller]
+    pub fn init(&self) -> ControlPlane {
+        match self {
+            Self::Docker => ControlPlane::init(),
+            Self::Containerd(socket) => ControlPlane::init_with(&["--cri-socket", &format!("unix://{socket}")]),
+        }
+    }
+
+    /// Brings images over that Docker has.
+    pub fn bring(&self, images: &[&str]) {
+        if let Self::Containerd(socket) = self {
+            import(socket, images);
+        }
+    }
+
+    /// Removes an image.
+    pub fn forget(&self, image: &str) {
+        if let Self::Containerd(socket) = self {
+            ctr(socket, &["images", "rm", &format!("docker.io/library/{image}")]);
+        }
+        run("docker", &["rmi", "--force", image]);
+    }
+
+    /// Ids of all containers of this name, and with `pod` of that pod alone, whether they run or not.
+    pub fn containers(&self, container: &str, pod: Option<&str>) -> BTreeSet<String> {
+        let labels = [Some(("container", container)), pod.map(|pod| ("pod", pod))];
+        let labels = labels.into_iter().flatten().map(|(kind, name)| (format!("io.kubernetes.{kind}.name"), name));
+        let listed = match self {
+            Self::Docker => {
+                let filters = labels.map(|(label, name)| format!("--filter=label={label}={name}"));
+                let all: Vec<String> =
+                    ["ps", "-aq", "--no-trunc"].map(str::to_owned).into_iter().chain(filters).collect();
+                run("docker", &all.iter().map(String::as_str).collect::<Vec<_>>()).ok()
+            }
+            Self::Containerd(socket) => {
+                let filters: Vec<String> = labels.map(|(label, name)| format!("labels.{label:?}=={name}")).collect();
+                ctr(socket, &["containers", "ls", "-q", &filters.join(",")])
+            }
+        };
+        listed.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// What kubectl exits with when a program is not there: Docker gives such a command an exit code, CRI an error.
+    pub fn code_of_a_missing_program(&self) -> i32 {
+        match self {
+            Self::Docker => 126,
+            Self::Containerd(_) => 1,
+        }
+    }
+}
+
+/// What pods leave in containerd and in the system where somebody forgets them: containers, processes, mounts, networks
+/// and what leads to their ports.
+pub fn traces(socket: &str) -> BTreeSet<String> {
+    let lines = |what: &str, text: String, of_pods: &dyn Fn(&str) -> bool| -> Vec<String> {
+        text.lines().filter(|line| of_pods(line)).map(|line| format!("{what}: {line}")).collect()
+    };
+    let state = Path::new(socket).parent().unwrap().display().to_string();
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    let networks = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let networks: String = networks.map(|entry| format!("{}\n", entry.file_name().display())).collect();
+    [
+        lines("container", ctr(socket, &["containers", "ls", "-q"]), &|_| true),
+        lines("task", ctr(socket, &["tasks", "ls", "-q"]), &|_| true),
+        lines("mount", mounts, &|line| [&state, "/netns/", "/kubelet/"].iter().any(|part| line.contains(*part))),
+        lines("network", networks, &|_| true),
+        // Those of one pod; CNI keeps some for all.
+        lines("chain", run("iptables", &["-t", "nat", "-S"]).ok(), &|line| {
+            line.starts_with("-N CNI-") && !line.starts_with("-N CNI-HOSTPORT-")
+        }),
+    ]
+    .concat()
+    .into_iter()
+    .collect()
+}
