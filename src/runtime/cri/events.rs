@@ -19,8 +19,9 @@ use crate::runtime::*;
 const RELIST: Duration = Duration::from_secs(1);
 /// How long a runtime may need to take in what it has told itself.
 const SETTLES_WITHIN: Duration = Duration::from_secs(5);
-/// The first pause between two looks whether it has.
-const LOOK_PAUSE: Duration = Duration::from_millis(2);
+/// The pauses between two looks whether it has: an eighth of what it took so far, which is how late a look may be, within
+/// these bounds.
+const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 /// How many containers are waited for at once.
 const SETTLE_AT_ONCE: usize = 32;
 
@@ -76,10 +77,8 @@ impl Cri {
             return None;
         }
         let begin = Instant::now();
-        let mut pause = LOOK_PAUSE;
         while begin.elapsed() < SETTLES_WITHIN && self.lags_behind(&id, kind).await {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(100));
+            tokio::time::sleep((begin.elapsed() / 8).clamp(LOOK_PAUSE.0, LOOK_PAUSE.1)).await;
         }
         if kind == RuntimeEventKind::Removed {
             self.0.known.forget(&id);

@@ -325,11 +325,7 @@ async fn remove_pods(
     let pods = pod_uids(runtime, owner, paths).await?;
     let grace = if gently { GENTLE_GRACE } else { GRACE };
     // etcd last: an API server that ends without it takes all the time it is given.
-    let first = match gently {
-        true => remove_containers(runtime, owner, grace, |name| name != ETCD).await,
-        false => Ok(false),
-    };
-    let removed = match first {
+    let removed = match remove_containers(runtime, owner, grace, |name| name != ETCD).await {
         Ok(any) => remove_containers(runtime, owner, grace, |_| true).await.map(|more| any || more),
         error => error,
     };
