@@ -77,6 +77,7 @@ struct Inner {
     behaviours: HashMap<String, Behaviour>,
     exec_answers: HashMap<String, (Duration, ExecAnswer)>,
     unreachable: bool,
+    network: PodNetwork,
 }
 
 struct Shared {
@@ -117,6 +118,11 @@ impl FakeRuntime {
     /// Puts an image into the local store.
     pub fn add_image(&self, reference: &str) {
         self.lock().images.insert(reference.to_owned(), image_record(reference));
+    }
+
+    /// From now on pods' network is like this.
+    pub fn set_pod_network(&self, network: PodNetwork) {
+        self.lock().network = network;
     }
 
     /// Makes an image pullable; the pull takes this long.

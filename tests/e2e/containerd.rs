@@ -176,6 +176,12 @@ fn a_pod_has_a_network_of_its_own(own: &Own<'_>) -> Value {
     assert!(lines.next().unwrap().unwrap().contains("127.0.0.1:12382"));
     assert_eq!(page("http://127.0.0.1:12382/"), said);
     ended(child);
+    // Those that the API server gives the node get one too, whether their images can be had or not.
+    eventually("addresses of CoreDNS's pods", MINUTE, || {
+        let path = "jsonpath={.items[*].status.podIP}";
+        let all = kubectl(&["-n", "kube-system", "get", "pods", "-l", "k8s-app=kube-dns", "-o", path]).stdout;
+        (all.split_whitespace().filter(|one| one.starts_with(POD_NETWORK)).count() == 2).then_some(())
+    });
     pod
 }
 

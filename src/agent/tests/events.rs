@@ -1,6 +1,7 @@
 //! The events that a pod's life makes.
 
 use super::*;
+use crate::runtime::PodNetwork;
 
 impl World {
     /// Reasons of a pod's events about `container` (empty: the pod as a whole), oldest first.
@@ -49,6 +50,24 @@ async fn a_step_that_fails_is_a_warning_about_what_it_was_done_for() {
     let failed: Vec<_> = failed.iter().map(|event| event.message.as_str()).collect();
     let expected = ["CreateContainerError: make a container: no", "RunContainerError: start a container: no"];
     assert_eq!(failed, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_waits_for_the_network_plugin_and_one_of_the_hosts_network_does_not() {
+    let mut world = World::new();
+    let (reason, message) = ("NetworkPluginNotReady".to_owned(), "cni plugin not initialized".to_owned());
+    world.fake.set_pod_network(PodNetwork::NotReady { reason, message });
+    world.start().await;
+    world.want(&[pod_of("a", "hostNetwork: false", ""), pod_of("b", "hostNetwork: true", "")]).await;
+    world.healthy("b").await;
+    assert_eq!(
+        world.message("", "NetworkNotReady"),
+        "network is not ready: container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady \
+         message:cni plugin not initialized"
+    );
+    assert!(!world.reasons("").contains(&"FailedCreatePodSandBox".to_owned()));
+    world.fake.set_pod_network(PodNetwork::Ready);
+    world.healthy("a").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,6 +18,10 @@ impl ContainerRuntime for FakeRuntime {
         Ok(RuntimeVersion { name: "fake".into(), version: "1.0".into(), api_version: "1.41".into() })
     }
 
+    async fn pod_network(&self) -> Result<PodNetwork> {
+        Ok(self.lock().network.clone())
+    }
+
     async fn list(&self, owner: &str) -> Result<Vec<ContainerRecord>> {
         self.record("list", owner)?;
         let of_owner = |one: &ContainerRecord| one.labels.get(labels::OWNER).is_some_and(|label| label == owner);

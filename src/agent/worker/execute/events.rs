@@ -51,7 +51,7 @@ impl Worker {
     /// A step failed. What concerns the pod as a whole (its sandbox, its volumes) is the pod's event.
     pub(super) fn note_failure(&self, container: &str, failure: &Failure) {
         let (reason, of, message) = match failure.reason {
-            "SysctlForbidden" => ("SysctlForbidden", SANDBOX, failure.message.clone()),
+            reason @ ("SysctlForbidden" | "NetworkNotReady") => (reason, SANDBOX, failure.message.clone()),
             "CreatePodSandboxError" | "FailedCreatePodSandBox" => {
                 ("FailedCreatePodSandBox", SANDBOX, format!("Failed to create the pod's sandbox: {}", failure.message))
             }

@@ -25,7 +25,7 @@ use crate::agent::pod::StaticPod;
 use crate::agent::status::chain;
 use crate::agent::volumes::{self, Inputs};
 use crate::agent::{env, logs};
-use crate::runtime::{ContainerState, ImageRecord, RuntimeError};
+use crate::runtime::{ContainerState, ImageRecord, PodNetwork, RuntimeError};
 
 mod ending;
 mod events;
@@ -114,6 +114,9 @@ impl Worker {
     async fn create_sandbox(&mut self, attempt: u32) {
         let Some((pod, _)) = self.pod.clone() else { return };
         let image = self.context.options.pause_image.clone();
+        if let Some(why) = self.lacks_network(&pod).await {
+            return self.fail(SANDBOX, Failure::new("NetworkNotReady", why), None);
+        }
         // A CRI runtime knows an image of its own for that.
         let brings_own = self.context.runtime.needs_sandbox();
         if !brings_own && self.image(SANDBOX, &image, "IfNotPresent").await.is_none() {
@@ -148,6 +151,21 @@ impl Worker {
                 self.clear_fault(SANDBOX);
             }
             Err(error) => self.fail(SANDBOX, runtime_failure("CreatePodSandboxError", &error), Some(&error)),
+        }
+    }
+
+    /// Why a pod with a network of its own has to wait, in the kubelet's words. A sandbox that is tried without the plugin
+    /// leaves a rest which the runtime cannot take away either.
+    async fn lacks_network(&self, pod: &StaticPod) -> Option<String> {
+        if pod.host_network() {
+            return None;
+        }
+        match self.context.runtime.pod_network().await {
+            Ok(PodNetwork::NotReady { reason, message }) => Some(format!(
+                "network is not ready: container runtime network not ready: NetworkReady=false reason:{reason} message:{message}"
+            )),
+            // Whoever does not answer refuses the sandbox too.
+            Ok(PodNetwork::Ready | PodNetwork::Absent) | Err(_) => None,
         }
     }
 
