@@ -99,7 +99,7 @@ impl Cri {
                     return Ok((package, version));
                 }
                 Err(status) if status.code() == Code::Unimplemented => {}
-                Err(status) => return Err(unreachable(status.into())),
+                Err(status) => return Err(unreachable(rpc::cause(&status))),
             }
         }
         Err(unreachable("it does not speak CRI: is its plugin cri disabled?".into()))

@@ -89,7 +89,7 @@ impl Rpc {
             Code::AlreadyExists => RuntimeError::Conflict { message: status.message().to_owned() },
             Code::DeadlineExceeded => RuntimeError::Timeout { call: call.to_owned(), limit: CALL },
             _ if is_away(&status) => {
-                RuntimeError::Unreachable { address: self.address.clone(), source: Box::new(status) }
+                RuntimeError::Unreachable { address: self.address.clone(), source: cause(&status) }
             }
             _ => RuntimeError::Refused { call: call.to_owned(), message: words(&status).to_owned() },
         }
@@ -106,6 +106,13 @@ fn is_away(status: &Status) -> bool {
 pub fn words(status: &Status) -> &str {
     let message = status.message();
     message.split_once(" desc = ").filter(|_| message.starts_with("rpc error: ")).map_or(message, |(_, words)| words)
+}
+
+/// Why nobody was reached: the innermost cause alone, for each one around it repeats what is in it.
+pub fn cause(status: &Status) -> Box<dyn std::error::Error + Send + Sync> {
+    let outermost = std::error::Error::source(status);
+    let innermost = std::iter::successors(outermost, |error| error.source()).last();
+    innermost.map_or_else(|| words(status).to_owned(), ToString::to_string).into()
 }
 
 fn request<Q>(question: Q) -> Request<Q> {

@@ -73,12 +73,19 @@ impl Sandboxes for Cri {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use super::*;
 
     #[tokio::test]
     async fn a_socket_that_is_not_there_is_named() {
         let error = Cri::connect("unix:///nonexistent/cri.sock").await.err().unwrap();
         assert_eq!(error.to_string(), "cannot reach the container runtime at unix:///nonexistent/cri.sock");
+        let away = Cri::new("unix:///nonexistent/cri.sock").unwrap().list_all("owner").await.unwrap_err();
+        for error in [error, away] {
+            assert_eq!(error.source().unwrap().to_string(), "No such file or directory (os error 2)");
+            assert!(error.source().unwrap().source().is_none());
+        }
     }
 
     #[tokio::test]
