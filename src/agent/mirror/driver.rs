@@ -297,7 +297,7 @@ impl View<'_> {
         let local = self.entry.map(|entry| Local {
             hash: &entry.report.uid,
             ending: entry.report.terminating,
-            status: &entry.status,
+            status: entry.looked.then_some(&entry.status),
         });
         let shown = self.shown(track, now, wake);
         let step = step(&Case { local, mirror: self.mirror, node, shown, settled: self.settled })?;

@@ -24,8 +24,9 @@ pub struct Local<'a> {
     pub hash: &'a str,
     /// Its manifest is gone, and its containers are being stopped.
     pub ending: bool,
-    /// Its status.
-    pub status: &'a PodStatus,
+    /// Its status; None before its worker has looked at it. An agent that has just started knows no more than the
+    /// manifest, and the mirror more than that.
+    pub status: Option<&'a PodStatus>,
 }
 
 /// Everything a step is planned from.
@@ -76,6 +77,6 @@ pub fn step(case: &Case<'_>) -> Option<Step> {
 }
 
 fn sends(case: &Case<'_>, local: &Local<'_>, mirror: &Mirror) -> Option<Step> {
-    let known = local.status.phase.is_some() && mirror.hash == local.hash;
-    (known && case.shown != Some(local.status)).then_some(Step::Status)
+    let status = local.status.filter(|status| status.phase.is_some())?;
+    (mirror.hash == local.hash && case.shown != Some(status)).then_some(Step::Status)
 }

@@ -31,7 +31,8 @@ fn mirror(hash: &str, node: &str, deleting: bool) -> Mirror {
 fn each_pod_and_its_mirror_get_the_step_that_is_next() {
     let running = status("Running");
     let unseen = PodStatus::default();
-    let local = |ending| Some(Local { hash: "h", ending, status: &running });
+    let local = |ending| Some(Local { hash: "h", ending, status: Some(&running) });
+    let unlooked = Some(Local { hash: "h", ending: false, status: None });
     let (fits, other, gone) = (mirror("h", "n", false), mirror("old", "n", false), mirror("h", "n", true));
     let (moved, orphan) = (mirror("h", "before", false), Mirror { node: None, ..mirror("h", "n", false) });
     let node = Some("n");
@@ -68,10 +69,12 @@ fn each_pod_and_its_mirror_get_the_step_that_is_next() {
         ),
         ("another manifest ends", Case { local: local(true), mirror: Some(&other), ..base }, None),
         (
-            "nobody has looked at the pod yet",
-            Case { local: Some(Local { hash: "h", ending: true, status: &unseen }), mirror: Some(&fits), ..base },
+            "containers that nobody knows the pod of",
+            Case { local: Some(Local { hash: "h", ending: true, status: Some(&unseen) }), mirror: Some(&fits), ..base },
             None,
         ),
+        ("nobody has looked at the pod yet", Case { local: unlooked, mirror: Some(&fits), ..base }, None),
+        ("but it is to have a mirror", Case { local: unlooked, ..base }, Some(Step::Create)),
     ];
     for (what, case, expected) in rows {
         assert_eq!(step(case), *expected, "{what}");
@@ -120,11 +123,14 @@ impl World {
 
     /// Puts a pod on the board: this is how it is now.
     fn show(&self, pod: &Arc<StaticPod>, phase: &str, ending: bool) {
+        self.board.set_pod(&pod.key, Self::entry(pod, phase, ending));
+    }
+
+    fn entry(pod: &Arc<StaticPod>, phase: &str, ending: bool) -> Entry {
         let blank = crate::agent::status::tests::entry(true, 1);
         let mut report = blank.report;
         (report.uid, report.name, report.terminating) = (pod.uid.clone(), pod.key.name.clone(), ending);
-        let entry = Entry { report, gate: None, pod: Some(Arc::clone(pod)), status: status(phase), looked: true };
-        self.board.set_pod(&pod.key, entry);
+        Entry { report, gate: None, pod: Some(Arc::clone(pod)), status: status(phase), looked: true }
     }
 
     fn mirror(&self, key: &PodKey) -> Value {
@@ -245,6 +251,26 @@ async fn another_manifest_and_another_node_make_it_anew_and_it_goes_after_the_po
     assert_eq!(uid(&world.mirror(&new.key)), uid(&third));
     world.board.remove_pod(&new.key);
     world.until(&new.key, "gone", Value::is_null).await;
+}
+
+#[tokio::test]
+async fn a_mirror_keeps_its_status_until_an_agent_that_has_just_started_has_looked_at_the_pod() {
+    let world = World::new().await;
+    let pod = pod("x:1");
+    let annotations = json!({"kubernetes.io/config.mirror": pod.uid});
+    let owners = json!([{"kind": "Node", "name": "n", "uid": "node-1"}]);
+    let metadata =
+        json!({"name": pod.key.name, "namespace": "default", "annotations": annotations, "ownerReferences": owners});
+    world.fake.put(PODS, json!({"metadata": metadata, "status": {"phase": "Running", "message": "of before"}}));
+    world.register("node-1");
+    let entry = World::entry(&pod, "Pending", false);
+    world.board.set_pod(&pod.key, Entry { looked: false, ..entry });
+    let asked = world.quiet().await;
+    assert!(asked.iter().all(|asked| asked.starts_with("GET")), "{asked:#?}");
+    assert_eq!(world.mirror(&pod.key)["status"]["message"], "of before");
+    // It is not Pending by the manifest alone any more, but by what was found.
+    world.show(&pod, "Pending", false);
+    world.until(&pod.key, "told", |mirror| mirror["status"]["phase"] == "Pending").await;
 }
 
 #[tokio::test]
