@@ -8,6 +8,7 @@ use kube::{Api, Client};
 
 use super::ClusterError;
 use super::client::{Attempt, client};
+use super::rbac::GROUP;
 use crate::config::ClusterSpec;
 use crate::host::Paths;
 
@@ -54,7 +55,6 @@ async fn create_binding(clients: Vec<Client>, endpoint: &str, limit: Duration) -
 }
 
 fn binding() -> ClusterRoleBinding {
-    const GROUP: &str = "rbac.authorization.k8s.io";
     ClusterRoleBinding {
         metadata: ObjectMeta { name: Some(CLUSTER_ADMINS.into()), ..ObjectMeta::default() },
         role_ref: RoleRef { api_group: Some(GROUP.into()), kind: "ClusterRole".into(), name: "cluster-admin".into() },

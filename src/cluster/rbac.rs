@@ -4,7 +4,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Ro
 use kube::api::ObjectMeta;
 
 /// The API group of roles.
-const GROUP: &str = "rbac.authorization.k8s.io";
+pub const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// Nodes that are joining.
 pub const JOINING: (&str, &str) = ("Group", crate::config::bootstrap_token::NODE_GROUP);

@@ -14,6 +14,7 @@ use kube::api::ObjectMeta;
 
 use super::bootstrap_token::to_secret;
 use super::object::Object;
+use super::rbac;
 use crate::config::ClusterSpec;
 use crate::config::bootstrap_token::{BootstrapToken, Lifetime, NODE_GROUP, Token};
 use crate::config::certificate_key::CertificateKey;
@@ -32,7 +33,6 @@ const NAMESPACE: &str = "kube-system";
 const TTL: Duration = Duration::from_secs(2 * 3600);
 /// kubeadm's words.
 const TTL_DESCRIPTION: &str = "Proxy for managing TTL for the kubeadm-certs secret";
-const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 
 /// Certificates that cannot be uploaded, or not be read back.
 #[derive(Debug, thiserror::Error)]
@@ -209,10 +209,10 @@ fn role() -> Role {
 /// That nodes which join may.
 fn role_binding() -> RoleBinding {
     let subject =
-        Subject { api_group: Some(RBAC_GROUP.into()), kind: "Group".into(), name: NODE_GROUP.into(), namespace: None };
+        Subject { api_group: Some(rbac::GROUP.into()), kind: "Group".into(), name: NODE_GROUP.into(), namespace: None };
     RoleBinding {
         metadata: metadata(ROLE_NAME),
-        role_ref: RoleRef { api_group: Some(RBAC_GROUP.into()), kind: "Role".into(), name: ROLE_NAME.into() },
+        role_ref: RoleRef { api_group: Some(rbac::GROUP.into()), kind: "Role".into(), name: ROLE_NAME.into() },
         subjects: Some(vec![subject]),
     }
 }

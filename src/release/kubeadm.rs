@@ -43,8 +43,10 @@ impl ConfigApi {
     }
 }
 
-const MASTER: &str = "node-role.kubernetes.io/master";
-const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+/// Label and taint of a control-plane node, by its old name.
+pub(super) const MASTER: &str = "node-role.kubernetes.io/master";
+/// The same by its name of today.
+pub(super) const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
 /// Oldest first. Each minor is where kubeadm made the change.
 static ROWS: [KubeadmRow; 6] = [

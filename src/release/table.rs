@@ -1,5 +1,6 @@
 //! The rows.
 
+use super::kubeadm::{CONTROL_PLANE, MASTER};
 use crate::config::spec::LocalEtcd;
 
 /// Everything that differs from one Kubernetes minor to the next.
@@ -85,7 +86,7 @@ const fn current(
         least_external_etcd: LEAST_EXTERNAL_ETCD,
         coredns_nested: true,
         coredns_uncached_zones: true,
-        control_plane_taints: &["node-role.kubernetes.io/control-plane"],
+        control_plane_taints: &[CONTROL_PLANE],
         dual_stack_gate: None,
         api_server: ComponentRow { flags: &[], probes: API_SERVER_PROBES },
         controller_manager: ComponentRow { flags: &[], probes: CONTROLLER_MANAGER_PROBES },
@@ -108,7 +109,7 @@ pub static RELEASES: [Release; 5] = [
         coredns_nested: false,
         coredns_uncached_zones: false,
         // The old name until 1.24; both until nobody joins nodes of that age.
-        control_plane_taints: &["node-role.kubernetes.io/master", "node-role.kubernetes.io/control-plane"],
+        control_plane_taints: &[MASTER, CONTROL_PLANE],
         // Alpha in 1.20, on by default from 1.21.
         dual_stack_gate: Some("IPv6DualStack=true"),
         // The insecure ports are open unless they are set to 0, as kubeadm 1.20 did; 1.24 no longer knows the flags.

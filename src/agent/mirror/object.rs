@@ -9,10 +9,7 @@ use serde::Deserialize;
 
 use super::plan::Mirror;
 use crate::agent::node::NodeIdentity;
-use crate::agent::pod::{PodKey, StaticPod};
-
-/// Marks the API server's copy of a static pod; its value is the hash of the pod's manifest.
-const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+use crate::agent::pod::{CONFIG_MIRROR, PodKey, StaticPod};
 
 /// The mirror of a pod on this node: what NodeRestriction lets a node make, with the one owner it asks for.
 pub fn of(pod: &StaticPod, node: &NodeIdentity) -> Pod {
