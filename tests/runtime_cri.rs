@@ -13,7 +13,9 @@ use kubeboot::runtime::docker::build::{ImageSpec, build_image};
 use kubeboot::runtime::streaming::{Streamed, Wanted};
 use kubeboot::runtime::*;
 use kubeboot::testing::cri::{import, socket};
-use kubeboot::testing::runtime_behaviour::{POLITE, behaves_like_a_runtime, placed, script, with_owner};
+use kubeboot::testing::runtime_behaviour::{
+    POLITE, behaves_like_a_runtime, placed, pulls_as_who_it_is_told, script, with_owner,
+};
 
 const BUSYBOX: &str = "/bin/busybox";
 const IMAGE: &str = "kubeboot.test/busybox:1";
@@ -65,6 +67,12 @@ async fn start(cri: &Cri, config: ContainerConfig) -> String {
 async fn a_cri_runtime_behaves_like_a_runtime() {
     let Some(cri) = cri().await else { return };
     behaves_like_a_runtime(&cri, IMAGE).await;
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_as_who_the_credentials_say() {
+    let Some(cri) = cri().await else { return };
+    pulls_as_who_it_is_told(&cri).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,9 @@ use futures::StreamExt;
 use kubeboot::runtime::docker::Docker;
 use kubeboot::runtime::docker::build::{BuildError, ImageSpec, build_image};
 use kubeboot::runtime::*;
-use kubeboot::testing::runtime_behaviour::{POLITE, behaves_like_a_runtime, script, with_owner};
+use kubeboot::testing::runtime_behaviour::{
+    POLITE, behaves_like_a_runtime, pulls_as_who_it_is_told, script, with_owner,
+};
 
 const BUSYBOX: &str = "/bin/busybox";
 const IMAGE: &str = "kubeboot.test/busybox:1";
@@ -54,6 +56,12 @@ fn exited(id: &str, config: &ContainerConfig) -> RuntimeEvent {
 async fn docker_behaves_like_a_runtime() {
     let docker = docker().await;
     behaves_like_a_runtime(&docker, IMAGE).await;
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_as_who_the_credentials_say() {
+    let docker = docker().await;
+    pulls_as_who_it_is_told(&docker).await;
 }
 
 #[tokio::test]

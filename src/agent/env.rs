@@ -227,7 +227,7 @@ mod tests {
     fn objects() -> Objects {
         let object = |data: &[(&str, &str)]| {
             let data = data.iter().map(|(key, text)| ((*key).to_owned(), text.as_bytes().to_vec())).collect();
-            Arc::new(Object { data, immutable: false })
+            Arc::new(Object { data, ..Object::default() })
         };
         let found = [
             ((Kind::ConfigMap, "m".to_owned()), object(&[("A", "map"), ("B", "b"), ("x=y", "no name")])),

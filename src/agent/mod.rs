@@ -35,6 +35,7 @@ mod pacing;
 pub mod pod;
 pub mod podstatus;
 pub mod probe;
+mod pull;
 mod remains;
 pub mod report;
 pub mod resources;

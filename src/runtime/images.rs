@@ -130,7 +130,7 @@ async fn ensure(
         last.store(current, Ordering::Relaxed);
         report(current, total, false);
     };
-    match runtime.pull(reference, &progress).await {
+    match runtime.pull(reference, None, &progress).await {
         Ok(_) => {
             let bytes = last.load(Ordering::Relaxed);
             report(bytes, Some(bytes), true);

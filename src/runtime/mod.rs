@@ -138,8 +138,13 @@ pub trait ContainerRuntime: Send + Sync {
     /// The image if it is present locally.
     async fn image(&self, reference: &str) -> Result<Option<ImageRecord>>;
 
-    /// Pulls an image, telling `progress` the bytes so far and, when known, in all. Returns when it is usable.
-    async fn pull(&self, reference: &str, progress: &(dyn Fn(u64, Option<u64>) + Send + Sync)) -> Result<ImageRecord>;
+    /// Pulls an image, as whom `credential` says or as nobody, telling `progress` the bytes so far and, when known, in all. Returns when it is usable.
+    async fn pull(
+        &self,
+        reference: &str,
+        credential: Option<&Credential>,
+        progress: &(dyn Fn(u64, Option<u64>) + Send + Sync),
+    ) -> Result<ImageRecord>;
 
     /// Commands and containers with their input and output as streams; None where the runtime cannot.
     fn streaming(&self) -> Option<&dyn streaming::Streaming> {

@@ -49,6 +49,15 @@ pub struct RuntimeVersion {
     pub api_version: String,
 }
 
+/// Who pulls an image from a registry. Has no Debug: it holds a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// The user's name there.
+    pub username: String,
+    /// The password.
+    pub password: String,
+}
+
 /// An image that the runtime has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredImage {

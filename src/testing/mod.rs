@@ -7,6 +7,7 @@ pub mod cri;
 pub mod golden;
 pub mod machine;
 pub mod tree;
+pub mod registry;
 pub mod runtime;
 pub mod runtime_behaviour;
 pub mod report;

@@ -74,6 +74,8 @@ struct Inner {
     made: u64,
     images: BTreeMap<String, ImageRecord>,
     registry: BTreeMap<String, Duration>,
+    demands: BTreeMap<String, (String, String)>,
+    pulled_as: Vec<Option<String>>,
     behaviours: HashMap<String, Behaviour>,
     exec_answers: HashMap<String, (Duration, ExecAnswer)>,
     unreachable: bool,
@@ -128,6 +130,16 @@ impl FakeRuntime {
     /// Makes an image pullable; the pull takes this long.
     pub fn registry_has(&self, reference: &str, takes: Duration) {
         self.lock().registry.insert(reference.to_owned(), takes);
+    }
+
+    /// Lets nobody but this user with this password pull an image.
+    pub fn registry_demands(&self, reference: &str, username: &str, password: &str) {
+        self.lock().demands.insert(reference.to_owned(), (username.to_owned(), password.to_owned()));
+    }
+
+    /// As whom it was tried to pull, in order.
+    pub fn pulled_as(&self) -> Vec<Option<String>> {
+        self.lock().pulled_as.clone()
     }
 
     /// Makes the `n`-th call of `name` from now on (1 is the next one) fail with `error`, once.

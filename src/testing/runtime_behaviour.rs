@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 
+use super::registry::Registry;
 use super::runtime::{Behaviour, FakeRuntime, container_config};
 use crate::runtime::*;
 
@@ -217,12 +218,33 @@ async fn makes_sandboxes(runtime: &dyn ContainerRuntime, owner: &str, image: &st
     assert!(!runtime.inspect(&member).await.unwrap().is_sandbox);
 }
 
+/// Pulls from a registry that wants to know who asks.
+///
+/// # Panics
+/// It gives the image to the wrong one, or not to the right one.
+pub async fn pulls_as_who_it_is_told(runtime: &dyn ContainerRuntime) {
+    let registry = Registry::serve("user", "pass:word").await;
+    let credential = |password: &str| Some(Credential { username: "user".to_owned(), password: password.to_owned() });
+    let pull = async |credential: Option<Credential>| {
+        runtime.pull(&registry.image, credential.as_ref(), &|_, _| ()).await.map(|_| ())
+    };
+    for wrong in [None, credential("another")] {
+        let refused = pull(wrong).await;
+        assert!(matches!(refused, Err(RuntimeError::Pull { .. })), "{refused:?}");
+    }
+    pull(credential("pass:word")).await.unwrap();
+    assert!(runtime.image(&registry.image).await.unwrap().is_some());
+    runtime.remove_image(&registry.image).await.unwrap();
+    let users = registry.users();
+    assert!(users.contains(&"user:another".to_owned()), "{users:?}");
+}
+
 async fn misses_what_is_not_there(runtime: &dyn ContainerRuntime, owner: &str) {
     // Nobody listens on this port of this machine.
     const NOWHERE: &str = "127.0.0.1:1/kubeboot/none:1";
     assert_eq!(runtime.image(NOWHERE).await.unwrap(), None);
     runtime.remove_image(NOWHERE).await.unwrap();
-    let pulled = runtime.pull(NOWHERE, &|_, _| ()).await;
+    let pulled = runtime.pull(NOWHERE, None, &|_, _| ()).await;
     assert!(matches!(&pulled, Err(RuntimeError::Pull { image, .. }) if image == NOWHERE), "{pulled:?}");
     let nowhere = placed(runtime, script(owner, "polite", NOWHERE, POLITE)).await;
     let made = runtime.create_container(&nowhere).await;

@@ -39,20 +39,26 @@ pub struct Object {
     pub data: BTreeMap<String, Vec<u8>>,
     /// It never changes again.
     pub immutable: bool,
+    /// A secret's type.
+    pub kind: String,
 }
 
 impl From<ConfigMap> for Object {
     fn from(map: ConfigMap) -> Self {
         let text = map.data.into_iter().flatten().map(|(key, text)| (key, text.into_bytes()));
         let binary = map.binary_data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0));
-        Self { data: text.chain(binary).collect(), immutable: map.immutable.unwrap_or(false) }
+        Self { data: text.chain(binary).collect(), immutable: map.immutable.unwrap_or(false), kind: String::new() }
     }
 }
 
 impl From<Secret> for Object {
     fn from(secret: Secret) -> Self {
         let data = secret.data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0));
-        Self { data: data.collect(), immutable: secret.immutable.unwrap_or(false) }
+        Self {
+            data: data.collect(),
+            immutable: secret.immutable.unwrap_or(false),
+            kind: secret.type_.unwrap_or_default(),
+        }
     }
 }
 

@@ -104,6 +104,32 @@ impl Store {
         Ok(objects)
     }
 
+    /// The secrets that a pod's images are pulled with, by name, asked for as other objects are; an error in words for one
+    /// that is not there or cannot be had. A static pod has none.
+    pub async fn pull_secrets(
+        &self,
+        api: Option<&ApiServer>,
+        pod: &StaticPod,
+    ) -> Vec<(String, Result<Arc<Object>, String>)> {
+        let mut all = Vec::new();
+        let secrets = pod.spec.image_pull_secrets.iter().flatten().filter(|one| !one.name.is_empty());
+        for name in secrets.filter(|_| pod.bound.is_some()).map(|one| &one.name) {
+            let (client, desk) = (api.and_then(ApiServer::client), self.desk(&pod.uid));
+            let ask = Ask { client: client.as_ref(), pod, before: lock(&desk.cache).clone() };
+            let key = (Kind::Secret, name.clone());
+            let secret = match ask.objects(&BTreeSet::from([key.clone()])).await {
+                Ok(mut found) => {
+                    let object = found.remove(&key).flatten();
+                    lock(&desk.cache).found.insert(key, object.clone());
+                    object.ok_or_else(|| format!("secret {name:?} not found"))
+                }
+                Err(why) => Err(why),
+            };
+            all.push((name.clone(), secret));
+        }
+        all
+    }
+
     /// Runs `write` with nobody else at the files of a bound pod.
     pub fn alone<T>(&self, pod: &StaticPod, write: impl FnOnce() -> T) -> T {
         let desk = pod.bound.as_ref().map(|_| self.desk(&pod.uid));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -13,10 +14,12 @@ use crate::agent::options::PAUSE_IMAGE;
 use crate::agent::probe::{Checker, Prober};
 use crate::agent::supervisor::Supervisor;
 use crate::agent::{AgentOptions, link, source};
+use crate::runtime::RuntimeError;
 use crate::testing::api::FakeApi;
 use crate::testing::runtime::{Behaviour, FakeRuntime};
 
 const PODS: &str = "/api/v1/namespaces/ns/pods";
+const SECRETS: &str = "/api/v1/namespaces/ns/secrets";
 const MAPS: &str = "/api/v1/namespaces/ns/configmaps";
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -245,6 +248,42 @@ async fn a_pod_that_has_ended_stays_so_and_is_not_run_again() {
     assert_eq!(cluster.pod("job")["status"]["phase"], "Succeeded");
     cluster.delete("job", 30);
     cluster.until("it is deleted", || cluster.pod("job").is_null().then_some(())).await;
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_with_the_secrets_of_its_pod_and_of_the_node() {
+    let cluster = Cluster::new().await;
+    let secret = |name: &str, kind: &str, key: &str, text: Value| {
+        let data = json!({key: base64::engine::general_purpose::STANDARD.encode(text.to_string())});
+        cluster.api.put(SECRETS, json!({"metadata": {"name": name}, "type": kind, "data": data}));
+    };
+    let user = |name: &str| json!({"r.io": {"username": name, "password": "p"}});
+    secret("json", "kubernetes.io/dockerconfigjson", ".dockerconfigjson", json!({"auths": user("one")}));
+    secret("old", "kubernetes.io/dockercfg", ".dockercfg", user("two"));
+    secret("other", "Opaque", ".dockercfg", user("never"));
+    let root = cluster.root.path().join("root");
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::write(root.join("config.json"), json!({"auths": user("node")}).to_string()).unwrap();
+    for image in ["r.io/x:1", "r.io/y:1"] {
+        cluster.runtime.registry_has(image, Duration::ZERO);
+    }
+    cluster.runtime.registry_demands("r.io/x:1", "node", "p");
+    let secrets: Vec<Value> = ["json", "old", "other", "none"].iter().map(|name| json!({"name": name})).collect();
+    let containers = |image: &str| json!([{"name": "main", "image": image}]);
+    cluster.bind("p", json!({"containers": containers("r.io/x:1"), "imagePullSecrets": secrets}));
+    cluster.ready("p").await;
+    let names = |all: &[&str]| all.iter().map(|name| Some((*name).to_owned())).collect::<Vec<_>>();
+    assert_eq!(cluster.runtime.pulled_as(), names(&["one", "two", "node"]));
+    let (context, ..) = cluster.agent.as_ref().unwrap();
+    let events = context.events.since(0);
+    let told = events.iter().find(|event| event.reason == "FailedToRetrieveImagePullSecret").unwrap();
+    assert!(told.message.starts_with("Unable to retrieve some image pull secrets (other, none);"), "{}", told.message);
+    // What is public is had though no password is right.
+    let refused = RuntimeError::Pull { image: "r.io/y:1".into(), message: "unauthorized".into() };
+    cluster.runtime.fail_nth("pull", 1, refused);
+    cluster.bind("q", json!({"containers": containers("r.io/y:1")}));
+    cluster.ready("q").await;
+    assert_eq!(cluster.runtime.pulled_as()[3..], [Some("node".to_owned()), None]);
 }
 
 #[tokio::test]

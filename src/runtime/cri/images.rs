@@ -37,9 +37,10 @@ impl Cri {
     pub(super) async fn pull_image(
         &self,
         reference: &str,
+        credential: Option<&Credential>,
         progress: &(dyn Fn(u64, Option<u64>) + Send + Sync),
     ) -> Result<ImageRecord> {
-        let question = proto::ByImage::of(reference);
+        let question = proto::PullImageRequest::of(reference, credential);
         let pull = self.call_within::<_, proto::ById>(SERVICE, "PullImage", question, None);
         let watch = self.watch_pull(progress);
         let pulled = tokio::select! {

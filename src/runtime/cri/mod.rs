@@ -231,8 +231,13 @@ impl ContainerRuntime for Cri {
         self.list_images().await
     }
 
-    async fn pull(&self, reference: &str, progress: &(dyn Fn(u64, Option<u64>) + Send + Sync)) -> Result<ImageRecord> {
-        self.pull_image(reference, progress).await
+    async fn pull(
+        &self,
+        reference: &str,
+        credential: Option<&Credential>,
+        progress: &(dyn Fn(u64, Option<u64>) + Send + Sync),
+    ) -> Result<ImageRecord> {
+        self.pull_image(reference, credential, progress).await
     }
 
     fn streaming(&self) -> Option<&dyn streaming::Streaming> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
+use bollard::auth::DockerCredentials;
 use bollard::errors::Error as BollardError;
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
 use bollard::query_parameters::*;
@@ -246,12 +247,13 @@ impl Docker {
     pub(super) async fn pull_image(
         &self,
         reference: &str,
+        credential: Option<&Credential>,
         progress: &(dyn Fn(u64, Option<u64>) + Send + Sync),
     ) -> Result<ImageRecord> {
         let failed = |message: String| RuntimeError::Pull { image: reference.to_owned(), message };
         // Without a tag Docker would pull every tag there is.
         let options = CreateImageOptionsBuilder::default().from_image(&with_tag(reference)).build();
-        let mut lines = self.client().await?.create_image(Some(options), None, None);
+        let mut lines = self.client().await?.create_image(Some(options), None, credential.map(credentials));
         let mut layers = PullProgress::default();
         loop {
             let line = tokio::time::timeout(PULL_STALL, lines.next())
@@ -279,6 +281,11 @@ impl Docker {
             Err(error) => Err(self.error("remove image", &format!("image {reference}"), error)),
         }
     }
+}
+
+fn credentials(of: &Credential) -> DockerCredentials {
+    let (username, password) = (Some(of.username.clone()), Some(of.password.clone()));
+    DockerCredentials { username, password, ..DockerCredentials::default() }
 }
 
 /// A reference with neither tag nor digest means `latest`.

@@ -158,8 +158,20 @@ impl ContainerRuntime for FakeRuntime {
         Ok(self.find_image(reference))
     }
 
-    async fn pull(&self, reference: &str, progress: &(dyn Fn(u64, Option<u64>) + Send + Sync)) -> Result<ImageRecord> {
+    async fn pull(
+        &self,
+        reference: &str,
+        credential: Option<&Credential>,
+        progress: &(dyn Fn(u64, Option<u64>) + Send + Sync),
+    ) -> Result<ImageRecord> {
+        let who = credential.map(|one| (one.username.clone(), one.password.clone()));
+        self.lock().pulled_as.push(who.as_ref().map(|(name, _)| name.clone()));
         self.record("pull", reference)?;
+        let demanded = self.lock().demands.get(reference).cloned();
+        if demanded.is_some() && demanded != who {
+            let message = "unauthorized".to_owned();
+            return Err(RuntimeError::Pull { image: reference.to_owned(), message });
+        }
         let takes = self.lock().registry.get(reference).copied();
         let Some(takes) = takes else {
             let message = "manifest unknown".to_owned();

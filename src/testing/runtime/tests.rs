@@ -84,9 +84,9 @@ async fn a_command_that_takes_too_long_is_given_up_at_the_limit() {
 async fn only_images_that_are_there_can_be_used_and_only_those_the_registry_has_pulled() {
     let fake = FakeRuntime::new();
     assert!(matches!(fake.create_container(&config("web", 0)).await, Err(RuntimeError::NotFound { .. })));
-    assert!(matches!(fake.pull("web:1", &|_, _| ()).await, Err(RuntimeError::Pull { .. })));
+    assert!(matches!(fake.pull("web:1", None, &|_, _| ()).await, Err(RuntimeError::Pull { .. })));
     fake.registry_has("web:1", Duration::from_secs(2));
-    fake.pull("web:1", &|_, _| ()).await.unwrap();
+    fake.pull("web:1", None, &|_, _| ()).await.unwrap();
     assert!(fake.create_container(&config("web", 0)).await.is_ok());
 }
 

@@ -56,32 +56,19 @@ impl Worker {
     /// Pulls beside the worker, when its turn comes.
     fn pull(&mut self, container: &str, image: &str) {
         info!(pod = %self.key, image, "pulling");
-        self.note_pull_secrets();
         self.note_event(container, "Pulling", format!("Pulling image {image:?}"));
-        let (context, myself) = (Arc::clone(&self.context), self.myself.clone());
+        let Some((pod, _)) = &self.pod else { return };
+        let (context, myself, pod) = (Arc::clone(&self.context), self.myself.clone(), Arc::clone(pod));
         let (container, image) = (container.to_owned(), image.to_owned());
         let uid = self.uid();
         self.pulls.spawn(async move {
             let asked = Instant::now();
             let _turn = context.pulls.acquire().await;
             let begun = Instant::now();
-            let result = context.runtime.pull(&image, &|_, _| {}).await;
+            let result = pull::pull(&context, &pod, &image).await;
             let took = (begun.elapsed(), asked.elapsed());
             let _ = myself.send(Message::Pulled { uid, container, image, took, result });
         });
-    }
-
-    /// Nobody is to guess why a private image cannot be had.
-    fn note_pull_secrets(&self) {
-        let secrets = self.pod.as_ref().and_then(|(pod, _)| pod.spec.image_pull_secrets.as_ref());
-        let names: Vec<&str> = secrets.into_iter().flatten().map(|secret| secret.name.as_str()).collect();
-        if !names.is_empty() {
-            let message = format!(
-                "imagePullSecrets ({}) are not used by this agent: images are pulled without credentials",
-                names.join(", ")
-            );
-            self.note_trouble(SANDBOX, "FailedToRetrieveImagePullSecret", &message);
-        }
     }
 
     /// What no pull can mend is looked at again now and then.

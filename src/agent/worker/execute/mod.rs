@@ -22,6 +22,7 @@ use crate::agent::events::Subject;
 use crate::agent::hooks::{self, Hook, HookError, HookKind};
 use crate::agent::pacing;
 use crate::agent::pod::StaticPod;
+use crate::agent::pull;
 use crate::agent::status::chain;
 use crate::agent::volumes::{self, Inputs};
 use crate::agent::{env, logs};

@@ -1,6 +1,7 @@
 //! Images.
 
 use super::Int64Value;
+use crate::runtime::Credential;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ImageSpec {
@@ -10,7 +11,7 @@ pub struct ImageSpec {
     pub user_specified_image: String,
 }
 
-/// Names an image: what asks for its status, its pull and its removal begins with it.
+/// Names an image: what asks for its status and its removal begins with it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ByImage {
     #[prost(message, optional, tag = "1")]
@@ -22,6 +23,34 @@ impl ByImage {
     pub fn of(reference: &str) -> Self {
         Self { image: Some(ImageSpec { image: reference.to_owned(), ..ImageSpec::default() }) }
     }
+}
+
+/// Has no Debug, like what is in it.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub struct PullImageRequest {
+    #[prost(message, optional, tag = "1")]
+    pub image: Option<ImageSpec>,
+    #[prost(message, optional, tag = "2")]
+    pub auth: Option<AuthConfig>,
+}
+
+impl PullImageRequest {
+    /// Asks for an image, as somebody or as nobody.
+    pub fn of(reference: &str, credential: Option<&Credential>) -> Self {
+        let auth = |of: &Credential| AuthConfig { username: of.username.clone(), password: of.password.clone() };
+        Self { image: ByImage::of(reference).image, auth: credential.map(auth) }
+    }
+}
+
+/// Has no Debug: it holds a password.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub struct AuthConfig {
+    #[prost(string, tag = "1")]
+    pub username: String,
+    #[prost(string, tag = "2")]
+    pub password: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
