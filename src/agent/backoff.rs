@@ -26,10 +26,17 @@ pub const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 /// `duration` and a random part of it besides, of `share` at the most: what many agents do often they do not all do at
 /// once.
 pub fn jittered(duration: Duration, share: f64) -> Duration {
+    duration.mul_f64(1.0 + share * fraction())
+}
+
+/// A random number from 0 to 1.
+pub fn fraction() -> f64 {
     let mut bytes = [0; 4];
-    // Without random numbers there is no harm but that.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    duration.mul_f64(1.0 + share * f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX))
+    // Without random numbers the middle does.
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX),
+        Err(_) => 0.5,
+    }
 }
 
 impl Steps {
@@ -39,6 +46,12 @@ impl Steps {
             0 => Duration::ZERO,
             n => self.initial.min(self.cap).saturating_mul(1 << (n - 1).min(20)).min(self.cap),
         }
+    }
+
+    /// The same and up to as much again, as a kubelet waits for its API server (client-go's reflectors): the agents of many
+    /// nodes, which have lost it at the same moment, do not come back at the same moment.
+    pub fn spread(self, tries: u32) -> Duration {
+        jittered(self.after(tries), 1.0)
     }
 
     /// The same steps with another cap; a lower one lowers the first step too.
@@ -57,5 +70,20 @@ mod tests {
         assert_eq!(seconds(CRASH), [0, 10, 20, 40, 80, 160, 300, 300]);
         assert_eq!(seconds(CRASH.capped(Duration::from_secs(5))), [0, 5, 5, 5, 5, 5, 5, 5]);
         assert_eq!(CRASH.after(u32::MAX), CRASH.cap);
+    }
+
+    #[test]
+    fn agents_come_back_spread_over_a_time_as_long_as_the_delay() {
+        for tries in 0..8 {
+            let (least, waits) = (CALL.after(tries), (0..1000).map(|_| CALL.spread(tries)).collect::<Vec<_>>());
+            assert!(waits.iter().all(|wait| (least..=least * 2).contains(wait)), "{tries}: {waits:?}");
+            // A quarter of 1000 agents in each quarter of the time, give or take seven times the deviation.
+            for quarter in (0..4).filter(|_| tries > 0) {
+                let (from, to) = (least + least / 4 * quarter, least + least / 4 * (quarter + 1));
+                let many = waits.iter().filter(|wait| (from..to).contains(*wait)).count();
+                assert!((150..=350).contains(&many), "{many} agents between {from:?} and {to:?}");
+            }
+        }
+        assert!((0..1000).all(|_| (100..=104).contains(&jittered(Duration::from_millis(100), 0.04).as_millis())));
     }
 }

@@ -82,13 +82,13 @@ pub async fn keep(context: Arc<Context>) {
                 begun = begin(&context) => match begun {
                     // A certificate that is of no use is not asked for again and again.
                     Ok(true) => {
-                        pause = RETRY.after(failures);
+                        pause = RETRY.spread(failures);
                         failures += 1;
                     }
                     Ok(false) => {}
                     Err(error) => {
                         failures += 1;
-                        (pause, trouble) = (RETRY.after(failures), error);
+                        (pause, trouble) = (RETRY.spread(failures), error);
                     }
                 },
                 // Whatever came may be the kubeconfig itself.

@@ -87,7 +87,7 @@ impl Source {
                 debug!(error = chain(&error), "listing the pods of this node again");
             }
             tokio::select! {
-                () = tokio::time::sleep(CALL.after(failures)) => {}
+                () = tokio::time::sleep(CALL.spread(failures)) => {}
                 changed = clients.changed() => if changed.is_err() { return },
             }
         }

@@ -38,7 +38,7 @@ pub async fn run(context: Arc<Context>, mut refused: watch::Receiver<Vec<Refused
         let again = async {
             match failures {
                 0 => std::future::pending().await,
-                failures => tokio::time::sleep(CALL.after(failures)).await,
+                failures => tokio::time::sleep(CALL.spread(failures)).await,
             }
         };
         tokio::select! {

@@ -16,7 +16,7 @@ use super::request::{self, RequestError, Wanted, ask};
 use super::store::{Pair, Store, StoreError};
 use super::{is_valid, renewal};
 use crate::agent::apiserver::files::Files;
-use crate::agent::backoff::Steps;
+use crate::agent::backoff::{Steps, fraction};
 use crate::agent::context::Context;
 use crate::agent::status::chain;
 use crate::host::fs::{FsError, read_if_exists, remove_file, write_file};
@@ -127,7 +127,7 @@ pub async fn keep(context: Arc<Context>) {
             Err(error) => {
                 failures += 1;
                 warn!(error, until = %pair.certificate.not_after, "the client certificate is not renewed yet");
-                tokio::time::sleep(RETRY.after(failures)).await;
+                tokio::time::sleep(RETRY.spread(failures)).await;
             }
         }
     }
@@ -152,15 +152,5 @@ pub async fn until(moment: Timestamp) {
         }
         let left = Duration::try_from(left).unwrap_or(CLOCK_CHECK);
         tokio::time::sleep(left.min(CLOCK_CHECK)).await;
-    }
-}
-
-/// A random number from 0 to 1.
-pub fn fraction() -> f64 {
-    let mut bytes = [0; 4];
-    // Without random numbers the middle does.
-    match aws_lc_rs::rand::fill(&mut bytes) {
-        Ok(()) => f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX),
-        Err(_) => 0.5,
     }
 }

@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::client::{fraction, until};
+use super::client::until;
 use super::request::{Wanted, ask};
 use super::store::{Pair, Store};
 use super::{is_valid, renewal};
-use crate::agent::backoff::Steps;
+use crate::agent::backoff::{Steps, fraction};
 use crate::agent::context::Context;
 use crate::agent::status::chain;
 use crate::pki::San;
@@ -58,7 +58,7 @@ pub async fn keep(context: Arc<Context>) {
             Err(error) => {
                 failures += 1;
                 warn!(error, "there is no serving certificate yet");
-                sleep(RETRY.after(failures)).await;
+                sleep(RETRY.spread(failures)).await;
             }
         }
     }

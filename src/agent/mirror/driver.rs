@@ -260,7 +260,7 @@ impl Driver {
 /// It is tried again later, and told when it was not told before. An API server that is away is nothing to tell.
 fn refused(parts: &Parts, key: &PodKey, track: &mut Track, what: &str, error: &CallError) {
     track.failures += 1;
-    track.retry_at = Some(Instant::now() + REFUSED.after(track.failures));
+    track.retry_at = Some(Instant::now() + REFUSED.spread(track.failures));
     let text = chain(error);
     if error.code().is_none() {
         debug!(pod = %key, error = text, "cannot {what} the mirror pod now");

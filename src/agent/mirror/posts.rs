@@ -77,7 +77,7 @@ pub async fn run(parts: Parts) {
         tokio::select! {
             changed = latest.changed(), if all => if changed.is_err() { return },
             _ = clients.changed() => {}
-            () = tokio::time::sleep(RETRY.after(failures)), if !all => {}
+            () = tokio::time::sleep(RETRY.spread(failures)), if !all => {}
         }
     }
 }
@@ -127,7 +127,7 @@ impl Poster {
             if matches!(fate, Fate::Over | Fate::Away) || tries == TRIES {
                 return if fate == Fate::Later { Fate::Over } else { fate };
             }
-            tokio::time::sleep(RETRY.after(tries)).await;
+            tokio::time::sleep(RETRY.spread(tries)).await;
         }
     }
 

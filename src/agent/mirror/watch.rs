@@ -95,7 +95,7 @@ pub async fn run(
         }
         failures += 1;
         tokio::select! {
-            () = tokio::time::sleep(RECONNECT.after(failures)) => {}
+            () = tokio::time::sleep(RECONNECT.spread(failures)) => {}
             _ = clients.changed() => {}
             Ok(()) = node.changed() => {}
         }

@@ -141,7 +141,7 @@ impl Keeper {
     /// Waits until it is time for another try: at once where the API server is a pod of this very node and has just
     /// become healthy.
     async fn pause(&self) {
-        let pause = RETRY.after(self.failures);
+        let pause = RETRY.spread(self.failures);
         let mut reports = self.context.board.reports();
         if serves(&reports.borrow_and_update()) {
             return sleep(pause).await;
