@@ -5,6 +5,7 @@
 pub mod api;
 pub mod cri;
 pub mod golden;
+pub mod log;
 pub mod machine;
 pub mod tree;
 pub mod registry;

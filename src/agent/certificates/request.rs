@@ -22,6 +22,8 @@ use crate::pki::{IssueError, KeyError, PrivateKey, San, node_request};
 
 /// How long an answer is waited for before another request is made, as by a kubelet.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// How long a controller may take to approve it, before somebody is told that he may have to.
+const APPROVAL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait for an API server that is away meanwhile.
 const RETRY: Steps = Steps { initial: Duration::from_millis(200), cap: Duration::from_secs(7) };
 
@@ -105,7 +107,7 @@ pub async fn ask(client: &Client, wanted: Wanted<'_>) -> Result<Pair, RequestErr
         }
         Err(error) => name.filter(|_| is_there(&error)).ok_or(error)?,
     };
-    let chain = answer(&requests, &name).await?;
+    let chain = answer(&requests, &name, APPROVAL_PATIENCE).await?;
     Pair::new(&chain, key.pem()).ok_or(RequestError::NoPair { name })
 }
 
@@ -141,11 +143,16 @@ fn object(
     })
 }
 
-/// The certificate that a request is answered with.
-async fn answer(requests: &Api<CertificateSigningRequest>, name: &str) -> Result<Vec<u8>, RequestError> {
-    let deadline = Instant::now() + ANSWER_LIMIT;
-    let mut failures = 0;
-    let mut said = false;
+/// The certificate that a request is answered with. After `patience` it is said who may have to approve it.
+async fn answer(
+    requests: &Api<CertificateSigningRequest>,
+    name: &str,
+    patience: Duration,
+) -> Result<Vec<u8>, RequestError> {
+    let (begun, mut failures) = (Instant::now(), 0);
+    let deadline = begun + ANSWER_LIMIT;
+    // When what is to be done is said; none once it was.
+    let mut say = Some(begun + patience);
     while Instant::now() < deadline {
         let found = call("read the signing request", requests.get(name)).await;
         let version = match found {
@@ -153,7 +160,7 @@ async fn answer(requests: &Api<CertificateSigningRequest>, name: &str) -> Result
                 if let Some(answer) = answered(&request) {
                     return answer;
                 }
-                if !std::mem::replace(&mut said, true) {
+                if say.take_if(|at| *at <= Instant::now()).is_some() {
                     info!(name, "waiting for the certificate; `kubectl certificate approve {name}` approves it");
                 }
                 failures = 0;
@@ -164,19 +171,19 @@ async fn answer(requests: &Api<CertificateSigningRequest>, name: &str) -> Result
             Err(error) => {
                 failures += 1;
                 debug!(error = chain(&error), "cannot look for the certificate");
-                sleep(RETRY.after(failures)).await;
+                sleep(RETRY.spread(failures)).await;
                 continue;
             }
         };
-        if !changes(requests, name, &version, deadline).await {
+        if !changes(requests, name, &version, say.unwrap_or(deadline)).await {
             failures += 1;
-            sleep(RETRY.after(failures)).await;
+            sleep(RETRY.spread(failures)).await;
         }
     }
     Err(RequestError::Pending { name: name.to_owned() })
 }
 
-/// Waits until the request is another than at `version`; false where that cannot be watched.
+/// Waits until the request is another than at `version`, or for that moment; false where that cannot be watched.
 async fn changes(requests: &Api<CertificateSigningRequest>, name: &str, version: &str, deadline: Instant) -> bool {
     let params = WatchParams::default().fields(&format!("metadata.name={name}"));
     let Ok(events) = call("watch the signing request", requests.watch(&params, version)).await else { return false };
@@ -220,6 +227,32 @@ mod tests {
     use super::*;
     use k8s_openapi::api::certificates::v1::CertificateSigningRequestStatus;
     use serde_json::{Value, json};
+
+    use crate::testing::api::FakeApi;
+    use crate::testing::log::Log;
+
+    const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+
+    #[tokio::test]
+    async fn only_a_request_that_is_not_approved_soon_is_said_to_wait_for_somebody() {
+        let (api, client) = FakeApi::serve().await;
+        let (log, _kept) = Log::begin();
+        let requests: Api<CertificateSigningRequest> = Api::all(client);
+        let patience = Duration::from_millis(400);
+        for (name, after) in [("csr-soon", patience / 8), ("csr-late", patience * 3)] {
+            api.put(REQUESTS, json!({"metadata": {"name": name}, "spec": {"request": "", "signerName": "x/y"}}));
+            let path = format!("{REQUESTS}/{name}");
+            let approve = async {
+                sleep(after).await;
+                api.change(&path, &json!({"status": {"certificate": "YQ=="}}));
+            };
+            let (answered, ()) = tokio::join!(answer(&requests, name, patience), approve);
+            assert_eq!(answered.unwrap(), b"a", "{name}");
+        }
+        let said = log.text();
+        assert_eq!(said.matches("certificate approve").count(), 1, "{said}");
+        assert!(said.contains("`kubectl certificate approve csr-late` approves it"), "{said}");
+    }
 
     #[test]
     fn a_request_is_what_an_approver_expects_of_a_node() {
