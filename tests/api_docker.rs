@@ -12,13 +12,15 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
 use kubeboot::agent::options::{Authorization, ServerOptions};
+use kubeboot::agent::report::HealthReport;
 use kubeboot::agent::server::spdy::{Decoder, Encoder, Frame};
-use kubeboot::agent::{self, AgentError, AgentOptions, control};
+use kubeboot::agent::{self, AgentError, AgentOptions};
 use kubeboot::runtime::ContainerRuntime;
 use kubeboot::runtime::docker::Docker;
 use kubeboot::runtime::docker::build::{ImageSpec, build_image};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use kubeboot::testing::agents::{remove_containers_of, until};
+use kubeboot::testing::tls::AnyServer;
+use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -36,45 +38,6 @@ const IMAGE: &str = "kubeboot.test/api:1";
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 const V5: &str = "v5.channel.k8s.io";
-
-/// Takes any server: certificates have tests of their own.
-#[derive(Debug)]
-struct AnyServer;
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
-}
 
 /// An agent on directories of its own, with a pod `web` that runs.
 struct Machine {
@@ -130,25 +93,9 @@ impl Machine {
         let runtime: Arc<dyn ContainerRuntime> = Arc::new(docker);
         let agent = Some(tokio::spawn(agent::run(options, runtime, end.clone())));
         let machine = Self { dir, api, end, agent };
-        machine.wait_for_pod().await;
+        let healthy = |report: &HealthReport| report.pods.iter().any(|pod| pod.healthy);
+        until(&machine.dir.path().join("agent.sock"), "the pod is healthy", healthy).await;
         machine
-    }
-
-    async fn wait_for_pod(&self) {
-        let wait = async {
-            loop {
-                let Ok(mut reports) = Box::pin(control::watch(&self.dir.path().join("agent.sock"))).await else {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    continue;
-                };
-                while let Some(Ok(report)) = reports.next().await {
-                    if report.pods.iter().any(|pod| pod.healthy) {
-                        return;
-                    }
-                }
-            }
-        };
-        tokio::time::timeout(LIMIT, wait).await.unwrap();
     }
 
     async fn connect(&self) -> TlsStream<TcpStream> {
@@ -209,17 +156,7 @@ impl Drop for Machine {
     fn drop(&mut self) {
         self.end.cancel();
         drop(self.agent.take());
-        let label = format!("label=dev.kubeboot.agent={}", self.dir.path().join("root").display());
-        loop {
-            let listed = std::process::Command::new("docker").args(["ps", "-aq", "--filter", &label]).output();
-            let ids = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-            if ids.trim().is_empty() {
-                return;
-            }
-            for id in ids.split_whitespace() {
-                let _ = std::process::Command::new("docker").args(["rm", "-fv", id]).output();
-            }
-        }
+        remove_containers_of(&self.dir.path().join("root").display().to_string());
     }
 }
 

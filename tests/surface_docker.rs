@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use kubeboot::agent::report::{HealthReport, PodReport};
-use kubeboot::agent::{self, AgentError, AgentOptions, control};
+use kubeboot::agent::{self, AgentError, AgentOptions};
+use kubeboot::runtime::ContainerRuntime;
 use kubeboot::runtime::docker::Docker;
 use kubeboot::runtime::docker::build::{ImageSpec, build_image};
-use kubeboot::runtime::{ContainerRuntime, labels};
+use kubeboot::testing::agents::{remove_containers_of, until};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -90,25 +90,7 @@ impl Machine {
 
     /// Waits for a report of which `condition` holds.
     async fn until(&self, what: &str, condition: impl Fn(&HealthReport) -> bool) -> HealthReport {
-        let mut last = None;
-        let wait = async {
-            loop {
-                let Ok(mut reports) = Box::pin(control::watch(&self.path("agent.sock"))).await else {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    continue;
-                };
-                while let Some(Ok(report)) = reports.next().await {
-                    if condition(&report) {
-                        return report;
-                    }
-                    last = Some(report);
-                }
-            }
-        };
-        match tokio::time::timeout(LIMIT, wait).await {
-            Ok(report) => report,
-            Err(_) => panic!("{what}: not within {} s; last report: {last:#?}", LIMIT.as_secs()),
-        }
+        until(&self.path("agent.sock"), what, condition).await
     }
 
     async fn healthy(&self, name: &str) -> PodReport {
@@ -173,17 +155,7 @@ impl Drop for Machine {
     /// carries this test's own label is touched.
     fn drop(&mut self) {
         self.end.cancel();
-        let label = format!("label={}={}", labels::OWNER, self.options().owner());
-        loop {
-            let listed = std::process::Command::new("docker").args(["ps", "-aq", "--filter", &label]).output();
-            let ids = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-            if ids.trim().is_empty() {
-                return;
-            }
-            for id in ids.split_whitespace() {
-                let _ = std::process::Command::new("docker").args(["rm", "-fv", id]).output();
-            }
-        }
+        remove_containers_of(&self.options().owner());
     }
 }
 

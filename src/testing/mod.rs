@@ -2,11 +2,13 @@
 
 //! Fakes that record calls and fail the n-th one by name, and sample values. Compiled for tests only.
 
+pub mod agents;
 pub mod api;
 pub mod cri;
 pub mod golden;
 pub mod log;
 pub mod machine;
+pub mod tls;
 pub mod tree;
 pub mod registry;
 pub mod runtime;

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use kubeboot::agent::report::{HealthReport, Phase, PodReport, StateReport};
-use kubeboot::agent::{self, AgentError, AgentOptions, control};
+use kubeboot::agent::{self, AgentError, AgentOptions};
 use kubeboot::runtime::cri::Cri;
 use kubeboot::runtime::docker::Docker;
 use kubeboot::runtime::docker::build::{ImageSpec, build_image};
 use kubeboot::runtime::{ContainerRecord, ContainerRuntime};
+use kubeboot::testing::agents::{remove_containers_of, until};
 use kubeboot::testing::cri::{VARIABLE, ctr, import};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -25,8 +25,6 @@ use tokio_util::sync::CancellationToken;
 const BUSYBOX: &str = "/bin/busybox";
 const IMAGE: &str = "kubeboot.test/agent:1";
 const PAUSE: &str = "kubeboot.test/agent-pause:1";
-/// Longer than anything here takes on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
 /// A main process that ends at SIGTERM, as a real one does: a shell as process 1 would ignore it.
 const FOREVER: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
 
@@ -114,27 +112,7 @@ impl Machine {
 
     /// Waits for a report of which `condition` holds.
     async fn until(&self, what: &str, condition: impl Fn(&HealthReport) -> bool) -> HealthReport {
-        let mut last = None;
-        let wait = async {
-            loop {
-                let Ok(mut reports) = Box::pin(control::watch(&self.path("agent.sock"))).await else {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    continue;
-                };
-                while let Some(Ok(mut report)) = reports.next().await {
-                    // This machine's disk may be short, which is no test's matter.
-                    report.problems.retain(|problem| !problem.message.starts_with("disk pressure"));
-                    if condition(&report) {
-                        return report;
-                    }
-                    last = Some(report);
-                }
-            }
-        };
-        match tokio::time::timeout(LIMIT, wait).await {
-            Ok(report) => report,
-            Err(_) => panic!("{what}: not within {} s; last report: {last:#?}", LIMIT.as_secs()),
-        }
+        until(&self.path("agent.sock"), what, condition).await
     }
 
     /// Waits until a pod is healthy, and returns it.
@@ -176,17 +154,7 @@ impl Drop for Machine {
             };
             return tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(clear));
         }
-        let label = format!("label=dev.kubeboot.agent={}", self.options().owner());
-        loop {
-            let listed = std::process::Command::new("docker").args(["ps", "-aq", "--filter", &label]).output();
-            let ids = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-            if ids.trim().is_empty() {
-                return;
-            }
-            for id in ids.split_whitespace() {
-                let _ = std::process::Command::new("docker").args(["rm", "-fv", id]).output();
-            }
-        }
+        remove_containers_of(&self.options().owner());
     }
 }
 

@@ -209,7 +209,7 @@ pub const TABLE: &[Row] = &[
             "allow-experimental-upgrades allow-missing-template-keys allow-release-candidate-upgrades config \
              etcd-upgrade ignore-preflight-errors kubeconfig output print-config show-managed-fields",
         ),
-        UPGRADE_PLAN_APART,
+        NO_SERVER_NO_TEMPLATES,
     ),
     row(
         "upgrade apply",
@@ -265,7 +265,7 @@ pub const TABLE: &[Row] = &[
             Same,
             "allow-missing-template-keys cert-dir config kubeconfig output show-managed-fields",
         ),
-        EXPIRATION_APART,
+        NO_SERVER_NO_TEMPLATES,
     ),
     row(
         "certs generate-csr",
@@ -332,15 +332,9 @@ const RENEWED: Is = Better(
 );
 const NO_SERVER: &[(&str, Is)] = &[("kubeconfig", Better(ON_MACHINE))];
 const ON_MACHINE: &str = "taken and not needed: the configuration is on the machine";
-const EXPIRATION_APART: &[(&str, Is)] = &[
+const NO_SERVER_NO_TEMPLATES: &[(&str, Is)] = &[
     ("allow-missing-template-keys", NO_TEMPLATES),
     ("kubeconfig", Better(ON_MACHINE)),
     ("show-managed-fields", NO_TEMPLATES),
 ];
 const NO_TEMPLATES: Is = Missing("output is text, json or yaml; for templates there are jq and yq");
-
-const UPGRADE_PLAN_APART: &[(&str, Is)] = &[
-    ("allow-missing-template-keys", NO_TEMPLATES),
-    ("kubeconfig", Better(ON_MACHINE)),
-    ("show-managed-fields", NO_TEMPLATES),
-];

@@ -263,7 +263,8 @@ async fn an_image_is_pulled_with_the_secrets_of_its_pod_and_of_the_node() {
     secret("other", "Opaque", ".dockercfg", user("never"));
     let root = cluster.root.path().join("root");
     std::fs::create_dir_all(&root).unwrap();
-    std::fs::write(root.join("config.json"), json!({"auths": user("node")}).to_string()).unwrap();
+    let config = json!({"auths": user("node")}).to_string();
+    crate::host::fs::write_file(&root.join("config.json"), config.as_bytes(), 0o600).unwrap();
     for image in ["r.io/x:1", "r.io/y:1"] {
         cluster.runtime.registry_has(image, Duration::ZERO);
     }
