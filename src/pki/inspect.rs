@@ -65,6 +65,13 @@ pub fn read(pem: &[u8]) -> Result<Vec<Certificate>, InspectError> {
     if all.is_empty() { Err(InspectError::Empty) } else { Ok(all) }
 }
 
+/// The public key of a certificate, in DER: its SubjectPublicKeyInfo, and the key alone. None where it is no certificate.
+pub fn public_key(der: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let x509 = open(der).ok()?;
+    let info = x509.public_key();
+    Some((info.raw.to_vec(), info.subject_public_key.data.to_vec()))
+}
+
 impl Certificate {
     /// Reads one from DER.
     pub fn parse(der: &[u8]) -> Result<Self, InspectError> {

@@ -6,11 +6,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature_with_raw_key};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio::net::TcpStream;
@@ -24,6 +24,7 @@ use super::own_certificate;
 use crate::agent::context::Context;
 use crate::agent::options::ServerOptions;
 use crate::agent::status::chain;
+use crate::pki::inspect::public_key;
 
 /// How often files are looked at, and the time left of a certificate.
 const LOOK: Duration = Duration::from_secs(60);
@@ -71,6 +72,14 @@ impl ResolvesServerCert for Served {
 #[derive(Debug)]
 struct AnyClient(WebPkiSupportedAlgorithms);
 
+/// The public key of a certificate that rustls does not read, as those of X.509 version 1 (`openssl x509 -req` makes them
+/// without further words), in both its forms; None of any other. Nobody is let in with it, for
+/// [`auth`](super::auth) reads it no more than rustls does. But it is no reason to end a handshake that a kubelet would
+/// go through with, if the client has the key: he is answered like anybody who has not said who he is.
+fn unread_key(certificate: &CertificateDer<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
+    if ParsedCertificate::try_from(certificate).is_ok() { None } else { public_key(certificate) }
+}
+
 impl ClientCertVerifier for AnyClient {
     fn client_auth_mandatory(&self) -> bool {
         false
@@ -95,7 +104,17 @@ impl ClientCertVerifier for AnyClient {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0)
+        let Some((_, key)) = unread_key(certificate) else {
+            return rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0);
+        };
+        let schemes = self.0.mapping.iter().filter(|(scheme, _)| *scheme == signature.scheme);
+        let good = { schemes }
+            .flat_map(|(_, algorithms)| *algorithms)
+            .any(|algorithm| algorithm.verify_signature(&key, message, signature.signature()).is_ok());
+        match good {
+            true => Ok(HandshakeSignatureValid::assertion()),
+            false => Err(CertificateError::BadSignature.into()),
+        }
     }
 
     fn verify_tls13_signature(
@@ -104,7 +123,10 @@ impl ClientCertVerifier for AnyClient {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0)
+        match unread_key(certificate) {
+            Some((info, _)) => verify_tls13_signature_with_raw_key(message, &info.into(), signature, &self.0),
+            None => rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -243,6 +265,9 @@ async fn follow_files(certificate: &Path, key: &Path, served: &Served) {
         }
     }
 }
+
+#[cfg(test)]
+mod v1_tests;
 
 #[cfg(test)]
 mod tests {

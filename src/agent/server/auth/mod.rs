@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use self::access::Attributes;
 use self::cache::Cache;
-use self::certificates::ClientAuthorities;
+pub(super) use self::certificates::ClientAuthorities;
 pub use self::reviews::Reviews;
 use super::http::{Body, say};
 use crate::agent::options::{Authorization, ServerOptions};
