@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Subcommand;
-
-use super::phases::{Chosen, table};
+use super::phases::{Chosen, Sub, table};
 use super::reset::is_denied;
 use super::signals::stop_on_signals;
 use super::spec::{ClusterFlags, SpecFlags, absolute, load, program};
@@ -43,16 +41,9 @@ use crate::workflow::saved::Saved;
 )]
 pub struct Args {
     #[command(subcommand)]
-    command: Option<Sub>,
+    command: Option<Sub<InitPhases>>,
     #[command(flatten)]
     flags: InitFlags,
-}
-
-#[derive(Debug, Subcommand)]
-enum Sub {
-    /// Run one phase alone
-    #[command(after_help = phase_help())]
-    Phase(Chosen<InitPhases>),
 }
 
 table!(
@@ -60,7 +51,8 @@ table!(
     InitPhases,
     PhaseFlags,
     PHASES,
-    OPTIONS
+    OPTIONS,
+    phase_help()
 );
 
 /// Flags of one phase.

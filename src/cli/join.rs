@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Subcommand;
-
-use super::phases::{Chosen, table};
+use super::phases::{Sub, table};
 use super::reset::is_denied;
 use super::signals::stop_on_signals;
 use super::spec::{program, read_file, secret};
@@ -40,16 +38,9 @@ use crate::workflow::machine::Machine;
 )]
 pub struct Args {
     #[command(subcommand)]
-    command: Option<Sub>,
+    command: Option<Sub<JoinPhases>>,
     #[command(flatten)]
     flags: Flags,
-}
-
-#[derive(Debug, Subcommand)]
-enum Sub {
-    /// Run one phase alone
-    #[command(after_help = phase_help())]
-    Phase(Chosen<JoinPhases>),
 }
 
 table!(
@@ -57,7 +48,8 @@ table!(
     JoinPhases,
     Flags,
     PHASES,
-    OPTIONS
+    OPTIONS,
+    phase_help()
 );
 
 fn phase_help() -> String {

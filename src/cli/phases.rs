@@ -1,11 +1,12 @@
 //! `COMMAND phase NAME [CHILD]` as commands of their own, made from a command's table of phases: each takes the flags
 //! that its row allows, and its help explains it.
 
+use std::fmt::Debug;
 use std::marker::PhantomData;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
 use crate::workflow::phase::{PhaseError, PhaseOptions, Phases, options_of};
 
@@ -18,7 +19,10 @@ const REST: &str = "rest";
 /// The phases of one command.
 pub trait Table {
     /// Flags of the command.
-    type Flags: Args;
+    type Flags: Args + Debug;
+
+    /// What `phase --help` ends with.
+    fn help() -> String;
 
     /// Names and titles, those of phases that are not there too.
     fn phases() -> Vec<Listed>;
@@ -27,15 +31,19 @@ pub trait Table {
     fn options() -> &'static [PhaseOptions];
 }
 
-/// Makes the [`Table`] of a command: its flags, its phases, and what each takes.
+/// Makes the [`Table`] of a command: its flags, its phases, what each takes, and what the help ends with.
 macro_rules! table {
-    ($(#[$doc:meta])* $name:ident, $flags:ty, $phases:expr, $options:expr) => {
+    ($(#[$doc:meta])* $name:ident, $flags:ty, $phases:expr, $options:expr, $help:expr) => {
         $(#[$doc])*
         #[derive(Debug)]
         struct $name;
 
         impl $crate::cli::phases::Table for $name {
             type Flags = $flags;
+
+            fn help() -> String {
+                $help
+            }
 
             fn phases() -> Vec<$crate::cli::phases::Listed> {
                 $crate::cli::phases::listed(&$phases)
@@ -80,6 +88,14 @@ pub fn listed<W>(phases: &'static Phases<W>) -> Vec<Listed> {
         is_built: false,
     });
     built.chain(missing).collect()
+}
+
+/// The one subcommand of a command that has phases.
+#[derive(Debug, Subcommand)]
+pub enum Sub<T: Table> {
+    /// Run one phase alone
+    #[command(after_help = T::help())]
+    Phase(Chosen<T>),
 }
 
 /// One phase that was asked for.
@@ -205,6 +221,10 @@ mod tests {
 
     impl Table for Sample {
         type Flags = Flags;
+
+        fn help() -> String {
+            String::new()
+        }
 
         fn phases() -> Vec<Listed> {
             let one = |name, children, is_built| Listed { name, aliases: &[], title: "does it", children, is_built };

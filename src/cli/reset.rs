@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use clap::Subcommand;
 
-use super::phases::{Chosen, table};
+use super::phases::{Sub, table};
 use super::signals::stop_on_signals;
 use super::spec::{program, read_file};
 use super::{Globals, Hint};
@@ -36,15 +35,9 @@ use crate::workflow::reset::{self, OPTIONS, PHASES, Part, ResetError, Wanted};
 )]
 pub struct Args {
     #[command(subcommand)]
-    command: Option<Sub>,
+    command: Option<Sub<ResetPhases>>,
     #[command(flatten)]
     flags: Flags,
-}
-
-#[derive(Debug, Subcommand)]
-enum Sub {
-    /// Run one phase alone
-    Phase(Chosen<ResetPhases>),
 }
 
 table!(
@@ -52,8 +45,13 @@ table!(
     ResetPhases,
     Flags,
     PHASES,
-    OPTIONS
+    OPTIONS,
+    phase_help()
 );
+
+fn phase_help() -> String {
+    format!("Phases:\n{}\nExit codes: 0 done, 1 any error.", PHASES.help())
+}
 
 #[derive(Debug, clap::Args)]
 struct Flags {

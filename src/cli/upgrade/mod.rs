@@ -12,7 +12,7 @@ use serde::Serialize;
 use self::apply::{apply_it, roll_back};
 use self::flags::{Also, Given, How, Section, To};
 use super::Globals;
-use super::phases::{Chosen, table};
+use super::phases::{self, table};
 use crate::release::Leave;
 use crate::ui::{self, Output};
 use crate::upgrade::diff::unified;
@@ -81,16 +81,9 @@ enum Sub {
 )]
 struct ApplyArgs {
     #[command(subcommand)]
-    command: Option<ApplySub>,
+    command: Option<phases::Sub<ApplyPhases>>,
     #[command(flatten)]
     flags: ApplyFlags,
-}
-
-#[derive(Debug, Subcommand)]
-enum ApplySub {
-    /// Run one phase alone
-    #[command(after_help = phase_help())]
-    Phase(Chosen<ApplyPhases>),
 }
 
 table!(
@@ -98,7 +91,8 @@ table!(
     ApplyPhases,
     ApplyFlags,
     PHASES,
-    OPTIONS
+    OPTIONS,
+    phase_help()
 );
 
 fn phase_help() -> String {
@@ -136,7 +130,7 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         Sub::Apply(args) => {
             let (parts, command, flags) = match args.command {
                 None => (None, "kubeboot upgrade apply".to_owned(), args.flags),
-                Some(ApplySub::Phase(phase)) => {
+                Some(phases::Sub::Phase(phase)) => {
                     let parts = Parts::one(&PHASES, &phase.name, phase.sub.as_deref())?;
                     let words = phase.sub.map_or_else(|| phase.name.clone(), |sub| format!("{} {sub}", phase.name));
                     (Some(parts), format!("kubeboot upgrade apply phase {words}"), phase.flags)

@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::Subcommand;
 use serde_json::Value;
 use similar::TextDiff;
 
 use super::apply::{apply_it, stamp};
 use super::flags::{Also, Common, Given, How, Section, To};
-use crate::cli::phases::{Chosen, table};
+use crate::cli::phases::{Sub, table};
 use crate::cli::{Globals, Hint, NO_KUBECONFIG};
 use crate::cluster::joining::{ClusterFacts, Reader};
 use crate::config::spec::Timeouts;
@@ -37,16 +36,9 @@ use crate::yaml;
 )]
 pub struct Args {
     #[command(subcommand)]
-    command: Option<Sub>,
+    command: Option<Sub<NodePhases>>,
     #[command(flatten)]
     flags: Flags,
-}
-
-#[derive(Debug, Subcommand)]
-enum Sub {
-    /// Run one phase alone
-    #[command(after_help = phase_help())]
-    Phase(Chosen<NodePhases>),
 }
 
 table!(
@@ -54,7 +46,8 @@ table!(
     NodePhases,
     Flags,
     NODE_PHASES,
-    OPTIONS
+    OPTIONS,
+    phase_help()
 );
 
 fn phase_help() -> String {
