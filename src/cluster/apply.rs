@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -129,6 +130,31 @@ impl Target<'_> {
             }
         };
         Attempt { what: &what, endpoint: self.endpoint, limit: self.limit }.retry(remove).await
+    }
+
+    /// Whether the API server would make the object: it does all it does for that, and keeps nothing.
+    ///
+    /// # Errors
+    /// It would not, or does not answer in time.
+    pub async fn would_make(&self, object: &Object) -> Result<(), ClusterError> {
+        let what = format!("make a {}", object.resource.kind);
+        let api = self.api(object);
+        let params = PostParams { dry_run: true, field_manager: Some(super::FIELD_MANAGER.into()) };
+        let make = || async { api.create(&params, &typed(object, object.value.clone())?).await.map(drop) };
+        Attempt { what: &what, endpoint: self.endpoint, limit: self.limit }.retry(make).await
+    }
+
+    /// The nodes that have this label.
+    ///
+    /// # Errors
+    /// Those of [`Self::get`].
+    pub async fn list_nodes(&self, label: &str) -> Result<Vec<Value>, ClusterError> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        let params = ListParams::default().labels(label);
+        let list = || async { api.list(&params).await };
+        let found = Attempt { what: "list the nodes", endpoint: self.endpoint, limit: self.limit }.retry(list).await?;
+        // They came as JSON.
+        Ok(found.items.iter().map(|node| serde_json::to_value(node).unwrap_or_default()).collect())
     }
 
     fn api(&self, object: &Object) -> Api<DynamicObject> {

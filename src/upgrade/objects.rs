@@ -28,6 +28,12 @@ pub trait Api: Send + Sync {
 
     /// Removes an object, if it is there.
     async fn remove(&self, object: &Object) -> Result<(), Cause>;
+
+    /// Whether the object could be made: all is done but that.
+    async fn would_make(&self, object: &Object) -> Result<(), Cause>;
+
+    /// The nodes that have this label.
+    async fn list_nodes(&self, label: &str) -> Result<Vec<Value>, Cause>;
 }
 
 /// The API server of this node, with an administrator's kubeconfig.
@@ -61,6 +67,14 @@ impl Api for Admin<'_> {
 
     async fn remove(&self, object: &Object) -> Result<(), Cause> {
         self.with(async |target| target.remove(object).await).await
+    }
+
+    async fn would_make(&self, object: &Object) -> Result<(), Cause> {
+        self.with(async |target| target.would_make(object).await).await
+    }
+
+    async fn list_nodes(&self, label: &str) -> Result<Vec<Value>, Cause> {
+        self.with(async |target| target.list_nodes(label).await).await
     }
 }
 

@@ -105,6 +105,14 @@ impl Api for Shelf {
         self.objects.lock().unwrap().remove(&object.key());
         Ok(())
     }
+
+    async fn would_make(&self, _: &Object) -> Result<(), Cause> {
+        Err("no upgrade asks for that once it has begun".into())
+    }
+
+    async fn list_nodes(&self, _: &str) -> Result<Vec<Value>, Cause> {
+        Err("no upgrade asks for that once it has begun".into())
+    }
 }
 
 /// Certificates and kubeconfigs, made once for all tests.

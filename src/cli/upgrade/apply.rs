@@ -25,11 +25,11 @@ use crate::ui;
 use crate::upgrade::apply::{Machine, Title, apply};
 use crate::upgrade::diff::unified;
 use crate::upgrade::journal::{JOURNAL, Journal, State as JournalState};
-use crate::upgrade::objects::{Admin, Api};
+use crate::upgrade::objects::Admin;
 use crate::upgrade::rollback::rollback;
 use crate::upgrade::target::running_version;
 use crate::upgrade::{Outcome, UpgradeError, current};
-use crate::workflow::preflight::{Finding, Severity, conclude, is_ignored};
+use crate::workflow::preflight::{conclude, upgrade as checks};
 use crate::workflow::saved::Saved;
 use crate::workflow::state::State;
 use crate::workflow::upgrade::table::{Part, Wanted as Parts};
@@ -55,6 +55,10 @@ pub async fn apply_it(globals: &Globals, to: &Wanted, parts: Parts, how: &How) -
     let reporter = ui::reporter(how.output);
     let mut state = open(&paths)?;
     let looks = parts.has(Part::Preflight);
+    let ignored = &to.section.common.ignore_preflight_errors;
+    if looks {
+        conclude(checks::findings(&checks::see_files(&paths), ignored), reporter.as_ref())?;
+    }
     let mut prepared = prepare(&paths, &to.goal(parts)?).map_err(explain)?;
     if !paths.is_live() {
         prepared.objects.clear();
@@ -83,7 +87,7 @@ pub async fn apply_it(globals: &Globals, to: &Wanted, parts: Parts, how: &How) -
     }
     let api = Admin { kubeconfig: to.kubeconfig.clone(), spec: &prepared.spec };
     if looks && !cut_off {
-        preflight(&prepared, &api, &to.section.common.ignore_preflight_errors, reporter.as_ref()).await?;
+        preflight(&prepared, &api, ignored, reporter.as_ref()).await?;
     }
     fetch(&prepared, how.pull_policy, &reporter).await?;
     let health = ControlSocket(paths.on_host(CONTROL_SOCKET));
@@ -94,22 +98,22 @@ pub async fn apply_it(globals: &Globals, to: &Wanted, parts: Parts, how: &How) -
     finish(outcome, reporter_ref, &prepared, to)
 }
 
-/// Whether CoreDNS, where it is installed, can be brought to the version, by kubeadm's names of the checks.
+/// Asks the cluster whether it may be upgraded; not of an upgrade that leaves the cluster's objects alone, which needs no
+/// API server.
 async fn preflight(
     prepared: &Prepared,
     api: &Admin<'_>,
     ignored: &[String],
     reporter: &dyn Reporter,
 ) -> anyhow::Result<()> {
+    if prepared.objects.is_empty() {
+        return Ok(());
+    }
     let maps = prepared.objects.iter().flat_map(|group| &group.objects);
     let mut settings = maps.filter(|object| object.resource.kind == "ConfigMap" && object.name() == coredns::NAME);
-    let Some(map) = settings.next() else { return Ok(()) };
-    let there = api.get(map).await.map_err(|error| hinted(UpgradeError::Unreadable(error)))?;
-    let Some(corefile) = there.as_ref().and_then(|map| map["data"][coredns::COREFILE].as_str()) else { return Ok(()) };
-    let Err(error) = coredns::check(&prepared.spec, corefile) else { return Ok(()) };
-    let severity = if is_ignored(ignored, error.check()) { Severity::Warning } else { Severity::Error };
-    let finding = Finding { check: error.check().to_owned(), severity, message: error.to_string() };
-    Ok(conclude(vec![finding], reporter)?)
+    let seen = checks::see_cluster(api, &prepared.spec, settings.next()).await;
+    let seen = seen.map_err(|error| hinted(UpgradeError::Unreadable(error)))?;
+    Ok(conclude(checks::findings(&seen, ignored), reporter)?)
 }
 
 /// Whether the command is for objects alone: one phase that changes no file here.

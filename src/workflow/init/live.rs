@@ -22,6 +22,7 @@ use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::present;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use crate::upgrade::manifest::hash;
+use crate::workflow::error::chain;
 use crate::workflow::inventory::{Entry, Kind};
 use crate::workflow::preflight::{self, Ours};
 
@@ -253,8 +254,4 @@ impl Init<'_> {
         pids.extend(self.machine.service.pid());
         Ours { paths, ports: BTreeSet::new(), pids }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

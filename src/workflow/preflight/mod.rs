@@ -8,6 +8,7 @@ mod files;
 mod kubelet;
 mod machine;
 mod network;
+pub mod upgrade;
 
 use std::collections::BTreeSet;
 use std::fmt;

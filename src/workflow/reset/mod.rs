@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::adopt::manifests::transfer;
+use super::error::chain;
 use super::inventory::Item;
 use super::machine::Machine;
 use super::saved::Saved;
@@ -77,13 +78,6 @@ pub enum ResetError {
 
 fn list(failed: &[(Step, StepError)]) -> String {
     failed.iter().map(|(step, error)| format!("\n\t{step}: {}", chain(error))).collect()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut words: Vec<String> =
-        std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
-    words.dedup();
-    words.join(": ")
 }
 
 /// Why a step failed.

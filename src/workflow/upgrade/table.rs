@@ -72,7 +72,8 @@ pub const OPTIONS: &[PhaseOptions] = &[
     row(
         "preflight",
         "allow-experimental-upgrades allow-release-candidate-upgrades force ignore-preflight-errors image kubeconfig yes",
-        "Compares the version with what runs by Kubernetes' rules, looks at CoreDNS' settings, and fetches every image \
+        "Compares the version with what runs by Kubernetes' rules, sees whether the cluster would take a Job, its \
+         control-plane nodes are ready and every manifest is there, looks at CoreDNS' settings, and fetches every image \
          that is missing.",
     ),
     row(

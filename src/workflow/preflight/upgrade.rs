@@ -1,0 +1,244 @@
+//! The checks before an upgrade, by kubeadm's names. What they look at is gathered first; each is a row of [`CHECKS`] and
+//! a pure function of that.
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::batch::v1::Job;
+use serde_json::{Value, json};
+
+use super::{Finding, Severity, is_ignored};
+use crate::cluster::addons::coredns;
+use crate::cluster::addons::corefile::CorefileError;
+use crate::cluster::object::Object;
+use crate::config::ClusterSpec;
+use crate::host::Paths;
+use crate::host::paths::MANIFESTS_DIR;
+use crate::manifests::{COMPONENTS, ETCD};
+use crate::release::{kubeadm_row, pause_image};
+use crate::upgrade::objects::{Api, Cause};
+use crate::workflow::error::chain;
+
+/// What a cluster is like that is to be upgraded.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Manifests of the control plane that are not where they should be.
+    pub missing: Vec<PathBuf>,
+    /// Why no Job can be made.
+    pub no_job: Option<String>,
+    /// Nodes of the control plane that are not ready.
+    pub not_ready: Vec<String>,
+    /// Why they are not known.
+    pub no_nodes: Option<String>,
+    /// What is wrong with CoreDNS' settings.
+    pub corefile: Option<CorefileError>,
+}
+
+struct Row {
+    name: &'static str,
+    check: fn(&Seen) -> Option<String>,
+}
+
+/// In kubeadm's order. All of them are errors.
+const CHECKS: &[Row] = &[
+    Row { name: "CreateJob", check: create_job },
+    Row { name: "ControlPlaneNodesReady", check: nodes_ready },
+    Row { name: "StaticPodManifest", check: manifests },
+    Row { name: "CoreDNSUnsupportedPlugins", check: |seen| corefile(seen, "CoreDNSUnsupportedPlugins") },
+    Row { name: "CoreDNSMigration", check: |seen| corefile(seen, "CoreDNSMigration") },
+];
+
+/// Every finding. Errors that are ignored come as warnings.
+pub fn findings(seen: &Seen, ignored: &[String]) -> Vec<Finding> {
+    let found = CHECKS.iter().filter_map(|row| Some((row.name, (row.check)(seen)?)));
+    let severity = |name| if is_ignored(ignored, name) { Severity::Warning } else { Severity::Error };
+    found.map(|(name, message)| Finding { check: name.to_owned(), severity: severity(name), message }).collect()
+}
+
+fn create_job(seen: &Seen) -> Option<String> {
+    seen.no_job.as_ref().map(|why| format!("the cluster takes no Job: {why}"))
+}
+
+fn nodes_ready(seen: &Seen) -> Option<String> {
+    match (&seen.no_nodes, seen.not_ready.as_slice()) {
+        (Some(why), _) => Some(format!("the nodes of the control plane cannot be listed: {why}")),
+        (None, []) => None,
+        (None, nodes) => Some(format!("there are NotReady control-planes in the cluster: {}", nodes.join(", "))),
+    }
+}
+
+fn manifests(seen: &Seen) -> Option<String> {
+    let files: Vec<String> = seen.missing.iter().map(|file| file.display().to_string()).collect();
+    let text = "this machine does not have every manifest of a control plane, which is upgraded where it runs";
+    (!files.is_empty()).then(|| format!("{text}; not there: {}", files.join(", ")))
+}
+
+fn corefile(seen: &Seen, name: &str) -> Option<String> {
+    seen.corefile.as_ref().filter(|error| error.check() == name).map(ToString::to_string)
+}
+
+/// Looks at the files alone.
+pub fn see_files(paths: &Paths) -> Seen {
+    let components = COMPONENTS.iter().filter(|component| **component != ETCD);
+    let files = components.map(|component| Path::new(MANIFESTS_DIR).join(format!("{component}.yaml")));
+    Seen { missing: files.filter(|file| !paths.on_host(file).exists()).collect(), ..Seen::default() }
+}
+
+/// Asks the cluster; `settings` is CoreDNS' config map, if that is to be written.
+///
+/// # Errors
+/// Those settings cannot be read.
+pub async fn see_cluster(api: &dyn Api, spec: &ClusterSpec, settings: Option<&Object>) -> Result<Seen, Cause> {
+    let there = match settings {
+        Some(map) => api.get(map).await?,
+        None => None,
+    };
+    let corefile = there.as_ref().and_then(|map| map["data"][coredns::COREFILE].as_str());
+    let corefile = corefile.and_then(|text| coredns::check(spec, text).err());
+    // Every row ends with the name of today, which all of them have.
+    let label = kubeadm_row(&spec.kubernetes_version).control_plane_labels.last().copied().unwrap_or_default();
+    let job = job(spec);
+    let (job, nodes) = tokio::join!(api.would_make(&job), api.list_nodes(label));
+    Ok(Seen {
+        missing: Vec::new(),
+        no_job: job.err().map(|error| chain(&*error)),
+        not_ready: nodes.as_deref().map(not_ready).unwrap_or_default(),
+        no_nodes: nodes.err().map(|error| chain(&*error)),
+        corefile,
+    })
+}
+
+/// kubeadm's Job, which it runs and waits for. Here the API server is asked whether it would make it, after all its
+/// admission: a node without the network of a cluster could not run its pod, and does not need to.
+fn job(spec: &ClusterSpec) -> Object {
+    let taints = kubeadm_row(&spec.kubernetes_version).control_plane_taints;
+    let tolerations: Vec<Value> = taints.iter().map(|key| json!({"key": key, "effect": "NoSchedule"})).collect();
+    let pod = json!({
+        "restartPolicy": "Never",
+        "securityContext": {"runAsUser": 999, "runAsGroup": 999, "runAsNonRoot": true},
+        "tolerations": tolerations,
+        "containers": [{"name": "upgrade-health-check", "image": pause_image(spec), "args": ["-v"]}],
+    });
+    let metadata = json!({"generateName": "upgrade-health-check-", "namespace": "kube-system"});
+    let spec = json!({"backoffLimit": 0, "ttlSecondsAfterFinished": 120, "template": {"spec": pod}});
+    // It has no field that a Job has not.
+    let job: Job = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap_or_default();
+    Object::new(&job)
+}
+
+/// The names of those that are not ready.
+fn not_ready(nodes: &[Value]) -> Vec<String> {
+    let is_ready = |node: &Value| {
+        let conditions = node["status"]["conditions"].as_array();
+        conditions.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] == "True")
+    };
+    let names = nodes.iter().filter(|node| !is_ready(node)).filter_map(|node| node["metadata"]["name"].as_str());
+    names.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::cluster::apply::Applied;
+
+    /// A cluster with these nodes, which refuses Jobs or not.
+    struct Cluster {
+        nodes: Vec<Value>,
+        refuses: bool,
+        away: bool,
+    }
+
+    #[async_trait]
+    impl Api for Cluster {
+        async fn get(&self, _: &Object) -> Result<Option<Value>, Cause> {
+            Ok(Some(json!({"data": {"Corefile": ".:53 {\n    mine\n}\n"}})))
+        }
+
+        async fn apply(&self, _: &[Object]) -> Result<Vec<Applied>, Cause> {
+            Err("nothing is written".into())
+        }
+
+        async fn remove(&self, _: &Object) -> Result<(), Cause> {
+            Err("nothing is removed".into())
+        }
+
+        async fn would_make(&self, object: &Object) -> Result<(), Cause> {
+            assert_eq!((object.resource.kind.as_str(), object.namespace()), ("Job", Some("kube-system")));
+            let pod = &object.value["spec"]["template"]["spec"];
+            assert_eq!(pod["tolerations"][0]["key"], "node-role.kubernetes.io/control-plane");
+            assert_eq!(pod["containers"][0]["image"], "registry.k8s.io/pause:3.10.2");
+            if self.refuses { Err("denied by policy".into()) } else { Ok(()) }
+        }
+
+        async fn list_nodes(&self, label: &str) -> Result<Vec<Value>, Cause> {
+            assert_eq!(label, "node-role.kubernetes.io/control-plane");
+            if self.away { Err("connection refused".into()) } else { Ok(self.nodes.clone()) }
+        }
+    }
+
+    fn node(name: &str, ready: &str) -> Value {
+        let conditions = json!([{"type": "DiskPressure", "status": "False"}, {"type": "Ready", "status": ready}]);
+        json!({"metadata": {"name": name}, "status": {"conditions": conditions}})
+    }
+
+    fn texts(seen: &Seen, ignored: &[&str]) -> Vec<(Severity, String)> {
+        let ignored: Vec<String> = ignored.iter().map(|name| (*name).to_owned()).collect();
+        findings(seen, &ignored).iter().map(|one| (one.severity, one.to_string())).collect()
+    }
+
+    async fn seen(cluster: &Cluster, settings: Option<&Object>) -> Seen {
+        see_cluster(cluster, &crate::testing::spec(), settings).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_is_well_has_no_findings_and_one_that_is_not_has_kubeadms() {
+        let well = Cluster { nodes: vec![node("cp1", "True")], refuses: false, away: false };
+        assert_eq!(texts(&seen(&well, None).await, &[]), []);
+        let nodes = vec![
+            node("cp1", "True"),
+            node("cp2", "False"),
+            node("cp3", "Unknown"),
+            json!({"metadata": {"name": "cp4"}}),
+        ];
+        let ill = Cluster { nodes, refuses: true, away: false };
+        let map = coredns::objects(&crate::testing::spec()).unwrap();
+        let map = Object::new(&map.config_map);
+        let ill = seen(&ill, Some(&map)).await;
+        let job = "CreateJob: the cluster takes no Job: denied by policy".to_owned();
+        let nodes =
+            "ControlPlaneNodesReady: there are NotReady control-planes in the cluster: cp2, cp3, cp4".to_owned();
+        let plugins = "CoreDNSUnsupportedPlugins: the Corefile has plugins that are not supported: mine".to_owned();
+        use Severity::{Error, Warning};
+        let all = [(Error, job.clone()), (Error, nodes.clone()), (Error, plugins.clone())];
+        assert_eq!(texts(&ill, &[]), all);
+        let ignored = ["createjob", "ControlPlaneNodesReady"];
+        assert_eq!(texts(&ill, &ignored), [(Warning, job), (Warning, nodes), (Error, plugins)]);
+        assert!(texts(&ill, &["all"]).iter().all(|(severity, _)| *severity == Warning));
+    }
+
+    #[tokio::test]
+    async fn nodes_that_cannot_be_listed_are_not_taken_for_ready() {
+        let away = Cluster { nodes: vec![], refuses: false, away: true };
+        let words = "ControlPlaneNodesReady: the nodes of the control plane cannot be listed: connection refused";
+        assert_eq!(texts(&seen(&away, None).await, &[]), [(Severity::Error, words.to_owned())]);
+    }
+
+    #[test]
+    fn manifests_that_are_missing_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        let put = |name: &str| {
+            let path = root.path().join("etc/kubernetes/manifests").join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            crate::host::fs::write_file(&path, b"x", 0o600).unwrap();
+        };
+        put("kube-apiserver.yaml");
+        put("kube-scheduler.yaml");
+        let words = "StaticPodManifest: this machine does not have every manifest of a control plane, which is upgraded \
+                     where it runs; not there: /etc/kubernetes/manifests/kube-controller-manager.yaml";
+        assert_eq!(texts(&see_files(&paths), &[]), [(Severity::Error, words.to_owned())]);
+        put("kube-controller-manager.yaml");
+        assert_eq!(texts(&see_files(&paths), &[]), [], "etcd may be elsewhere");
+    }
+}
