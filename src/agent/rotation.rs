@@ -5,7 +5,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -16,15 +15,12 @@ use super::context::Context;
 use super::status::chain;
 use crate::runtime::labels;
 
-/// How often logs are looked at (the kubelet's `containerLogMonitorInterval`).
-const EVERY: Duration = Duration::from_secs(10);
-
 /// Looks at the logs of running containers until the agent ends; returns at once where the runtime rotates them.
 pub async fn watch(context: Arc<Context>) {
     if !context.runtime.needs_sandbox() {
         return;
     }
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval(context.options.container_log_monitor_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

@@ -88,9 +88,9 @@ pub async fn b086_pods_lists_live_statuses_until_the_manifest_is_gone(node: &mut
     let pod = &pods["web-node1"];
     assert_eq!((&pod["metadata"]["uid"], &pod["status"]["phase"]), (&json!(web.uid), &json!("Running")));
     let status = &pod["status"]["containerStatuses"][0];
-    assert_eq!(status["containerID"], json!(format!("docker://{}", id(&web))));
+    assert_eq!(status["containerID"], json!(node.reference(id(&web))));
     assert_eq!((&status["ready"], &status["restartCount"]), (&json!(true), &json!(0)));
-    node.docker(&["kill", id(&web)]);
+    node.kill_container(id(&web));
     node.pod("web", "is restarted", |pod| pod.ready && restarts(pod) == 1).await;
     let restarted = &node.pods().await["web-node1"]["status"]["containerStatuses"][0];
     assert_eq!((&restarted["restartCount"], &restarted["ready"]), (&json!(1), &json!(true)));

@@ -53,8 +53,7 @@ pub async fn b031_the_namespace_is_default_or_the_manifests(node: &mut Node) {
     assert_eq!(node.up(&Pod::new("one")).await.namespace, "default");
     let system = node.up(&Pod::new("two").metadata("namespace", "kube-system")).await;
     assert_eq!(system.namespace, "kube-system");
-    let name = node.inspect(id(&system), "/Name");
-    assert_eq!(name, json!(format!("/k8s_main_two-node1_kube-system_{}_0", system.uid)));
+    assert_eq!(node.look(id(&system)).name, format!("k8s_main_two-node1_kube-system_{}_0", system.uid));
 }
 
 pub async fn b033_the_pull_policy_follows_the_tag(node: &mut Node) {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use kubeboot::agent::report::{PodReport, Severity};
 use serde_json::{Value, json};
@@ -54,7 +55,6 @@ pub async fn b069_host_path_types_make_or_demand_what_they_say(node: &mut Node) 
     let volume = |name: &str, path: &PathBuf, kind| json!({"name": name, "hostPath": {"path": path, "type": kind}});
     let mount = |name: &str| json!({"name": name, "mountPath": format!("/{name}")});
     let makes = [volume("dir", &dir, "DirectoryOrCreate"), volume("file", &file, "FileOrCreate")];
-    node.record().await;
     node.start();
     let makes = Pod::new("makes").spec("volumes", json!(makes));
     node.up(&makes.main("volumeMounts", json!([mount("dir"), mount("file")]))).await;
@@ -109,11 +109,11 @@ pub async fn b072_host_aliases_are_in_the_hosts_file(node: &mut Node) {
     node.start();
     for name in ["host", "own"] {
         let pod = node.ready(name).await;
-        let hosts = node.docker(&["exec", id(&pod), "cat", "/etc/hosts"]);
+        let hosts = node.exec(id(&pod), &["cat", "/etc/hosts"]);
         let line = hosts.lines().find(|line| line.starts_with("192.0.2.9")).unwrap_or_else(|| panic!("{hosts}"));
         assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["192.0.2.9", "one.example", "two.example"]);
         assert!(hosts.contains("localhost"), "{hosts}");
-        let kept = node.docker(&["exec", crate::reports::id_of(&pod, "keeps"), "cat", "/etc/hosts"]);
+        let kept = node.exec(crate::reports::id_of(&pod, "keeps"), &["cat", "/etc/hosts"]);
         assert_eq!(kept, "192.0.2.7 mine");
     }
 }
@@ -127,28 +127,26 @@ pub async fn b073_the_oom_score_follows_priority_and_quality_of_service(node: &m
         ("critical", Pod::new("critical").main("resources", burstable).critical(), -997),
     ];
     // A machine may forbid to lower the score of anything.
-    let lowest = match may_lower_scores(node) {
+    let lowest = match may_lower_scores() {
         true => -1000,
         false => 0,
     };
     for (name, pod, score) in pods {
         let pod = node.up(&pod).await;
-        let is: i64 = node.docker(&["exec", id(&pod), "cat", "/proc/1/oom_score_adj"]).parse().unwrap();
+        let is: i64 = node.exec(id(&pod), &["cat", "/proc/1/oom_score_adj"]).parse().unwrap();
         assert_eq!(is, score.max(lowest), "{name}");
     }
     assert_eq!(node.log().contains("wanted=-997"), lowest == 0, "{}", node.log());
 }
 
-/// Whether Docker may make a process that is killed later than others.
-fn may_lower_scores(node: &Node) -> bool {
-    let id = node.docker(&["create", "--oom-score-adj=-997", IMAGE, "true"]);
-    let started = std::process::Command::new("docker").args(["start", &id]).output().unwrap();
-    node.docker(&["rm", "-f", &id]);
-    started.status.success()
+/// Whether somebody here may make a process that is killed later than others.
+fn may_lower_scores() -> bool {
+    let lower = "echo -997 2>/dev/null > /proc/self/oom_score_adj";
+    std::process::Command::new("sh").args(["-c", lower]).stderr(Stdio::null()).status().unwrap().success()
 }
 
 pub async fn b074_logs_are_at_the_kubelets_paths_and_rotated(node: &mut Node) {
-    node.config.extend(["containerLogMaxSize: 16Ki", "containerLogMaxFiles: 3"].map(str::to_owned));
+    node.config.extend(["containerLogMaxSize: 16Ki", "containerLogMaxFiles: 3", "containerLogMonitorInterval: 3s"].map(str::to_owned));
     node.start();
     let line = "echo 0123456789012345678901234567890123456789";
     let web = node.up(&Pod::new("web").script(&format!("echo first; {FOREVER}"))).await;
@@ -156,34 +154,36 @@ pub async fn b074_logs_are_at_the_kubelets_paths_and_rotated(node: &mut Node) {
     let link = format!("/var/log/containers/web-node1_default_main-{}.log", id(&web));
     assert_eq!(fs::read_link(&link).unwrap(), file);
     assert!(fs::read_to_string(&link).unwrap().contains("first"), "{link}");
-    let chatty = format!("i=0; while test $i -lt 4000; do {line}; i=$((i + 1)); done; echo the last; {FOREVER}");
-    let chatty = node.up(&Pod::new("chatty").script(&chatty)).await;
+    let quiet = share(node);
+    let chatty = format!("echo the first; while ! test -e /share/quiet; do {line}; done; echo the last; {FOREVER}");
+    let chatty = node.up(&Pod::new("chatty").script(&chatty).mount("share", &quiet)).await;
     let directory = node.path(&format!("pods/default_chatty-node1_{}/main", chatty.uid));
-    let said =
-        || std::future::ready(fs::read_to_string(directory.join("0.log")).ok().filter(|l| l.contains("the last")));
-    let live = node.eventually("the last line is in the live file", said).await;
-    assert!(live.len() < 32 << 10, "{} bytes of 16 KiB", live.len());
-    let kept = node.inspect(id(&chatty), "/LogPath");
-    let kept = PathBuf::from(kept.as_str().unwrap());
+    let kept = node.look(id(&chatty)).log;
     let name = kept.file_name().unwrap().to_string_lossy().into_owned();
-    let beside = fs::read_dir(kept.parent().unwrap()).unwrap().flatten();
-    let files: Vec<_> = beside.filter(|e| e.file_name().to_string_lossy().starts_with(&name)).collect();
-    assert_eq!(files.len(), 3, "{files:?}");
+    let logs = || {
+        let beside = fs::read_dir(kept.parent().unwrap()).unwrap().flatten();
+        let files = beside.filter(|e| e.file_name().to_string_lossy().starts_with(&name));
+        files.map(|file| fs::read_to_string(file.path()).unwrap_or_default()).collect::<Vec<_>>()
+    };
+    let rotated = |logs: &Vec<String>| logs.len() == 3 && !logs.iter().any(|log| log.contains("the first"));
+    node.eventually("the oldest is gone", || std::future::ready(Some(logs()).filter(rotated))).await;
+    fs::File::create(quiet.join("quiet")).unwrap();
+    let live = || fs::read_to_string(directory.join("0.log")).unwrap_or_default();
+    let settled = |logs: &Vec<String>| live().len() < 32 << 10 && logs.iter().any(|log| log.contains("the last"));
+    let logs = node.eventually("the live file is small", || std::future::ready(Some(logs()).filter(settled))).await;
+    assert_eq!(logs.len(), 3);
     node.delete("web.yaml");
     node.delete("chatty.yaml");
     node.empty().await;
     assert!(fs::symlink_metadata(&link).is_err() && !file.exists() && !directory.exists());
 }
 
-pub async fn b075_docker_ps_shows_the_kubelets_names(node: &mut Node) {
+pub async fn b075_the_runtime_has_the_kubelets_names(node: &mut Node) {
     node.start();
     let web = node.up(&Pod::new("web").own_network().container("second", FOREVER)).await;
-    node.docker(&["kill", id(&web)]);
+    node.kill_container(id(&web));
     node.pod("web", "is restarted", |pod| pod.ready && restarts(pod) == 1).await;
-    let filter = format!("label=io.kubernetes.pod.uid={}", web.uid);
-    let names = node.docker(&["ps", "--filter", &filter, "--format", "{{.Names}}"]);
-    let mut names: Vec<&str> = names.lines().collect();
-    names.sort_unstable();
+    let names = node.running_names();
     let name = |container, attempt| format!("k8s_{container}_web-node1_default_{}_{attempt}", web.uid);
     assert_eq!(names, [name("POD", 0), name("main", 1), name("second", 0)]);
 }
@@ -217,6 +217,6 @@ pub async fn b077_a_full_disk_is_told_and_evicts_nothing(node: &mut Node) {
     fs::remove_file(node.root().join("fill")).unwrap();
     node.until("the disk is well again", |r| !alarm(r)).await;
     for pod in [&web, &other] {
-        assert_eq!(node.inspect(id(pod), "/State/Running"), json!(true));
+        assert!(node.look(id(pod)).running);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use kubeboot::agent::report::{HealthReport, Severity};
 use serde_json::json;
 
+use crate::history::Action::{Create, Die, Start};
 use crate::node::{Node, put};
 use crate::pod::Pod;
 use crate::reports::{id, refusals};
@@ -28,10 +29,8 @@ pub async fn b001_a_manifest_that_is_there_before_the_start_runs(node: &mut Node
     node.start();
     let web = node.ready("web").await;
     assert_eq!((web.name.as_str(), web.namespace.as_str()), ("web-node1", "default"));
-    assert!(
-        node.docker(&["inspect", "-f", "{{.State.Running}} {{.Name}}", id(&web)])
-            .starts_with("true /k8s_main_web-node1_default_")
-    );
+    let seen = node.look(id(&web));
+    assert!(seen.running && seen.name.starts_with("k8s_main_web-node1_default_"), "{seen:#?}");
 }
 
 pub async fn b002_a_manifest_that_is_written_runs_without_waiting_for_a_list(node: &mut Node) {
@@ -119,8 +118,8 @@ pub async fn b010_a_renamed_manifest_ends_its_pod_and_starts_another(node: &mut 
     let old = node.up(&Pod::new("web")).await;
     fs::rename(node.manifest("web.yaml"), node.manifest("www.yaml")).unwrap();
     let new = node.pod("web", "is another pod", |pod| pod.ready && pod.uid != old.uid).await;
-    let history = node.history();
-    assert!(history.one("die", id(&old)).at < history.one("start", id(&new)).at, "{history:#?}");
+    let history = node.history().await;
+    assert!(history.one(Die, id(&old)).at < history.one(Start, id(&new)).at, "{history:#?}");
 }
 
 pub async fn b011_an_edited_manifest_is_replaced_exactly_once(node: &mut Node) {
@@ -130,10 +129,10 @@ pub async fn b011_an_edited_manifest_is_replaced_exactly_once(node: &mut Node) {
     let old = node.up(&Pod::new("web").env("A", "one")).await;
     node.run(&Pod::new("web").env("A", "two"));
     let new = node.pod("web", "is another pod", |pod| pod.ready && pod.uid != old.uid).await;
-    let env = node.inspect(id(&new), "/Config/Env").to_string();
-    assert!(env.contains("A=two"), "{env}");
+    let env = node.look(id(&new)).env;
+    assert!(env.contains(&"A=two".to_owned()), "{env:?}");
     node.all_along(SEVERAL_LISTS, "it stays", |r| r.pods.len() == 1 && id(&r.pods[0]) == id(&new)).await;
-    assert_eq!(node.history().each("create", "main").len(), 2);
+    assert_eq!(node.history().await.each(Create, "main").len(), 2);
 }
 
 pub async fn b012_a_manifest_renamed_into_place_is_one_update_without_an_error(node: &mut Node) {
@@ -150,7 +149,8 @@ pub async fn b012_a_manifest_renamed_into_place_is_one_update_without_an_error(n
     drop(file);
     fs::rename(node.manifest(".web.yaml.new"), node.manifest("web.yaml")).unwrap();
     let web = node.ready("web").await;
-    assert_eq!(node.history().iter().filter(|e| e.action == "create" && e.name.contains(&web.uid)).count(), 1);
+    let made = node.history().await.each(Create, "main").into_iter().filter(|e| e.name.contains(&web.uid));
+    assert_eq!(made.count(), 1);
     assert!(!node.log().contains("manifest problem"), "{}", node.log());
 }
 
@@ -213,8 +213,8 @@ pub async fn b017_of_two_files_with_one_pod_one_runs_and_stays(node: &mut Node) 
     node.write("b.yaml", Pod::new("web").env("FROM", "b").yaml());
     node.start();
     let web = node.ready("web").await;
-    let env = node.inspect(id(&web), "/Config/Env").to_string();
-    assert!(env.contains("FROM=b"), "the last file by name wins: {env}");
+    let env = node.look(id(&web)).env;
+    assert!(env.contains(&"FROM=b".to_owned()), "the last file by name wins: {env:?}");
     node.all_along(SEVERAL_LISTS, "it stays", |r| r.pods.len() == 1 && id(&r.pods[0]) == id(&web)).await;
 }
 
@@ -259,6 +259,6 @@ pub async fn b020_touch_chmod_and_white_space_restart_nothing(node: &mut Node) {
     assert_eq!((&after.uid, id(&after)), (&before.uid, id(&before)));
     // What the agent did about the edit would be done before what it does about the next manifest.
     node.up(&Pod::new("other")).await;
-    let restarted: Vec<_> = node.history().of(id(&before)).into_iter().filter(|e| e.action == "die").collect();
+    let restarted: Vec<_> = node.history().await.of(id(&before)).into_iter().filter(|e| e.action == Die).collect();
     assert!(restarted.is_empty(), "{restarted:?}");
 }

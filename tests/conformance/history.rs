@@ -1,17 +1,37 @@
-//! What happened to a node's containers, as Docker tells it: independent of what the agent says.
+//! What happened to a node's containers, as the runtime tells it: independent of what the agent says.
 
-use std::fs::{self, File};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::Value;
+use crate::machine::Parse;
 
-/// A running `docker events`.
+/// A program that tells what happens, and what it told.
 pub struct History {
     process: Child,
-    file: PathBuf,
+    told: Arc<Mutex<Told>>,
+}
+
+#[derive(Default)]
+struct Told {
+    lines: String,
+    events: Vec<Event>,
+}
+
+/// What may happen to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It is made.
+    Create,
+    /// It runs.
+    Start,
+    /// It ended.
+    Die,
+    /// It is gone.
+    Destroy,
 }
 
 /// One thing that happened to a container.
@@ -19,13 +39,13 @@ pub struct History {
 pub struct Event {
     /// Container id.
     pub id: String,
-    /// `create`, `start`, `kill`, `die`, `destroy`, ...
-    pub action: String,
-    /// Container name.
+    /// What.
+    pub action: Action,
+    /// Container name, `k8s_CONTAINER_POD_...`.
     pub name: String,
-    /// Signal of a `kill`.
-    pub signal: Option<u32>,
-    /// When, since the epoch, by the daemon's clock.
+    /// How it ended.
+    pub code: Option<i64>,
+    /// When, since the epoch, by the machine's clock.
     pub at: Duration,
 }
 
@@ -34,19 +54,31 @@ pub struct Event {
 pub struct Events(Vec<Event>);
 
 impl History {
-    /// Starts recording to `file`.
-    pub fn start(args: &[&str], file: &Path) -> Self {
-        let output = File::create(file).unwrap();
-        let process = Command::new("docker").args(args).stdin(Stdio::null()).stdout(output).spawn().unwrap();
-        Self { process, file: file.to_owned() }
+    /// Starts recording.
+    pub fn start((mut command, mut parse): (Command, Parse)) -> Self {
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let told: Arc<Mutex<Told>> = Arc::default();
+        let record = Arc::clone(&told);
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let event = parse(&line);
+                let mut told = record.lock().unwrap();
+                told.lines += &line;
+                told.events.extend(event);
+            }
+        });
+        Self { process, told }
+    }
+
+    /// Whether a line that has this text in it has come.
+    pub fn has_told(&self, text: &str) -> bool {
+        self.told.lock().unwrap().lines.contains(text)
     }
 
     /// What has happened so far.
     pub fn events(&self) -> Events {
-        let text = fs::read_to_string(&self.file).unwrap();
-        // The last line may be half written.
-        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        Events(lines.filter_map(|line| Event::parse(&serde_json::from_str(line).unwrap())).collect())
+        Events(self.told.lock().unwrap().events.clone())
     }
 }
 
@@ -57,17 +89,6 @@ impl Drop for History {
 }
 
 impl Event {
-    fn parse(value: &Value) -> Option<Self> {
-        let text = |path: &str| value.pointer(path).and_then(Value::as_str).map(str::to_owned);
-        Some(Self {
-            id: text("/Actor/ID")?,
-            action: text("/Action").filter(|_| text("/Type").as_deref() == Some("container"))?,
-            name: text("/Actor/Attributes/name")?,
-            signal: text("/Actor/Attributes/signal").and_then(|signal| signal.parse().ok()),
-            at: Duration::from_nanos(value.pointer("/timeNano").and_then(Value::as_u64)?),
-        })
-    }
-
     /// The container's name in its pod, empty for what no agent made.
     pub fn container(&self) -> &str {
         self.name.strip_prefix("k8s_").and_then(|name| name.split('_').next()).unwrap_or_default()
@@ -75,20 +96,31 @@ impl Event {
 }
 
 impl Events {
+    /// Whether they lead to what there is now: containers and whether they run. A runtime's events come late.
+    pub fn lead_to(&self, now: &BTreeMap<String, bool>) -> bool {
+        let ids: BTreeSet<&String> = self.0.iter().map(|event| &event.id).chain(now.keys()).collect();
+        ids.into_iter().all(|id| {
+            let count = |action| self.0.iter().filter(|event| event.id == *id && event.action == action).count();
+            let is_there = count(Action::Create) == 1 && count(Action::Destroy) == 0;
+            let runs = count(Action::Start) > count(Action::Die);
+            (is_there, runs) == (now.contains_key(id), now.get(id) == Some(&true))
+        })
+    }
+
     /// What happened to one container.
     pub fn of(&self, id: &str) -> Vec<Event> {
         self.0.iter().filter(|event| event.id == id).cloned().collect()
     }
 
     /// Every time a container of this name in its pod had this happen to it.
-    pub fn each(&self, action: &str, container: &str) -> Vec<Event> {
+    pub fn each(&self, action: Action, container: &str) -> Vec<Event> {
         self.0.iter().filter(|e| e.action == action && e.container() == container).cloned().collect()
     }
 
     /// The one such event.
-    pub fn one(&self, action: &str, id: &str) -> Event {
+    pub fn one(&self, action: Action, id: &str) -> Event {
         let all: Vec<&Event> = self.0.iter().filter(|e| e.action == action && e.id == id).collect();
-        assert_eq!(all.len(), 1, "{action} of {id}: {self:#?}");
+        assert_eq!(all.len(), 1, "{action:?} of {id}: {self:#?}");
         all[0].clone()
     }
 }

@@ -17,6 +17,9 @@ pub const PAUSE: &str = "127.0.0.1:1/kubeboot/conformance-pause:1";
 
 /// A main process that ends at SIGTERM, as a real one does: a shell as process 1 would ignore it.
 pub const FOREVER: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
+/// All of them.
+pub const ALL: [&str; 3] = [IMAGE, LATEST, PAUSE];
+
 /// A main process that hears SIGTERM and goes on.
 pub const STUBBORN: &str = "trap '' TERM; while :; do sleep 1; done";
 

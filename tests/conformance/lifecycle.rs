@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use kubeboot::agent::report::HealthReport;
 use serde_json::json;
 
-use crate::daemon::Daemon;
-use crate::images::{self, FOREVER, STUBBORN};
+use crate::history::Action::{Create, Die, Start};
+use crate::images::{FOREVER, STUBBORN};
+use crate::machine::Daemon;
 use crate::node::{LIMIT, Node};
 use crate::pod::Pod;
 use crate::ports;
 use crate::reports::{ended, id, id_of, restarts, runs};
+use crate::signals::{self, KILLED};
 
 /// A grace period that is waited for, and what is sure to have passed of it: the two clocks differ by a little.
 const GRACE: u64 = 20;
@@ -28,33 +30,34 @@ fn gone(report: &HealthReport) -> bool {
 pub async fn b037_a_deleted_pod_keeps_its_grace_period(node: &mut Node) {
     node.record().await;
     node.start();
-    let web = node.up(&stubborn()).await;
+    let web = node.up(&signals::noting(node, stubborn())).await;
+    signals::heeds(node).await;
     node.delete("web.yaml");
     let asked = Instant::now();
     node.until("it is being ended", |r| r.pods.iter().any(|pod| pod.terminating)).await;
     let grace = Duration::from_secs(GRACE);
     node.until_within(LIMIT + grace, "it is gone", gone).await;
     assert!(asked.elapsed() >= NEARLY, "gone after {:?}", asked.elapsed());
-    let history = node.history();
-    let told = history.of(id(&web)).into_iter().find(|e| e.signal == Some(15)).unwrap();
-    assert!(history.one("die", id(&web)).at - told.at >= NEARLY, "{history:#?}");
-    assert!(node.containers().await.is_empty());
+    let died = node.history().await.one(Die, id(&web));
+    let told = signals::asked(node);
+    assert!(died.code == KILLED && died.at - told >= NEARLY, "asked at {told:?}: {died:?}");
+    node.has_nothing();
 }
 
 pub async fn b038_an_edited_pod_keeps_its_grace_period_before_its_successor_starts(node: &mut Node) {
     node.record().await;
     node.start();
-    let old = node.up(&stubborn()).await;
+    let old = node.up(&signals::noting(node, stubborn())).await;
+    signals::heeds(node).await;
     node.run(&stubborn().script(FOREVER).env("VERSION", "2"));
     let limit = LIMIT + Duration::from_secs(GRACE);
     let next = |r: &HealthReport| r.pods.iter().any(|pod| pod.ready && pod.uid != old.uid);
     let report = node.until_within(limit, "the successor is ready", next).await;
     let new = report.pods.iter().find(|pod| pod.uid != old.uid).unwrap();
-    let history = node.history();
-    let told = history.of(id(&old)).into_iter().find(|e| e.signal == Some(15)).unwrap();
-    let died = history.one("die", id(&old)).at;
-    assert!(died - told.at >= NEARLY, "{history:#?}");
-    assert!(history.one("start", id(new)).at > died, "{history:#?}");
+    let history = node.history().await;
+    let (told, died) = (signals::asked(node), history.one(Die, id(&old)));
+    assert!(died.code == KILLED && died.at - told >= NEARLY, "asked at {told:?}: {died:?}");
+    assert!(history.one(Start, id(new)).at > died.at, "{history:#?}");
 }
 
 pub async fn b039_of_300_edits_during_a_termination_the_last_runs(node: &mut Node) {
@@ -66,9 +69,9 @@ pub async fn b039_of_300_edits_during_a_termination_the_last_runs(node: &mut Nod
         node.run(&pod(version));
     }
     let new = node.pod("web", "is another pod", |pod| pod.ready && pod.uid != old.uid).await;
-    let env = node.inspect(id(&new), "/Config/Env").to_string();
-    assert!(env.contains("VERSION=300"), "{env}");
-    assert_eq!(node.history().each("create", "main").len(), 2);
+    let env = node.look(id(&new)).env;
+    assert!(env.contains(&"VERSION=300".to_owned()), "{env:?}");
+    assert_eq!(node.history().await.each(Create, "main").len(), 2);
 }
 
 pub async fn b040_a_manifest_put_back_identically_runs_again(node: &mut Node) {
@@ -98,7 +101,7 @@ pub async fn b041_a_renamed_container_takes_the_port_over_without_a_clash(node: 
     node.run(&pod("after"));
     let new = node.pod("web", "is ready under its new name", |pod| pod.ready && pod.uid != old.uid).await;
     assert_eq!(new.containers.iter().map(|c| (c.name.as_str(), c.restarts)).collect::<Vec<_>>(), [("after", 0)]);
-    assert_eq!(node.history().each("start", "after").len(), 1, "a clash would have ended the first instance");
+    assert_eq!(node.history().await.each(Start, "after").len(), 1, "a clash would have ended the first instance");
 }
 
 pub async fn b043_a_killed_agent_leaves_containers_and_restart_counts_alone(node: &mut Node) {
@@ -106,11 +109,11 @@ pub async fn b043_a_killed_agent_leaves_containers_and_restart_counts_alone(node
     node.start();
     node.up(&Pod::new("pair").own_network().container("second", FOREVER)).await;
     let web = node.up(&Pod::new("web")).await;
-    node.docker(&["kill", id(&web)]);
+    node.kill_container(id(&web));
     node.pod("web", "is restarted", |pod| pod.ready && restarts(pod) == 1).await;
     let before = node.until("both are there", |r| r.pods.len() == 2 && r.pods.iter().all(|pod| pod.ready)).await;
     node.kill();
-    let starts = node.history().iter().filter(|e| e.action == "start").count();
+    let starts = node.history().await.iter().filter(|e| e.action == Start).count();
     node.start();
     let after = node.until("both are ready", |r| r.pods.len() == 2 && r.pods.iter().all(|pod| pod.ready)).await;
     for (old, new) in before.pods.iter().zip(&after.pods) {
@@ -119,7 +122,7 @@ pub async fn b043_a_killed_agent_leaves_containers_and_restart_counts_alone(node
         };
         assert_eq!((of(old), &old.uid), (of(new), &new.uid));
     }
-    assert_eq!(node.history().iter().filter(|e| e.action == "start").count(), starts);
+    assert_eq!(node.history().await.iter().filter(|e| e.action == Start).count(), starts);
 }
 
 pub async fn b044_a_manifest_removed_while_the_agent_was_down_ends_its_pod(node: &mut Node) {
@@ -140,7 +143,7 @@ pub async fn b045_a_removed_init_container_is_told_completed_and_not_run_again(n
     node.start();
     let before = node.up(&pod).await;
     node.kill();
-    node.docker(&["rm", id_of(&before, "first")]);
+    node.remove_container(id_of(&before, "first"));
     node.start();
     let after = node.ready("web").await;
     let first = ended(&after, "first").unwrap_or_else(|| panic!("{after:#?}"));
@@ -153,7 +156,7 @@ pub async fn b046_a_removed_sidecar_runs_again(node: &mut Node) {
     node.start();
     let before = node.up(&Pod::new("web").sidecar("side", FOREVER)).await;
     node.kill();
-    node.docker(&["rm", "-f", id_of(&before, "side")]);
+    node.remove_container(id_of(&before, "side"));
     node.start();
     let again = |pod: &kubeboot::agent::report::PodReport| {
         pod.ready && runs(pod, "side") && id_of(pod, "side") != id_of(&before, "side")
@@ -167,7 +170,7 @@ pub async fn b047_a_killed_pause_container_rebuilds_the_pod(node: &mut Node) {
     let before = node.up(&Pod::new("web").own_network().container("second", FOREVER)).await;
     let sandbox = node.container("POD").await;
     assert_eq!(sandbox.name.attempt, 0);
-    node.docker(&["kill", &sandbox.id]);
+    node.kill_container(&sandbox.id);
     let rebuilt = |pod: &kubeboot::agent::report::PodReport| pod.ready && restarts(pod) == 1;
     let after = node.pod("web", "is rebuilt", rebuilt).await;
     assert_eq!(node.container("POD").await.name.attempt, 1);
@@ -181,15 +184,15 @@ pub async fn b048_a_container_killed_or_removed_by_hand_is_restarted(node: &mut 
     node.record().await;
     node.start();
     let web = node.up(&Pod::new("web")).await;
-    node.docker(&["kill", id(&web)]);
+    node.kill_container(id(&web));
     let once = node.pod("web", "is restarted", |pod| pod.ready && restarts(pod) == 1).await;
     node.up(&Pod::new("other")).await;
     let other = node.ready("other").await;
-    node.docker(&["rm", "-f", id(&other)]);
+    node.remove_container(id(&other));
     let after = node.pod("other", "is restarted", |pod| pod.ready && restarts(pod) == 1).await;
-    let history = node.history();
+    let history = node.history().await;
     for (old, new) in [(id(&web), id(&once)), (id(&other), id(&after))] {
-        let gap = history.one("start", new).at.saturating_sub(history.one("die", old).at);
+        let gap = history.one(Start, new).at.saturating_sub(history.one(Die, old).at);
         // Far from the seconds of a list or the back-off of a second crash.
         assert!(gap < Duration::from_secs(10), "{gap:?}: {history:#?}");
     }
@@ -198,14 +201,14 @@ pub async fn b048_a_container_killed_or_removed_by_hand_is_restarted(node: &mut 
 pub async fn b050_a_grace_of_zero_is_two_seconds(node: &mut Node) {
     node.record().await;
     node.start();
-    let web = node.up(&stubborn().spec("terminationGracePeriodSeconds", 0)).await;
+    let web = node.up(&signals::noting(node, stubborn().spec("terminationGracePeriodSeconds", 0))).await;
+    signals::heeds(node).await;
     node.delete("web.yaml");
     node.empty().await;
-    let history = node.history();
-    let kills: Vec<_> = history.of(id(&web)).into_iter().filter(|e| e.action == "kill").collect();
-    assert_eq!(kills.iter().map(|e| e.signal).collect::<Vec<_>>(), [Some(15), Some(9)], "{history:#?}");
-    let gap = kills[1].at - kills[0].at;
-    assert!((Duration::from_millis(1800)..Duration::from_secs(10)).contains(&gap), "{gap:?}");
+    let died = node.history().await.one(Die, id(&web));
+    let gap = died.at - signals::asked(node);
+    let range = Duration::from_millis(1800)..Duration::from_secs(10);
+    assert!(died.code == KILLED && range.contains(&gap), "{gap:?}: {died:?}");
 }
 
 pub async fn b049_a_pre_stop_hook_runs_before_sigterm_and_within_the_grace(node: &mut Node) {
@@ -226,7 +229,7 @@ pub async fn b049_a_pre_stop_hook_runs_before_sigterm_and_within_the_grace(node:
 
 pub async fn b042_a_runtime_that_comes_back_finds_the_pod_gone_after_its_grace(node: &mut Node) {
     let daemon = Daemon::new().await;
-    images::build(Some(&daemon.host())).await.unwrap();
+    daemon.machine().take_images().unwrap();
     *node = Node::on(daemon);
     node.start();
     node.up(&stubborn()).await;
@@ -239,7 +242,7 @@ pub async fn b042_a_runtime_that_comes_back_finds_the_pod_gone_after_its_grace(n
     node.until_within(LIMIT + Duration::from_secs(GRACE), "it is gone", gone).await;
     let took = asked.elapsed();
     assert!(took < Duration::from_secs(GRACE + 20), "gone after {took:?}");
-    assert!(node.containers().await.is_empty());
+    node.has_nothing();
 }
 
 pub async fn b051_a_volume_that_somebody_uses_holds_no_successor_back(node: &mut Node) {
@@ -248,7 +251,7 @@ pub async fn b051_a_volume_that_somebody_uses_holds_no_successor_back(node: &mut
     let pod = pod.main("volumeMounts", json!([{"name": "memory", "mountPath": "/memory"}]));
     node.start();
     let old = node.up(&pod).await;
-    node.docker(&["exec", id(&old), "touch", "/memory/old"]);
+    node.exec(id(&old), &["touch", "/memory/old"]);
     let directory = node.root().join("pods").join(&old.uid);
     let path = directory.join("volumes/kubernetes.io~empty-dir/memory/old");
     let used = fs::File::open(&path).unwrap();

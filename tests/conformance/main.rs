@@ -1,22 +1,22 @@
-//! What a kubelet does with static pods, behaviour by behaviour, against the real agent on a real Docker daemon. See
-//! TABLE.md, which is made from table/rows.rs:
+//! What a kubelet does with static pods, behaviour by behaviour, against the real agent on a real Docker daemon, or
+//! on the containerd whose socket `KUBEBOOT_TEST_CRI` names. See TABLE.md, which is made from table/rows.rs:
 //!
-//!     cargo test --test conformance                    # all of it
-//!     cargo test --test conformance -- b037            # one behaviour
-//!     UPDATE_TABLE=1 cargo test --test conformance -- table
+//!     cargo test --features testing --test conformance               # all of it
+//!     cargo test --features testing --test conformance -- b037       # one behaviour
+//!     UPDATE_TABLE=1 cargo test --features testing --test conformance -- table
 //!
 //! The harness is the table's: every test is named by a row, and a test that no row names does not compile without a
 //! warning.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 mod api;
-mod daemon;
 mod defaults;
 mod fields;
 mod files;
 mod history;
 mod images;
 mod lifecycle;
+mod machine;
 mod node;
 mod pod;
 mod ports;
@@ -24,6 +24,7 @@ mod probes;
 mod reports;
 mod restarts;
 mod serve;
+mod signals;
 mod table;
 mod url;
 
@@ -68,9 +69,9 @@ fn main() -> ExitCode {
 /// Runs one test on a node of its own.
 fn run(test: Test) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    static IMAGES: OnceLock<Result<(), String>> = OnceLock::new();
-    IMAGES.get_or_init(|| runtime.block_on(images::build(None))).clone()?;
     let entered = runtime.enter();
+    static IMAGES: OnceLock<Result<(), String>> = OnceLock::new();
+    IMAGES.get_or_init(|| machine::shared().take_images()).clone()?;
     let mut node = Node::new();
     let body = || runtime.block_on(async { tokio::time::timeout(LIMIT, (test.body)(&mut node)).await });
     let ended = catch_unwind(AssertUnwindSafe(body));

@@ -1,5 +1,5 @@
 //! A node of a test's own: a directory of manifests, a real agent process that is started, killed and started again,
-//! and the real Docker behind it. Nothing here is shared with another test but the daemon and the images.
+//! and the real runtime behind it. Nothing here is shared with another test but the daemon and the images.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,20 +7,20 @@ use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use kubeboot::agent::control;
 use kubeboot::agent::report::{HealthReport, PodReport};
-use kubeboot::runtime::docker::Docker;
 use kubeboot::runtime::{ContainerRecord, ContainerRuntime};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::daemon::Daemon;
-use crate::history::History;
+use crate::history::{Events, History};
 use crate::images;
+use crate::machine::{self, Daemon, Look, Machine};
 use crate::pod::Pod;
 use crate::ports;
 
@@ -30,7 +30,8 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// One machine with one agent.
 pub struct Node {
     dir: TempDir,
-    docker: Docker,
+    machine: Box<dyn Machine>,
+    client: Arc<dyn ContainerRuntime>,
     agent: Option<Child>,
     history: Option<History>,
     /// Directory of manifests, or the one manifest; changed before [`Node::start`].
@@ -41,31 +42,29 @@ pub struct Node {
     pub config: Vec<String>,
     /// Flags beside those every agent here has.
     pub flags: Vec<String>,
-    /// DOCKER_HOST of the agent and of this test; the machine's own Docker as a rule.
-    docker_host: Option<String>,
     /// Goes after the containers have.
     daemon: Option<Daemon>,
     read_only_port: Option<u16>,
 }
 
 impl Node {
-    /// A node on the machine's own Docker whose agent has not been started.
+    /// A node on the runtime that all share, whose agent has not been started.
     pub fn new() -> Self {
-        Self::with(None)
+        Self::with(machine::shared(), None)
     }
 
-    /// The same on a Docker daemon of its own.
+    /// The same on a runtime of its own.
     pub fn on(daemon: Daemon) -> Self {
-        Self::with(Some(daemon))
+        Self::with(daemon.machine(), Some(daemon))
     }
 
-    fn with(daemon: Option<Daemon>) -> Self {
-        let docker_host = daemon.as_ref().map(Daemon::host);
+    fn with(machine: Box<dyn Machine>, daemon: Option<Daemon>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let manifests = dir.path().join("manifests");
         fs::create_dir(&manifests).unwrap();
         Self {
-            docker: Docker::connect(docker_host.as_deref()).unwrap(),
+            client: machine.client(),
+            machine,
             dir,
             agent: None,
             history: None,
@@ -73,13 +72,12 @@ impl Node {
             name: "node1".to_owned(),
             config: Vec::new(),
             flags: Vec::new(),
-            docker_host,
             daemon,
             read_only_port: None,
         }
     }
 
-    /// The node's own Docker daemon.
+    /// The node's own runtime.
     pub fn daemon(&mut self) -> &mut Daemon {
         self.daemon.as_mut().unwrap()
     }
@@ -115,10 +113,7 @@ impl Node {
         ] {
             command.arg(flag).arg(path);
         }
-        if let Some(host) = &self.docker_host {
-            command.args(["--docker-host", host]);
-        }
-        command.args(&self.flags).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.args(self.machine.flags()).args(&self.flags).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.agent = Some(command.spawn().unwrap());
     }
 
@@ -222,26 +217,35 @@ impl Node {
         self.ready(pod.name()).await
     }
 
-    /// Waits until no pod is left, in the report and in Docker.
+    /// Waits until no pod is left, in the report and in the runtime.
     pub async fn empty(&self) {
         self.until("every pod is gone", |r| r.agent.synced && r.pods.is_empty()).await;
-        let left = self.containers().await;
+        self.has_nothing();
+    }
+
+    /// The runtime has no container of this node, and no sandbox.
+    pub fn has_nothing(&self) {
+        let left = self.machine.running(&self.owner());
         assert!(left.is_empty(), "{left:#?}");
     }
 
-    /// Every container of this node, as Docker has them now.
+    /// Every container of this node but sandboxes, as the runtime has them now.
     pub async fn containers(&self) -> Vec<ContainerRecord> {
-        self.docker.list(&self.owner()).await.unwrap()
+        self.all().await.into_iter().filter(|one| !one.is_sandbox).collect()
     }
 
-    /// The container of this name, which there is one of.
+    async fn all(&self) -> Vec<ContainerRecord> {
+        self.client.list(&self.owner()).await.unwrap()
+    }
+
+    /// The container of this name, which there is one of; `POD` is the sandbox.
     pub async fn container(&self, name: &str) -> ContainerRecord {
-        let mut found: Vec<_> = self.containers().await.into_iter().filter(|one| one.name.container == name).collect();
+        let mut found: Vec<_> = self.all().await.into_iter().filter(|one| one.name.container == name).collect();
         assert_eq!(found.len(), 1, "containers named {name}: {found:#?}");
         found.remove(0)
     }
 
-    /// Waits until something that is no report's matter holds: a file a container writes, a moment of Docker's.
+    /// Waits until something that is no report's matter holds: a file a container writes, a moment of the runtime's.
     pub async fn eventually<T, F: Future<Output = Option<T>>>(&self, what: &str, mut look: impl FnMut() -> F) -> T {
         let wait = async {
             loop {
@@ -262,9 +266,37 @@ impl Node {
         self.eventually(&format!("{name} says {text:?}"), look).await
     }
 
-    /// `docker ARGS`, which must succeed, and what it printed.
-    pub fn docker(&self, args: &[&str]) -> String {
-        run("docker", &self.docker_args(args)).trim().to_owned()
+    /// What the runtime has noted of a container.
+    pub fn look(&self, id: &str) -> Look {
+        self.machine.look(id)
+    }
+
+    /// The names of what runs, sandboxes included, in order.
+    pub fn running_names(&self) -> Vec<String> {
+        let running = self.machine.running(&self.owner()).into_iter().filter(|(_, runs)| *runs);
+        let mut names: Vec<String> = running.map(|(id, _)| self.look(&id).name).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Kills a container behind the agent's back.
+    pub fn kill_container(&self, id: &str) {
+        self.machine.kill(id);
+    }
+
+    /// Removes a container behind the agent's back, running or not.
+    pub fn remove_container(&self, id: &str) {
+        self.machine.remove(id);
+    }
+
+    /// Runs a command in a container, and returns what it printed.
+    pub fn exec(&self, id: &str, command: &[&str]) -> String {
+        self.machine.exec(id, command)
+    }
+
+    /// A container as the API names it.
+    pub fn reference(&self, id: &str) -> String {
+        format!("{}://{id}", self.machine.scheme())
     }
 
     /// What `kubeboot ARGS` says of this node's agent, which must succeed.
@@ -273,30 +305,34 @@ impl Node {
         run(&kubeboot(), &[args, &["--control-socket", &socket]].concat())
     }
 
-    /// The value at `path` (`/HostConfig/OomScoreAdj`) of what `docker inspect` says of a container.
-    pub fn inspect(&self, id: &str, path: &str) -> Value {
-        let all: Value = serde_json::from_str(&self.docker(&["inspect", id])).unwrap();
-        all[0].pointer(path).cloned().unwrap_or_else(|| panic!("nothing at {path}: {all:#}"))
-    }
-
     /// Records from now on what happens to this node's containers; called before the agent is started.
     pub async fn record(&mut self) {
-        let args = ["events".to_owned(), "--filter".to_owned(), self.label(), "--format={{json .}}".to_owned()];
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        self.history = Some(History::start(&self.docker_args(&args), &self.path("history")));
+        self.history = Some(History::start(self.machine.events(&self.owner())));
         // Nothing says that the recording has begun but something recorded.
-        let label = self.label().trim_start_matches("label=").to_owned();
         let look = || {
-            let id = self.docker(&["create", "--label", &label, images::IMAGE]);
-            self.docker(&["rm", &id]);
-            std::future::ready(self.history().first().cloned())
+            let mark = self.machine.mark(&self.owner());
+            std::future::ready(self.recorder().has_told(&mark).then_some(()))
         };
         self.eventually("the recording began", look).await;
+        let settled = || std::future::ready(self.settled());
+        self.eventually("all of the beginning is recorded", settled).await;
     }
 
-    /// What was recorded until now.
-    pub fn history(&self) -> crate::history::Events {
-        self.history.as_ref().unwrap().events()
+    /// What was recorded until now: a runtime tells late of what has happened.
+    pub async fn history(&self) -> Events {
+        let mark = self.machine.mark(&self.owner());
+        let settled = || std::future::ready(self.settled().filter(|_| self.recorder().has_told(&mark)));
+        self.eventually("all that happened is recorded", settled).await
+    }
+
+    /// What is recorded, if that is what led to now.
+    fn settled(&self) -> Option<Events> {
+        let events = self.recorder().events();
+        events.lead_to(&self.machine.running(&self.owner())).then_some(events)
+    }
+
+    fn recorder(&self) -> &History {
+        self.history.as_ref().unwrap()
     }
 
     /// Serves the kubelet's read-only paths from the next start on.
@@ -335,15 +371,6 @@ impl Node {
     fn owner(&self) -> String {
         self.root().display().to_string()
     }
-
-    fn label(&self) -> String {
-        format!("label=dev.kubeboot.agent={}", self.owner())
-    }
-
-    fn docker_args<'a>(&'a self, args: &[&'a str]) -> Vec<&'a str> {
-        let host = self.docker_host.as_deref();
-        host.map(|host| ["-H", host]).into_iter().flatten().chain(args.iter().copied()).collect()
-    }
 }
 
 impl Drop for Node {
@@ -354,18 +381,7 @@ impl Drop for Node {
             let _ = (agent.kill(), agent.wait());
         }
         self.history = None;
-        let label = self.label();
-        let docker = |args: &[&str]| Command::new("docker").args(self.docker_args(args)).output();
-        // A daemon that is gone has no containers.
-        for _ in 0..10 {
-            let listed = docker(&["ps", "-aq", "--filter", &label]);
-            let ids = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-            let ids: Vec<&str> = ids.split_whitespace().collect();
-            if ids.is_empty() {
-                break;
-            }
-            let _ = docker(&[&["rm", "-fv"], ids.as_slice()].concat());
-        }
+        self.machine.clear(&self.owner());
         remove_links(Path::new("/var/log/containers"), self.dir.path());
         for pod in fs::read_dir(self.root().join("pods")).into_iter().flatten().flatten() {
             let name = format!("pod{}", pod.file_name().to_string_lossy());

@@ -12,12 +12,13 @@ use kubeboot::agent::report::{HealthReport, PodReport, StateReport};
 use serde_json::{Value, json};
 use tonic_health::ServingStatus;
 
-use crate::images::STUBBORN;
+use crate::history::Action::Die;
 use crate::node::Node;
 use crate::pod::Pod;
 use crate::ports;
 use crate::reports::{container, id, restarts, runs};
 use crate::serve::{self, Server, redirect, status};
+use crate::signals::{self, KILLED};
 
 /// A probe that asks each second and gives up at once.
 fn quick(mut handler: Value) -> Value {
@@ -155,15 +156,16 @@ pub async fn b063_a_readiness_probe_waits_for_its_initial_delay_and_never_restar
 pub async fn b064_a_probes_own_grace_overrides_the_pods(node: &mut Node) {
     node.record().await;
     node.start();
-    let probe = with(exec("false"), "terminationGracePeriodSeconds", 3);
-    let web = Pod::new("web").script(STUBBORN).spec("terminationGracePeriodSeconds", 50);
-    node.run(&web.main("livenessProbe", probe));
+    // It fails once there is what it asks for, and passes for the successor.
+    let probe = with(exec("! test -e /told/heeds || test -e /told/signals"), "terminationGracePeriodSeconds", 3);
+    let web = Pod::new("web").spec("terminationGracePeriodSeconds", 50).main("livenessProbe", probe);
+    node.run(&signals::noting(node, web));
     node.pod("web", "is restarted", |pod| restarts(pod) == 1).await;
-    let history = node.history();
-    let kills = history.each("kill", "main");
-    assert_eq!(kills.iter().take(2).map(|e| e.signal).collect::<Vec<_>>(), [Some(15), Some(9)], "{history:#?}");
-    let gap = kills[1].at - kills[0].at;
-    assert!((Duration::from_millis(2800)..Duration::from_secs(20)).contains(&gap), "{gap:?}");
+    let history = node.history().await;
+    let died = history.each(Die, "main").remove(0);
+    let gap = died.at - signals::asked(node);
+    let range = Duration::from_millis(2800)..Duration::from_secs(20);
+    assert!(died.code == KILLED && range.contains(&gap), "{gap:?}: {history:#?}");
 }
 
 pub async fn b065_an_https_probe_takes_a_self_signed_certificate(node: &mut Node) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kubeboot::agent::report::{Phase, PodReport, StateReport};
 use serde_json::json;
 
+use crate::history::Action::{Create, Die, Start};
 use crate::images::FOREVER;
 use crate::node::Node;
 use crate::pod::Pod;
@@ -20,8 +21,8 @@ pub async fn b054_a_crashing_container_is_started_after_0_10_and_20_seconds(node
     let web = node.pod("web", "was restarted three times", thrice).await;
     assert_eq!(web.phase, Phase::Running);
     assert_eq!(container(&web, "main").last_termination.as_ref().map(|last| last.exit_code), Some(1));
-    let history = node.history();
-    let (starts, deaths) = (history.each("start", "main"), history.each("die", "main"));
+    let history = node.history().await;
+    let (starts, deaths) = (history.each(Start, "main"), history.each(Die, "main"));
     let gaps: Vec<f64> = starts[1..].iter().zip(&deaths).map(|(s, d)| (s.at - d.at).as_secs_f64()).collect();
     let wanted = [0.0, 10.0, 20.0];
     assert_eq!(gaps.len(), wanted.len(), "{gaps:?}");
@@ -45,7 +46,7 @@ pub async fn b056_a_pod_that_has_ended_is_succeeded_or_failed(node: &mut Node) {
     );
     // A first restart would come at once: the next pod, from its manifest to its container, takes longer.
     node.up(&Pod::new("later")).await;
-    assert_eq!(node.history().each("start", "main").len(), 3);
+    assert_eq!(node.history().await.each(Start, "main").len(), 3);
 }
 
 pub async fn b057_a_failing_init_container_holds_the_main_ones_back(node: &mut Node) {
@@ -58,7 +59,7 @@ pub async fn b057_a_failing_init_container_holds_the_main_ones_back(node: &mut N
     assert_eq!((again.phase, waits(&again).as_str()), (Phase::Pending, "PodInitializing: "));
     let once = node.pod("once", "has failed", |pod| pod.phase == Phase::Failed).await;
     assert_eq!(container(&once, "first").restarts, 0);
-    assert!(node.history().each("create", "main").is_empty());
+    assert!(node.history().await.each(Create, "main").is_empty());
 }
 
 pub async fn b058_the_container_after_a_sidecar_waits_for_its_startup_probe(node: &mut Node) {

@@ -7,6 +7,7 @@ use http::Response;
 use kubeboot::agent::report::HealthReport;
 use serde_json::{Value, json};
 
+use crate::history::Action::Create;
 use crate::node::Node;
 use crate::pod::Pod;
 use crate::reports::id;
@@ -142,5 +143,5 @@ pub async fn b027_an_unchanged_body_changes_nothing(node: &mut Node) {
     asked_again(node, &server, 5).await;
     let after = node.until("it is told", |_| true).await;
     assert_eq!((after.pods.as_slice(), after.sequence), ([web].as_slice(), before.sequence));
-    assert_eq!(node.history().each("create", "main").len(), 1);
+    assert_eq!(node.history().await.each(Create, "main").len(), 1);
 }

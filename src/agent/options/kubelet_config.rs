@@ -44,6 +44,8 @@ pub(super) struct KubeletConfiguration {
     pub container_log_max_size: Option<u64>,
     #[serde(deserialize_with = "values::log_files_field")]
     pub container_log_max_files: Option<u32>,
+    #[serde(deserialize_with = "values::log_interval_field")]
+    pub container_log_monitor_interval: Option<Duration>,
     #[serde(rename = "cgroupsPerQOS")]
     pub cgroups_per_qos: Option<bool>,
     #[serde(deserialize_with = "values::cgroup_field")]
@@ -113,7 +115,6 @@ pub(super) const LET_BE: &[&str] = &[
     "cgroupDriver",
     "configMapAndSecretChangeDetectionStrategy",
     "containerLogMaxWorkers",
-    "containerLogMonitorInterval",
     "contentType",
     "cpuManagerPolicy",
     "cpuManagerPolicyOptions",

@@ -80,6 +80,8 @@ pub struct AgentOptions {
     pub container_log_max_size: u64,
     /// How many files of a container's log are kept, the live one included; `containerLogMaxFiles`.
     pub container_log_max_files: u32,
+    /// How often logs are looked at where the agent rotates them; `containerLogMonitorInterval`.
+    pub container_log_monitor_interval: Duration,
     /// Where the kubelet's read-only paths (`/pods`, `/metrics`, ...) are served: `readOnlyPort` on `address`, which is
     /// the loopback unless it is set (the kubelet would take every address). None: nowhere, the default; a kubelet
     /// without a configuration file would take port 10255.
@@ -127,6 +129,7 @@ impl AgentOptions {
             oom_score_adj: -999,
             container_log_max_size: 10 << 20,
             container_log_max_files: 5,
+            container_log_monitor_interval: Duration::from_secs(10),
             read_only: None,
             cgroups_per_qos: true,
             cgroup_root: String::new(),
@@ -249,6 +252,7 @@ fn follow_file(options: &mut AgentOptions, file: &KubeletConfiguration) {
     options.resolv_conf = path(&file.resolv_conf);
     set(&mut options.file_check_frequency, file.file_check_frequency);
     set(&mut options.http_check_frequency, file.http_check_frequency);
+    set(&mut options.container_log_monitor_interval, file.container_log_monitor_interval);
     set(&mut options.sync_frequency, file.sync_frequency);
     set(&mut options.cpu_cfs_quota_period, file.cpu_cfs_quota_period);
     let back_off = file.crash_loop_back_off.as_ref();

@@ -157,13 +157,15 @@ fn no_message_shows_what_may_be_a_secret() {
 fn limits_of_logs_processes_and_pulls_are_followed() {
     let options = |body: &str| with_file(&format!("staticPodPath: /m\n{body}")).unwrap().options;
     let file = options(
-        "containerLogMaxSize: 1Mi\ncontainerLogMaxFiles: 3\nreadOnlyPort: 10255\ncgroupsPerQOS: false\n\
+        "containerLogMaxSize: 1Mi\ncontainerLogMaxFiles: 3\ncontainerLogMonitorInterval: 3s\nreadOnlyPort: 10255\n\
+         cgroupsPerQOS: false\n\
          cgroupRoot: /a/b/\npodPidsLimit: 100\nmaxParallelImagePulls: 4\n",
     );
     let expected = AgentOptions {
         static_pod_path: Some("/m".into()),
         container_log_max_size: 1 << 20,
         container_log_max_files: 3,
+        container_log_monitor_interval: Duration::from_secs(3),
         read_only: Some(([127, 0, 0, 1], 10255).into()),
         cgroups_per_qos: false,
         cgroup_root: "a/b".into(),
@@ -200,6 +202,7 @@ fn an_impossible_value_of_a_field_names_file_line_and_field() {
         ("containerLogMaxSize: \"0\"", "must not be 0"),
         ("containerLogMaxSize: 10", "found the number 10"),
         ("containerLogMaxFiles: 1", "must be 2 or more"),
+        ("containerLogMonitorInterval: 2s", "must be 3s or more, found 2s"),
         ("readOnlyPort: -1", "expected a whole number that is not negative"),
         ("address: lo", "\"lo\" is no IP address"),
         ("healthzBindAddress: lo", "\"lo\" is no IP address"),

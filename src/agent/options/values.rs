@@ -112,6 +112,14 @@ pub(super) fn duration_field<'de, D: Deserializer<'de>>(from: D) -> Result<Optio
     checked(from, positive)
 }
 
+/// The kubelet takes no less than three seconds either.
+pub(super) fn log_interval_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    checked(from, |given: GoDuration| match positive(given)? {
+        Some(interval) if interval < Duration::from_secs(3) => Err(format!("must be 3s or more, found {given}")),
+        interval => Ok(interval),
+    })
+}
+
 pub(super) fn address_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IpAddr>, D::Error> {
     checked(from, |text: String| address(&text))
 }

@@ -51,6 +51,7 @@ fn effective(options: &AgentOptions) -> Value {
         "oomScoreAdj": options.oom_score_adj,
         "containerLogMaxSize": quantity(options.container_log_max_size),
         "containerLogMaxFiles": options.container_log_max_files,
+        "containerLogMonitorInterval": duration(options.container_log_monitor_interval),
         "cgroupsPerQOS": options.cgroups_per_qos,
         "cgroupRoot": options.cgroup_root,
         "podPidsLimit": options.pod_pids_limit.unwrap_or(-1),

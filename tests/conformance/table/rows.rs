@@ -169,7 +169,7 @@ rows! {
     74 "Logs are at the kubelet's two paths, and rotated."
         [fields::b074_logs_are_at_the_kubelets_paths_and_rotated];
     75 "`docker ps` shows `k8s_POD_..._0` and `k8s_<container>_..._<n>`."
-        [fields::b075_docker_ps_shows_the_kubelets_names];
+        [fields::b075_the_runtime_has_the_kubelets_names];
     76 "Of a termination message of 5000 bytes 4096 are told."
         [fields::b076_a_termination_message_is_cut_at_4096_bytes];
     77 "Under DiskPressure a static system-node-critical pod is not evicted."

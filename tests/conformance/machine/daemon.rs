@@ -1,42 +1,50 @@
-//! A Docker daemon of a test's own, for what would end everybody else's containers.
+//! A runtime of a test's own, for what would end everybody else's containers.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kubeboot::runtime::ContainerRuntime;
-use kubeboot::runtime::docker::Docker;
 use tempfile::TempDir;
 
-use crate::node::run;
+use super::containerd::Containerd;
+use super::docker::Docker;
+use super::{Kind, Machine};
+use crate::images;
+use crate::node::{put, run, unmount_below};
 
 /// How long a daemon may take to answer.
 const LIMIT: Duration = Duration::from_secs(40);
 
-/// A `dockerd` with its own `containerd`, its own images and no network, whose containers outlive it.
+/// A `dockerd` with its own `containerd`, or a `containerd` alone, with its own images and no network, whose containers
+/// outlive it.
 pub struct Daemon {
     dir: TempDir,
+    kind: Kind,
     process: Option<Child>,
 }
 
 impl Daemon {
-    /// Starts one and waits until it answers.
+    /// Starts one of the kind that the tests run on, and waits until it answers.
     pub async fn new() -> Self {
-        let mut daemon = Self { dir: tempfile::tempdir().unwrap(), process: None };
+        let mut daemon = Self { dir: tempfile::tempdir().unwrap(), kind: Kind::chosen(), process: None };
         daemon.start().await;
         daemon
     }
 
-    /// DOCKER_HOST of who wants to use it.
-    pub fn host(&self) -> String {
-        format!("unix://{}", self.path("d.sock").display())
+    /// The same as the tests look at it.
+    pub fn machine(&self) -> Box<dyn Machine> {
+        let socket = self.path("d.sock").display().to_string();
+        match self.kind {
+            Kind::Docker => Box::new(Docker::at(Some(format!("unix://{socket}")))),
+            Kind::Containerd => Box::new(Containerd::at(socket)),
+        }
     }
 
     /// Starts it again after [`Daemon::stop`].
     pub async fn start(&mut self) {
         self.process = Some(self.spawn());
-        let client = Docker::connect(Some(&self.host())).unwrap();
+        let client = self.machine().client();
         let begin = Instant::now();
         while client.version().await.is_err() {
             if self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_some()) {
@@ -45,7 +53,7 @@ impl Daemon {
                 self.process = Some(self.spawn());
             }
             let log = || fs::read_to_string(self.path("log")).unwrap_or_default();
-            assert!(begin.elapsed() < LIMIT, "dockerd does not answer:\n{}", log());
+            assert!(begin.elapsed() < LIMIT, "the runtime does not answer:\n{}", log());
             // It tells nobody that it listens.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -61,6 +69,15 @@ impl Daemon {
 
     fn spawn(&self) -> Child {
         let log = || OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
+        let mut command = match self.kind {
+            Kind::Docker => self.dockerd(),
+            Kind::Containerd => self.containerd(),
+        };
+        command.stdin(Stdio::null()).stdout(log()).stderr(log());
+        command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
+    fn dockerd(&self) -> Command {
         let paths = [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")];
         // In a network of its own: a daemon without a bridge takes away the bridge of the machine's own daemon.
         let mut command = Command::new("unshare");
@@ -68,13 +85,40 @@ impl Daemon {
         for (flag, name) in paths {
             command.arg(flag).arg(self.path(name));
         }
-        command.args(["--host", &self.host(), "--bridge=none", "--iptables=false", "--ip-forward=false"]);
+        command.arg("--host").arg(format!("unix://{}", self.path("d.sock").display()));
+        command.args(["--bridge=none", "--iptables=false", "--ip-forward=false"]);
         command.args(["--live-restore", "--shutdown-timeout=5", "--exec-opt", "native.cgroupdriver=cgroupfs"]);
-        command.stdin(Stdio::null()).stdout(log()).stderr(log());
-        command.spawn().unwrap_or_else(|error| panic!("dockerd: {error}"))
+        command
     }
 
-    /// Ends the containerd that a daemon left, which its successor would wait for in vain.
+    fn containerd(&self) -> Command {
+        let runtime = ["runc", "crun"].into_iter().find(|name| which::which(name).is_ok()).unwrap();
+        let dir = self.dir.path().display();
+        let config = format!(
+            r#"version = 2
+root = "{dir}/root"
+state = "{dir}/state"
+[grpc]
+  address = "{dir}/d.sock"
+[ttrpc]
+  address = "{dir}/d.sock.ttrpc"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause}"
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      BinaryName = "{runtime}"
+"#,
+            pause = images::PAUSE
+        );
+        put(&self.path("config.toml"), config.as_bytes());
+        let mut command = Command::new("containerd");
+        command.arg("--config").arg(self.path("config.toml"));
+        command
+    }
+
+    /// Ends the containerd that a dockerd left, which its successor would wait for in vain.
     fn clear(&self) {
         let file = self.path("exec/containerd/containerd.pid");
         let pid = fs::read_to_string(&file).unwrap_or_default().trim().to_owned();
@@ -97,6 +141,6 @@ impl Drop for Daemon {
             let _ = process.wait();
         }
         self.clear();
-        crate::node::unmount_below(self.dir.path());
+        unmount_below(self.dir.path());
     }
 }

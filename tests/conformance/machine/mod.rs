@@ -1,0 +1,110 @@
+//! The container runtime behind a node, as the tests look at it without the agent: Docker through `docker`, or the
+//! containerd whose socket `KUBEBOOT_TEST_CRI` names through `ctr`. What a test asks for it asks by its meaning.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use kubeboot::runtime::ContainerRuntime;
+use kubeboot::testing::cri::VARIABLE;
+
+use crate::history::Event;
+
+mod containerd;
+mod daemon;
+mod docker;
+
+pub use daemon::Daemon;
+
+use containerd::Containerd;
+use docker::Docker;
+
+/// Turns a line of a runtime's events into what happened, if it is of interest.
+pub type Parse = Box<dyn FnMut(&str) -> Option<Event> + Send>;
+
+/// A runtime. Whatever goes wrong here fails the test.
+pub trait Machine {
+    /// What the API calls it.
+    fn scheme(&self) -> &'static str;
+
+    /// Flags that point an agent at it.
+    fn flags(&self) -> Vec<String>;
+
+    /// A client of its API, which does what is done by hand with a tool that speaks it.
+    fn client(&self) -> Arc<dyn ContainerRuntime>;
+
+    /// Brings the images of the pods here to it.
+    fn take_images(&self) -> Result<(), String>;
+
+    /// Everything that carries an owner's label, sandboxes included, and whether it runs.
+    fn running(&self, owner: &str) -> BTreeMap<String, bool>;
+
+    /// What it has noted of one container.
+    fn look(&self, id: &str) -> Look;
+
+    /// Ends a container's main process with SIGKILL, behind the agent's back.
+    fn kill(&self, id: &str);
+
+    /// Removes a container, running or not, behind the agent's back.
+    fn remove(&self, id: &str);
+
+    /// Runs a command in a container, and returns what it printed.
+    fn exec(&self, id: &str, command: &[&str]) -> String;
+
+    /// The program that tells, line by line, what happens to an owner's containers, and what reads it.
+    fn events(&self, owner: &str) -> (Command, Parse);
+
+    /// Makes something happen that is told in a line in which the returned text is.
+    fn mark(&self, owner: &str) -> String;
+
+    /// Takes everything that carries an owner's label away. A runtime that is gone has nothing.
+    fn clear(&self, owner: &str);
+}
+
+/// What a runtime has noted of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// Whether its main process lives.
+    pub running: bool,
+    /// `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`.
+    pub name: String,
+    /// `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// The file into which its output goes.
+    pub log: PathBuf,
+}
+
+/// Which runtime the tests run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Docker.
+    Docker,
+    /// containerd.
+    Containerd,
+}
+
+impl Kind {
+    /// The one that is asked for.
+    pub fn chosen() -> Self {
+        if socket().is_some() { Self::Containerd } else { Self::Docker }
+    }
+}
+
+/// The runtime that all tests share.
+pub fn shared() -> Box<dyn Machine> {
+    match socket() {
+        Some(socket) => Box::new(Containerd::at(socket)),
+        None => Box::new(Docker::at(None)),
+    }
+}
+
+/// Waits on whichever thread this is, in a runtime or beside one.
+fn block<F: Future>(future: F) -> F::Output {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
+}
+
+fn socket() -> Option<String> {
+    let socket = std::env::var(VARIABLE).ok().filter(|path| !path.is_empty())?;
+    Some(socket.trim_start_matches("unix://").to_owned())
+}
