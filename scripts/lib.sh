@@ -135,7 +135,9 @@ containerd_up() {
     "type": "host-local", "ranges": [[{"subnet": "$subnet"}]], "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "$1/ipam"}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 EOF
-  # A machine that forbids negative OOM scores would start no sandbox.
+  # A machine that forbids negative OOM scores would start no sandbox; where they are allowed nothing is to be in their way.
+  local restrict=false
+  (echo -998 >"/proc/$BASHPID/oom_score_adj") 2>/dev/null || restrict=true
   cat >"$1/config.toml" <<EOF
 version = 2
 root = "$1/root"
@@ -146,7 +148,7 @@ state = "$1/state"
   address = "$CONTAINERD_SOCKET.ttrpc"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "registry.k8s.io/pause:3.2"
-  restrict_oom_score_adj = true
+  restrict_oom_score_adj = $restrict
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "$1/cni"

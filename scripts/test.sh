@@ -61,12 +61,13 @@ else
   say "podman is not here and could not be installed: NOT tested on it"
 fi
 
-step "runtime and agent on containerd"
+step "runtime, agent and conformance on containerd"
 containerd_up "$(mktemp -d)"
 trap containerd_down EXIT
 containerd_images registry.k8s.io/pause:3.2
 KUBEBOOT_TEST_CRI=$CONTAINERD_SOCKET cargo test --quiet --locked --features testing --test runtime_cri --test agent_docker \
   -- --test-threads=2
+KUBEBOOT_TEST_CRI=$CONTAINERD_SOCKET cargo test --quiet --locked --features testing --test conformance
 containerd_down
 trap - EXIT
 

@@ -43,7 +43,7 @@ pub async fn b030_a_uid_in_the_manifest_is_kept(node: &mut Node) {
     node.start();
     let pod = Pod::new("web").own_network().metadata("uid", "my-own-uid-1");
     assert_eq!(node.up(&pod).await.uid, "my-own-uid-1");
-    let sandbox = node.container("POD").await;
+    let sandbox = node.sandbox("web").await;
     assert_eq!(sandbox.name.uid, "my-own-uid-1");
     assert_eq!(sandbox.annotations["kubernetes.io/config.hash"], "my-own-uid-1");
 }

@@ -88,7 +88,7 @@ pub async fn b071_field_refs_give_the_pods_names_and_addresses(node: &mut Node) 
     let pod = Pod::new("web").own_network().main("env", json!(env));
     let said = output(node, pod, r#"echo "$NAME $UID $NODE"; echo "$POD_IP"; echo "$HOST_IP""#).await;
     let web = node.ready("web").await;
-    let sandbox = node.container("POD").await;
+    let sandbox = node.sandbox("web").await;
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines[0], format!("web-node1 {} node1", web.uid));
     assert_eq!(lines[1], sandbox.ip.unwrap());
@@ -146,16 +146,19 @@ fn may_lower_scores() -> bool {
 }
 
 pub async fn b074_logs_are_at_the_kubelets_paths_and_rotated(node: &mut Node) {
-    node.config.extend(["containerLogMaxSize: 16Ki", "containerLogMaxFiles: 3", "containerLogMonitorInterval: 3s"].map(str::to_owned));
+    let limits = ["containerLogMaxSize: 16Ki", "containerLogMaxFiles: 3", "containerLogMonitorInterval: 3s"];
+    node.config.extend(limits.map(str::to_owned));
     node.start();
-    let line = "echo 0123456789012345678901234567890123456789";
     let web = node.up(&Pod::new("web").script(&format!("echo first; {FOREVER}"))).await;
     let file = node.path(&format!("pods/default_web-node1_{}/main/0.log", web.uid));
     let link = format!("/var/log/containers/web-node1_default_main-{}.log", id(&web));
     assert_eq!(fs::read_link(&link).unwrap(), file);
-    assert!(fs::read_to_string(&link).unwrap().contains("first"), "{link}");
+    let said = || std::future::ready(fs::read_to_string(&link).ok().filter(|log| log.contains("first")));
+    node.eventually("what it said is there", said).await;
     let quiet = share(node);
-    let chatty = format!("echo the first; while ! test -e /share/quiet; do {line}; done; echo the last; {FOREVER}");
+    let lines = "for i in 0 1 2 3 4 5 6 7 8 9; do echo 0123456789012345678901234567890123456789; done";
+    let chatty =
+        format!("echo the first; while ! test -e /share/quiet; do {lines}; sleep 0.01; done; echo the last; {FOREVER}");
     let chatty = node.up(&Pod::new("chatty").script(&chatty).mount("share", &quiet)).await;
     let directory = node.path(&format!("pods/default_chatty-node1_{}/main", chatty.uid));
     let kept = node.look(id(&chatty)).log;

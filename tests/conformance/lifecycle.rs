@@ -168,12 +168,12 @@ pub async fn b046_a_removed_sidecar_runs_again(node: &mut Node) {
 pub async fn b047_a_killed_pause_container_rebuilds_the_pod(node: &mut Node) {
     node.start();
     let before = node.up(&Pod::new("web").own_network().container("second", FOREVER)).await;
-    let sandbox = node.container("POD").await;
+    let sandbox = node.sandbox("web").await;
     assert_eq!(sandbox.name.attempt, 0);
     node.kill_container(&sandbox.id);
     let rebuilt = |pod: &kubeboot::agent::report::PodReport| pod.ready && restarts(pod) == 1;
     let after = node.pod("web", "is rebuilt", rebuilt).await;
-    assert_eq!(node.container("POD").await.name.attempt, 1);
+    assert_eq!(node.sandbox("web").await.name.attempt, 1);
     for name in ["main", "second"] {
         assert_ne!(id_of(&after, name), id_of(&before, name));
     }

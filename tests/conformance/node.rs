@@ -113,7 +113,12 @@ impl Node {
         ] {
             command.arg(flag).arg(path);
         }
-        command.args(self.machine.flags()).args(&self.flags).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+            .args(self.machine.flags())
+            .args(&self.flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
         self.agent = Some(command.spawn().unwrap());
     }
 
@@ -238,10 +243,12 @@ impl Node {
         self.client.list(&self.owner()).await.unwrap()
     }
 
-    /// The container of this name, which there is one of; `POD` is the sandbox.
-    pub async fn container(&self, name: &str) -> ContainerRecord {
-        let mut found: Vec<_> = self.all().await.into_iter().filter(|one| one.name.container == name).collect();
-        assert_eq!(found.len(), 1, "containers named {name}: {found:#?}");
+    /// The sandbox in which a pod runs, which there is one of. `name` is without the node's suffix.
+    pub async fn sandbox(&self, name: &str) -> ContainerRecord {
+        let name = format!("{name}-{}", self.name.to_lowercase());
+        let its = |one: &ContainerRecord| one.is_sandbox && one.state.is_running() && one.name.pod == name;
+        let mut found: Vec<_> = self.all().await.into_iter().filter(its).collect();
+        assert_eq!(found.len(), 1, "sandboxes of {name}: {found:#?}");
         found.remove(0)
     }
 

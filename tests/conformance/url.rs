@@ -61,7 +61,7 @@ pub async fn b021_a_pod_of_a_url_runs_as_one_of_http(node: &mut Node) {
     assert_eq!((source("web-node1"), source("file-node1")), (json!("http"), json!("file")));
     let tolerations = |name: &str| pods[name]["spec"]["tolerations"].to_string();
     assert!(!tolerations("web-node1").contains("NoExecute") && tolerations("file-node1").contains("NoExecute"));
-    assert_eq!(node.container("POD").await.annotations["kubernetes.io/config.source"], "http");
+    assert_eq!(node.sandbox("web").await.annotations["kubernetes.io/config.source"], "http");
 }
 
 pub async fn b022_every_pod_of_a_list_runs(node: &mut Node) {

@@ -30,7 +30,9 @@ pub struct Row {
     unit: Option<&'static str>,
     /// An end-to-end test, of what only a cluster shows.
     cluster: Option<&'static str>,
-    /// The test on real Docker.
+    /// What is another on containerd than on Docker, if anything is.
+    containerd: &'static str,
+    /// The test, on Docker and on containerd.
     pub test: Option<Test>,
 }
 
@@ -58,7 +60,16 @@ type Body = for<'a> fn(&'a mut Node) -> LocalBoxFuture<'a, ()>;
 
 impl Row {
     const fn new(number: u32, behaviour: &'static str) -> Self {
-        Self { number, behaviour, verdict: Verdict::Same, note: "", unit: None, cluster: None, test: None }
+        Self {
+            number,
+            behaviour,
+            verdict: Verdict::Same,
+            note: "",
+            unit: None,
+            cluster: None,
+            containerd: "",
+            test: None,
+        }
     }
 
     const fn test(self, name: &'static str, body: Body) -> Self {
@@ -80,6 +91,21 @@ impl Row {
 
     const fn cluster(self, name: &'static str) -> Self {
         Self { cluster: Some(name), ..self }
+    }
+
+    /// It holds on containerd too, in a way of its own.
+    const fn on_containerd(self, how: &'static str) -> Self {
+        Self { containerd: how, ..self }
+    }
+
+    /// Where it has been shown. What a unit test shows is no runtime's matter.
+    fn runtimes(&self) -> String {
+        match (&self.test, self.cluster, self.containerd) {
+            (Some(_), _, "") => "both".to_owned(),
+            (Some(_), _, how) => format!("both; on containerd {how}"),
+            (None, Some(_), _) => "Docker".to_owned(),
+            (None, None, _) => "any".to_owned(),
+        }
     }
 
     /// About how long the test waits by design.
@@ -157,9 +183,9 @@ fn render(rows: &[Row]) -> String {
     let mut text = format!(
         "# What a kubelet does with static pods, and what the agent does\n\n\
          Made from [table/rows.rs](table/rows.rs); every `b` test runs the agent as a process against a real \
-         Docker daemon, and again on containerd; the end-to-end tests need a whole control plane. \
+         Docker daemon, and again against containerd; the end-to-end tests need a whole control plane. \
          {} behaviours: {} the same, {} different on purpose, none missing.\n\n\
-         | # | behaviour | agent | test |\n|---|---|---|---|\n",
+         | # | behaviour | agent | on Docker and containerd | test |\n|---|---|---|---|---|\n",
         rows.len(),
         count(Verdict::Same),
         count(Verdict::Different),
@@ -174,7 +200,8 @@ fn render(rows: &[Row]) -> String {
         let unit = row.unit.iter().map(|name| format!("unit test `{name}`"));
         let cluster = row.cluster.iter().map(|name| format!("end-to-end test `{name}`"));
         let tests: Vec<String> = real.chain(cluster).chain(unit).collect();
-        let _ = writeln!(text, "| {} | {} | {verdict}{note} | {} |", row.number, row.behaviour, tests.join(", "));
+        let (number, behaviour, runtimes) = (row.number, row.behaviour, row.runtimes());
+        let _ = writeln!(text, "| {number} | {behaviour} | {verdict}{note} | {runtimes} | {} |", tests.join(", "));
     }
     text
 }

@@ -167,9 +167,11 @@ rows! {
     73 "system-node-critical means oom_score_adj -997; Burstable without a memory request 999."
         [fields::b073_the_oom_score_follows_priority_and_quality_of_service];
     74 "Logs are at the kubelet's two paths, and rotated."
-        [fields::b074_logs_are_at_the_kubelets_paths_and_rotated];
+        [fields::b074_logs_are_at_the_kubelets_paths_and_rotated].seconds(16)
+        .on_containerd("the agent rotates them, every `containerLogMonitorInterval`; Docker does it by itself");
     75 "`docker ps` shows `k8s_POD_..._0` and `k8s_<container>_..._<n>`."
-        [fields::b075_the_runtime_has_the_kubelets_names];
+        [fields::b075_the_runtime_has_the_kubelets_names]
+        .on_containerd("CRI's records have the same names, without `k8s_` and `POD_`");
     76 "Of a termination message of 5000 bytes 4096 are told."
         [fields::b076_a_termination_message_is_cut_at_4096_bytes];
     77 "Under DiskPressure a static system-node-critical pod is not evicted."
