@@ -1,17 +1,17 @@
-//! Fields of a pod's spec against a real Docker daemon: what the processes in its containers see, and what is left on
-//! the machine when the pod is gone.
+//! Fields of a pod's spec against a real Docker daemon, or the containerd whose socket `KUBEBOOT_TEST_CRI` names: what the
+//! processes in its containers see, and what is left on the machine when the pod is gone.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "conformance/daemon.rs"]
-mod daemon;
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "conformance/history.rs"]
 mod history;
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "conformance/images.rs"]
 mod images;
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "conformance/machine/mod.rs"]
+mod machine;
 #[allow(dead_code, reason = "shared with other tests")]
 #[path = "conformance/node.rs"]
 mod node;
@@ -26,6 +26,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kubeboot::agent::report::{PodReport, StateReport};
+use kubeboot::runtime::CgroupDriver;
 use node::Node;
 use pod::Pod;
 use serde_json::json;
@@ -33,7 +34,7 @@ use tokio::sync::OnceCell;
 
 async fn started(config: &[&str]) -> Node {
     static IMAGES: OnceCell<()> = OnceCell::const_new();
-    IMAGES.get_or_init(|| async { images::build(None).await.unwrap() }).await;
+    IMAGES.get_or_init(|| async { machine::shared().take_images().unwrap() }).await;
     let mut node = Node::new();
     node.config = config.iter().map(|line| (*line).to_owned()).collect();
     node.start();
@@ -46,7 +47,7 @@ fn id(pod: &PodReport) -> String {
 
 /// What a command in the pod's first container prints.
 fn inside(node: &Node, pod: &PodReport, command: &str) -> String {
-    node.docker(&["exec", &id(pod), "sh", "-c", command])
+    node.exec(&id(pod), &["sh", "-c", command])
 }
 
 fn is_waiting(pod: &PodReport, reason: &str) -> bool {
@@ -81,7 +82,7 @@ async fn hosts_and_resolver_files_are_the_agents_in_both_networks() {
     assert!(hosts.contains(machine.trim()), "{hosts}");
     let own = node.ready("own").await;
     let hosts = inside(&node, &own, "cat /etc/hosts");
-    let ip = node.containers().await.into_iter().find_map(|one| one.ip).unwrap();
+    let ip = node.sandbox("own").await.ip.unwrap();
     assert!(hosts.contains(&format!("\n{ip}\town-node1.sub.default.svc.cluster.local\town-node1\n")), "{hosts}");
     assert!(hosts.ends_with("10.1.2.3\tfoo\tfoo.local"), "{hosts}");
     let resolver = inside(&node, &own, "cat /etc/resolv.conf");
@@ -113,7 +114,7 @@ async fn memory_volumes_and_sub_paths_are_mounted_and_leave_nothing_behind() {
     assert_eq!(inside(&node, &up, "cat /ours/v-node1/file"), "hello");
     assert_eq!(fs::read_to_string(data.join("of/v-node1/file")).unwrap(), "hello\n");
     // A container that comes again finds its memory.
-    node.docker(&["kill", &id(&up)]);
+    node.kill_container(&id(&up));
     let again = node.pod("v", "was restarted", |pod| pod.ready && pod.containers[0].restarts == 1).await;
     assert_eq!(inside(&node, &again, "cat /memory/file /mine/file"), "kept\nhello");
     assert_eq!(mounts_below(&node.root()).len(), 3);
@@ -188,24 +189,23 @@ async fn containers_are_in_the_cgroup_of_their_pod_with_its_limits_and_scores() 
     let list = json!({"cpu": "100m", "memory": "32Mi"});
     let burstable = Pod::new("b").own_network().main("resources", json!({"limits": list, "requests": {"cpu": "50m"}}));
     let up = node.up(&burstable).await;
-    let driver = node.docker(&["info", "-f", "{{.CgroupDriver}} {{.CgroupVersion}}"]);
-    if driver != "cgroupfs 1" {
-        eprintln!("cgroups are checked with the cgroupfs driver of cgroup v1 only, this daemon has {driver}");
+    let driver = machine::shared().client().cgroup_driver().await.unwrap();
+    if driver != Some(CgroupDriver::Cgroupfs) || Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        eprintln!("cgroups are checked with the cgroupfs driver of cgroup v1 only, this runtime has {driver:?}");
         return;
     }
     let below = format!("kubepods/burstable/pod{}", up.uid);
-    let all = node.containers().await;
+    let all = node.all().await;
     assert_eq!(all.len(), 2);
     for one in &all {
-        assert_eq!(node.inspect(&one.id, "/HostConfig/CgroupParent"), format!("/{below}"));
         assert!(cgroup("memory").join(&below).join(&one.id).exists(), "{}", one.name);
     }
     let value = |controller: &str, file: &str| fs::read_to_string(cgroup(controller).join(&below).join(file)).unwrap();
     assert_eq!(value("memory", "memory.limit_in_bytes").trim(), "33554432");
     assert_eq!((value("cpu", "cpu.shares").trim(), value("cpu", "cpu.cfs_quota_us").trim()), ("51", "10000"));
     assert_eq!(value("pids", "pids.max").trim(), "100");
-    let score = format!("cat /proc/{}/oom_score_adj", node.inspect(&id(&up), "/State/Pid"));
-    let score: i64 = node::run("sh", &["-c", &score]).trim().parse().unwrap();
+    let score = fs::read_to_string(format!("/proc/{}/oom_score_adj", node.look(&id(&up)).pid)).unwrap();
+    let score: i64 = score.trim().parse().unwrap();
     assert!((3..=999).contains(&score), "32 MiB of the machine's memory: {score}");
     let best = node.up(&Pod::new("best")).await;
     assert_eq!(inside(&node, &best, "cat /proc/1/oom_score_adj"), "1000");
@@ -262,9 +262,9 @@ async fn namespaces_are_the_machines_the_pods_or_the_containers_as_the_spec_says
     let shared = node.up(&shared).await;
     assert_eq!(inside(&node, &shared, "cat /proc/sys/kernel/hostname"), "web.sub.default.svc.cluster.local");
     assert_eq!(inside(&node, &shared, "cat /proc/sys/net/ipv4/ip_unprivileged_port_start"), "81");
-    let sandbox = node.container("POD").await;
+    let sandbox = node.sandbox("shared").await;
     let namespace = |id: &str, kind: &str| {
-        let pid = node.inspect(id, "/State/Pid");
+        let pid = node.look(id).pid;
         fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap()
     };
     for kind in ["pid", "ipc", "net"] {
@@ -293,17 +293,21 @@ async fn a_container_reads_its_variables_from_what_an_init_container_wrote() {
         .main("volumeMounts", mount)
         .main("env", json!([{"name": "TOKEN", "valueFrom": key}]));
     node.up(&pod).await;
-    let main = node.container("main").await;
-    assert_eq!(node.docker(&["exec", &main.id, "sh", "-c", "echo $TOKEN"]), "a b");
+    let main = node.containers().await.into_iter().find(|one| one.name.container == "main").unwrap();
+    assert_eq!(node.exec(&main.id, &["sh", "-c", "echo $TOKEN"]), "a b");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_rotate_by_the_agents_limits() {
+    if machine::Kind::chosen() == machine::Kind::Containerd {
+        eprintln!("Docker rotates logs at once, the agent by the clock: that is behaviour 74 of the conformance tests");
+        return;
+    }
     let node = started(&["containerLogMaxSize: 10Ki", "containerLogMaxFiles: 3"]).await;
     let script = "n=0; while [ $n -lt 3000 ]; do echo line number $n of many; n=$((n+1)); done; \
                   trap 'exit 0' TERM; sleep 100000 & wait";
     let up = node.up(&Pod::new("talker").script(script)).await;
-    let log = PathBuf::from(node.inspect(&id(&up), "/LogPath").as_str().unwrap());
+    let log = node.look(&id(&up)).log;
     let last = || {
         let text = fs::read_to_string(&log).unwrap_or_default();
         std::future::ready(text.contains("line number 2999 ").then_some(()))

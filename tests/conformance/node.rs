@@ -239,7 +239,8 @@ impl Node {
         self.all().await.into_iter().filter(|one| !one.is_sandbox).collect()
     }
 
-    async fn all(&self) -> Vec<ContainerRecord> {
+    /// Every container of this node, sandboxes included.
+    pub async fn all(&self) -> Vec<ContainerRecord> {
         self.client.list(&self.owner()).await.unwrap()
     }
 

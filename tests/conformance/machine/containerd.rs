@@ -1,6 +1,6 @@
 //! containerd, as `ctr` tells of it: its own records, which CRI's are made of.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -41,11 +41,12 @@ impl Containerd {
         ctr(&self.socket, args)
     }
 
-    /// The containers whose processes run.
-    fn tasks(&self) -> BTreeSet<String> {
+    /// The processes of containers that run.
+    fn tasks(&self) -> BTreeMap<String, u32> {
         let all = self.ctr(&["tasks", "ls"]);
-        let running = all.lines().filter(|line| line.ends_with("RUNNING"));
-        running.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+        let words = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let running = words.filter(|words| words.get(2) == Some(&"RUNNING"));
+        running.map(|words| (words[0].to_owned(), words[1].parse().unwrap())).collect()
     }
 }
 
@@ -72,15 +73,17 @@ impl Machine for Containerd {
         let filter = format!("labels.\"{OWNER}\"==\"{owner}\"");
         let ids = self.ctr(&["containers", "ls", "--quiet", &filter]);
         let running = self.tasks();
-        ids.split_whitespace().map(|id| (id.to_owned(), running.contains(id))).collect()
+        ids.split_whitespace().map(|id| (id.to_owned(), running.contains_key(id))).collect()
     }
 
     fn look(&self, id: &str) -> Look {
         let info = info(&self.socket, id).unwrap();
         let metadata = metadata(&info).unwrap();
         let env = info["Spec"]["process"]["env"].as_array().unwrap().iter();
+        let pid = self.tasks().get(id).copied();
         Look {
-            running: self.tasks().contains(id),
+            running: pid.is_some(),
+            pid: pid.unwrap_or(0),
             name: name(&info).unwrap(),
             env: env.map(|one| one.as_str().unwrap().to_owned()).collect(),
             log: metadata["LogPath"].as_str().unwrap_or_default().into(),

@@ -72,8 +72,10 @@ impl Machine for Docker {
         let all: Value = serde_json::from_str(&self.docker(&["inspect", id])).unwrap();
         let text = |path: &str| all[0].pointer(path).and_then(Value::as_str).unwrap().to_owned();
         let env = all[0]["Config"]["Env"].as_array().into_iter().flatten();
+        let pid = all[0]["State"]["Pid"].as_u64().unwrap();
         Look {
             running: all[0]["State"]["Running"] == true,
+            pid: u32::try_from(pid).unwrap(),
             name: text("/Name").trim_start_matches('/').to_owned(),
             env: env.map(|one| one.as_str().unwrap().to_owned()).collect(),
             log: text("/LogPath").into(),

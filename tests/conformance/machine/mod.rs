@@ -67,6 +67,8 @@ pub trait Machine {
 pub struct Look {
     /// Whether its main process lives.
     pub running: bool,
+    /// Its main process; 0 where none runs.
+    pub pid: u32,
     /// `k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT`.
     pub name: String,
     /// `NAME=VALUE`.

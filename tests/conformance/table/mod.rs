@@ -30,6 +30,8 @@ pub struct Row {
     unit: Option<&'static str>,
     /// An end-to-end test, of what only a cluster shows.
     cluster: Option<&'static str>,
+    /// An end-to-end test that shows it on containerd.
+    cluster_on_containerd: Option<&'static str>,
     /// What is another on containerd than on Docker, if anything is.
     containerd: &'static str,
     /// The test, on Docker and on containerd.
@@ -67,6 +69,7 @@ impl Row {
             note: "",
             unit: None,
             cluster: None,
+            cluster_on_containerd: None,
             containerd: "",
             test: None,
         }
@@ -98,13 +101,18 @@ impl Row {
         Self { containerd: how, ..self }
     }
 
+    const fn cluster_on_containerd(self, name: &'static str) -> Self {
+        Self { cluster_on_containerd: Some(name), ..self }
+    }
+
     /// Where it has been shown. What a unit test shows is no runtime's matter.
     fn runtimes(&self) -> String {
-        match (&self.test, self.cluster, self.containerd) {
-            (Some(_), _, "") => "both".to_owned(),
-            (Some(_), _, how) => format!("both; on containerd {how}"),
-            (None, Some(_), _) => "Docker".to_owned(),
-            (None, None, _) => "any".to_owned(),
+        let is_on_both = self.test.is_some() || self.cluster_on_containerd.is_some();
+        match (is_on_both, self.cluster, self.containerd) {
+            (true, _, "") => "both".to_owned(),
+            (true, _, how) => format!("both; on containerd {how}"),
+            (false, Some(_), _) => "Docker".to_owned(),
+            (false, None, _) => "any".to_owned(),
         }
     }
 
@@ -141,7 +149,8 @@ pub fn check_numbers() -> Result<(), String> {
         if (row.verdict != Verdict::Same) && row.note.is_empty() {
             return Err(format!("{} does not say why it is {:?}", row.number, row.verdict));
         }
-        for (name, kind, text) in [(row.unit, "unit", &source), (row.cluster, "end-to-end", &cluster)] {
+        let ends = [row.cluster, row.cluster_on_containerd].map(|name| (name, "end-to-end", &cluster));
+        for (name, kind, text) in [(row.unit, "unit", &source)].into_iter().chain(ends) {
             if let Some(name) = name
                 && !text.contains(&format!("fn {name}("))
             {
@@ -198,7 +207,8 @@ fn render(rows: &[Row]) -> String {
         let note = if row.note.is_empty() { String::new() } else { format!(": {}", row.note) };
         let real = row.test.iter().map(|test| format!("`{}`", test.name));
         let unit = row.unit.iter().map(|name| format!("unit test `{name}`"));
-        let cluster = row.cluster.iter().map(|name| format!("end-to-end test `{name}`"));
+        let cluster =
+            row.cluster.iter().chain(&row.cluster_on_containerd).map(|name| format!("end-to-end test `{name}`"));
         let tests: Vec<String> = real.chain(cluster).chain(unit).collect();
         let (number, behaviour, runtimes) = (row.number, row.behaviour, row.runtimes());
         let _ = writeln!(text, "| {number} | {behaviour} | {verdict}{note} | {runtimes} | {} |", tests.join(", "));

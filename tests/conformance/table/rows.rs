@@ -14,6 +14,9 @@ macro_rules! rows {
     };
 }
 
+/// The whole way on containerd, in one end-to-end test.
+const ON_CONTAINERD: &str = "a_control_plane_on_containerd_is_made_used_upgraded_and_taken_away";
+
 rows! {
     1 "A manifest that is in the directory before the agent starts runs, as `NAME-NODE`."
         [files::b001_a_manifest_that_is_there_before_the_start_runs];
@@ -180,9 +183,11 @@ rows! {
     78 "A mirror pod exists, its annotations match, and the Node owns it."
         .cluster("b078_every_static_pod_has_a_mirror_that_the_node_owns");
     79 "A deleted mirror is made anew; the containers stay."
-        .cluster("b079_a_deleted_mirror_comes_back_and_the_containers_stay");
+        .cluster("b079_a_deleted_mirror_comes_back_and_the_containers_stay")
+        .cluster_on_containerd(ON_CONTAINERD);
     80 "An edit of the manifest makes the mirror anew."
-        .cluster("b080_an_edited_manifest_makes_the_mirror_anew");
+        .cluster("b080_an_edited_manifest_makes_the_mirror_anew")
+        .cluster_on_containerd(ON_CONTAINERD);
     81 "The mirror goes after the containers have ended."
         .cluster("b081_the_mirror_goes_after_the_containers_have_ended");
     82 "Without a Node object or a namespace there is no mirror, but the pod runs."
@@ -192,7 +197,8 @@ rows! {
         [api::b083_an_api_server_that_comes_and_goes_restarts_nothing]
         .cluster("b083_statuses_converge_after_the_api_server_was_away");
     84 "kubectl's logs, exec, attach and port-forward reach the container."
-        .cluster("b084_kubectl_reaches_static_pods");
+        .cluster("b084_kubectl_reaches_static_pods")
+        .cluster_on_containerd(ON_CONTAINERD);
     85 "Port 10250 answers 401 and 403 to who may not; `/healthz` on 10248 answers ok to everyone."
         [api::b085_healthz_answers_ok_to_everyone]
         .cluster("b085_the_api_of_the_node_asks_who_and_whether_he_may");
