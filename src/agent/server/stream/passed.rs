@@ -1,7 +1,7 @@
 //! A runtime that speaks the kubelet's protocols itself: a client's request goes on to it as it is, and then every byte.
 
 use bytes::Bytes;
-use http::uri::{PathAndQuery, Uri};
+use http::uri::{Authority, PathAndQuery, Uri};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -14,16 +14,15 @@ use crate::agent::server::http::{Body, say};
 
 type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 /// Asks at `url` what the client has asked.
 ///
 /// # Errors
 /// Nobody answers there, or not in HTTP.
-pub async fn ask(
-    url: &str,
-    request: &Request<Incoming>,
-) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
+pub async fn ask(url: &str, request: &Request<Incoming>) -> Result<Response<Incoming>, Failure> {
     let url: Uri = url.parse()?;
-    let authority = url.authority().ok_or("the runtime's URL has no host")?;
+    let authority = authority(&url)?;
     let stream =
         TcpStream::connect((authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80))).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -34,6 +33,15 @@ pub async fn ask(
     *asked.headers_mut() = forwarded(request.headers());
     asked.headers_mut().insert(header::HOST, authority.as_str().parse()?);
     Ok(sender.send_request(asked).await?)
+}
+
+/// Who is asked. A runtime serves its streams on this machine alone, unless somebody has made it serve them to others, and
+/// by TLS with a certificate that nobody knows.
+fn authority(url: &Uri) -> Result<&Authority, Failure> {
+    if url.scheme_str() == Some("https") {
+        return Err("it serves streams by TLS (enable_tls_streaming of containerd), which is not spoken".into());
+    }
+    Ok(url.authority().ok_or("the runtime's URL has no host")?)
 }
 
 /// What the runtime is told of the request: everything but who has asked.
@@ -65,5 +73,27 @@ pub async fn carry<I: AsyncRead + AsyncWrite + Unpin>(mut client: I, runtime: hy
     };
     if let Err(error) = copy_bidirectional(&mut client, &mut runtime).await {
         debug!(%error, "a stream of the runtime ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_is_asked_without_tls_and_says_so_where_it_wants_it() {
+        let ask = |url: &str| authority(&url.parse().unwrap()).map(ToString::to_string).map_err(|why| why.to_string());
+        assert_eq!(ask("http://127.0.0.1:4711/exec/token").unwrap(), "127.0.0.1:4711");
+        assert!(ask("https://127.0.0.1:4711/exec/token").unwrap_err().contains("enable_tls_streaming"));
+        assert!(ask("/exec/token").unwrap_err().contains("no host"));
+    }
+
+    #[test]
+    fn the_runtime_does_not_learn_who_has_asked() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, "Bearer secret".parse().unwrap());
+        headers.insert(header::UPGRADE, "SPDY/3.1".parse().unwrap());
+        let forwarded = forwarded(&headers);
+        assert_eq!((forwarded.get(header::AUTHORIZATION), forwarded.len()), (None, 1));
     }
 }
