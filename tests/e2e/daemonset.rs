@@ -62,7 +62,7 @@ spec:
 "#;
 
 /// Gives objects to kubectl.
-fn apply(text: &str) {
+pub fn apply(text: &str) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::io::Write::write_all(&mut file.as_file(), text.as_bytes()).unwrap();
     eventually("kubectl apply", MINUTE, || {
