@@ -123,6 +123,51 @@ proptest! {
     }
 }
 
+/// Frames and the error they end with, of bytes that come in pieces.
+fn read<'b>(pieces: impl Iterator<Item = &'b [u8]>) -> (Vec<Frame>, Option<FrameError>) {
+    let (mut decoder, mut frames) = (Decoder::default(), Vec::new());
+    for piece in pieces {
+        decoder.buffer().extend_from_slice(piece);
+        loop {
+            match decoder.frame() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break,
+                Err(error) => return (frames, Some(error)),
+            }
+        }
+    }
+    (frames, None)
+}
+
+/// Without data, which comes in as many frames as there were pieces.
+fn control(frames: &[Frame]) -> Vec<&Frame> {
+    frames.iter().filter(|frame| !matches!(frame, Frame::Data { .. })).collect()
+}
+
+proptest! {
+    /// The property of the fuzz target, on frames of which some bytes are others.
+    #[test]
+    fn damaged_frames_are_read_the_same_in_pieces_and_what_was_read_can_be_written(
+        frames in vec(frame(), 0..6),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        piece in 1..40usize,
+    ) {
+        let (mut encoder, mut bytes) = (Encoder::default(), BytesMut::new());
+        frames.iter().for_each(|frame| encoder.encode(frame, &mut bytes));
+        for (at, to) in damage.iter().filter(|_| !frames.is_empty()) {
+            let at = at.index(bytes.len());
+            bytes[at] = *to;
+        }
+        let (whole, error) = read([bytes.as_ref()].into_iter());
+        let (pieces, same) = read(bytes.chunks(piece));
+        prop_assert_eq!((control(&whole), error), (control(&pieces), same));
+        let (mut encoder, mut written) = (Encoder::default(), BytesMut::new());
+        whole.iter().for_each(|frame| encoder.encode(frame, &mut written));
+        let (again, error) = read([written.as_ref()].into_iter());
+        prop_assert_eq!((again.len(), error), (whole.len(), None));
+    }
+}
+
 #[test]
 fn the_dictionary_is_the_one_of_the_draft() {
     assert_eq!((dictionary().len(), adler(&dictionary())), (1423, 0xe3c6_a7c2));
