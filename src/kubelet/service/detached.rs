@@ -11,6 +11,7 @@ use crate::config::spec::NodeAgent;
 use crate::host::Paths;
 use crate::host::paths::{AGENT_LOG, AGENT_PID, KUBELET_CONFIG, KUBELET_FLAGS_ENV, KUBERNETES_DIR};
 use crate::host::process::{Daemon, Handle, ProcessError};
+use crate::kubelet::unit::ARENAS;
 
 /// How long the agent may take to end by itself; it leaves its pods alone, so that is quick.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -38,7 +39,8 @@ impl Detached {
     fn daemon(&self) -> Daemon {
         // Where it is not Docker, what this process was told of Docker means nothing to the agent.
         let host = self.program.docker_host.clone().unwrap_or_default();
-        let env = vec![("DOCKER_HOST".to_owned(), host)];
+        let variables = [("DOCKER_HOST", host.as_str()), ARENAS];
+        let env = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         Daemon {
             program: self.program.path.clone(),
             args: self.arguments(),
@@ -192,7 +194,8 @@ mod tests {
             "--v=4",
         ];
         assert_eq!(service.daemon().args, expected);
-        assert_eq!(service.daemon().env, [("DOCKER_HOST".to_owned(), "unix:///d".to_owned())]);
+        let env = [("DOCKER_HOST", "unix:///d"), ("MALLOC_ARENA_MAX", "1")];
+        assert_eq!(service.daemon().env, env.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
     #[tokio::test]
