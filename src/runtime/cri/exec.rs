@@ -44,7 +44,8 @@ impl Cri {
     /// Why a command was not run: the container does not run, or (as with Docker) the command itself is to blame.
     async fn not_run(&self, id: &str, status: Status) -> Result<ExecOutput> {
         let error = self.error("run a command in a container", &format!("container {id}"), status.clone());
-        if !matches!(error, RuntimeError::Refused { .. }) {
+        // CRI-O calls a container that has ended not found.
+        if !matches!(error, RuntimeError::Refused { .. } | RuntimeError::NotFound { .. }) {
             return Err(error);
         }
         if !self.look_at(id).await?.state.is_running() {
