@@ -97,7 +97,12 @@ images_built() {
 podman_up() {
   need_packages podman containernetworking-plugins=/usr/lib/cni/bridge
   PODMAN_DIR=$1 PODMAN_SOCKET=$1/podman.sock
-  podman --root "$1/store" --runroot "$1/run" system service --time=0 "unix://$PODMAN_SOCKET" >"$1/podman.log" 2>&1 </dev/null &
+  # Docker speaks HTTP with registries of this machine, podman when it is told to.
+  printf '[[registry]]\nlocation = "127.0.0.1"\ninsecure = true\n' >"$1/registries.conf"
+  # Where both are here, podman takes crun, which does not find its way in every layout of cgroup v1.
+  CONTAINERS_REGISTRIES_CONF=$1/registries.conf \
+    podman --root "$1/store" --runroot "$1/run" --runtime "$(command -v runc || command -v crun)" \
+    system service --time=0 "unix://$PODMAN_SOCKET" >"$1/podman.log" 2>&1 </dev/null &
   PODMAN_PID=$!
   local deadline=$((SECONDS + 60))
   until DOCKER_HOST=unix://$PODMAN_SOCKET docker version >/dev/null 2>&1; do
