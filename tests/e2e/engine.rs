@@ -89,9 +89,11 @@ pub fn traces(socket: &str) -> BTreeSet<String> {
         lines("task", ctr(socket, &["tasks", "ls", "-q"]), &|_| true),
         lines("mount", mounts, &|line| [&state, "/netns/", "/kubelet/"].iter().any(|part| line.contains(*part))),
         lines("network", networks, &|_| true),
-        // Those of one pod; CNI keeps some for all.
-        lines("chain", run("iptables", &["-t", "nat", "-S"]).ok(), &|line| {
-            line.starts_with("-N CNI-") && !line.starts_with("-N CNI-HOSTPORT-")
+        // Those of one pod; CNI keeps some for all. A chain without a rule does nothing: the plugin leaves one behind when
+        // two pods' networks go in the same moment and iptables is busy.
+        lines("rule", run("iptables", &["-t", "nat", "-S"]).ok(), &|line| {
+            let of_a_pod = |word: &str| word.starts_with("CNI-") && !word.starts_with("CNI-HOSTPORT-");
+            line.starts_with("-A ") && line.split(' ').any(of_a_pod)
         }),
     ]
     .concat()
