@@ -85,6 +85,12 @@ fn running(engine: &Engine, socket: &str) -> BTreeMap<String, String> {
     COMPONENTS.into_iter().map(|component| (component.to_owned(), of(component))).collect()
 }
 
+/// [`running`], once containerd says of each that it runs: while a machine is busy it may not know for a moment.
+fn all_running(engine: &Engine, socket: &str) -> BTreeMap<String, String> {
+    let all = |found: &BTreeMap<String, String>| found.values().all(|task| task.contains("RUNNING"));
+    eventually("containerd knows that all run", MINUTE, || Some(running(engine, socket)).filter(all))
+}
+
 #[test]
 fn a_control_plane_on_containerd_is_made_used_upgraded_and_taken_away() {
     let Some(engine) = Engine::containerd() else { return };
@@ -237,15 +243,14 @@ fn the_node_tells_of_pods_and_images(shell: &Shell, own: &Own<'_>) {
 }
 
 fn deleted_mirrors_come_back(engine: &Engine, socket: &str, node: &str) {
-    let before = running(engine, socket);
-    assert!(before.values().all(|task| task.contains("RUNNING")), "{before:?}");
+    let before = all_running(engine, socket);
     for component in COMPONENTS {
         let (pod, resource) = (format!("{component}-{node}"), format!("pod/{component}-{node}"));
         let old = get("kube-system", &resource);
         kubectl(&["-n", "kube-system", "delete", &resource, "--wait=false"]).ok();
         mirror("kube-system", &pod, MINUTE, |now| is_ready(now) && uid(now) != uid(&old));
     }
-    assert_eq!(running(engine, socket), before, "no container is touched");
+    assert_eq!(all_running(engine, socket), before, "no container is touched");
 }
 
 fn an_edit_replaces_the_pod(own: &Own<'_>, before: &Value) {
@@ -261,15 +266,15 @@ fn an_edit_replaces_the_pod(own: &Own<'_>, before: &Value) {
 
 fn an_upgrade_keeps_the_data(engine: &Engine, socket: &str, own: &Own<'_>) {
     kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]).ok();
-    let (before, others) = (running(engine, socket), own.containers());
+    let (before, others) = (all_running(engine, socket), own.containers());
     kubeboot(&["upgrade", "apply", NEXT_VERSION, "--yes"]).code(0);
     let version: Value = serde_json::from_str(&kubectl(&["get", "--raw", "/version"]).ok()).unwrap();
     assert_eq!(version["gitVersion"], NEXT_VERSION);
     assert_eq!(kubectl(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]).ok(), "b");
     healthy(MINUTE);
-    let after = running(engine, socket);
+    let after = all_running(engine, socket);
     for component in COMPONENTS {
-        assert_eq!(after[component] == before[component], component == "etcd", "{component}: {after:?}");
+        assert_eq!(after[component] == before[component], component == "etcd", "{component}: {before:?} {after:?}");
     }
     assert_eq!(own.containers(), others, "who is not upgraded runs on");
 }
