@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use crate::host::clock::Instant;
 
 /// How long they are remembered.
 const KEPT: Duration = Duration::from_secs(600);

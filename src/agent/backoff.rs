@@ -44,7 +44,7 @@ impl Steps {
     pub fn after(self, tries: u32) -> Duration {
         match tries {
             0 => Duration::ZERO,
-            n => self.initial.min(self.cap).saturating_mul(1 << (n - 1).min(20)).min(self.cap),
+            n => self.initial.min(self.cap).saturating_mul(1 << n.saturating_sub(1).min(20)).min(self.cap),
         }
     }
 

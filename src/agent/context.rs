@@ -137,6 +137,11 @@ impl Routes {
         self.lock().remove(uid);
     }
 
+    /// Forgets the workers that have ended.
+    pub fn forget_ended(&self) {
+        self.lock().retain(|_, worker| !worker.is_closed());
+    }
+
     /// Whether somebody does.
     pub fn knows(&self, uid: &str) -> bool {
         self.lock().contains_key(uid)
@@ -170,8 +175,8 @@ fn node_facts(options: &AgentOptions) -> Facts {
     Facts {
         host_ip: address.clone(),
         pod_ip: address,
-        node_memory: kib.unwrap_or(0) * 1024,
-        node_cpu_millis: i64::try_from(cpus).unwrap_or(1) * 1000,
+        node_memory: kib.unwrap_or(0).saturating_mul(1024),
+        node_cpu_millis: i64::try_from(cpus).unwrap_or(1).saturating_mul(1000),
         node_storage: i64::try_from(storage).unwrap_or(i64::MAX),
     }
 }

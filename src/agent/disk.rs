@@ -62,7 +62,8 @@ pub fn alarms(found: &[(PathBuf, Left)], before: &[Problem]) -> Vec<Problem> {
             );
             let problem = Problem { severity: Severity::Warning, ..Problem::error(subject, message) };
             let slack = if before.contains(&problem) { 110 } else { 100 };
-            let short = all > 0 && u128::from(free) * 10_000 < u128::from(all) * u128::from(signal.percent * slack);
+            let short = all > 0 && u128::from(free).saturating_mul(10_000)
+                    < u128::from(all).saturating_mul(signal.percent.saturating_mul(slack).into());
             short.then_some(problem)
         })
         .collect()

@@ -105,7 +105,7 @@ pub fn resource(pod: &StaticPod, own: Option<&Container>, of: &ResourceFieldSele
         Some(divisor) if divisor > 0 => divisor,
         _ => default,
     };
-    Some(value.saturating_add(divisor - 1).div_euclid(divisor).to_string())
+    Some(value.saturating_add(divisor.saturating_sub(1)).div_euclid(divisor).to_string())
 }
 
 #[cfg(test)]

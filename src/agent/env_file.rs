@@ -41,16 +41,16 @@ fn value(text: &str, key: &str) -> Result<Option<String>, usize> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (name, rest) = line.split_once('=').ok_or(index + 1)?;
+        let (name, rest) = line.split_once('=').ok_or(index.saturating_add(1))?;
         let mut value = rest.trim_end().to_owned();
         if let Some(quoted) = rest.strip_prefix('\'') {
             let mut inner = quoted.to_owned();
             while !inner.trim_end().ends_with('\'') {
-                let (_, more) = lines.next().ok_or(index + 1)?;
+                let (_, more) = lines.next().ok_or(index.saturating_add(1))?;
                 inner.push('\n');
                 inner.push_str(more);
             }
-            inner.truncate(inner.trim_end().len() - 1);
+            inner.truncate(inner.trim_end().len().saturating_sub(1));
             value = inner;
         }
         if name == key {

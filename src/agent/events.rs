@@ -91,7 +91,7 @@ impl Recorder {
     fn record(&self, subject: Subject<'_>, kind: Kind, reason: &str, message: String, now: Timestamp) {
         let message: String = message.chars().take(MESSAGE_LIMIT).collect();
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let sequence = *self.sequence.borrow() + 1;
+        let sequence = self.sequence.borrow().saturating_add(1);
         let same = events.iter().position(|event| {
             event.uid == subject.uid
                 && event.container.as_deref() == subject.container

@@ -10,9 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tokio::time::Instant;
 
 use crate::event::Event;
+use crate::host::clock::Instant;
 
 use super::report::{ContainerReport, HealthReport, PodReport, Severity, StateReport, TerminationReport};
 
@@ -266,7 +266,7 @@ pub async fn until_met(
         let mut newest = None;
         loop {
             let until = unheard.map_or(deadline, |since| deadline.min(since + LAST_WORDS));
-            let heard = match tokio::time::timeout_at(until, reports.next()).await {
+            let heard = match crate::host::clock::timeout_at(until, reports.next()).await {
                 Ok(Some(report)) => newest.insert(report),
                 Ok(None) => break,
                 Err(_) => match &mut newest {

@@ -30,13 +30,13 @@ pub enum News {
 
 /// Keeps the link until the agent ends.
 pub async fn run(context: Arc<Context>, news: mpsc::Sender<News>) {
-    let mut failures = 0;
+    let mut failures = 0_u32;
     loop {
         let Err(error) = session(&context, &news, &mut failures).await else { return };
         if failures == 0 {
             warn!(error = chain(&error), "the container runtime is away");
         }
-        failures += 1;
+        failures = failures.saturating_add(1);
         let message = format!("{}; containers go on without the agent, which tries again", chain(&error));
         context.board.set_runtime(None);
         context.board.set_problems("runtime", vec![Problem::error("runtime", message)]);
@@ -64,7 +64,7 @@ async fn session(context: &Context, news: &mpsc::Sender<News>, failures: &mut u3
     if news.send(News::Listed(records)).await.is_err() {
         return Ok(());
     }
-    let mut relist = tokio::time::interval_at(tokio::time::Instant::now() + RELIST, RELIST);
+    let mut relist = crate::host::clock::interval_at(crate::host::clock::Instant::now() + RELIST, RELIST);
     relist.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let next = tokio::select! {

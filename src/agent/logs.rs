@@ -36,7 +36,7 @@ pub fn last_words(mut lines: Vec<String>) -> Vec<String> {
         // What follows the list (a line of klog's) is no flag, no heading and not blank.
         let is_list = |line: &String| line.is_empty() || line.starts_with(' ') || line.trim_end().ends_with(':');
         let length = lines[usage..].iter().take_while(|line| is_list(line)).count();
-        lines.drain(usage..usage + length);
+        lines.drain(usage..usage.saturating_add(length));
     }
     while lines.last().is_some_and(|line| line.trim().is_empty()) {
         lines.pop();

@@ -5,6 +5,10 @@
 //! ([`report`]) is read. Everything that must outlive the agent is in the runtime's labels and in the manifests, so
 //! that a restarted agent finds its pods again and touches none of them.
 
+// What a manifest asks for must not end the agent: no arithmetic that can overflow, none on moments that panic.
+#![deny(clippy::disallowed_types)]
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 pub mod apiserver;
 mod attempts;
 pub mod backoff;
@@ -14,6 +18,7 @@ mod cgroups;
 pub mod containerlogs;
 pub mod control;
 mod context;
+mod crash;
 mod disk;
 mod dns;
 mod downward;

@@ -7,10 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::pod::StaticPod;
 use super::worker::Hold;
+use crate::host::clock::Instant;
 
 /// Nothing is held back longer.
 pub const LONGEST_HOLD: Duration = Duration::from_secs(30);

@@ -88,8 +88,8 @@ pub fn config(pod: &PodSpec, container: &Container, node_memory: i64) -> Resourc
     };
     let limited = cpu_limit > 0;
     ResourceConfig {
-        cpu_shares: (cpu_request * 1024 / 1000).clamp(MIN_SHARES, MAX_SHARES),
-        cpu_quota: if limited { (cpu_limit * CFS_PERIOD / 1000).max(1000) } else { 0 },
+        cpu_shares: (cpu_request.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES),
+        cpu_quota: if limited { (cpu_limit.saturating_mul(CFS_PERIOD) / 1000).max(1000) } else { 0 },
         cpu_period: if limited { CFS_PERIOD } else { 0 },
         memory_bytes: amount(container, true, "memory", bytes),
         pids: 0,
@@ -213,13 +213,14 @@ fn oom_score(pod: &PodSpec, container: &Container, node_memory: i64) -> i64 {
         QosClass::Guaranteed => PROTECTED_OOM_SCORE,
         QosClass::BestEffort => 1000,
         QosClass::Burstable => {
-            let of = |request: i64| 1000 - request.saturating_mul(1000) / node_memory.max(1);
+            let share = |request: i64| request.saturating_mul(1000).checked_div(node_memory).unwrap_or(i64::MAX);
+            let of = |request: i64| 1000_i64.saturating_sub(share(request));
             let requested = |container| amount(container, false, "memory", bytes);
             // What the pod asks for beyond its containers is shared among them.
             let all = || pod.init_containers.iter().flatten().filter(|c| is_sidecar(c)).chain(&pod.containers);
             let sum: i64 = all().map(requested).fold(0, i64::saturating_add);
             let count = i64::try_from(all().count()).unwrap_or(1).max(1);
-            let spare = (of_pod_itself(pod) - sum).max(0) / count;
+            let spare = of_pod_itself(pod).saturating_sub(sum).max(0).checked_div(count).unwrap_or(0);
             let mut score = of(requested(container).saturating_add(spare));
             // A sidecar goes no sooner than the containers it serves.
             let in_init = pod.init_containers.iter().flatten().any(|init| init.name == container.name);

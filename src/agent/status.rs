@@ -220,7 +220,8 @@ fn replace_pod(report: &mut Arc<HealthReport>, key: &PodKey, pod: Option<&PodRep
         (Err(at), Some(pod)) => Arc::make_mut(report).pods.insert(at, pod.clone()),
         (Ok(at), None) => drop(Arc::make_mut(report).pods.remove(at)),
     }
-    Arc::make_mut(report).sequence += 1;
+    let report = Arc::make_mut(report);
+    report.sequence = report.sequence.saturating_add(1);
     true
 }
 
@@ -230,7 +231,7 @@ fn replace_all(report: &mut Arc<HealthReport>, state: &State) -> bool {
     if report.agent == state.agent && report.pods == pods && report.problems == problems {
         return false;
     }
-    let sequence = report.sequence + 1;
+    let sequence = report.sequence.saturating_add(1);
     *report = Arc::new(HealthReport { sequence, agent: state.agent.clone(), pods, problems });
     true
 }

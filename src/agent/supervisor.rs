@@ -5,15 +5,19 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
-use tracing::info;
+use tracing::{error, info};
 
 use super::context::Context;
+use super::crash::{Crash, Crashes, SET_ASIDE_AFTER, Standing, caught_now};
+use super::events::Subject;
 use super::link::News;
 use super::pod::{API_SOURCE, CONFIG_SOURCE, PodKey, StaticPod};
 use super::remains;
+use super::report::{PodReport, Problem};
 use super::source::{Kind, Update};
-use super::worker::{self, Handle, Message};
+use super::status::Entry;
+use super::worker::{self, End, Handle, Message};
+use crate::host::clock::{self, Instant};
 use crate::runtime::ContainerRecord;
 
 /// How often the loop turns although nothing happens, far below the limit of `/healthz/syncloop`.
@@ -35,17 +39,34 @@ pub struct Supervisor {
     cleared: Option<Instant>,
     /// The latest list; None before the first one, when nobody knows what runs already.
     records: Option<Vec<ContainerRecord>>,
-    idle: mpsc::UnboundedSender<PodKey>,
-    idlers: mpsc::UnboundedReceiver<PodKey>,
+    /// Pods whose workers have crashed,
+    crashes: Crashes,
+    /// and those of them whose containers have not been listed since: events were lost meanwhile.
+    stale: BTreeSet<PodKey>,
+    /// When one of them may have a worker again.
+    again: Option<Instant>,
+    ended: mpsc::UnboundedSender<End>,
+    ends: mpsc::UnboundedReceiver<End>,
 }
 
 impl Supervisor {
     /// Nothing is wanted and nothing is known yet.
     pub fn new(context: Arc<Context>) -> Self {
-        let (idle, idlers) = mpsc::unbounded_channel();
-        let (workers, wanted) = (BTreeMap::new(), BTreeMap::new());
-        let held = BTreeSet::new();
-        Self { context, workers, wanted, synced: false, held, cleared: None, records: None, idle, idlers }
+        let (ended, ends) = mpsc::unbounded_channel();
+        Self {
+            context,
+            workers: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            synced: false,
+            held: BTreeSet::new(),
+            cleared: None,
+            records: None,
+            crashes: Crashes::default(),
+            stale: BTreeSet::new(),
+            again: None,
+            ended,
+            ends,
+        }
     }
 
     /// Runs until the agent ends.
@@ -61,7 +82,14 @@ impl Supervisor {
                 _ = ticks.tick() => {}
                 Some(update) = updates.recv() => self.update(update),
                 Some(news) = news.recv() => self.news(news),
-                Some(key) = self.idlers.recv() => self.end(&key),
+                Some(end) = self.ends.recv() => match end {
+                    End::Idle(key) => self.end(&key),
+                    End::Crashed(key, crash) => self.crashed(&key, crash),
+                },
+                () = sleep_until(self.again) => {
+                    self.again = None;
+                    self.context.relink.notify_one();
+                }
             }
         }
     }
@@ -75,7 +103,7 @@ impl Supervisor {
         // Gates of the start order must be known before the first worker asks for them.
         let host_ip = self.context.facts.host_ip.as_deref();
         let new = self.wanted.values().filter(|pod| !before.contains_key(&pod.key));
-        let new = new.map(|pod| (pod.key.clone(), worker::first_entry(pod, host_ip)));
+        let new = new.map(|pod| (pod.key.clone(), first_entry(pod, host_ip)));
         self.context.board.set_new_pods(new.collect());
         for (key, pod) in &self.wanted {
             if before.get(key) != Some(pod)
@@ -109,6 +137,7 @@ impl Supervisor {
                     worker.tell(Message::Listed(shares.remove(key).unwrap_or_default()));
                 }
                 self.records = Some(records);
+                self.stale.clear();
                 self.staff();
             }
         }
@@ -147,8 +176,9 @@ impl Supervisor {
             records.iter().filter(|one| self.held.contains(&kind_of(one))).map(key_of).collect();
         let orphans = records.iter().map(key_of).filter(|key| self.synced && !held.contains(key));
         let keys: BTreeSet<PodKey> = self.wanted.keys().cloned().chain(orphans).collect();
+        self.crashes.retain(|key| keys.contains(key));
         for key in keys {
-            if self.workers.contains_key(&key) {
+            if self.workers.contains_key(&key) || !self.may_begin(&key) {
                 continue;
             }
             let records: Vec<_> = records.iter().filter(|record| key_of(record) == key).cloned().collect();
@@ -159,8 +189,8 @@ impl Supervisor {
                 let uid = records.first().map(|record| record.name.uid.clone()).unwrap_or_default();
                 self.context.board.set_new_pods(vec![(key.clone(), worker::orphan_entry(&key, uid))]);
             }
-            let (context, idle) = (Arc::clone(&self.context), self.idle.clone());
-            let worker = worker::spawn(key.clone(), context, idle, worker::Start { wanted, records });
+            let (context, ended) = (Arc::clone(&self.context), self.ended.clone());
+            let worker = worker::spawn(key.clone(), context, ended, worker::Start { wanted, records });
             self.workers.insert(key, worker);
         }
         // Only now is a pod that is missing from the report one that is neither wanted nor there.
@@ -168,6 +198,51 @@ impl Supervisor {
             self.context.board.set_synced();
         }
         self.context.board.set_settled(self.synced && self.held.is_empty());
+    }
+
+    /// Whether the pod may have a worker now: not soon after one has crashed, and not when one after the other has.
+    fn may_begin(&mut self, key: &PodKey) -> bool {
+        let uid = self.wanted.get(key).map(|pod| pod.uid.as_str());
+        match self.crashes.standing(key, uid, Instant::now()) {
+            Standing::Fine => !self.stale.contains(key),
+            Standing::Waits(until) => {
+                self.again = Some(self.again.map_or(until, |before| before.min(until)));
+                false
+            }
+            Standing::SetAside(_) => false,
+        }
+    }
+
+    /// A worker has panicked: another one begins a little later. What it was about goes on as it is meanwhile.
+    fn crashed(&mut self, key: &PodKey, crash: Crash) {
+        self.workers.remove(key);
+        self.context.routes.forget_ended();
+        self.stale.insert(key.clone());
+        let pod = self.wanted.get(key);
+        let times = self.crashes.note(key, pod.map(|pod| pod.uid.as_str()), crash.clone(), Instant::now());
+        let shown = self.context.board.visit(|pods, _| pods.get(key).cloned());
+        let uid = shown.as_ref().map(|entry| entry.report.uid.clone()).unwrap_or_default();
+        let mut message = format!("error syncing pod: its worker has crashed {times} times: {crash}");
+        if times >= SET_ASIDE_AFTER {
+            message = format!("{message}; the pod is set aside: it stays as it is until its manifest changes");
+            self.context.probes.remove_pod(&uid);
+        }
+        error!(pod = %key, message, "crashed");
+        self.context.events.warning(Subject { pod: key, uid: &uid, container: None }, "FailedSync", message.clone());
+        if let Some(mut entry) = shown {
+            (entry.report.healthy, entry.report.ready, entry.report.message) = (false, false, Some(message));
+            self.context.board.set_pod(key, entry);
+        }
+        self.show_set_aside();
+        self.staff();
+    }
+
+    fn show_set_aside(&self) {
+        let problem = |(key, crash): (&PodKey, &Crash)| {
+            let message = format!("{crash}; the pod is set aside until its manifest changes or the agent is restarted");
+            Problem::error(format!("pod {key}"), message)
+        };
+        self.context.board.set_problems("crashes", self.crashes.set_aside().map(problem).collect());
     }
 
     /// A worker has nothing left to do, unless its pod is wanted again by now.
@@ -179,6 +254,22 @@ impl Supervisor {
                 records.retain(|record| key_of(record) != *key);
             }
         }
+    }
+}
+
+/// What is reported of a new pod. Whatever is wrong with it is for its worker to find out.
+fn first_entry(pod: &Arc<StaticPod>, host_ip: Option<&str>) -> Entry {
+    caught_now(|| worker::first_entry(pod, host_ip)).unwrap_or_else(|crash| {
+        let blank = worker::orphan_entry(&pod.key, pod.uid.clone());
+        let report = PodReport { terminating: false, message: Some(crash.to_string()), ..blank.report };
+        Entry { report, pod: Some(Arc::clone(pod)), ..blank }
+    })
+}
+
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => clock::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -190,7 +190,7 @@ mod tests {
         }
         let mut wanted = references(&missing);
         wanted.extend(references(&["r.io/here:1", "r.io/a:1"]));
-        let (reporter, begin) = (Collected::default(), tokio::time::Instant::now());
+        let (reporter, begin) = (Collected::default(), crate::host::clock::Instant::now());
         let pulled = ensure_images(&fake, &wanted, PullPolicy::IfNotPresent, &reporter).await.unwrap();
         assert_eq!(pulled, missing);
         assert_eq!(fake.calls_of("pull"), missing);

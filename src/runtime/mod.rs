@@ -1,6 +1,9 @@
 //! Container runtimes behind one trait. `docker` and `cri` are the only places that know a runtime; `endpoint` says
 //! which one a machine has.
 
+// As in the agent: what a manifest asks for reaches this far.
+#![deny(clippy::disallowed_types)]
+
 pub mod cri;
 pub mod docker;
 pub mod endpoint;

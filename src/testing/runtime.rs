@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{broadcast, watch};
-use tokio::time::Instant;
 
+use crate::host::clock::Instant;
 use crate::runtime::*;
 
 /// One call the runtime has seen.

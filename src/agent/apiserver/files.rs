@@ -6,8 +6,9 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
 use tracing::debug;
+
+use crate::host::clock::{Instant, timeout_at};
 
 /// How long what is being written is let be.
 const COALESCE: Duration = Duration::from_millis(50);

@@ -83,11 +83,11 @@ pub async fn keep(context: Arc<Context>) {
                     // A certificate that is of no use is not asked for again and again.
                     Ok(true) => {
                         pause = RETRY.spread(failures);
-                        failures += 1;
+                        failures = failures.saturating_add(1);
                     }
                     Ok(false) => {}
                     Err(error) => {
-                        failures += 1;
+                        failures = failures.saturating_add(1);
                         (pause, trouble) = (RETRY.spread(failures), error);
                     }
                 },

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
 use super::admission::{Amounts, Ground, Verdict};
@@ -27,6 +27,7 @@ use crate::agent::pod::StaticPod;
 use crate::agent::resources::{bytes, millis};
 use crate::agent::source::Update;
 use crate::agent::status::chain;
+use crate::host::clock::Instant;
 use crate::runtime::PodNetwork;
 
 /// How often a pod that waits for something of the node's is looked at again.
@@ -62,7 +63,7 @@ struct Source {
 
 impl Source {
     async fn run(mut self, api: &ApiServer) {
-        let (mut clients, mut failures) = (api.clients(), 0);
+        let (mut clients, mut failures) = (api.clients(), 0_u32);
         loop {
             let client = clients.borrow_and_update().clone();
             let Some(client) = client else {
@@ -80,7 +81,7 @@ impl Source {
                 },
             };
             let Err(error) = ended else { return };
-            failures = if begun.elapsed() >= LASTS { 0 } else { failures + 1 };
+            failures = if begun.elapsed() >= LASTS { 0 } else { failures.saturating_add(1) };
             if failures == 2 {
                 warn!(error = chain(&error), "pods that the API server binds to this node stay as they are");
             } else {
@@ -109,7 +110,7 @@ impl Source {
             let begun = Instant::now();
             let watch = within_limit(pods.watch(&WatchParams::default().fields(&mine), &version)).await;
             let mut events = watch.map_err(SourceError::Watch)?.boxed();
-            let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
+            let mut looks = crate::host::clock::interval_at(Instant::now() + LOOK, LOOK);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 let event = tokio::select! {

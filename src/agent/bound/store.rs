@@ -51,7 +51,7 @@ impl Token {
     /// Whether another one is to be asked for: four fifths of its time are over.
     fn is_old(&self, now: Timestamp) -> bool {
         let lives = self.expires.duration_since(self.asked).min(TOKEN_LIVES);
-        now.duration_since(self.asked) >= lives * 4 / 5
+        now.duration_since(self.asked) >= lives.saturating_mul(4).checked_div(5).unwrap_or(lives)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::agent::status::{Entry, chain};
 pub async fn run(context: Arc<Context>, mut refused: watch::Receiver<Vec<Refused>>) {
     let Some(api) = context.api.clone() else { return };
     let (mut statuses, mut clients) = (context.board.changes(), api.clients());
-    let (mut uploader, mut failures) = (Uploader::default(), 0);
+    let (mut uploader, mut failures) = (Uploader::default(), 0_u32);
     loop {
         statuses.borrow_and_update();
         clients.borrow_and_update();
@@ -34,7 +34,7 @@ pub async fn run(context: Arc<Context>, mut refused: watch::Receiver<Vec<Refused
             Some(client) => uploader.tell(&client, context.board.pods(), &pods).await,
             None => true,
         };
-        failures = if done { 0 } else { failures + 1 };
+        failures = if done { 0 } else { failures.saturating_add(1) };
         let again = async {
             match failures {
                 0 => std::future::pending().await,

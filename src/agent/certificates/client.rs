@@ -98,7 +98,7 @@ pub async fn keep(context: Arc<Context>) {
         return;
     }
     let mut files = Files::new(vec![store.current_path()]);
-    let mut failures = 0;
+    let mut failures = 0_u32;
     loop {
         let Some(pair) = store.current().ok().flatten() else {
             files.changed(CLOCK_CHECK).await;
@@ -125,7 +125,7 @@ pub async fn keep(context: Arc<Context>) {
                 failures = 0;
             }
             Err(error) => {
-                failures += 1;
+                failures = failures.saturating_add(1);
                 warn!(error, until = %pair.certificate.not_after, "the client certificate is not renewed yet");
                 tokio::time::sleep(RETRY.spread(failures)).await;
             }

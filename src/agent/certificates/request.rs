@@ -10,7 +10,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
 use kube::api::{Api, ObjectMeta, PostParams, WatchEvent, WatchParams};
 use kube::{Client, ResourceExt};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::sleep;
 use tracing::{debug, info};
 
 use super::store::Pair;
@@ -18,6 +18,7 @@ use crate::agent::apiserver::CALL_LIMIT;
 use crate::agent::backoff::Steps;
 use crate::agent::status::chain;
 use crate::config::spec::KeyAlgorithm;
+use crate::host::clock::{Instant, timeout_at};
 use crate::pki::{IssueError, KeyError, PrivateKey, San, node_request};
 
 /// How long an answer is waited for before another request is made, as by a kubelet.
@@ -149,7 +150,7 @@ async fn answer(
     name: &str,
     patience: Duration,
 ) -> Result<Vec<u8>, RequestError> {
-    let (begun, mut failures) = (Instant::now(), 0);
+    let (begun, mut failures) = (Instant::now(), 0_u32);
     let deadline = begun + ANSWER_LIMIT;
     // When what is to be done is said; none once it was.
     let mut say = Some(begun + patience);
@@ -169,14 +170,14 @@ async fn answer(
             // Pending requests are cleared away after a day.
             Err(error) if is_missing(&error) => return Err(error),
             Err(error) => {
-                failures += 1;
+                failures = failures.saturating_add(1);
                 debug!(error = chain(&error), "cannot look for the certificate");
                 sleep(RETRY.spread(failures)).await;
                 continue;
             }
         };
         if !changes(requests, name, &version, say.unwrap_or(deadline)).await {
-            failures += 1;
+            failures = failures.saturating_add(1);
             sleep(RETRY.spread(failures)).await;
         }
     }

@@ -27,7 +27,7 @@ pub async fn keep(context: Arc<Context>) {
     let Some(api) = context.api.as_ref().filter(|_| node.server_tls_bootstrap) else { return };
     let store = Store::server(&node.cert_dir);
     let sans = sans(&context);
-    let mut failures = 0;
+    let mut failures = 0_u32;
     loop {
         let current = match store.current() {
             Ok(current) => current.filter(|pair| is_for(pair, &sans)),
@@ -56,7 +56,7 @@ pub async fn keep(context: Arc<Context>) {
         match kept {
             Ok(()) => failures = 0,
             Err(error) => {
-                failures += 1;
+                failures = failures.saturating_add(1);
                 warn!(error, "there is no serving certificate yet");
                 sleep(RETRY.spread(failures)).await;
             }

@@ -133,7 +133,9 @@ impl Tree {
         let children = fs::read_dir(mount.join(dir)).into_iter().flatten().flatten().map(|entry| entry.path());
         let (file, shares): (_, fn(i64) -> i64) = match self {
             Self::V1(_) => ("cpu.shares", |shares| shares),
-            Self::V2(_) => ("cpu.weight", |weight| 2 + (weight - 1) * 262_142 / 9999),
+            Self::V2(_) => {
+                ("cpu.weight", |weight| (weight.saturating_sub(1).saturating_mul(262_142) / 9999).saturating_add(2))
+            }
         };
         let values = children.filter_map(|dir| fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok());
         values.map(shares).fold(0, i64::saturating_add)
@@ -250,7 +252,7 @@ fn with_below(dir: &Path) -> Vec<PathBuf> {
         let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path());
         let below: Vec<PathBuf> = below.collect();
         all.extend(below);
-        next += 1;
+        next = next.saturating_add(1);
     }
     all
 }
@@ -268,7 +270,7 @@ fn delegate(dir: &Path) {
 
 /// The weight of cgroup v2 for shares of v1 (the conversion of runc and the kubelet).
 fn weight(shares: i64) -> i64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+    (shares.clamp(2, 262_144).saturating_sub(2).saturating_mul(9999) / 262_142).saturating_add(1)
 }
 
 #[cfg(test)]

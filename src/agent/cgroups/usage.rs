@@ -130,7 +130,7 @@ fn field(text: &str, name: &str) -> Option<u64> {
 
 fn cpu_v2(dir: &Path) -> Option<u64> {
     let stat = fs::read_to_string(dir.join("cpu.stat")).ok()?;
-    field(&stat, "usage_usec").map(|micros| micros * 1000)
+    field(&stat, "usage_usec").map(|micros| micros.saturating_mul(1000))
 }
 
 fn memory_v1(dir: &Path) -> Option<MemoryUsage> {
@@ -164,7 +164,7 @@ fn memory_v2(dir: &Path) -> Option<MemoryUsage> {
 }
 
 fn machine_memory(meminfo: &str) -> Option<MemoryUsage> {
-    let bytes = |name: &str| field(meminfo, name).map(|kib| kib * 1024);
+    let bytes = |name: &str| field(meminfo, name).map(|kib| kib.saturating_mul(1024));
     let (total, free) = (bytes("MemTotal")?, bytes("MemFree")?);
     let usage = total.saturating_sub(free);
     Some(MemoryUsage {

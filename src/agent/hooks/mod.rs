@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{ContainerPort, LifecycleHandler};
 use rustls::ClientConfig;
 
 use super::probe::{self, HttpGet};
+use crate::host::clock;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 
 /// What a command may take that has no limit: longer than anybody waits, short enough for every clock.
@@ -102,9 +103,7 @@ impl Hook {
                 command => Ok(Self::Exec(command)),
             },
             (None, Some(get), None) => Ok(Self::Http(HttpGet::of(get, ports).map_err(HookError::Unusable)?)),
-            (None, None, Some(sleep)) => {
-                Ok(Self::Sleep(Duration::from_secs(sleep.seconds.try_into().unwrap_or_default())))
-            }
+            (None, None, Some(sleep)) => Ok(Self::Sleep(clock::seconds(sleep.seconds))),
             (None, None, None) if handler.tcp_socket.is_some() => unusable("tcpSocket is not supported in hooks"),
             (None, None, None) => unusable("it has none of exec, httpGet and sleep"),
             _ => unusable("it has more than one of exec, httpGet and sleep"),

@@ -111,7 +111,7 @@ async fn a_command_is_judged_by_its_exit_code_and_abandoned_with_the_grace() {
     let error = runner.run(&exec, &place, None).await.unwrap_err();
     assert_eq!(error.to_string(), "a b exited with code 3: no");
     for hook in [exec, Hook::Sleep(Duration::from_secs(100))] {
-        let begun = tokio::time::Instant::now();
+        let begun = crate::host::clock::Instant::now();
         let abandoned = runner.run(&hook, &place, Some(Duration::from_secs(2))).await;
         assert!(matches!(abandoned, Err(HookError::Abandoned(_))), "{hook:?}");
         assert_eq!(begun.elapsed().as_secs(), 2);

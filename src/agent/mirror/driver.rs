@@ -12,7 +12,6 @@ use kube::{Client, Resource};
 use serde::de::IgnoredAny;
 use tokio::sync::{mpsc, watch::Receiver};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::Uids;
@@ -27,6 +26,7 @@ use crate::agent::events::{Recorder, Subject};
 use crate::agent::node::NodeIdentity;
 use crate::agent::pod::{PodKey, StaticPod};
 use crate::agent::status::{Board, Entry, chain};
+use crate::host::clock::Instant;
 
 /// Requests under way at a time.
 const IN_FLIGHT: usize = 4;
@@ -259,7 +259,7 @@ impl Driver {
 
 /// It is tried again later, and told when it was not told before. An API server that is away is nothing to tell.
 fn refused(parts: &Parts, key: &PodKey, track: &mut Track, what: &str, error: &CallError) {
-    track.failures += 1;
+    track.failures = track.failures.saturating_add(1);
     track.retry_at = Some(Instant::now() + REFUSED.spread(track.failures));
     let text = chain(error);
     if error.code().is_none() {
@@ -356,7 +356,7 @@ impl Wake {
 
 async fn sleep_until(moment: Option<Instant>) {
     match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
+        Some(moment) => crate::host::clock::sleep_until(moment).await,
         None => std::future::pending().await,
     }
 }

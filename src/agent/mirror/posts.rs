@@ -16,7 +16,6 @@ use kube::core::Request;
 use kube::{Client, Resource};
 use serde::de::IgnoredAny;
 use serde_json::json;
-use tokio::time::Instant;
 use tracing::debug;
 
 use crate::agent::apiserver::ApiServer;
@@ -25,6 +24,7 @@ use crate::agent::backoff::Steps;
 use crate::agent::events::{Event, Kind, Recorder};
 use crate::agent::pod::PodKey;
 use crate::agent::status::{Board, chain};
+use crate::host::clock::Instant;
 
 /// Events of one pod that may come at once, and how long it takes until one more may (client-go's spam filter).
 const BURST: u32 = 25;
@@ -65,7 +65,7 @@ pub async fn run(parts: Parts) {
     let mut latest = parts.events.latest();
     let mut clients = parts.api.clients();
     let mut poster = Poster { parts, told: 0, buckets: HashMap::new(), missing: BTreeMap::new() };
-    let mut failures = 0;
+    let mut failures = 0_u32;
     loop {
         latest.borrow_and_update();
         let client = clients.borrow_and_update().clone();
@@ -73,7 +73,7 @@ pub async fn run(parts: Parts) {
             Some(client) => poster.tell(&client).await,
             None => true,
         };
-        failures = if all { 0 } else { failures + 1 };
+        failures = if all { 0 } else { failures.saturating_add(1) };
         tokio::select! {
             changed = latest.changed(), if all => if changed.is_err() { return },
             _ = clients.changed() => {}
@@ -116,13 +116,13 @@ impl Poster {
 
     /// Sends one event, several times where that may help: an API server makes its namespaces only once it runs.
     async fn send(&self, client: &Client, event: &Event) -> Fate {
-        let mut tries = 0;
+        let mut tries = 0_u32;
         loop {
             let (fate, error) = match self.post(client, event).await {
                 Ok(()) => return Fate::Over,
                 Err(error) => (fate(&error), error),
             };
-            tries += 1;
+            tries = tries.saturating_add(1);
             debug!(pod = event.pod, reason = event.reason, error = chain(&error), ?fate, "an event is not told");
             if matches!(fate, Fate::Over | Fate::Away) || tries == TRIES {
                 return if fate == Fate::Later { Fate::Over } else { fate };
@@ -236,7 +236,7 @@ impl Bucket {
 
     fn fill(&mut self, now: Instant) {
         while self.left < BURST && self.since + REFILL <= now {
-            (self.left, self.since) = (self.left + 1, self.since + REFILL);
+            (self.left, self.since) = (self.left.saturating_add(1), self.since + REFILL);
         }
         if self.left == BURST {
             self.since = now;

@@ -333,7 +333,7 @@ async fn a_status_that_somebody_else_writes_is_written_over_in_time() {
     world.register("node-1");
     world.show(&pod, "Running", false);
     world.running(&pod.key).await;
-    let begun = tokio::time::Instant::now();
+    let begun = crate::host::clock::Instant::now();
     world.fake.change(&format!("{PODS}/{}", pod.key.name), &json!({"status": {"phase": "Failed"}}));
     world.running(&pod.key).await;
     let took = begun.elapsed();

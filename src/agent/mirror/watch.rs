@@ -13,7 +13,7 @@ use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::Request;
 use kube::{Client, Resource};
 use tokio::sync::{mpsc, watch::Receiver};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::{debug, info};
 
 use super::object::{Found, FoundList};
@@ -24,6 +24,7 @@ use crate::agent::backoff::Steps;
 use crate::agent::node::NodeIdentity;
 use crate::agent::pod::PodKey;
 use crate::agent::status::chain;
+use crate::host::clock::Instant;
 
 /// How long to wait for an API server that is away. A refused connection costs nothing, and who starts one waits to see
 /// the mirrors.
@@ -93,7 +94,7 @@ pub async fn run(
         if news.send(News::Lost).await.is_err() {
             return;
         }
-        failures += 1;
+        failures = failures.saturating_add(1);
         tokio::select! {
             () = tokio::time::sleep(RECONNECT.spread(failures)) => {}
             _ = clients.changed() => {}

@@ -12,7 +12,7 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use kube::api::{Api, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Client, ResourceExt};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::observer::{Observer, Version};
@@ -22,6 +22,7 @@ use crate::agent::backoff::{Steps, jittered};
 use crate::agent::context::Context;
 use crate::agent::report::HealthReport;
 use crate::agent::status::chain;
+use crate::host::clock::{Instant, sleep_until};
 
 /// How long to wait for an API server that is away, or refuses: the kubelet's numbers.
 const RETRY: Steps = Steps { initial: Duration::from_millis(100), cap: Duration::from_secs(7) };
@@ -116,7 +117,7 @@ pub async fn keep(context: Arc<Context>, api: Arc<ApiServer>) {
                     0 => warn!(error = chain(&error), "the Node cannot be kept up to date"),
                     _ => debug!(error = chain(&error), "the Node cannot be kept up to date yet"),
                 }
-                keeper.failures += 1;
+                keeper.failures = keeper.failures.saturating_add(1);
             }
         }
         keeper.pause().await;

@@ -16,6 +16,7 @@ use crate::agent::apiserver::ApiServer;
 use crate::agent::backoff::{Steps, jittered};
 use crate::agent::context::Context;
 use crate::agent::status::chain;
+use crate::host::clock;
 
 /// Where leases of nodes are.
 const NAMESPACE: &str = "kube-node-lease";
@@ -29,9 +30,9 @@ const RETRY: Steps = Steps { initial: Duration::from_millis(200), cap: Duration:
 /// Renews the lease until the agent ends.
 pub async fn keep(context: Arc<Context>, api: Arc<ApiServer>) {
     let seconds = context.options.node.lease_seconds;
-    let interval = Duration::from_secs(seconds.unsigned_abs().into()) / RENEWALS;
+    let interval = clock::seconds(i64::from(seconds.max(1))).checked_div(RENEWALS).unwrap_or_default();
     let (mut identities, mut clients) = (context.node.identities(), api.clients());
-    let (mut failures, mut current) = (0, None);
+    let (mut failures, mut current) = (0_u32, None);
     loop {
         let (identity, client) = (identities.borrow_and_update().clone(), clients.borrow_and_update().clone());
         let mut pause = interval;
@@ -43,7 +44,7 @@ pub async fn keep(context: Arc<Context>, api: Arc<ApiServer>) {
                     failures = 0;
                 }
                 Err(error) => {
-                    failures += 1;
+                    failures = failures.saturating_add(1);
                     debug!(error = chain(&error), failures, "cannot renew the lease");
                     pause = RETRY.after(failures).min(interval);
                 }

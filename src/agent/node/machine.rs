@@ -79,7 +79,7 @@ fn cpus() -> i64 {
 fn count(list: &str) -> Option<i64> {
     let range = |part: &str| {
         let (from, to) = part.split_once('-').unwrap_or((part, part));
-        Some(to.parse::<i64>().ok()? - from.parse::<i64>().ok()? + 1)
+        to.parse::<i64>().ok()?.checked_sub(from.parse().ok()?)?.checked_add(1)
     };
     list.split(',').map(range).sum::<Option<i64>>().filter(|sum| *sum > 0)
 }

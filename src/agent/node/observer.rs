@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerImage, NodeStatus};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::machine::{self, Machine};
 use super::status::{Seen, status};
 use crate::agent::context::Context;
 use crate::agent::status::chain;
+use crate::host::clock::Instant;
 use crate::runtime::PodNetwork;
 
 /// How long a runtime may be away before its Node is not ready, as with a kubelet.

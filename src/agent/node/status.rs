@@ -105,23 +105,31 @@ type Resources = BTreeMap<String, Quantity>;
 /// by default, that it may evict some before the machine has nothing left.
 fn resources(machine: &Machine, options: &NodeOptions) -> (Resources, Resources) {
     let reserved = |resource: &str| options.reserved.get(resource).copied().unwrap_or(0);
-    let huge_kib: i64 = machine.huge_pages.iter().map(|(kib, pages)| kib * pages).sum();
-    let memory = machine.memory_kib - huge_kib - MEMORY_SHORT_KIB - reserved("memory") / 1024;
-    let storage = machine.storage_bytes - reserved("ephemeral-storage") - machine.storage_bytes / 100 * DISK_KEPT;
-    let cpus = machine.cpus * 1000 - reserved("cpu");
-    let cpus = if cpus % 1000 == 0 { (cpus.max(0) / 1000).to_string() } else { format!("{}m", cpus.max(0)) };
+    let huge_kib: i64 = machine.huge_pages.iter().map(|(kib, pages)| kib.saturating_mul(*pages)).sum();
+    let memory = less(machine.memory_kib, [huge_kib, MEMORY_SHORT_KIB, reserved("memory") / 1024]);
+    let storage = less(
+        machine.storage_bytes,
+        [reserved("ephemeral-storage"), (machine.storage_bytes / 100).saturating_mul(DISK_KEPT)],
+    );
+    let cpus = less(machine.cpus.saturating_mul(1000), [reserved("cpu")]);
+    let cpus = if cpus % 1000 == 0 { (cpus / 1000).to_string() } else { format!("{cpus}m") };
     let mut both: Vec<(String, String, String)> = vec![
         ("cpu".into(), machine.cpus.to_string(), cpus),
-        ("memory".into(), format!("{}Ki", machine.memory_kib), format!("{}Ki", memory.max(0))),
-        ("ephemeral-storage".into(), format!("{}Ki", machine.storage_bytes / 1024), storage.max(0).to_string()),
+        ("memory".into(), format!("{}Ki", machine.memory_kib), format!("{memory}Ki")),
+        ("ephemeral-storage".into(), format!("{}Ki", machine.storage_bytes / 1024), storage.to_string()),
         ("pods".into(), options.max_pods.to_string(), options.max_pods.to_string()),
     ];
     for (kib, pages) in &machine.huge_pages {
-        let (size, all) = (binary(*kib), if *pages == 0 { "0".to_owned() } else { binary(kib * pages) });
+        let (size, all) = (binary(*kib), if *pages == 0 { "0".to_owned() } else { binary(kib.saturating_mul(*pages)) });
         both.push((format!("hugepages-{size}"), all.clone(), all));
     }
     let capacity = both.iter().map(|(name, all, _)| (name.clone(), Quantity(all.clone()))).collect();
     (capacity, both.into_iter().map(|(name, _, free)| (name, Quantity(free))).collect())
+}
+
+/// What is left of an amount; never less than nothing.
+fn less<const N: usize>(all: i64, parts: [i64; N]) -> i64 {
+    parts.into_iter().fold(all, i64::saturating_sub).max(0)
 }
 
 /// KiB in the largest unit that needs no fraction.

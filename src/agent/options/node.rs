@@ -187,7 +187,8 @@ fn follow_numbers(node: &mut NodeOptions, flags: &NodeFlags, file: &KubeletConfi
     let both = [system.as_ref().or(file.system_reserved.as_ref()), kube.as_ref().or(file.kube_reserved.as_ref())];
     for (resource, quantity) in both.into_iter().flatten().flatten() {
         let amount = amount(resource, quantity).map_err(|problem| wrong("systemReserved", resource, problem))?;
-        *node.reserved.entry(resource.clone()).or_default() += amount;
+        let sum = node.reserved.entry(resource.clone()).or_default();
+        *sum = sum.saturating_add(amount);
     }
     Ok(())
 }

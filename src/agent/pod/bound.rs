@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{CONFIG_SEEN, CONFIG_SOURCE, PodKey, StaticPod};
 use crate::agent::report::Phase;
+use crate::host::clock;
 
 /// The value of [`CONFIG_SOURCE`] of such a pod, as the kubelet has it.
 pub const API_SOURCE: &str = "api";
@@ -43,10 +44,10 @@ impl StaticPod {
             name: found.name.clone().unwrap_or_default(),
         };
         let uid = found.uid.clone().unwrap_or_default();
-        let deletion = found.deletion_timestamp.is_some().then(|| {
-            let seconds = found.deletion_grace_period_seconds.unwrap_or(0);
-            Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
-        });
+        let deletion = found
+            .deletion_timestamp
+            .is_some()
+            .then(|| clock::seconds(found.deletion_grace_period_seconds.unwrap_or(0)));
         let ended = match status.phase.as_deref() {
             Some("Succeeded") => Some(Phase::Succeeded),
             Some("Failed") => Some(Phase::Failed),

@@ -154,7 +154,7 @@ impl ContainerFacts {
 
 /// The status of a pod that has just become what it is: every condition changed now.
 pub fn status(known: &Known<'_>) -> PodStatus {
-    let limit = MESSAGES_LIMIT / known.containers.len().max(1);
+    let limit = MESSAGES_LIMIT.checked_div(known.containers.len()).unwrap_or(MESSAGES_LIMIT);
     let of = |init: bool| known.containers.iter().filter(move |c| c.init == init).map(|c| c.status(limit));
     let mut main: Vec<_> = of(false).collect();
     main.sort_by(|a, b| a.name.cmp(&b.name));

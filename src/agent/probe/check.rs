@@ -65,7 +65,7 @@ impl Checker for Prober {
         // The runtime keeps an exec's limit itself, so that it can end the process; this one is for a runtime that
         // hangs.
         let slack = if matches!(target, Target::Exec { .. }) { Duration::from_secs(1) } else { Duration::ZERO };
-        tokio::time::timeout(limit + slack, outcome).await.unwrap_or_else(|_| late(limit))
+        tokio::time::timeout(limit.saturating_add(slack), outcome).await.unwrap_or_else(|_| late(limit))
     }
 }
 

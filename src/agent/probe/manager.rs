@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::memory::Memory;
@@ -15,6 +14,7 @@ use super::worker::{Probed, spawn};
 use super::{Checker, ProbeKind, Probes};
 use crate::agent::events::Recorder;
 use crate::agent::pod::PodKey;
+use crate::host::clock::Instant;
 
 /// An agent that has run for less than this finds containers, it does not start them.
 const ADOPTING: Duration = Duration::from_secs(10);

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::ProbeKind;
 use crate::agent::env::expand;
+use crate::host::clock;
 
 /// The probes of one container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -185,7 +186,7 @@ impl ProbeSpec {
         let count = |value: Option<i32>, default: u32| {
             value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default)
         };
-        let grace = probe.termination_grace_period_seconds.and_then(|v| u64::try_from(v).ok()).filter(|v| *v > 0);
+        let grace = probe.termination_grace_period_seconds.filter(|v| *v > 0);
         Ok(Self {
             action: Action::parse(probe, facts)?,
             initial_delay: seconds(probe.initial_delay_seconds, 0),
@@ -193,7 +194,7 @@ impl ProbeSpec {
             timeout: seconds(probe.timeout_seconds, 1),
             success_threshold: count(probe.success_threshold, 1),
             failure_threshold: count(probe.failure_threshold, 3),
-            grace: grace.filter(|_| kind != ProbeKind::Readiness).map(Duration::from_secs),
+            grace: grace.filter(|_| kind != ProbeKind::Readiness).map(clock::seconds),
         })
     }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::manager::{ProbedContainer, Shared};
 use super::rules::{Health, Rules};
 use super::{Action, Outcome, ProbeKind, ProbeSpec};
 use crate::agent::events::Subject;
 use crate::agent::pod::PodKey;
+use crate::host::clock::Instant;
 
 /// How often a check that cannot be made is tried before it is dropped, as in the kubelet.
 const TRIES: usize = 3;
@@ -98,7 +98,8 @@ impl Probed {
             Outcome::Error { .. } => "unknown",
         };
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        *tally.entry((kind.title(), result)).or_default() += 1;
+        let count = tally.entry((kind.title(), result)).or_default();
+        *count = count.saturating_add(1);
     }
 
     /// Whether this is the same instance at the same address.
@@ -185,7 +186,7 @@ impl Probed {
         }
         let first = self.due(spec).max(Instant::now());
         let offset = if self.herd { spec.period.mul_f64(place(&self.container.id, kind)) } else { Duration::ZERO };
-        let mut ticks = tokio::time::interval_at(first + offset, spec.period);
+        let mut ticks = crate::host::clock::interval_at(first + offset, spec.period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;

@@ -74,7 +74,7 @@ fn duration(duration: Duration) -> String {
 fn quantity(bytes: u64) -> String {
     let units = [(1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")];
     let unit = units.into_iter().find(|(size, _)| bytes != 0 && bytes.is_multiple_of(*size));
-    unit.map_or_else(|| bytes.to_string(), |(size, unit)| format!("{}{unit}", bytes / size))
+    unit.map_or_else(|| bytes.to_string(), |(size, unit)| format!("{}{unit}", bytes.checked_div(size).unwrap_or(bytes)))
 }
 
 #[cfg(test)]

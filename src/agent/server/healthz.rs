@@ -17,7 +17,7 @@ type Check = (&'static str, fn(&Context) -> bool);
 const CHECKS: [Check; 3] = [("ping", |_| true), ("log", |_| true), ("syncloop", turns)];
 
 fn turns(context: &Context) -> bool {
-    context.metrics.since_turn() <= STUCK.max(context.options.sync_frequency * 2)
+    context.metrics.since_turn() <= STUCK.max(context.options.sync_frequency.saturating_mul(2))
 }
 
 /// The answer to `/healthz` (an empty name: all checks) and `/healthz/NAME`; None where there is no such check.

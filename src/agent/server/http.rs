@@ -220,7 +220,7 @@ mod tests {
     async fn a_client_that_stops_reading_is_given_up() {
         let (server, mut client) = duplex(4096);
         client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        let begun = tokio::time::Instant::now();
+        let begun = crate::host::clock::Instant::now();
         let served =
             connection(Patient { io: server, waiting: None, patience: WRITE_TIMEOUT }, |_| async { endless() }).await;
         assert!(served.is_err());

@@ -40,7 +40,7 @@ fn decoded(text: &str) -> String {
         let mut ahead = rest.clone();
         match (byte, hex(ahead.next()), hex(ahead.next())) {
             (b'%', Some(high), Some(low)) => {
-                bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                bytes.push(u8::try_from(high << 4 | low).unwrap_or_default());
                 rest = ahead;
             }
             (b'+', ..) => bytes.push(b' '),

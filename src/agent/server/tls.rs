@@ -240,7 +240,7 @@ pub async fn keep(context: Arc<Context>, served: Arc<Served>) {
                 Err(error) => warn!(%error, "cannot make a certificate to serve with"),
             }
             // Long before it expires.
-            tokio::time::sleep(LOOK * 60).await;
+            tokio::time::sleep(LOOK.saturating_mul(60)).await;
         }
     }
 }

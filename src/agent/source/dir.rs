@@ -16,7 +16,6 @@ use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, R
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use rustix::fs::OFlags;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -26,6 +25,7 @@ use super::listing::{Entry, Known, Scan, is_manifest};
 use crate::agent::AgentOptions;
 use crate::agent::pod::MANIFEST_LIMIT;
 use crate::agent::status::chain;
+use crate::host::clock::Instant;
 
 /// How long a burst of events may grow before the directory is listed.
 const COALESCE: Duration = Duration::from_millis(5);
@@ -206,7 +206,7 @@ impl DirSource {
             due = due.min(settled);
         }
         loop {
-            let Ok(event) = tokio::time::timeout_at(due, self.events.recv()).await else { return };
+            let Ok(event) = crate::host::clock::timeout_at(due, self.events.recv()).await else { return };
             let Some(event) = event else { return std::future::pending().await };
             if let Some(wait) = self.weigh(&event) {
                 due = due.min(Instant::now() + wait);

@@ -15,7 +15,6 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use super::pod::tests::read;
 use super::pod::{PodKey, StaticPod};
@@ -23,6 +22,7 @@ use super::probe::{Outcome, Target};
 use super::report::{HealthReport, Phase, PodReport, StateReport};
 use super::source::Update;
 use super::*;
+use crate::host::clock::Instant;
 use crate::runtime::{ContainerState, RuntimeError, labels};
 use crate::testing::runtime::{Behaviour, FakeRuntime, MadeFrom};
 

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::view::Finish;
+use crate::host::clock::Instant;
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]

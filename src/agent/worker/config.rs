@@ -116,7 +116,8 @@ fn limits(pod: &StaticPod, container: &Container, place: &Place<'_>, options: &A
     if !options.cpu_cfs_quota {
         (limits.cpu_quota, limits.cpu_period) = (0, 0);
     } else if limits.cpu_period > 0 {
-        limits.cpu_quota = (limits.cpu_quota * period / limits.cpu_period).max(1000);
+        limits.cpu_quota =
+            limits.cpu_quota.saturating_mul(period).checked_div(limits.cpu_period).unwrap_or(0).max(1000);
         limits.cpu_period = period;
     }
     if place.cgroup_parent.is_none() {
@@ -193,7 +194,7 @@ fn annotations(pod: &StaticPod, container: &Container, attempt: u32) -> BTreeMap
     let init = pod.spec.init_containers.iter().flatten();
     let sidecars = init.filter(|one| one.restart_policy.as_deref() == Some("Always")).rev();
     if let Some(place) = sidecars.enumerate().find_map(|(place, one)| (one.name == container.name).then_some(place)) {
-        result.insert(labels::STOP_ORDER.to_owned(), (place + 1).to_string());
+        result.insert(labels::STOP_ORDER.to_owned(), place.saturating_add(1).to_string());
     }
     result
 }

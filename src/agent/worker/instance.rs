@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::view::grace;
+use crate::host::clock::Instant;
 use crate::runtime::{ContainerRecord, ContainerState, labels};
 
 /// A container is being ended: first its `preStop` hook, then the stop signal, all within one grace period.

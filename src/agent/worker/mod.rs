@@ -25,16 +25,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::context::Context;
+use super::crash::{self, Crash};
 use super::hooks::{HookError, HookKind};
 use super::pacing::{self, Gate, Gates};
 use super::pod::{PodKey, StaticPod};
 use super::probe::ProbedContainer;
 use super::status::Entry;
+use crate::host::clock::Instant;
 use crate::runtime::{ContainerRecord, ContainerState, ImageRecord, RuntimeError, RuntimeEvent, RuntimeEventKind};
 use action::Plan;
 use report::LastWords;
@@ -111,17 +112,26 @@ pub struct Start {
     pub records: Vec<ContainerRecord>,
 }
 
-/// Starts the worker of a pod. `idle` hears its key when nothing is wanted and nothing is left.
-pub fn spawn(key: PodKey, context: Arc<Context>, idle: mpsc::UnboundedSender<PodKey>, start: Start) -> Handle {
+/// How a worker has ended.
+#[derive(Debug)]
+pub enum End {
+    /// Nothing is wanted and nothing is left. It goes on for as long as its handle lives, should its pod be wanted again.
+    Idle(PodKey),
+    /// It panicked. What it had begun has ended with it.
+    Crashed(PodKey, Crash),
+}
+
+/// Starts the worker of a pod. `ends` receives how it ends, unless the agent or its handle's owner ends it.
+pub fn spawn(key: PodKey, context: Arc<Context>, ends: mpsc::UnboundedSender<End>, start: Start) -> Handle {
     let (inbox, messages) = mpsc::unbounded_channel();
     let end = context.shutdown.child_token();
     let worker = Worker {
         gates: context.board.gates(),
         seen: Observed::new(context.options.max_restart_backoff),
-        key,
+        key: key.clone(),
         messages,
         myself: inbox.clone(),
-        idle,
+        ends: ends.clone(),
         pod: None,
         wanted: false,
         since: Instant::now(),
@@ -137,7 +147,11 @@ pub fn spawn(key: PodKey, context: Arc<Context>, idle: mpsc::UnboundedSender<Pod
         context,
     };
     let (token, tasks) = (end.clone(), worker.context.tasks.clone());
-    tasks.spawn(async move { token.run_until_cancelled(worker.run(start)).await });
+    tasks.spawn(async move {
+        if let Some(Err(crash)) = token.run_until_cancelled(crash::caught(worker.run(start))).await {
+            let _ = ends.send(End::Crashed(key, crash));
+        }
+    });
     Handle { inbox, end }
 }
 
@@ -147,7 +161,7 @@ struct Worker {
     messages: mpsc::UnboundedReceiver<Message>,
     /// For tasks that report back.
     myself: mpsc::UnboundedSender<Message>,
-    idle: mpsc::UnboundedSender<PodKey>,
+    ends: mpsc::UnboundedSender<End>,
     /// The pod that is wanted or, when none is, the last one that was.
     pod: Option<(Arc<StaticPod>, PodView)>,
     wanted: bool,
@@ -218,7 +232,7 @@ impl Worker {
     async fn sleep(&mut self, until: Option<Instant>) {
         let timer = async {
             match until {
-                Some(until) => tokio::time::sleep_until(until).await,
+                Some(until) => crate::host::clock::sleep_until(until).await,
                 None => std::future::pending().await,
             }
         };
@@ -227,8 +241,9 @@ impl Worker {
             message = self.messages.recv() => message,
             () = timer, if !self.suspended => None,
             _ = self.gates.changed(), if held => None,
-            Some(_) = self.stops.join_next() => None,
-            Some(_) = self.pulls.join_next() => None,
+            // What crashes beside the worker would leave it waiting for its end: it crashes too, and begins again.
+            Some(ended) = self.stops.join_next() => { crash::hand_on(ended); None }
+            Some(ended) = self.pulls.join_next() => { crash::hand_on(ended); None }
         };
         if let Some(message) = message {
             self.hear(message).await;
@@ -301,7 +316,8 @@ impl Worker {
         let names = pod.containers().map(|(_, container)| container.name.as_str()).chain([plan::SANDBOX]);
         let slots = names.map(|container| {
             let name = config::name(pod, container, 0);
-            let logged = super::logs::last_attempt(&self.context.options, &name).map_or(0, |last| last + 1);
+            let logged =
+                super::logs::last_attempt(&self.context.options, &name).map_or(0, |last| last.saturating_add(1));
             let next_attempt = logged.max(self.context.attempts.next(&pod.uid, container));
             (container.to_owned(), Slot { next_attempt, ..Slot::default() })
         });
@@ -357,7 +373,7 @@ impl Worker {
             self.said_idle = true;
             self.pod = None;
             self.context.board.remove_pod(&self.key);
-            let _ = self.idle.send(self.key.clone());
+            let _ = self.ends.send(End::Idle(self.key.clone()));
         }
     }
 }

@@ -102,11 +102,11 @@ impl Worker {
         let Some(one) = self.seen.instances.remove(id) else { return };
         let (name, ran) = (&one.record.name, one.record.state != ContainerState::Created);
         if ran {
-            self.context.attempts.note(&name.uid, &name.container, name.attempt + 1);
+            self.context.attempts.note(&name.uid, &name.container, name.attempt.saturating_add(1));
         }
         if self.wanted_uid() == Some(one.record.name.uid.as_str()) {
             let slot = self.seen.slots.entry(one.record.name.container.clone()).or_default();
-            slot.next_attempt = slot.next_attempt.max(one.record.name.attempt + 1);
+            slot.next_attempt = slot.next_attempt.max(one.record.name.attempt.saturating_add(1));
             slot.tries = plan::tries(slot, Some(&one));
             if one.is_running() {
                 self.crashed = true;

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 pub use super::instance::{Instance, Kill, PostStart};
 pub use super::restart::{Policy, Restart};
 use crate::agent::pod::StaticPod;
 use crate::agent::probe::{Health, Probes};
 use crate::agent::report::Phase;
+use crate::host::clock::{self, Instant};
 
 /// What a container is in its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +89,7 @@ impl PodView {
             sandbox_keeps: always_sandbox,
             sandbox_hash: pod.shared_hash(),
             grace: grace(pod.spec.termination_grace_period_seconds),
-            deadline: pod.spec.active_deadline_seconds.and_then(|s| s.try_into().ok()).map(Duration::from_secs),
+            deadline: pod.spec.active_deadline_seconds.filter(|s| *s >= 0).map(clock::seconds),
             deletion: pod.deletion(),
             ended: pod.ended().map(|phase| match phase {
                 Phase::Succeeded => Finish::Succeeded,
@@ -117,9 +116,12 @@ impl PodView {
     }
 }
 
+/// The API's grace period of a pod that names none.
+const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+
 /// A grace period, by default the API's.
 pub fn grace(seconds: Option<i64>) -> Duration {
-    Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(30))
+    seconds.map_or(DEFAULT_GRACE, clock::seconds)
 }
 
 /// How far an image is.

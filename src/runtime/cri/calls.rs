@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tonic::{Code, Status};
 
 use super::{CALL, Cri, logs, proto, record, rpc, spec};
+use crate::host::clock;
 use crate::host::fs::make_dirs;
 use crate::runtime::*;
 
@@ -279,11 +280,10 @@ impl Cri {
         if !record.state.is_running() {
             return Ok(());
         }
-        // Whole seconds, and none at all kills at once.
-        let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
-        let timeout = i64::try_from(seconds).unwrap_or(i64::MAX);
+        // None at all kills at once.
+        let timeout = clock::whole_seconds(grace).into();
         let question = proto::StopContainerRequest { container_id: id.to_owned(), timeout };
-        let limit = CALL.saturating_add(Duration::from_secs(seconds));
+        let limit = CALL.saturating_add(clock::seconds(timeout));
         match self.call_within::<_, proto::Empty>("RuntimeService", "StopContainer", question, Some(limit)).await {
             Err(status) if status.code() != Code::NotFound => {
                 Err(self.error("stop container", &format!("container {id}"), status))

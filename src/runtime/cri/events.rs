@@ -7,12 +7,13 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
 use prost::Message;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 use tonic::{Code, Status};
 
 use super::proto::containerd::{Any, Envelope, OfContainer, PublishRequest, SubscribeRequest, TaskExit};
 use super::rpc::CONNECT;
 use super::{Cri, proto};
+use crate::host::clock::Instant;
 use crate::runtime::*;
 
 /// How often everything is listed where nothing tells of events.

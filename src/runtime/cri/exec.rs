@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tonic::{Code, Status};
 
 use super::{Cri, proto, rpc};
+use crate::host::clock;
 use crate::runtime::streaming::{Streamed, Streaming, Wanted};
 use crate::runtime::*;
 
@@ -18,12 +19,9 @@ impl Cri {
     /// Runs a command and waits for it. The runtime counts whole seconds and ends it then; whoever gives up earlier takes
     /// the call back, which ends it too.
     pub(super) async fn exec_limited(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
-        let seconds = limit.as_secs() + 1;
-        let question = proto::ExecSyncRequest {
-            container_id: id.to_owned(),
-            cmd: command.to_vec(),
-            timeout: i64::try_from(seconds).unwrap_or(i64::MAX),
-        };
+        // A second more than is waited for here.
+        let timeout = i64::from(clock::whole_seconds(limit)).saturating_add(1);
+        let question = proto::ExecSyncRequest { container_id: id.to_owned(), cmd: command.to_vec(), timeout };
         let answer =
             self.call_within::<_, proto::ExecSyncResponse>("RuntimeService", "ExecSync", question, Some(limit)).await;
         match answer {

@@ -14,6 +14,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::podman::{self, Engine};
 use super::progress::PullProgress;
 use super::{Docker, raw, record};
+use crate::host::clock;
 use crate::runtime::*;
 
 /// How many containers are inspected at once.
@@ -166,11 +167,10 @@ impl Docker {
     }
 
     pub(super) async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
-        // Whole seconds, and never less than asked for.
-        let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
-        let options = StopContainerOptionsBuilder::default().t(i32::try_from(seconds).unwrap_or(i32::MAX)).build();
+        let seconds = clock::whole_seconds(grace);
+        let options = StopContainerOptionsBuilder::default().t(seconds).build();
         // The answer comes when the container has stopped.
-        let limit = Duration::from_secs(seconds) + super::CALL_LIMIT;
+        let limit = clock::seconds(seconds.into()).saturating_add(super::CALL_LIMIT);
         let client = self.client().await?.clone().with_timeout(limit);
         match client.stop_container(id, Some(options)).await {
             Ok(()) | Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),

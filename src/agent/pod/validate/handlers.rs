@@ -101,7 +101,11 @@ fn hook(field: &str, handler: &LifecycleHandler, grace: i64, problems: &mut Prob
     let nothing = "tcpSocket does nothing in a hook; use exec, httpGet or sleep";
     problems.refuse(handler.tcp_socket.is_some(), field, nothing);
     let present = [handler.exec.is_some(), handler.http_get.is_some(), handler.sleep.is_some()];
-    let count = present.into_iter().filter(|present| *present).count() + usize::from(handler.tcp_socket.is_some());
+    let count = present
+        .into_iter()
+        .filter(|present| *present)
+        .count()
+        .saturating_add(usize::from(handler.tcp_socket.is_some()));
     problems.refuse(count != 1, field, "must have exactly one of exec, httpGet, sleep");
     exec(field, handler.exec.as_ref(), problems);
     http(field, handler.http_get.as_ref(), problems);

@@ -118,7 +118,8 @@ fn labels(metadata: &ObjectMeta, problems: &mut Problems) {
         let mirror = key == CONFIG_MIRROR;
         problems.refuse(mirror, "metadata.annotations", "config.mirror marks the API server's copy of a static pod");
     }
-    let size: usize = metadata.annotations.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
+    let size: usize =
+        metadata.annotations.iter().flatten().map(|(key, value)| key.len().saturating_add(value.len())).sum();
     problems.refuse(size > ANNOTATIONS_LIMIT, "metadata.annotations", "all together may have 262144 bytes");
 }
 

@@ -7,13 +7,14 @@ use jiff::Timestamp;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::super::worker::pace;
 use super::super::*;
 use super::{container, error, failure, success};
 use crate::agent::events::Recorder;
 use crate::agent::pod::PodKey;
+use crate::host::clock::Instant;
 
 /// Answers by port from a script, the last answer for ever, and remembers when it was asked.
 #[derive(Default)]

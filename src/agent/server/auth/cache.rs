@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use crate::host::clock::Instant;
 
 /// Values with an end.
 pub struct Cache<K, V> {

@@ -45,7 +45,7 @@ fn of_node(context: &Context, measured: &Measured, rates: &Rates, all: bool) -> 
 fn started(now: Timestamp) -> Timestamp {
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     let seconds = uptime.split('.').next().and_then(|seconds| seconds.parse::<i64>().ok()).unwrap_or(0);
-    Timestamp::from_second(now.as_second() - seconds).unwrap_or(now)
+    Timestamp::from_second(now.as_second().saturating_sub(seconds)).unwrap_or(now)
 }
 
 fn of_pod(context: &Context, pod: &PodUsage, measured: &Measured, rates: &Rates, all: bool) -> Value {
@@ -60,7 +60,7 @@ fn of_pod(context: &Context, pod: &PodUsage, measured: &Measured, rates: &Rates,
         "startTime": time(started),
         "containers": containers.collect::<Vec<_>>(),
     });
-    let rate = pod.containers.iter().filter_map(|container| rates.of(&container.id)).reduce(|a, b| a + b);
+    let rate = pod.containers.iter().filter_map(|container| rates.of(&container.id)).reduce(u64::saturating_add);
     used(&mut value, &pod.total(), rate, measured.at);
     if all {
         value["network"] = network(pod.network.as_ref().unwrap_or(&measured.network), measured.at);

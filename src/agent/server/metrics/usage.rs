@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use tokio::time::Instant;
 
 use crate::agent::cgroups::{Mounts, Usage};
 use crate::agent::context::Context;
 use crate::agent::report::StateReport;
+use crate::host::clock::Instant;
 
 /// Containers that the runtime is asked of at once.
 const AT_ONCE: usize = 8;
@@ -63,15 +63,20 @@ impl PodUsage {
     /// All of it together; what no container knows is not known.
     pub fn total(&self) -> Usage {
         let all = || self.containers.iter().map(|container| container.usage);
-        let sum = |of: fn(&Usage) -> Option<u64>| all().filter_map(|usage| of(&usage)).reduce(|a, b| a + b);
+        let sum = |of: fn(&Usage) -> Option<u64>| all().filter_map(|usage| of(&usage)).reduce(u64::saturating_add);
         let memory = all().filter_map(|usage| usage.memory).reduce(|mut a, b| {
-            a.usage += b.usage;
-            a.working_set += b.working_set;
-            a.rss += b.rss;
-            a.cache += b.cache;
-            a.page_faults += b.page_faults;
-            a.major_page_faults += b.major_page_faults;
-            a.limit = a.limit.zip(b.limit).map(|(a, b)| a + b);
+            let sums = [
+                (&mut a.usage, b.usage),
+                (&mut a.working_set, b.working_set),
+                (&mut a.rss, b.rss),
+                (&mut a.cache, b.cache),
+                (&mut a.page_faults, b.page_faults),
+                (&mut a.major_page_faults, b.major_page_faults),
+            ];
+            for (sum, more) in sums {
+                *sum = sum.saturating_add(more);
+            }
+            a.limit = a.limit.zip(b.limit).map(|(a, b)| a.saturating_add(b));
             a
         });
         Usage { cpu_nanos: sum(|usage| usage.cpu_nanos), memory }
@@ -189,7 +194,7 @@ impl Rate {
             return self;
         }
         let used = u128::from(nanos.saturating_sub(self.nanos));
-        let rate = used * 1_000_000_000 / apart.as_nanos().max(1);
+        let rate = used.saturating_mul(1_000_000_000).checked_div(apart.as_nanos()).unwrap_or(0);
         Self { at: now, nanos, rate: u64::try_from(rate).ok() }
     }
 }

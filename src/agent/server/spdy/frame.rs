@@ -180,7 +180,7 @@ impl Decoder {
             if length > CONTROL_LIMIT {
                 return Err(FrameError::Length);
             }
-            if self.buffer.len() < HEAD + length {
+            if self.buffer.len() < HEAD.saturating_add(length) {
                 return Ok(None);
             }
             self.buffer.advance(HEAD);
@@ -200,7 +200,7 @@ impl Decoder {
             return None;
         }
         let bytes = self.buffer.split_to(length).freeze();
-        self.data = (length < rest).then_some((id, fin, rest - length));
+        self.data = (length < rest).then_some((id, fin, rest.saturating_sub(length)));
         Some(Frame::Data { id, fin: fin && self.data.is_none(), bytes })
     }
 
@@ -265,7 +265,7 @@ impl Encoder {
             Frame::SynStream { id, fin, unidirectional, headers } => {
                 let block = self.deflater.write(headers);
                 let one_way = if *unidirectional { UNIDIRECTIONAL } else { 0 };
-                control(kind::SYN_STREAM, flag(*fin) | one_way, 10 + block.len(), out);
+                control(kind::SYN_STREAM, flag(*fin) | one_way, block.len().saturating_add(10), out);
                 out.put_u32(*id);
                 // Associated with no stream, of the highest priority, in no slot.
                 out.put_bytes(0, 6);
@@ -278,7 +278,7 @@ impl Encoder {
             Frame::WindowUpdate { id, delta } => pair(kind::WINDOW_UPDATE, *id, *delta, out),
             Frame::Settings { initial_window } => {
                 let entries: &[u32] = initial_window.as_slice();
-                control(kind::SETTINGS, 0, 4 + 8 * entries.len(), out);
+                control(kind::SETTINGS, 0, entries.len().saturating_mul(8).saturating_add(4), out);
                 out.put_u32(u32::from(initial_window.is_some()));
                 for window in entries {
                     out.put_u32(INITIAL_WINDOW);
@@ -295,7 +295,7 @@ impl Encoder {
 
     fn about(&mut self, kind: u16, id: u32, fin: bool, headers: &Headers, out: &mut BytesMut) {
         let block = self.deflater.write(headers);
-        control(kind, flag(fin), 4 + block.len(), out);
+        control(kind, flag(fin), block.len().saturating_add(4), out);
         out.put_u32(id);
         out.put_slice(&block);
     }

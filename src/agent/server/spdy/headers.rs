@@ -29,14 +29,14 @@ impl Inflater {
             let status = match self.state.decompress_vec(compressed, &mut plain, FlushDecompress::Sync) {
                 Ok(status) => status,
                 Err(error) if error.needs_dictionary().is_some() => {
-                    let taken = usize::try_from(self.state.total_in() - before.0).unwrap_or(usize::MAX);
+                    let taken = usize::try_from(self.state.total_in().saturating_sub(before.0)).unwrap_or(usize::MAX);
                     compressed = compressed.get(taken..).unwrap_or_default();
                     self.state.set_dictionary(&dictionary()).map_err(|_| FrameError::Headers)?;
                     continue;
                 }
                 Err(_) => return Err(FrameError::Headers),
             };
-            let taken = usize::try_from(self.state.total_in() - before.0).unwrap_or(usize::MAX);
+            let taken = usize::try_from(self.state.total_in().saturating_sub(before.0)).unwrap_or(usize::MAX);
             compressed = compressed.get(taken..).unwrap_or_default();
             if plain.len() > LIMIT || status == Status::StreamEnd {
                 return Err(FrameError::Headers);
@@ -69,13 +69,13 @@ impl Deflater {
     /// One frame's headers, compressed.
     pub fn write(&mut self, headers: &Headers) -> Vec<u8> {
         let plain = compose(headers);
-        let mut compressed = Vec::with_capacity(plain.len() + 64);
+        let mut compressed = Vec::with_capacity(plain.len().saturating_add(64));
         let mut rest = plain.as_slice();
         loop {
             let before = self.state.total_in();
             // Fails only for a state that is misused.
             let _ = self.state.compress_vec(rest, &mut compressed, FlushCompress::Sync);
-            let taken = usize::try_from(self.state.total_in() - before).unwrap_or(usize::MAX);
+            let taken = usize::try_from(self.state.total_in().saturating_sub(before)).unwrap_or(usize::MAX);
             rest = rest.get(taken..).unwrap_or_default();
             if rest.is_empty() && compressed.len() < compressed.capacity() {
                 return compressed;

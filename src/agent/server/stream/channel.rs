@@ -62,7 +62,7 @@ impl Window {
     #[must_use]
     pub fn widen(&self, bytes: u32) -> bool {
         self.count();
-        let fits = self.left.available_permits() + bytes as usize <= WIDEST;
+        let fits = self.left.available_permits().saturating_add(bytes as usize) <= WIDEST;
         if fits {
             self.left.add_permits(bytes as usize);
         }

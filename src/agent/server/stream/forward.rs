@@ -9,7 +9,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::{QUEUE, Writer};
@@ -18,6 +17,7 @@ use super::network::Network;
 use super::spdy::{self, Stream};
 use super::tunnel::Tunnel;
 use super::websocket::{self, Format, Inlet};
+use crate::host::clock::Instant;
 
 /// How long the second of two streams may be away (the kubelet's `streamCreationTimeout`).
 const OPENING: Duration = Duration::from_secs(30);
@@ -118,7 +118,7 @@ impl Halves {
     /// Returns when one has waited too long.
     async fn expired(&self) {
         match self.0.values().map(|(_, until)| *until).min() {
-            Some(until) => tokio::time::sleep_until(until).await,
+            Some(until) => crate::host::clock::sleep_until(until).await,
             None => std::future::pending().await,
         }
     }
@@ -185,7 +185,7 @@ where
         let (sender, data) = mpsc::channel(PIECES);
         inlets.push(Inlet { channel, sender });
         let writer = |channel: u8| Writer::new(channel.into(), queue.clone(), vec![]);
-        pairs.push(Pair { port: *port, data, out: writer(channel), error: writer(channel + 1) });
+        pairs.push(Pair { port: *port, data, out: writer(channel), error: writer(channel.saturating_add(1)) });
     }
     drop(queue);
     let gone = CancellationToken::new();

@@ -6,7 +6,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
+
+use crate::host::clock::{self, Instant};
 
 /// A connection whose reads fail once nothing has been read or written for a time.
 pub struct Idle<I> {
@@ -30,7 +32,7 @@ impl<I> Idle<I> {
             if until <= Instant::now() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
-            self.sleep.as_mut().reset(until);
+            clock::reset(self.sleep.as_mut(), until);
         }
         Poll::Pending
     }

@@ -123,7 +123,7 @@ fn received(message: Message, format: Format) -> Option<(u8, Bytes)> {
     let content = bytes.split_off(1);
     match (bytes[0], format.base64) {
         (channel, false) => Some((channel, content)),
-        (digit @ b'0'..=b'9', true) => Some((digit - b'0', STANDARD.decode(&content).ok()?.into())),
+        (digit @ b'0'..=b'9', true) => Some((digit & 0x0f, STANDARD.decode(&content).ok()?.into())),
         _ => None,
     }
 }
@@ -137,7 +137,7 @@ fn message(command: Command, format: Format) -> Option<Message> {
                 let digit = char::from_digit(channel.into(), 10)?;
                 return Some(Message::text(format!("{digit}{}", STANDARD.encode(&bytes))));
             }
-            let mut content = BytesMut::with_capacity(bytes.len() + 1);
+            let mut content = BytesMut::with_capacity(bytes.len().saturating_add(1));
             content.put_u8(channel);
             content.put_slice(&bytes);
             Some(Message::Binary(content.freeze()))

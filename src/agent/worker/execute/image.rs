@@ -100,7 +100,7 @@ impl Worker {
                 self.note_event(container, "Pulled", message);
             }
             Err(error) => {
-                let tries = slot.pull_tries + 1;
+                let tries = slot.pull_tries.saturating_add(1);
                 let (message, now) = (chain(&error), Instant::now());
                 let (until, told) = (now + PULL.after(tries), Some(now + TOLD));
                 warn!(pod = %self.key, container, error = message, "cannot pull");

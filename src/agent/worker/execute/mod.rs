@@ -4,8 +4,6 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::action::Action;
@@ -26,6 +24,7 @@ use crate::agent::pull;
 use crate::agent::status::chain;
 use crate::agent::volumes::{self, Inputs};
 use crate::agent::{env, logs};
+use crate::host::clock::Instant;
 use crate::runtime::{ContainerState, ImageRecord, PodNetwork, RuntimeError};
 
 mod ending;
@@ -147,7 +146,7 @@ impl Worker {
         match created.map(drop).and(started) {
             Ok(()) => {
                 info!(pod = %self.key, attempt, "sandbox started");
-                self.seen.slots.entry(SANDBOX.to_owned()).or_default().tries = tries + 1;
+                self.seen.slots.entry(SANDBOX.to_owned()).or_default().tries = tries.saturating_add(1);
                 self.context.metrics.started_sandboxes.count();
                 self.clear_fault(SANDBOX);
             }
@@ -201,7 +200,7 @@ impl Worker {
         let Some(id) = self.make_container(name, attempt).await else { return };
         let started = self.context.runtime.start(&id).await;
         let slot = self.seen.slots.entry(name.to_owned()).or_default();
-        (slot.tries, slot.pull) = (tries + 1, Pull::Idle);
+        (slot.tries, slot.pull) = (tries.saturating_add(1), Pull::Idle);
         if tries == 0 && attempt == 0 {
             // The first start is no restart: the first restart is free.
             slot.tries = 0;
@@ -335,7 +334,7 @@ impl Worker {
         warn!(pod = %self.key, container, reason = failure.reason, message = failure.message, "step failed");
         self.note_failure(container, &failure);
         let slot = self.seen.slots.entry(container.to_owned()).or_default();
-        let tries = slot.fault.as_ref().map_or(1, |fault| fault.tries + 1);
+        let tries = slot.fault.as_ref().map_or(1, |fault| fault.tries.saturating_add(1));
         let until = Instant::now() + failure.steps.after(tries);
         slot.fault = Some(Fault { reason: failure.reason, message: failure.message, until, tries });
         if let Some(error) = error {
@@ -347,7 +346,7 @@ impl Worker {
     pub(super) fn failed_on(&mut self, id: &str, error: &RuntimeError) {
         warn!(pod = %self.key, id, error = chain(error), "call failed");
         if let Some(one) = self.seen.instances.get_mut(id) {
-            one.failures += 1;
+            one.failures = one.failures.saturating_add(1);
             one.retry_at = Some(Instant::now() + CALL.after(one.failures));
         }
         self.note_unreachable(error);

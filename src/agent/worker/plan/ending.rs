@@ -29,7 +29,7 @@ impl Planner<'_> {
         let first = running.iter().map(|one| one.stop_order()).min().unwrap_or_default();
         let all = self.instances(uid).filter(|one| one.is_running() && !one.stopping);
         for (one, kill) in all.filter_map(|one| Some((one, one.kill.as_ref()?))) {
-            let left = (kill.since + kill.grace).saturating_duration_since(self.now);
+            let left = kill.since + kill.grace - self.now;
             if kill.hook {
                 continue;
             }

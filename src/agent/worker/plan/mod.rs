@@ -6,11 +6,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::action::{Action, Plan, Waiting};
 use super::view::{ContainerView, Finish, Instance, Observed, PodView, PostStart, Pull, Role, Slot};
 use crate::agent::backoff::{CALL, CRASH, FORGIVEN_AFTER};
+use crate::host::clock::Instant;
 use crate::runtime::ContainerState;
 
 mod ending;
@@ -198,7 +197,7 @@ impl<'a> Planner<'a> {
                 }
             }
             newest => {
-                let attempt = newest.map_or(0, |one| one.record.name.attempt + 1);
+                let attempt = newest.map_or(0, |one| one.record.name.attempt.saturating_add(1));
                 let slot = self.slot(SANDBOX);
                 // The first one to end is replaced at once; a pause image that cannot live must not spin.
                 let failures = sandbox_tries(slot.tries, newest).saturating_sub(1);
@@ -239,7 +238,7 @@ impl<'a> Planner<'a> {
         let here: Vec<bool> = pod.containers.iter().map(here).collect();
         for (index, container) in pod.containers.iter().enumerate().filter(|(_, c)| c.role != Role::Main) {
             // Nothing behind it would be there if it had not been done, even where nothing is left of it.
-            let begun = here[index + 1..].contains(&true);
+            let begun = here.iter().skip(index.saturating_add(1)).any(|here| *here);
             if begun && container.role == Role::Init {
                 if self.latest(pod, container).is_none() {
                     self.plan.completed.insert(container.name.clone());
@@ -268,7 +267,7 @@ impl<'a> Planner<'a> {
         let Some(last) = self.latest(pod, container) else {
             return self.start(pod, container, slot.next_attempt, slot.tries);
         };
-        let next = (last.record.name.attempt + 1).max(slot.next_attempt);
+        let next = last.record.name.attempt.saturating_add(1).max(slot.next_attempt);
         let same = last.hash() == Some(container.hash.as_str());
         match &last.record.state {
             ContainerState::Running { .. } => self.watch(pod, container, last, &slot, same),
