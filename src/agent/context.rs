@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::net::UdpSocket;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,7 @@ use super::attempts::Attempts;
 use super::bound::store::Store;
 use super::certificates::Serving;
 use super::cgroups::Cgroups;
+use super::crash::{self, Crash};
 use super::env::Facts;
 use super::events::Recorder;
 use super::hooks::Runner;
@@ -73,6 +74,8 @@ pub struct Context {
     pub shutdown: CancellationToken,
     /// Everything that runs.
     pub tasks: TaskTracker,
+    /// The crash that the agent ends for.
+    pub crash: OnceLock<(&'static str, Crash)>,
 }
 
 impl Context {
@@ -111,11 +114,41 @@ impl Context {
             facts,
             shutdown,
             tasks: TaskTracker::new(),
+            crash: OnceLock::new(),
         })
     }
 }
 
 impl Context {
+    /// Runs a task that begins again when it crashes, until the agent ends. It must know what it has to do from the
+    /// context alone.
+    pub fn kept<F>(self: &Arc<Self>, what: &'static str, begin: impl Fn(Arc<Self>) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (context, until) = (Arc::clone(self), self.shutdown.clone());
+        self.tasks.spawn(async move {
+            until.run_until_cancelled(crash::restarted(what, || begin(Arc::clone(&context)))).await;
+        });
+    }
+
+    /// Runs a task without which the agent is none: where it crashes the agent ends, and its service manager starts
+    /// another.
+    pub fn vital(self: &Arc<Self>, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let context = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(crash) = crash::caught(task).await {
+                context.end_for(what, crash);
+            }
+        });
+    }
+
+    /// Ends the agent for a crash.
+    pub fn end_for(&self, what: &'static str, crash: Crash) {
+        let _ = self.crash.set((what, crash));
+        self.shutdown.cancel();
+    }
+
     /// The port that the Node says its kubelet's API has, None where it is not served.
     pub fn api_port(&self) -> Option<i32> {
         self.options.server.listen.map(|address| i32::from(address.port()))

@@ -69,7 +69,7 @@ pub fn hand_on<T>(ended: Result<T, tokio::task::JoinError>) {
 }
 
 /// Runs the work that `begin` begins until it ends by itself; after a panic it is begun again, each time a little later.
-pub async fn restarted<F: Future<Output = ()>>(what: &str, mut begin: impl FnMut() -> F) {
+pub async fn restarted<F: Future<Output = ()> + Send>(what: &str, mut begin: impl FnMut() -> F + Send) {
     let mut crashes = 0_u32;
     loop {
         let begun = Instant::now();
@@ -123,9 +123,11 @@ impl Crashes {
         }
     }
 
-    /// Forgets the pods that are neither wanted nor there.
-    pub fn retain(&mut self, known: impl Fn(&PodKey) -> bool) {
-        self.0.retain(|key, _| known(key));
+    /// Forgets the pods that are not there any more, or are others by now. Returns whether there were any.
+    pub fn retain(&mut self, is_still: impl Fn(&PodKey, Option<&str>) -> bool) -> bool {
+        let before = self.0.len();
+        self.0.retain(|key, one| is_still(key, one.uid.as_deref()));
+        self.0.len() != before
     }
 
     /// Pods that are set aside, with the words of the last crash.
@@ -185,7 +187,8 @@ mod tests {
         assert_eq!(crashes.note(&key(), None, crash.clone(), now), 1, "its end begins from the beginning");
         let later = now + FORGIVEN_AFTER;
         assert_eq!(crashes.note(&key(), None, crash, later), 1, "one crash in ten minutes is no row of them");
-        crashes.retain(|_| false);
+        assert!(!crashes.retain(|_, uid| uid.is_none()));
+        assert!(crashes.retain(|_, uid| uid.is_some()));
         assert_eq!(crashes.standing(&key(), None, later), Standing::Fine);
     }
 }

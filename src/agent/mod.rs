@@ -18,7 +18,7 @@ mod cgroups;
 pub mod containerlogs;
 pub mod control;
 mod context;
-mod crash;
+pub mod crash;
 mod disk;
 mod dns;
 mod downward;
@@ -51,6 +51,8 @@ pub mod server;
 pub mod source;
 mod status;
 mod supervisor;
+#[cfg(any(test, feature = "testing"))]
+pub mod trial;
 mod volumes;
 mod worker;
 
@@ -71,7 +73,7 @@ use crate::runtime::{CgroupDriver, ContainerRuntime};
 use context::Context;
 use supervisor::Supervisor;
 
-/// Why an agent cannot start. Once it runs, nothing makes it end but its shutdown.
+/// Why an agent cannot start. Once it runs, nothing makes it end but its shutdown and [`AgentError::Crashed`].
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// Another agent has the root directory.
@@ -113,6 +115,15 @@ pub enum AgentError {
         /// What does not fit.
         #[from]
         source: server::TlsError,
+    },
+    /// A part of the agent that it cannot do without has panicked. Containers go on; another agent adopts them.
+    #[error("{what} crashed")]
+    Crashed {
+        /// Which part.
+        what: &'static str,
+        /// The words of the panic.
+        #[source]
+        source: crash::Crash,
     },
     /// No manifests to run.
     #[error(
@@ -174,60 +185,46 @@ async fn run_with(
     let end = shutdown.child_token();
     let _guard = end.clone().drop_guard();
     let context = Context::new(options, runtime, checker, end.clone());
-    let tasks = &context.tasks;
-    tasks.spawn(control::serve(control, context.board.reports(), context.clone(), end.clone()));
+    context.vital("the control socket", control::serve(control, context.board.reports(), context.clone(), end.clone()));
     if let Some(listener) = healthz {
-        tasks.spawn(healthz::serve(listener, end.clone()));
+        context.vital("/healthz", healthz::serve(listener, end.clone()));
     }
     if let Some(listener) = read_only {
-        tasks.spawn(server::serve(listener, Arc::clone(&context), end.clone()));
+        context.vital("the read-only paths", server::serve(listener, Arc::clone(&context), end.clone()));
     }
     if let Some(listener) = secure {
-        tasks.spawn(server::serve_secure(listener, Arc::clone(&context), end.clone())?);
+        context.vital("the kubelet's API", server::serve_secure(listener, Arc::clone(&context), end.clone())?);
     }
-    let (watched, until) = (Arc::clone(&context), end.clone());
-    tasks.spawn(async move {
-        let watches = async {
-            tokio::join!(
-                disk::watch(Arc::clone(&watched)),
-                rotation::watch(Arc::clone(&watched)),
-                volumes::usage::watch(watched)
-            )
-        };
-        until.run_until_cancelled(watches).await
-    });
+    context.kept("disk usage", disk::watch);
+    context.kept("log rotation", rotation::watch);
+    context.kept("volume usage", volumes::usage::watch);
     if context.api.is_some() {
-        let (kept, until) = (Arc::clone(&context), end.clone());
-        tasks.spawn(async move { until.run_until_cancelled(keep_in_touch(kept)).await });
-        let (shown, until) = (Arc::clone(&context), end.clone());
-        tasks.spawn(async move { until.run_until_cancelled(mirror::run(shown)).await });
+        context.kept("API server", apiserver::keep);
+        context.kept("client certificate", certificates::client::keep);
+        context.kept("serving certificate", certificates::server::keep);
+        context.kept("node", node::run);
+        context.kept("mirror pods", mirror::run);
     }
     let (update_sender, updates) = mpsc::channel(1);
     let bound = context.api.is_some().then(|| {
         let (sender, bound) = mpsc::channel(1);
-        let (followed, until) = (Arc::clone(&context), end.clone());
-        tasks.spawn(async move { until.run_until_cancelled(bound::run(followed, sender)).await });
+        context.kept("bound pods", move |context| bound::run(context, sender.clone()));
         bound
     });
-    tasks.spawn(source::watch(context.options.clone(), bound, update_sender, end.clone()));
+    context.vital("sources", source::watch(context.options.clone(), bound, update_sender, end.clone()));
     let (news_sender, news) = mpsc::channel(64);
-    let (linked, until) = (Arc::clone(&context), end.clone());
-    tasks.spawn(async move { until.run_until_cancelled(link::run(linked, news_sender)).await });
-    Supervisor::new(Arc::clone(&context)).run(updates, news).await;
-    tasks.close();
-    tasks.wait().await;
+    context.kept("container runtime", move |context| link::run(context, news_sender.clone()));
+    let supervisor = Supervisor::new(Arc::clone(&context)).run(updates, news);
+    if let Err(crash) = crash::caught(supervisor).await {
+        context.end_for("the supervisor of the pods", crash);
+    }
+    context.tasks.close();
+    context.tasks.wait().await;
+    if let Some((what, source)) = context.crash.get().cloned() {
+        return Err(AgentError::Crashed { what, source });
+    }
     info!("agent ended; its containers go on");
     Ok(())
-}
-
-/// All that has to do with an API server.
-async fn keep_in_touch(context: Arc<Context>) {
-    tokio::join!(
-        apiserver::keep(Arc::clone(&context)),
-        certificates::client::keep(Arc::clone(&context)),
-        certificates::server::keep(Arc::clone(&context)),
-        node::run(context),
-    );
 }
 
 async fn listen(what: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, AgentError> {

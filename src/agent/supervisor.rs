@@ -176,10 +176,22 @@ impl Supervisor {
             records.iter().filter(|one| self.held.contains(&kind_of(one))).map(key_of).collect();
         let orphans = records.iter().map(key_of).filter(|key| self.synced && !held.contains(key));
         let keys: BTreeSet<PodKey> = self.wanted.keys().cloned().chain(orphans).collect();
-        self.crashes.retain(|key| keys.contains(key));
+        let uid_of = |key: &PodKey| self.wanted.get(key).map(|pod| pod.uid.as_str());
+        if self.crashes.retain(|key, uid| keys.contains(key) && uid_of(key) == uid) {
+            self.show_set_aside();
+        }
         for key in keys {
-            if self.workers.contains_key(&key) || !self.may_begin(&key) {
+            if self.workers.contains_key(&key) {
                 continue;
+            }
+            let uid = self.wanted.get(&key).map(|pod| pod.uid.as_str());
+            match self.crashes.standing(&key, uid, Instant::now()) {
+                Standing::Fine if !self.stale.contains(&key) => {}
+                Standing::Fine | Standing::SetAside(_) => continue,
+                Standing::Waits(until) => {
+                    self.again = Some(self.again.map_or(until, |before| before.min(until)));
+                    continue;
+                }
             }
             let records: Vec<_> = records.iter().filter(|record| key_of(record) == key).cloned().collect();
             let wanted = self.wanted.get(&key).cloned();
@@ -198,19 +210,6 @@ impl Supervisor {
             self.context.board.set_synced();
         }
         self.context.board.set_settled(self.synced && self.held.is_empty());
-    }
-
-    /// Whether the pod may have a worker now: not soon after one has crashed, and not when one after the other has.
-    fn may_begin(&mut self, key: &PodKey) -> bool {
-        let uid = self.wanted.get(key).map(|pod| pod.uid.as_str());
-        match self.crashes.standing(key, uid, Instant::now()) {
-            Standing::Fine => !self.stale.contains(key),
-            Standing::Waits(until) => {
-                self.again = Some(self.again.map_or(until, |before| before.min(until)));
-                false
-            }
-            Standing::SetAside(_) => false,
-        }
     }
 
     /// A worker has panicked: another one begins a little later. What it was about goes on as it is meanwhile.

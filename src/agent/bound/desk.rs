@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use tracing::error;
 
 use super::admission::{Ground, Refusal, Verdict, judge};
+use crate::agent::crash::caught_now;
 use crate::agent::pod::{CONFIG_MIRROR, PodKey, StaticPod};
 use crate::agent::source::{Kind, Update};
 
@@ -51,7 +53,11 @@ impl Desk {
         if pod.metadata.annotations.as_ref().is_some_and(|map| map.contains_key(CONFIG_MIRROR)) {
             return;
         }
-        let mut pod = StaticPod::from_api(pod, now);
+        let key = pod.metadata.name.clone().unwrap_or_default();
+        let mut pod = match caught_now(|| StaticPod::from_api(pod, now)) {
+            Ok(pod) => pod,
+            Err(crash) => return error!(pod = key, error = %crash, "the pod is not run"),
+        };
         // One that was begun with was admitted then; one that has ended or is to end needs no leave for that.
         let state = pod.bound.as_deref();
         let admitted = state.is_some_and(|state| state.begun || state.ended.is_some() || state.deletion.is_some());
@@ -98,7 +104,9 @@ impl Desk {
             // What has ended takes no room.
             let admitted = self.of(|known| known.verdict == Some(Verdict::Admitted) && known.pod.ended().is_none());
             let others: Vec<&StaticPod> = admitted.iter().chain(statics).map(Arc::as_ref).collect();
-            let verdict = judge(&pod, ground, &others);
+            let verdict = caught_now(|| judge(&pod, ground, &others)).unwrap_or_else(|crash| {
+                Verdict::Refused(Refusal { reason: "UnexpectedAdmissionError".to_owned(), message: crash.to_string() })
+            });
             let Some(known) = self.pods.get_mut(&pod.uid) else { continue };
             let is_news = verdict != Verdict::Admitted && known.verdict.as_ref() != Some(&verdict);
             known.verdict = Some(verdict.clone());

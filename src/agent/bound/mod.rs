@@ -10,7 +10,7 @@
 
 pub mod admission;
 mod affinity;
-mod desk;
+pub mod desk;
 pub mod objects;
 mod refresh;
 mod services;

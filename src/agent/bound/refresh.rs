@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use tokio::time::MissedTickBehavior;
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::objects::has_files;
 use super::store::Wanted;
 use crate::agent::context::Context;
+use crate::agent::crash::caught;
 use crate::agent::events::Subject;
 use crate::agent::pod::StaticPod;
 use crate::agent::status::chain;
@@ -23,7 +24,10 @@ pub async fn run(context: Arc<Context>) {
         for pod in context.board.pods().into_iter().filter_map(|entry| entry.pod) {
             let lives = pod.bound.is_some() && pod.ended().is_none() && pod.deletion().is_none();
             if lives && has_files(&pod) && is_made(&context, &pod.uid) {
-                follow(&context, pod).await;
+                let key = pod.key.clone();
+                if let Err(crash) = caught(follow(&context, pod)).await {
+                    error!(pod = %key, error = %crash, "the files of the pod stay as they are");
+                }
             }
         }
     }

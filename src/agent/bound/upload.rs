@@ -10,13 +10,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client};
 use tokio::sync::watch;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::desk::Refused;
 use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::apiserver::pod_status::{Sent, patch_status};
 use crate::agent::backoff::CALL;
 use crate::agent::context::Context;
+use crate::agent::crash::{Crash, caught};
 use crate::agent::pod::{PodKey, StaticPod};
 use crate::agent::podstatus;
 use crate::agent::status::{Entry, chain};
@@ -51,6 +52,12 @@ pub async fn run(context: Arc<Context>, mut refused: watch::Receiver<Vec<Refused
     }
 }
 
+/// What crashes with one pod is left out until something changes; the other pods are reported.
+fn skipped(key: &PodKey, crash: &Crash) -> Result<(), CallError> {
+    error!(pod = %key, error = %crash, "the status of the pod is not sent");
+    Ok(())
+}
+
 /// What the API server has been told.
 #[derive(Default)]
 struct Uploader {
@@ -75,11 +82,13 @@ impl Uploader {
         self.gone.retain(|uid| uids.contains(uid.as_str()));
         let mut failure = None;
         for (pod, status) in bound {
-            let result = self.tell_pod(client, &pod, status).await;
+            let told = caught(self.tell_pod(client, &pod, status)).await;
+            let result = told.unwrap_or_else(|crash| skipped(&pod.key, &crash));
             failure = failure.or(result.err().map(|error| (pod.key.clone(), error)));
         }
         for one in refused {
-            let result = self.tell_refused(client, one).await;
+            let told = caught(self.tell_refused(client, one)).await;
+            let result = told.unwrap_or_else(|crash| skipped(&one.key, &crash));
             failure = failure.or(result.err().map(|error| (one.key.clone(), error)));
         }
         let words = failure.map(|(pod, error)| format!("{pod}: {}", chain(&error)));

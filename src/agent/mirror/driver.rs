@@ -12,7 +12,7 @@ use kube::{Client, Resource};
 use serde::de::IgnoredAny;
 use tokio::sync::{mpsc, watch::Receiver};
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::Uids;
 use super::object::{self, Found};
@@ -22,6 +22,7 @@ use crate::agent::apiserver::ApiServer;
 use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::apiserver::pod_status::{Sent, patch_status};
 use crate::agent::backoff::Steps;
+use crate::agent::crash::{Crash, caught, caught_now};
 use crate::agent::events::{Recorder, Subject};
 use crate::agent::node::NodeIdentity;
 use crate::agent::pod::{PodKey, StaticPod};
@@ -93,6 +94,7 @@ enum Done {
     Created(Result<Found, CallError>),
     Deleted(String, Result<(), CallError>),
     Told { uid: String, status: Box<PodStatus>, result: Result<Sent, CallError> },
+    Crashed(Crash),
 }
 
 /// See the module.
@@ -188,7 +190,7 @@ impl Driver {
             self.tracks.entry(key.clone()).or_default().busy = true;
             let client = client.clone();
             self.calls.spawn(async move {
-                let done = perform(&client, &key, task).await;
+                let done = caught(perform(&client, &key, task)).await.unwrap_or_else(Done::Crashed);
                 (key, done)
             });
         }
@@ -208,10 +210,12 @@ impl Driver {
                 let entry = pods.get(key).filter(|entry| is_static(entry));
                 let track = tracks.entry(key.clone()).or_default();
                 let view = View { entry, mirror: mirrors.get(key), node, settled };
-                if tasks.len() < room
-                    && let Some(task) = view.task(track, now, wake)
-                {
-                    tasks.push((key.clone(), task));
+                if tasks.len() >= room {
+                    continue;
+                }
+                match caught_now(|| view.task(track, now, wake)) {
+                    Ok(task) => tasks.extend(task.map(|task| (key.clone(), task))),
+                    Err(crash) => crashed(key, track, &crash),
                 }
             }
         });
@@ -249,6 +253,7 @@ impl Driver {
             Done::Created(Err(error)) => Some(("make", error)),
             Done::Deleted(_, Err(error)) => Some(("delete", error)),
             Done::Told { result: Err(error), .. } => Some(("tell the status to", error)),
+            Done::Crashed(crash) => return crashed(key, track, &crash),
         };
         match refusal {
             None => (track.failures, track.retry_at, track.told) = (0, None, String::new()),
@@ -271,6 +276,14 @@ fn refused(parts: &Parts, key: &PodKey, track: &mut Track, what: &str, error: &C
         let subject = Subject { pod: key, uid: &track.tried.0, container: None };
         parts.events.warning(subject, NO_MIRROR, format!("cannot {what} the mirror pod: {text}"));
     }
+}
+
+/// What crashes with one pod waits as long as what is refused; the other pods' mirrors go on.
+fn crashed(key: &PodKey, track: &mut Track, crash: &Crash) {
+    track.failures = track.failures.saturating_add(1);
+    track.awaited = None;
+    track.retry_at = Some(Instant::now() + REFUSED.after(track.failures));
+    error!(pod = %key, error = %crash, "the mirror pod stays as it is");
 }
 
 /// A pod whose mirror this is about: not one that the API server gave the node.

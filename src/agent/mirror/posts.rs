@@ -21,6 +21,7 @@ use tracing::debug;
 use crate::agent::apiserver::ApiServer;
 use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::backoff::Steps;
+use crate::agent::crash::caught;
 use crate::agent::events::{Event, Kind, Recorder};
 use crate::agent::pod::PodKey;
 use crate::agent::status::{Board, chain};
@@ -101,7 +102,7 @@ impl Poster {
             self.missing.retain(|_, since| *since + MISSING > now);
             let dropped = self.missing.contains_key(&event.namespace);
             if !dropped && self.buckets.entry(event.uid.clone()).or_insert_with(|| Bucket::new(now)).take(now) {
-                match self.send(client, &event).await {
+                match caught(self.send(client, &event)).await.unwrap_or(Fate::Over) {
                     Fate::Over => {}
                     Fate::Away => return false,
                     Fate::Homeless | Fate::Later => {

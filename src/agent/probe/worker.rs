@@ -268,12 +268,15 @@ pub(super) mod spawn {
     use tokio_util::sync::CancellationToken;
 
     use super::{ProbeKind, Probed};
+    use crate::agent::crash;
 
     /// The task of one probe, if the container has it.
     pub(in super::super) fn probe(kind: ProbeKind, probed: &Arc<Probed>, until: CancellationToken) {
         let Some(spec) = probed.spec(kind).cloned() else { return };
         let probed = Arc::clone(probed);
-        tokio::spawn(until.run_until_cancelled_owned(async move { probed.run(kind, &spec).await }));
+        tokio::spawn(until.run_until_cancelled_owned(async move {
+            crash::restarted(kind.title(), || probed.run(kind, &spec)).await;
+        }));
     }
 
     /// The task of the eager checker, if there is anything to find out.
@@ -282,6 +285,8 @@ pub(super) mod spawn {
             return;
         }
         let probed = Arc::clone(probed);
-        tokio::spawn(until.run_until_cancelled_owned(async move { probed.run_eager().await }));
+        tokio::spawn(until.run_until_cancelled_owned(async move {
+            crash::restarted("eager check", || probed.run_eager()).await;
+        }));
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::Update;
+use crate::agent::crash::caught_now;
 use crate::agent::pod::{Origin, Place, PodKey, StaticPod, sha256};
 use crate::agent::report::{Problem, Severity};
 use crate::agent::status::chain;
@@ -121,8 +122,8 @@ impl Known {
             return;
         }
         let origin = Origin { node_name: &self.node_name, place: Place::File(&file), seen: now };
-        match StaticPod::from_bytes(bytes, origin) {
-            Ok(mut pod) => {
+        match caught_now(|| StaticPod::from_bytes(bytes, origin)) {
+            Ok(Ok(mut pod)) => {
                 if let Some(good) = known
                     && good.pod.uid == pod.uid
                 {
@@ -131,7 +132,8 @@ impl Known {
                 let bytes = bytes.as_slice().into();
                 self.files.insert(entry.name.clone(), Good { pod: Arc::new(pod), bytes, hash });
             }
-            Err(error) => self.refuse(&entry.name, &chain(&error), Some(hash)),
+            Ok(Err(error)) => self.refuse(&entry.name, &chain(&error), Some(hash)),
+            Err(crash) => self.refuse(&entry.name, &crash.to_string(), Some(hash)),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{Kind, Update};
+use crate::agent::crash::caught_now;
 use crate::agent::pod::{Origin, Place, PodList, StaticPod};
 use crate::agent::report::{Problem, Severity};
 use crate::agent::status::chain;
@@ -54,14 +55,15 @@ impl Remote {
         }
         let origin = Origin { node_name: &self.node_name, place: Place::Url(&self.url), seen: now };
         let bytes: Arc<[u8]> = body.into();
-        let problems = match PodList::from_bytes(body, origin) {
-            Ok(list) => {
+        let problems = match caught_now(|| PodList::from_bytes(body, origin)) {
+            Ok(Ok(list)) => {
                 let problems = self.oddities(&list, body.is_empty());
                 self.pods = list.pods.into_iter().map(|pod| self.as_before(pod)).collect();
                 self.good = Some(Arc::clone(&bytes));
                 problems
             }
-            Err(error) => vec![self.error(&chain(&error))],
+            Ok(Err(error)) => vec![self.error(&chain(&error))],
+            Err(crash) => vec![self.error(&crash.to_string())],
         };
         self.latest = Some((bytes, problems.clone()));
         problems

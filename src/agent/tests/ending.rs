@@ -48,6 +48,67 @@ async fn a_pre_stop_hook_runs_before_the_signal_on_the_grace_and_also_for_an_orp
     }
 }
 
+/// What `int64` holds, with which a manifest may ask for 292 billion years.
+const HUGE: i64 = i64::MAX;
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_with_a_huge_grace_period_ends_like_any_other_and_the_agent_lives_on() {
+    for (restarted, hook) in [(false, ""), (true, ""), (false, "lifecycle: {preStop: {exec: {command: [hook]}}}")] {
+        let mut world = World::new();
+        world.start().await;
+        let huge = pod_of("a", &format!("terminationGracePeriodSeconds: {HUGE}"), hook);
+        world.want(&[huge.clone(), pod("b", "")]).await;
+        let id = world.healthy("a").await.containers[0].id.clone().unwrap();
+        world.healthy("b").await;
+        if restarted {
+            world.start().await;
+            world.want(&[huge, pod("b", "")]).await;
+            world.healthy("a").await;
+        }
+        world.want(&[pod("b", "")]).await;
+        world.until("it is gone", |r| find(r, "a").is_none()).await;
+        assert_eq!(world.fake.calls_of("stop")[0], format!("{id} {}s", i32::MAX));
+        assert!(world.healthy("b").await.message.is_none());
+        assert_eq!(world.events_of("FailedSync"), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_number_of_a_manifest_is_too_much_for_the_agent() {
+    let probe = |kind: &str, path: &str| {
+        let most = i32::MAX;
+        format!(
+            "{kind}: {{httpGet: {{path: {path}, port: 1}}, initialDelaySeconds: {most}, periodSeconds: {most}, \
+             timeoutSeconds: {most}, failureThreshold: {most}, successThreshold: {}}}",
+            if kind == "readinessProbe" { most } else { 1 }
+        )
+    };
+    let mut world = World::new();
+    world.answers.set("/dies", false);
+    world.start().await;
+    let condemned = format!(
+        "livenessProbe: {{httpGet: {{path: /dies, port: 1}}, periodSeconds: 1, failureThreshold: 1, \
+         terminationGracePeriodSeconds: {HUGE}}}"
+    );
+    let never = format!("activeDeadlineSeconds: {}", i32::MAX);
+    let pods = [
+        pod("condemned", &condemned),
+        pod("probed", &[probe("readinessProbe", "/r"), probe("startupProbe", "/s")].join("\n    ")),
+        pod_of("late", &never, ""),
+        pod("b", ""),
+    ];
+    world.want(&pods).await;
+    world
+        .until("the condemned one is restarted", |r| {
+            find(r, "condemned").is_some_and(|pod| pod.containers[0].restarts >= 1)
+        })
+        .await;
+    world.want(&pods[3..]).await;
+    world.until("all others are gone", |r| r.pods.len() == 1).await;
+    world.healthy("b").await;
+    assert_eq!(world.events_of("FailedSync"), []);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_container_that_ends_during_its_hook_is_not_waited_for() {
     let mut world = World::new();

@@ -1,6 +1,7 @@
 //! The agent from its source on, against a runtime in memory and under a paused clock.
 
 mod containers;
+mod crashes;
 mod ending;
 mod events;
 mod faults;
@@ -50,6 +51,8 @@ impl probe::Checker for Answers {
 struct World {
     fake: FakeRuntime,
     answers: Arc<Answers>,
+    /// Answers checks instead of `answers`.
+    checker: Option<Arc<dyn probe::Checker>>,
     root: TempDir,
     agent: Option<Running>,
 }
@@ -66,7 +69,7 @@ struct Running {
 impl World {
     fn new() -> Self {
         let fake = FakeRuntime::new().with_image("x:1").with_image("x:2").with_image(options::PAUSE_IMAGE);
-        Self { fake, answers: Arc::default(), root: tempfile::tempdir().unwrap(), agent: None }
+        Self { fake, answers: Arc::default(), checker: None, root: tempfile::tempdir().unwrap(), agent: None }
     }
 
     /// Starts an agent on the same root directory; an earlier one ends first, as a killed one does.
@@ -77,7 +80,8 @@ impl World {
         options.pod_logs_dir = self.root.path().join("pods");
         options.container_logs_dir = self.root.path().join("containers");
         let end = CancellationToken::new();
-        let context = Context::new(options, Arc::new(self.fake.clone()), self.answers.clone(), end.clone());
+        let checker = self.checker.clone().unwrap_or_else(|| self.answers.clone());
+        let context = Context::new(options, Arc::new(self.fake.clone()), checker, end.clone());
         let (reports, events) = (context.board.reports(), Arc::clone(&context.events));
         let desk = Arc::clone(&context);
         let (updates, receiver) = mpsc::channel(1);

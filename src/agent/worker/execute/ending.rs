@@ -88,9 +88,12 @@ impl Worker {
             let remove = || remains::remove(&context.options, &context.cgroups, &removed);
             context.bound.forget(&removed, remove)
         });
-        let removal = removal.await;
-        if let Ok(Err(error)) = removal {
-            warn!(pod = %self.key, error = chain(&error), "cannot remove all that the pod has left");
+        let failure = match removal.await {
+            Ok(removed) => removed.err().map(|error| chain(&error)),
+            Err(crash) => Some(crash.to_string()),
+        };
+        if let Some(error) = failure {
+            warn!(pod = %self.key, error, "cannot remove all that the pod has left");
             self.context.left.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone());
         }
         self.context.probes.remove_pod(&uid);
