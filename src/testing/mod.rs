@@ -8,6 +8,7 @@ pub mod cri;
 pub mod golden;
 pub mod log;
 pub mod machine;
+pub mod pods;
 pub mod tls;
 pub mod tree;
 pub mod registry;
