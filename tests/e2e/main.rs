@@ -13,6 +13,7 @@ mod containerd;
 mod daemonset;
 mod engine;
 mod faults;
+mod hostile;
 mod init;
 mod kubectl;
 mod machine;

@@ -1,0 +1,142 @@
+//! Pods that do their worst beside a real control plane, whose health must not change for a moment: a minute of it with
+//! every run, as many seconds as `KUBEBOOT_HOSTILE_SECONDS` says otherwise.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::machine::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const IMAGE: &str = "kubeboot.test/hostile:1";
+const MANIFESTS: &str = "/etc/kubernetes/manifests";
+/// Keys of the ConfigMap that a bound pod mounts.
+const KEYS: usize = 5000;
+
+/// Name and containers of each hostile static pod, as YAML; COUNT changes with each edit.
+const PODS: &[(&str, &str)] = &[
+    // Ends at once, over and over, with a probe that would condemn it.
+    (
+        "storm",
+        "  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: a, image: IMAGE, command: [/bin/sh, -c, exit COUNT]}
+  - {name: b, image: IMAGE, command: [/bin/sh, -c, exit 1], livenessProbe: {exec: {command: [/bin/false]}, periodSeconds: 1}}
+  - {name: c, image: IMAGE, command: [/nonexistent, COUNT]}
+",
+    ),
+    // Writes as fast as it can.
+    (
+        "flood",
+        "  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: a, image: IMAGE, command: [/bin/sh, -c, 'while :; do /bin/busybox echo all is well, take no notice; done']}
+",
+    ),
+    // Asks for more time than there is, and is condemned and replaced all the same.
+    (
+        "huge",
+        "  terminationGracePeriodSeconds: 9223372036854775807
+  containers:
+  - name: a
+    image: IMAGE
+    command: [/bin/sh, -c, \"trap 'exit 0' TERM; while :; do /bin/busybox sleep 1; done\", COUNT]
+    livenessProbe:
+      {exec: {command: [/bin/false]}, periodSeconds: 1, failureThreshold: 1, terminationGracePeriodSeconds: 9223372036854775807}
+    readinessProbe: {exec: {command: [/bin/true]}, initialDelaySeconds: 2147483647, periodSeconds: 2147483647}
+",
+    ),
+];
+
+fn manifest(name: &str, spec: &str, count: usize) -> String {
+    let spec = spec.replace("IMAGE", IMAGE).replace("COUNT", &format!("'{count}'"));
+    format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  hostNetwork: true\n{spec}")
+}
+
+/// Written aside and moved into place, as anybody who cares does it.
+fn write(name: &str, text: &str) {
+    let aside = Path::new(MANIFESTS).join(format!(".{name}.part"));
+    let mut file = std::fs::File::create(&aside).unwrap();
+    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    std::fs::rename(aside, Path::new(MANIFESTS).join(format!("{name}.yaml"))).unwrap();
+}
+
+/// What is reported of each component: everything but when it was asked.
+fn health() -> BTreeMap<String, Value> {
+    let status = status();
+    let pods = status["pods"].as_array().cloned().unwrap_or_default();
+    let components = pods.into_iter().filter(|pod| pod["component"].is_string());
+    components.map(|pod| (pod["component"].as_str().unwrap_or_default().to_owned(), pod)).collect()
+}
+
+/// A ConfigMap of thousands of keys, and a pod of the API server's that mounts it and asks for 292 billion years to end.
+fn bound(node: &str, count: usize) -> String {
+    let mut text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: hostile}\ndata:\n".to_owned();
+    (0..KEYS).for_each(|key| writeln!(text, "  key-{key}: 'value {count}'").unwrap());
+    write!(
+        text,
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: hostile}}\nspec:\n  nodeName: {node}\n  hostNetwork: true\n  \
+         automountServiceAccountToken: false\n  terminationGracePeriodSeconds: 9223372036854775807\n  \
+         volumes: [{{name: v, configMap: {{name: hostile}}}}]\n  containers:\n  - name: c\n    image: {IMAGE}\n    \
+         imagePullPolicy: Never\n    command: [/bin/sh, -c, \"trap 'exit 0' TERM; while :; do /bin/busybox sleep 1; done\"]\n    \
+         volumeMounts: [{{name: v, mountPath: /v}}]\n"
+    )
+    .unwrap();
+    text
+}
+
+fn kubectl_with(verb: &str, text: &str) -> Ran {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file.as_file(), text.as_bytes()).unwrap();
+    kubectl(&[verb, "-f", file.path().to_str().unwrap()])
+}
+
+#[test]
+fn hostile_pods_do_not_change_the_health_of_the_control_plane() {
+    let seconds = std::env::var("KUBEBOOT_HOSTILE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    busybox_image(IMAGE, "exit 0");
+    let _plane = ControlPlane::init();
+    let node = kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok();
+    eventually("a service account", MINUTE, || {
+        (kubectl(&["get", "serviceaccount", "default"]).code == 0).then_some(())
+    });
+    kubectl_with("create", &bound(&node, 0)).ok();
+    let phase = || kubectl(&["get", "pod", "hostile", "-o", "jsonpath={.status.phase}"]).stdout;
+    eventually("the bound pod runs", MINUTE, || (phase() == "Running").then_some(()));
+    let agent = status()["agent"]["pid"].clone();
+    let before = health();
+    assert_eq!(before.len(), 4, "{before:#?}");
+
+    let (begun, mut edits, mut looks) = (Instant::now(), 0, 0);
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        edits += 1;
+        for (name, spec) in PODS {
+            write(name, &manifest(name, spec, edits));
+        }
+        if edits % 20 == 0 {
+            // A kubectl that the load lets wait too long changes nothing, which is as well.
+            kubectl_with("replace", bound(&node, edits).split("---\n").next().unwrap());
+        }
+        if edits % 10 == 0 {
+            PODS.iter().for_each(|(name, _)| std::fs::remove_file(format!("{MANIFESTS}/{name}.yaml")).unwrap());
+        }
+        let now = health();
+        assert_eq!(now, before, "after {:?}, {edits} edits", begun.elapsed());
+        looks += 1;
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    eprintln!("{looks} looks in {:?}, {edits} edits of each manifest", begun.elapsed());
+
+    assert_eq!(status()["agent"]["pid"], agent, "the agent is the same");
+    for (name, _) in PODS {
+        let _ = std::fs::remove_file(format!("{MANIFESTS}/{name}.yaml"));
+    }
+    kubectl(&["delete", "pod", "hostile", "--wait=false"]).ok();
+    let left = || containers().into_keys().filter(|name| ["a", "b", "c"].contains(&name.as_str())).count();
+    eventually("all of them are gone", MINUTE * 2, || (left() == 0).then_some(()));
+    eventually("the bound pod is gone", MINUTE, || phase().is_empty().then_some(()));
+    assert_eq!(health(), before);
+}
