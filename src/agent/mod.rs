@@ -11,6 +11,7 @@ pub mod backoff;
 mod bound;
 mod certificates;
 mod cgroups;
+mod clearing;
 pub mod containerlogs;
 pub mod control;
 mod context;
@@ -47,6 +48,7 @@ pub mod source;
 mod status;
 mod supervisor;
 mod volumes;
+mod watchdog;
 mod worker;
 
 use std::collections::BTreeSet;
@@ -179,6 +181,10 @@ async fn run_with(
     }
     if let Some(listener) = secure {
         tasks.spawn(server::serve_secure(listener, Arc::clone(&context), end.clone())?);
+    }
+    if let Some(every) = context.options.watchdog {
+        let (alive, until) = (Arc::clone(&context), end.clone());
+        tasks.spawn(async move { until.run_until_cancelled(watchdog::keep(alive, every)).await });
     }
     let (watched, until) = (Arc::clone(&context), end.clone());
     tasks.spawn(async move {

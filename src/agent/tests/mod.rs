@@ -6,6 +6,7 @@ mod events;
 mod faults;
 mod history;
 mod pods;
+mod stalls;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -71,13 +72,19 @@ impl World {
 
     /// Starts an agent on the same root directory; an earlier one ends first, as a killed one does.
     async fn start(&mut self) {
+        self.start_with(|_| ()).await;
+    }
+
+    /// The same with something else than usual.
+    async fn start_with(&mut self, change: impl FnOnce(&mut Context)) {
         self.kill().await;
         let mut options = AgentOptions::new("node1");
         options.root_dir = self.root.path().join("root");
         options.pod_logs_dir = self.root.path().join("pods");
         options.container_logs_dir = self.root.path().join("containers");
         let end = CancellationToken::new();
-        let context = Context::new(options, Arc::new(self.fake.clone()), self.answers.clone(), end.clone());
+        let mut context = Context::new(options, Arc::new(self.fake.clone()), self.answers.clone(), end.clone());
+        change(Arc::get_mut(&mut context).unwrap());
         let (reports, events) = (context.board.reports(), Arc::clone(&context.events));
         let desk = Arc::clone(&context);
         let (updates, receiver) = mpsc::channel(1);

@@ -7,7 +7,6 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
@@ -19,7 +18,7 @@ use crate::agent::report::{ContainerReport, StateReport};
 use crate::agent::status;
 use crate::runtime::ContainerRuntime;
 use crate::testing::runtime::{FakeRuntime, container_config};
-use crate::testing::tls::AnyServer;
+use crate::testing::tls::connector;
 
 /// Longer than an answer takes on a busy machine, and far below what one waits behind strangers.
 const SOON: Duration = Duration::from_secs(8);
@@ -86,10 +85,7 @@ impl Bench {
 
     /// A connection; the certificate may have to be made first.
     async fn connect(&self) -> TlsStream<TcpStream> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.unwrap().dangerous().with_custom_certificate_verifier(Arc::new(AnyServer));
-        let connector = TlsConnector::from(Arc::new(config.with_no_client_auth()));
+        let connector = connector();
         loop {
             let stream = TcpStream::connect(self.address).await.unwrap();
             if let Ok(stream) = connector.connect(ServerName::try_from("node1").unwrap(), stream).await {
