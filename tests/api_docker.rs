@@ -19,14 +19,13 @@ use kubeboot::runtime::ContainerRuntime;
 use kubeboot::runtime::docker::Docker;
 use kubeboot::runtime::docker::build::{ImageSpec, build_image};
 use kubeboot::testing::agents::{remove_containers_of, until};
-use kubeboot::testing::tls::AnyServer;
+use kubeboot::testing::tls::connector;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -99,12 +98,8 @@ impl Machine {
     }
 
     async fn connect(&self) -> TlsStream<TcpStream> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.unwrap().dangerous().with_custom_certificate_verifier(Arc::new(AnyServer));
-        let connector = TlsConnector::from(Arc::new(config.with_no_client_auth()));
         let stream = TcpStream::connect(self.api).await.unwrap();
-        connector.connect(ServerName::try_from("node1").unwrap(), stream).await.unwrap()
+        connector().connect(ServerName::try_from("node1").unwrap(), stream).await.unwrap()
     }
 
     /// Status and body of an answer, to its end.

@@ -1,4 +1,4 @@
-//! What an agent on a real Docker daemon shows of its pods: on the kubelet's read-only paths, and to the commands that
+//! What an agent on a real Docker daemon shows of its pods: on the kubelet's paths, read-only or not, and to the commands that
 //! ask over its control socket. Images are built out of this machine's busybox, so no registry is needed.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
@@ -8,15 +8,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kubeboot::agent::options::{Authorization, ServerOptions};
 use kubeboot::agent::report::{HealthReport, PodReport};
 use kubeboot::agent::{self, AgentError, AgentOptions};
 use kubeboot::runtime::ContainerRuntime;
 use kubeboot::runtime::docker::Docker;
 use kubeboot::runtime::docker::build::{ImageSpec, build_image};
 use kubeboot::testing::agents::{remove_containers_of, until};
+use kubeboot::testing::tls::connector;
+use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,11 +29,30 @@ const IMAGE: &str = "kubeboot.test/surface:1";
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// A connection to the agent.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<I: AsyncRead + AsyncWrite + Send + Unpin> Io for I {}
+
+/// The statuses of these paths at the read-only address.
+async fn ask_read_only(machine: &Machine, paths: &[&str]) -> Vec<u16> {
+    let mut statuses = Vec::new();
+    for path in paths {
+        let mut stream = TcpStream::connect(machine.read_only).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        statuses.push(answer[9..12].parse().unwrap());
+    }
+    statuses
+}
+
 /// An agent on directories of its own.
 struct Machine {
     dir: TempDir,
     docker: Arc<Docker>,
     read_only: SocketAddr,
+    /// The kubelet's API, where everybody may do everything.
+    secure: SocketAddr,
     end: CancellationToken,
     agent: Option<JoinHandle<Result<(), AgentError>>>,
 }
@@ -52,8 +74,9 @@ impl Machine {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("manifests")).unwrap();
         // A port nobody had a moment ago.
-        let read_only = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut machine = Self { dir, docker: Arc::new(docker), read_only, end: CancellationToken::new(), agent: None };
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (read_only, secure, end) = (free(), free(), CancellationToken::new());
+        let mut machine = Self { dir, docker: Arc::new(docker), read_only, secure, end, agent: None };
         let runtime: Arc<dyn ContainerRuntime> = machine.docker.clone();
         machine.agent = Some(tokio::spawn(agent::run(machine.options(), runtime, machine.end.clone())));
         machine.until("the agent has begun", |report| report.agent.synced).await;
@@ -74,6 +97,14 @@ impl Machine {
         options.control_socket = self.path("agent.sock");
         options.healthz = None;
         options.read_only = Some(self.read_only);
+        options.node.cert_dir = self.path("pki");
+        options.server = ServerOptions {
+            listen: Some(self.secure),
+            anonymous: true,
+            tokens: false,
+            authorization: Authorization::AlwaysAllow,
+            ..ServerOptions::default()
+        };
         options
     }
 
@@ -98,13 +129,30 @@ impl Machine {
         pod(&report, name).unwrap().clone()
     }
 
+    /// A connection to where this path is served: what shows containers from within is not at the read-only address.
+    async fn connect(&self, path: &str) -> Box<dyn Io> {
+        if !["/containerLogs/", "/runningpods/", "/configz"].iter().any(|secured| path.starts_with(secured)) {
+            return Box::new(TcpStream::connect(self.read_only).await.unwrap());
+        }
+        let (connector, name) = (connector(), ServerName::try_from("node1").unwrap());
+        loop {
+            let stream = TcpStream::connect(self.secure).await.unwrap();
+            // The certificate has to be made first.
+            if let Ok(stream) = connector.connect(name.clone(), stream).await {
+                return Box::new(stream);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Status and body of a GET.
     async fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.read_only).await.unwrap();
+        let mut stream = self.connect(path).await;
         let request = format!("GET {path} HTTP/1.0\r\nHost: node1\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
+        // A peer that closes without a farewell of TLS is no matter of these tests.
+        let _ = stream.read_to_end(&mut answer).await;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.split_whitespace().nth(1).unwrap().parse().unwrap(), body.to_owned())
@@ -270,18 +318,20 @@ async fn logs_are_served_whole_cut_followed_and_of_the_instance_before() {
     }
     assert_eq!(machine.get("/containerLogs/default/other/main").await.0, 404);
 
-    let mut followed = TcpStream::connect(machine.read_only).await.unwrap();
-    let request = format!("GET {} HTTP/1.0\r\n\r\n", at("main?follow=true&tailLines=0"));
+    let follow = at("main?follow=true&tailLines=0");
+    let mut followed = machine.connect(&follow).await;
+    let request = format!("GET {follow} HTTP/1.0\r\n\r\n");
     followed.write_all(request.as_bytes()).await.unwrap();
     // A client that never reads is nobody's trouble.
-    let mut dead = TcpStream::connect(machine.read_only).await.unwrap();
+    let mut dead = machine.connect(&follow).await;
     dead.write_all(request.as_bytes()).await.unwrap();
     let mut head = [0; 12];
     followed.read_exact(&mut head).await.unwrap();
     let id = machine.healthy_container("log", "main").await;
     std::process::Command::new("docker").args(["stop", &id]).output().unwrap();
-    let mut rest = String::new();
-    tokio::time::timeout(LIMIT, followed.read_to_string(&mut rest)).await.unwrap().unwrap();
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(LIMIT, followed.read_to_end(&mut rest)).await.unwrap();
+    let rest = String::from_utf8(rest).unwrap();
     assert!(rest.contains("bye\n") && !rest.contains("one"), "{rest}");
 
     machine.until("it is restarted", |r| pod_restarts(r, "log") == 1).await;
@@ -326,6 +376,10 @@ async fn metrics_health_and_configuration_are_on_the_kubelets_paths() {
     }
     assert!(machine.get("/healthz?verbose").await.1.contains("[+]syncloop ok"));
     assert_eq!(machine.get("/healthz/other").await.0, 404);
+    let denied =
+        ask_read_only(&machine, &["/containerLogs/default/web-node1/main", "/runningpods/", "/exec/a/b/c"]).await;
+    assert_eq!(denied, [405; 3], "for who has said who he is");
+    assert_eq!(ask_read_only(&machine, &["/configz"]).await, [404]);
     let config = machine.json("/configz").await["kubeletconfig"].clone();
     assert_eq!(config["staticPodPath"], machine.path("manifests").display().to_string());
     assert_eq!(config["readOnlyPort"], machine.read_only.port());
@@ -384,8 +438,9 @@ async fn people_ask_the_agent_for_pods_logs_and_what_happened() {
     assert_eq!(first, "begun\n");
     let id = report.containers[0].id.clone().unwrap();
     std::process::Command::new("docker").args(["stop", &id]).output().unwrap();
-    let mut rest = String::new();
-    tokio::time::timeout(LIMIT, followed.read_to_string(&mut rest)).await.unwrap().unwrap();
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(LIMIT, followed.read_to_end(&mut rest)).await.unwrap();
+    let rest = String::from_utf8(rest).unwrap();
     assert!(rest.ends_with("bye\n"), "{rest}");
     machine.until("it is restarted", |r| pod_restarts(r, "web") == 1 && ready(r)).await;
     let (well, previous, _) = ask(&machine, &["logs", "--previous", "--tail=1", "default/web-node1"]);

@@ -45,10 +45,12 @@ fn value(text: &str, key: &str) -> Result<Option<String>, usize> {
         let mut value = rest.trim_end().to_owned();
         if let Some(quoted) = rest.strip_prefix('\'') {
             let mut inner = quoted.to_owned();
-            while !inner.trim_end().ends_with('\'') {
-                let (_, more) = lines.next().ok_or(index.saturating_add(1))?;
+            let mut last = quoted;
+            // The last line says whether it is the end: all of it looked through for each would be a walk without end.
+            while !last.trim_end().ends_with('\'') {
+                (_, last) = lines.next().ok_or(index.saturating_add(1))?;
                 inner.push('\n');
-                inner.push_str(more);
+                inner.push_str(last);
             }
             inner.truncate(inner.trim_end().len().saturating_sub(1));
             value = inner;

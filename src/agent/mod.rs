@@ -15,6 +15,7 @@ pub mod backoff;
 mod bound;
 mod certificates;
 mod cgroups;
+mod clearing;
 pub mod containerlogs;
 pub mod control;
 mod context;
@@ -54,6 +55,7 @@ mod supervisor;
 #[cfg(any(test, feature = "testing"))]
 pub mod trial;
 mod volumes;
+mod watchdog;
 mod worker;
 
 use std::collections::BTreeSet;
@@ -194,6 +196,9 @@ async fn run_with(
     }
     if let Some(listener) = secure {
         context.vital("the kubelet's API", server::serve_secure(listener, Arc::clone(&context), end.clone())?);
+    }
+    if let Some(every) = context.options.watchdog {
+        context.kept("watchdog", move |context| watchdog::keep(context, every));
     }
     context.kept("disk usage", disk::watch);
     context.kept("log rotation", rotation::watch);

@@ -23,7 +23,7 @@ use crate::host::fs::FsError;
 /// that something may be left.
 ///
 /// # Errors
-/// What cannot be unmounted or removed, or does not end. It is for [`remove_unknown`] then.
+/// What cannot be unmounted or removed, or does not end. It is for [`remove_all`] then.
 pub fn remove(options: &AgentOptions, cgroups: &Cgroups, uid: &str) -> Result<(), FsError> {
     // The UID may come from a label that anybody can set.
     if uid.is_empty() || uid.contains('/') {
@@ -41,12 +41,12 @@ pub fn remove(options: &AgentOptions, cgroups: &Cgroups, uid: &str) -> Result<()
     volumes::remove_pod_dir(&options.root_dir, uid)
 }
 
-/// Removes what pods have left whose UIDs are not `known`. Only pods of this root directory that an agent has made are
-/// looked at: the logs of others lie beside theirs, and a kubelet's pods are its own. Returns the UIDs of those of
-/// which something is left.
-pub fn remove_unknown(options: &AgentOptions, cgroups: &Cgroups, known: &BTreeSet<String>) -> Vec<String> {
+/// Removes what the pods with these UIDs have left, which are gone. Returns the UIDs of those of which something is left.
+/// Only pods of this root directory that an agent has made are meant ([`volumes::claimed`]): the logs of others lie beside
+/// theirs, and a kubelet's pods are its own.
+pub fn remove_all(options: &AgentOptions, cgroups: &Cgroups, uids: &BTreeSet<String>) -> Vec<String> {
     let mut left = Vec::new();
-    for uid in volumes::claimed(&options.root_dir).difference(known) {
+    for uid in uids {
         match remove(options, cgroups, uid) {
             Ok(()) => info!(uid, "removed what a pod had left that is gone"),
             Err(error) => {
@@ -133,7 +133,9 @@ mod tests {
         let other = AgentOptions { root_dir: dir.path().join("other"), ..options.clone() };
         pod(&other, "others");
         fs::create_dir_all(options.root_dir.join("pods/a-kubelets")).unwrap();
-        let still = remove_unknown(&options, &Cgroups::new(&options), &BTreeSet::from(["wanted".to_owned()]));
+        let known = BTreeSet::from(["wanted".to_owned()]);
+        let unknown = volumes::claimed(&options.root_dir).difference(&known).cloned().collect();
+        let still = remove_all(&options, &Cgroups::new(&options), &unknown);
         assert!(still.is_empty(), "{still:?}");
         assert_eq!(left(&options), [2, 2, 2], "the wanted one's and the kubelet's");
         assert_eq!(left(&other), [1, 2, 2]);

@@ -4,27 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tracing::{error, info};
-
+use super::clearing::{Clearing, Step};
 use super::context::Context;
 use super::crash::{Crash, Crashes, SET_ASIDE_AFTER, Standing, caught_now};
 use super::events::Subject;
 use super::link::News;
 use super::pod::{API_SOURCE, CONFIG_SOURCE, PodKey, StaticPod};
-use super::remains;
 use super::report::{PodReport, Problem};
 use super::source::{Kind, Update};
 use super::status::Entry;
 use super::worker::{self, End, Handle, Message};
 use crate::host::clock::{self, Instant};
 use crate::runtime::ContainerRecord;
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
 
 /// How often the loop turns although nothing happens, far below the limit of `/healthz/syncloop`.
 const TURN: Duration = Duration::from_secs(30);
-
-/// How often what is left of pods that are gone is looked for; where something was left for sure, with each list.
-const CLEAR_EVERY: Duration = Duration::from_secs(600);
 
 /// See the module.
 pub struct Supervisor {
@@ -35,8 +31,10 @@ pub struct Supervisor {
     synced: bool,
     /// but not what came from these, of which that cannot be known yet.
     held: BTreeSet<Kind>,
-    /// When what is left of pods that are gone was cleared, if ever.
-    cleared: Option<Instant>,
+    /// Clears what is left of pods that are gone.
+    clearing: Clearing,
+    /// The last update, where it wants pods whose remains are being removed.
+    waiting: Option<Update>,
     /// The latest list; None before the first one, when nobody knows what runs already.
     records: Option<Vec<ContainerRecord>>,
     /// Pods whose workers have crashed,
@@ -59,7 +57,8 @@ impl Supervisor {
             wanted: BTreeMap::new(),
             synced: false,
             held: BTreeSet::new(),
-            cleared: None,
+            clearing: Clearing::default(),
+            waiting: None,
             records: None,
             crashes: Crashes::default(),
             stale: BTreeSet::new(),
@@ -73,7 +72,9 @@ impl Supervisor {
     pub async fn run(mut self, mut updates: mpsc::Receiver<Update>, mut news: mpsc::Receiver<News>) {
         let shutdown = self.context.shutdown.clone();
         // A quiet agent is not a stuck one: the loop turns without news too.
-        let mut ticks = tokio::time::interval(TURN);
+        // More often than the service manager is told of it.
+        let turn = self.context.options.watchdog.and_then(|every| every.checked_div(2)).map_or(TURN, |half| TURN.min(half));
+        let mut ticks = tokio::time::interval(turn.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.context.metrics.turn();
@@ -90,11 +91,15 @@ impl Supervisor {
                     self.again = None;
                     self.context.relink.notify_one();
                 }
+                Some(step) = self.clearing.next() => self.cleared(step),
             }
         }
     }
 
-    fn update(&mut self, update: Update) {
+    fn update(&mut self, mut update: Update) {
+        let waits = |pod: &Arc<StaticPod>| self.clearing.is_removing(&pod.uid);
+        self.waiting = update.pods.iter().any(waits).then(|| update.clone());
+        update.pods.retain(|pod| !waits(pod));
         self.context.board.set_problems("source", update.problems);
         let before = std::mem::take(&mut self.wanted);
         self.wanted = update.pods.into_iter().map(|pod| (pod.key.clone(), pod)).collect();
@@ -146,21 +151,35 @@ impl Supervisor {
     /// What is left of pods that nobody knows goes once everything that may be known is, before any pod can be made that is
     /// not known yet, and later again: it may have been in use when its pod went.
     fn clear_remains(&mut self) {
-        let Some(records) = self.records.as_ref().filter(|_| self.synced && self.held.is_empty()) else { return };
-        let noted = !self.left().is_empty();
-        if !noted && self.cleared.is_some_and(|at| at.elapsed() < CLEAR_EVERY) {
-            return;
+        if self.records.is_some() && self.synced && self.held.is_empty() {
+            let noted = !self.left().is_empty();
+            self.clearing.look(&self.context, noted);
         }
-        let running = records.iter().map(|record| record.name.uid.clone());
-        let wanted = self.wanted.values().map(|pod| pod.uid.clone());
-        let known: BTreeSet<String> = wanted.chain(running).chain(self.context.routes.uids()).collect();
-        let still = remains::remove_unknown(&self.context.options, &self.context.cgroups, &known);
-        let mut left = self.left();
-        // An older list may still know one of them: it stays noted until it is gone.
-        left.retain(|uid| known.contains(uid));
-        left.extend(still);
-        drop(left);
-        self.cleared = Some(Instant::now());
+    }
+
+    fn cleared(&mut self, step: Step) {
+        match step {
+            Step::Found(claimed) => {
+                let running = self.records.iter().flatten().map(|record| record.name.uid.clone());
+                let wanted = self.wanted.values().map(|pod| pod.uid.clone());
+                let known: BTreeSet<String> = wanted.chain(running).chain(self.context.routes.uids()).collect();
+                let unknown: BTreeSet<String> = claimed.difference(&known).cloned().collect();
+                // An older list may still know one of them: it stays noted until it is gone.
+                self.left().retain(|uid| known.contains(uid) || unknown.contains(uid));
+                self.clearing.remove(&self.context, unknown);
+            }
+            Step::Removed(uids, still) => {
+                let mut left = self.left();
+                left.retain(|uid| !uids.contains(uid));
+                left.extend(still);
+            }
+            Step::Late => warn!("what pods that are gone have left takes long to be removed; the others start"),
+            Step::Failed => {}
+        }
+        match self.waiting.take() {
+            Some(update) => self.update(update),
+            None => self.ensure_workers(),
+        }
     }
 
     fn left(&self) -> MutexGuard<'_, BTreeSet<String>> {
@@ -171,6 +190,13 @@ impl Supervisor {
     /// some.
     fn staff(&mut self) {
         self.clear_remains();
+        self.ensure_workers();
+    }
+
+    fn ensure_workers(&mut self) {
+        if self.clearing.holds_all_up() {
+            return;
+        }
         let Some(records) = &self.records else { return };
         let held: BTreeSet<PodKey> =
             records.iter().filter(|one| self.held.contains(&kind_of(one))).map(key_of).collect();
@@ -209,7 +235,7 @@ impl Supervisor {
         if self.synced {
             self.context.board.set_synced();
         }
-        self.context.board.set_settled(self.synced && self.held.is_empty());
+        self.context.board.set_settled(self.synced && self.held.is_empty() && self.waiting.is_none());
     }
 
     /// A worker has panicked: another one begins a little later. What it was about goes on as it is meanwhile.

@@ -176,6 +176,9 @@ pub fn run(cli: Cli) -> ExitCode {
     })
 }
 
+/// How long a command waits, when it is done, for what it has left running.
+const LEFTOVERS: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Runs `future` on a new tokio runtime. Commands that wait for nothing do without one and start sooner.
 pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     use anyhow::Context;
@@ -184,7 +187,10 @@ pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(future)
+    let outcome = runtime.block_on(future);
+    // What still runs on a thread of its own is of no use any more, and may hang.
+    runtime.shutdown_timeout(LEFTOVERS);
+    outcome
 }
 
 fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -219,9 +219,37 @@ impl Handle {
     }
 }
 
+/// Runs a command without input and output, for `limit` at most: then it is killed, and None is returned.
+///
+/// # Errors
+/// It cannot be started or waited for.
+pub fn run_within(command: &mut Command, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let ended = Handle::open(child.id()).and_then(|handle| handle.map_or(Ok(true), |one| one.ended_within(limit)));
+    if !matches!(ended, Ok(true)) {
+        // What they say matters less than that it has taken too long.
+        let _ = child.kill().and_then(|()| child.wait());
+    }
+    match ended {
+        Ok(true) => child.wait().map(Some),
+        Ok(false) => Ok(None),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_takes_too_long_is_killed() {
+        let run = |script: &str, limit: Duration| run_within(Command::new("/bin/sh").args(["-c", script]), limit);
+        let (begun, long) = (Instant::now(), Duration::from_secs(60));
+        assert_eq!(run("exit 3", long).unwrap().unwrap().code(), Some(3));
+        assert!(run("sleep 60", Duration::from_millis(100)).unwrap().is_none());
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        assert!(run_within(&mut Command::new("/nonexistent"), long).is_err());
+    }
 
     fn daemon(dir: &Path, script: &str) -> Daemon {
         Daemon {

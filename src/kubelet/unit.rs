@@ -195,6 +195,7 @@ mod tests {
         assert_eq!(exec_start(&files.unit), ["/usr/local/bin/kubeboot agent"]);
         assert_eq!(exec_start(&files.drop_in), ["", &format!("/usr/local/bin/kubeboot agent {ARGS}")]);
         assert!(files.unit.contains("\nType=notify\nEnvironment=MALLOC_ARENA_MAX=1\n"));
+        assert!(is_hardened(&files.unit) && files.unit.ends_with("\n\n[Install]\nWantedBy=multi-user.target\n"));
     }
 
     #[test]
@@ -207,6 +208,57 @@ mod tests {
         assert!(!files.unit.contains("Environment"), "a kubelet has no such heap");
         assert_eq!(exec_start(&files.drop_in), ["", &format!("/usr/bin/kubelet {ARGS}")]);
         assert!(!files.drop_in.contains("DOCKER_HOST"));
+        assert!(!is_hardened(&files.unit) && !is_hardened(&files.drop_in), "a kubelet needs more than the agent");
+    }
+
+    /// Whether a unit takes from its program what the agent does not need, and watches it.
+    fn is_hardened(unit: &str) -> bool {
+        unit.contains("\nWatchdogSec=120\n") && unit.contains("\nNoNewPrivileges=yes\n")
+    }
+
+    #[test]
+    fn the_agent_loses_nothing_that_it_needs() {
+        let unit = render(&spec(), Path::new("/usr/bin/kubeboot")).unwrap().unit;
+        // Each of these gives a program mounts of its own, and then no container runtime sees what is mounted for pods.
+        for own_mounts in [
+            "ProtectSystem",
+            "ProtectHome",
+            "ProtectKernelTunables",
+            "ProtectKernelModules",
+            "ProtectKernelLogs",
+            "ProtectControlGroups",
+            "ProtectProc",
+            "ProcSubset",
+            "PrivateTmp",
+            "PrivateDevices",
+            "PrivateMounts",
+            "MountFlags",
+            "ReadOnlyPaths",
+            "InaccessiblePaths",
+            "RootDirectory",
+            "PrivateNetwork",
+            "PrivateUsers",
+        ] {
+            assert!(!unit.contains(&format!("\n{own_mounts}=")), "{own_mounts}");
+        }
+        assert!(!unit.contains("RestrictSUIDSGID"), "volumes of a pod with fsGroup have the set-group-ID bit");
+        let dropped: Vec<&str> = unit.lines().filter(|line| line.starts_with("CapabilityBoundingSet=~")).collect();
+        let dropped: Vec<&str> = dropped.iter().flat_map(|line| line.split(['~', ' ']).skip(1)).collect();
+        for needed in [
+            "CAP_SYS_ADMIN",
+            "CAP_CHOWN",
+            "CAP_DAC_OVERRIDE",
+            "CAP_DAC_READ_SEARCH",
+            "CAP_FOWNER",
+            "CAP_FSETID",
+            "CAP_KILL",
+            "CAP_SYS_PTRACE",
+            "CAP_SYS_RESOURCE",
+            "CAP_NET_BIND_SERVICE",
+        ] {
+            assert!(!dropped.contains(&needed), "{needed}");
+        }
+        assert!(dropped.contains(&"CAP_SYS_TIME") && dropped.contains(&"CAP_SYS_MODULE"), "{dropped:?}");
     }
 
     #[test]
@@ -228,6 +280,7 @@ mod tests {
         let drop_in = render_adopted(Path::new("/usr/bin/kubeboot"), Some("unix:///d")).unwrap();
         // The kubelet's own flags may name another runtime.
         assert_eq!(exec_start(&drop_in), ["", &format!("/usr/bin/kubeboot agent --docker-host=unix:///d {ARGS}")]);
+        assert!(is_hardened(&drop_in));
         assert!(render_adopted(Path::new("/usr/bin/kubeboot"), Some("a\nb")).is_err());
     }
 

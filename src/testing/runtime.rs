@@ -80,6 +80,7 @@ struct Inner {
     exec_answers: HashMap<String, (Duration, ExecAnswer)>,
     unreachable: bool,
     network: PodNetwork,
+    cgroup_driver: Option<CgroupDriver>,
 }
 
 struct Shared {
@@ -125,6 +126,11 @@ impl FakeRuntime {
     /// From now on pods' network is like this.
     pub fn set_pod_network(&self, network: PodNetwork) {
         self.lock().network = network;
+    }
+
+    /// How it makes cgroups; None, which it begins with, where it cannot be told of a parent.
+    pub fn set_cgroup_driver(&self, driver: Option<CgroupDriver>) {
+        self.lock().cgroup_driver = driver;
     }
 
     /// Makes an image pullable; the pull takes this long.

@@ -11,9 +11,12 @@ mod usage;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tracing::{debug, warn};
 
@@ -22,6 +25,7 @@ use super::pod::StaticPod;
 use super::resources::{self, QosClass};
 use super::status::chain;
 use crate::host::fs::FsError;
+use crate::host::process;
 use crate::runtime::CgroupDriver;
 use names::{Names, TIERS};
 use tree::Tree;
@@ -29,9 +33,41 @@ pub use usage::{MemoryUsage, Mounts, Usage};
 
 /// A cgroup that another agent removes while this one makes something in it is made again, this often.
 const TRIES: u32 = 5;
+/// How long systemd may take to stop a slice in which nothing is to run any more.
+const STOP: Duration = Duration::from_secs(10);
+
+/// Who makes and removes cgroups on a machine.
+pub(in crate::agent) trait Machine: Send + Sync {
+    /// The cgroup file systems; None where there are none.
+    fn tree(&self) -> Option<Tree>;
+
+    /// Has systemd stop a slice, which removes it. Blocks until that is done, for [`STOP`] at most.
+    fn stop_slice(&self, slice: &str) -> io::Result<()>;
+}
+
+/// This machine.
+struct Local;
+
+impl Machine for Local {
+    fn tree(&self) -> Option<Tree> {
+        Tree::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+    }
+
+    fn stop_slice(&self, slice: &str) -> io::Result<()> {
+        match process::run_within(Command::new("systemctl").args(["stop", "--", slice]), STOP) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(io::ErrorKind::TimedOut.into()),
+            Err(error) => {
+                debug!(slice, %error, "cannot stop the slice");
+                Ok(())
+            }
+        }
+    }
+}
 
 /// The cgroups of an agent's pods.
 pub struct Cgroups {
+    machine: Arc<dyn Machine>,
     /// None until the runtime has said what it uses, or where pods are to have none.
     names: Mutex<Option<Names>>,
     enabled: bool,
@@ -39,7 +75,7 @@ pub struct Cgroups {
     pids: Option<i64>,
     period: i64,
     quota: bool,
-    /// Directories are made and removed by one at a time: an empty parent must not go while a child is being made.
+    /// Held for a few system calls: an empty parent must not go while a child is being made.
     making: Mutex<()>,
     warned: AtomicBool,
 }
@@ -47,7 +83,13 @@ pub struct Cgroups {
 impl Cgroups {
     /// Nothing is known of the runtime yet.
     pub fn new(options: &AgentOptions) -> Self {
+        Self::on(Arc::new(Local), options)
+    }
+
+    /// Those of another machine.
+    pub(in crate::agent) fn on(machine: Arc<dyn Machine>, options: &AgentOptions) -> Self {
         Self {
+            machine,
             names: Mutex::default(),
             enabled: options.cgroups_per_qos,
             root: options.cgroup_root.clone(),
@@ -75,7 +117,7 @@ impl Cgroups {
 
     /// Makes a pod's cgroup and sets its limits. Blocks for the time of a few system calls.
     pub fn make(&self, pod: &StaticPod) {
-        let (Some(names), Some(tree)) = (self.names(), tree()) else { return };
+        let (Some(names), Some(tree)) = (self.names(), self.machine.tree()) else { return };
         let class = resources::qos_class(&pod.spec);
         let dir = names.pod_dir(class, &pod.uid);
         let mut limits = resources::pod_limits(&pod.spec, self.period);
@@ -97,7 +139,7 @@ impl Cgroups {
     /// Ends the processes of a pod that are in none of its containers that run. A daemon that was killed may think that a
     /// container has ended which has not, and what still runs of it has the next one's port.
     pub fn end_forgotten(&self, pod: &StaticPod, running: &BTreeSet<String>) {
-        let (Some(names), Some(tree)) = (self.names(), tree()) else { return };
+        let (Some(names), Some(tree)) = (self.names(), self.machine.tree()) else { return };
         tree.end_forgotten(&names.pod_dir(resources::qos_class(&pod.spec), &pod.uid), running);
     }
 
@@ -108,8 +150,7 @@ impl Cgroups {
     pub fn remove(&self, uid: &str) -> Result<(), FsError> {
         // The UID may come from a label that anybody can set.
         let plain = !uid.is_empty() && uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-        let (Some(names), Some(tree)) = (self.names().filter(|_| plain), tree()) else { return Ok(()) };
-        let _making = lock(&self.making);
+        let (Some(names), Some(tree)) = (self.names().filter(|_| plain), self.machine.tree()) else { return Ok(()) };
         let mut removed = Ok(());
         for class in TIERS {
             let dir = names.pod_dir(class, uid);
@@ -117,10 +158,11 @@ impl Cgroups {
                 continue;
             }
             if names.is_managed() {
-                stop_slice(&names.parent(class, uid));
+                let stopped = self.machine.stop_slice(&names.parent(class, uid));
+                removed = removed.and(stopped.map_err(|error| FsError::new("stop the slice", &dir, error)));
             } else {
                 match tree.remove(&dir) {
-                    Err(error) if error.source.kind() != std::io::ErrorKind::ResourceBusy => {
+                    Err(error) if error.source.kind() != io::ErrorKind::ResourceBusy => {
                         // It may not be removed from here, now or ever.
                         warn!(error = chain(&error), "a cgroup is left");
                     }
@@ -128,6 +170,7 @@ impl Cgroups {
                 }
             }
         }
+        let _making = lock(&self.making);
         if !names.is_managed() {
             TIERS.iter().for_each(|class| tree.remove_if_empty(&names.tier_dir(*class)));
         }
@@ -140,15 +183,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn tree() -> Option<Tree> {
-    Tree::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
-}
-
 fn make(tree: &Tree, dir: &Path) -> Result<(), FsError> {
     let mut made = tree.make(dir);
     for _ in 1..TRIES {
         match &made {
-            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => made = tree.make(dir),
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => made = tree.make(dir),
             _ => break,
         }
     }
@@ -165,10 +204,5 @@ fn share(tree: &Tree, names: &Names) {
     }
 }
 
-/// systemd removes a slice when it is stopped.
-fn stop_slice(slice: &str) {
-    let stopped = std::process::Command::new("systemctl").args(["stop", "--", slice]).output();
-    if let Err(error) = stopped {
-        debug!(slice, %error, "cannot stop the slice");
-    }
-}
+#[cfg(test)]
+pub(in crate::agent) mod tests;

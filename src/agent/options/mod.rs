@@ -80,6 +80,8 @@ pub struct AgentOptions {
     pub container_log_max_size: u64,
     /// How many files of a container's log are kept, the live one included; `containerLogMaxFiles`.
     pub container_log_max_files: u32,
+    /// How often the service manager is told that the agent is alive, as it asks for; None: never.
+    pub watchdog: Option<Duration>,
     /// How often logs are looked at where the agent rotates them; `containerLogMonitorInterval`.
     pub container_log_monitor_interval: Duration,
     /// Where the kubelet's read-only paths (`/pods`, `/metrics`, ...) are served: `readOnlyPort` on `address`, which is
@@ -127,6 +129,7 @@ impl AgentOptions {
             cpu_cfs_quota_period: Duration::from_millis(100),
             seccomp_default: false,
             oom_score_adj: -999,
+            watchdog: None,
             container_log_max_size: 10 << 20,
             container_log_max_files: 5,
             container_log_monitor_interval: Duration::from_secs(10),

@@ -19,6 +19,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 const DEFAULT_REGISTRY: &str = "docker.io";
 /// The same by the name that `docker login` writes.
 const DEFAULT_INDEX: &str = "index.docker.io";
+/// The longest host, with its port, that is compared. No name of a host has more than 253 letters; a pod's author may
+/// write a megabyte of them, of which every entry would be compared with every image.
+const HOST_LIMIT: usize = 260;
 
 /// What is wrong with a document of credentials. Nothing that is in it is told but names of registries.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -156,22 +159,32 @@ fn split_port(host: &str) -> (&str, &str) {
 /// host's name, each of which its pattern fits, and a path that begins with the key's.
 fn fits(key: &str, image: &str) -> bool {
     let ((key_host, key_path), (host, path)) = (split(key), split(image));
+    if key_host.len().max(host.len()) > HOST_LIMIT {
+        return false;
+    }
     let ((pattern, key_port), (name, port)) = (split_port(key_host), split_port(host));
     let (patterns, words): (Vec<&str>, Vec<&str>) = (pattern.split('.').collect(), name.split('.').collect());
     key_port == port
         && path.starts_with(key_path)
         && patterns.len() == words.len()
-        && patterns.iter().zip(words).all(|(pattern, word)| is_like(pattern.as_bytes(), word.as_bytes()))
+        && patterns.iter().zip(words).all(|(pattern, word)| is_like(pattern, word))
 }
 
-/// `*` stands for any letters.
-fn is_like(pattern: &[u8], word: &[u8]) -> bool {
-    match (pattern.split_first(), word.split_first()) {
-        (None, rest) => rest.is_none(),
-        (Some((b'*', after)), rest) => is_like(after, word) || rest.is_some_and(|(_, rest)| is_like(pattern, rest)),
-        (Some((one, after)), Some((letter, rest))) => one == letter && is_like(after, rest),
-        (Some(_), None) => false,
-    }
+/// `*` stands for any letters. In time that grows with the word alone, whatever the pattern is: what is between two stars
+/// is looked for once, and its first place is as good as any later one.
+fn is_like(pattern: &str, word: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = word.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let Some(end) = parts.next_back() else { return rest.is_empty() };
+    let Some(middle) = rest.strip_suffix(end) else { return false };
+    rest = middle;
+    parts.all(|part| match rest.split_once(part) {
+        Some((_, behind)) => {
+            rest = behind;
+            true
+        }
+        None => false,
+    })
 }
 
 /// The full name of an image, without tag and digest: `nginx:1` is `docker.io/library/nginx`.
@@ -257,6 +270,47 @@ mod tests {
         ] {
             assert!(!fits(location, image), "{location} {image}");
         }
+    }
+
+    #[test]
+    fn stars_that_could_stand_for_much_are_compared_at_once() {
+        let (sender, compared) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let stars = "*a".repeat(40);
+            let images = [format!("{}b.io/x", "a".repeat(120)), format!("{}.io/x", "a".repeat(120))];
+            let keyring = keyring(&[&format!("{stars}.io")]);
+            let _ = sender.send(images.map(|image| names(&keyring, &image).len()));
+        });
+        // The comparison that tries every place of every star would take longer than the machine lives.
+        let found = compared.recv_timeout(std::time::Duration::from_secs(20)).expect("compared in time");
+        assert_eq!(found, [0, 1]);
+    }
+
+    #[test]
+    fn what_stars_leave_open_is_found_wherever_it_is() {
+        for (pattern, word, fits) in [
+            ("", "", true),
+            ("", "a", false),
+            ("*", "", true),
+            ("**", "abc", true),
+            ("a*", "abc", true),
+            ("*c", "abc", true),
+            ("a*c", "ac", true),
+            ("ab*bc", "abc", false),
+            ("*b*", "abc", true),
+            ("*b*b*", "abc", false),
+            ("a*b*c", "aXbXbXc", true),
+            ("*ab", "aab", true),
+            ("*é*", "café1", true),
+        ] {
+            assert_eq!(is_like(pattern, word), fits, "{pattern} {word}");
+        }
+    }
+
+    #[test]
+    fn a_host_longer_than_any_name_fits_nothing() {
+        let long = "a".repeat(HOST_LIMIT + 1);
+        assert_eq!(names(&keyring(&["*.io", &format!("{long}.io"), "*"]), &format!("{long}.io/x")), [""; 0]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Serving HTTP/1.1 to strangers: few at a time, each on a task of its own, and none that stops reading or writing stays
-//! for ever.
+//! Serving HTTP/1.1: each connection on a task of its own, few of clients that have not been let in, and none that stops
+//! reading or writing stays for ever.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,14 +19,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-/// Connections at a time; more wait.
-const CONNECTIONS: usize = 64;
+use super::connections::{Connection, Connections, Patience};
+
+/// The most bytes of a request's headers, tokens among them.
+const HEADER_BYTES: usize = 64 << 10;
 /// How long a client may take to send its headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take nothing of what is sent to it.
@@ -57,21 +58,24 @@ pub fn say(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     respond(status, "text/plain; charset=utf-8", text)
 }
 
-/// How a client is let in: what its connection becomes, and what is known of it then, which goes with each of its
-/// requests as an extension.
+/// How a client's connection is opened: what it becomes, and what is known of its client then, which goes with each of its
+/// requests as an extension, as the [`Connection`] does.
 pub trait Door: Clone + Send + Sync + 'static {
     /// The connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// What is known of the client.
     type Peer: Clone + Send + Sync + 'static;
-    /// How long a client may take nothing of what is sent to it.
+    /// How long a client may take nothing of what is sent to it, as long as the [`Connection`] says nothing else.
     const PATIENCE: Duration;
+    /// How long a client may take to its first request, from the connection's first moment on; None for as long as it sends
+    /// its headers.
+    const FIRST_REQUEST: Option<Duration>;
 
-    /// Lets a client in.
+    /// Opens a connection.
     fn open(&self, stream: TcpStream) -> impl Future<Output = io::Result<(Self::Io, Self::Peer)>> + Send;
 }
 
-/// Everybody is let in, and nothing is known of him.
+/// Nothing is known of clients, none of which is let in: they all have the same few places.
 #[derive(Clone, Copy)]
 pub struct Ajar;
 
@@ -79,6 +83,7 @@ impl Door for Ajar {
     type Io = TcpStream;
     type Peer = ();
     const PATIENCE: Duration = WRITE_TIMEOUT;
+    const FIRST_REQUEST: Option<Duration> = None;
 
     async fn open(&self, stream: TcpStream) -> io::Result<(TcpStream, ())> {
         Ok((stream, ()))
@@ -92,18 +97,14 @@ where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let (connections, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS)));
+    let (tasks, connections) = (TaskTracker::new(), Connections::new());
     loop {
-        let slot = tokio::select! {
-            () = shutdown.cancelled() => break,
-            slot = Arc::clone(&slots).acquire_owned() => slot,
-        };
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, as a rule; accept would fail again at once.
                 debug!(%error, "cannot accept an HTTP client");
@@ -111,19 +112,29 @@ where
                 continue;
             }
         };
+        let connection = connections.enter(from.ip(), D::PATIENCE);
         let (door, answer, shutdown) = (door.clone(), answer.clone(), shutdown.clone());
-        connections.spawn(async move {
-            let _slot = slot;
-            if let Some(Err(error)) = shutdown.run_until_cancelled(welcome(stream, door, answer)).await {
+        tasks.spawn(async move {
+            let served = tokio::select! {
+                served = shutdown.run_until_cancelled(open(stream, door, answer, &connection)) => served,
+                why = connection.cut_off(D::FIRST_REQUEST) => Some(Err(why.into())),
+            };
+            connection.leave();
+            if let Some(Err(error)) = served {
                 debug!(%error, "an HTTP client left");
             }
         });
     }
-    connections.close();
-    connections.wait().await;
+    tasks.close();
+    tasks.wait().await;
 }
 
-async fn welcome<D, H, F>(stream: TcpStream, door: D, answer: H) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+async fn open<D, H, F>(
+    stream: TcpStream,
+    door: D,
+    answer: H,
+    known: &Arc<Connection>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
 where
     D: Door,
     H: Fn(Request<Incoming>) -> F + Send,
@@ -132,10 +143,12 @@ where
     let opened = tokio::time::timeout(HEADER_TIMEOUT, door.open(stream)).await?;
     let (io, peer) = opened?;
     let answer = |mut request: Request<Incoming>| {
+        known.ask();
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(Arc::clone(known));
         answer(request)
     };
-    Ok(connection(Patient { io, waiting: None, patience: D::PATIENCE }, answer).await?)
+    Ok(connection(Patient::new(io, known.patience()), answer).await?)
 }
 
 /// Serves one connection, whatever it is made of.
@@ -152,25 +165,35 @@ where
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADER_BYTES)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades()
         .await
 }
 
 /// A connection on which a write that gets nowhere for so long fails: its client is dead or does not read.
-struct Patient<I> {
+pub struct Patient<I> {
     io: I,
     waiting: Option<Pin<Box<Sleep>>>,
-    patience: Duration,
+    patience: Arc<Patience>,
 }
 
 impl<I> Patient<I> {
+    fn new(io: I, patience: Arc<Patience>) -> Self {
+        Self { io, waiting: None, patience }
+    }
+
+    /// The connection itself.
+    pub fn get_ref(&self) -> &I {
+        &self.io
+    }
+
     fn judge<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if progress.is_ready() {
             self.waiting = None;
             return progress;
         }
-        let patience = self.patience;
+        let patience = self.patience.get();
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         match waiting.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
@@ -221,10 +244,56 @@ mod tests {
         let (server, mut client) = duplex(4096);
         client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         let begun = crate::host::clock::Instant::now();
-        let served =
-            connection(Patient { io: server, waiting: None, patience: WRITE_TIMEOUT }, |_| async { endless() }).await;
+        let patience = Arc::new(Patience::new(WRITE_TIMEOUT));
+        let served = connection(Patient::new(server, patience), |_| async { endless() }).await;
         assert!(served.is_err());
         assert_eq!(begun.elapsed().as_secs(), WRITE_TIMEOUT.as_secs());
+    }
+
+    /// Lets in whoever asks for `/in`.
+    #[derive(Clone, Copy)]
+    struct Guarded;
+
+    impl Door for Guarded {
+        type Io = TcpStream;
+        type Peer = ();
+        const PATIENCE: Duration = WRITE_TIMEOUT;
+        const FIRST_REQUEST: Option<Duration> = Some(Duration::from_millis(500));
+
+        async fn open(&self, stream: TcpStream) -> io::Result<(TcpStream, ())> {
+            Ok((stream, ()))
+        }
+    }
+
+    #[tokio::test]
+    async fn who_sends_no_request_goes_soon_and_who_was_let_in_stays() {
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = |request: Request<Incoming>| async move {
+            let connection = request.extensions().get::<Arc<Connection>>().unwrap();
+            let admitted = request.uri().path() == "/in" && connection.admit();
+            say(StatusCode::OK, if admitted { "in" } else { "out" })
+        };
+        let (shutdown, begun) = (CancellationToken::new(), crate::host::clock::Instant::now());
+        let server = tokio::spawn(serve(listener, Guarded, answer, shutdown.clone()));
+        let mut admitted = TcpStream::connect(address).await.unwrap();
+        admitted.write_all(b"GET /in HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut head = [0; 12];
+        admitted.read_exact(&mut head).await.unwrap();
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        let mut dribbling = TcpStream::connect(address).await.unwrap();
+        dribbling.write_all(b"GET / HT").await.unwrap();
+        for stream in [&mut silent, &mut dribbling] {
+            let left = tokio::time::timeout(Duration::from_secs(8), stream.read(&mut [0; 64])).await;
+            assert!(matches!(left.expect("long before the limit of headers"), Ok(0) | Err(_)));
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(500));
+        admitted.write_all(b"GET /in HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut rest = String::new();
+        admitted.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.ends_with("\r\n\r\nin"), "{rest}");
+        shutdown.cancel();
+        server.await.unwrap();
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 
 mod auth;
 mod configz;
+mod connections;
 mod healthz;
 pub mod http;
 mod logs;
@@ -13,6 +14,7 @@ mod own_certificate;
 mod pods;
 mod query;
 mod secure;
+mod slots;
 pub mod spdy;
 mod stream;
 mod syslogs;
@@ -31,16 +33,26 @@ pub use self::secure::serve as serve_secure;
 pub use self::tls::TlsError;
 use super::context::Context;
 
+/// Paths that are there only with `enableDebuggingHandlers`, and where credentials are asked for: what runs in containers,
+/// and what they say. Without, the kubelet answers that they are disabled,
+const DEBUGGING: &[&str] =
+    &["/run", "/exec", "/attach", "/portForward", "/containerLogs", "/runningpods", "/logs", "/debug/pprof"];
+/// and knows nothing of these.
+const DEBUGGING_UNSAID: &[&str] = &["/configz"];
+
 /// Answers requests to the kubelet's paths.
 #[derive(Clone)]
 pub struct Router {
     context: Arc<Context>,
     rates: Arc<Rates>,
+    /// Whether there are the paths of `enableDebuggingHandlers`.
+    debugging: bool,
 }
 
 /// Serves the read-only paths until `shutdown`.
 pub async fn serve(listener: TcpListener, context: Arc<Context>, shutdown: CancellationToken) {
-    let router = Router::new(context);
+    // The kubelet has none of them here, whatever its configuration says.
+    let router = Router::new(context, false);
     let answer = move |request: Request<_>| {
         let router = router.clone();
         async move { router.answer(&request).await }
@@ -49,14 +61,29 @@ pub async fn serve(listener: TcpListener, context: Arc<Context>, shutdown: Cance
 }
 
 impl Router {
-    /// Of this agent.
-    pub fn new(context: Arc<Context>) -> Self {
-        Self { context, rates: Arc::default() }
+    /// Of this agent, with the paths of `enableDebuggingHandlers` or without.
+    pub fn new(context: Arc<Context>, debugging: bool) -> Self {
+        Self { context, rates: Arc::default(), debugging }
+    }
+
+    /// What is answered to a request of a path that is not there for want of `enableDebuggingHandlers`; None for any other.
+    pub fn disabled(&self, path: &str) -> Option<Response<Body>> {
+        let is_below = |one: &str| path.strip_prefix(one).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        match self.debugging {
+            true => None,
+            false if DEBUGGING.iter().any(|one| is_below(one)) => {
+                Some(say(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n"))
+            }
+            false => DEBUGGING_UNSAID.iter().any(|one| is_below(one)).then(not_found),
+        }
     }
 
     /// The answer to a request; what it carries is not read.
     pub async fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
         let path = request.uri().path().trim_end_matches('/');
+        if let Some(refusal) = self.disabled(path) {
+            return refusal;
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return say(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
         }

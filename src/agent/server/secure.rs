@@ -1,24 +1,23 @@
-//! The agent's own API as the kubelet's on port 10250: TLS, and behind it credentials and rights before every path.
+//! The agent's own API as the kubelet's on port 10250: TLS, and behind it credentials and rights before every path. A
+//! client that has neither gets one answer, and holds up none that has: see [`connections`](super::connections).
 
 use std::sync::Arc;
 
-use ::http::{Request, Response, StatusCode};
+use ::http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::auth::{self, Gate, Presented};
+use super::connections::Connection;
 use super::http::{self, Body, say};
+use super::slots::Slots;
 use super::stream::Streams;
 use super::tls::{self, Served, TlsDoor, TlsError};
 use super::{Router, syslogs};
 use crate::agent::apiserver::ApiServer;
 use crate::agent::context::Context;
-
-/// Paths that are there only with `enableDebuggingHandlers`.
-const DEBUGGING: &[&str] =
-    &["/run", "/exec", "/attach", "/portForward", "/containerLogs", "/runningpods", "/logs", "/debug"];
 
 /// Serves until `shutdown`.
 ///
@@ -41,8 +40,9 @@ pub fn serve(
     }
     let secured = Arc::new(Secured {
         gate: Gate::new(&context.options.node_name, options, context.api.clone()),
-        router: Router::new(Arc::clone(&context)),
+        router: Router::new(Arc::clone(&context), options.debugging),
         streams: Streams::new(Arc::clone(&context)),
+        slots: Slots::new(),
     });
     let answer = move |request: Request<Incoming>| {
         let secured = Arc::clone(&secured);
@@ -59,28 +59,41 @@ struct Secured<R> {
     gate: Gate<R>,
     router: Router,
     streams: Streams,
+    slots: Slots,
 }
 
 impl Secured<Option<Arc<ApiServer>>> {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let presented = request.extensions().get::<Presented>();
-        let path = request.uri().path();
+        let (connection, path) = (request.extensions().get::<Arc<Connection>>().cloned(), request.uri().path());
         if let Err(refusal) = self.gate.admit(presented, request.headers(), request.method(), path).await {
+            let stays = connection.is_some_and(|one| one.is_admitted()) && refusal.status() != StatusCode::UNAUTHORIZED;
+            return if stays { refusal } else { closing(refusal) };
+        }
+        if connection.as_ref().is_some_and(|one| !one.admit()) {
+            return closing(say(StatusCode::TOO_MANY_REQUESTS, "too many connections at a time\n"));
+        }
+        if let Some(refusal) = self.router.disabled(path) {
             return refusal;
         }
-        if !self.router.context.options.server.debugging && is_debugging(path) {
-            return say(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n");
+        let slot = match self.slots.take(path) {
+            Ok(slot) => slot,
+            Err(refusal) => return refusal,
+        };
+        if let Some(connection) = connection {
+            connection.patience().set(slot.patience);
         }
         // Only here: logs of the machine are for nobody who has not said who he is.
         if let Some(below) = path.strip_prefix("/logs")
             && (below.is_empty() || below.starts_with('/'))
         {
-            return self.system_logs(below).await;
+            return slot.hold(self.system_logs(below).await);
         }
-        match self.streams.answer(request).await {
+        let response = match self.streams.answer(request, &slot).await {
             Ok(response) => response,
             Err(request) => self.router.answer(&request).await,
-        }
+        };
+        slot.hold(response)
     }
 
     async fn system_logs(&self, below: &str) -> Response<Body> {
@@ -91,21 +104,11 @@ impl Secured<Option<Arc<ApiServer>>> {
     }
 }
 
-fn is_debugging(path: &str) -> bool {
-    DEBUGGING.iter().any(|one| path.strip_prefix(one).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+/// The last answer on its connection.
+fn closing(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_shows_containers_from_within_is_for_debugging() {
-        for path in ["/exec/a/b/c", "/run", "/containerLogs/a/b/c", "/runningpods/", "/logs/"] {
-            assert!(is_debugging(path), "{path}");
-        }
-        for path in ["/pods", "/metrics", "/healthz", "/stats/summary", "/execute"] {
-            assert!(!is_debugging(path), "{path}");
-        }
-    }
-}
+mod tests;

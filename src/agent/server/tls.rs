@@ -28,9 +28,9 @@ use crate::pki::inspect::public_key;
 
 /// How often files are looked at, and the time left of a certificate.
 const LOOK: Duration = Duration::from_secs(60);
-/// How long a client that has said who it is may take nothing of what is sent to it: somebody may look at a log page by
-/// page. Dead connections are found by the system's own probes.
-const PATIENCE: Duration = Duration::from_secs(4 * 3600);
+/// How long a client that has not been let in may take to its first request, the handshake included, and may take nothing
+/// of what is sent to it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why nothing can be served.
 #[derive(Debug, thiserror::Error)]
@@ -182,6 +182,7 @@ impl Door for TlsDoor {
     type Io = TlsStream<TcpStream>;
     type Peer = Presented;
     const PATIENCE: Duration = PATIENCE;
+    const FIRST_REQUEST: Option<Duration> = Some(PATIENCE);
 
     async fn open(&self, stream: TcpStream) -> io::Result<(Self::Io, Presented)> {
         let _ = stream.set_nodelay(true);

@@ -18,6 +18,7 @@ const DIR: &str = "kubeboot-manifests";
 const ANSWER: &str = "kubeboot-manifest-url";
 
 /// The files of one source.
+#[derive(Clone)]
 pub struct Checkpoint {
     dir: PathBuf,
     /// What is on disk, by file name.
@@ -62,6 +63,7 @@ impl Checkpoint {
 }
 
 /// The last good answer of a URL.
+#[derive(Clone)]
 pub struct Answer {
     file: PathBuf,
     /// What the file begins with: the answer of another URL is of no use.

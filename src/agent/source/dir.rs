@@ -90,7 +90,7 @@ impl DirSource {
         let mut last: Option<Update> = None;
         loop {
             // First the watch, then the list: what changes in between is an event.
-            self.arm();
+            self.arm().await;
             let update = self.list().await;
             if last.as_ref() != Some(&update) {
                 for problem in &update.problems {
@@ -103,47 +103,39 @@ impl DirSource {
                     return;
                 }
             }
-            self.keep();
+            self.keep().await;
             self.pause().await;
         }
     }
 
     /// Keeps what is good, after everybody who waits for it has it.
-    fn keep(&mut self) {
-        if let Some(known) = self.known.as_ref().filter(|_| self.recalled)
-            && let Err(error) = self.checkpoint.keep(known.good())
-        {
+    async fn keep(&mut self) {
+        let Some(known) = self.known.as_ref().filter(|_| self.recalled) else { return };
+        let (good, mut checkpoint) = (known.good(), self.checkpoint.clone());
+        let kept = tokio::task::spawn_blocking(move || (checkpoint.keep(good), checkpoint));
+        let Ok((kept, checkpoint)) = kept.await else { return };
+        self.checkpoint = checkpoint;
+        if let Err(error) = kept {
             debug!(error = chain(&error), "cannot keep the manifests");
         }
     }
 
     /// Watches the directory of this name, unless that is what is watched already.
-    fn arm(&mut self) {
-        let now = identity(&self.path);
-        if self.watch.as_ref().is_some_and(|(_, watched)| *watched == now) {
-            return;
-        }
-        self.watch = None;
-        match self.new_watch() {
+    async fn arm(&mut self) {
+        let watched = self.watch.as_ref().map(|(_, watched)| *watched);
+        let (path, sender) = (self.path.clone(), self.sender.clone());
+        let look = move || {
+            let now = identity(&path);
+            (watched != Some(now)).then(|| (new_watch(&path, sender), now))
+        };
+        let Ok(Some((watcher, now))) = tokio::task::spawn_blocking(look).await else { return };
+        match watcher {
             Ok(watcher) => self.watch = Some((watcher, now)),
-            Err(error) => debug!(path = %self.path.display(), %error, "cannot watch yet"),
+            Err(error) => {
+                self.watch = None;
+                debug!(path = %self.path.display(), %error, "cannot watch yet");
+            }
         }
-    }
-
-    fn new_watch(&self) -> notify::Result<RecommendedWatcher> {
-        let sender = self.sender.clone();
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // An error means that events were lost: list again.
-            let event = event.unwrap_or_else(|_| notify::Event::new(EventKind::Other));
-            let _ = sender.send(event);
-        })?;
-        if let Some(parent) = self.path.parent().filter(|parent| parent.is_dir()) {
-            watcher.watch(parent, RecursiveMode::NonRecursive)?;
-        }
-        if self.path.is_dir() {
-            watcher.watch(&self.path, RecursiveMode::NonRecursive)?;
-        }
-        Ok(watcher)
     }
 
     async fn list(&mut self) -> Update {
@@ -151,7 +143,7 @@ impl DirSource {
         self.unsettled.retain(|_, changed| *changed + SETTLED_AFTER > now);
         let unsettled: Vec<String> = self.unsettled.keys().cloned().collect();
         let scanned = self.scan_settled().await;
-        let (dir, scan) = match self.judge_missing(scanned) {
+        let (dir, scan) = match self.judge_missing(scanned).await {
             (dir, Ok(entries)) => (dir, Scan::Files(entries, unsettled)),
             (dir, Err(why)) => (dir, Scan::Failed(why)),
         };
@@ -188,19 +180,19 @@ impl DirSource {
 
     /// A single file that is gone takes its pod with it, as one in a directory does; a directory that is gone is an
     /// accident.
-    fn judge_missing(&mut self, (dir, entries): Scanned) -> Scanned {
+    async fn judge_missing(&mut self, (dir, entries): Scanned) -> Scanned {
         if let Some(dir) = &dir {
             self.single_in = (*dir != self.path).then(|| dir.clone());
         }
         match &self.single_in {
-            Some(parent) if dir.is_none() && parent.is_dir() => (Some(parent.clone()), Ok(vec![])),
+            Some(parent) if dir.is_none() && is_dir(parent).await => (Some(parent.clone()), Ok(vec![])),
             _ => (dir, entries),
         }
     }
 
     /// Waits until the directory is to be listed again.
     async fn pause(&mut self) {
-        let watched = self.watch.is_some() && fs::metadata(&self.path).is_ok();
+        let watched = self.watch.is_some() && tokio::fs::metadata(&self.path).await.is_ok();
         let mut due = Instant::now() + if watched { self.frequency } else { RETRY.min(self.frequency) };
         if let Some(settled) = self.unsettled.values().map(|changed| *changed + SETTLED_AFTER).min() {
             due = due.min(settled);
@@ -254,6 +246,25 @@ impl DirSource {
             COALESCE
         }
     }
+}
+
+fn new_watch(path: &Path, sender: mpsc::UnboundedSender<notify::Event>) -> notify::Result<RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // An error means that events were lost: list again.
+        let event = event.unwrap_or_else(|_| notify::Event::new(EventKind::Other));
+        let _ = sender.send(event);
+    })?;
+    if let Some(parent) = path.parent().filter(|parent| parent.is_dir()) {
+        watcher.watch(parent, RecursiveMode::NonRecursive)?;
+    }
+    if path.is_dir() {
+        watcher.watch(path, RecursiveMode::NonRecursive)?;
+    }
+    Ok(watcher)
+}
+
+async fn is_dir(path: &Path) -> bool {
+    tokio::fs::metadata(path).await.is_ok_and(|found| found.is_dir())
 }
 
 fn identity(path: &Path) -> Identity {

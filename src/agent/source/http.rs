@@ -63,7 +63,7 @@ impl HttpSource {
             let answer = self.ask().await;
             let answered = answer.is_ok();
             if last.is_none() {
-                self.recall();
+                self.recall().await;
             }
             let update = self.remote.take(answer, Timestamp::now());
             if last.as_ref() != Some(&update) {
@@ -77,7 +77,7 @@ impl HttpSource {
                     return;
                 }
             }
-            self.keep();
+            self.keep().await;
             let wait = if answered { self.frequency } else { pause.min(self.frequency) };
             pause = if answered { RETRY } else { pause.saturating_mul(2) };
             tokio::time::sleep(wait).await;
@@ -85,19 +85,26 @@ impl HttpSource {
     }
 
     /// Takes in what an earlier agent kept, before the first answer, which knows better if it is a good one.
-    fn recall(&mut self) {
-        if let Some(body) = self.checkpoint.load() {
+    async fn recall(&mut self) {
+        if let Some(Some(body)) = self.on_disk(Answer::load).await {
             self.remote.remember(&body, Timestamp::now());
         }
     }
 
     /// Keeps what is good, after everybody who waits for it has it.
-    fn keep(&mut self) {
-        if let Some(body) = self.remote.good()
-            && let Err(error) = self.checkpoint.keep(&body)
-        {
+    async fn keep(&mut self) {
+        let Some(body) = self.remote.good() else { return };
+        if let Some(Err(error)) = self.on_disk(move |kept| kept.keep(&body)).await {
             debug!(error = chain(&error), "cannot keep the answer");
         }
+    }
+
+    /// Does something with what is kept, off the runtime's threads: a disk may hang.
+    async fn on_disk<T: Send + 'static>(&mut self, act: impl FnOnce(&mut Answer) -> T + Send + 'static) -> Option<T> {
+        let mut checkpoint = self.checkpoint.clone();
+        let (done, checkpoint) = tokio::task::spawn_blocking(move || (act(&mut checkpoint), checkpoint)).await.ok()?;
+        self.checkpoint = checkpoint;
+        Some(done)
     }
 
     async fn ask(&mut self) -> Result<Vec<u8>, String> {

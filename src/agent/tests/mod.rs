@@ -7,15 +7,11 @@ mod events;
 mod faults;
 mod history;
 mod pods;
+mod stalls;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
-
-use async_trait::async_trait;
-use tempfile::TempDir;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::pod::tests::read;
 use super::pod::{PodKey, StaticPod};
@@ -26,6 +22,10 @@ use super::*;
 use crate::host::clock::Instant;
 use crate::runtime::{ContainerState, RuntimeError, labels};
 use crate::testing::runtime::{Behaviour, FakeRuntime, MadeFrom};
+use async_trait::async_trait;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// Answers every check at once: well, unless told otherwise by the path of the request.
 #[derive(Default)]
@@ -74,6 +74,11 @@ impl World {
 
     /// Starts an agent on the same root directory; an earlier one ends first, as a killed one does.
     async fn start(&mut self) {
+        self.start_with(|_| ()).await;
+    }
+
+    /// The same with something else than usual.
+    async fn start_with(&mut self, change: impl FnOnce(&mut Context)) {
         self.kill().await;
         let mut options = AgentOptions::new("node1");
         options.root_dir = self.root.path().join("root");
@@ -81,7 +86,8 @@ impl World {
         options.container_logs_dir = self.root.path().join("containers");
         let end = CancellationToken::new();
         let checker = self.checker.clone().unwrap_or_else(|| self.answers.clone());
-        let context = Context::new(options, Arc::new(self.fake.clone()), checker, end.clone());
+        let mut context = Context::new(options, Arc::new(self.fake.clone()), checker, end.clone());
+        change(Arc::get_mut(&mut context).unwrap());
         let (reports, events) = (context.board.reports(), Arc::clone(&context.events));
         let desk = Arc::clone(&context);
         let (updates, receiver) = mpsc::channel(1);

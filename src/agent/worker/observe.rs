@@ -110,7 +110,9 @@ impl Worker {
             slot.tries = plan::tries(slot, Some(&one));
             if one.is_running() {
                 self.crashed = true;
-                crate::agent::logs::unlink(&self.context.options, &one.record.name, id);
+                let (context, name, id) = (Arc::clone(&self.context), one.record.name.clone(), id.to_owned());
+                // Nothing waits for it: the next container's log has another name.
+                tokio::task::spawn_blocking(move || crate::agent::logs::unlink(&context.options, &name, &id));
             }
         }
     }

@@ -250,8 +250,11 @@ pub async fn run(mut args: Args, globals: &Globals) -> anyhow::Result<ExitCode> 
         Some(Ask::Restart(args)) => return restart::run(args, globals).await,
         None => {}
     }
-    let options = options(args, globals)?;
+    let mut options = options(args, globals)?;
+    // Half of what the service manager allows.
+    options.watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2).filter(|every| !every.is_zero());
     protect(options.oom_score_adj);
+    allow_descriptors();
     // Components that start with half of a renewal's files would not come up.
     match renewal::recover(&mut HostTree::new(globals.paths(), NoRecord)) {
         Ok(true) => info!("put the files of a renewal of certificates in place that was cut off"),
@@ -341,6 +344,15 @@ fn protect(score: i32) {
     }
 }
 
+/// Takes as many descriptors as there may be, as any Go program does: every stream that is looked at has several.
+fn allow_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        debug!(%error, "cannot raise the limit of open files");
+    }
+}
+
 /// Cancels at SIGTERM and SIGINT. The task ends when the agent does.
 fn stop_on_signals(shutdown: CancellationToken) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     let install = |kind| signal(kind).context("cannot catch signals");
@@ -352,13 +364,13 @@ fn stop_on_signals(shutdown: CancellationToken) -> anyhow::Result<tokio::task::J
             _ = interrupt.recv() => "SIGINT",
         };
         info!(signal = name, "stopping");
-        tell(&[NotifyState::Stopping]);
         shutdown.cancel();
+        tell(|| sd_notify::notify(&[NotifyState::Stopping])).await;
     }))
 }
 
 /// Tells the service manager, if there is one, that the agent is ready (its control socket answers and every source has
-/// been read once), what it does, and, if it asks for that, that the agent is alive.
+/// been read once), and what it does. That it is alive is the agent's own matter ([`AgentOptions::watchdog`]).
 async fn notify(socket: PathBuf) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
@@ -369,43 +381,27 @@ async fn notify(socket: PathBuf) {
             Err(_) => tokio::time::sleep(LISTEN_CHECK).await,
         }
     };
-    let keep_alive = sd_notify::watchdog_enabled().map(|limit| keep_alive(socket, limit / 2));
-    let mut keep_alive = std::pin::pin!(futures::future::OptionFuture::from(keep_alive));
     let (mut ready, mut told) = (false, String::new());
     loop {
-        let report = tokio::select! {
-            Some(()) = &mut keep_alive => return,
-            report = reports.next() => report,
-        };
-        let Some(Ok(report)) = report else { return };
+        let Some(Ok(report)) = reports.next().await else { return };
         let healthy = report.pods.iter().filter(|pod| pod.healthy).count();
         let status = format!("{healthy} of {} pods healthy", report.pods.len());
-        if report.agent.synced && !ready {
-            ready = true;
-            tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
-        } else if status != told {
-            tell(&[NotifyState::Status(&status)]);
-        }
-        told = status;
-    }
-}
-
-/// Keeps the watchdog quiet as long as the control socket answers, which an agent that hangs does not.
-async fn keep_alive(socket: PathBuf, every: Duration) {
-    let mut ticks = tokio::time::interval(every);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        match tokio::time::timeout(every, control::report(&socket)).await {
-            Ok(Ok(_)) => tell(&[NotifyState::Watchdog]),
-            Ok(Err(error)) => warn!(%error, "the agent does not answer itself"),
-            Err(_) => warn!("the agent takes longer than {every:?} to answer itself"),
+        let now_ready = report.agent.synced && !ready;
+        if now_ready || status != told {
+            told = status.clone();
+            ready |= now_ready;
+            tell(move || match now_ready {
+                true => sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]),
+                false => sd_notify::notify(&[NotifyState::Status(&status)]),
+            })
+            .await;
         }
     }
 }
 
-fn tell(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
+/// Tells the service manager something, off the runtime's threads: it may not take it at once.
+async fn tell(say: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(say).await {
         debug!(%error, "cannot talk to the service manager");
     }
 }

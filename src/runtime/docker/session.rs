@@ -12,11 +12,12 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::address::Address;
 use super::{Docker, translate};
@@ -25,6 +26,10 @@ use crate::runtime::{Process, Result, RuntimeError};
 
 /// Bytes that are read at once.
 const PIECE: usize = 16 << 10;
+/// How long the daemon may take to turn a connection over, as for any call.
+const CALL: Duration = Duration::from_secs(120);
+/// The most bytes of its reasons that are read.
+const REASONS: usize = 64 << 10;
 /// A frame's head: the stream, three zeros, and the length.
 const HEAD: usize = 8;
 const STDERR: u8 = 2;
@@ -157,6 +162,17 @@ async fn hijack(
     call: &str,
     what: &str,
 ) -> Result<(ReadHalf<Upgraded>, WriteHalf<Upgraded>)> {
+    let asked = tokio::time::timeout(CALL, turned_over(address, path, body, call, what)).await;
+    asked.unwrap_or_else(|_| Err(RuntimeError::Timeout { call: call.to_owned(), limit: CALL }))
+}
+
+async fn turned_over(
+    address: &Address,
+    path: &str,
+    body: &Value,
+    call: &str,
+    what: &str,
+) -> Result<(ReadHalf<Upgraded>, WriteHalf<Upgraded>)> {
     let unreachable = |source: Box<dyn std::error::Error + Send + Sync>| RuntimeError::Unreachable {
         address: address.to_string(),
         source,
@@ -164,7 +180,7 @@ async fn hijack(
     let stream = connect(address).await.map_err(|error| unreachable(error.into()))?;
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| unreachable(error.into()))?;
-    tokio::spawn(connection.with_upgrades());
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
     let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
     let request = Request::builder()
         .method(Method::POST)
@@ -178,10 +194,12 @@ async fn hijack(
     let answer = sender.send_request(request).await.map_err(|error| unreachable(error.into()))?;
     let status = answer.status();
     if status != StatusCode::SWITCHING_PROTOCOLS {
-        let body = answer.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let body = Limited::new(answer.into_body(), REASONS).collect().await;
+        let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         return Err(refusal(status, &body, call, what));
     }
     let upgraded = hyper::upgrade::on(answer).await.map_err(|error| unreachable(error.into()))?;
+    drop(connection);
     Ok(tokio::io::split(TokioIo::new(upgraded)))
 }
 

@@ -18,6 +18,10 @@ impl ContainerRuntime for FakeRuntime {
         Ok(RuntimeVersion { name: "fake".into(), version: "1.0".into(), api_version: "1.41".into() })
     }
 
+    async fn cgroup_driver(&self) -> Result<Option<CgroupDriver>> {
+        Ok(self.lock().cgroup_driver)
+    }
+
     async fn pod_network(&self) -> Result<PodNetwork> {
         Ok(self.lock().network.clone())
     }

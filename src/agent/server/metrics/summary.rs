@@ -1,6 +1,7 @@
 //! `/stats/summary`: what the node and its pods use, in the kubelet's JSON.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ::http::{Response, StatusCode};
 use jiff::Timestamp;
@@ -10,20 +11,27 @@ use serde_json::{Map, Value, json};
 use super::usage::{Interface, MACHINE, Measured, PodUsage, Rates};
 use crate::agent::cgroups::Usage;
 use crate::agent::context::Context;
-use crate::agent::server::http::{Body, respond};
+use crate::agent::server::http::{Body, respond, say};
 use crate::agent::server::query::Query;
 
 /// Where Docker keeps images; the root directory's file system stands in where it is not.
 const IMAGES: &str = "/var/lib/docker";
 
 /// The answer.
-pub async fn answer(context: &Context, rates: &Rates, query: &Query) -> Response<Body> {
+pub async fn answer(context: &Arc<Context>, rates: &Arc<Rates>, query: &Query) -> Response<Body> {
     let measured = rates.measure(context).await;
     let all = !query.is_set("only_cpu_and_memory");
-    let pods = measured.pods.iter().map(|pod| of_pod(context, pod, &measured, rates, all));
-    let pods: Vec<Value> = pods.collect();
-    let summary = json!({ "node": of_node(context, &measured, rates, all), "pods": pods });
-    respond(StatusCode::OK, "application/json", summary.to_string())
+    let (context, rates) = (Arc::clone(context), Arc::clone(rates));
+    // Off the runtime's threads: a network file system may hang.
+    let told = tokio::task::spawn_blocking(move || {
+        let pods = measured.pods.iter().map(|pod| of_pod(&context, pod, &measured, &rates, all));
+        let pods: Vec<Value> = pods.collect();
+        json!({ "node": of_node(&context, &measured, &rates, all), "pods": pods }).to_string()
+    });
+    match told.await {
+        Ok(told) => respond(StatusCode::OK, "application/json", told),
+        Err(error) => say(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot measure: {error}\n")),
+    }
 }
 
 fn of_node(context: &Context, measured: &Measured, rates: &Rates, all: bool) -> Value {

@@ -6,9 +6,14 @@ use super::dictionary::dictionary;
 use super::frame::FrameError;
 
 /// The most bytes of a block, uncompressed. Those of Kubernetes' streams have less than a hundred.
-const LIMIT: usize = 64 << 10;
+const LIMIT: usize = 16 << 10;
+/// The most names in a block.
+const NAMES: usize = 64;
+/// The longest name.
+const NAME_LIMIT: usize = 256;
 
-/// Names and values in order; a name with several values appears several times.
+/// Names and values in order. Several values of a name stand in one text with zero bytes between them, as they come: a
+/// text for each would make a thousand times as much of a block as it says.
 pub type Headers = Vec<(String, String)>;
 
 /// Reads blocks.
@@ -48,7 +53,8 @@ impl Inflater {
             if taken == 0 && plain.len() == before.1 && plain.len() < plain.capacity() {
                 return Err(FrameError::Headers);
             }
-            plain.reserve(plain.len().max(512));
+            // No more than what tells a block that is too long.
+            plain.reserve_exact(plain.len().max(512).min(LIMIT.saturating_add(1).saturating_sub(plain.len())));
         }
     }
 }
@@ -85,7 +91,7 @@ impl Deflater {
     }
 }
 
-/// Several values of a name stand in one text, with zero bytes between them.
+/// A name that is given several times gets all its values.
 fn compose(headers: &Headers) -> Vec<u8> {
     let mut merged: Vec<(String, String)> = Vec::new();
     for (name, value) in headers {
@@ -112,14 +118,16 @@ fn number(length: usize) -> [u8; 4] {
 
 fn parse(mut plain: &[u8]) -> Result<Headers, FrameError> {
     let count = take_number(&mut plain)?;
+    if count > NAMES {
+        return Err(FrameError::Headers);
+    }
     let mut headers = Headers::new();
     for _ in 0..count {
         let name = take_text(&mut plain)?;
-        let values = take_text(&mut plain)?;
-        if name.is_empty() {
+        if name.is_empty() || name.len() > NAME_LIMIT {
             return Err(FrameError::Headers);
         }
-        headers.extend(values.split('\0').map(|value| (name.clone(), value.to_owned())));
+        headers.push((name, take_text(&mut plain)?));
     }
     if plain.is_empty() { Ok(headers) } else { Err(FrameError::Headers) }
 }
@@ -134,5 +142,6 @@ fn take_text(plain: &mut &[u8]) -> Result<String, FrameError> {
     let length = take_number(plain)?;
     let (text, rest) = plain.split_at_checked(length).ok_or(FrameError::Headers)?;
     *plain = rest;
-    Ok(String::from_utf8_lossy(text).into_owned())
+    // Put right, it would be longer than what was counted.
+    str::from_utf8(text).map(str::to_owned).map_err(|_| FrameError::Headers)
 }

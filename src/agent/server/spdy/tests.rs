@@ -18,15 +18,16 @@ fn headers() -> impl Strategy<Value = Headers> {
     vec(("[a-z][a-z0-9-]{0,20}", "[ -~é]{0,40}"), 0..6)
 }
 
-/// Several values of a name come out one behind the other, wherever they were.
+/// Several values of a name come out in one text, where the first of them was.
 fn grouped(headers: &Headers) -> Headers {
-    let mut names: Vec<&String> = Vec::new();
-    for (name, _) in headers {
-        if !names.contains(&name) {
-            names.push(name);
+    let mut grouped = Headers::new();
+    for (name, value) in headers {
+        match grouped.iter_mut().find(|(known, _)| known == name) {
+            Some((_, values)) => *values = format!("{values}\0{value}"),
+            None => grouped.push((name.clone(), value.clone())),
         }
     }
-    names.iter().flat_map(|name| headers.iter().filter(move |(known, _)| known == *name).cloned()).collect()
+    grouped
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
@@ -196,8 +197,59 @@ fn several_values_of_a_name_are_kept() {
     let given = vec![pair("A", "1"), pair("b", ""), pair("a", "2")];
     let mut bytes = BytesMut::new();
     Encoder::default().encode(&Frame::Headers { id: 3, fin: true, headers: given }, &mut bytes);
-    let expected = Frame::Headers { id: 3, fin: true, headers: vec![pair("a", "1"), pair("a", "2"), pair("b", "")] };
+    let expected = Frame::Headers { id: 3, fin: true, headers: vec![pair("a", "1\02"), pair("b", "")] };
     assert_eq!(decode(&mut Decoder::default(), &bytes).unwrap(), [expected]);
+}
+
+/// A frame of stream 1 with this block of headers, compressed.
+fn with_block(plain: &[u8]) -> Vec<u8> {
+    let mut state = flate2::Compress::new(flate2::Compression::best(), true);
+    state.set_dictionary(&dictionary()).unwrap();
+    let mut block = Vec::with_capacity(plain.len() + 4096);
+    state.compress_vec(plain, &mut block, flate2::FlushCompress::Sync).unwrap();
+    assert_eq!(state.total_in(), plain.len() as u64);
+    let length = u32::try_from(block.len() + 4).unwrap().to_be_bytes();
+    [&[0x80, 3, 0, 8, 0][..], &length[1..], &[0, 0, 0, 1], &block].concat()
+}
+
+/// A block of names and values as they stand in it.
+fn block(headers: &[(&str, &str)]) -> Vec<u8> {
+    let number = |length: usize| u32::try_from(length).unwrap().to_be_bytes().to_vec();
+    let texts = headers.iter().flat_map(|(name, values)| [name, values]);
+    number(headers.len())
+        .into_iter()
+        .chain(texts.flat_map(|text| [number(text.len()), text.as_bytes().to_vec()].concat()))
+        .collect()
+}
+
+#[test]
+fn a_small_block_does_not_become_much() {
+    // Half of the block a name, half of it values of nothing: a text for each would be 64 MiB.
+    let bomb = with_block(&block(&[(&"n".repeat(8 << 10), &"\0".repeat((8 << 10) - 64))]));
+    assert!(bomb.len() < 512, "{}", bomb.len());
+    assert_eq!(decode(&mut Decoder::default(), &bomb), Err(FrameError::Headers));
+    // The values of a name of a sensible length stay the bytes that they were.
+    let values = "\0".repeat(12 << 10);
+    let frames = decode(&mut Decoder::default(), &with_block(&block(&[("name", &values)]))).unwrap();
+    let [Frame::Headers { headers, .. }] = &frames[..] else { panic!("{frames:?}") };
+    let size: usize = headers.iter().map(|(name, values)| name.len() + values.len()).sum();
+    assert!(size <= 16 << 10, "{size}");
+}
+
+#[test]
+fn a_block_has_few_names_and_few_bytes() {
+    let refused = |plain: &[u8]| decode(&mut Decoder::default(), &with_block(plain)).is_err();
+    let names: Vec<String> = (0..65).map(|number| format!("name-{number}")).collect();
+    let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+    assert!(!refused(&block(&headers[..64])));
+    assert!(refused(&block(&headers)));
+    assert!(!refused(&block(&[("name", &"v".repeat(15 << 10))])));
+    assert!(refused(&block(&[("name", &"v".repeat(17 << 10))])));
+    // As much as deflate can make of a control frame of the greatest length.
+    assert!(refused(&block(&[("name", &"v".repeat(32 << 20))])));
+    assert!(!refused(&block(&[(&"n".repeat(256), "")])));
+    assert!(refused(&block(&[(&"n".repeat(257), "")])));
+    assert!(refused(&[0xff; 4]), "four billion names");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::result_large_err, reason = "a refusal is an answer, on its way to the client")]
 
 mod channel;
+mod client;
 mod command;
 mod forward;
 mod negotiate;
@@ -12,7 +13,6 @@ mod spdy;
 mod target;
 mod tunnel;
 mod websocket;
-mod idle;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,33 +23,28 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
+use self::client::Client;
 use self::command::Looking;
 use self::forward::Forwarding;
-use self::idle::Idle;
 use self::network::Network;
 use super::http::{Body, say};
 use super::query::Query;
+use super::slots::Slot;
 use crate::agent::context::Context;
 use crate::agent::status::{Entry, chain};
 use crate::runtime::streaming::{Streamed, Wanted};
 
-/// Connections that are turned over at a time; more are refused.
-const STREAMS: usize = 128;
 /// How long `run` waits for a command.
 const RUN: Duration = Duration::from_secs(600);
 
 type Answer = Result<Response<Body>, Response<Body>>;
-type Upgraded = Idle<TokioIo<hyper::upgrade::Upgraded>>;
 
 /// Answers the paths of streams.
 #[derive(Clone)]
 pub struct Streams {
     context: Arc<Context>,
-    slots: Arc<Semaphore>,
 }
 
 /// What is looked at.
@@ -71,37 +66,38 @@ impl What {
 impl Streams {
     /// Of this agent.
     pub fn new(context: Arc<Context>) -> Self {
-        Self { context, slots: Arc::new(Semaphore::new(STREAMS)) }
+        Self { context }
     }
 
-    /// The answer to a request of one of these paths; the request itself for any other.
+    /// The answer to a request of one of these paths; the request itself for any other. A connection that is turned over
+    /// keeps the slot.
     ///
     /// # Errors
     /// The request, which is for somebody else.
-    pub async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Request<Incoming>> {
+    pub async fn answer(&self, request: Request<Incoming>, slot: &Slot) -> Result<Response<Body>, Request<Incoming>> {
         let path = request.uri().path().trim_end_matches('/').to_owned();
         let Some((kind, rest)) = path.get(1..).and_then(|path| path.split_once('/')) else { return Err(request) };
         let answer = match kind {
-            "exec" => self.look(What::Exec, rest, request).await,
-            "attach" => self.look(What::Attach, rest, request).await,
-            "portForward" => self.forward(rest, request).await,
+            "exec" => self.look(What::Exec, rest, request, slot).await,
+            "attach" => self.look(What::Attach, rest, request, slot).await,
+            "portForward" => self.forward(rest, request, slot).await,
             "run" => self.run(rest, &request).await,
             _ => return Err(request),
         };
         Ok(answer.unwrap_or_else(|refusal| refusal))
     }
 
-    async fn look(&self, what: What, path: &str, request: Request<Incoming>) -> Answer {
+    async fn look(&self, what: What, path: &str, request: Request<Incoming>, slot: &Slot) -> Answer {
         streamable(request.method())?;
         let query = Query::of(request.uri().query());
         let wanted = command::wanted(&query).map_err(|words| say(StatusCode::BAD_REQUEST, words))?;
         let id = self.container(path)?;
         match self.streamed(what, &id, &query, wanted).await? {
-            Streamed::Served(url) => self.pass_on(&url, request).await,
+            Streamed::Served(url) => self.pass_on(&url, request, slot).await,
             Streamed::Session(start) => {
                 let (protocol, response) = negotiate::negotiate(request.headers(), negotiate::COMMANDS)?;
                 let looking = Looking { start, wanted, protocol, failure: what.failure() };
-                self.turn_over(request, move |io| command::serve(io, looking))?;
+                self.turn_over(request, slot, move |io| command::serve(io, looking));
                 Ok(response)
             }
         }
@@ -120,7 +116,7 @@ impl Streams {
         streamed.map_err(|error| failed(&error))
     }
 
-    async fn forward(&self, path: &str, request: Request<Incoming>) -> Answer {
+    async fn forward(&self, path: &str, request: Request<Incoming>, slot: &Slot) -> Answer {
         streamable(request.method())?;
         let query = Query::of(request.uri().query());
         let asked = query.all("port").into_iter().chain(query.all("ports")).collect::<Vec<_>>();
@@ -136,7 +132,7 @@ impl Streams {
         }
         let pod = format!("{}, uid {}", entry.report.name, entry.report.uid);
         let forwarding = Forwarding { network, pod, ports, protocol };
-        self.turn_over(request, move |io| forward::serve(io, forwarding))?;
+        self.turn_over(request, slot, move |io| forward::serve(io, forwarding));
         Ok(response)
     }
 
@@ -190,45 +186,48 @@ impl Streams {
         })
     }
 
-    async fn pass_on(&self, url: &str, request: Request<Incoming>) -> Answer {
+    async fn pass_on(&self, url: &str, request: Request<Incoming>, slot: &Slot) -> Answer {
         let asked = passed::ask(url, &request).await;
         let asked = asked.map_err(|error| {
             debug!(%error, "the container runtime does not answer");
             say(StatusCode::BAD_GATEWAY, format!("the container runtime does not answer: {error}"))
         })?;
-        let (response, upgrade) = passed::answer(asked);
+        let (response, upgrade) = passed::answer(asked).await;
         if let Some(upgrade) = upgrade {
-            self.turn_over(request, move |io| passed::carry(io, upgrade))?;
+            self.turn_over(request, slot, move |io| passed::carry(io, upgrade));
         }
         Ok(response)
     }
 
     /// Gives the client's connection to `serve`, once it is turned over.
-    fn turn_over<S, F>(&self, mut request: Request<Incoming>, serve: S) -> Result<(), Response<Body>>
+    fn turn_over<S, F>(&self, mut request: Request<Incoming>, slot: &Slot, serve: S)
     where
-        S: FnOnce(Upgraded) -> F + Send + 'static,
+        S: FnOnce(Client) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let slot = Arc::clone(&self.slots).try_acquire_owned();
-        let slot = slot.map_err(|_| say(StatusCode::TOO_MANY_REQUESTS, "too many streams at a time"))?;
         let (upgrade, limit) = (hyper::upgrade::on(&mut request), self.context.options.server.idle);
-        let served = turned_over(upgrade, limit, slot, serve);
-        let until = self.context.shutdown.clone();
+        let (until, slot) = (self.context.shutdown.clone(), slot.clone());
+        let served = async move {
+            turned_over(upgrade, limit, serve).await;
+            drop(slot);
+        };
         self.context.tasks.spawn(async move { until.run_until_cancelled(served).await });
-        Ok(())
     }
 }
 
-async fn turned_over<S, F>(upgrade: OnUpgrade, limit: Duration, slot: OwnedSemaphorePermit, serve: S)
+async fn turned_over<S, F>(upgrade: OnUpgrade, limit: Duration, serve: S)
 where
-    S: FnOnce(Upgraded) -> F + Send,
+    S: FnOnce(Client) -> F + Send,
     F: Future<Output = ()> + Send,
 {
-    match upgrade.await {
-        Ok(io) => serve(Idle::new(TokioIo::new(io), limit)).await,
-        Err(error) => debug!(%error, "a client did not turn its connection over"),
+    let upgraded = match upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => return debug!(%error, "a client did not turn its connection over"),
+    };
+    match client::of(upgraded) {
+        Ok((client, watch)) => client::while_there(&watch, limit, serve(client)).await,
+        Err(error) => debug!(%error, "a client's connection cannot be watched"),
     }
-    drop(slot);
 }
 
 fn streamable(method: &Method) -> Result<(), Response<Body>> {

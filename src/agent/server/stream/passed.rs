@@ -1,38 +1,71 @@
 //! A runtime that speaks the kubelet's protocols itself: a client's request goes on to it as it is, and then every byte.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{HeaderMap, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::agent::server::http::{Body, say};
+
+/// A runtime listens on this machine.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long it may take to turn a connection over or to say why it does not: it waits for nothing in between.
+const ANSWER: Duration = Duration::from_secs(30);
+/// The most bytes of its reasons that are passed on.
+const REASONS: usize = 64 << 10;
 
 type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// A runtime's answer, and its connection, which ends with this.
+pub struct Asked {
+    response: Response<Incoming>,
+    /// How long the rest of it may take.
+    limit: Duration,
+    connection: AbortOnDropHandle<hyper::Result<()>>,
+}
+
+/// A runtime's connection that is being turned over.
+pub struct Turning {
+    upgrade: hyper::upgrade::OnUpgrade,
+    connection: AbortOnDropHandle<hyper::Result<()>>,
+}
+
 /// Asks at `url` what the client has asked.
 ///
 /// # Errors
-/// Nobody answers there, or not in HTTP.
-pub async fn ask(url: &str, request: &Request<Incoming>) -> Result<Response<Incoming>, Failure> {
+/// Nobody answers there in time, or not in HTTP.
+pub async fn ask(url: &str, request: &Request<Incoming>) -> Result<Asked, Failure> {
     let url: Uri = url.parse()?;
     let authority = authority(&url)?;
-    let stream =
-        TcpStream::connect((authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80))).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    // Ends with the connection, at the latest when the client's own does.
-    tokio::spawn(connection.with_upgrades());
     let path = url.path_and_query().map_or("/", PathAndQuery::as_str);
     let mut asked = Request::builder().method(request.method()).uri(path).body(Empty::<Bytes>::new())?;
     *asked.headers_mut() = forwarded(request.headers());
     asked.headers_mut().insert(header::HOST, authority.as_str().parse()?);
-    Ok(sender.send_request(asked).await?)
+    send(authority, asked, ANSWER).await
+}
+
+async fn send(authority: &Authority, request: Request<Empty<Bytes>>, limit: Duration) -> Result<Asked, Failure> {
+    let to = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
+    let stream = timeout(CONNECT, TcpStream::connect(to)).await.map_err(|_| late(CONNECT))??;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
+    let response = timeout(limit, sender.send_request(request)).await.map_err(|_| late(limit))??;
+    Ok(Asked { response, limit, connection })
+}
+
+fn late(limit: Duration) -> String {
+    format!("not within {} s", limit.as_secs())
 }
 
 /// Who is asked. A runtime serves its streams on this machine alone, unless somebody has made it serve them to others, and
@@ -51,23 +84,35 @@ fn forwarded(headers: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// The runtime's answer, as the client's. Where it turns the connection over, what follows goes through `carry`.
-pub fn answer(response: Response<Incoming>) -> (Response<Body>, Option<hyper::upgrade::OnUpgrade>) {
-    let (parts, body) = response.into_parts();
-    let response = Response::from_parts(parts, body);
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return (response.map(|body| body.map_err(Into::into).boxed_unsync()), None);
+/// The runtime's answer, as the client's. Where it turns the connection over, what follows goes through [`carry`].
+pub async fn answer(asked: Asked) -> (Response<Body>, Option<Turning>) {
+    let Asked { response, limit, connection } = asked;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let mut own = say(response.status(), "");
+        *own.headers_mut() = response.headers().clone();
+        return (own, Some(Turning { upgrade: hyper::upgrade::on(response), connection }));
     }
-    let (status, headers) = (response.status(), response.headers().clone());
-    let upgrade = hyper::upgrade::on(response);
-    let mut own = say(status, "");
-    *own.headers_mut() = headers;
-    (own, Some(upgrade))
+    let (parts, body) = response.into_parts();
+    match timeout(limit, Limited::new(body, REASONS).collect()).await {
+        Ok(Ok(body)) => {
+            let body = Full::new(body.to_bytes()).map_err(|never| match never {}).boxed_unsync();
+            (Response::from_parts(parts, body), None)
+        }
+        Ok(Err(error)) => (cut_off(&error.to_string()), None),
+        Err(_) => (cut_off(&late(limit)), None),
+    }
+}
+
+fn cut_off(why: &str) -> Response<Body> {
+    say(StatusCode::BAD_GATEWAY, format!("the container runtime's answer cannot be read: {why}"))
 }
 
 /// Carries bytes both ways until one side ends.
-pub async fn carry<I: AsyncRead + AsyncWrite + Unpin>(mut client: I, runtime: hyper::upgrade::OnUpgrade) {
-    let mut runtime: Upgraded = match runtime.await {
+pub async fn carry<I: AsyncRead + AsyncWrite + Unpin>(mut client: I, runtime: Turning) {
+    let Turning { upgrade, connection } = runtime;
+    let upgraded = upgrade.await;
+    drop(connection);
+    let mut runtime: Upgraded = match upgraded {
         Ok(upgraded) => TokioIo::new(upgraded),
         Err(error) => return debug!(%error, "the runtime did not turn its connection over"),
     };
@@ -78,7 +123,46 @@ pub async fn carry<I: AsyncRead + AsyncWrite + Unpin>(mut client: I, runtime: hy
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// A runtime that reads a request, says this and no more, and what comes of it.
+    async fn said(words: Vec<u8>) -> Result<(StatusCode, usize), String> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority: Authority = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let runtime = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await.unwrap();
+            let _ = stream.write_all(&words).await;
+            std::future::pending::<()>().await;
+        });
+        let asked = send(&authority, Request::new(Empty::new()), Duration::from_secs(1)).await;
+        let (response, turned) = answer(asked.map_err(|error| error.to_string())?).await;
+        assert!(turned.is_none());
+        runtime.abort();
+        Ok((response.status(), response.into_body().collect().await.unwrap().to_bytes().len()))
+    }
+
+    #[tokio::test]
+    async fn a_runtime_that_says_nothing_or_not_all_is_not_waited_for_without_end() {
+        assert_eq!(said(vec![]).await.unwrap_err(), "not within 1 s");
+        let half = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 20\r\n\r\nhalf".to_vec();
+        let (status, _) = said(half).await.unwrap();
+        assert_eq!(status, StatusCode::BAD_GATEWAY);
+    }
+
+    #[tokio::test]
+    async fn a_runtimes_reasons_are_passed_on_as_far_as_somebody_reads_them() {
+        let answer = |length: usize| {
+            let head = format!("HTTP/1.1 400 Bad Request\r\nContent-Length: {length}\r\n\r\n");
+            [head.into_bytes(), vec![b'x'; length]].concat()
+        };
+        assert_eq!(said(answer(1000)).await.unwrap(), (StatusCode::BAD_REQUEST, 1000));
+        let (status, length) = said(answer(1 << 20)).await.unwrap();
+        assert!(status == StatusCode::BAD_GATEWAY && length < 200, "{status} {length}");
+    }
 
     #[test]
     fn a_runtime_is_asked_without_tls_and_says_so_where_it_wants_it() {

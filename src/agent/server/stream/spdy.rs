@@ -41,7 +41,8 @@ pub struct Stream {
 impl Stream {
     /// The first value of a header, the name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        let values = self.headers.iter().find(|(key, _)| key == name).map(|(_, values)| values.as_str());
+        values.map(|values| values.split('\0').next().unwrap_or_default())
     }
 }
 

@@ -61,7 +61,10 @@ impl Worker {
         self.stops.spawn(async move {
             // The kernel tells nobody that a port was closed. Bounded: by then the grace period is over.
             for _ in 0..PORT_LOOKS {
-                if !crate::host::ports::is_listening(Path::new("/proc"), &ports) {
+                // The table may be long, and this is looked at often.
+                let wanted = ports.clone();
+                let look = move || crate::host::ports::is_listening(Path::new("/proc"), &wanted);
+                if !tokio::task::spawn_blocking(look).await.unwrap_or(true) {
                     let _ = myself.send(Message::Drained(uid));
                     return;
                 }
@@ -74,7 +77,10 @@ impl Worker {
         match self.context.runtime.remove(id).await {
             Ok(()) => {
                 if let Some(one) = self.seen.instances.get(id) {
-                    logs::unlink(&self.context.options, &one.record.name, id);
+                    let (context, name) = (Arc::clone(&self.context), one.record.name.clone());
+                    let id = id.to_owned();
+                    let unlink = move || logs::unlink(&context.options, &name, &id);
+                    let _ = tokio::task::spawn_blocking(unlink).await;
                 }
                 self.vanish(id);
             }

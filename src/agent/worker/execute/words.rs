@@ -13,7 +13,9 @@ impl Worker {
             let Ok(path) = self.context.runtime.log_path(&one.record.id).await else { continue };
             one.linked = true;
             let Some(path) = path else { continue };
-            if let Err(error) = logs::link(&self.context.options, &one.record.name, &one.record.id, Path::new(&path)) {
+            let (context, name, id) = (Arc::clone(&self.context), one.record.name.clone(), one.record.id.clone());
+            let link = move || logs::link(&context.options, &name, &id, Path::new(&path));
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(link).await {
                 warn!(pod = %self.key, error = chain(&error), "cannot link the log");
             }
         }
