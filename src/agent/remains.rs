@@ -18,6 +18,7 @@ use super::cgroups::Cgroups;
 use super::status::chain;
 use super::volumes;
 use crate::host::fs::FsError;
+use crate::host::remove::remove_tree;
 
 /// Removes what the pod with this UID has left. The directory goes last: as long as it is there, the next agent knows
 /// that something may be left.
@@ -36,7 +37,7 @@ pub fn remove(options: &AgentOptions, cgroups: &Cgroups, uid: &str) -> Result<()
                 gone(fs::remove_file(&link)).map_err(|e| FsError::new("remove", &link, e))?;
             }
         }
-        gone(fs::remove_dir_all(&dir)).map_err(|e| FsError::new("remove", &dir, e))?;
+        remove_tree(&dir)?;
     }
     volumes::remove_pod_dir(&options.root_dir, uid)
 }
@@ -82,6 +83,7 @@ mod tests {
     use super::*;
     use crate::agent::logs;
     use crate::runtime::ContainerName;
+    use crate::testing::threads::apart;
 
     fn options(dir: &Path) -> AgentOptions {
         let mut options = AgentOptions::new("n");
@@ -122,6 +124,20 @@ mod tests {
             remove(&options, &Cgroups::new(&options), strange).unwrap();
         }
         assert_eq!(left(&options), [1, 1, 1]);
+    }
+
+    #[test]
+    fn nothing_behind_a_mount_among_the_logs_is_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options(dir.path());
+        pod(&options, "one");
+        let (mount, data) = (options.pod_logs_dir.join("default_p-n_one/c/more"), dir.path().join("data"));
+        [&mount, &data.join("kept")].iter().for_each(|dir| fs::create_dir_all(dir).unwrap());
+        apart(|| {
+            rustix::mount::mount_bind(&data, &mount).unwrap();
+            assert!(remove(&options, &Cgroups::new(&options), "one").is_err());
+            assert!(data.join("kept").exists() && volumes::claimed(&options.root_dir).contains("one"));
+        });
     }
 
     #[test]

@@ -80,6 +80,8 @@ struct Inner {
     exec_answers: HashMap<String, (Duration, ExecAnswer)>,
     unreachable: bool,
     network: PodNetwork,
+    features: RuntimeFeatures,
+    needs_sandbox: bool,
 }
 
 struct Shared {
@@ -125,6 +127,16 @@ impl FakeRuntime {
     /// From now on pods' network is like this.
     pub fn set_pod_network(&self, network: PodNetwork) {
         self.lock().network = network;
+    }
+
+    /// From now on it can this.
+    pub fn set_features(&self, features: RuntimeFeatures) {
+        self.lock().features = features;
+    }
+
+    /// From now on every pod has a sandbox and the agent rotates logs, as with a runtime that speaks CRI.
+    pub fn set_needs_sandbox(&self) {
+        self.lock().needs_sandbox = true;
     }
 
     /// Makes an image pullable; the pull takes this long.
@@ -462,6 +474,7 @@ pub fn container_config(owner: &str, pod: &str, container: &str, attempt: u32, i
         host_ipc: false,
         host_pid: false,
         share_pid: false,
+        users: None,
         security: SecurityConfig::default(),
         resources: ResourceConfig::default(),
         cgroup_parent: None,

@@ -10,6 +10,7 @@ use super::inventory::{Entry, Inventory};
 use super::journal::Journal;
 use super::lock::{Lock, LockError};
 use crate::host::Paths;
+use crate::host::remove::remove_tree;
 use crate::host::fs::{FsError, sync_dir};
 use crate::host::paths::STATE_DIR;
 
@@ -139,10 +140,7 @@ fn finish_discard(paths: &Paths, made: &[PathBuf], aside: &Path) -> Result<(), S
 }
 
 fn remove_aside(aside: &Path) -> Result<(), FsError> {
-    match fs::remove_dir_all(aside) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(FsError::new("remove", aside, e)),
-        _ => Ok(()),
-    }
+    remove_tree(aside).map(drop)
 }
 
 fn opened_dirs<'a>(mut entries: impl Iterator<Item = &'a Entry>) -> Vec<PathBuf> {

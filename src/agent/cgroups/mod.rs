@@ -10,7 +10,6 @@ mod tree;
 mod usage;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,6 +21,7 @@ use super::pod::StaticPod;
 use super::resources::{self, QosClass};
 use super::status::chain;
 use crate::host::fs::FsError;
+use crate::host::mounts;
 use crate::runtime::CgroupDriver;
 use names::{Names, TIERS};
 use tree::Tree;
@@ -75,7 +75,7 @@ impl Cgroups {
 
     /// Makes a pod's cgroup and sets its limits. Blocks for the time of a few system calls.
     pub fn make(&self, pod: &StaticPod) {
-        let (Some(names), Some(tree)) = (self.names(), tree()) else { return };
+        let (Some(names), Some(tree)) = (self.names(), tree_or_warning()) else { return };
         let class = resources::qos_class(&pod.spec);
         let dir = names.pod_dir(class, &pod.uid);
         let mut limits = resources::pod_limits(&pod.spec, self.period);
@@ -97,18 +97,19 @@ impl Cgroups {
     /// Ends the processes of a pod that are in none of its containers that run. A daemon that was killed may think that a
     /// container has ended which has not, and what still runs of it has the next one's port.
     pub fn end_forgotten(&self, pod: &StaticPod, running: &BTreeSet<String>) {
-        let (Some(names), Some(tree)) = (self.names(), tree()) else { return };
+        let (Some(names), Some(tree)) = (self.names(), tree_or_warning()) else { return };
         tree.end_forgotten(&names.pod_dir(resources::qos_class(&pod.spec), &pod.uid), running);
     }
 
     /// Removes what a pod of this UID has left, whichever its class was.
     ///
     /// # Errors
-    /// A cgroup in which something does not end; try again later.
+    /// A cgroup in which something does not end, or it is not known where cgroups are; try again later.
     pub fn remove(&self, uid: &str) -> Result<(), FsError> {
         // The UID may come from a label that anybody can set.
         let plain = !uid.is_empty() && uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-        let (Some(names), Some(tree)) = (self.names().filter(|_| plain), tree()) else { return Ok(()) };
+        let Some(names) = self.names().filter(|_| plain) else { return Ok(()) };
+        let Some(tree) = tree()? else { return Ok(()) };
         let _making = lock(&self.making);
         let mut removed = Ok(());
         for class in TIERS {
@@ -140,8 +141,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn tree() -> Option<Tree> {
-    Tree::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+/// None without any cgroup file system.
+fn tree() -> Result<Option<Tree>, FsError> {
+    mounts::read().map(Tree::of)
+}
+
+/// The same for what a pod can do without, if it is said.
+fn tree_or_warning() -> Option<Tree> {
+    tree().unwrap_or_else(|error| {
+        warn!(error = chain(&error), "it is not known where cgroups are");
+        None
+    })
 }
 
 fn make(tree: &Tree, dir: &Path) -> Result<(), FsError> {

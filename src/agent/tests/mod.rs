@@ -23,7 +23,7 @@ use super::probe::{Outcome, Target};
 use super::report::{HealthReport, Phase, PodReport, StateReport};
 use super::source::Update;
 use super::*;
-use crate::runtime::{ContainerState, RuntimeError, labels};
+use crate::runtime::{ContainerState, RuntimeError, RuntimeFeatures, labels};
 use crate::testing::runtime::{Behaviour, FakeRuntime, MadeFrom};
 
 /// Answers every check at once: well, unless told otherwise by the path of the request.

@@ -31,6 +31,8 @@ use crate::host::tree::{HostTree, NoRecord};
 use crate::runtime::endpoint::Endpoint;
 use crate::workflow::renewal;
 
+/// The agent's own, which leaves the modes of everything it makes as they are meant.
+const UMASK: rustix::fs::Mode = rustix::fs::Mode::from_raw_mode(0o022);
 /// How often the control socket is tried until the agent listens on it.
 const LISTEN_CHECK: Duration = Duration::from_millis(50);
 
@@ -250,6 +252,8 @@ pub async fn run(mut args: Args, globals: &Globals) -> anyhow::Result<ExitCode> 
         Some(Ask::Restart(args)) => return restart::run(args, globals).await,
         None => {}
     }
+    // Whoever starts it may keep his own files closed; what is in volumes is for the users of containers.
+    rustix::process::umask(UMASK);
     let options = options(args, globals)?;
     protect(options.oom_score_adj);
     // Components that start with half of a renewal's files would not come up.
