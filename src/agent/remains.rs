@@ -17,7 +17,7 @@ use super::AgentOptions;
 use super::cgroups::Cgroups;
 use super::status::chain;
 use super::volumes;
-use crate::host::fs::FsError;
+use crate::host::fs::{FsError, entries};
 use crate::host::remove::remove_tree;
 
 /// Removes what the pod with this UID has left. The directory goes last: as long as it is there, the next agent knows
@@ -31,8 +31,8 @@ pub fn remove(options: &AgentOptions, cgroups: &Cgroups, uid: &str) -> Result<()
         return Ok(());
     }
     cgroups.remove(uid)?;
-    for dir in log_dirs(&options.pod_logs_dir, uid) {
-        for link in entries(&options.container_logs_dir) {
+    for dir in log_dirs(&options.pod_logs_dir, uid)? {
+        for link in entries(&options.container_logs_dir)? {
             if fs::read_link(&link).is_ok_and(|target| target.starts_with(&dir)) {
                 gone(fs::remove_file(&link)).map_err(|e| FsError::new("remove", &link, e))?;
             }
@@ -60,15 +60,11 @@ pub fn remove_unknown(options: &AgentOptions, cgroups: &Cgroups, known: &BTreeSe
 }
 
 /// `podLogsDir/NS_POD_UID`: one, unless somebody gave two pods the same UID.
-fn log_dirs(pod_logs_dir: &Path, uid: &str) -> Vec<PathBuf> {
+fn log_dirs(pod_logs_dir: &Path, uid: &str) -> Result<Vec<PathBuf>, FsError> {
     let end = format!("_{uid}");
     let is_its =
         |dir: &PathBuf| dir.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(&end));
-    entries(pod_logs_dir).into_iter().filter(is_its).collect()
-}
-
-fn entries(dir: &Path) -> Vec<PathBuf> {
-    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    Ok(entries(pod_logs_dir)?.into_iter().filter(is_its).collect())
 }
 
 fn gone(removed: io::Result<()>) -> io::Result<()> {
@@ -107,7 +103,7 @@ mod tests {
 
     fn left(options: &AgentOptions) -> [usize; 3] {
         [&options.root_dir.join("pods"), &options.pod_logs_dir, &options.container_logs_dir]
-            .map(|dir| entries(dir).len())
+            .map(|dir| entries(dir).unwrap().len())
     }
 
     #[test]
@@ -118,7 +114,7 @@ mod tests {
         pod(&options, "two");
         remove(&options, &Cgroups::new(&options), "one").unwrap();
         assert_eq!(left(&options), [1, 1, 1]);
-        assert!(entries(&options.container_logs_dir)[0].ends_with("p-n_default_c-id-two.log"));
+        assert!(entries(&options.container_logs_dir).unwrap()[0].ends_with("p-n_default_c-id-two.log"));
         remove(&options, &Cgroups::new(&options), "one").unwrap();
         for strange in ["", "../pods/two"] {
             remove(&options, &Cgroups::new(&options), strange).unwrap();

@@ -189,6 +189,15 @@ pub fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, FsError> {
     }
 }
 
+/// What is in a directory; nothing in one that is not there.
+pub fn entries(dir: &Path) -> Result<Vec<PathBuf>, FsError> {
+    let listed = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        other => other.and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect()),
+    };
+    listed.map_err(|e| FsError::new("list", dir, e))
+}
+
 /// Removes a file; that it is not there is fine. Returns whether it was.
 pub fn remove_file(path: &Path) -> Result<bool, FsError> {
     match fs::remove_file(path) {

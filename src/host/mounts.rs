@@ -127,7 +127,8 @@ mod tests {
     #[test]
     fn a_table_that_cannot_be_read_or_understood_is_an_error_and_not_an_empty_one() {
         assert!(read_from(Path::new("/nonexistent-kubeboot/mountinfo")).is_err());
-        for line in ["garbage", "22 1 0:20 / /proc rw", "22 1 0:20 / relative rw - proc proc rw", "22 1 0:20 / /p rw - proc"]
+        for line in
+            ["garbage", "22 1 0:20 / /proc rw", "22 1 0:20 / relative rw - proc proc rw", "22 1 0:20 / /p rw - proc"]
         {
             let error = parse(line.as_bytes()).unwrap_err();
             assert!(error.to_string().contains(line), "{error}");

@@ -43,7 +43,8 @@ pub(super) fn prepare(
         make(path, group)?;
     }
     let Some(Medium { system, options }) = medium else { return Ok(()) };
-    let owned = group.map_or_else(|| format!("mode={MODE:04o}"), |group| format!("mode={:04o},gid={group}", MODE | SET_GROUP));
+    let owned =
+        group.map_or_else(|| format!("mode={MODE:04o}"), |group| format!("mode={:04o},gid={group}", MODE | SET_GROUP));
     if !is_mount_point(path)? {
         memory::mount(system, path, &format!("{owned}{options}"))?;
     }

@@ -16,6 +16,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Volume;
+use rustix::fs::OFlags;
 
 use super::bound::objects::Objects;
 use super::downward::Facts;
@@ -121,7 +122,10 @@ pub fn path(volume: &Volume, root: &Path, uid: &str) -> Option<PathBuf> {
 /// Whether the agent writes the files of a volume, from what the API server or it itself knows: containers may only read
 /// them.
 pub fn is_of_api(volume: &Volume) -> bool {
-    volume.downward_api.is_some() || volume.projected.is_some() || volume.config_map.is_some() || volume.secret.is_some()
+    volume.downward_api.is_some()
+        || volume.projected.is_some()
+        || volume.config_map.is_some()
+        || volume.secret.is_some()
 }
 
 /// The file that is mounted at a container's terminationMessagePath, one an instance.
@@ -192,8 +196,9 @@ pub fn make_termination_file(path: &Path) -> Result<(), FsError> {
     if let Some(parent) = path.parent() {
         make_dirs(parent, 0o750)?;
     }
-    let open = OpenOptions::new().write(true).create(true).truncate(true).open(path);
-    let made = open.and_then(|_| fs::set_permissions(path, Permissions::from_mode(0o666)));
+    let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+    let open = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(nofollow).open(path);
+    let made = open.and_then(|file| file.set_permissions(Permissions::from_mode(0o666)));
     made.map_err(|e| FsError::new("create", path, e))
 }
 

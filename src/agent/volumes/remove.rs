@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::mount::UnmountFlags;
 
 use super::{CLAIM, pod_dir};
-use crate::host::fs::FsError;
+use crate::host::fs::{FsError, entries};
 use crate::host::mounts;
 use crate::host::remove::remove_tree;
 
@@ -20,13 +20,9 @@ pub fn remove_pod_dir(root: &Path, uid: &str) -> Result<(), FsError> {
         return Ok(());
     }
     unmount_below(&dir)?;
-    let entries = fs::read_dir(&dir).map_err(|e| FsError::new("list", &dir, e))?;
-    for entry in entries {
-        let entry = entry.map_err(|e| FsError::new("list", &dir, e))?;
-        // As long as the claim is there, an agent that is killed here has a successor that goes on.
-        if entry.file_name() != CLAIM {
-            remove_tree(&entry.path())?;
-        }
+    // As long as the claim is there, an agent that is killed here has a successor that goes on.
+    for entry in entries(&dir)?.iter().filter(|entry| !entry.ends_with(CLAIM)) {
+        remove_tree(entry)?;
     }
     remove_tree(&dir).map(drop)
 }

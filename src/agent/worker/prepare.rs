@@ -121,7 +121,8 @@ fn own_users(pod: &StaticPod, root: &Path) -> Result<Option<UserRange>, PrepareE
     if pod.spec.host_users != Some(false) {
         return Ok(None);
     }
-    let missing = "hostUsers: false: the pod's sandbox was made with the machine's users; remove the pod and add it again";
+    let missing =
+        "hostUsers: false: the pod's sandbox was made with the machine's users; remove the pod and add it again";
     match volumes::users::of(root, &pod.uid)? {
         None => Err(PrepareError::Config(missing.to_owned())),
         users => Ok(users),

@@ -1,6 +1,7 @@
 //! Removing, with care: never through a link, never behind a mount point.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use rustix::mount::UnmountFlags;
 
 use super::StepError;
 use crate::config::spec::UnmountFlag;
-use crate::host::fs::FsError;
+use crate::host::fs::{FsError, entries};
 use crate::host::paths::{CONTAINER_LOGS_DIR, POD_LOGS_DIR};
 use crate::host::remove::remove_tree;
 use crate::host::{Paths, mounts};
@@ -92,15 +93,16 @@ fn remove_cgroups(dir: &Path) {
 /// have come after the steps were planned.
 pub fn pod_logs(paths: &Paths, uids: &BTreeSet<String>) -> Result<(), StepError> {
     let (pods, containers) = (paths.on_host(POD_LOGS_DIR), paths.on_host(CONTAINER_LOGS_DIR));
-    let names = |dir: &Path| -> Vec<String> {
-        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    let names = |dir: &Path| -> Result<Vec<String>, FsError> {
+        // Those of others may have names that are no text.
+        let name = |path: &PathBuf| path.file_name().and_then(OsStr::to_str).map(str::to_owned);
+        Ok(entries(dir)?.iter().filter_map(name).collect())
     };
-    for name in names(&pods) {
+    for name in names(&pods)? {
         let Some((pod, uid)) = name.rsplit_once('_') else { continue };
         let Some((namespace, pod)) = pod.split_once('_').filter(|_| uids.contains(uid)) else { continue };
         let prefix = format!("{pod}_{namespace}_");
-        for link in names(&containers).into_iter().filter(|link| link.starts_with(&prefix)) {
+        for link in names(&containers)?.into_iter().filter(|link| link.starts_with(&prefix)) {
             tree(&containers.join(link))?;
         }
         tree(&pods.join(&name))?;

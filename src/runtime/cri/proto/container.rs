@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{IdMapping, ImageSpec, Int64Value, KeyValue, NamespaceOption, PodSandboxConfig, SecurityProfile, SelinuxOption};
+use super::{
+    IdMapping, ImageSpec, Int64Value, KeyValue, NamespaceOption, PodSandboxConfig, SecurityProfile, SelinuxOption,
+};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ContainerMetadata {
