@@ -26,6 +26,31 @@ fn help(command: &[String]) -> assert_cmd::assert::Assert {
     kubeboot(&command.iter().map(String::as_str).chain(["--help"]).collect::<Vec<_>>()).success()
 }
 
+/// Whoever starts an agent may keep his own files closed; those of pods are for the users of their containers.
+#[test]
+fn an_agent_has_a_umask_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::create_dir(path("manifests")).unwrap();
+    let mut agent = std::process::Command::new("sh")
+        .args(["-c", "umask 077; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kubeboot"), "agent", "--healthz-port=0"])
+        .args(["--pod-manifest-path", &path("manifests"), "--root-dir", &path("root")])
+        .args(["--control-socket", &path("agent.sock")])
+        .args(["--container-runtime-endpoint", &format!("unix://{}", path("no-runtime.sock"))])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = std::time::Instant::now();
+    while !dir.path().join("agent.sock").exists() && begun.elapsed().as_secs() < 60 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.id())).unwrap();
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:")).unwrap_or_default();
+    assert_eq!(umask.trim(), "0022");
+}
+
 #[test]
 fn without_a_command_the_help_is_printed_and_all_is_well() {
     kubeboot(&[]).success().stdout(contains("Usage: kubeboot"));

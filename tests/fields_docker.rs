@@ -23,6 +23,7 @@ mod pod;
 mod ports;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use kubeboot::agent::report::{PodReport, StateReport};
@@ -172,6 +173,67 @@ async fn downward_files_and_variables_tell_a_container_of_its_pod() {
     assert_eq!(inside(&node, &up, "stat -L -c '%a %g' /d/deep/limit"), "440 4242");
     let me = inside(&node, &up, "tr '\\0' '\\n' < /proc/1/environ | grep ^ME=");
     assert!(me.trim_end_matches('!').trim_start_matches("ME=").parse::<std::net::IpAddr>().is_ok(), "{me}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_agent_writes_is_read_only_whatever_the_manifest_says_and_any_user_reads_it() {
+    let node = started(&[]).await;
+    let items = |path: &str| json!([{"path": path, "fieldRef": {"fieldPath": "metadata.name"}}]);
+    let volumes = json!([
+        {"name": "down", "downwardAPI": {"items": items("name")}},
+        {"name": "all", "projected": {"sources": [{"downwardAPI": {"items": items("deep/name")}}]}},
+        {"name": "empty", "emptyDir": {}},
+    ]);
+    let mounts = json!([
+        {"name": "down", "mountPath": "/down", "readOnly": false},
+        {"name": "all", "mountPath": "/all"},
+        {"name": "all", "mountPath": "/part", "subPath": "deep"},
+        {"name": "down", "mountPath": "/one", "subPath": "name"},
+        {"name": "empty", "mountPath": "/empty"},
+    ]);
+    let pod = |name: &str, user: i64| {
+        let context = json!({"runAsUser": user});
+        let pod = Pod::new(name).spec("volumes", volumes.clone()).main("volumeMounts", mounts.clone());
+        pod.main("securityContext", context)
+    };
+    let files = "/down/name /all/deep/name /part/name /one";
+    let user = node.up(&pod("user", 4242)).await;
+    assert_eq!(inside(&node, &user, &format!("touch /empty/x; cat {files}")), "user-node1".repeat(4));
+    // No mode would stop root.
+    let root = node.up(&pod("root", 0)).await;
+    for path in ["/down/x", "/all/x", "/all/deep/x", "/part/x", "/one"] {
+        let said = inside(&node, &root, &format!("{{ echo forged > {path}; }} 2>&1; true"));
+        assert!(said.contains("Read-only file system"), "{path}: {said}");
+    }
+    assert_eq!(inside(&node, &root, &format!("touch /empty/y; cat {files}")), "root-node1".repeat(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_to_have_its_own_users_has_them_or_does_not_run() {
+    let node = started(&[]).await;
+    let volume = json!([{"name": "v", "emptyDir": {}}]);
+    let mount = json!([{"name": "v", "mountPath": "/v"}]);
+    let pod = Pod::new("apart").own_network().spec("hostUsers", false);
+    node.run(&pod.spec("volumes", volume).main("volumeMounts", mount));
+    node.run(&Pod::new("other").own_network());
+    let cannot = "can't set `spec.hostUsers: false`, runtime does not support user namespaces";
+    let says = |pod: &PodReport| pod.message.as_ref().is_some_and(|message| message.contains(cannot));
+    let apart = node.pod("apart", "runs or says why not", |pod| pod.ready || says(pod)).await;
+    if apart.ready {
+        let map = inside(&node, &apart, "cat /proc/self/uid_map");
+        let map: Vec<u32> = map.split_whitespace().map(|number| number.parse().unwrap()).collect();
+        assert!(map[0] == 0 && map[1] >= 65536 && map[2] == 65536, "{map:?}");
+        inside(&node, &apart, "touch /v/file");
+        let file = node.root().join("pods").join(&apart.uid).join("volumes/kubernetes.io~empty-dir/v/file");
+        assert_eq!(fs::metadata(file).unwrap().uid(), 0, "on the disk it is root's, in whichever users");
+    } else {
+        // Another one that comes later runs, and it still does not.
+        node.ready("other").await;
+        let names = node.running_names();
+        assert!(!names.iter().any(|name| name.contains("apart")), "{names:?}");
+        let events = node.kubeboot(&["agent", "events"]);
+        assert!(events.contains("FailedCreatePodSandBox") && events.contains(cannot), "{events}");
+    }
 }
 
 /// Where this machine has the hierarchy of a cgroup v1 controller, or the only one.

@@ -85,6 +85,7 @@ async fn a_container_has_its_user_environment_mounts_and_rights() {
         host_path: path("ro"),
         container_path: "/mnt/ro".into(),
         read_only: true,
+        recursive_read_only: false,
         propagation: Propagation::Private,
     }];
     with_owner(&cri, |owner| {

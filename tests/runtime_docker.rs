@@ -76,6 +76,7 @@ async fn a_container_has_its_user_environment_mounts_and_rights() {
             host_path: path(name),
             container_path: format!("/mnt/{name}"),
             read_only,
+            recursive_read_only: false,
             propagation: Propagation::Private,
         });
         async move {

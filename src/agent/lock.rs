@@ -1,6 +1,6 @@
 //! One agent a root directory: two would stop each other's pods.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -9,7 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::AgentError;
-use crate::host::fs::FsError;
+use crate::host::fs::{FsError, make_dirs};
 
 /// The file, below the root directory.
 const FILE: &str = "kubeboot-agent.lock";
@@ -27,7 +27,7 @@ pub struct Lock {
 pub fn acquire(root: &Path) -> Result<Lock, AgentError> {
     let path = root.join(FILE);
     let failed = |action, source| AgentError::Lock { source: FsError::new(action, &path, source) };
-    fs::create_dir_all(root).map_err(|e| AgentError::Lock { source: FsError::new("create directory", root, e) })?;
+    make_dirs(root, 0o755).map_err(|source| AgentError::Lock { source })?;
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut file = file.map_err(|e| failed("open", e))?;

@@ -154,6 +154,14 @@ pub fn claimed_pods(root_dir: &Path) -> BTreeSet<String> {
     volumes::claimed(root_dir)
 }
 
+/// Removes the directory of a pod that is gone for good and what is mounted below it, for who takes an agent away.
+///
+/// # Errors
+/// What cannot be unmounted or removed.
+pub fn remove_pod_dir(root_dir: &Path, uid: &str) -> Result<(), FsError> {
+    volumes::remove_pod_dir(root_dir, uid)
+}
+
 /// Removes the cgroups of pods that are gone for good, for who takes an agent away. `driver` is the runtime's.
 pub fn remove_cgroups(driver: Option<CgroupDriver>, uids: &BTreeSet<String>) {
     let cgroups = cgroups::Cgroups::new(&AgentOptions::new(""));

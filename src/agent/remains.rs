@@ -17,7 +17,8 @@ use super::AgentOptions;
 use super::cgroups::Cgroups;
 use super::status::chain;
 use super::volumes;
-use crate::host::fs::FsError;
+use crate::host::fs::{FsError, entries};
+use crate::host::remove::remove_tree;
 
 /// Removes what the pod with this UID has left. The directory goes last: as long as it is there, the next agent knows
 /// that something may be left.
@@ -30,13 +31,13 @@ pub fn remove(options: &AgentOptions, cgroups: &Cgroups, uid: &str) -> Result<()
         return Ok(());
     }
     cgroups.remove(uid)?;
-    for dir in log_dirs(&options.pod_logs_dir, uid) {
-        for link in entries(&options.container_logs_dir) {
+    for dir in log_dirs(&options.pod_logs_dir, uid)? {
+        for link in entries(&options.container_logs_dir)? {
             if fs::read_link(&link).is_ok_and(|target| target.starts_with(&dir)) {
                 gone(fs::remove_file(&link)).map_err(|e| FsError::new("remove", &link, e))?;
             }
         }
-        gone(fs::remove_dir_all(&dir)).map_err(|e| FsError::new("remove", &dir, e))?;
+        remove_tree(&dir)?;
     }
     volumes::remove_pod_dir(&options.root_dir, uid)
 }
@@ -59,15 +60,11 @@ pub fn remove_all(options: &AgentOptions, cgroups: &Cgroups, uids: &BTreeSet<Str
 }
 
 /// `podLogsDir/NS_POD_UID`: one, unless somebody gave two pods the same UID.
-fn log_dirs(pod_logs_dir: &Path, uid: &str) -> Vec<PathBuf> {
+fn log_dirs(pod_logs_dir: &Path, uid: &str) -> Result<Vec<PathBuf>, FsError> {
     let end = format!("_{uid}");
     let is_its =
         |dir: &PathBuf| dir.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(&end));
-    entries(pod_logs_dir).into_iter().filter(is_its).collect()
-}
-
-fn entries(dir: &Path) -> Vec<PathBuf> {
-    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    Ok(entries(pod_logs_dir)?.into_iter().filter(is_its).collect())
 }
 
 fn gone(removed: io::Result<()>) -> io::Result<()> {
@@ -82,6 +79,7 @@ mod tests {
     use super::*;
     use crate::agent::logs;
     use crate::runtime::ContainerName;
+    use crate::testing::threads::apart;
 
     fn options(dir: &Path) -> AgentOptions {
         let mut options = AgentOptions::new("n");
@@ -105,7 +103,7 @@ mod tests {
 
     fn left(options: &AgentOptions) -> [usize; 3] {
         [&options.root_dir.join("pods"), &options.pod_logs_dir, &options.container_logs_dir]
-            .map(|dir| entries(dir).len())
+            .map(|dir| entries(dir).unwrap().len())
     }
 
     #[test]
@@ -116,12 +114,26 @@ mod tests {
         pod(&options, "two");
         remove(&options, &Cgroups::new(&options), "one").unwrap();
         assert_eq!(left(&options), [1, 1, 1]);
-        assert!(entries(&options.container_logs_dir)[0].ends_with("p-n_default_c-id-two.log"));
+        assert!(entries(&options.container_logs_dir).unwrap()[0].ends_with("p-n_default_c-id-two.log"));
         remove(&options, &Cgroups::new(&options), "one").unwrap();
         for strange in ["", "../pods/two"] {
             remove(&options, &Cgroups::new(&options), strange).unwrap();
         }
         assert_eq!(left(&options), [1, 1, 1]);
+    }
+
+    #[test]
+    fn nothing_behind_a_mount_among_the_logs_is_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options(dir.path());
+        pod(&options, "one");
+        let (mount, data) = (options.pod_logs_dir.join("default_p-n_one/c/more"), dir.path().join("data"));
+        [&mount, &data.join("kept")].iter().for_each(|dir| fs::create_dir_all(dir).unwrap());
+        apart(|| {
+            rustix::mount::mount_bind(&data, &mount).unwrap();
+            assert!(remove(&options, &Cgroups::new(&options), "one").is_err());
+            assert!(data.join("kept").exists() && volumes::claimed(&options.root_dir).contains("one"));
+        });
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use rustix::fs::{CWD, RenameFlags};
 use tokio::time::MissedTickBehavior;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::context::Context;
 use super::status::chain;
@@ -26,24 +27,36 @@ pub async fn watch(context: Arc<Context>) {
         ticks.tick().await;
         let Ok(all) = context.runtime.list(&context.options.owner()).await else { continue };
         for one in all.into_iter().filter(|one| one.state.is_running() && !one.is_sandbox) {
-            let Some(path) = one.labels.get(labels::LOG_PATH) else { continue };
-            let size = tokio::fs::metadata(path).await.map_or(0, |file| file.len());
-            if size >= context.options.container_log_max_size {
-                rotate(&context, &one.id, Path::new(path)).await;
+            if let Some(path) = one.labels.get(labels::LOG_PATH) {
+                look_at(&context, &one.id, Path::new(path)).await;
             }
         }
     }
 }
 
+/// A log that is not there was renamed by an agent that was killed before it had told the runtime, which writes on into
+/// the renamed file (`rotateLogs` of the kubelet). Otherwise its size decides.
+async fn look_at(context: &Context, id: &str, path: &Path) {
+    match tokio::fs::metadata(path).await {
+        Ok(file) if file.len() >= context.options.container_log_max_size => rotate(context, id, path).await,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => match context.runtime.reopen_log(id).await {
+            Ok(_) => info!(path = %path.display(), "the log goes on whose rotation was cut off"),
+            Err(error) => warn!(path = %path.display(), error = chain(&error), "the runtime writes no log there"),
+        },
+        _ => {}
+    }
+}
+
 async fn rotate(context: &Context, id: &str, path: &Path) {
     let old = aside(path, Timestamp::now());
-    if let Err(error) = tokio::fs::rename(path, &old).await {
+    if let Err(error) = rename_only(path, &old) {
         warn!(path = %path.display(), %error, "cannot rotate the log");
         return;
     }
     if let Err(error) = context.runtime.reopen_log(id).await {
-        // The runtime writes on into the old file, which has to have its name for that to be seen.
-        let _ = tokio::fs::rename(&old, path).await;
+        // The runtime writes on into the old file, which has to have its name for that to be seen; unless it has begun
+        // a new one all the same.
+        let _ = rename_only(&old, path);
         warn!(path = %path.display(), error = chain(&error), "the runtime does not go on in another log");
         return;
     }
@@ -51,6 +64,11 @@ async fn rotate(context: &Context, id: &str, path: &Path) {
     for surplus in surplus(path, context.options.container_log_max_files) {
         let _ = tokio::fs::remove_file(surplus).await;
     }
+}
+
+/// Renames and replaces nothing.
+fn rename_only(from: &Path, to: &Path) -> rustix::io::Result<()> {
+    rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
 }
 
 /// `0.log.20260102-030405`.

@@ -73,7 +73,8 @@ impl Supervisor {
         let shutdown = self.context.shutdown.clone();
         // A quiet agent is not a stuck one: the loop turns without news too.
         // More often than the service manager is told of it.
-        let turn = self.context.options.watchdog.and_then(|every| every.checked_div(2)).map_or(TURN, |half| TURN.min(half));
+        let turn =
+            self.context.options.watchdog.and_then(|every| every.checked_div(2)).map_or(TURN, |half| TURN.min(half));
         let mut ticks = tokio::time::interval(turn.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

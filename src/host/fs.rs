@@ -5,6 +5,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+
+use super::beneath::DIRECTORY;
+
 /// A file operation that failed, with the path it was on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", path.display())]
@@ -149,19 +153,31 @@ fn write_aside(file: NewFile<'_>) -> Result<Option<(Aside, Written)>, FsError> {
     Ok(Some((Aside { temp, path: path.to_owned() }, written)))
 }
 
-/// Makes `path` and what is missing above it, each with `mode`, and returns the directories it made, outermost first.
+/// Makes `path` and what is missing above it, each with `mode` whatever the umask is, and returns the directories it
+/// made, outermost first.
 pub fn make_dirs(path: &Path, mode: u32) -> Result<Vec<PathBuf>, FsError> {
     let missing: Vec<PathBuf> =
         path.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).map(Path::to_owned).collect();
     let mut made = Vec::new();
     for dir in missing.into_iter().rev() {
-        match fs::DirBuilder::new().mode(mode).create(&dir) {
+        match make_dir(&dir, mode) {
             Ok(()) => made.push(dir),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(FsError::new("create directory", dir, e)),
         }
     }
     Ok(made)
+}
+
+fn make_dir(dir: &Path, mode: u32) -> io::Result<()> {
+    fs::DirBuilder::new().mode(mode).create(dir)?;
+    let opened = rustix::fs::openat(rustix::fs::CWD, dir, OFlags::RDONLY | DIRECTORY, Mode::empty())?;
+    let has = rustix::fs::fstat(&opened)?.st_mode & 0o7777;
+    if has & mode != mode {
+        // The umask has taken bits away. Those that the directory above has given stay.
+        rustix::fs::fchmod(&opened, Mode::from_raw_mode(has | mode))?;
+    }
+    Ok(())
 }
 
 /// Reads a whole file, or None when it is not there.
@@ -171,6 +187,15 @@ pub fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, FsError> {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(e) => Err(FsError::new("read", path, e)),
     }
+}
+
+/// What is in a directory; nothing in one that is not there.
+pub fn entries(dir: &Path) -> Result<Vec<PathBuf>, FsError> {
+    let listed = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        other => other.and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect()),
+    };
+    listed.map_err(|e| FsError::new("list", dir, e))
 }
 
 /// Removes a file; that it is not there is fine. Returns whether it was.
@@ -195,6 +220,7 @@ pub fn sync_dir(dir: &Path) -> Result<(), FsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::threads::with_umask;
 
     #[test]
     fn a_file_is_written_with_its_mode_and_left_alone_when_the_same() {
@@ -231,6 +257,17 @@ mod tests {
         let made = make_dirs(&dir.path().join("a/b"), 0o700).unwrap();
         assert_eq!(made, [dir.path().join("a"), dir.path().join("a/b")]);
         assert!(make_dirs(&dir.path().join("a/b"), 0o700).unwrap().is_empty());
+    }
+
+    #[test]
+    fn directories_and_files_have_their_modes_whatever_the_umask_is() {
+        let dir = tempfile::tempdir().unwrap();
+        with_umask(0o077, || {
+            make_dirs(&dir.path().join("a/b"), 0o755).unwrap();
+            write_file(&dir.path().join("a/file"), b"", 0o644).unwrap();
+            let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o7777;
+            assert_eq!(["a", "a/b", "a/file"].map(mode), [0o755, 0o755, 0o644]);
+        });
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! The machine: paths below a root, atomic files, facts for preflight, processes and ports. Nothing here knows
 //! Kubernetes' objects; nothing above spells a path of its own.
 
+pub mod beneath;
 pub mod clock;
 pub mod facts;
 pub mod fs;
 pub mod kernel;
+pub mod mounts;
 pub mod net;
 pub mod paths;
 pub mod ports;
 pub mod process;
+pub mod remove;
 pub mod tls;
 pub mod tree;
 

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -126,7 +126,12 @@ impl Daemon {
     }
 
     fn open_log(&self) -> io::Result<File> {
-        OpenOptions::new().create(true).append(true).mode(0o640).open(&self.log)
+        let log = OpenOptions::new().create(true).append(true).mode(0o640).open(&self.log)?;
+        if log.metadata()?.len() == 0 {
+            // The umask may have taken bits away.
+            log.set_permissions(fs::Permissions::from_mode(0o640))?;
+        }
+        Ok(log)
     }
 }
 

@@ -164,6 +164,11 @@ pub trait ContainerRuntime: Send + Sync {
         Ok(PodNetwork::Absent)
     }
 
+    /// What it can that not all runtimes can.
+    async fn features(&self) -> Result<RuntimeFeatures> {
+        Ok(RuntimeFeatures::default())
+    }
+
     /// Where a running container's main process is; `NotFound` when the container is gone.
     async fn process(&self, _id: &str) -> Result<Process> {
         Ok(Process::default())

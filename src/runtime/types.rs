@@ -84,6 +84,24 @@ pub enum PodNetwork {
     Absent,
 }
 
+/// What some runtimes can and others cannot (`RuntimeHandlerFeatures` of CRI, of the default handler).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RuntimeFeatures {
+    /// Pods with users of their own, volumes included.
+    pub user_namespaces: bool,
+    /// Read-only mounts that hold for what is mounted below them too.
+    pub recursive_read_only: bool,
+}
+
+/// The users of a pod with a user namespace of its own: user and group 0 there are `first` of the machine's, and so on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserRange {
+    /// The machine's id of the pod's root.
+    pub first: u32,
+    /// How many ids.
+    pub count: u32,
+}
+
 /// Which pod and container something is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContainerName {
@@ -140,6 +158,8 @@ pub struct SandboxConfig {
     pub host_ipc: bool,
     /// Host's PID namespace.
     pub host_pid: bool,
+    /// The pod's own users; None for the machine's.
+    pub users: Option<UserRange>,
     /// Sysctls of the pod.
     pub sysctls: BTreeMap<String, String>,
     /// SELinux options, as in [`SecurityConfig::selinux`].
@@ -202,6 +222,8 @@ pub struct ContainerConfig {
     pub host_pid: bool,
     /// The sandbox's PID namespace (`shareProcessNamespace`).
     pub share_pid: bool,
+    /// As of [`SandboxConfig::users`], for the container and what is mounted in it.
+    pub users: Option<UserRange>,
     /// User, groups, capabilities and the like.
     pub security: SecurityConfig,
     /// Limits.
@@ -252,6 +274,8 @@ pub struct Mount {
     pub container_path: String,
     /// Read-only.
     pub read_only: bool,
+    /// Read-only with all that is mounted below; only where the runtime can ([`RuntimeFeatures::recursive_read_only`]).
+    pub recursive_read_only: bool,
     /// Propagation.
     pub propagation: Propagation,
 }

@@ -16,6 +16,7 @@ pub mod runtime;
 pub mod runtime_behaviour;
 pub mod report;
 pub mod service;
+pub mod threads;
 
 use std::path::PathBuf;
 use std::time::Duration;

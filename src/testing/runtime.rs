@@ -81,6 +81,8 @@ struct Inner {
     unreachable: bool,
     network: PodNetwork,
     cgroup_driver: Option<CgroupDriver>,
+    features: RuntimeFeatures,
+    needs_sandbox: bool,
 }
 
 struct Shared {
@@ -131,6 +133,16 @@ impl FakeRuntime {
     /// How it makes cgroups; None, which it begins with, where it cannot be told of a parent.
     pub fn set_cgroup_driver(&self, driver: Option<CgroupDriver>) {
         self.lock().cgroup_driver = driver;
+    }
+
+    /// From now on it can this.
+    pub fn set_features(&self, features: RuntimeFeatures) {
+        self.lock().features = features;
+    }
+
+    /// From now on every pod has a sandbox and the agent rotates logs, as with a runtime that speaks CRI.
+    pub fn set_needs_sandbox(&self) {
+        self.lock().needs_sandbox = true;
     }
 
     /// Makes an image pullable; the pull takes this long.
@@ -469,6 +481,7 @@ pub fn container_config(owner: &str, pod: &str, container: &str, attempt: u32, i
         host_ipc: false,
         host_pid: false,
         share_pid: false,
+        users: None,
         security: SecurityConfig::default(),
         resources: ResourceConfig::default(),
         cgroup_parent: None,

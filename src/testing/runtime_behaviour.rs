@@ -91,6 +91,7 @@ fn sandbox_of(config: &ContainerConfig, image: &str) -> SandboxConfig {
         annotations: [].into(),
         host_ipc: false,
         host_pid: false,
+        users: None,
         sysctls: [].into(),
         oom_score_adj: -998,
         log_directory: None,

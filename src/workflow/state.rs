@@ -1,7 +1,7 @@
 //! kubeboot's own directory on a machine: lock, inventory and journal, made in one rename and removed last.
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -12,6 +12,7 @@ use super::lock::{Lock, LockError};
 use crate::host::Paths;
 use crate::host::fs::{FsError, sync_dir};
 use crate::host::paths::STATE_DIR;
+use crate::host::remove::remove_tree;
 
 /// What is wrong with kubeboot's own directory.
 #[derive(Debug, thiserror::Error)]
@@ -139,10 +140,7 @@ fn finish_discard(paths: &Paths, made: &[PathBuf], aside: &Path) -> Result<(), S
 }
 
 fn remove_aside(aside: &Path) -> Result<(), FsError> {
-    match fs::remove_dir_all(aside) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(FsError::new("remove", aside, e)),
-        _ => Ok(()),
-    }
+    remove_tree(aside).map(drop)
 }
 
 fn opened_dirs<'a>(mut entries: impl Iterator<Item = &'a Entry>) -> Vec<PathBuf> {
@@ -182,7 +180,10 @@ impl Site {
             let below = made.strip_prefix(outermost).unwrap_or(Path::new(""));
             dir = if below.as_os_str().is_empty() { aside.to_owned() } else { aside.join(below) };
             let mode = if made == Path::new(STATE_DIR) { 0o700 } else { 0o755 };
-            fs::DirBuilder::new().mode(mode).create(&dir).map_err(|e| FsError::new("create directory", &dir, e))?;
+            let made = fs::DirBuilder::new().mode(mode).create(&dir);
+            // The umask may have taken bits away.
+            let made = made.and_then(|()| fs::set_permissions(&dir, Permissions::from_mode(mode)));
+            made.map_err(|e| FsError::new("create directory", &dir, e))?;
         }
         let lock = Lock::acquire(&dir.join(LOCK))?;
         let first = Entry::Opened {

@@ -102,7 +102,9 @@ impl Node {
         );
         put(&self.path("config.yaml"), config.as_bytes());
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("agent.log")).unwrap();
-        let mut command = Command::new(kubeboot());
+        // As from a shell that keeps its user's files closed: the agent's are not.
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(kubeboot());
         command.args(["agent", "--healthz-port=0", "--pod-infra-container-image", images::PAUSE]);
         command.args(["--hostname-override", &self.name]);
         for (flag, path) in [

@@ -98,6 +98,14 @@ fn a_daemon_set_runs_follows_its_config_map_outlives_the_agent_and_is_deleted_in
         "{mounts}"
     );
 
+    // What a container wrote there would be read as the API server's.
+    let token = "/var/run/secrets/kubernetes.io/serviceaccount";
+    for dir in ["/conf", "/secret", "/all", "/labels", token] {
+        let file = format!("{dir}/forged");
+        let touched = run("docker", &["exec", container().trim(), "/bin/busybox", "touch", &file]);
+        assert!(touched.code != 0 && touched.stderr.contains("Read-only file system"), "{dir}: {touched:?}");
+    }
+
     let before = container();
     let agent = status()["agent"]["pid"].as_i64().unwrap();
     signal(agent as i32, "KILL");

@@ -106,11 +106,6 @@ fn features(pod: &StaticPod, _: &Ground, _: &[&StaticPod]) -> Option<Refusal> {
             "UnsupportedRuntimeClass",
             "this node has one runtime and no classes of it (spec.runtimeClassName)",
         ),
-        (
-            spec.host_users == Some(false),
-            "UnsupportedUserNamespace",
-            "this node makes no user namespaces (spec.hostUsers)",
-        ),
     ];
     rows.into_iter().find(|(present, ..)| *present).map(|(_, reason, message)| Refusal::new(reason, message))
 }
@@ -318,7 +313,6 @@ mod tests {
             (json!({"os": {"name": "windows"}}), "PodOSNotSupported: "),
             (json!({"resourceClaims": [{"name": "gpu"}]}), "UnsupportedResourceClaims: "),
             (json!({"runtimeClassName": "kata"}), "UnsupportedRuntimeClass: "),
-            (json!({"hostUsers": false}), "UnsupportedUserNamespace: "),
             (json!({"nodeSelector": {"zone": "b"}}), "NodeAffinity: Predicate NodeAffinity failed"),
             (json!({"nodeSelector": {"zone": "a"}}), ""),
             (

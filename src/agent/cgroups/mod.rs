@@ -10,7 +10,6 @@ mod tree;
 mod usage;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Command;
@@ -25,7 +24,7 @@ use super::pod::StaticPod;
 use super::resources::{self, QosClass};
 use super::status::chain;
 use crate::host::fs::FsError;
-use crate::host::process;
+use crate::host::{mounts, process};
 use crate::runtime::CgroupDriver;
 use names::{Names, TIERS};
 use tree::Tree;
@@ -39,7 +38,7 @@ const STOP: Duration = Duration::from_secs(10);
 /// Who makes and removes cgroups on a machine.
 pub(in crate::agent) trait Machine: Send + Sync {
     /// The cgroup file systems; None where there are none.
-    fn tree(&self) -> Option<Tree>;
+    fn tree(&self) -> Result<Option<Tree>, FsError>;
 
     /// Has systemd stop a slice, which removes it. Blocks until that is done, for [`STOP`] at most.
     fn stop_slice(&self, slice: &str) -> io::Result<()>;
@@ -49,8 +48,8 @@ pub(in crate::agent) trait Machine: Send + Sync {
 struct Local;
 
 impl Machine for Local {
-    fn tree(&self) -> Option<Tree> {
-        Tree::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+    fn tree(&self) -> Result<Option<Tree>, FsError> {
+        mounts::read().map(Tree::of)
     }
 
     fn stop_slice(&self, slice: &str) -> io::Result<()> {
@@ -106,6 +105,14 @@ impl Cgroups {
         *lock(&self.names) = driver.filter(|_| self.enabled).map(|driver| Names::new(driver, &self.root));
     }
 
+    /// None without any cgroup file system, and where that is not known: for what a pod can do without.
+    fn tree_or_warning(&self) -> Option<Tree> {
+        self.machine.tree().unwrap_or_else(|error| {
+            warn!(error = chain(&error), "it is not known where cgroups are");
+            None
+        })
+    }
+
     fn names(&self) -> Option<Names> {
         lock(&self.names).clone()
     }
@@ -117,7 +124,7 @@ impl Cgroups {
 
     /// Makes a pod's cgroup and sets its limits. Blocks for the time of a few system calls.
     pub fn make(&self, pod: &StaticPod) {
-        let (Some(names), Some(tree)) = (self.names(), self.machine.tree()) else { return };
+        let (Some(names), Some(tree)) = (self.names(), self.tree_or_warning()) else { return };
         let class = resources::qos_class(&pod.spec);
         let dir = names.pod_dir(class, &pod.uid);
         let mut limits = resources::pod_limits(&pod.spec, self.period);
@@ -139,18 +146,19 @@ impl Cgroups {
     /// Ends the processes of a pod that are in none of its containers that run. A daemon that was killed may think that a
     /// container has ended which has not, and what still runs of it has the next one's port.
     pub fn end_forgotten(&self, pod: &StaticPod, running: &BTreeSet<String>) {
-        let (Some(names), Some(tree)) = (self.names(), self.machine.tree()) else { return };
+        let (Some(names), Some(tree)) = (self.names(), self.tree_or_warning()) else { return };
         tree.end_forgotten(&names.pod_dir(resources::qos_class(&pod.spec), &pod.uid), running);
     }
 
     /// Removes what a pod of this UID has left, whichever its class was.
     ///
     /// # Errors
-    /// A cgroup in which something does not end; try again later.
+    /// A cgroup in which something does not end, or it is not known where cgroups are; try again later.
     pub fn remove(&self, uid: &str) -> Result<(), FsError> {
         // The UID may come from a label that anybody can set.
         let plain = !uid.is_empty() && uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-        let (Some(names), Some(tree)) = (self.names().filter(|_| plain), self.machine.tree()) else { return Ok(()) };
+        let Some(names) = self.names().filter(|_| plain) else { return Ok(()) };
+        let Some(tree) = self.machine.tree()? else { return Ok(()) };
         let mut removed = Ok(());
         for class in TIERS {
             let dir = names.pod_dir(class, uid);

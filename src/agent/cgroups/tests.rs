@@ -46,8 +46,8 @@ impl Stuck {
 }
 
 impl Machine for Stuck {
-    fn tree(&self) -> Option<Tree> {
-        Some(Tree::V2(self.root.clone()))
+    fn tree(&self) -> Result<Option<Tree>, FsError> {
+        Ok(Some(Tree::V2(self.root.clone())))
     }
 
     fn stop_slice(&self, _: &str) -> io::Result<()> {

@@ -11,6 +11,7 @@ use tracing::warn;
 
 use crate::agent::resources::PodLimits;
 use crate::host::fs::FsError;
+use crate::host::mounts::Mount;
 
 /// How often a cgroup whose last process has just ended is asked to go, and how long apart: the kernel tells nobody.
 const REMOVALS: u32 = 50;
@@ -29,18 +30,15 @@ pub enum Tree {
 }
 
 impl Tree {
-    /// Reads the text of `/proc/self/mountinfo`; None without any cgroup mount.
-    pub fn parse(mountinfo: &str) -> Option<Self> {
+    /// Picks those of the machine's mounts that are cgroups; None without any.
+    pub fn of(mounts: Vec<Mount>) -> Option<Self> {
         let (mut v1, mut v2): (Vec<(PathBuf, Vec<String>)>, _) = (Vec::new(), None);
-        for line in mountinfo.lines() {
-            let Some((before, after)) = line.split_once(" - ") else { continue };
-            let Some(point) = before.split(' ').nth(4).map(PathBuf::from) else { continue };
-            let mut after = after.split(' ');
-            match (after.next(), after.nth(1)) {
-                (Some("cgroup"), Some(options)) if v1.iter().all(|(known, _)| *known != point) => {
+        for Mount { point, system, options, .. } in mounts {
+            match system.as_str() {
+                "cgroup" if v1.iter().all(|(known, _)| *known != point) => {
                     v1.push((point, options.split(',').map(str::to_owned).collect()));
                 }
-                (Some("cgroup2"), _) => v2 = v2.or(Some(point)),
+                "cgroup2" => v2 = v2.or(Some(point)),
                 _ => {}
             }
         }
@@ -276,6 +274,11 @@ fn weight(shares: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::mounts;
+
+    fn of_table(table: &str) -> Option<Tree> {
+        Tree::of(mounts::parse(table.as_bytes()).unwrap())
+    }
 
     const V1: &str = "24 1 0:21 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
                       25 24 0:22 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
@@ -284,14 +287,14 @@ mod tests {
 
     #[test]
     fn the_mount_table_says_which_version_there_is() {
-        let Some(Tree::V1(mounts)) = Tree::parse(V1) else { panic!("{:?}", Tree::parse(V1)) };
+        let Some(Tree::V1(mounts)) = of_table(V1) else { panic!("{:?}", of_table(V1)) };
         assert_eq!(mounts.len(), 3);
         let tree = Tree::V1(mounts);
         assert_eq!(tree.of_controller("cpu"), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
         assert_eq!(tree.of_controller("pids"), None);
         let v2 = "30 1 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(Tree::parse(v2), Some(Tree::V2("/sys/fs/cgroup".into())));
-        assert_eq!(Tree::parse("24 1 0:21 / / rw - ext4 /dev/vda rw\n"), None);
+        assert_eq!(of_table(v2), Some(Tree::V2("/sys/fs/cgroup".into())));
+        assert_eq!(of_table("24 1 0:21 / / rw - ext4 /dev/vda rw\n"), None);
     }
 
     /// A directory in place of the kernel's: the files that a real cgroup brings are made by hand.
@@ -313,7 +316,7 @@ mod tests {
             format!("{id} 1 0:{id} / {} rw - {kind} {kind} {options}\n", point.display())
         };
         let table = line(25, "cpu", "cgroup", "rw,cpu") + &line(26, "unified", "cgroup2", "rw");
-        let tree = Tree::parse(&table).unwrap();
+        let tree = of_table(&table).unwrap();
         let pod = Path::new("kubepods/besteffort/podx");
         tree.make(pod).unwrap();
         // What the runtime made there.

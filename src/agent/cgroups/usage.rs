@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::host::mounts;
+
 /// What was used so far, and is used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -38,7 +40,7 @@ const UNLIMITED: u64 = 1 << 60;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mount {
     /// The cgroup that its top is.
-    root: String,
+    root: PathBuf,
     point: PathBuf,
     /// Empty for v2.
     controllers: Vec<String>,
@@ -51,23 +53,20 @@ pub struct Mounts(Vec<Mount>);
 impl Mounts {
     /// Those of this process.
     pub fn read() -> Self {
-        Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+        // Usage is only reported: without the table it is not known.
+        Self::of(mounts::read().unwrap_or_default())
     }
 
-    fn parse(mountinfo: &str) -> Self {
-        let mount = |line: &str| {
-            let (before, after) = line.split_once(" - ")?;
-            let mut before = before.split(' ').skip(3);
-            let (root, point) = (before.next()?.to_owned(), PathBuf::from(before.next()?));
-            let mut after = after.split(' ');
-            let controllers = match after.next()? {
-                "cgroup" => after.nth(1)?.split(',').map(str::to_owned).collect(),
+    fn of(mounts: Vec<mounts::Mount>) -> Self {
+        let mount = |mount: mounts::Mount| {
+            let controllers = match mount.system.as_str() {
+                "cgroup" => mount.options.split(',').map(str::to_owned).collect(),
                 "cgroup2" => Vec::new(),
                 _ => return None,
             };
-            Some(Mount { root, point, controllers })
+            Some(Mount { root: mount.root, point: mount.point, controllers })
         };
-        Self(mountinfo.lines().filter_map(mount).collect())
+        Self(mounts.into_iter().filter_map(mount).collect())
     }
 
     /// What the cgroup of a process has used; nothing is known of one that is gone.
@@ -194,14 +193,14 @@ mod tests {
 
     #[test]
     fn a_process_is_found_in_each_hierarchy() {
-        let mounts = Mounts::parse(V1);
+        let mounts = Mounts::of(mounts::parse(V1.as_bytes()).unwrap());
         let cgroups = "4:memory:/docker/x/kubepods/pod1/c\n3:cpu,cpuacct:/kubepods/pod1/c\n0::/k\n";
         let dir = |controller: &str| mounts.dir(cgroups, controller).map(|dir| dir.display().to_string());
         assert_eq!(dir("cpuacct").as_deref(), Some("/c/cpu,cpuacct/kubepods/pod1/c"));
         assert_eq!(dir("memory").as_deref(), Some("/c/memory/kubepods/pod1/c"));
         assert_eq!(dir("").as_deref(), Some("/c/unified/k"));
         assert_eq!(dir("pids"), None);
-        assert_eq!(Mounts::parse("").of_process(1), Usage::default());
+        assert_eq!(Mounts::default().of_process(1), Usage::default());
     }
 
     #[test]

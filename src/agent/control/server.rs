@@ -21,6 +21,7 @@ use crate::agent::containerlogs::LogRequest;
 use crate::agent::events::Recorder;
 use crate::agent::report::HealthReport;
 use crate::agent::status::chain;
+use crate::host::fs::make_dirs;
 
 /// Clients at a time.
 const CLIENTS: usize = 32;
@@ -77,7 +78,7 @@ pub async fn bind(path: &Path) -> Result<Listener, ControlError> {
         Err(_) => {}
     }
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(failed)?;
+        make_dirs(directory, 0o755).map_err(|error| failed(error.source))?;
     }
     // Under another name until its mode is right, then put in place of whatever is left there in one step.
     let mut name = path.as_os_str().to_owned();

@@ -195,6 +195,9 @@ fn what_the_api_server_refuses_of_a_pod_is_refused() {
         ("activeDeadlineSeconds: 0", "activeDeadlineSeconds: must be 1 to"),
         ("subdomain: A", "subdomain: \"A\" is not"),
         ("os: {name: windows}", "os.name: this node runs linux"),
+        ("hostUsers: false\n  hostNetwork: true", "spec.hostNetwork: cannot be true when hostUsers is false"),
+        ("hostUsers: false\n  hostPID: true", "spec.hostPID: cannot be true when"),
+        ("hostUsers: false\n  hostIPC: true", "spec.hostIPC: cannot be true when"),
         ("tolerations: [{operator: Sometimes}]", "tolerations[0].operator: \"Sometimes\" is none of"),
         ("tolerations: [{value: x}]", "tolerations[0]: without a key the operator must be Exists"),
         ("dnsConfig: {searches: [a_b]}", "dnsConfig.searches: \"a_b\" is not"),
@@ -209,6 +212,8 @@ fn what_the_api_server_refuses_of_a_pod_is_refused() {
     for good in [
         "dnsPolicy: None\n  dnsConfig: {nameservers: ['::1'], searches: [., _x.y.], options: [{name: ndots}]}",
         "hostAliases: [{ip: '::1', hostnames: [a.b]}]\n  hostNetwork: true",
+        "hostUsers: false\n  hostNetwork: false",
+        "hostUsers: true\n  hostNetwork: true\n  hostPID: true\n  hostIPC: true",
         "activeDeadlineSeconds: 5\n  os: {name: linux}\n  terminationGracePeriodSeconds: 0",
         "tolerations: [{operator: Exists}, {key: a, value: b}]\n  restartPolicy: Never",
         "securityContext: {sysctls: [{name: net.ipv4.ip_forward, value: '1'}], seccompProfile: {type: RuntimeDefault}}",

@@ -195,3 +195,85 @@ async fn a_finished_pod_stays_finished_and_is_reported() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(world.fake.containers().iter().all(|one| matches!(one.state, ContainerState::Exited { .. })));
 }
+
+/// A pod that is to have its own users, as a kubelet's words refuse it or not.
+const APART: &str = "hostUsers: false";
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_to_have_its_own_users_never_runs_with_the_machines() {
+    let mut world = World::new();
+    world.start().await;
+    world.want(&[pod_of("a", APART, "")]).await;
+    let said = "can't set `spec.hostUsers: false`, runtime does not support user namespaces";
+    let refused = |r: &HealthReport| {
+        find(r, "a").is_some_and(|pod| pod.message.as_ref().is_some_and(|message| message.contains(said)))
+    };
+    world.until("it says why", refused).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.fake.calls_of("create_sandbox"), Vec::<String>::new());
+    assert_eq!(world.fake.calls_of("create_container"), Vec::<String>::new());
+    let events = world.agent.as_ref().unwrap().events.since(0);
+    assert!(events.iter().any(|event| event.reason == "FailedCreatePodSandBox" && event.message.contains(said)));
+    // A runtime that can has come.
+    world.fake.set_features(RuntimeFeatures { user_namespaces: true, ..RuntimeFeatures::default() });
+    world.healthy("a").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pods_own_users_are_no_other_pods_and_outlive_the_agent() {
+    let mut world = World::new();
+    world.fake.set_features(RuntimeFeatures { user_namespaces: true, ..RuntimeFeatures::default() });
+    let users = |world: &World, pod: &str| {
+        let made = |container: &str| {
+            let found = world.fake.find(&format!("{pod}-node1"), container).unwrap();
+            match world.fake.made_from(&found.id).unwrap() {
+                MadeFrom::Sandbox(config) => config.users,
+                MadeFrom::Container(config) => config.users,
+            }
+        };
+        let (sandbox, container) = (made("POD"), made("main"));
+        assert_eq!(sandbox, container, "{pod}");
+        sandbox.map(|range| (range.first, range.count))
+    };
+    for round in 0..2 {
+        world.start().await;
+        world.want(&[pod_of("a", APART, ""), pod_of("b", APART, ""), pod_of("c", "hostUsers: true", "")]).await;
+        for pod in ["a", "b", "c"] {
+            world.healthy(pod).await;
+        }
+        let mut own = [users(&world, "a"), users(&world, "b")];
+        own.sort();
+        assert_eq!((own, users(&world, "c")), ([Some((65536, 65536)), Some((131_072, 65536))], None), "{round}");
+        let before = users(&world, "a");
+        world.fake.kill(&world.fake.find("a-node1", "POD").unwrap().id);
+        world.fake.until("a new sandbox", |fake| fake.calls_of("create_sandbox").len() == 4 + round).await;
+        world.healthy("a").await;
+        assert_eq!(users(&world, "a"), before, "the pod's files are whose they were");
+    }
+    world.want(&[]).await;
+    world.fake.until("all gone", |fake| fake.containers().is_empty()).await;
+    world.settle().await;
+    let dirs = world.root.path().join("root/pods");
+    world.until("nothing is left", |_| std::fs::read_dir(&dirs).is_ok_and(|dirs| dirs.count() == 0)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_whose_rotation_was_cut_off_goes_on() {
+    let mut world = World::new();
+    world.fake.set_needs_sandbox();
+    world.start().await;
+    world.want(&[pod("a", "")]).await;
+    world.healthy("a").await;
+    let id = world.fake.find("a-node1", "main").unwrap().id;
+    let log = world.fake.find("a-node1", "main").unwrap().labels[labels::LOG_PATH].clone();
+    let (log, renamed) = (Path::new(&log), format!("{log}.20260102-030405"));
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    std::fs::File::create(&renamed).unwrap();
+    let context = Arc::clone(&world.agent.as_ref().unwrap().desk);
+    let watch = tokio::spawn(rotation::watch(context));
+    world.fake.until("the runtime goes on", |fake| !fake.calls_of("reopen_log").is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.fake.calls_of("reopen_log"), [id], "once: the log is there");
+    assert!(log.exists() && Path::new(&renamed).exists());
+    watch.abort();
+}

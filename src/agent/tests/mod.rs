@@ -13,6 +13,11 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
 use super::pod::tests::read;
 use super::pod::{PodKey, StaticPod};
 use super::probe::{Outcome, Target};
@@ -20,12 +25,8 @@ use super::report::{HealthReport, Phase, PodReport, StateReport};
 use super::source::Update;
 use super::*;
 use crate::host::clock::Instant;
-use crate::runtime::{ContainerState, RuntimeError, labels};
+use crate::runtime::{ContainerState, RuntimeError, RuntimeFeatures, labels};
 use crate::testing::runtime::{Behaviour, FakeRuntime, MadeFrom};
-use async_trait::async_trait;
-use tempfile::TempDir;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 /// Answers every check at once: well, unless told otherwise by the path of the request.
 #[derive(Default)]

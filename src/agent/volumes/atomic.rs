@@ -2,12 +2,20 @@
 //! the content in the directory `..TIME`. A new content is a new directory and one rename of `..data`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::fs::{File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::host::beneath::{DIRECTORY, make_dir, open_dir};
 use crate::host::fs::{FsError, make_dirs};
+use crate::host::remove::remove_at;
 
 const DATA: &str = "..data";
 const NEXT: &str = "..data_tmp";
@@ -35,81 +43,163 @@ impl std::fmt::Debug for Content {
 }
 
 /// Makes `dir` hold just these files, belonging to `group` if one is given. Nothing is touched when it does already.
+///
+/// All of it goes by descriptors, for what is in the volume may have been a container's to write: `dir` itself is the
+/// agent's, and below it no link is followed and no mount point crossed.
 pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> Result<(), FsError> {
     make_dirs(dir, DIR_MODE)?;
-    let current = fs::read_link(dir.join(DATA)).ok();
-    let same = |data: &PathBuf| payload.iter().all(|(path, file)| is_same(&dir.join(data).join(path), file));
+    let opened = rustix::fs::openat(CWD, dir, OFlags::RDONLY | DIRECTORY, Mode::empty());
+    let volume = Volume { fd: opened.map_err(|e| FsError::new("open", dir, e.into()))?, path: dir };
     let tops: BTreeSet<&str> = payload.keys().map(|path| path.split('/').next().unwrap_or(path)).collect();
-    if current.as_ref().is_some_and(same) && tops.iter().all(|top| fs::symlink_metadata(dir.join(top)).is_ok()) {
-        return Ok(());
+    let current = volume.data();
+    if current.as_ref().is_some_and(|data| volume.holds(data, payload, group))
+        && tops.iter().all(|top| volume.leads_to(top, &top_target(top)))
+    {
+        // What an agent that was killed has begun is no one else's.
+        let begun = |name: &str| name.starts_with("..") && name != DATA && Some(name) != current.as_deref();
+        return volume.clean(begun);
     }
     let name = jiff::Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S.%9f").to_string();
-    let fresh = dir.join(&name);
-    fill(&fresh, payload, group)?;
-    replace_link(Path::new(&name), &dir.join(NEXT))?;
-    let next = dir.join(NEXT);
-    fs::rename(&next, dir.join(DATA)).map_err(|e| FsError::new("replace", dir.join(DATA), e))?;
+    volume.fill(&name, payload, group)?;
+    volume.replace_data(&name)?;
     for top in &tops {
-        replace_link(&Path::new(DATA).join(top), &dir.join(top))?;
+        volume.link(top, &top_target(top))?;
     }
-    clean(dir, &tops, &name)
+    volume.clean(|entry| entry != DATA && entry != name && !tops.contains(entry))
 }
 
-fn is_same(path: &Path, file: &Content) -> bool {
-    let mode = fs::metadata(path).map(|meta| meta.permissions().mode() & 0o777);
-    mode.is_ok_and(|mode| mode == file.mode) && fs::read(path).is_ok_and(|bytes| bytes == file.bytes)
+fn top_target(top: &str) -> String {
+    format!("{DATA}/{top}")
 }
 
-fn fill(fresh: &Path, payload: &Payload, group: Option<u32>) -> Result<(), FsError> {
-    make_dirs(fresh, DIR_MODE)?;
-    for (path, file) in payload {
-        let path = fresh.join(path);
-        let fail = |e: io::Error| FsError::new("write", &path, e);
-        if let Some(parent) = path.parent() {
-            make_dirs(parent, DIR_MODE)?;
+/// The directory of a volume.
+struct Volume<'a> {
+    fd: OwnedFd,
+    /// What errors call it.
+    path: &'a Path,
+}
+
+impl Volume<'_> {
+    fn error(&self, action: &'static str, name: &str, error: Errno) -> FsError {
+        FsError::new(action, self.path.join(name), error.into())
+    }
+
+    /// The directory that `..data` names.
+    fn data(&self) -> Option<String> {
+        let target = rustix::fs::readlinkat(&self.fd, DATA, Vec::new()).ok()?.into_string().ok()?;
+        (target.len() > 2 && target.starts_with("..") && !target.contains('/')).then_some(target)
+    }
+
+    fn leads_to(&self, link: &str, target: &str) -> bool {
+        rustix::fs::readlinkat(&self.fd, link, Vec::new()).is_ok_and(|found| found.as_bytes() == target.as_bytes())
+    }
+
+    /// Whether the directory `data` has these files as they should be.
+    fn holds(&self, data: &str, payload: &Payload, group: Option<u32>) -> bool {
+        let Ok(data) = open_dir(self.fd.as_fd(), data) else { return false };
+        payload.iter().all(|(path, file)| is_same(&data, path, file, group).unwrap_or(false))
+    }
+
+    /// Makes the directory `name` with the files.
+    fn fill(&self, name: &str, payload: &Payload, group: Option<u32>) -> Result<(), FsError> {
+        let fresh = make_dir(self.fd.as_fd(), name, Mode::RWXU).map_err(|e| self.error("make", name, e))?;
+        for (path, file) in payload {
+            put(&fresh, path, file, group).map_err(|e| FsError::new("write", self.path.join(name).join(path), e))?;
         }
-        let mut opened = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(fail)?;
-        if group.is_some() || file.owner.is_some() {
-            std::os::unix::fs::fchown(&opened, file.owner, group).map_err(fail)?;
-        }
-        opened.set_permissions(Permissions::from_mode(file.mode)).map_err(fail)?;
-        opened.write_all(&file.bytes).map_err(fail)?;
+        rustix::fs::fchmod(&fresh, Mode::from_raw_mode(DIR_MODE)).map_err(|e| self.error("open up", name, e))
     }
-    Ok(())
+
+    /// Makes `..data` lead to `name`, at once.
+    fn replace_data(&self, name: &str) -> Result<(), FsError> {
+        let is_link = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        if !rustix::fs::statat(&self.fd, DATA, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(is_link) {
+            self.remove(DATA)?;
+        }
+        self.link(NEXT, name)?;
+        rustix::fs::renameat(&self.fd, NEXT, &self.fd, DATA).map_err(|e| self.error("replace", DATA, e))
+    }
+
+    /// Makes or changes a link; what it is already stays.
+    fn link(&self, name: &str, target: &str) -> Result<(), FsError> {
+        if self.leads_to(name, target) {
+            return Ok(());
+        }
+        self.remove(name)?;
+        rustix::fs::symlinkat(target, &self.fd, name).map_err(|e| self.error("link", name, e))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), FsError> {
+        remove_at(self.fd.as_fd(), name.as_ref(), &self.path.join(name)).map(drop)
+    }
+
+    /// Removes the entries that are `surplus`.
+    fn clean(&self, surplus: impl Fn(&str) -> bool) -> Result<(), FsError> {
+        let entries = Dir::read_from(&self.fd).map_err(|e| self.error("list", "", e))?;
+        for entry in entries {
+            let entry = entry.map_err(|e| self.error("list", "", e))?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." || !surplus(&name.to_string_lossy()) {
+                continue;
+            }
+            remove_at(self.fd.as_fd(), name, &self.path.join(name))?;
+        }
+        Ok(())
+    }
 }
 
-/// Makes or changes a link; what it is already stays.
-fn replace_link(target: &Path, link: &Path) -> Result<(), FsError> {
-    if fs::read_link(link).is_ok_and(|old| old == target) {
-        return Ok(());
+/// The directory of a file below `top`, and the file's name. Missing directories are made where that is wanted.
+fn parent<'a>(top: &OwnedFd, path: &'a str, make: bool) -> io::Result<(OwnedFd, &'a str)> {
+    let mut here = top.try_clone()?;
+    let mut parts = path.split('/').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return Ok((here, part));
+        }
+        here = match open_dir(here.as_fd(), part) {
+            Err(Errno::NOENT) if make => make_dir(here.as_fd(), part, Mode::from_raw_mode(DIR_MODE))?,
+            other => other?,
+        };
     }
-    match fs::remove_file(link) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(FsError::new("remove", link, e)),
-        _ => {}
-    }
-    symlink(target, link).map_err(|e| FsError::new("link", link, e))
+    Err(Errno::INVAL.into())
 }
 
-/// Removes what is no longer among the files.
-fn clean(dir: &Path, tops: &BTreeSet<&str>, data: &str) -> Result<(), FsError> {
-    let entries = fs::read_dir(dir).map_err(|e| FsError::new("list", dir, e))?.flatten();
-    for entry in entries {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name == DATA || name == data || tops.contains(name.as_ref()) {
-            continue;
-        }
-        let path = entry.path();
-        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.map_err(|e| FsError::new("remove", &path, e))?;
+/// What is opened must be a plain file: anything else may never come to an end.
+fn is_same(data: &OwnedFd, path: &str, file: &Content, group: Option<u32>) -> io::Result<bool> {
+    let (dir, name) = parent(data, path, false)?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut opened = File::from(rustix::fs::openat(dir, name, flags, Mode::empty())?);
+    let meta = opened.metadata()?;
+    let right = meta.is_file()
+        && meta.permissions().mode() & 0o7777 == file.mode
+        && usize::try_from(meta.len()).is_ok_and(|length| length == file.bytes.len())
+        && file.owner.is_none_or(|owner| owner == meta.uid())
+        && group.is_none_or(|group| group == meta.gid());
+    if !right {
+        return Ok(false);
     }
-    Ok(())
+    let mut bytes = Vec::with_capacity(file.bytes.len());
+    opened.read_to_end(&mut bytes)?;
+    Ok(bytes == file.bytes)
+}
+
+fn put(fresh: &OwnedFd, path: &str, file: &Content, group: Option<u32>) -> io::Result<()> {
+    let (dir, name) = parent(fresh, path, true)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut opened = File::from(rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?);
+    opened.write_all(&file.bytes)?;
+    if group.is_some() || file.owner.is_some() {
+        std::os::unix::fs::fchown(&opened, file.owner, group)?;
+    }
+    opened.set_permissions(Permissions::from_mode(file.mode))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
     use super::*;
+    use crate::testing::threads::with_umask;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
         let content = |text: &str| Content { bytes: text.into(), mode: 0o640, owner: None };
@@ -134,5 +224,78 @@ mod tests {
         names.sort();
         assert_eq!(names.len(), 4, "{names:?}: ..data, its directory, a and c");
         assert!(!dir.join(first).exists());
+    }
+    /// A volume was writable in containers once, and what runs on from then still has it so.
+    #[test]
+    fn what_a_container_puts_in_the_way_leads_nowhere() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, outside) = (root.path().join("v"), root.path().join("outside"));
+        fs::create_dir_all(outside.join("d")).unwrap();
+        fs::File::create(outside.join("a")).unwrap();
+        let files = payload(&[("a", "1"), ("d/b", "2")]);
+        let whole = |what: &str| {
+            let read = |path: &str| fs::read_to_string(dir.join(path)).unwrap();
+            assert_eq!((read("a"), read("d/b")), ("1".to_owned(), "2".to_owned()), "{what}");
+            assert_eq!(fs::read_dir(outside.join("d")).unwrap().count(), 0, "{what}");
+            assert_eq!(fs::read(outside.join("a")).unwrap(), b"", "{what}");
+        };
+        write(&dir, &files, None).unwrap();
+        type Plant = fn(&Path, &Path);
+        let plants: &[(&str, Plant)] = &[
+            ("..data leads out", |dir, outside| {
+                fs::remove_file(dir.join(DATA)).unwrap();
+                symlink(outside, dir.join(DATA)).unwrap();
+            }),
+            ("..data is a directory", |dir, _| {
+                fs::remove_file(dir.join(DATA)).unwrap();
+                fs::create_dir_all(dir.join(DATA).join("x")).unwrap();
+            }),
+            ("the next ..data is a directory", |dir, _| {
+                fs::remove_file(dir.join(DATA)).unwrap();
+                fs::create_dir_all(dir.join(NEXT).join("x")).unwrap();
+            }),
+            ("a directory of the content leads out", |dir, outside| {
+                let data = dir.join(fs::read_link(dir.join(DATA)).unwrap());
+                fs::remove_dir_all(data.join("d")).unwrap();
+                symlink(outside.join("d"), data.join("d")).unwrap();
+            }),
+            ("a name is a directory", |dir, _| {
+                fs::remove_file(dir.join("a")).unwrap();
+                fs::create_dir_all(dir.join("a/x")).unwrap();
+            }),
+            ("a file is a pipe without an end", |dir, _| {
+                let file = dir.join(fs::read_link(dir.join(DATA)).unwrap()).join("a");
+                fs::remove_file(&file).unwrap();
+                rustix::fs::mknodat(CWD, &file, FileType::Fifo, Mode::from_raw_mode(0o640), 0).unwrap();
+            }),
+        ];
+        for (what, plant) in plants {
+            plant(&dir, &outside);
+            write(&dir, &files, None).unwrap_or_else(|error| panic!("{what}: {error}"));
+            whole(what);
+        }
+    }
+
+    #[test]
+    fn everything_has_its_mode_whatever_the_umask_is() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("p/v");
+        with_umask(0o077, || {
+            write(&dir, &payload(&[("d/b", "2")]), None).unwrap();
+            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+            let dirs = [root.path().join("p"), dir.clone(), dir.join(DATA), dir.join("d")].map(|dir| mode(&dir));
+            assert_eq!((dirs, mode(&dir.join("d/b"))), ([0o755; 4], 0o640));
+        });
+    }
+
+    #[test]
+    fn what_a_killed_agent_has_begun_goes() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("v");
+        write(&dir, &payload(&[("d/b", "2")]), None).unwrap();
+        fs::create_dir_all(dir.join("..2020_begun")).unwrap();
+        symlink("..2020_begun", dir.join(NEXT)).unwrap();
+        write(&dir, &payload(&[("d/b", "2")]), None).unwrap();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 3, "..data, its directory and d");
     }
 }

@@ -1,16 +1,16 @@
 //! Volumes in memory.
 
 use std::ffi::CString;
-use std::fs::{self, DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::mount::MountFlags;
 use tracing::warn;
 
-use super::remove::is_mount_point;
 use crate::agent::status::chain;
 use crate::host::fs::{FsError, make_dirs};
+use crate::host::mounts::is_mount_point;
 
 /// Mounts a file system of memory.
 pub(super) fn mount(system: &str, path: &Path, options: &str) -> Result<(), FsError> {
@@ -27,9 +27,9 @@ pub(super) fn ensure(path: &Path) -> Result<(), FsError> {
         if let Some(parent) = path.parent() {
             make_dirs(parent, 0o750)?;
         }
-        DirBuilder::new().mode(0o755).create(path).map_err(|e| FsError::new("create directory", path, e))?;
+        make_dirs(path, 0o755)?;
     }
-    if is_mount_point(path) {
+    if is_mount_point(path)? {
         return Ok(());
     }
     let Err(error) = mount("tmpfs", path, "mode=0755") else { return Ok(()) };
@@ -53,7 +53,7 @@ mod tests {
         ensure(&path).unwrap();
         assert!(path.join("kept").exists(), "what is there stays");
         let closed = fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777;
-        if is_mount_point(&path) {
+        if is_mount_point(&path).unwrap() {
             assert_eq!(closed, 0o750);
             super::super::remove::unmount(&path).unwrap();
         } else {

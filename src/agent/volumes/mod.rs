@@ -8,13 +8,15 @@ mod projected;
 mod remove;
 mod sub_path;
 pub mod usage;
+pub mod users;
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Volume;
+use rustix::fs::OFlags;
 
 use super::bound::objects::Objects;
 use super::downward::Facts;
@@ -89,9 +91,9 @@ const CLAIM: &str = ".kubeboot";
 pub fn claim(root: &Path, uid: &str) -> Result<(), FsError> {
     let dir = pod_dir(root, uid);
     let file = dir.join(CLAIM);
-    let made = fs::DirBuilder::new().recursive(true).mode(0o750).create(&dir);
-    made.and_then(|()| OpenOptions::new().create(true).append(true).open(&file).map(drop))
-        .map_err(|e| FsError::new("make", &file, e))
+    make_dirs(&dir, 0o750)?;
+    let made = OpenOptions::new().create(true).append(true).mode(0o644).open(&file);
+    made.map(drop).map_err(|e| FsError::new("make", &file, e))
 }
 
 /// UIDs of the pods whose directories below `root` this agent, or one before it, has made.
@@ -115,6 +117,15 @@ pub fn path(volume: &Volume, root: &Path, uid: &str) -> Option<PathBuf> {
     ];
     let (_, plugin) = plugins.into_iter().find(|(present, _)| *present)?;
     Some(pod_dir(root, uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(&volume.name))
+}
+
+/// Whether the agent writes the files of a volume, from what the API server or it itself knows: containers may only read
+/// them.
+pub fn is_of_api(volume: &Volume) -> bool {
+    volume.downward_api.is_some()
+        || volume.projected.is_some()
+        || volume.config_map.is_some()
+        || volume.secret.is_some()
 }
 
 /// The file that is mounted at a container's terminationMessagePath, one an instance.
@@ -185,8 +196,9 @@ pub fn make_termination_file(path: &Path) -> Result<(), FsError> {
     if let Some(parent) = path.parent() {
         make_dirs(parent, 0o750)?;
     }
-    let open = OpenOptions::new().write(true).create(true).truncate(true).open(path);
-    let made = open.and_then(|_| fs::set_permissions(path, Permissions::from_mode(0o666)));
+    let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+    let open = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(nofollow).open(path);
+    let made = open.and_then(|file| file.set_permissions(Permissions::from_mode(0o666)));
     made.map_err(|e| FsError::new("create", path, e))
 }
 

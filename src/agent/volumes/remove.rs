@@ -1,14 +1,17 @@
 //! The end of a pod's directory.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::mount::UnmountFlags;
 
-use super::pod_dir;
-use crate::host::fs::FsError;
+use super::{CLAIM, pod_dir};
+use crate::host::fs::{FsError, entries};
+use crate::host::mounts;
+use crate::host::remove::remove_tree;
 
-/// Removes a pod's directory, unmounting what was mounted below it. Never deletes below a mount point that stays.
+/// Removes a pod's directory, unmounting what was mounted below it. Never deletes below a mount point that stays, nor
+/// when it is not known what is mounted.
 pub fn remove_pod_dir(root: &Path, uid: &str) -> Result<(), FsError> {
     let dir = pod_dir(root, uid);
     // The UID may come from a label that anybody can set.
@@ -17,18 +20,20 @@ pub fn remove_pod_dir(root: &Path, uid: &str) -> Result<(), FsError> {
         return Ok(());
     }
     unmount_below(&dir)?;
-    fs::remove_dir_all(&dir).map_err(|e| FsError::new("remove", &dir, e))
+    // As long as the claim is there, an agent that is killed here has a successor that goes on.
+    for entry in entries(&dir)?.iter().filter(|entry| !entry.ends_with(CLAIM)) {
+        remove_tree(entry)?;
+    }
+    remove_tree(&dir).map(drop)
 }
 
 /// Unmounts everything at and below `dir`: afterwards what is deleted there is the pod's own.
 fn unmount_below(dir: &Path) -> Result<(), FsError> {
-    let mut mounts = mounts_below(dir);
     // The latest first: one may lie on top of another.
-    mounts.reverse();
-    for mount in &mounts {
+    for mount in mounts::below(dir)?.iter().rev() {
         unmount(mount)?;
     }
-    match mounts_below(dir).into_iter().next() {
+    match mounts::below(dir)?.into_iter().next() {
         None => Ok(()),
         Some(left) => Err(FsError::new("delete below the mount point", left, rustix::io::Errno::BUSY.into())),
     }
@@ -43,25 +48,49 @@ pub(super) fn unmount(mount: &Path) -> Result<(), FsError> {
     result.map_err(|e| FsError::new("unmount", mount, e.into()))
 }
 
-/// Whether something is mounted just there.
-pub(super) fn is_mount_point(path: &Path) -> bool {
-    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    mounts_below(path).contains(&real)
-}
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::PathBuf;
 
-/// Mount points at and below `path`, in the order they were mounted.
-fn mounts_below(path: &Path) -> Vec<PathBuf> {
-    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
-    points.filter(|point| point.starts_with(&real)).collect()
-}
+    use rustix::mount::mount_bind;
 
-/// mountinfo writes space, tab, newline and backslash as three octal digits.
-fn unescape(text: &str) -> PathBuf {
-    let mut out = text.to_owned();
-    for (code, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        out = out.replace(code, plain);
+    use super::*;
+    use crate::testing::threads::{apart, tmpfs};
+
+    /// A pod with a volume that is to be mounted on, and a directory with something in it to mount there.
+    fn pod(root: &Path) -> (PathBuf, PathBuf) {
+        let (volume, data) = (pod_dir(root, "u").join("volumes/v"), root.join("data"));
+        fs::create_dir_all(&volume).unwrap();
+        fs::create_dir_all(data.join("kept")).unwrap();
+        super::super::claim(root, "u").unwrap();
+        (volume, data)
     }
-    PathBuf::from(out)
+
+    #[test]
+    fn nothing_is_deleted_while_the_mounts_cannot_be_read() {
+        let root = tempfile::tempdir().unwrap();
+        let (volume, data) = pod(root.path());
+        apart(|| {
+            mount_bind(&data, &volume).unwrap();
+            tmpfs("/proc");
+            assert!(remove_pod_dir(root.path(), "u").is_err());
+            assert!(data.join("kept").exists() && pod_dir(root.path(), "u").join(CLAIM).exists());
+        });
+    }
+
+    #[test]
+    fn a_mount_whose_name_is_no_text_hides_no_other() {
+        let root = tempfile::tempdir().unwrap();
+        let (volume, data) = pod(root.path());
+        let odd = volume.with_file_name(OsStr::from_bytes(b"\xff"));
+        fs::create_dir(&odd).unwrap();
+        apart(|| {
+            mount_bind(&data, &volume).unwrap();
+            mount_bind(&data, &odd).unwrap();
+            remove_pod_dir(root.path(), "u").unwrap();
+            assert!(data.join("kept").exists() && !pod_dir(root.path(), "u").exists());
+        });
+    }
 }

@@ -11,12 +11,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::remove::{is_mount_point, unmount};
+use super::remove::unmount;
 use super::{VolumeError, pod_dir};
+use crate::host::beneath::make_dir;
 use crate::host::fs::{FsError, make_dirs};
+use crate::host::mounts::is_mount_point;
 
 /// Which mount of which container a sub-path is for.
 #[derive(Debug, Clone, Copy)]
@@ -80,10 +82,12 @@ fn open(base: &Path, sub_path: &str) -> Result<OwnedFd, Errno> {
     Ok(opened)
 }
 
+/// A container may have been quicker, or put something else there: what is there is opened like everything else then.
 fn make(parent: BorrowedFd<'_>, name: &OsStr, mode: Mode) -> Result<(), Errno> {
-    rustix::fs::mkdirat(parent, name, mode)?;
-    // The umask may have taken bits away.
-    rustix::fs::chmodat(parent, name, mode, AtFlags::empty())
+    match make_dir(parent, name, mode) {
+        Err(Errno::EXIST | Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 fn beneath(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
@@ -95,7 +99,7 @@ fn beneath(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
 fn bind(opened: &OwnedFd, target: &Path) -> Result<(), FsError> {
     let fail = |action| move |e: io::Error| FsError::new(action, target, e);
     let stat = rustix::fs::fstat(opened).map_err(|e| fail("look at")(e.into()))?;
-    if is_mount_point(target) {
+    if is_mount_point(target)? {
         let there = fs::metadata(target).map_err(fail("look at"))?;
         if (there.dev(), there.ino()) == (stat.st_dev, stat.st_ino) {
             return Ok(());
@@ -155,6 +159,38 @@ mod tests {
         remove_pod_dir(dir.path(), "u").unwrap();
         assert!(base.join("a/b/kept").exists());
         assert!(!pod_dir(dir.path(), "u").exists());
+    }
+
+    /// A container that has the volume mounted tries to be quicker than the agent.
+    #[test]
+    fn what_replaces_a_directory_that_was_just_made_does_not_get_its_mode() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        use rustix::fs::RenameFlags;
+
+        let dir = tempfile::tempdir().unwrap();
+        let (base, victim) = (dir.path().join("volume"), dir.path().join("victim"));
+        [&base, &victim].iter().for_each(|dir| fs::create_dir(dir).unwrap());
+        fs::set_permissions(&base, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(&victim, fs::Permissions::from_mode(0o700)).unwrap();
+        let (made, other) = (base.join("x"), base.join("y"));
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let _ = symlink(&victim, &other);
+                    let _ = rustix::fs::renameat_with(CWD, &made, CWD, &other, RenameFlags::EXCHANGE);
+                }
+            });
+            for _ in 0..2000 {
+                let _ = open(&base, "x");
+                let _ = fs::remove_file(&made);
+                let _ = fs::remove_dir(&made);
+                let _ = fs::remove_dir(&other);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(fs::metadata(&victim).unwrap().permissions().mode() & 0o7777, 0o700);
     }
 
     #[test]

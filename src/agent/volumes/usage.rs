@@ -1,12 +1,14 @@
 //! emptyDirs on the disk that have grown beyond their `sizeLimit`. A kubelet evicts their pods; this agent evicts
 //! nothing and says what it sees. One in memory cannot grow: its tmpfs is as large as its limit.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use tracing::warn;
 
 use super::path;
@@ -15,6 +17,7 @@ use crate::agent::events::Subject;
 use crate::agent::pod::StaticPod;
 use crate::agent::report::{Problem, Severity};
 use crate::agent::resources;
+use crate::host::beneath::{DIRECTORY, open_dir};
 
 /// How often they are measured, as by the kubelet's eviction manager. Pods without such a volume cost nothing.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -77,22 +80,25 @@ fn excesses(pod: &StaticPod, root: &Path) -> Vec<Excess> {
 
 /// Bytes that the files below `dir` take on its own file system; counting ends beyond `enough`.
 fn used(dir: &Path, enough: u64) -> u64 {
-    let Ok(top) = fs::symlink_metadata(dir) else { return 0 };
+    let Ok(top) = rustix::fs::open(dir, OFlags::RDONLY | DIRECTORY, Mode::empty()) else { return 0 };
     let mut sum = 0_u64;
-    let mut rest = vec![dir.to_owned()];
+    let mut rest = vec![PathBuf::from(".")];
     while let Some(dir) = rest.pop() {
-        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-            // Not followed; what is gone by now takes nothing.
-            let Ok(meta) = entry.metadata() else { continue };
-            if meta.dev() != top.dev() {
+        // A container may exchange any of them for a link meanwhile: those are not followed, and mounts are not entered.
+        let Ok(opened) = open_dir(top.as_fd(), dir.as_path()) else { continue };
+        for entry in Dir::read_from(&opened).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
                 continue;
             }
-            sum = sum.saturating_add(meta.blocks().saturating_mul(BLOCK));
+            // What is gone by now takes nothing.
+            let Ok(stat) = rustix::fs::statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            sum = sum.saturating_add(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(BLOCK));
             if sum > enough {
                 return sum;
             }
-            if meta.is_dir() {
-                rest.push(entry.path());
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                rest.push(dir.join(OsStr::from_bytes(name.to_bytes())));
             }
         }
     }
@@ -101,6 +107,7 @@ fn used(dir: &Path, enough: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write;
 
     use super::*;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, VolumeMount};
 
 use super::plan::SANDBOX;
 use super::prepare::Prepared;
@@ -10,10 +10,10 @@ use crate::agent::AgentOptions;
 use crate::agent::env;
 use crate::agent::pod::{CONFIG_SOURCE, StaticPod};
 use crate::agent::security::{self, Ground};
-use crate::agent::{logs, resources};
+use crate::agent::{logs, resources, volumes};
 use crate::runtime::{
     ContainerConfig, ContainerName, LogLimits, Mount, NetworkMode, PortMapping, Propagation, ResourceConfig,
-    SandboxConfig, labels,
+    RuntimeFeatures, SandboxConfig, UserRange, labels,
 };
 
 /// The longest host name Linux has.
@@ -37,6 +37,8 @@ pub struct Place<'a> {
     pub cgroup_parent: Option<String>,
     /// Whether the machine has AppArmor.
     pub apparmor: bool,
+    /// What the runtime can.
+    pub features: RuntimeFeatures,
 }
 
 /// Why a sandbox cannot be made as the manifest asks.
@@ -81,7 +83,7 @@ pub fn container(
         command: env::expand_all(container.command.as_ref(), &env),
         args: env::expand_all(container.args.as_ref(), &env),
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
-        mounts: mounts(container, place.prepared),
+        mounts: mounts(pod, container, place)?,
         labels: labels(pod, &name, Some(place.sandbox), options),
         annotations: annotations(pod, container, place.attempt),
         network: match (pod.host_network(), has_sandbox) {
@@ -94,6 +96,7 @@ pub fn container(
         host_ipc: pod.spec.host_ipc.unwrap_or(false),
         host_pid: pod.spec.host_pid.unwrap_or(false),
         share_pid: pod.spec.share_process_namespace.unwrap_or(false),
+        users: place.prepared.users,
         security,
         resources: limits(pod, container, place, options),
         cgroup_parent: place.cgroup_parent.clone(),
@@ -127,18 +130,46 @@ fn limits(pod: &StaticPod, container: &Container, place: &Place<'_>, options: &A
     limits
 }
 
-fn mounts(container: &Container, prepared: &Prepared) -> Vec<Mount> {
-    let own = container.volume_mounts.iter().flatten().zip(&prepared.sources).map(|(mount, source)| Mount {
-        host_path: source.display().to_string(),
-        container_path: mount.mount_path.clone(),
-        read_only: mount.read_only.unwrap_or(false),
-        propagation: match mount.mount_propagation.as_deref() {
+/// Whether something in the container is mounted from a volume that is read-only whatever the manifest says: the runtime is
+/// to be asked then what it can.
+pub fn asks_for_features(pod: &StaticPod, container: &Container) -> bool {
+    let mut mounts = container.volume_mounts.iter().flatten();
+    mounts.any(|mount| mount.recursive_read_only.is_some() || is_of_api(pod, mount))
+}
+
+/// Whether the agent writes the files of the volume that is mounted.
+fn is_of_api(pod: &StaticPod, mount: &VolumeMount) -> bool {
+    let volume = pod.spec.volumes.iter().flatten().find(|volume| volume.name == mount.name);
+    volume.is_some_and(volumes::is_of_api)
+}
+
+fn mounts(pod: &StaticPod, container: &Container, place: &Place<'_>) -> Result<Vec<Mount>, String> {
+    let own = container.volume_mounts.iter().flatten().zip(&place.prepared.sources);
+    let own = own.map(|(mount, source)| {
+        let propagation = match mount.mount_propagation.as_deref() {
             Some("HostToContainer") => Propagation::HostToContainer,
             Some("Bidirectional") => Propagation::Bidirectional,
             _ => Propagation::Private,
-        },
+        };
+        // What a container wrote into a volume that the agent writes would be taken for the API server's.
+        let of_api = is_of_api(pod, mount);
+        let read_only = of_api || mount.read_only.unwrap_or(false);
+        let wanted = mount.recursive_read_only.as_deref();
+        let can = place.features.recursive_read_only;
+        if wanted == Some("Enabled") && !can {
+            let path = &mount.mount_path;
+            return Err(format!("recursiveReadOnly Enabled of {path}: this runtime cannot; use IfPossible"));
+        }
+        let recursive = of_api || matches!(wanted, Some("Enabled" | "IfPossible"));
+        Ok(Mount {
+            host_path: source.display().to_string(),
+            container_path: mount.mount_path.clone(),
+            read_only,
+            recursive_read_only: recursive && read_only && can && propagation == Propagation::Private,
+            propagation,
+        })
     });
-    own.chain(prepared.managed.clone()).collect()
+    own.chain(place.prepared.managed.iter().cloned().map(Ok)).collect()
 }
 
 /// The kubelet's and dockershim's labels, and the owner's. Containers do not carry the pod's labels.
@@ -208,6 +239,7 @@ pub fn sandbox(
     pod: &StaticPod,
     attempt: u32,
     cgroup_parent: Option<String>,
+    users: Option<UserRange>,
     options: &AgentOptions,
 ) -> Result<SandboxConfig, Refusal> {
     let name = name(pod, SANDBOX, attempt);
@@ -226,6 +258,7 @@ pub fn sandbox(
         annotations,
         host_ipc: pod.spec.host_ipc.unwrap_or(false),
         host_pid: pod.spec.host_pid.unwrap_or(false),
+        users,
         sysctls,
         selinux: security::selinux(context.se_linux_options),
         cgroup_parent,
@@ -272,11 +305,19 @@ fn ports(pod: &StaticPod) -> Vec<PortMapping> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::agent::pod::bound_tests::bound;
     use crate::agent::pod::tests::{pod, pod_with};
 
     fn made(pod: &StaticPod, sandbox: &str) -> ContainerConfig {
-        let prepared = Prepared { sources: vec!["/data".into()], ..Prepared::default() };
+        tried(pod, sandbox, false).unwrap()
+    }
+
+    fn tried(pod: &StaticPod, sandbox: &str, recursive: bool) -> Result<ContainerConfig, String> {
+        let sources = pod.spec.containers[0].volume_mounts.iter().flatten().map(|_| "/data".into()).collect();
+        let prepared = Prepared { sources, ..Prepared::default() };
         let place = Place {
             attempt: 2,
             sandbox,
@@ -286,8 +327,62 @@ mod tests {
             prepared: &prepared,
             cgroup_parent: Some("/kubepods/podx".into()),
             apparmor: false,
+            features: RuntimeFeatures { recursive_read_only: recursive, ..RuntimeFeatures::default() },
         };
-        container(pod, &pod.spec.containers[0], &place, &AgentOptions::new("node1")).unwrap()
+        container(pod, &pod.spec.containers[0], &place, &AgentOptions::new("node1"))
+    }
+
+    /// How the mounts of the first container are made: whether read-only, and whether that holds below too.
+    fn read_only(pod: &StaticPod, recursive: bool) -> Vec<(bool, bool)> {
+        let made = tried(pod, "sandbox1", recursive).unwrap();
+        made.mounts.iter().map(|mount| (mount.read_only, mount.recursive_read_only)).collect()
+    }
+
+    #[test]
+    fn what_the_agent_writes_is_read_only_whatever_the_manifest_says() {
+        let volumes = json!([
+            {"name": "map", "configMap": {"name": "m"}}, {"name": "secret", "secret": {"secretName": "s"}},
+            {"name": "all", "projected": {"sources": []}}, {"name": "down", "downwardAPI": {"items": []}},
+            {"name": "dir", "emptyDir": {}},
+        ]);
+        let mut pod = bound(json!({"volumes": volumes}), json!({}));
+        for (volume, of_api) in [("map", true), ("secret", true), ("all", true), ("down", true), ("dir", false)] {
+            let mount = |rest: Value| {
+                let mut mount = json!({"name": volume, "mountPath": "/v"});
+                mount.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+                mount
+            };
+            let said = [json!({}), json!({"readOnly": false}), json!({"subPath": "x"}), json!({"readOnly": true})];
+            let hosts = mount(json!({"mountPropagation": "HostToContainer"}));
+            let mounts: Vec<Value> = said.into_iter().map(mount).chain([hosts]).collect();
+            pod.spec.containers[0].volume_mounts = serde_json::from_value(mounts.into()).unwrap();
+            assert_eq!(asks_for_features(&pod, &pod.spec.containers[0]), of_api);
+            let expected = [of_api, of_api, of_api, true, of_api];
+            assert_eq!(read_only(&pod, false), expected.map(|yes| (yes, false)), "{volume}");
+            let below = [of_api, of_api, of_api, of_api, false];
+            let both: Vec<_> = expected.into_iter().zip(below).collect();
+            assert_eq!(read_only(&pod, true), both, "{volume}");
+        }
+    }
+
+    #[test]
+    fn a_mount_that_must_be_read_only_below_needs_a_runtime_that_can_and_one_that_may_be_does_not() {
+        let of = |value: &str| {
+            pod_with(
+                "volumes: [{name: v, emptyDir: {}}]",
+                &format!("volumeMounts: [{{name: v, mountPath: /v, readOnly: true, recursiveReadOnly: {value}}}]"),
+            )
+        };
+        for (value, can, expected) in [
+            ("IfPossible", false, Some(false)),
+            ("IfPossible", true, Some(true)),
+            ("Disabled", true, Some(false)),
+            ("Enabled", true, Some(true)),
+            ("Enabled", false, None),
+        ] {
+            let got = tried(&of(value), "sandbox1", can).map(|made| made.mounts[0].recursive_read_only);
+            assert_eq!(got.as_ref().ok().copied(), expected, "{value} {can} {got:?}");
+        }
     }
 
     #[test]
@@ -334,6 +429,7 @@ mod tests {
             host_path: "/data".into(),
             container_path: "/v".into(),
             read_only: true,
+            recursive_read_only: false,
             propagation: Propagation::HostToContainer,
         };
         assert_eq!(config.mounts[0], expected);
@@ -343,14 +439,14 @@ mod tests {
     fn a_sandbox_has_the_pods_labels_name_and_ports() {
         let options = AgentOptions::new("node1");
         let pod = pod("ports: [{containerPort: 80, hostPort: 8080}, {containerPort: 81}]");
-        let own = sandbox(&pod, 1, None, &options).unwrap();
+        let own = sandbox(&pod, 1, None, None, &options).unwrap();
         assert_eq!(own.name.to_string(), format!("k8s_POD_p-node1_default_{}_1", pod.uid));
         assert_eq!((own.hostname.as_deref(), &own.network), (Some("p-node1"), &NetworkMode::Default));
         assert_eq!(own.labels[labels::DOCKER_TYPE], "podsandbox");
         assert_eq!(own.annotations["kubernetes.io/config.hash"], pod.uid);
         assert_eq!(own.ports.iter().map(|p| (p.container_port, p.host_port)).collect::<Vec<_>>(), [(80, 8080)]);
         let host = pod_with("hostNetwork: true", "ports: [{containerPort: 80}]");
-        let host = sandbox(&host, 0, None, &options).unwrap();
+        let host = sandbox(&host, 0, None, None, &options).unwrap();
         assert_eq!((host.hostname, host.network, host.ports), (None, NetworkMode::Host, vec![]));
     }
 
@@ -358,7 +454,7 @@ mod tests {
     fn a_sandbox_is_refused_what_would_change_the_machine_or_cannot_be_said() {
         let mut options = AgentOptions::new("node1");
         options.cluster_domain = Some("cluster.local".into());
-        let of = |spec: &str| sandbox(&pod_with(spec, ""), 0, None, &options);
+        let of = |spec: &str| sandbox(&pod_with(spec, ""), 0, None, None, &options);
         let full = of("hostname: web\n  subdomain: sub\n  setHostnameAsFQDN: true").unwrap();
         assert_eq!(full.hostname.as_deref(), Some("web.sub.default.svc.cluster.local"));
         let long = format!("hostname: {}\n  subdomain: sub\n  setHostnameAsFQDN: true", "x".repeat(40));

@@ -16,8 +16,8 @@ use crate::agent::env_file;
 use crate::agent::hosts::{self, Names};
 use crate::agent::pod::StaticPod;
 use crate::agent::volumes::{self, Inputs, Slot, VolumeError};
-use crate::host::fs::FsError;
-use crate::runtime::{Mount, Propagation};
+use crate::host::fs::{FsError, write_file};
+use crate::runtime::{Mount, Propagation, UserRange};
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLVER: &str = "/etc/resolv.conf";
@@ -33,6 +33,8 @@ pub struct Prepared {
     pub sources: Vec<PathBuf>,
     /// The mounts the agent adds.
     pub managed: Vec<Mount>,
+    /// The pod's own users; None for the machine's.
+    pub users: Option<UserRange>,
     /// What the user is told.
     pub notices: Vec<Notice>,
 }
@@ -71,6 +73,7 @@ pub fn prepare(
     let Inputs { facts, objects } = *inputs;
     let root = &options.root_dir;
     volumes::claim(root, &pod.uid)?;
+    let users = own_users(pod, root)?;
     volumes::prepare(pod, root, inputs)?;
     let read = |of: &FileKeySelector| {
         let volume = pod.spec.volumes.iter().flatten().find(|volume| volume.name == of.volume_name);
@@ -110,7 +113,20 @@ pub fn prepare(
         let read_only = container.security_context.as_ref().and_then(|context| context.read_only_root_filesystem);
         managed.push(mount(&file, RESOLVER, read_only.unwrap_or(false)));
     }
-    Ok(Prepared { env, sources, managed, notices })
+    Ok(Prepared { env, sources, managed, users, notices })
+}
+
+/// The users that the pod's sandbox was made with. A container that is to have its own is never made with the machine's.
+fn own_users(pod: &StaticPod, root: &Path) -> Result<Option<UserRange>, PrepareError> {
+    if pod.spec.host_users != Some(false) {
+        return Ok(None);
+    }
+    let missing =
+        "hostUsers: false: the pod's sandbox was made with the machine's users; remove the pod and add it again";
+    match volumes::users::of(root, &pod.uid)? {
+        None => Err(PrepareError::Config(missing.to_owned())),
+        users => Ok(users),
+    }
 }
 
 /// Keys that are no variables' names are skipped, as the kubelet does, and not in silence.
@@ -135,6 +151,7 @@ fn mount(file: &Path, target: &str, read_only: bool) -> Mount {
         host_path: file.display().to_string(),
         container_path: target.to_owned(),
         read_only,
+        recursive_read_only: false,
         propagation: Propagation::Private,
     }
 }
@@ -146,13 +163,16 @@ fn mounts_at(container: &Container, path: &str) -> bool {
 
 /// Writes a file in place: containers have it mounted, and a new file would leave them the old one.
 fn rewrite(path: &Path, text: &str) -> Result<(), FsError> {
+    let fail = |e| FsError::new("write", path, e);
+    let Ok(meta) = fs::metadata(path) else { return write_file(path, text.as_bytes(), FILE_MODE).map(drop) };
+    if meta.permissions().mode() & 0o7777 != FILE_MODE {
+        fs::set_permissions(path, fs::Permissions::from_mode(FILE_MODE)).map_err(fail)?;
+    }
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(());
     }
-    let fail = |e| FsError::new("write", path, e);
-    let mut file = fs::File::create(path).map_err(fail)?;
-    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(fail)?;
-    file.set_permissions(fs::Permissions::from_mode(FILE_MODE)).map_err(fail)
+    let mut file = fs::OpenOptions::new().write(true).truncate(true).open(path).map_err(fail)?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(fail)
 }
 
 /// The sources of a container's mounts, sub-paths made and checked.
@@ -167,11 +187,6 @@ fn sources(
     let mounts = container.volume_mounts.iter().flatten().enumerate();
     mounts
         .map(|(index, mount)| {
-            if mount.recursive_read_only.as_deref() == Some("Enabled") {
-                let path = &mount.mount_path;
-                let problem = format!("recursiveReadOnly Enabled of {path}: this runtime cannot; use IfPossible");
-                return Err(PrepareError::Config(problem));
-            }
             let base = find(&mount.name).and_then(|volume| volumes::path(volume, root, &pod.uid)).unwrap_or_default();
             match wanted_sub_path(mount, &known).map_err(PrepareError::Config)?.as_str() {
                 "" => Ok(base),
@@ -256,6 +271,10 @@ mod tests {
         let path = dir.path().join("etc-hosts");
         rewrite(&path, "a longer text\n").unwrap();
         let inode = fs::metadata(&path).unwrap().ino();
+        // As an agent with another umask, killed in between, leaves it.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        rewrite(&path, "a longer text\n").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, FILE_MODE);
         rewrite(&path, "short\n").unwrap();
         assert_eq!(
             (fs::read_to_string(&path).unwrap().as_str(), fs::metadata(&path).unwrap().ino()),
@@ -282,19 +301,6 @@ mod tests {
                 (Err(problem), Err(expected)) => assert!(problem.contains(expected), "{problem}"),
                 (got, expected) => panic!("{text}: {got:?}, not {expected:?}"),
             }
-        }
-    }
-
-    #[test]
-    fn a_mount_that_must_be_read_only_below_is_refused_and_one_that_may_be_is_not() {
-        let root = tempfile::tempdir().unwrap();
-        for (value, allowed) in [("IfPossible", true), ("Enabled", false)] {
-            let pod = pod_with(
-                "volumes: [{name: v, emptyDir: {}}]",
-                &format!("volumeMounts: [{{name: v, mountPath: /v, readOnly: true, recursiveReadOnly: {value}}}]"),
-            );
-            let result = prepared(&pod, root.path(), None);
-            assert_eq!(result.is_ok(), allowed, "{value}");
         }
     }
 }

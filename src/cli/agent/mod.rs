@@ -31,6 +31,8 @@ use crate::host::tree::{HostTree, NoRecord};
 use crate::runtime::endpoint::Endpoint;
 use crate::workflow::renewal;
 
+/// The agent's own, which leaves the modes of everything it makes as they are meant.
+const UMASK: rustix::fs::Mode = rustix::fs::Mode::from_raw_mode(0o022);
 /// How often the control socket is tried until the agent listens on it.
 const LISTEN_CHECK: Duration = Duration::from_millis(50);
 
@@ -250,6 +252,8 @@ pub async fn run(mut args: Args, globals: &Globals) -> anyhow::Result<ExitCode> 
         Some(Ask::Restart(args)) => return restart::run(args, globals).await,
         None => {}
     }
+    // Whoever starts it may keep his own files closed; what is in volumes is for the users of containers.
+    rustix::process::umask(UMASK);
     let mut options = options(args, globals)?;
     // Half of what the service manager allows.
     options.watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2).filter(|every| !every.is_zero());

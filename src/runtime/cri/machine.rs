@@ -19,6 +19,14 @@ impl Cri {
         Ok(network(answer.status.unwrap_or_default()))
     }
 
+    /// Those of the handler that pods without a runtime class have. Runtimes that say nothing of it can neither.
+    pub(super) async fn get_features(&self) -> Result<RuntimeFeatures> {
+        let question = proto::RuntimeStatusRequest { verbose: false };
+        let answer = self.call::<_, proto::RuntimeStatusResponse>("Status", question).await;
+        let answer = answer.map_err(|status| self.error("ask for the runtime's features", "the runtime", status))?;
+        Ok(features(answer.runtime_handlers))
+    }
+
     /// The main process of a container. The API does not say it; containerd and CRI-O do, in their own words.
     pub(super) async fn main_process(&self, id: &str) -> Result<Process> {
         let question = proto::StatusRequest { id: id.to_owned(), verbose: true };
@@ -34,6 +42,15 @@ fn network(status: proto::RuntimeStatus) -> PodNetwork {
     match status.conditions.into_iter().find(|one| one.kind == NETWORK) {
         Some(one) if !one.is => PodNetwork::NotReady { reason: one.reason, message: one.message },
         _ => PodNetwork::Ready,
+    }
+}
+
+fn features(handlers: Vec<proto::RuntimeHandler>) -> RuntimeFeatures {
+    let default = handlers.into_iter().find(|handler| handler.name.is_empty());
+    let features = default.and_then(|handler| handler.features).unwrap_or_default();
+    RuntimeFeatures {
+        user_namespaces: features.user_namespaces,
+        recursive_read_only: features.recursive_read_only_mounts,
     }
 }
 
@@ -68,6 +85,18 @@ mod tests {
             message: "cni plugin not initialized".to_owned(),
         };
         assert_eq!(network(status(false)), not);
+    }
+
+    #[test]
+    fn features_are_those_of_the_handler_without_a_name() {
+        let handler = |name: &str, user_namespaces| proto::RuntimeHandler {
+            name: name.to_owned(),
+            features: Some(proto::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces }),
+        };
+        let found = features(vec![handler("kata", false), handler("", true)]);
+        assert_eq!(found, RuntimeFeatures { user_namespaces: true, recursive_read_only: true });
+        assert_eq!(features(vec![handler("kata", true)]), RuntimeFeatures::default());
+        assert_eq!(features(vec![]), RuntimeFeatures::default(), "an older runtime");
     }
 
     #[test]

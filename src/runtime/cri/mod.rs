@@ -248,6 +248,10 @@ impl ContainerRuntime for Cri {
         self.network_of_pods().await
     }
 
+    async fn features(&self) -> Result<RuntimeFeatures> {
+        self.get_features().await
+    }
+
     async fn process(&self, id: &str) -> Result<Process> {
         self.main_process(id).await
     }

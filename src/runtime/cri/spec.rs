@@ -50,6 +50,7 @@ pub fn sandbox(config: &SandboxConfig) -> proto::PodSandboxConfig {
                     network: node_or(config.network == NetworkMode::Host, NamespaceMode::Pod),
                     pid: node_or(config.host_pid, NamespaceMode::Container),
                     ipc: node_or(config.host_ipc, NamespaceMode::Pod),
+                    userns_options: users(config.users),
                 }),
                 selinux_options: selinux(&config.selinux),
                 privileged: config.privileged,
@@ -73,7 +74,7 @@ pub fn container(config: &ContainerConfig) -> proto::ContainerConfig {
             .iter()
             .map(|(key, value)| proto::KeyValue { key: key.clone(), value: value.clone() })
             .collect(),
-        mounts: config.mounts.iter().map(mount).collect(),
+        mounts: config.mounts.iter().map(|one| mount(one, config.users)).collect(),
         devices: vec![],
         labels: without(&config.labels, |label| DOCKERS_LABELS.contains(label)),
         annotations: config.annotations.clone(),
@@ -118,7 +119,8 @@ fn port(mapping: &PortMapping) -> proto::PortMapping {
     }
 }
 
-fn mount(mount: &Mount) -> proto::Mount {
+/// In a pod with its own users, a volume's files belong in there to whom they belong to outside, as with a kubelet.
+fn mount(mount: &Mount, users: Option<UserRange>) -> proto::Mount {
     proto::Mount {
         container_path: mount.container_path.clone(),
         host_path: mount.host_path.clone(),
@@ -128,7 +130,20 @@ fn mount(mount: &Mount) -> proto::Mount {
             Propagation::HostToContainer => 1,
             Propagation::Bidirectional => 2,
         },
+        uid_mappings: mapping(users),
+        gid_mappings: mapping(users),
+        recursive_read_only: mount.recursive_read_only,
     }
+}
+
+fn users(users: Option<UserRange>) -> Option<proto::UserNamespace> {
+    let mode = NamespaceMode::Pod.into();
+    users.is_some().then(|| proto::UserNamespace { mode, uids: mapping(users), gids: mapping(users) })
+}
+
+fn mapping(users: Option<UserRange>) -> Vec<proto::IdMapping> {
+    let one = |range: UserRange| proto::IdMapping { host_id: range.first, container_id: 0, length: range.count };
+    users.map(one).into_iter().collect()
 }
 
 /// CRI has no limit of processes but that of cgroup v2 by its own name; elsewhere it is the pod's cgroup's.
@@ -160,6 +175,7 @@ fn security(config: &ContainerConfig) -> proto::LinuxContainerSecurityContext {
             network: node_or(config.network == NetworkMode::Host, NamespaceMode::Pod),
             pid: node_or(config.host_pid, pid),
             ipc: node_or(config.host_ipc, NamespaceMode::Pod),
+            userns_options: users(config.users),
         }),
         selinux_options: selinux(&security.selinux),
         run_as_user: security.user.map(|value| proto::Int64Value { value }),
@@ -204,4 +220,37 @@ fn selinux(options: &[String]) -> Option<proto::SelinuxOption> {
         found.unwrap_or_default().to_owned()
     };
     Some(proto::SelinuxOption { user: part("user"), role: part("role"), type_: part("type"), level: part("level") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::runtime::container_config;
+
+    #[test]
+    fn a_pods_own_users_hold_for_its_sandbox_its_containers_and_their_mounts() {
+        let mut config = container_config("o", "p", "c", 0, "x:1");
+        let mount = |recursive_read_only| Mount {
+            host_path: "/a".into(),
+            container_path: "/b".into(),
+            read_only: true,
+            recursive_read_only,
+            propagation: Propagation::Private,
+        };
+        config.mounts = vec![mount(false), mount(true)];
+        let options = |made: &proto::ContainerConfig| {
+            let security = made.linux.clone().unwrap().security_context.unwrap();
+            security.namespace_options.unwrap().userns_options
+        };
+        let plain = container(&config);
+        assert_eq!((options(&plain), plain.mounts[0].uid_mappings.len()), (None, 0), "nothing is said");
+        config.users = Some(UserRange { first: 131_072, count: 65536 });
+        let own = container(&config);
+        let mapping = vec![proto::IdMapping { host_id: 131_072, container_id: 0, length: 65536 }];
+        let expected = proto::UserNamespace { mode: 0, uids: mapping.clone(), gids: mapping.clone() };
+        assert_eq!(options(&own), Some(expected));
+        let seen: Vec<_> = own.mounts.iter().map(|one| (&one.uid_mappings, &one.gid_mappings)).collect();
+        assert_eq!(seen, [(&mapping, &mapping), (&mapping, &mapping)]);
+        assert_eq!(own.mounts.iter().map(|one| one.recursive_read_only).collect::<Vec<_>>(), [false, true]);
+    }
 }

@@ -150,6 +150,7 @@ fn mounts_are_binds_except_where_a_path_has_a_colon() {
         host_path: host.into(),
         container_path: "/in".into(),
         read_only,
+        recursive_read_only: false,
         propagation,
     };
     let mut config = config();
@@ -199,6 +200,7 @@ fn sandbox_config() -> SandboxConfig {
         annotations: of.annotations,
         host_ipc: false,
         host_pid: false,
+        users: None,
         sysctls: [("net.core.somaxconn".to_owned(), "1024".to_owned())].into(),
         oom_score_adj: -998,
         log_directory: None,

@@ -26,6 +26,24 @@ impl ContainerRuntime for FakeRuntime {
         Ok(self.lock().network.clone())
     }
 
+    async fn features(&self) -> Result<RuntimeFeatures> {
+        Ok(self.lock().features)
+    }
+
+    fn needs_sandbox(&self) -> bool {
+        self.lock().needs_sandbox
+    }
+
+    async fn reopen_log(&self, id: &str) -> Result<bool> {
+        self.record("reopen_log", id)?;
+        let path = self.get(id, |container| container.record.labels.get(labels::LOG_PATH).cloned())?;
+        if let Some(path) = path {
+            let made = std::fs::File::create(&path);
+            made.map_err(|error| RuntimeError::Refused { call: format!("make {path}"), message: error.to_string() })?;
+        }
+        Ok(true)
+    }
+
     async fn list(&self, owner: &str) -> Result<Vec<ContainerRecord>> {
         self.record("list", owner)?;
         let of_owner = |one: &ContainerRecord| one.labels.get(labels::OWNER).is_some_and(|label| label == owner);
@@ -144,7 +162,11 @@ impl ContainerRuntime for FakeRuntime {
 
     async fn log_path(&self, id: &str) -> Result<Option<String>> {
         self.record("log_path", id)?;
-        self.get(id, |_| Some(format!("/var/lib/docker/containers/{id}/{id}-json.log")))
+        let own = self.lock().needs_sandbox;
+        self.get(id, |container| match container.record.labels.get(labels::LOG_PATH).filter(|_| own) {
+            Some(path) => Some(path.clone()),
+            None => Some(format!("/var/lib/docker/containers/{id}/{id}-json.log")),
+        })
     }
 
     async fn events(&self, owner: &str) -> Result<BoxStream<'static, Result<RuntimeEvent>>> {

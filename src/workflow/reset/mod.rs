@@ -68,6 +68,9 @@ pub enum ResetError {
     /// The agent's service cannot be asked.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// It is not known what is mounted.
+    #[error(transparent)]
+    File(#[from] FsError),
     /// Data of an etcd that runs.
     #[error("the node agent runs, and etcd with it: take the node away first (reset phase cleanup-node)")]
     EtcdRuns,
@@ -133,7 +136,7 @@ pub fn prepare(machine: &Machine, wanted: &Wanted) -> Result<Option<Reset>, Rese
     State::sweep(paths)?;
     let Some(state) = State::open(paths)? else { return Ok(None) };
     let entries: Vec<_> = state.inventory.entries().cloned().collect();
-    let observed = observe(paths, machine.live, &state);
+    let observed = observe(paths, machine.live, &state)?;
     let etcd = etcd_dir(machine)?;
     if wanted.has(Part::Etcd) && !wanted.has(Part::Node) && machine.live && machine.service.is_running()? {
         return Err(ResetError::EtcdRuns);
@@ -163,30 +166,30 @@ fn etcd_dir(machine: &Machine) -> Result<PathBuf, ResetError> {
     Ok(local.map_or_else(|| PathBuf::from(USUAL_ETCD_DIR), |local| local.data_dir.clone()))
 }
 
-fn observe(paths: &Paths, live: bool, state: &State) -> Observed {
+fn observe(paths: &Paths, live: bool, state: &State) -> Result<Observed, ResetError> {
     let names = |dir: &str| -> Vec<String> {
         let entries = std::fs::read_dir(paths.on_host(dir)).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     };
     let is_there = |path: &PathBuf| paths.on_host(path).symlink_metadata().is_ok();
     let pod_logs = names(POD_LOGS_DIR);
-    let of_agent = match plan::is_adopted(state.inventory.entries()) {
-        true => traces(&agent::claimed_pods(&paths.on_host(KUBELET_DIR)), &pod_logs),
-        false => vec![],
-    };
-    let recorded = state.inventory.items().into_iter().map(|item| item.path.clone());
-    Observed {
+    // Their directories may be among those that were there before, or a kubelet's.
+    let of_agent = traces(&agent::claimed_pods(&paths.on_host(KUBELET_DIR)), &pod_logs);
+    let items = state.inventory.items();
+    let mounts = remove::mounts(items.iter().copied().chain(&of_agent), paths)?;
+    let recorded = items.into_iter().map(|item| item.path.clone());
+    Ok(Observed {
         live,
         present: recorded.chain(of_agent.iter().map(|item| item.path.clone())).filter(is_there).collect(),
         of_agent,
-        mounts: remove::mounts(paths),
+        mounts,
         pod_logs,
         container_logs: names(CONTAINER_LOGS_DIR),
         // A copy that a killed run has not finished is none: as a kubelet does, those with a dot are let be.
         aside: names(ADOPTED_MANIFESTS).into_iter().filter(|name| !name.starts_with('.')).collect(),
         tmp: names(TMP_DIR),
         leftovers: leftovers::are_there(paths),
-    }
+    })
 }
 
 /// The directories of the agent's pods and of their logs, among a kubelet's.
@@ -215,10 +218,11 @@ pub async fn run(machine: &mut Machine, reset: Reset) -> Result<(), ResetError> 
             // A kubelet would run its pods beside what is left of ours.
             Step::RemoveState(_) | Step::StartKubelet { .. } if !failed.is_empty() => Err(StepError::Kept),
             Step::RemoveState(_) => {
-                if let Some(state) = state.take() {
+                let late = remove_late_pods(&machine.paths);
+                if let Some(state) = state.take().filter(|_| late.is_ok()) {
                     state.discard()?;
                 }
-                Ok(true)
+                late.map(|()| true)
             }
             Step::Unmount(path) => remove::unmount(&machine.paths.on_host(path), &unmount_flags),
             step => act(machine, step, &touched).await,
@@ -234,6 +238,14 @@ pub async fn run(machine: &mut Machine, reset: Reset) -> Result<(), ResetError> 
         }
     }
     if failed.is_empty() { Ok(()) } else { Err(ResetError::Steps { failed, total }) }
+}
+
+/// Removes what pods have left that the agent has begun since the steps were planned.
+fn remove_late_pods(paths: &Paths) -> Result<(), StepError> {
+    let root = paths.on_host(KUBELET_DIR);
+    let pods = agent::claimed_pods(&root);
+    pods.iter().try_for_each(|uid| agent::remove_pod_dir(&root, uid))?;
+    remove::pod_logs(paths, &pods)
 }
 
 /// One step; returns whether there was anything to do.
@@ -265,7 +277,7 @@ async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) ->
             }
         }
         Step::RemoveFile(path) => Ok(machine.tree.remove(path)?),
-        Step::RemoveTree(path) => remove::tree(&paths.on_host(path), &remove::mounts(paths), paths),
+        Step::RemoveTree(path) => remove::tree(&paths.on_host(path)),
         Step::RemoveDir(path) => {
             if touched.contains(path) {
                 remove_temporaries(&paths.on_host(path))?;

@@ -116,13 +116,13 @@ pub struct Observed {
     pub live: bool,
     /// Which of the recorded paths exist.
     pub present: BTreeSet<PathBuf>,
-    /// Every mount point, in the order of mounting.
+    /// Every mount point below a recorded tree, in the order of mounting.
     pub mounts: Vec<PathBuf>,
     /// Names in the directory of pod logs.
     pub pod_logs: Vec<String>,
     /// Names in the directory of container logs.
     pub container_logs: Vec<String>,
-    /// What the agent has made of a node that was taken over: directories of its pods and their logs.
+    /// What the agent has made, recorded or not: directories of its pods and their logs.
     pub of_agent: Vec<Item>,
     /// Names of manifests that taking the node over has moved aside.
     pub aside: Vec<String>,
@@ -152,7 +152,10 @@ pub fn plan<'a>(entries: impl Iterator<Item = &'a Entry> + Clone, state: &Path, 
     });
     steps.extend(volumes.cloned().map(Step::Unmount));
     steps.extend(log_steps(entries.clone(), &trees, observed));
-    steps.extend(path_steps(&items, &trees, observed));
+    // A pod's logs are known by its name and by its directory.
+    let paths = path_steps(&items, &trees, observed).into_iter().filter(|step| !steps.contains(step));
+    let paths: Vec<Step> = paths.collect();
+    steps.extend(paths);
     if !observed.aside.is_empty() {
         steps.push(Step::PutManifestsBack(observed.aside.clone()));
     }

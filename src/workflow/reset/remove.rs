@@ -1,6 +1,7 @@
 //! Removing, with care: never through a link, never behind a mount point.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,31 +10,34 @@ use rustix::mount::UnmountFlags;
 
 use super::StepError;
 use crate::config::spec::UnmountFlag;
-use crate::host::Paths;
-use crate::host::fs::FsError;
+use crate::host::fs::{FsError, entries};
 use crate::host::paths::{CONTAINER_LOGS_DIR, POD_LOGS_DIR};
+use crate::host::remove::remove_tree;
+use crate::host::{Paths, mounts};
+use crate::workflow::inventory::{Item, Kind};
 
-/// Every mount point below the root, as the node sees it, in the order of mounting.
-pub fn mounts(paths: &Paths) -> Vec<PathBuf> {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mount_points(&text)
-        .into_iter()
-        .filter_map(|mount| {
-            let below = mount.strip_prefix(paths.root()).ok()?;
-            Some(Path::new("/").join(below))
-        })
-        .collect()
-}
-
-/// Field 5 of each line; octal escapes stand for blanks.
-fn mount_points(mountinfo: &str) -> Vec<PathBuf> {
-    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(|field| PathBuf::from(unescape(field))).collect()
-}
-
-fn unescape(field: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(field.to_owned(), |text, (code, character)| text.replace(code, character))
+/// The mount points below those of the `items` that are trees, in the order of mounting, each as a path below its tree: the
+/// kernel's table resolves every link, and the tree may be behind some.
+///
+/// # Errors
+/// It is not known what is mounted.
+pub fn mounts<'a>(items: impl Iterator<Item = &'a Item>, paths: &Paths) -> Result<Vec<PathBuf>, FsError> {
+    let mut trees: Vec<(PathBuf, &Path)> = Vec::new();
+    for item in items.filter(|item| item.kind == Kind::Tree) {
+        match fs::canonicalize(paths.on_host(&item.path)) {
+            Ok(real) => trees.push((real, &item.path)),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(e) => return Err(FsError::new("resolve", &item.path, e)),
+        }
+    }
+    // One that is in another has the same mounts.
+    trees.sort_by_key(|(real, _)| real.components().count());
+    let mounts = mounts::read()?.into_iter();
+    let named = mounts.filter_map(|mount| {
+        let mut found = trees.iter().filter_map(|(real, tree)| Some(tree.join(mount.point.strip_prefix(real).ok()?)));
+        found.next()
+    });
+    Ok(named.collect())
 }
 
 /// Unmounts, never through a link; that nothing is mounted is fine.
@@ -52,24 +56,17 @@ pub fn unmount(path: &Path, flags: &[UnmountFlag]) -> Result<bool, StepError> {
     }
 }
 
-/// Removes `path` with everything in it; `mounts` are the mount points of the machine. Returns whether it was there.
+/// Removes `path` with everything in it. Returns whether it was there.
 ///
 /// # Errors
-/// [`StepError::Mounted`] where something is mounted at it or in it: nothing is removed then.
-pub fn tree(path: &Path, mounts: &[PathBuf], paths: &Paths) -> Result<bool, StepError> {
-    if let Some(mount) = mounts.iter().map(|mount| paths.on_host(mount)).find(|mount| mount.starts_with(path)) {
-        return Err(StepError::Mounted { path: mount });
-    }
-    let meta = match path.symlink_metadata() {
-        Ok(meta) => meta,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(e) => return Err(FsError::new("look at", path, e).into()),
-    };
-    // `remove_dir_all` follows no links.
-    let removed = if meta.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match removed {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(FsError::new("remove", path, e).into()),
-        _ => Ok(true),
+/// [`StepError::Mounted`] where something is mounted at it or in it, whatever links lead there: nothing is removed then;
+/// nor is it where the mounts are not known. What is mounted later is not entered either.
+pub fn tree(path: &Path) -> Result<bool, StepError> {
+    let is_link = path.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+    let mounted = if is_link { vec![] } else { mounts::below(path)? };
+    match mounted.into_iter().next() {
+        Some(path) => Err(StepError::Mounted { path }),
+        None => Ok(remove_tree(path)?),
     }
 }
 
@@ -96,18 +93,19 @@ fn remove_cgroups(dir: &Path) {
 /// have come after the steps were planned.
 pub fn pod_logs(paths: &Paths, uids: &BTreeSet<String>) -> Result<(), StepError> {
     let (pods, containers) = (paths.on_host(POD_LOGS_DIR), paths.on_host(CONTAINER_LOGS_DIR));
-    let names = |dir: &Path| -> Vec<String> {
-        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    let names = |dir: &Path| -> Result<Vec<String>, FsError> {
+        // Those of others may have names that are no text.
+        let name = |path: &PathBuf| path.file_name().and_then(OsStr::to_str).map(str::to_owned);
+        Ok(entries(dir)?.iter().filter_map(name).collect())
     };
-    for name in names(&pods) {
+    for name in names(&pods)? {
         let Some((pod, uid)) = name.rsplit_once('_') else { continue };
         let Some((namespace, pod)) = pod.split_once('_').filter(|_| uids.contains(uid)) else { continue };
         let prefix = format!("{pod}_{namespace}_");
-        for link in names(&containers).into_iter().filter(|link| link.starts_with(&prefix)) {
-            tree(&containers.join(link), &[], paths)?;
+        for link in names(&containers)?.into_iter().filter(|link| link.starts_with(&prefix)) {
+            tree(&containers.join(link))?;
         }
-        tree(&pods.join(&name), &[], paths)?;
+        tree(&pods.join(&name))?;
     }
     Ok(())
 }
@@ -128,12 +126,7 @@ pub fn directory(path: &Path) -> Result<Vec<String>, FsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mount_points_are_read_with_their_blanks() {
-        let text = "22 1 0:20 / /proc rw - proc proc rw\n30 22 0:3 / /mnt/a\\040b rw shared:1 - tmpfs tmpfs rw\n";
-        assert_eq!(mount_points(text), [Path::new("/proc"), Path::new("/mnt/a b")]);
-    }
+    use crate::testing::threads::{apart, tmpfs};
 
     #[test]
     fn a_tree_goes_without_what_its_links_point_to() {
@@ -142,19 +135,63 @@ mod tests {
         fs::create_dir_all(ours.join("a")).unwrap();
         fs::create_dir_all(theirs.join("b")).unwrap();
         std::os::unix::fs::symlink(&theirs, ours.join("a/link")).unwrap();
-        assert!(tree(&ours, &[], &Paths::default()).unwrap());
+        assert!(tree(&ours).unwrap());
         assert!(!ours.exists() && theirs.join("b").exists());
-        assert!(!tree(&ours, &[], &Paths::default()).unwrap());
+        assert!(!tree(&ours).unwrap());
+    }
+
+    /// A tree of ours that is behind a link and has something of somebody else's mounted in it.
+    fn linked(dir: &Path) -> (Paths, PathBuf, PathBuf) {
+        let (mount, theirs) = (dir.join("disk/kubelet/pods/u/v"), dir.join("theirs"));
+        fs::create_dir_all(&mount).unwrap();
+        fs::create_dir_all(theirs.join("kept")).unwrap();
+        fs::create_dir_all(dir.join("root/var")).unwrap();
+        std::os::unix::fs::symlink(dir.join("disk"), dir.join("root/var/lib")).unwrap();
+        (Paths::new(dir.join("root")), mount, theirs)
     }
 
     #[test]
-    fn nothing_is_removed_where_something_is_mounted() {
+    fn nothing_is_removed_where_something_is_mounted_whatever_links_lead_there() {
         let dir = tempfile::tempdir().unwrap();
-        let mount = dir.path().join("data/disk");
-        fs::create_dir_all(&mount).unwrap();
-        let error = tree(&dir.path().join("data"), std::slice::from_ref(&mount), &Paths::default()).unwrap_err();
-        assert!(matches!(error, StepError::Mounted { path } if path == mount));
-        assert!(mount.exists());
+        let (paths, mount, theirs) = linked(dir.path());
+        apart(|| {
+            rustix::mount::mount_bind(&theirs, &mount).unwrap();
+            for path in ["/var/lib/kubelet", "/var/lib/kubelet/pods", "/var/lib/kubelet/pods/u/v"] {
+                let error = tree(&paths.on_host(path)).unwrap_err();
+                assert!(matches!(&error, StepError::Mounted { path } if *path == mount), "{path}: {error:?}");
+                assert!(theirs.join("kept").exists(), "{path}");
+            }
+            let items = [Item::tree("/var/lib/kubelet/pods"), Item::tree("/var/lib/kubelet"), Item::tree("/gone")];
+            assert_eq!(mounts(items.iter(), &paths).unwrap(), [Path::new("/var/lib/kubelet/pods/u/v")]);
+            assert!(unmount(&paths.on_host("/var/lib/kubelet/pods/u/v"), &[]).unwrap());
+            assert!(tree(&paths.on_host("/var/lib/kubelet")).unwrap() && theirs.join("kept").exists());
+        });
+    }
+
+    #[test]
+    fn nothing_is_removed_while_the_mounts_cannot_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (paths, mount, theirs) = linked(dir.path());
+        apart(|| {
+            rustix::mount::mount_bind(&theirs, &mount).unwrap();
+            tmpfs("/proc");
+            assert!(tree(&paths.on_host("/var/lib/kubelet")).is_err());
+            assert!(mounts([Item::tree("/var/lib/kubelet")].iter(), &paths).is_err());
+            assert!(theirs.join("kept").exists());
+        });
+    }
+
+    #[test]
+    fn logs_behind_a_mount_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        let (logs, theirs) = (root.path().join("var/log/pods/shop_web_3-4/c"), root.path().join("theirs"));
+        [&logs, &theirs.join("kept")].iter().for_each(|dir| fs::create_dir_all(dir).unwrap());
+        apart(|| {
+            rustix::mount::mount_bind(&theirs, &logs).unwrap();
+            assert!(pod_logs(&paths, &["3-4".to_owned()].into()).is_err());
+            assert!(theirs.join("kept").exists());
+        });
     }
 
     #[test]

@@ -1,6 +1,8 @@
 use super::*;
 use crate::host::fs::{make_dirs, write_file};
+use crate::host::mounts;
 use crate::testing::machine::Bench;
+use crate::testing::threads::{apart, tmpfs};
 use crate::workflow::init::{self, Order, What};
 
 async fn initialised() -> (Bench, Vec<String>) {
@@ -113,6 +115,49 @@ async fn what_was_there_before_init_stays() {
     init::run(&mut bench.machine(), &order).await.unwrap();
     reset(&bench).await.unwrap();
     assert_eq!(bench.listing(), before);
+}
+
+/// A pod of the agent's with a secret in memory.
+fn pod(root: &Path, uid: &str) -> PathBuf {
+    let dir = root.join("var/lib/kubelet/pods").join(uid);
+    let secret = dir.join("volumes/kubernetes.io~secret/s");
+    make_dirs(&secret, 0o755).unwrap();
+    write_file(&dir.join(".kubeboot"), b"", 0o600).unwrap();
+    tmpfs(&secret);
+    write_file(&secret.join("token"), b"jwt", 0o600).unwrap();
+    secret
+}
+
+#[test]
+fn what_the_agents_pods_have_mounted_goes_whoever_made_their_directory() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for linked in [false, true] {
+        apart(|| {
+            let bench = Bench::new();
+            let root = bench.root.path().to_owned();
+            make_dirs(&root.join("var/lib/kubelet/pods/theirs"), 0o755).unwrap();
+            make_dirs(&root.join("var/log/pods/shop_theirs_theirs"), 0o755).unwrap();
+            if linked {
+                std::fs::rename(root.join("var"), root.join("disk")).unwrap();
+                std::os::unix::fs::symlink(root.join("disk"), root.join("var")).unwrap();
+            }
+            let before = bench.listing();
+            let order = Order { spec: crate::testing::spec(), saved: None, what: What::Everything };
+            runtime().block_on(init::run(&mut bench.machine(), &order)).unwrap();
+            let secret = pod(&root, "ours");
+            make_dirs(&root.join("var/log/pods/shop_web_ours/c"), 0o755).unwrap();
+            let mut machine = bench.machine();
+            let planned = prepare(&machine, &Wanted::everything()).unwrap().unwrap();
+            // The agent of this world leaves one without a mark.
+            write_file(&root.join("var/lib/kubelet/pods/uid/.kubeboot"), b"", 0o600).unwrap();
+            // It comes to be while the agent is being stopped.
+            pod(&root, "late");
+            runtime().block_on(run(&mut machine, planned)).unwrap();
+            drop(machine);
+            assert!(!secret.exists() && mounts::below(&root).unwrap().is_empty(), "linked: {linked}");
+            assert_eq!(bench.listing(), before, "linked: {linked}");
+        });
+    }
 }
 
 #[tokio::test]

@@ -165,6 +165,12 @@ fn pod_fields(spec: &PodSpec, problems: &mut Problems) {
     let deadline = spec.active_deadline_seconds.unwrap_or(1);
     let whole = (1..=i64::from(i32::MAX)).contains(&deadline);
     problems.refuse(!whole, "spec.activeDeadlineSeconds", "must be 1 to 2147483647");
+    let rows =
+        [(spec.host_network, "spec.hostNetwork"), (spec.host_pid, "spec.hostPID"), (spec.host_ipc, "spec.hostIPC")];
+    for (of_host, field) in rows {
+        let mixed = spec.host_users == Some(false) && of_host.unwrap_or(false);
+        problems.refuse(mixed, field, "cannot be true when hostUsers is false");
+    }
     let both = spec.host_pid.unwrap_or(false) && spec.share_process_namespace.unwrap_or(false);
     problems.refuse(both, "spec.shareProcessNamespace", "cannot be combined with hostPID");
     let other = spec.os.as_ref().is_some_and(|os| os.name != "linux");
@@ -260,11 +266,8 @@ pub(super) fn climbs(path: &str) -> bool {
 /// What is accepted but does nothing here, said aloud.
 pub(super) fn without_effect(spec: &PodSpec) -> Vec<String> {
     let mut fields = Vec::new();
-    let rows = [
-        (filled(&spec.readiness_gates), "readinessGates"),
-        (spec.runtime_class_name.is_some(), "runtimeClassName"),
-        (spec.host_users == Some(false), "hostUsers"),
-    ];
+    let rows =
+        [(filled(&spec.readiness_gates), "readinessGates"), (spec.runtime_class_name.is_some(), "runtimeClassName")];
     fields.extend(rows.into_iter().filter(|(present, _)| *present).map(|(_, name)| name.to_owned()));
     fields.into_iter().map(|field| format!("{field} has no effect in this agent")).collect()
 }

@@ -31,6 +31,7 @@ mod ending;
 mod events;
 mod hook;
 mod image;
+mod users;
 mod words;
 
 /// What a container is prepared with.
@@ -130,8 +131,12 @@ impl Worker {
             .filter(|one| one.record.is_sandbox && one.record.name.uid == pod.uid)
             .max_by_key(|one| one.record.name.attempt);
         let tries = sandbox_tries(self.seen.slots.get(SANDBOX).map_or(0, |slot| slot.tries), newest);
+        let users = match self.own_users(&pod).await {
+            Ok(users) => users,
+            Err((failure, error)) => return self.fail(SANDBOX, failure, error.as_ref()),
+        };
         let parent = self.make_cgroup(&pod).await;
-        let config = match config::sandbox(&pod, attempt, parent, &self.context.options) {
+        let config = match config::sandbox(&pod, attempt, parent, users, &self.context.options) {
             Ok(config) => config,
             Err(refusal) => return self.fail(SANDBOX, Failure::new(refusal.reason, refusal.message), None),
         };
@@ -244,8 +249,10 @@ impl Worker {
         let cgroup_parent =
             if sandbox.is_empty() { self.make_cgroup(pod).await } else { self.context.cgroups.parent(pod) };
         let sandbox_config = sandbox_attempt.filter(|_| self.context.runtime.needs_sandbox()).and_then(|attempt| {
-            config::sandbox(pod, attempt, cgroup_parent.clone(), &self.context.options).ok().map(Box::new)
+            let (parent, users) = (cgroup_parent.clone(), prepared.users);
+            config::sandbox(pod, attempt, parent, users, &self.context.options).ok().map(Box::new)
         });
+        let features = self.features_for(pod, name).await;
         let config = {
             let container = pod.containers().map(|(_, c)| c).find(|c| c.name == name);
             let Some(container) = container else { return Err(quiet(no_such(name))) };
@@ -258,6 +265,7 @@ impl Worker {
                 prepared: &prepared,
                 cgroup_parent,
                 apparmor: self.context.apparmor,
+                features,
             };
             config::container(pod, container, &place, &self.context.options)
         };

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{ImageSpec, Int64Value, KeyValue, NamespaceOption, PodSandboxConfig, SecurityProfile, SelinuxOption};
+use super::{
+    IdMapping, ImageSpec, Int64Value, KeyValue, NamespaceOption, PodSandboxConfig, SecurityProfile, SelinuxOption,
+};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ContainerMetadata {
@@ -68,6 +70,13 @@ pub struct Mount {
     /// 0 private, 1 host to container, 2 bidirectional.
     #[prost(int32, tag = "5")]
     pub propagation: i32,
+    /// Whose the files are in the pod's own users.
+    #[prost(message, repeated, tag = "6")]
+    pub uid_mappings: Vec<IdMapping>,
+    #[prost(message, repeated, tag = "7")]
+    pub gid_mappings: Vec<IdMapping>,
+    #[prost(bool, tag = "8")]
+    pub recursive_read_only: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -1,0 +1,50 @@
+//! What only some runtimes can: pods with users of their own, and mounts that are read-only all the way down.
+
+use std::sync::Arc;
+
+use super::super::{Worker, config};
+use super::{Failure, runtime_failure};
+use crate::agent::pod::StaticPod;
+use crate::agent::status::chain;
+use crate::agent::volumes;
+use crate::runtime::{RuntimeError, RuntimeFeatures, UserRange};
+
+/// The kubelet's words for a pod that is to have its own users where it cannot.
+const CANNOT: &str = "can't set `spec.hostUsers: false`, runtime does not support user namespaces";
+
+impl Worker {
+    /// The users that a pod's sandbox is made with; None for the machine's. A pod that asks for its own never runs without.
+    pub(super) async fn own_users(
+        &self,
+        pod: &Arc<StaticPod>,
+    ) -> Result<Option<UserRange>, (Failure, Option<RuntimeError>)> {
+        if pod.spec.host_users != Some(false) {
+            return Ok(None);
+        }
+        let refused = |message: String| (Failure::new("FailedCreatePodSandBox", message), None);
+        let features = self.context.runtime.features().await;
+        let features = features.map_err(|error| (runtime_failure("FailedCreatePodSandBox", &error), Some(error)))?;
+        if !features.user_namespaces {
+            return Err(refused(CANNOT.to_owned()));
+        }
+        let (context, pod) = (Arc::clone(&self.context), Arc::clone(pod));
+        let give = move || {
+            let options = &context.options;
+            volumes::claim(&options.root_dir, &pod.uid)?;
+            volumes::users::give(&options.root_dir, &pod.uid, options.node.max_pods)
+        };
+        match tokio::task::spawn_blocking(give).await {
+            Ok(given) => given.map(Some).map_err(|error| refused(chain(&error))),
+            Err(error) => Err(refused(error.to_string())),
+        }
+    }
+
+    /// What the runtime can, if that makes a difference to a container; nothing where it does not say.
+    pub(super) async fn features_for(&self, pod: &StaticPod, name: &str) -> RuntimeFeatures {
+        let container = pod.containers().map(|(_, container)| container).find(|container| container.name == name);
+        if container.is_none_or(|container| !config::asks_for_features(pod, container)) {
+            return RuntimeFeatures::default();
+        }
+        self.context.runtime.features().await.unwrap_or_default()
+    }
+}
