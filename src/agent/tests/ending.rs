@@ -100,7 +100,7 @@ async fn no_number_of_a_manifest_is_too_much_for_the_agent() {
     world.want(&pods).await;
     world
         .until("the condemned one is restarted", |r| {
-            find(r, "condemned").is_some_and(|pod| pod.containers[0].restarts >= 1)
+            find(r, "condemned").is_some_and(|pod| pod.containers.iter().any(|one| one.restarts >= 1))
         })
         .await;
     world.want(&pods[3..]).await;
