@@ -19,6 +19,54 @@ fn listing(node: &Node) -> String {
     )
 }
 
+fn main_pid(node: &Node) -> String {
+    node.run("systemctl show -p MainPID --value kubelet").1.trim().to_owned()
+}
+
+/// An agent that does not turn any more is ended by systemd, and one that does is not.
+fn hangs(node: &Node, containers_before: &str) {
+    assert_eq!(node.ok("systemctl show -p WatchdogUSec --value kubelet").trim(), "2min");
+    let drop_in = "/etc/systemd/system/kubelet.service.d/95-watchdog.conf";
+    node.write(drop_in, "[Service]\nWatchdogSec=6\n");
+    node.ok("systemctl daemon-reload; systemctl restart kubelet");
+    node.healthy("with a watchdog of six seconds");
+    let pid = main_pid(node);
+    // Twice what systemd waits for.
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    assert_eq!(main_pid(node), pid, "an agent that turns says so");
+    node.ok(&format!("kill -STOP {pid}"));
+    node.eventually("another agent in place of the one that hangs", 60, || {
+        let now = main_pid(node);
+        now != pid && now != "0" && node.run("kubeboot status").0 == 0
+    });
+    assert_eq!(containers(node), containers_before, "its containers go on");
+    node.ok(&format!("rm {drop_in}; systemctl daemon-reload; systemctl restart kubelet"));
+    node.healthy("without the drop-in");
+}
+
+/// What the unit takes from the agent leaves it what it does for pods: the runtime sees what it mounts.
+fn mounts(node: &Node) {
+    let image = node.ok("docker images --format '{{.Repository}}:{{.Tag}}' | grep etcd | head -n 1");
+    let pod = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: mounts}}\nspec:\n  terminationGracePeriodSeconds: 1\n  hostNetwork: true\n  \
+         securityContext: {{fsGroup: 4242}}\n  containers:\n  - name: main\n    image: {}\n    imagePullPolicy: Never\n    \
+         command: [etcd, --data-dir=/m/data, --listen-client-urls=http://127.0.0.1:12379, \
+         --advertise-client-urls=http://127.0.0.1:12379, --listen-peer-urls=http://127.0.0.1:12380]\n    \
+         volumeMounts: [{{name: memory, mountPath: /m}}]\n  volumes: [{{name: memory, emptyDir: {{medium: Memory}}}}]\n",
+        image.trim()
+    );
+    node.write("/etc/kubernetes/manifests/mounts.yaml", &pod);
+    let container = "docker ps -q --filter label=io.kubernetes.container.name=main";
+    node.eventually("the pod runs", 60, || !node.run(container).1.trim().is_empty());
+    let of_pod =
+        "/proc/$(docker inspect -f '{{.State.Pid}}' $(docker ps -q --filter label=io.kubernetes.container.name=main))";
+    let seen = node.ok(&format!("grep ' /m ' {of_pod}/mountinfo"));
+    assert!(seen.contains(" - tmpfs "), "{seen}");
+    node.eventually("what it writes is there", 30, || node.run(&format!("ls {of_pod}/root/m/data/member")).0 == 0);
+    node.ok("rm /etc/kubernetes/manifests/mounts.yaml");
+    node.eventually("it ends", 60, || node.run(container).1.trim().is_empty());
+}
+
 #[test]
 fn the_unit_runs_the_agent_and_a_reboot_brings_the_control_plane_back() {
     let node = Node::boot("systemd");
@@ -46,6 +94,9 @@ fn the_unit_runs_the_agent_and_a_reboot_brings_the_control_plane_back() {
     assert_eq!(node.run("kubeboot status").0, 3);
     node.ok("systemctl start kubelet");
     node.healthy("after a start of the unit");
+
+    hangs(&node, &ids);
+    mounts(&node);
 
     ok("docker", &["restart", &node.name]);
     let took = node.healthy("after a reboot");

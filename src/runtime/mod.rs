@@ -178,6 +178,23 @@ pub trait ContainerRuntime: Send + Sync {
     async fn remove_image(&self, reference: &str) -> Result<()>;
 }
 
+/// The most bytes of a log that its last lines are looked for in: a container may say gigabytes in one line.
+const LAST_LINES: usize = 1 << 20;
+
+/// The last `lines` of a log that is read from about there on; of one of longer lines only the end.
+pub(crate) async fn last_lines(mut log: BoxStream<'static, Result<Bytes>>, lines: usize) -> Result<Vec<String>> {
+    let mut text = Vec::new();
+    while let Some(bytes) = log.next().await {
+        text.extend_from_slice(&bytes?);
+        if text.len() > 2 * LAST_LINES {
+            text.drain(..text.len() - LAST_LINES);
+        }
+    }
+    text.drain(..text.len().saturating_sub(LAST_LINES));
+    let all: Vec<String> = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect();
+    Ok(all[all.len().saturating_sub(lines)..].to_vec())
+}
+
 /// The first `limit` bytes of a log.
 pub(crate) fn limited(
     log: impl Stream<Item = Result<Bytes>> + Send + 'static,
@@ -199,4 +216,22 @@ pub(crate) fn limited(
         }
     });
     cut.boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_lines_of_a_log_are_no_more_than_a_mebibyte() {
+        let said = |pieces: Vec<Bytes>| last_lines(stream::iter(pieces.into_iter().map(Ok)).boxed(), 2);
+        let few = ["one\ntw", "o\nthree\n"].map(|text| Bytes::from_static(text.as_bytes())).to_vec();
+        assert_eq!(said(few).await.unwrap(), ["two", "three"]);
+        // One line of 64 MiB, and one more.
+        let mut flood = vec![Bytes::from(vec![b'x'; 64 << 10]); 1 << 10];
+        flood.push(Bytes::from_static(b"\nlast"));
+        let last = said(flood).await.unwrap();
+        assert_eq!(last[1], "last");
+        assert!(last[0].len() <= LAST_LINES && last[0].starts_with('x'), "{}", last[0].len());
+    }
 }

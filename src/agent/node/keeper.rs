@@ -94,7 +94,8 @@ pub async fn call<T>(
 /// Keeps the Node until the agent ends.
 pub async fn keep(context: Arc<Context>, api: Arc<ApiServer>) {
     let mut clients = api.clients();
-    let mut keeper = Keeper { observer: Observer::new(&context), context, failures: 0, next_report: None };
+    let observer = Observer::new(&context).await;
+    let mut keeper = Keeper { observer, context, failures: 0, next_report: None };
     loop {
         let client = clients.borrow_and_update().clone();
         let Some(client) = client else {

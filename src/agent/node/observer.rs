@@ -46,9 +46,12 @@ pub struct Observer {
 
 impl Observer {
     /// Nothing is known of the runtime yet.
-    pub fn new(context: &Context) -> Self {
+    pub async fn new(context: &Context) -> Self {
+        let root = context.options.root_dir.clone();
+        // Off the runtime's threads: a network file system may hang.
+        let machine = tokio::task::spawn_blocking(move || Machine::look(Path::new("/"), &root)).await;
         Self {
-            machine: Machine::look(Path::new("/"), &context.options.root_dir),
+            machine: machine.unwrap_or_default(),
             addresses: super::addresses(context),
             runtime: String::new(),
             away: None,

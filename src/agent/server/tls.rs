@@ -247,24 +247,30 @@ pub async fn keep(context: Arc<Context>, served: Arc<Served>) {
 }
 
 async fn follow_files(certificate: &Path, key: &Path, served: &Served) {
-    let stamps = || [certificate, key].map(|file| std::fs::metadata(file).and_then(|file| file.modified()).ok());
-    let mut known: [Option<SystemTime>; 2] = stamps();
+    let mut known = stamps(certificate, key);
     loop {
         tokio::time::sleep(LOOK).await;
-        let now = stamps();
-        if now == known {
-            continue;
-        }
-        match load(certificate, key) {
-            Ok(read) => {
-                info!(file = %certificate.display(), "serving with a new certificate");
+        let (certificate, key) = (certificate.to_owned(), key.to_owned());
+        let look = move || {
+            let now = stamps(&certificate, &key);
+            (now != known).then(|| (now, load(&certificate, &key), certificate))
+        };
+        match tokio::task::spawn_blocking(look).await {
+            Ok(Some((now, Ok(read), file))) => {
+                info!(file = %file.display(), "serving with a new certificate");
                 served.set(Some(read));
                 known = now;
             }
             // The two are not replaced at once: the next look finds both.
-            Err(error) => warn!(error = chain(&error), "cannot use the new certificate"),
+            Ok(Some((_, Err(error), _))) => warn!(error = chain(&error), "cannot use the new certificate"),
+            Ok(None) | Err(_) => {}
         }
     }
+}
+
+/// When the two files were written.
+fn stamps(certificate: &Path, key: &Path) -> [Option<SystemTime>; 2] {
+    [certificate, key].map(|file| std::fs::metadata(file).and_then(|file| file.modified()).ok())
 }
 
 #[cfg(test)]

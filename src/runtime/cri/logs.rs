@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use notify::{RecursiveMode, Watcher};
 use tokio::fs::File;
@@ -27,11 +27,7 @@ impl Cri {
     /// The last lines, stdout and stderr in one.
     pub(super) async fn last_log_lines(&self, id: &str, lines: usize) -> Result<Vec<String>> {
         let options = LogOptions { tail: u64::try_from(lines).ok(), ..LogOptions::default() };
-        let log = self.read_log(id, &options).await?;
-        let text: Vec<Bytes> = log.try_collect().await?;
-        let text = text.concat();
-        let all: Vec<String> = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect();
-        Ok(all[all.len().saturating_sub(lines)..].to_vec())
+        last_lines(self.read_log(id, &options).await?, lines).await
     }
 
     pub(super) async fn read_log(&self, id: &str, options: &LogOptions) -> Result<BoxStream<'static, Result<Bytes>>> {

@@ -6,7 +6,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use super::{Docker, translate};
-use crate::runtime::{LogOptions, Result, limited};
+use crate::runtime::{LogOptions, Result, last_lines, limited};
 
 const CALL: &str = "read the log of a container";
 
@@ -14,13 +14,7 @@ impl Docker {
     /// The last lines, stdout and stderr in one.
     pub(super) async fn last_log_lines(&self, id: &str, lines: usize) -> Result<Vec<String>> {
         let options = LogOptions { tail: u64::try_from(lines).ok(), ..LogOptions::default() };
-        let mut log = self.read_log(id, &options).await?;
-        let mut text = Vec::new();
-        while let Some(bytes) = log.next().await {
-            text.extend_from_slice(&bytes?);
-        }
-        let all: Vec<String> = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect();
-        Ok(all[all.len().saturating_sub(lines)..].to_vec())
+        last_lines(self.read_log(id, &options).await?, lines).await
     }
 
     /// Docker marks each piece with the stream it came from, unless the container has a terminal; the client takes the

@@ -1,16 +1,23 @@
 //! Answers that the client cannot read: podman calls a container that is just ending `stopped`, and one that is just
 //! starting `initialized`, which are no states of Docker's. Such an answer is asked for once more, and read here.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Request, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::UnixStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::address::Address;
 
+/// How long a daemon may take, as for any call.
+const CALL: Duration = Duration::from_secs(120);
+/// The most bytes of an answer.
+const MOST: usize = 64 << 20;
 /// podman's states and what Docker calls them. Whether a container has ended is told beside it, by `Running`.
 const STATES: [(&str, &str); 4] =
     [("stopped", "exited"), ("initialized", "created"), ("configured", "created"), ("unknown", "dead")];
@@ -20,15 +27,22 @@ pub async fn get<T: DeserializeOwned>(
     address: &Address,
     path: &str,
 ) -> Result<T, Box<dyn std::error::Error + Send + Sync>> {
+    let late = |_| format!("no answer within {} s", CALL.as_secs());
+    tokio::time::timeout(CALL, ask(address, path)).await.map_err(late)?
+}
+
+async fn ask<T: DeserializeOwned>(
+    address: &Address,
+    path: &str,
+) -> Result<T, Box<dyn std::error::Error + Send + Sync>> {
     let Address::Unix(socket) = address else { return Err("only a local daemon can be asked again".into()) };
     let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let request = Request::get(path).header(header::HOST, "localhost").body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request).await?;
     let status = answer.status();
-    let body = answer.into_body().collect().await?.to_bytes();
-    connection.abort();
+    let body = Limited::new(answer.into_body(), MOST).collect().await?.to_bytes();
     if !status.is_success() {
         return Err(format!("status {status}").into());
     }
