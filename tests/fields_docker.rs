@@ -385,3 +385,21 @@ async fn logs_rotate_by_the_agents_limits() {
     let link = node.path("pods").join(format!("default_talker-node1_{}/main/0.log", up.uid));
     assert!(fs::read_to_string(link).unwrap().contains("line number 2999 "));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_rotation_was_cut_off_goes_on() {
+    if machine::Kind::chosen() != machine::Kind::Containerd {
+        eprintln!("Docker renames logs and goes on by itself: no agent that is killed comes in between");
+        return;
+    }
+    let node = started(&["containerLogMonitorInterval: 3s"]).await;
+    let script = "trap 'exit 0' TERM; while :; do echo again; sleep 0.2; done";
+    let up = node.up(&Pod::new("talker").script(script)).await;
+    let log = node.look(&id(&up)).log;
+    // What an agent leaves that is killed before it has told the runtime.
+    let renamed = log.with_file_name("0.log.20260102-030405");
+    fs::rename(&log, &renamed).unwrap();
+    let goes_on = || std::future::ready(fs::read_to_string(&log).ok().filter(|text| text.contains("again")).map(drop));
+    node.eventually("the log is where it belongs", goes_on).await;
+    assert!(fs::read_to_string(renamed).unwrap().contains("again"));
+}

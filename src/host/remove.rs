@@ -117,7 +117,14 @@ fn sweep(dir: &OwnedFd, at: &Path) -> Result<Option<CString>, FsError> {
         if name == c"." || name == c".." {
             continue;
         }
-        match unlink(dir.as_fd(), name) {
+        let removed = match entry.file_type() {
+            FileType::Directory | FileType::Unknown => unlink(dir.as_fd(), name),
+            _ => match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+                Err(Errno::ISDIR) => unlink(dir.as_fd(), name),
+                other => other,
+            },
+        };
+        match removed {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(Some(name.to_owned())),
             Err(e) => return Err(refused(e, &at.join(OsStr::from_bytes(name.to_bytes())))),

@@ -32,6 +32,29 @@ spec:
     ports: [{containerPort: 8080, hostPort: 18080}]
     readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
 ";
+/// What the pod of the API server's is given to read.
+const OBJECTS: &str = "apiVersion: v1
+kind: ConfigMap
+metadata: {name: bound, namespace: kube-system}
+data: {a: b}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: bound, namespace: kube-system}
+stringData: {c: d}
+---
+";
+const VOLUMES: &str = "    volumeMounts:
+    - {name: map, mountPath: /map, readOnly: false}
+    - {name: secret, mountPath: /secret}
+    - {name: all, mountPath: /all}
+    - {name: down, mountPath: /down}
+  volumes:
+  - {name: map, configMap: {name: bound}}
+  - {name: secret, secret: {secretName: bound}}
+  - {name: all, projected: {sources: [{configMap: {name: bound}}]}}
+  - {name: down, downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}}
+";
 /// What CNI makes once, for all that comes after.
 const CNIS_OWN: [&str; 4] = ["/run/netns", "/var/lib/cni", "/var/lib/cni/results", "/var/lib/cni/networks"];
 
@@ -210,14 +233,21 @@ fn a_pod_has_a_network_of_its_own(own: &Own<'_>) -> Value {
 fn a_pod_of_the_api_servers_has_one_too(engine: &Engine, node: &str) {
     let spec = format!("spec:\n  nodeName: {node}\n  automountServiceAccountToken: false");
     let text = OWN.replace("spec:", &spec).replace("own", "bound").replace(", hostPort: 18080", "");
-    apply(&text);
+    apply(&format!("{OBJECTS}{text}{VOLUMES}"));
     let pod = mirror("kube-system", "bound", MINUTE, is_ready);
     let ip = pod["status"]["podIP"].as_str().unwrap();
     assert!(ip.starts_with(POD_NETWORK), "{ip}");
     assert_eq!(page(&format!("http://{ip}:8080/")), "tea in bound\n");
     let name = kubectl(&["-n", "kube-system", "exec", "bound", "--", "/bin/busybox", "hostname"]).ok();
     assert_eq!(name, "bound\n");
-    kubectl(&["-n", "kube-system", "delete", "pod", "bound"]).ok();
+    for dir in ["/map", "/secret", "/all", "/down"] {
+        let file = format!("{dir}/forged");
+        let touched = kubectl(&["-n", "kube-system", "exec", "bound", "--", "/bin/busybox", "touch", &file]);
+        assert!(touched.code != 0 && touched.stderr.contains("Read-only file system"), "{dir}: {touched:?}");
+    }
+    for object in ["pod", "configmap", "secret"] {
+        kubectl(&["-n", "kube-system", "delete", object, "bound"]).ok();
+    }
     assert!(engine.containers("bound", Some("bound")).is_empty());
 }
 

@@ -24,7 +24,12 @@ use crate::workflow::inventory::{Item, Kind};
 pub fn mounts<'a>(items: impl Iterator<Item = &'a Item>, paths: &Paths) -> Result<Vec<PathBuf>, FsError> {
     let mut trees: Vec<(PathBuf, &Path)> = Vec::new();
     for item in items.filter(|item| item.kind == Kind::Tree) {
-        match fs::canonicalize(paths.on_host(&item.path)) {
+        let on_host = paths.on_host(&item.path);
+        // Of a link only the link goes.
+        if on_host.is_symlink() {
+            continue;
+        }
+        match fs::canonicalize(&on_host) {
             Ok(real) => trees.push((real, &item.path)),
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
             Err(e) => return Err(FsError::new("resolve", &item.path, e)),
@@ -161,8 +166,12 @@ mod tests {
                 assert!(matches!(&error, StepError::Mounted { path } if *path == mount), "{path}: {error:?}");
                 assert!(theirs.join("kept").exists(), "{path}");
             }
-            let items = [Item::tree("/var/lib/kubelet/pods"), Item::tree("/var/lib/kubelet"), Item::tree("/gone")];
-            assert_eq!(mounts(items.iter(), &paths).unwrap(), [Path::new("/var/lib/kubelet/pods/u/v")]);
+            let items = ["/var/lib", "/var/lib/kubelet/pods", "/var/lib/kubelet", "/gone"].map(Item::tree);
+            assert_eq!(
+                mounts(items.iter(), &paths).unwrap(),
+                [Path::new("/var/lib/kubelet/pods/u/v")],
+                "of a link only the link goes"
+            );
             assert!(unmount(&paths.on_host("/var/lib/kubelet/pods/u/v"), &[]).unwrap());
             assert!(tree(&paths.on_host("/var/lib/kubelet")).unwrap() && theirs.join("kept").exists());
         });

@@ -118,6 +118,10 @@ impl Worker {
         if let Some(why) = self.lacks_network(&pod).await {
             return self.fail(SANDBOX, Failure::new("NetworkNotReady", why), None);
         }
+        let users = match self.own_users(&pod).await {
+            Ok(users) => users,
+            Err((failure, error)) => return self.fail(SANDBOX, failure, error.as_ref()),
+        };
         // A CRI runtime knows an image of its own for that.
         let brings_own = self.context.runtime.needs_sandbox();
         if !brings_own && self.image(SANDBOX, &image, "IfNotPresent").await.is_none() {
@@ -131,10 +135,6 @@ impl Worker {
             .filter(|one| one.record.is_sandbox && one.record.name.uid == pod.uid)
             .max_by_key(|one| one.record.name.attempt);
         let tries = sandbox_tries(self.seen.slots.get(SANDBOX).map_or(0, |slot| slot.tries), newest);
-        let users = match self.own_users(&pod).await {
-            Ok(users) => users,
-            Err((failure, error)) => return self.fail(SANDBOX, failure, error.as_ref()),
-        };
         let parent = self.make_cgroup(&pod).await;
         let config = match config::sandbox(&pod, attempt, parent, users, &self.context.options) {
             Ok(config) => config,
