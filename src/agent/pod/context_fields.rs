@@ -40,13 +40,15 @@ pub(super) fn pod(spec: &PodSpec, problems: &mut Problems) {
     ids(field, &groups, problems);
 }
 
-/// A container's security context.
-pub(super) fn container(field: &str, container: &Container, problems: &mut Problems) {
+/// A container's security context, with the machine's users or the pod's own.
+pub(super) fn container(field: &str, container: &Container, host_users: bool, problems: &mut Problems) {
     let Some(context) = &container.security_context else { return };
     let field = format!("{field}.securityContext");
     seccomp(&field, context.seccomp_profile.as_ref(), problems);
     apparmor(&field, context.app_armor_profile.as_ref(), problems);
     ids(&field, &[context.run_as_user, context.run_as_group], problems);
+    let unmasked = context.proc_mount.as_deref() == Some("Unmasked") && host_users;
+    problems.refuse(unmasked, &format!("{field}.procMount"), "`hostUsers` must be false to use `Unmasked`");
     problems.one_of(&format!("{field}.procMount"), context.proc_mount.as_deref(), &["Default", "Unmasked"]);
     let added = context.capabilities.iter().flat_map(|all| all.add.iter().flatten());
     let escalates = context.privileged.unwrap_or(false) || added.into_iter().any(|name| name.contains("SYS_ADMIN"));

@@ -228,6 +228,7 @@ fn what_the_api_server_refuses_of_a_container_is_refused() {
         ("restartPolicy: Sometimes", ".restartPolicy: \"Sometimes\" is none of Always, OnFailure, Never"),
         ("restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [1]}}]", "needs a restartPolicy"),
         ("restartPolicy: Never\n    restartPolicyRules: [{action: Restart}]", "[0].exitCodes: is required"),
+        ("securityContext: {procMount: Unmasked}", "procMount: `hostUsers` must be false to use `Unmasked`"),
         ("ports: [{containerPort: 1, name: HTTP}]", ".ports[0]: \"HTTP\" is no name of a port"),
         ("ports: [{containerPort: 1, name: a}, {containerPort: 2, name: a}]", "another port named \"a\""),
         ("ports: [{containerPort: 1, hostPort: 5}, {containerPort: 2, hostPort: 5}]", "hostPort 5 is used twice"),
@@ -270,6 +271,8 @@ fn what_the_api_server_refuses_of_a_container_is_refused() {
     ] {
         assert_eq!(told("restartPolicy: Never", good), "", "{good}");
     }
+    let own_users = told("hostUsers: false", "securityContext: {procMount: Unmasked}");
+    assert_eq!(own_users, "", "its /proc is the pod's own");
     let init = |lines: &str| told(&format!("initContainers: [{{name: i, image: 'x:1', {lines}}}]"), "");
     assert!(init("lifecycle: {preStop: {sleep: {seconds: 1}}}").contains("an init container may not have hooks"));
     assert!(init("livenessProbe: {grpc: {port: 1}}").contains("an init container may not have probes"));

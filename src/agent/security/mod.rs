@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn the_rest_of_the_context_is_carried_over() {
         let config = of(
-            "securityContext: {seLinuxOptions: {type: spc_t, level: 's0:c1'}}",
+            "hostUsers: false\n  securityContext: {seLinuxOptions: {type: spc_t, level: 's0:c1'}}",
             "securityContext: {procMount: Unmasked}",
             "",
         )

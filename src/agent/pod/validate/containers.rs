@@ -26,14 +26,16 @@ const FIELDS: &[&str] = &[
 /// What differs between kinds of containers.
 struct Facts<'a> {
     host_network: bool,
+    host_users: bool,
     grace: i64,
     volumes: &'a BTreeSet<String>,
 }
 
 /// All containers of a pod.
 pub(super) fn all(spec: &PodSpec, volumes: &BTreeSet<String>, problems: &mut Problems) {
-    let host_network = spec.host_network.unwrap_or(false);
-    let facts = Facts { host_network, grace: spec.termination_grace_period_seconds.unwrap_or(30), volumes };
+    let (host_network, host_users) = (spec.host_network.unwrap_or(false), spec.host_users.unwrap_or(true));
+    let grace = spec.termination_grace_period_seconds.unwrap_or(30);
+    let facts = Facts { host_network, host_users, grace, volumes };
     let init = spec.init_containers.iter().flatten().enumerate().map(|(i, c)| (true, i, c));
     let mains = spec.containers.iter().enumerate().map(|(i, c)| (false, i, c));
     let (mut names, mut host_ports) = (BTreeSet::new(), BTreeSet::new());
@@ -55,7 +57,7 @@ pub(super) fn all(spec: &PodSpec, volumes: &BTreeSet<String>, problems: &mut Pro
             problems.refuse(!host_ports.insert(key), &format!("{field}.ports"), &problem);
         }
         amounts(&field, container, problems);
-        context_fields::container(&field, container, problems);
+        context_fields::container(&field, container, facts.host_users, problems);
         handlers::restarts(&field, container, is_init, problems);
         handlers::probes(&field, container, is_init, problems);
         handlers::hooks(&field, container, is_init, facts.grace, problems);
