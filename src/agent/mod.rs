@@ -182,21 +182,8 @@ async fn run_with(
     if let Some(listener) = secure {
         tasks.spawn(server::serve_secure(listener, Arc::clone(&context), end.clone())?);
     }
-    if let Some(every) = context.options.watchdog {
-        let (alive, until) = (Arc::clone(&context), end.clone());
-        tasks.spawn(async move { until.run_until_cancelled(watchdog::keep(alive, every)).await });
-    }
     let (watched, until) = (Arc::clone(&context), end.clone());
-    tasks.spawn(async move {
-        let watches = async {
-            tokio::join!(
-                disk::watch(Arc::clone(&watched)),
-                rotation::watch(Arc::clone(&watched)),
-                volumes::usage::watch(watched)
-            )
-        };
-        until.run_until_cancelled(watches).await
-    });
+    tasks.spawn(async move { until.run_until_cancelled(watch(watched)).await });
     if context.api.is_some() {
         let (kept, until) = (Arc::clone(&context), end.clone());
         tasks.spawn(async move { until.run_until_cancelled(keep_in_touch(kept)).await });
@@ -219,6 +206,16 @@ async fn run_with(
     tasks.wait().await;
     info!("agent ended; its containers go on");
     Ok(())
+}
+
+/// What is looked at beside the pods.
+async fn watch(context: Arc<Context>) {
+    tokio::join!(
+        disk::watch(Arc::clone(&context)),
+        rotation::watch(Arc::clone(&context)),
+        volumes::usage::watch(Arc::clone(&context)),
+        watchdog::keep(context)
+    );
 }
 
 /// All that has to do with an API server.
