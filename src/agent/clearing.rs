@@ -51,13 +51,16 @@ pub enum Step {
 impl Clearing {
     /// What comes next of it; None when nothing is under way.
     pub async fn next(&mut self) -> Option<Step> {
-        let step = self.steps.join_next().await?.unwrap_or(Step::Failed);
-        match step {
-            Step::Found(_) => {}
-            Step::Late => self.first_is_over = true,
-            Step::Removed(..) | Step::Failed => self.end(),
+        loop {
+            let step = self.steps.join_next().await?.unwrap_or(Step::Failed);
+            match step {
+                Step::Found(_) => {}
+                Step::Late if self.first_is_over => continue,
+                Step::Late => self.first_is_over = true,
+                Step::Removed(..) | Step::Failed => self.end(),
+            }
+            return Some(step);
         }
-        Some(step)
     }
 
     /// Looks for what is left, unless that is under way or was done a while ago. `noted` says that something is.
@@ -102,5 +105,44 @@ impl Clearing {
     /// Whether what the pod of this UID has left is being removed.
     pub fn is_removing(&self, uid: &str) -> bool {
         matches!(&self.state, State::Removing(uids) if uids.contains(uid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::agent::AgentOptions;
+    use crate::agent::probe::Prober;
+    use crate::runtime::ContainerRuntime;
+    use crate::testing::runtime::FakeRuntime;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_found_is_removed_once_and_soon_is_not_late() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = AgentOptions::new("n");
+        options.root_dir = dir.path().join("root");
+        options.pod_logs_dir = dir.path().join("pods");
+        volumes::claim(&options.root_dir, "gone").unwrap();
+        let runtime = Arc::new(FakeRuntime::new()) as Arc<dyn ContainerRuntime>;
+        let checker = Arc::new(Prober::new(Arc::clone(&runtime)));
+        let context = Context::new(options, runtime, checker, CancellationToken::new());
+        let mut clearing = Clearing::default();
+        assert!(!clearing.holds_all_up() && clearing.next().await.is_none());
+        clearing.look(&context, false);
+        assert!(clearing.holds_all_up());
+        let gone = BTreeSet::from(["gone".to_owned()]);
+        let Some(Step::Found(found)) = clearing.next().await else { panic!("nothing found") };
+        assert_eq!(found, gone);
+        clearing.remove(&context, found);
+        assert!(clearing.is_removing("gone") && !clearing.is_removing("other"));
+        let Some(Step::Removed(removed, left)) = clearing.next().await else { panic!("nothing removed") };
+        assert!(removed == gone && left.is_empty() && !clearing.is_removing("gone") && !clearing.holds_all_up());
+        // Nothing is said of a limit that was kept, and nothing is looked for again so soon, unless something is noted.
+        clearing.look(&context, false);
+        assert!(clearing.next().await.is_none());
+        clearing.look(&context, true);
+        assert!(matches!(clearing.next().await, Some(Step::Found(found)) if found.is_empty()));
     }
 }

@@ -9,6 +9,11 @@ use super::downward;
 pub use super::downward::Facts;
 use super::pod::{StaticPod, is_env_name};
 
+/// The longest word that a program can be started with, argument or variable (Linux' `MAX_ARG_STRLEN`, its end included).
+const WORD_LIMIT: usize = (128 << 10) - 1;
+/// The most bytes of all arguments or all variables together (no Linux takes more, most take a third of it).
+const ALL_LIMIT: usize = 6 << 20;
+
 /// Reads the key of a file in a volume; None where it is not there.
 pub type ReadKey<'a> = &'a dyn Fn(&FileKeySelector) -> Result<Option<String>, String>;
 
@@ -31,29 +36,68 @@ pub fn environment(
     container: &Container,
     sources: &Sources<'_>,
 ) -> Result<Vec<(String, String)>, String> {
-    let mut result: Vec<(String, String)> = sources.objects.services.clone();
+    let mut all = Variables::default();
+    for (name, value) in sources.objects.services.iter().cloned() {
+        all.put(name, value)?;
+    }
     for from in container.env_from.iter().flatten() {
         for (name, value) in whole(from, sources.objects)?.into_iter().filter(|(name, _)| is_env_name(name)) {
-            result.retain(|(other, _)| *other != name);
-            result.push((name, value));
+            all.put(name, value)?;
         }
     }
-    let mut seen: HashMap<String, String> = result.iter().cloned().collect();
     for variable in container.env.iter().flatten() {
         let value = match &variable.value_from {
-            None => Some(expand(variable.value.as_deref().unwrap_or_default(), &seen)),
-            Some(from) => {
-                let value = value_from(pod, container, from, sources);
-                value.map_err(|problem| format!("env {}: {problem}", variable.name))?
-            }
+            None => all.expand(variable.value.as_deref().unwrap_or_default()).map(Some),
+            Some(from) => value_from(pod, container, from, sources),
         };
-        let Some(value) = value else { continue };
-        // A later definition of the same name takes the place of the earlier one.
-        result.retain(|(name, _)| *name != variable.name);
-        seen.insert(variable.name.clone(), value.clone());
-        result.push((variable.name.clone(), value));
+        let value = value.map_err(|problem| format!("env {}: {problem}", variable.name))?;
+        if let Some(value) = value {
+            all.put(variable.name.clone(), value)?;
+        }
     }
-    Ok(result)
+    Ok(all.in_order())
+}
+
+/// Variables by name, each with its place. A pod's author may write many, and each may name all before it twice.
+#[derive(Default)]
+struct Variables {
+    values: HashMap<String, (usize, String)>,
+    puts: usize,
+    bytes: usize,
+}
+
+/// What a variable takes in a program's environment: `NAME=VALUE` and a zero.
+fn bytes_of(name: &str, value: &str) -> usize {
+    name.len().saturating_add(value.len()).saturating_add(2)
+}
+
+impl Variables {
+    /// Puts a variable behind the others. A later definition of the same name takes the place of the earlier one.
+    fn put(&mut self, name: String, value: String) -> Result<(), String> {
+        let length = bytes_of(&name, &value);
+        if length > WORD_LIMIT {
+            return Err(format!("env {name}: {}", too_long()));
+        }
+        self.bytes = self.bytes.saturating_add(length);
+        if self.bytes > ALL_LIMIT {
+            return Err(format!("env {name}: {}", too_much()));
+        }
+        self.puts = self.puts.saturating_add(1);
+        if let Some((_, before)) = self.values.insert(name.clone(), (self.puts, value)) {
+            self.bytes = self.bytes.saturating_sub(bytes_of(&name, &before));
+        }
+        Ok(())
+    }
+
+    fn expand(&self, text: &str) -> Result<String, String> {
+        expand_with(text, &mut |name| self.values.get(name).map(|(_, value)| value.clone()))
+    }
+
+    fn in_order(self) -> Vec<(String, String)> {
+        let mut all: Vec<_> = self.values.into_iter().map(|(name, (at, value))| (at, name, value)).collect();
+        all.sort_unstable_by_key(|(at, ..)| *at);
+        all.into_iter().map(|(_, name, value)| (name, value)).collect()
+    }
 }
 
 /// Keys of whole config maps and secrets that can be no variable's name, which are left out.
@@ -121,21 +165,62 @@ fn value_from(
 }
 
 /// Command or arguments, which see the whole environment.
-pub fn expand_all(words: Option<&Vec<String>>, env: &[(String, String)]) -> Vec<String> {
+///
+/// # Errors
+/// They are longer than a program can be started with.
+pub fn expand_all(words: Option<&Vec<String>>, env: &[(String, String)]) -> Result<Vec<String>, String> {
     let known: HashMap<String, String> = env.iter().cloned().collect();
-    words.into_iter().flatten().map(|word| expand(word, &known)).collect()
+    expand_each(words.into_iter().flatten(), &known)
+}
+
+/// The same of words with these variables.
+///
+/// # Errors
+/// As [`expand_all`].
+pub fn expand_each<'w>(
+    words: impl Iterator<Item = &'w String>,
+    known: &HashMap<String, String>,
+) -> Result<Vec<String>, String> {
+    let (mut all, mut bytes) = (Vec::new(), 0_usize);
+    for word in words {
+        let word = expand(word, known)?;
+        bytes = word.len().saturating_add(bytes).saturating_add(1);
+        if bytes > ALL_LIMIT {
+            return Err(too_much());
+        }
+        all.push(word);
+    }
+    Ok(all)
 }
 
 /// Replaces `$(NAME)` by its value; `$$` is a `$` that expands nothing, unknown names and lone `$` stay as they are.
-pub fn expand(text: &str, known: &HashMap<String, String>) -> String {
+///
+/// # Errors
+/// What comes of it is longer than a word of a program may be.
+pub fn expand(text: &str, known: &HashMap<String, String>) -> Result<String, String> {
     expand_with(text, &mut |name| known.get(name).cloned())
 }
 
+fn too_long() -> String {
+    format!("longer than {WORD_LIMIT} bytes, which no program can be started with")
+}
+
+fn too_much() -> String {
+    format!("more than {} MiB in all, which no program can be started with", ALL_LIMIT >> 20)
+}
+
 /// The same with what `value` says of a name.
-pub fn expand_with(text: &str, value: &mut dyn FnMut(&str) -> Option<String>) -> String {
-    let mut out = String::with_capacity(text.len());
+///
+/// # Errors
+/// As [`expand`].
+pub fn expand_with(text: &str, value: &mut dyn FnMut(&str) -> Option<String>) -> Result<String, String> {
+    let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
+        // A value may be named many times, in the next value as well: what it comes to has no bounds.
+        if out.len() > WORD_LIMIT {
+            return Err(too_long());
+        }
         out.push_str(before);
         rest = after;
         if let Some(after) = rest.strip_prefix('$') {
@@ -152,7 +237,7 @@ pub fn expand_with(text: &str, value: &mut dyn FnMut(&str) -> Option<String>) ->
         }
     }
     out.push_str(rest);
-    out
+    if out.len() > WORD_LIMIT { Err(too_long()) } else { Ok(out) }
 }
 
 #[cfg(test)]
@@ -184,7 +269,7 @@ mod tests {
             ("$$$(A)", "$val"),
             ("é$(A)é", "évalé"),
         ] {
-            assert_eq!(expand(text, &known), expected, "{text}");
+            assert_eq!(expand(text, &known).as_deref(), Ok(expected), "{text}");
         }
     }
 
@@ -198,7 +283,45 @@ mod tests {
         let env = of_pod(&pod, &facts, &Objects::default()).unwrap();
         let pairs: Vec<_> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(pairs, [("A", "$(B)"), ("B", "b"), ("C", "bc"), ("NN", "p-node1"), ("L", ""), ("M", "4")]);
-        assert_eq!(expand_all(Some(&vec!["$(A)-$(C)".into()]), &env), ["$(B)-bc"]);
+        assert_eq!(expand_all(Some(&vec!["$(A)-$(C)".into()]), &env).unwrap(), ["$(B)-bc"]);
+    }
+
+    #[test]
+    fn variables_that_name_one_another_do_not_become_more_than_a_program_can_have() {
+        // Each twice the one before: the last one would be 10^12 bytes.
+        let doubled = (1..=40).map(|n| format!("{{name: V{n}, value: '$(V{})$(V{})'}}", n - 1, n - 1));
+        let doubled: Vec<String> = doubled.collect();
+        let text = format!("env: [{{name: V0, value: x}}, {}]", doubled.join(", "));
+        let error = of_pod(&pod(&text), &Facts::default(), &Objects::default()).unwrap_err();
+        assert_eq!(error, "env V17: longer than 131071 bytes, which no program can be started with");
+        // As many as fit into a manifest, each as long as it may be.
+        let long = "x".repeat(60 << 10);
+        let many: Vec<String> = (0..2000).map(|n| format!("{{name: W{n}, value: $(V)}}")).collect();
+        let text = format!("env: [{{name: V, value: {long}}}, {}]", many.join(", "));
+        let error = of_pod(&pod(&text), &Facts::default(), &Objects::default()).unwrap_err();
+        assert!(error.ends_with(": more than 6 MiB in all, which no program can be started with"), "{error}");
+    }
+
+    #[test]
+    fn a_command_does_not_become_more_than_a_program_can_have() {
+        let env = [("V".to_owned(), "x".repeat(60 << 10))];
+        let of = |words: Vec<String>| expand_all(Some(&words), &env).map(|words| words.len());
+        assert_eq!(of(vec!["$(V)$(V)".into(), "a".into()]), Ok(2));
+        assert!(of(vec!["$(V)".repeat(100_000)]).unwrap_err().contains("longer than 131071 bytes"));
+        assert!(of(vec!["x".repeat(1 << 20)]).is_err());
+        assert!(of(vec!["$(V)".into(); 10_000]).unwrap_err().contains("more than 6 MiB"));
+    }
+
+    #[test]
+    fn thousands_of_variables_are_put_in_order_at_once() {
+        let many: Vec<String> = (0..20_000).map(|n| format!("{{name: V{n}, value: a}}")).collect();
+        let text = format!("env: [{}, {{name: V1, value: b}}]", many.join(", "));
+        let pod = pod(&text);
+        let begun = std::time::Instant::now();
+        let env = of_pod(&pod, &Facts::default(), &Objects::default()).unwrap();
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert_eq!((env.len(), env[1].0.as_str()), (20_000, "V2"));
+        assert_eq!(env[19_999], ("V1".to_owned(), "b".to_owned()), "the last definition counts");
     }
 
     #[test]

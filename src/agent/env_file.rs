@@ -67,6 +67,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_quoted_value_of_thousands_of_lines_is_read_at_once() {
+        let begun = std::time::Instant::now();
+        assert_eq!(value(&format!("A='{}", "\n".repeat(64 << 10)), "A"), Err(1));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert_eq!(value("A='b\n\n c' \nB=d", "A"), Ok(Some("b\n\n c".to_owned())));
+    }
+
+    #[test]
     fn values_are_plain_or_quoted_and_the_last_one_counts() {
         let text = "# comment\n\nA=1\nB='two words '\nC='a\nb'\n  D=\nA=3\n";
         for (key, expected) in

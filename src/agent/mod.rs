@@ -205,9 +205,7 @@ async fn run_with(
     if let Some(listener) = secure {
         context.vital("the kubelet's API", server::serve_secure(listener, Arc::clone(&context), end.clone())?);
     }
-    if let Some(every) = context.options.watchdog {
-        context.kept("watchdog", move |context| watchdog::keep(context, every));
-    }
+    context.kept("watchdog", watchdog::keep);
     context.kept("disk usage", disk::watch);
     context.kept("log rotation", rotation::watch);
     context.kept("volume usage", volumes::usage::watch);

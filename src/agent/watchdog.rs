@@ -12,8 +12,9 @@ use tracing::{debug, warn};
 use super::context::Context;
 use super::control;
 
-/// Tells the service manager every so often that the agent is alive, until the agent ends.
-pub async fn keep(context: Arc<Context>, every: Duration) {
+/// Tells the service manager as often as it asks for that the agent is alive, until the agent ends.
+pub async fn keep(context: Arc<Context>) {
+    let Some(every) = context.options.watchdog else { return };
     let ping = || sd_notify::notify(&[NotifyState::Watchdog]);
     keep_with(&context, every, ping).await;
 }

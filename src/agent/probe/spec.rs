@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Probe}
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::ProbeKind;
-use crate::agent::env::expand;
+use crate::agent::env::expand_each;
 use crate::host::clock;
 
 /// The probes of one container.
@@ -233,8 +233,8 @@ impl Action {
             _ => return Err("has more than one of exec, httpGet, tcpSocket and grpc".to_owned()),
         }
         if let Some(exec) = &probe.exec {
-            let words = exec.command.iter().flatten();
-            let command: Vec<_> = words.map(|word| expand(word, &facts.env)).collect();
+            let command = expand_each(exec.command.iter().flatten(), &facts.env);
+            let command = command.map_err(|why| format!("exec has a command {why}"))?;
             return if command.is_empty() { Err("exec has no command".into()) } else { Ok(Self::Exec { command }) };
         }
         if let Some(get) = &probe.http_get {

@@ -80,8 +80,8 @@ pub fn container(
     let has_sandbox = !place.sandbox.is_empty();
     Ok(ContainerConfig {
         image: container.image.clone().unwrap_or_default(),
-        command: env::expand_all(container.command.as_ref(), &env),
-        args: env::expand_all(container.args.as_ref(), &env),
+        command: env::expand_all(container.command.as_ref(), &env).map_err(|why| format!("command: {why}"))?,
+        args: env::expand_all(container.args.as_ref(), &env).map_err(|why| format!("args: {why}"))?,
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
         mounts: mounts(pod, container, place)?,
         labels: labels(pod, &name, Some(place.sandbox), options),

@@ -214,6 +214,10 @@ fn wanted_sub_path(mount: &VolumeMount, known: &HashMap<String, String>) -> Resu
         }
     });
     let wrong = |problem: String| Err(format!("subPathExpr {text} of {}: {problem}", mount.mount_path));
+    let path = match path {
+        Ok(path) => path,
+        Err(problem) => return wrong(problem),
+    };
     if !missing.is_empty() {
         return wrong(format!("not set or empty: {}", missing.join(", ")));
     }
