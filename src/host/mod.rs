@@ -1,6 +1,7 @@
 //! The machine: paths below a root, atomic files, facts for preflight, processes and ports. Nothing here knows
 //! Kubernetes' objects; nothing above spells a path of its own.
 
+pub mod disk;
 pub mod facts;
 pub mod fs;
 pub mod kernel;
