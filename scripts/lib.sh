@@ -29,6 +29,15 @@ need_packages() {
     die "apt-get could not install: ${missing[*]}"
 }
 
+# The mirror that this machine installs Debian from.
+debian_mirror() {
+  local mirror
+  mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.sources 2>/dev/null | tr ' ' '\n' |
+    grep -m 1 -E '^https?://.*/(debian|ubuntu)/?$' || true)
+  [ -n "$mirror" ] || die "no apt mirror found in /etc/apt"
+  echo "$mirror"
+}
+
 # The Docker Engine, started where nobody has: by systemd, else as a process of its own with a log.
 docker_up() {
   need_packages docker.io=dockerd iptables ca-certificates=/etc/ssl/certs/ca-certificates.crt

@@ -16,10 +16,7 @@ archive=$KUBEBOOT_CACHE/systemd-2.tar
 if [ ! -f "$archive" ]; then
   need_packages debootstrap
   . /etc/os-release
-  # The mirror that this machine installs Debian from.
-  mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.sources 2>/dev/null | tr ' ' '\n' |
-    grep -m 1 -E '^https?://.*/(debian|ubuntu)/?$' || true)
-  [ -n "$mirror" ] || die "no apt mirror found in /etc/apt"
+  mirror=$(debian_mirror)
   say "making a Debian with systemd (debootstrap, a minute or two)"
   tree=$(mktemp -d "$KUBEBOOT_CACHE/systemd.XXXXXX")
   trap 'rm -rf "$tree"' EXIT

@@ -87,6 +87,8 @@ fi
 containerd_up "$(mktemp -d)"
 trap containerd_down EXIT
 [ -e /etc/kubernetes/manifests ] || { trap 'containerd_down; rm -f "$mark"' EXIT; touch "$mark"; }
+KUBEBOOT_TEST_ETCD=$(./scripts/newer-etcd.sh)
+export KUBEBOOT_TEST_ETCD
 KUBEBOOT_TEST_CRI=$CONTAINERD_SOCKET cargo test --quiet --locked --features testing --test 'e2e*' -- --test-threads=1 --nocapture
 containerd_down
 trap 'rm -f "$mark"' EXIT

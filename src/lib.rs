@@ -11,6 +11,7 @@ pub mod ui;
 pub mod workflow;
 pub mod upgrade;
 pub mod cluster;
+pub mod etcd;
 pub mod agent;
 pub mod runtime;
 pub mod kubelet;

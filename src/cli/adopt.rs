@@ -69,7 +69,7 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     }
     stop_on_signals(&machine.stop);
     if args.back {
-        adopt::give_back(&mut machine, &Running).await.map_err(explain)?;
+        adopt::give_back(&mut machine, &Running::default()).await.map_err(explain)?;
         machine.reporter.note("adopt", "the kubelet runs the static pods of this node again".into());
         return Ok(ExitCode::SUCCESS);
     }
@@ -79,7 +79,7 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 
 /// What `adopt` does once everybody agrees; `init phase kubelet-start` does the same on a node that kubeadm made.
 pub(super) async fn take_over(machine: &mut Machine, order: &Order) -> anyhow::Result<()> {
-    let text = match adopt::run(machine, order, &Running).await.map_err(explain)? {
+    let text = match adopt::run(machine, order, &Running::default()).await.map_err(explain)? {
         Outcome::Adopted => "kubeboot's agent runs the static pods of this node; `kubeboot adopt --back` gives it back",
         Outcome::AlreadyAdopted => "this node was taken over before, and is healthy",
     };

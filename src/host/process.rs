@@ -137,9 +137,23 @@ impl Daemon {
 
 /// The arguments a process was started with, empty when they cannot be read.
 pub fn arguments(pid: u32) -> Vec<String> {
-    let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments_in(Path::new(PROC), pid)
+}
+
+/// Where the kernel tells of processes.
+pub const PROC: &str = "/proc";
+
+/// The same from another directory than [`PROC`].
+pub fn arguments_in(proc: &Path, pid: u32) -> Vec<String> {
+    let text = fs::read(proc.join(pid.to_string()).join("cmdline")).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     text.strip_suffix('\0').unwrap_or(&text).split('\0').filter(|_| !text.is_empty()).map(str::to_owned).collect()
+}
+
+/// The cgroups a process is in, one path a hierarchy; None where they cannot be read, as of one that has ended.
+pub fn cgroups_in(proc: &Path, pid: u32) -> Option<Vec<PathBuf>> {
+    let text = fs::read_to_string(proc.join(pid.to_string()).join("cgroup")).ok()?;
+    Some(text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).map(PathBuf::from).collect())
 }
 
 /// A process, held by a pidfd: its pid cannot come to mean another one meanwhile.

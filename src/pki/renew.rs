@@ -84,6 +84,11 @@ impl Renewable {
         }
     }
 
+    /// Whether it is inside a kubeconfig, which is this machine's wherever the certificates are.
+    pub fn is_kubeconfig(&self) -> bool {
+        matches!(self.of, Of::Kubeconfig(_))
+    }
+
     fn is_needed(&self, spec: &ClusterSpec) -> bool {
         match self.of {
             Of::Certificate(row, _) => row.needed(spec),

@@ -11,7 +11,7 @@ mod version;
 pub use image::{ComponentImage, cluster_images, coredns_image, etcd_image, images, kube_proxy_image, pause_image};
 pub use kubeadm::{ConfigApi, KubeadmRow, kubeadm_row, kubelet_config_map};
 pub use kubelet::{KubeletRow, kubelet_refusal, kubelet_row};
-pub use table::{ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_row};
+pub use table::{ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_goes_back, etcd_row};
 pub use upgrade::{Leave, Refusal, upgrade_allowed};
 pub use version::{KubernetesVersion, VersionError};
 

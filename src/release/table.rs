@@ -133,28 +133,43 @@ pub struct EtcdRow {
     pub flags: &'static [(&'static str, &'static str)],
     /// Where it answers on the metrics address.
     pub probes: ProbePaths,
+    /// The oldest version that its own downgrade takes the data to, one minor at a time; None where it has none. (3.5 has
+    /// the call, but leaves the data as they are, and 3.4 does not open them.)
+    pub downgrades_to: Option<(u64, u64)>,
 }
 
 const ETCD_PROBES: ProbePaths = probes("/livez", Some("/readyz"), "/readyz");
 
 static ETCD: [EtcdRow; 3] = [
-    EtcdRow { since: (0, 0), flags: &[], probes: probes("/health", Some("/health"), "/health") },
+    EtcdRow { since: (0, 0), flags: &[], probes: probes("/health", Some("/health"), "/health"), downgrades_to: None },
     EtcdRow {
         since: (3, 5),
         flags: &[("experimental-initial-corrupt-check", "true"), ("experimental-watch-progress-notify-interval", "5s")],
         probes: ETCD_PROBES,
+        downgrades_to: None,
     },
     EtcdRow {
         since: (3, 6),
         flags: &[("feature-gates", "InitialCorruptCheck=true"), ("watch-progress-notify-interval", "5s")],
         probes: ETCD_PROBES,
+        downgrades_to: Some((3, 5)),
     },
 ];
 
 /// The row of the etcd that `local` runs: by its own image tag where that is a version, else by the release's.
 pub fn etcd_row(release: &Release, local: &LocalEtcd) -> &'static EtcdRow {
     let version = local.image_tag.as_deref().and_then(major_minor).or_else(|| major_minor(release.etcd_tag));
-    ETCD.iter().rev().find(|row| version.is_some_and(|v| row.since <= v)).unwrap_or(&ETCD[0])
+    version.map_or(&ETCD[0], row_of_etcd)
+}
+
+fn row_of_etcd(version: (u64, u64)) -> &'static EtcdRow {
+    ETCD.iter().rev().find(|row| row.since <= version).unwrap_or(&ETCD[0])
+}
+
+/// Whether an etcd of the minor version `from` can take its data back to those of `to`, while it runs.
+pub fn etcd_goes_back(from: (u64, u64), to: (u64, u64)) -> bool {
+    let oldest = row_of_etcd(from).downgrades_to;
+    from.0 == to.0 && from.1 == to.1 + 1 && oldest.is_some_and(|oldest| oldest <= to)
 }
 
 /// `3.6.8-0` and `v3.6.8` are (3, 6).
@@ -181,6 +196,14 @@ mod tests {
         assert_eq!(flags_of(new, None), ["feature-gates", "watch-progress-notify-interval"]);
         assert_eq!(flags_of(new, Some("v3.5.21"))[0], "experimental-initial-corrupt-check");
         assert_eq!(flags_of(old, Some("3.6.8-0"))[0], "feature-gates");
+    }
+
+    #[test]
+    fn etcd_goes_back_one_minor_where_both_know_how() {
+        assert!(etcd_goes_back((3, 7), (3, 6)) && etcd_goes_back((3, 6), (3, 5)));
+        for (from, to) in [((3, 5), (3, 4)), ((3, 7), (3, 5)), ((3, 6), (3, 6)), ((3, 6), (3, 7)), ((4, 6), (3, 5))] {
+            assert!(!etcd_goes_back(from, to), "{from:?} to {to:?}");
+        }
     }
 
     #[test]

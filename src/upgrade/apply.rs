@@ -1,24 +1,25 @@
 //! Carrying an upgrade out.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use super::certificates::{self, ADMIN};
-use super::copy::copy_tree;
-use super::journal::{DataCopy, Journal, State};
+use super::etcd::{Aim, call_off_downgrade};
+use super::journal::{BACKUP_PREFIX, Journal, State};
 use super::kept::{self, FileChange};
 use super::manifest::hash;
 use super::objects::{self, Api, Group};
 use super::plan::Step;
 use super::rollback::roll_back;
-use super::{Outcome, UpgradeError};
+use super::{Outcome, UpgradeError, data};
 use crate::agent::expect::{Expectation, HealthSource, Verdict, until_met};
 use crate::config::ClusterSpec;
+use crate::etcd::Etcd;
 use crate::event::{Event, Reporter};
 use crate::host::Paths;
-use crate::host::fs::FsError;
+use crate::host::disk::Disk;
 use crate::host::paths::{MANIFESTS_DIR, TMP_DIR};
 use crate::host::tree::Tree;
 use crate::manifests::COMPONENTS;
@@ -29,6 +30,10 @@ pub struct Machine<'a> {
     pub paths: Paths,
     /// How files are written.
     pub tree: &'a mut dyn Tree,
+    /// Where etcd's data are copied.
+    pub disk: &'a mut dyn Disk,
+    /// The etcd of this node.
+    pub etcd: &'a dyn Etcd,
     /// What the agent says.
     pub health: &'a dyn HealthSource,
     /// The API server.
@@ -81,18 +86,6 @@ pub struct Title {
     pub stamp: String,
 }
 
-/// What failed, and whether it is etcd, whose data then goes back too.
-struct Failure {
-    cause: UpgradeError,
-    etcd: bool,
-}
-
-impl<E: Into<UpgradeError>> From<E> for Failure {
-    fn from(cause: E) -> Self {
-        Self { cause: cause.into(), etcd: false }
-    }
-}
-
 /// Replaces one component after the other and waits for each, then the node's files and the cluster's objects; the first
 /// that fails brings all of them back.
 ///
@@ -101,9 +94,16 @@ impl<E: Into<UpgradeError>> From<E> for Failure {
 pub async fn apply(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) -> Result<Outcome, UpgradeError> {
     let (mut journal, resumed) = begin(machine, work, title).await?;
     let done = async {
-        components(machine, work, &mut journal, title).await?;
+        if journal.is_restoring() {
+            data::restore(machine, &mut journal).await?;
+        }
+        components(machine, work, &mut journal).await?;
         if resumed || work.settle {
             settle(machine, &journal, resumed, work.settle).await?;
+        }
+        if let Some(data) = journal.etcd_data.as_mut().filter(|_| resumed) {
+            data.served = Some(true);
+            call_off_downgrade(machine).await;
         }
         if !work.steps.is_empty() || resumed {
             renew(machine, work, ADMIN, &mut journal)?;
@@ -111,14 +111,14 @@ pub async fn apply(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) ->
         node_files(machine, &work.files, &mut journal)?;
         cluster_objects(machine, &work.objects, &mut journal).await?;
         journal.state = State::Done;
-        Ok::<(), Failure>(journal.write(machine.tree)?)
+        journal.write(machine.tree)
     };
-    let Err(Failure { cause, etcd }) = done.await else {
+    let Err(cause) = done.await else {
         return Ok(Outcome::Upgraded { replaced: work.steps.iter().map(|step| step.component).collect() });
     };
     machine.reporter.warn("upgrade", format!("{cause}; putting everything old back"));
-    Ok(match roll_back(machine, &mut journal, etcd).await {
-        Ok(()) => Outcome::RolledBack { cause },
+    Ok(match roll_back(machine, &mut journal, Aim::Running).await {
+        Ok(()) => Outcome::RolledBack { cause, etcd: journal.etcd_kept },
         Err(rollback) => Outcome::Failed { cause, rollback },
     })
 }
@@ -134,7 +134,7 @@ async fn begin(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) -> Res
             return Err(UpgradeError::Interrupted { target: journal.target, command: journal.command });
         }
         None => {
-            let backup = Path::new(TMP_DIR).join(format!("kubeadm-backup-manifests-{}", title.stamp));
+            let backup = Path::new(TMP_DIR).join(format!("{BACKUP_PREFIX}{}", title.stamp));
             Journal::new(title.target.clone(), title.command.clone(), backup)
         }
     };
@@ -143,11 +143,18 @@ async fn begin(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) -> Res
         (None, false) => Some(objects::before(machine.api, &work.objects).await?),
         _ => None,
     };
+    // One that was cut off looks when it comes to it: by then something has to go back.
+    for step in work.steps.iter().filter(|_| !resumed) {
+        data::look(machine, step, &journal)?;
+    }
     machine.tree.make_dir(&journal.backup, 0o700)?;
     for step in &work.steps {
         let copy = journal.backup.join(format!("{}.yaml", step.component));
         if !resumed || !machine.tree.exists(&copy) {
             machine.tree.write(&copy, &step.old, 0o600)?;
+        }
+        if step.data_dir.is_some() {
+            machine.tree.write(&journal.new_etcd(), &step.new, 0o600)?;
         }
     }
     if let Some(before) = before {
@@ -161,18 +168,10 @@ async fn begin(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) -> Res
     Ok((journal, resumed))
 }
 
-async fn components(
-    machine: &mut Machine<'_>,
-    work: &Work<'_>,
-    journal: &mut Journal,
-    title: &Title,
-) -> Result<(), Failure> {
+async fn components(machine: &mut Machine<'_>, work: &Work<'_>, journal: &mut Journal) -> Result<(), UpgradeError> {
     for step in &work.steps {
-        let replaced = async {
-            renew(machine, work, step.component, journal)?;
-            replace(machine, step, journal, title).await
-        };
-        replaced.await.map_err(|cause| Failure { cause, etcd: step.component == "etcd" })?;
+        renew(machine, work, step.component, journal)?;
+        replace(machine, step, journal).await?;
     }
     Ok(())
 }
@@ -233,48 +232,38 @@ async fn cluster_objects(
     Ok(())
 }
 
-async fn replace(
-    machine: &mut Machine<'_>,
-    step: &Step,
-    journal: &mut Journal,
-    names: &Title,
-) -> Result<(), UpgradeError> {
+async fn replace(machine: &mut Machine<'_>, step: &Step, journal: &mut Journal) -> Result<(), UpgradeError> {
     let (phase, started) = (format!("upgrade/{}", step.component), Instant::now());
     let title = format!("{}: {} -> {}", step.component, step.old_image, step.new_image);
     machine.reporter.event(Event::PhaseStarted { phase: phase.clone(), title });
-    if let Some(data_dir) = &step.data_dir {
-        copy_data(machine, step, data_dir, journal, names).await?;
+    data::copy(machine, step, journal).await?;
+    if step.data_dir.is_some() {
+        start_etcd(machine, step, journal).await?;
+    } else {
+        machine.tree.write(&step.file, &step.new, 0o600)?;
+        wait(machine, step.component, &step.file, Some(step.new_hash())).await?;
     }
-    machine.tree.write(&step.file, &step.new, 0o600)?;
-    wait(machine, step.component, &step.file, Some(step.new_hash())).await?;
     let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     machine.reporter.event(Event::PhaseDone { phase, changed: true, millis });
     Ok(())
 }
 
-/// Stops etcd and copies its data: only a stopped etcd's files are consistent.
-async fn copy_data(
-    machine: &mut Machine<'_>,
-    step: &Step,
-    data_dir: &Path,
-    journal: &mut Journal,
-    title: &Title,
-) -> Result<(), UpgradeError> {
-    if journal.etcd_data.is_some() {
-        return Ok(());
+/// Starts the new etcd, waits for it, and journals whether it has served: what it has written since then is not in the
+/// copy.
+async fn start_etcd(machine: &mut Machine<'_>, step: &Step, journal: &mut Journal) -> Result<(), UpgradeError> {
+    if let Some(data) = &mut journal.etcd_data
+        && data.served.take().is_some()
+    {
+        // What an earlier try came to says nothing of this one.
+        journal.write(machine.tree)?;
     }
-    let to = Path::new(TMP_DIR).join(format!("kubeadm-backup-etcd-{}", title.stamp));
-    machine.tree.remove(&step.file)?;
-    wait(machine, step.component, &step.file, None).await?;
-    machine.tree.make_dir(&to, 0o700)?;
-    let copy: PathBuf = machine.paths.on_host(&to).join("etcd");
-    if copy.exists() {
-        // No journal names it: a copy that was cut off.
-        std::fs::remove_dir_all(&copy).map_err(|e| FsError::new("remove", &copy, e))?;
+    machine.tree.write(&step.file, &step.new, 0o600)?;
+    let healthy = wait(machine, step.component, &step.file, Some(step.new_hash())).await;
+    if let Some(data) = &mut journal.etcd_data {
+        data.served = Some(healthy.is_ok());
+        journal.write(machine.tree)?;
     }
-    copy_tree(&machine.paths.on_host(data_dir), &copy)?;
-    journal.etcd_data = Some(DataCopy { from: data_dir.to_owned(), to: to.join("etcd") });
-    journal.write(machine.tree)
+    healthy
 }
 
 pub(super) async fn wait(

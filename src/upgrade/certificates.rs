@@ -1,5 +1,7 @@
 //! Certificates that are renewed with a component, as kubeadm renews them: it reads them when it starts.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 
 use super::UpgradeError;
@@ -49,6 +51,16 @@ pub fn renew(
         mode: file.mode,
     };
     Ok(staged.files().iter().map(file).collect())
+}
+
+/// When the certificate in a file ends: a file of certificates, or a kubeconfig with one inside. None where there is none.
+pub fn not_after(content: &[u8]) -> Option<Timestamp> {
+    let of = |pem: &[u8]| Some(pki::inspect::read(pem).ok()?.first()?.not_after);
+    of(content).or_else(|| {
+        let kubeconfig = kube::config::Kubeconfig::from_yaml(std::str::from_utf8(content).ok()?).ok()?;
+        let user = kubeconfig.auth_infos.first()?.auth_info.as_ref()?;
+        of(&STANDARD.decode(user.client_certificate_data.as_ref()?).ok()?)
+    })
 }
 
 #[cfg(test)]

@@ -1,73 +1,117 @@
 //! Copies of a directory tree, for etcd's data.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::host::fs::{FsError, sync_dir};
+use crate::host::disk::Disk;
+use crate::host::fs::FsError;
 
-/// Copies the tree `from` to `to`, which must not exist, with modes and owners, and syncs every file.
-pub fn copy_tree(from: &Path, to: &Path) -> Result<(), FsError> {
-    let meta = fs::metadata(from).map_err(|e| FsError::new("read", from, e))?;
-    fs::DirBuilder::new()
-        .mode(meta.permissions().mode())
-        .create(to)
-        .map_err(|e| FsError::new("create directory", to, e))?;
-    own(to, &meta)?;
-    for entry in fs::read_dir(from).map_err(|e| FsError::new("read", from, e))? {
-        let entry = entry.map_err(|e| FsError::new("read", from, e))?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        let meta = entry.metadata().map_err(|e| FsError::new("read", &source, e))?;
+/// Beside what is restored, on its file system, which may be one of its own: where it is made ready.
+const ASIDE: &str = ".kubeboot-restored";
+
+/// Copies the tree `from` to `to`, which must not exist, with modes and owners, durably.
+///
+/// # Errors
+/// What cannot be read or written; what is there of `to` stays.
+pub fn copy_tree(disk: &mut dyn Disk, from: &Path, to: &Path) -> Result<(), FsError> {
+    disk.make_dir(to, from)?;
+    for (source, name) in entries(from)? {
+        let (meta, target) = (lstat(&source)?, to.join(name));
         if meta.is_dir() {
-            copy_tree(&source, &target)?;
+            copy_tree(disk, &source, &target)?;
         } else if meta.is_file() {
-            fs::copy(&source, &target).map_err(|e| FsError::new("copy", &source, e))?;
-            own(&target, &meta)?;
-            fs::File::open(&target).and_then(|f| f.sync_all()).map_err(|e| FsError::new("sync", &target, e))?;
+            disk.copy_file(&source, &target)?;
         }
     }
-    sync_dir(to)
+    disk.sync_dir(to)
 }
 
-fn own(path: &Path, like: &fs::Metadata) -> Result<(), FsError> {
-    std::os::unix::fs::chown(path, Some(like.uid()), Some(like.gid()))
-        .map_err(|e| FsError::new("change owner of", path, e))
+/// Where [`restore_tree`] makes ready what goes into a directory; one that was cut off leaves it there.
+pub fn aside(of: &Path) -> PathBuf {
+    of.join(ASIDE)
 }
 
-/// Puts the tree `from` in the place of `to`'s content. `to` itself stays: it may be a mount point.
-pub fn restore_tree(from: &Path, to: &Path) -> Result<(), FsError> {
-    for entry in fs::read_dir(to).map_err(|e| FsError::new("read", to, e))? {
-        let path = entry.map_err(|e| FsError::new("read", to, e))?.path();
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.map_err(|e| FsError::new("remove", &path, e))?;
+/// Puts what the tree `from` holds in the place of what has the same names in `to`. `to` itself stays: it may be a mount
+/// point.
+///
+/// At every moment each name stands for the old or the new whole. Safe to repeat, also after one that was cut off.
+///
+/// # Errors
+/// What cannot be read or written.
+pub fn restore_tree(disk: &mut dyn Disk, from: &Path, to: &Path) -> Result<(), FsError> {
+    let aside = aside(to);
+    if to.exists() {
+        disk.remove_tree(&aside)?;
+    } else {
+        disk.make_dir(to, from)?;
     }
-    for entry in fs::read_dir(from).map_err(|e| FsError::new("read", from, e))? {
-        let entry = entry.map_err(|e| FsError::new("read", from, e))?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() {
-            copy_tree(&source, &target)?;
-        } else {
-            fs::copy(&source, &target).map_err(|e| FsError::new("copy", &source, e))?;
+    copy_tree(disk, from, &aside)?;
+    for (ready, name) in entries(&aside)? {
+        disk.exchange(&ready, &to.join(name))?;
+    }
+    disk.sync_dir(to)?;
+    disk.remove_tree(&aside)?;
+    disk.sync_dir(to)
+}
+
+/// How many bytes a tree takes, whole blocks of its files.
+///
+/// # Errors
+/// What cannot be read, unless it has gone meanwhile.
+pub fn size(of: &Path) -> Result<u64, FsError> {
+    const BLOCK: u64 = 4096;
+    let meta = match lstat(of) {
+        Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        meta => meta?,
+    };
+    if !meta.is_dir() {
+        return Ok(meta.len().next_multiple_of(BLOCK));
+    }
+    entries(of)?.into_iter().try_fold(BLOCK, |sum, (path, _)| Ok(sum.saturating_add(size(&path)?)))
+}
+
+fn lstat(path: &Path) -> Result<fs::Metadata, FsError> {
+    fs::symlink_metadata(path).map_err(|e| FsError::new("read", path, e))
+}
+
+/// What is in a directory: paths and names, but for what is made ready there.
+fn entries(dir: &Path) -> Result<Vec<(PathBuf, std::ffi::OsString)>, FsError> {
+    let fail = |e| FsError::new("read", dir, e);
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        if entry.file_name() != ASIDE {
+            all.push((entry.path(), entry.file_name()));
         }
     }
-    sync_dir(to)
+    all.sort();
+    Ok(all)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+
     use super::*;
+    use crate::host::disk::HostDisk;
+    use crate::host::fs::write_file;
 
     #[test]
-    fn a_tree_is_copied_and_put_back_with_its_modes() {
+    fn a_tree_is_copied_and_put_back_with_its_modes_and_what_else_is_there_stays() {
         let dir = tempfile::tempdir().unwrap();
         let (data, backup) = (dir.path().join("data"), dir.path().join("backup"));
         fs::DirBuilder::new().mode(0o700).recursive(true).create(data.join("member/wal")).unwrap();
-        crate::host::fs::write_file(&data.join("member/wal/1"), b"one", 0o600).unwrap();
-        copy_tree(&data, &backup).unwrap();
+        write_file(&data.join("member/wal/1"), b"one", 0o600).unwrap();
+        copy_tree(&mut HostDisk, &data, &backup).unwrap();
         assert_eq!(fs::metadata(backup.join("member/wal/1")).unwrap().permissions().mode() & 0o777, 0o600);
-        crate::host::fs::write_file(&data.join("member/wal/2"), b"two", 0o600).unwrap();
-        restore_tree(&backup, &data).unwrap();
+        assert_eq!(fs::metadata(backup.join("member")).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(size(&backup).unwrap() >= 4 * 4096);
+        write_file(&data.join("member/wal/2"), b"two", 0o600).unwrap();
+        fs::create_dir(data.join("lost+found")).unwrap();
+        fs::create_dir(data.join(ASIDE)).unwrap();
+        restore_tree(&mut HostDisk, &backup, &data).unwrap();
         assert_eq!(fs::read(data.join("member/wal/1")).unwrap(), b"one");
-        assert!(!data.join("member/wal/2").exists());
+        assert!(!data.join("member/wal/2").exists() && !data.join(ASIDE).exists());
+        assert!(data.join("lost+found").exists());
     }
 }

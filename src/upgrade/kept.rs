@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::UpgradeError;
+use jiff::Timestamp;
+
 use super::journal::{Journal, Kept};
 use super::manifest::hash;
+use super::{UpgradeError, certificates};
 use crate::host::fs::NewFile;
 use crate::host::tree::Tree;
 
@@ -53,31 +55,55 @@ fn copy_aside(tree: &mut dyn Tree, backup: &Path, path: &Path) -> Result<Option<
     Ok(Some(copy))
 }
 
-/// Puts the old files back. One that somebody has changed since the upgrade stays as it is; returns those.
+/// Why a file stays as it is.
+const CHANGED: &str = "has been changed since the upgrade, and stays as it is";
+const EXPIRED: &str = "stays as it is: what it was before the upgrade has expired since";
+
+/// Puts the old files back. One that somebody has changed since the upgrade stays as it is, and so does a certificate, with
+/// its key, whose predecessor has expired by `now`; returns those, each with the reason.
 ///
 /// # Errors
 /// A file that cannot be read or written.
-pub fn restore(tree: &mut dyn Tree, journal: &Journal) -> Result<Vec<PathBuf>, UpgradeError> {
+pub fn restore(
+    tree: &mut dyn Tree,
+    journal: &Journal,
+    now: Timestamp,
+) -> Result<Vec<(PathBuf, &'static str)>, UpgradeError> {
     let (mut old, mut left) = (Vec::new(), Vec::new());
     for kept in &journal.files {
-        let now = tree.read(&kept.path)?;
-        let before = kept.copy.as_ref().map(|copy| tree.read(copy)).transpose()?.flatten();
-        if now == before {
+        let current = tree.read(&kept.path)?;
+        let before = before(tree, kept)?;
+        if current == before {
             continue;
         }
-        let is_ours = now.as_ref().is_none_or(|now| kept.ours.contains(&hash(now)));
+        let is_ours = current.as_ref().is_none_or(|current| kept.ours.contains(&hash(current)));
         match before {
-            _ if !is_ours => left.push(kept.path.clone()),
+            _ if !is_ours => left.push((kept.path.clone(), CHANGED)),
+            Some(_) if has_expired(tree, journal, &kept.path, now)? => left.push((kept.path.clone(), EXPIRED)),
             Some(before) => old.push((kept, before)),
             None if kept.copy.is_none() => drop(tree.remove(&kept.path)?),
             // Somebody has removed the copy.
-            None => left.push(kept.path.clone()),
+            None => left.push((kept.path.clone(), CHANGED)),
         }
     }
     let files: Vec<NewFile<'_>> =
         old.iter().map(|(kept, content)| NewFile { path: &kept.path, content, mode: kept.mode }).collect();
     tree.write_all(&files)?;
     Ok(left)
+}
+
+fn before(tree: &dyn Tree, kept: &Kept) -> Result<Option<Vec<u8>>, UpgradeError> {
+    Ok(kept.copy.as_ref().map(|copy| tree.read(copy)).transpose()?.flatten())
+}
+
+/// Whether the certificate in a file, or the one that a key belongs to, has expired as it was before and has not as it is.
+fn has_expired(tree: &dyn Tree, journal: &Journal, path: &Path, now: Timestamp) -> Result<bool, UpgradeError> {
+    let is_key = path.extension().is_some_and(|extension| extension == "key");
+    let path = if is_key { path.with_extension("crt") } else { path.to_owned() };
+    let Some(kept) = journal.files.iter().find(|kept| kept.path == path) else { return Ok(false) };
+    let ends = |content: Option<Vec<u8>>| content.and_then(|content| certificates::not_after(&content));
+    let (was, is) = (ends(before(tree, kept)?), ends(tree.read(&path)?));
+    Ok(was.is_some_and(|was| was <= now) && is.is_some_and(|is| is > now))
 }
 
 #[cfg(test)]
@@ -103,7 +129,7 @@ mod tests {
         replace(&mut tree, &mut journal, &[change("/a", "newer")]).unwrap();
         assert_eq!(Journal::read(&tree).unwrap().unwrap(), journal);
         assert_eq!((read(&tree, "/a"), read(&tree, "/b")), (Some("newer".into()), Some("made".into())));
-        assert_eq!(restore(&mut tree, &journal).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(restore(&mut tree, &journal, Timestamp::now()).unwrap(), []);
         assert_eq!((read(&tree, "/a"), read(&tree, "/b")), (Some("old".into()), None));
         assert_eq!(tree.files()[Path::new("/backup/files/a")].mode, 0o600);
     }
@@ -115,7 +141,45 @@ mod tests {
         let mut journal = Journal::new("t", "c", "/backup".into());
         replace(&mut tree, &mut journal, &[change("/a", "new")]).unwrap();
         tree.write(Path::new("/a"), b"theirs", 0o644).unwrap();
-        assert_eq!(restore(&mut tree, &journal).unwrap(), [PathBuf::from("/a")]);
+        assert_eq!(restore(&mut tree, &journal, Timestamp::now()).unwrap(), [(PathBuf::from("/a"), CHANGED)]);
         assert_eq!(read(&tree, "/a").unwrap(), "theirs");
+    }
+
+    #[test]
+    fn a_certificate_that_has_expired_since_does_not_come_back_nor_does_its_key() {
+        let spec = crate::testing::spec();
+        let made = Timestamp::now();
+        let files = |at: Timestamp| {
+            let mut tree = MemoryTree::empty();
+            crate::pki::ensure_certificates(&spec, &mut tree, &[], at).unwrap();
+            crate::pki::ensure_kubeconfigs(&spec, &mut tree, &[], at).unwrap();
+            tree
+        };
+        let pki = "/etc/kubernetes/pki";
+        let paths =
+            [format!("{pki}/apiserver.crt"), format!("{pki}/apiserver.key"), "/etc/kubernetes/admin.conf".into()];
+        let day = jiff::SignedDuration::from_hours(24);
+        let mut tree = files(made);
+        let later = files(made + day * 300);
+        let changes: Vec<FileChange> = paths
+            .iter()
+            .map(|path| {
+                let file = &later.files()[Path::new(path)];
+                FileChange { path: path.into(), content: file.content.clone(), mode: file.mode }
+            })
+            .chain([change("/settings", "new")])
+            .collect();
+        tree.write(Path::new("/settings"), b"old", 0o644).unwrap();
+        let mut journal = Journal::new("t", "c", "/backup".into());
+        replace(&mut tree, &mut journal, &changes).unwrap();
+        let mut in_time = tree.clone();
+        assert_eq!(restore(&mut in_time, &journal, made + day * 301).unwrap(), []);
+        let left = restore(&mut tree, &journal, made + day * 400).unwrap();
+        assert_eq!(left, paths.each_ref().map(|path| (PathBuf::from(path), EXPIRED)));
+        for (path, change) in paths.iter().zip(&changes) {
+            assert!(tree.read(Path::new(path)).unwrap().unwrap() == change.content, "{path}");
+            assert!(in_time.read(Path::new(path)).unwrap().unwrap() != change.content, "{path}");
+        }
+        assert_eq!(read(&tree, "/settings").unwrap(), "old");
     }
 }

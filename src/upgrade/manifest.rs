@@ -6,6 +6,7 @@ use aws_lc_rs::digest;
 use serde_json::Value;
 
 use super::UpgradeError;
+use crate::etcd::Minor;
 use crate::yaml;
 
 /// SHA-256 in hex, as the agent reports it of the file it read.
@@ -27,6 +28,12 @@ pub fn parse(path: &Path, content: &[u8]) -> Result<Value, UpgradeError> {
 /// The image of the first container: a control-plane manifest has one.
 pub fn image(manifest: &Value) -> &str {
     manifest.pointer("/spec/containers/0/image").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The version in an image's tag: `3.6.8-0` of `registry.k8s.io/etcd:3.6.8-0`. None where the tag is no version.
+pub fn image_version(image: &str) -> Option<String> {
+    let (_, tag) = image.rsplit_once(':')?;
+    Minor::of(tag).map(|_| tag.to_owned())
 }
 
 /// The manifest's text with another image and nothing else changed.
@@ -54,6 +61,15 @@ mod tests {
         expected["spec"]["containers"][0]["image"] = "r/a:v2".into();
         assert_eq!(parse(path, &new).unwrap(), expected);
         assert_eq!(image(&expected), "r/a:v2");
+    }
+
+    #[test]
+    fn an_images_tag_may_be_a_version() {
+        assert_eq!(image_version("host:5000/etcd:3.6.8-0").unwrap(), "3.6.8-0");
+        assert_eq!(
+            [image_version("r/etcd:mine"), image_version("r/etcd"), image_version("r/x:v1")],
+            [None, None, None]
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Moving a running control plane to other manifests: plan, diff, apply, rollback.
 //!
-//! An upgrade ends exactly new or exactly old. The old manifests are copied aside first, each new one replaces its
+//! An upgrade ends exactly new or exactly old; the one exception is an etcd that has served and that cannot go back without
+//! loss, which then stays, with everything else old. The old manifests are copied aside first, each new one replaces its
 //! predecessor in one rename, and the agent is asked, by the hash of the file, whether that very manifest is healthy.
 //! The first that is not brings all of them back. Certificates are renewed with the component that reads them; the
 //! node's settings and the objects of the cluster follow when every component is healthy, and all of it is put back with
@@ -10,7 +11,9 @@
 pub mod apply;
 pub mod certificates;
 pub mod copy;
+pub mod data;
 pub mod diff;
+pub mod etcd;
 pub mod journal;
 pub mod kept;
 pub mod manifest;
@@ -27,6 +30,8 @@ use crate::agent::expect::WaitError;
 use crate::host::fs::FsError;
 use crate::host::tree::Tree;
 
+const MIB: u64 = 1 << 20;
+
 /// How an upgrade ended. Each has an exit code of its own, so that a script can tell them apart.
 #[derive(Debug)]
 pub enum Outcome {
@@ -39,6 +44,8 @@ pub enum Outcome {
     RolledBack {
         /// What failed.
         cause: UpgradeError,
+        /// The version of the new etcd, where that stays: everything but it is old.
+        etcd: Option<String>,
     },
     /// A component failed, and putting the old manifests back did not make everything healthy either.
     Failed {
@@ -114,6 +121,41 @@ pub enum UpgradeError {
         /// The command that finishes it.
         command: String,
     },
+    /// No room for a copy.
+    #[error(
+        "{what} needs {} MiB in {}, where {} MiB are free: make room there, and run the same command again",
+        need.div_ceil(MIB), path.display(), free / MIB
+    )]
+    NoRoom {
+        /// What needs it.
+        what: &'static str,
+        /// Where, as the node sees it.
+        path: PathBuf,
+        /// Bytes.
+        need: u64,
+        /// Bytes.
+        free: u64,
+    },
+    /// etcd does not take its data back.
+    #[error("etcd does not go back to {to}")]
+    Downgrade {
+        /// The minor version.
+        to: String,
+        /// Why.
+        #[source]
+        source: crate::etcd::EtcdError,
+    },
+    /// etcd takes too long.
+    #[error("etcd has not taken its data back to {to} within {} s", limit.as_secs())]
+    SlowDowngrade {
+        /// The minor version.
+        to: String,
+        /// How long it was waited for.
+        limit: std::time::Duration,
+    },
+    /// The copy of etcd's data was asked for.
+    #[error("there is no copy of etcd's data: the last upgrade has not replaced etcd's image")]
+    NoCopy,
     /// Nothing to take back.
     #[error("no upgrade to take back: {} is not there", path.display())]
     NothingToRollBack {

@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::UpgradeError;
+use jiff::Timestamp;
+
 use super::apply::{Machine, tell, wait};
-use super::copy::restore_tree;
-use super::journal::{Journal, State};
+use super::data::writes_since;
+use super::etcd::{Aim, Facts, Way, call_off_downgrade, downgrade, look, new_manifest, version_that_stays, ways};
+use super::journal::{DataCopy, Journal, State};
 use super::manifest::hash;
-use super::{kept, objects};
+use super::{UpgradeError, data, kept, objects};
 use crate::event::Event;
 use crate::host::paths::MANIFESTS_DIR;
-use crate::manifests::COMPONENTS;
+use crate::manifests::{COMPONENTS, ETCD};
 
 /// Going back may take this long however short the limit for going forward is: what failed gets its grace period to
 /// stop.
@@ -19,62 +21,115 @@ const ROLLBACK_LIMIT: Duration = Duration::from_secs(300);
 
 /// Takes the last upgrade back: the one that was cut off, or the one that succeeded.
 ///
-/// etcd's data stays as it is: what was written since then is nobody's to lose.
+/// etcd goes back where that loses nothing: on the same data, by its own downgrade, or, where the new one has never
+/// served, with the copy of its data. Else it stays, and [`Journal::etcd_kept`] says so.
 ///
 /// # Errors
 /// What stands in the way; the same call goes on from there.
-pub async fn rollback(machine: &mut Machine<'_>) -> Result<Journal, UpgradeError> {
+pub async fn rollback(machine: &mut Machine<'_>, aim: Aim) -> Result<Journal, UpgradeError> {
     let nothing = || UpgradeError::NothingToRollBack { path: PathBuf::from(super::journal::JOURNAL) };
     let mut journal = Journal::read(machine.tree)?.ok_or_else(nothing)?;
-    roll_back(machine, &mut journal, false).await?;
+    if aim == Aim::Copy && journal.etcd_data.is_none() {
+        return Err(UpgradeError::NoCopy);
+    }
+    roll_back(machine, &mut journal, aim).await?;
     Ok(journal)
 }
 
 /// Puts back everything that has a backup and differs from it, and waits for the components.
-pub(super) async fn roll_back(
-    machine: &mut Machine<'_>,
-    journal: &mut Journal,
-    failing_etcd: bool,
-) -> Result<(), UpgradeError> {
+pub(super) async fn roll_back(machine: &mut Machine<'_>, journal: &mut Journal, aim: Aim) -> Result<(), UpgradeError> {
     let (phase, title) = ("rollback".to_owned(), "put everything old back".to_owned());
     machine.reporter.event(Event::PhaseStarted { phase, title });
     machine.limit = machine.limit.max(ROLLBACK_LIMIT);
-    // Before the manifests, so that a component that starts anew reads the old certificates.
-    for path in kept::restore(machine.tree, journal)? {
-        let text = format!("{} has been changed since the upgrade, and stays as it is", path.display());
-        machine.reporter.warn("rollback", text);
+    // Before the manifests, so that a component that is started again reads the old certificates.
+    for (path, why) in kept::restore(machine.tree, journal, Timestamp::now())? {
+        machine.reporter.warn("rollback", format!("{} {why}", path.display()));
     }
+    let facts = look(machine, journal, aim).await?;
+    let ways = ways(&facts);
+    for (at, way) in ways.iter().enumerate() {
+        match (go(machine, journal, *way, &facts).await, ways.get(at + 1)) {
+            (Ok(()), _) => break,
+            (Err(error), None) => {
+                if let Some(data) = journal.etcd_data.as_ref().filter(|data| *way != Way::Copy && !data.restoring) {
+                    machine.reporter.warn("rollback", way_out(data, writes_since(machine, data)));
+                }
+                return Err(error);
+            }
+            (Err(error), Some(next)) => {
+                let text = format!("{:#}; {}", anyhow::Error::new(error), next.words());
+                machine.reporter.warn("rollback", text);
+            }
+        }
+    }
+    put_objects_back(machine, journal).await?;
+    journal.state = State::RolledBack;
+    journal.write(machine.tree)
+}
+
+/// What is left to do where nothing else helps.
+fn way_out(data: &DataCopy, writes: Option<u64>) -> String {
+    let writes = writes.map_or_else(|| "what was written".to_owned(), |writes| format!("the {writes} writes"));
+    format!(
+        "etcd's data as they were before the upgrade are in {}: `kubeboot upgrade rollback --etcd-copy` puts them back, \
+         without {writes} since",
+        data.to.display()
+    )
+}
+
+/// Puts the manifests back, with etcd going one `way`.
+async fn go(machine: &mut Machine<'_>, journal: &mut Journal, way: Way, facts: &Facts) -> Result<(), UpgradeError> {
     let mut restored = Vec::new();
+    let mut kept = None;
     for component in COMPONENTS {
         let Some(old) = machine.tree.read(&journal.backup.join(format!("{component}.yaml")))? else { continue };
         let file = Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"));
-        let now = machine.tree.read(&file)?;
-        if component == "etcd"
-            && failing_etcd
-            && let Some(data) = &journal.etcd_data
-        {
-            machine.tree.remove(&file)?;
-            wait(machine, component, &file, None).await?;
-            restore_tree(&machine.paths.on_host(&data.to), &machine.paths.on_host(&data.from))?;
+        let content = match way {
+            _ if component != ETCD => old,
+            Way::Manifest => old,
+            Way::Stay => kept.insert(new_manifest(machine, journal)?.unwrap_or(old)).clone(),
+            Way::Downgrade => {
+                if let Some(to) = facts.versions.0 {
+                    downgrade(machine, to).await?;
+                }
+                old
+            }
+            Way::Copy => {
+                data::restore(machine, journal).await?;
+                old
+            }
+        };
+        if machine.tree.read(&file)?.as_ref() != Some(&content) {
+            machine.tree.write(&file, &content, 0o600)?;
+            let which = if kept.is_some() && component == ETCD { "new" } else { "old" };
+            tell(machine.reporter, component, format!("{which} manifest put back"), false);
         }
-        if now.as_ref() != Some(&old) || !machine.tree.exists(&file) {
-            machine.tree.write(&file, &old, 0o600)?;
-            tell(machine.reporter, component, "old manifest put back".into(), false);
-        }
-        restored.push((component, file, hash(&old)));
+        restored.push((component, file, hash(&content)));
     }
     for (component, file, hash) in restored {
         wait(machine, component, &file, Some(hash)).await?;
     }
-    if let Some(path) = journal.objects.as_ref().filter(|_| journal.objects_written) {
-        let Some(content) = machine.tree.read(path)? else {
-            return Err(UpgradeError::NothingToRollBack { path: path.clone() });
-        };
-        let before: Vec<objects::Before> =
-            serde_json::from_slice(&content).map_err(|source| UpgradeError::Journal { path: path.clone(), source })?;
-        objects::restore(machine.api, &before).await?;
-        machine.reporter.note("rollback", "the cluster's objects are as they were".into());
+    journal.etcd_kept = match kept {
+        Some(manifest) => Some(version_that_stays(machine, &manifest).await),
+        None => None,
+    };
+    if let Some(version) = &journal.etcd_kept {
+        call_off_downgrade(machine).await;
+        let text =
+            format!("everything else is old again, with etcd {version}: its data hold writes that must not be lost");
+        machine.reporter.note("rollback", text);
     }
-    journal.state = State::RolledBack;
-    journal.write(machine.tree)
+    Ok(())
+}
+
+async fn put_objects_back(machine: &mut Machine<'_>, journal: &Journal) -> Result<(), UpgradeError> {
+    let Some(path) = journal.objects.as_ref().filter(|_| journal.objects_written) else { return Ok(()) };
+    let Some(content) = machine.tree.read(path)? else {
+        return Err(UpgradeError::NothingToRollBack { path: path.clone() });
+    };
+    let before: Vec<objects::Before> =
+        serde_json::from_slice(&content).map_err(|source| UpgradeError::Journal { path: path.clone(), source })?;
+    objects::restore(machine.api, &before).await?;
+    machine.reporter.note("rollback", "the cluster's objects are as they were".into());
+    Ok(())
 }

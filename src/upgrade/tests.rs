@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
 use super::apply::{Machine, Renewal, Title, Work, apply};
+use super::etcd::Aim;
 use super::journal::{Journal, State};
 use super::kept::FileChange;
 use super::objects::{Api, Cause, Group};
@@ -35,8 +36,10 @@ use crate::pki::{Renewable, renewables};
 use crate::testing::report::{pod, report};
 use crate::testing::tree::FaultyTree;
 
+mod etcd;
+
 /// An agent that runs at once what is on disk: images that contain `crash` crash, those that contain `never` never get
-/// ready.
+/// ready, and etcd does not open data of newer ones.
 struct DiskAgent(PathBuf);
 
 #[async_trait]
@@ -48,13 +51,15 @@ impl HealthSource for DiskAgent {
             let Ok(content) = std::fs::read(&file) else { continue };
             let text = String::from_utf8_lossy(&content).into_owned();
             let mut one = pod(component, &super::manifest::hash(&content));
-            one.healthy = !text.contains("never") && !text.contains("crash");
-            if text.contains("crash") {
+            let crashes = text.contains("crash") || !etcd::suits(&self.0, component, &text);
+            one.healthy = !text.contains("never") && !crashes;
+            if crashes {
                 one.containers[0].state =
                     StateReport::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off 10s".into() };
             }
             pods.push(one);
         }
+        etcd::write(&self.0, &pods);
         Ok(stream::once(async move { report(pods) }).chain(stream::pending()).boxed())
     }
 }
@@ -132,11 +137,19 @@ struct Bench {
     root: tempfile::TempDir,
     spec: ClusterSpec,
     shelf: Shelf,
+    /// Bytes.
+    free: u64,
 }
 
 impl Bench {
+    /// A machine with nothing on it.
+    fn empty() -> Self {
+        let (root, spec) = (tempfile::tempdir().unwrap(), crate::testing::spec());
+        Self { root, spec, shelf: Shelf::default(), free: u64::MAX }
+    }
+
     fn new() -> Self {
-        let bench = Self { root: tempfile::tempdir().unwrap(), spec: crate::testing::spec(), shelf: Shelf::default() };
+        let bench = Self::empty();
         let mut tree = bench.tree();
         for component in COMPONENTS {
             tree.write(&target(component, "r/x:v1").file, &manifest(component, "r/x:v1"), 0o600).unwrap();
@@ -182,9 +195,13 @@ impl Bench {
 
     async fn with<T>(&self, tree: &mut Files, what: impl AsyncFnOnce(&mut Machine<'_>) -> T) -> T {
         let health = DiskAgent(self.root.path().to_owned());
+        let (mut disk, etcd) = (tree.disk(), etcd::FakeEtcd(self.root.path().to_owned()));
+        disk.set_free(self.free);
         let mut machine = Machine {
             paths: Paths::new(self.root.path()),
             tree,
+            disk: &mut disk,
+            etcd: &etcd,
             health: &health,
             api: &self.shelf,
             reporter: &Silent,
@@ -212,7 +229,11 @@ impl Bench {
     }
 
     async fn rollback(&self) -> Journal {
-        self.with(&mut self.tree(), async |machine| rollback(machine).await).await.unwrap()
+        self.roll_back(&mut self.tree(), Aim::Old).await.unwrap()
+    }
+
+    async fn roll_back(&self, tree: &mut Files, aim: Aim) -> Result<Journal, UpgradeError> {
+        self.with(tree, async |machine| rollback(machine, aim).await).await
     }
 
     fn manifests(&self) -> Vec<Vec<u8>> {
@@ -361,7 +382,7 @@ async fn a_failure_anywhere_takes_certificates_settings_and_objects_back_too() {
     let before = bench.state();
     bench.shelf.refuses.store(true, Ordering::SeqCst);
     let outcome = bench.run(&bench.work(&BTreeMap::new()), &mut bench.tree()).await.unwrap();
-    assert!(matches!(outcome, Outcome::RolledBack { cause: UpgradeError::Objects { .. } }), "{outcome:?}");
+    assert!(matches!(outcome, Outcome::RolledBack { cause: UpgradeError::Objects { .. }, .. }), "{outcome:?}");
     assert!(bench.state() == before);
 }
 

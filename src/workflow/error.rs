@@ -37,6 +37,9 @@ pub enum RunError {
     /// kubeboot's own directory.
     #[error(transparent)]
     State(#[from] StateError),
+    /// An upgrade was cut off, or its journal cannot be read.
+    #[error(transparent)]
+    Upgrade(#[from] crate::upgrade::UpgradeError),
     /// What an earlier run left half made could not be taken back.
     #[error("cannot take back what an earlier run left half written")]
     Recover(#[source] CommitError),

@@ -149,6 +149,30 @@ impl Inventory {
         Ok(inventory)
     }
 
+    /// Opens one that may be damaged, for taking everything away: returns what makes no sense in it too, which is
+    /// [`StateError::NoInventory`] where there is nothing at all.
+    ///
+    /// Where a record is lost, it may be the one that took a batch back: only batches count then that were completed.
+    pub(super) fn open_leniently(path: &Path) -> Result<(Self, Vec<StateError>), StateError> {
+        let (log, mut entries, mut errors) = RecordLog::open_leniently(path)?;
+        if !errors.is_empty() {
+            let done = |entry: &Entry| if let Entry::Committed { id } = entry { Some(*id) } else { None };
+            let done: BTreeSet<u32> = entries.iter().filter_map(done).collect();
+            entries.retain(|entry| !matches!(entry, Entry::Batch { id, .. } if !done.contains(id)));
+        }
+        if entries.is_empty() && errors.is_empty() {
+            errors.push(StateError::NoInventory { path: path.to_owned() });
+        }
+        let mut inventory = Self { log, entries: Vec::new(), paths: BTreeSet::new() };
+        inventory.assume(entries);
+        Ok((inventory, errors))
+    }
+
+    /// Takes records for written that are in no file.
+    pub(super) fn assume(&mut self, entries: Vec<Entry>) {
+        entries.into_iter().for_each(|entry| self.take(entry));
+    }
+
     /// Reads an inventory that is not to be changed.
     pub fn read(path: &Path) -> Result<Vec<Entry>, StateError> {
         record::read(path)
@@ -307,5 +331,26 @@ mod tests {
         }
         assert_eq!(Inventory::read(&path).unwrap().len(), 3);
         assert!(inventory.entries().any(|e| *e == Entry::Service { enabled_before: false }));
+    }
+
+    #[test]
+    fn where_a_record_is_lost_only_batches_count_that_were_completed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("i");
+        let mut inventory = Inventory::open(&path, Some(first())).unwrap();
+        let one = inventory.begin_batch(vec![Item::file("/ours")]).unwrap();
+        inventory.commit_batch(one).unwrap();
+        let two = inventory.begin_batch(vec![Item::file("/undone")]).unwrap();
+        inventory.undo_batch(two).unwrap();
+        drop(inventory);
+        let (whole, wrong) = Inventory::open_leniently(&path).unwrap();
+        assert_eq!((whole.items(), wrong.len()), (vec![&Item::file("/ours")], 0));
+
+        let text = std::fs::read_to_string(&path).unwrap().replace("\"undone\"", "\"lost\"");
+        crate::host::fs::write_file(&path, text.as_bytes(), 0o600).unwrap();
+        let (damaged, wrong) = Inventory::open_leniently(&path).unwrap();
+        assert_eq!(damaged.items(), [&Item::file("/ours")], "somebody else may have made the other since");
+        assert!(matches!(&wrong[..], [StateError::Record { line: 5, .. }]), "{wrong:?}");
+        assert!(Inventory::open(&path, None).is_err());
     }
 }

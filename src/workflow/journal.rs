@@ -58,6 +58,12 @@ impl Journal {
         Ok(Self { log, records })
     }
 
+    /// The same of one that may be damaged; returns what makes no sense in it too.
+    pub(super) fn open_leniently(path: &Path) -> Result<(Self, Vec<StateError>), StateError> {
+        let (log, records, errors) = RecordLog::open_leniently(path)?;
+        Ok((Self { log, records }, errors))
+    }
+
     /// Every record, oldest first.
     pub fn records(&self) -> &[Record] {
         &self.records

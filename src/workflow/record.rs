@@ -35,6 +35,21 @@ impl RecordLog {
         Ok((Self { path: path.to_owned(), file }, records))
     }
 
+    /// The same of a file that may be damaged: what makes no sense is left out and returned as errors.
+    pub fn open_leniently<T: DeserializeOwned>(path: &Path) -> Result<(Self, Vec<T>, Vec<StateError>), StateError> {
+        let bytes = crate::host::fs::read_if_exists(path)?.unwrap_or_default();
+        let (mut records, mut errors) = (Vec::new(), Vec::new());
+        for record in lines(path, &bytes) {
+            match record {
+                Ok(record) => records.push(record),
+                Err(error) => errors.push(error),
+            }
+        }
+        let open = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+        let file = open.map_err(|source| FsError::new("open", path, source))?;
+        Ok((Self { path: path.to_owned(), file }, records, errors))
+    }
+
     /// Appends records in one write. A kill of this process loses none of them; a power cut may, until [`Self::sync`].
     pub fn append<T: Serialize>(&mut self, records: &[T]) -> Result<(), StateError> {
         let mut lines = Vec::new();
@@ -69,17 +84,22 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, StateError> {
 
 /// The records and how many bytes hold whole ones.
 fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<(Vec<T>, usize), StateError> {
-    let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
-    let mut records = Vec::new();
-    for (index, line) in bytes[..whole].split_inclusive(|&b| b == b'\n').enumerate() {
-        let record = serde_json::from_slice(line).map_err(|source| StateError::Record {
-            path: path.to_owned(),
-            line: index + 1,
-            source,
-        })?;
-        records.push(record);
-    }
-    Ok((records, whole))
+    Ok((lines(path, bytes).collect::<Result<_, _>>()?, whole(bytes)))
+}
+
+fn whole(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1)
+}
+
+fn lines<'a, T: DeserializeOwned>(
+    path: &'a Path,
+    bytes: &'a [u8],
+) -> impl Iterator<Item = Result<T, StateError>> + use<'a, T> {
+    let lines = bytes[..whole(bytes)].split_inclusive(|&b| b == b'\n').enumerate();
+    lines.map(move |(index, line)| {
+        let wrong = |source| StateError::Record { path: path.to_owned(), line: index + 1, source };
+        serde_json::from_slice(line).map_err(wrong)
+    })
 }
 
 #[cfg(test)]

@@ -114,7 +114,9 @@ impl Session {
     /// # Errors
     /// The journal cannot be written.
     pub fn finish(&mut self) -> Result<(), StateError> {
-        self.state.as_mut().map_or(Ok(()), |state| state.journal.finish())
+        // The journal does not know that a run began which has written nothing: the end would be an earlier run's.
+        let state = self.state.as_mut().filter(|_| self.begin.is_none());
+        state.map_or(Ok(()), |state| state.journal.finish())
     }
 
     /// Where nothing has been made after all, nothing of ours stays.

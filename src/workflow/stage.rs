@@ -69,7 +69,7 @@ pub fn commit(
 ) -> Result<bool, CommitError> {
     let items = new_paths(staged, tree);
     let batch = if items.is_empty() { None } else { Some(inventory.begin_batch(items.clone())?) };
-    match (write_all(staged, tree), batch) {
+    match (write(staged, tree), batch) {
         (Ok(changed), Some(id)) => {
             inventory.commit_batch(id)?;
             Ok(changed)
@@ -103,7 +103,11 @@ pub fn recover(inventory: &mut Inventory, paths: &Paths) -> Result<bool, CommitE
     Ok(true)
 }
 
-fn write_all(staged: &MemoryTree, tree: &mut dyn Tree) -> Result<bool, FsError> {
+/// Writes what was staged and records nothing; returns whether anything was not in place before.
+///
+/// # Errors
+/// A file that cannot be written; what was written before it stays.
+pub fn write(staged: &MemoryTree, tree: &mut dyn Tree) -> Result<bool, FsError> {
     let mut changed = false;
     for (dir, mode) in staged.dirs() {
         changed |= !tree.exists(dir);

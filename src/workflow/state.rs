@@ -35,9 +35,9 @@ pub enum StateError {
         #[source]
         source: serde_json::Error,
     },
-    /// The directory is there and the inventory is not.
-    #[error("{} is missing, so nobody knows what kubeboot made on this machine; put it back, or remove its directory",
-        path.display())]
+    /// The directory is there and the inventory is not, or has nothing in it.
+    #[error("{} is missing or empty, so nothing says what kubeboot made on this machine; put it back, or take away what is \
+        known to be kubeboot's with `kubeboot reset`", path.display())]
     NoInventory {
         /// Where it should be.
         path: PathBuf,
@@ -70,6 +70,19 @@ impl State {
         let inventory = Inventory::open(&dir.join(Inventory::FILE), None)?;
         let journal = Journal::open(&dir.join(Journal::FILE))?;
         Ok(Some(Self { paths: paths.clone(), inventory, journal, _lock: lock }))
+    }
+
+    /// The same for a reset, which works from what there is: returns what is wrong with the records too.
+    pub fn open_leniently(paths: &Paths) -> Result<Option<(Self, Vec<StateError>)>, StateError> {
+        let dir = paths.state();
+        if !dir.exists() {
+            return Ok(None);
+        }
+        let lock = Lock::acquire(&dir.join(LOCK))?;
+        let (inventory, mut errors) = Inventory::open_leniently(&dir.join(Inventory::FILE))?;
+        let (journal, damaged) = Journal::open_leniently(&dir.join(Journal::FILE))?;
+        errors.extend(damaged);
+        Ok(Some((Self { paths: paths.clone(), inventory, journal, _lock: lock }, errors)))
     }
 
     /// Locks and reads the state, made now if it has to be.
@@ -122,7 +135,9 @@ impl State {
                 if Path::new("/proc").join(pid).exists() {
                     continue;
                 }
-                let made = opened_dirs(Inventory::read(&entry.path().join(Inventory::FILE))?.iter());
+                // One that is damaged names no directories, and goes all the same.
+                let entries = Inventory::read(&entry.path().join(Inventory::FILE)).unwrap_or_default();
+                let made = opened_dirs(entries.iter());
                 finish_discard(paths, &made, &entry.path())?;
                 found = true;
             }
@@ -262,6 +277,6 @@ mod tests {
         drop(State::open_or_create(&paths).unwrap());
         fs::remove_file(paths.state().join(Inventory::FILE)).unwrap();
         let error = State::open(&paths).unwrap_err();
-        assert!(error.to_string().contains("inventory.json is missing"), "{error}");
+        assert!(error.to_string().contains("inventory.json is missing or empty"), "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! `kubeboot certs renew`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
@@ -9,9 +10,11 @@ use super::CertFlags;
 use crate::agent::control::{self, ControlSocket};
 use crate::agent::restart::Restarter;
 use crate::cli::Hint;
+use crate::config::ClusterSpec;
 use crate::host::Paths;
-use crate::host::paths::CONTROL_SOCKET;
-use crate::host::tree::{HostTree, NoRecord};
+use crate::host::paths::{CONTROL_SOCKET, MANIFESTS_DIR};
+use crate::host::tree::{HostTree, NoRecord, Tree};
+use crate::manifests::COMPONENTS;
 use crate::pki::{self, Renewable, renewable_names};
 use crate::ui::{self, Output};
 use crate::workflow::renewal::witness::Here;
@@ -50,12 +53,25 @@ fn names() -> Vec<&'static str> {
 pub async fn run(args: Args, paths: &Paths) -> anyhow::Result<ExitCode> {
     let spec = args.certs.spec(paths)?;
     let all = pki::renewables(&spec);
-    let wanted: Vec<Renewable> = all.into_iter().filter(|one| args.name == "all" || one.name == args.name).collect();
+    let mut wanted: Vec<Renewable> =
+        all.into_iter().filter(|one| args.name == "all" || one.name == args.name).collect();
+    let is_elsewhere = is_elsewhere(&HostTree::new(paths.clone(), NoRecord), &spec)?;
+    if is_elsewhere {
+        // A kubeconfig of this machine with a certificate of another CA would be of no use to anyone.
+        wanted.retain(|one| !one.is_kubeconfig());
+        ui::print(&format!(
+            "[certs] {} is read by no component of this machine: kubeconfigs are left as they are, and nothing is restarted\n",
+            spec.certificates_dir.display()
+        ))?;
+    }
+    if wanted.is_empty() {
+        anyhow::bail!("{} belongs to this machine, and --cert-dir names certificates of elsewhere", args.name);
+    }
     // One command at a time where kubeboot keeps its state; a node that kubeadm made has none.
     let _state = State::open(paths)?;
     let socket = ControlSocket(paths.on_host(CONTROL_SOCKET));
     let answers = paths.is_live() && control::report(&socket.0).await.is_ok();
-    let agent = Some(&socket as &dyn Restarter).filter(|_| answers && !args.no_restart);
+    let agent = Some(&socket as &dyn Restarter).filter(|_| answers && !args.no_restart && !is_elsewhere);
     let mut unprinted = None;
     let mut told = |name: &str, told: Told| {
         let title = titles(&wanted, name);
@@ -78,6 +94,17 @@ pub async fn run(args: Args, paths: &Paths) -> anyhow::Result<ExitCode> {
     unprinted.map_or(Ok(()), Err)?;
     ui::print(&ending(&summary, &args.name))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether this machine has a control plane, and none of its components reads anything in the directory of certificates.
+fn is_elsewhere(tree: &dyn Tree, spec: &ClusterSpec) -> anyhow::Result<bool> {
+    let dir = format!("{}/", spec.certificates_dir.display());
+    let mut manifests = Vec::new();
+    for component in COMPONENTS {
+        manifests.extend(tree.read(&Path::new(MANIFESTS_DIR).join(format!("{component}.yaml")))?);
+    }
+    let reads = |manifest: &Vec<u8>| String::from_utf8_lossy(manifest).contains(&dir);
+    Ok(!manifests.is_empty() && !manifests.iter().any(reads))
 }
 
 fn titles(wanted: &[Renewable], name: &str) -> String {
@@ -107,4 +134,30 @@ fn ending(summary: &Summary, name: &str) -> String {
         text.push_str(&format!("\n{done}You must restart {left}, so that they can use the new certificates.\n"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tree::MemoryTree;
+
+    #[test]
+    fn certificates_that_no_component_here_reads_are_of_elsewhere() {
+        let (mut spec, mut tree) = (crate::testing::spec(), MemoryTree::empty());
+        assert!(!is_elsewhere(&tree, &spec).unwrap(), "without a control plane there is nothing to spoil");
+        let manifest = b"command: [kube-apiserver, --tls-cert-file=/etc/kubernetes/pki/apiserver.crt]";
+        tree.write(Path::new("/etc/kubernetes/manifests/kube-apiserver.yaml"), manifest, 0o600).unwrap();
+        assert!(!is_elsewhere(&tree, &spec).unwrap());
+        for other in ["/root/other/pki", "/etc/kubernetes/pk"] {
+            spec.certificates_dir = other.into();
+            assert!(is_elsewhere(&tree, &spec).unwrap(), "{other}");
+        }
+    }
+
+    #[test]
+    fn kubeconfigs_are_told_from_certificates() {
+        let all = pki::renewables(&crate::testing::spec());
+        let names: Vec<&str> = all.iter().filter(|one| one.is_kubeconfig()).map(|one| one.name).collect();
+        assert_eq!(names, ["admin.conf", "controller-manager.conf", "scheduler.conf", "super-admin.conf"]);
+    }
 }

@@ -14,8 +14,10 @@ use crate::cluster::addons::coredns;
 use crate::config::ClusterSpec;
 use crate::config::older::cluster_configuration;
 use crate::config::spec::PullPolicy;
+use crate::etcd::{Etcd, Member};
 use crate::event::Reporter;
 use crate::host::Paths;
+use crate::host::disk::HostDisk;
 use crate::host::paths::CONTROL_SOCKET;
 use crate::host::tree::HostTree;
 use crate::release::kubeadm_row;
@@ -23,7 +25,9 @@ use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::ensure_images;
 use crate::ui;
 use crate::upgrade::apply::{Machine, Title, apply};
+use crate::upgrade::data::loss;
 use crate::upgrade::diff::unified;
+use crate::upgrade::etcd::Aim;
 use crate::upgrade::journal::{JOURNAL, Journal, State as JournalState};
 use crate::upgrade::objects::Admin;
 use crate::upgrade::rollback::rollback;
@@ -92,8 +96,17 @@ pub async fn apply_it(globals: &Globals, to: &Wanted, parts: Parts, how: &How) -
     fetch(&prepared, how.pull_policy, &reporter).await?;
     let health = ControlSocket(paths.on_host(CONTROL_SOCKET));
     let reporter_ref = reporter.as_ref();
-    let mut machine =
-        Machine { paths: paths.clone(), tree: &mut tree, health: &health, api: &api, reporter: reporter_ref, limit };
+    let etcd = Member::of(&prepared.spec, &paths);
+    let mut machine = Machine {
+        paths: paths.clone(),
+        tree: &mut tree,
+        disk: &mut HostDisk,
+        etcd: &etcd,
+        health: &health,
+        api: &api,
+        reporter: reporter_ref,
+        limit,
+    };
     let outcome = apply(&mut machine, &work, &title).await.map_err(hinted)?;
     finish(outcome, reporter_ref, &prepared, to)
 }
@@ -174,10 +187,12 @@ fn finish(outcome: Outcome, reporter: &dyn Reporter, prepared: &Prepared, to: &W
                 reporter.note("upgrade", text.into());
             }
         }
-        Outcome::RolledBack { cause } => {
-            super::super::report(
-                &anyhow::Error::new(cause).context("the upgrade failed, and everything is as it was before"),
+        Outcome::RolledBack { cause, etcd } => {
+            let ended = etcd.map_or_else(
+                || "the upgrade failed, and everything is as it was before".to_owned(),
+                |version| format!("the upgrade failed, and everything is old again, with etcd {version}"),
             );
+            super::super::report(&anyhow::Error::new(cause).context(ended));
         }
         Outcome::Failed { cause, rollback } => {
             super::super::report(&anyhow::Error::new(cause).context("the upgrade failed"));
@@ -190,7 +205,14 @@ fn finish(outcome: Outcome, reporter: &dyn Reporter, prepared: &Prepared, to: &W
 }
 
 /// Takes the last upgrade back.
-pub async fn roll_back(globals: &Globals, how: &How, kubeconfig: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+///
+/// With `etcd_copy` the copy of etcd's data goes back too, whatever was written since.
+pub async fn roll_back(
+    globals: &Globals,
+    how: &How,
+    kubeconfig: Option<PathBuf>,
+    etcd_copy: bool,
+) -> anyhow::Result<ExitCode> {
     let paths = globals.paths();
     let reporter = ui::reporter(how.output);
     let mut state = open(&paths)?;
@@ -203,6 +225,9 @@ pub async fn roll_back(globals: &Globals, how: &How, kubeconfig: Option<PathBuf>
     let limit = how.limit(&spec)?;
     if how.dry_run {
         ui::print(&format!("would put the manifests in {} back\n", journal.backup.display()))?;
+        if let Some(data) = journal.etcd_data.as_ref().filter(|_| etcd_copy) {
+            ui::print(&format!("would put {} back in the place of {}\n", data.to.display(), data.from.display()))?;
+        }
         for file in &journal.files {
             ui::print(&format!("would put {} back\n", file.path.display()))?;
         }
@@ -211,21 +236,42 @@ pub async fn roll_back(globals: &Globals, how: &How, kubeconfig: Option<PathBuf>
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if !how.yes && !ui::confirm(&format!("Put the manifests in {} back?", journal.backup.display()), "--yes")? {
+    let etcd = Member::of(&spec, &paths);
+    let aim = if etcd_copy { Aim::Copy } else { Aim::Old };
+    let mut question = format!("Put the manifests in {} back?", journal.backup.display());
+    if let Some(data) = journal.etcd_data.as_ref().filter(|_| etcd_copy) {
+        let writes = etcd.writes_since(&paths.on_host(&data.to), &paths.on_host(&data.from));
+        question = format!("{question} {}.", capitalised(&loss(writes)));
+    }
+    if !how.yes && !ui::confirm(&question, "--yes")? {
         bail!("nothing was changed");
     }
     let health = ControlSocket(paths.on_host(CONTROL_SOCKET));
     let api = Admin { kubeconfig: kubeconfig.unwrap_or_else(|| paths.kubeconfig("admin.conf")), spec: &spec };
     let reporter_ref = reporter.as_ref();
-    let mut machine =
-        Machine { paths: paths.clone(), tree: &mut tree, health: &health, api: &api, reporter: reporter_ref, limit };
-    let journal = rollback(&mut machine).await?;
+    let mut machine = Machine {
+        paths: paths.clone(),
+        tree: &mut tree,
+        disk: &mut HostDisk,
+        etcd: &etcd,
+        health: &health,
+        api: &api,
+        reporter: reporter_ref,
+        limit,
+    };
+    let journal = rollback(&mut machine, aim).await?;
     // An upgrade of an earlier kubeboot's has not kept the version among its files.
     if let (Some(version), Some(saved)) = (running_version(|path: &Path| current(&tree, path))?, Saved::read(&tree)?) {
         saved.with_version(&version).write(&mut tree)?;
     }
-    reporter.note("upgrade", format!("the manifests of {} are back and healthy", journal.backup.display()));
+    let but = journal.etcd_kept.as_ref().map_or_else(String::new, |version| format!(", with etcd {version}"));
+    reporter.note("upgrade", format!("the manifests of {} are back and healthy{but}", journal.backup.display()));
     Ok(ExitCode::SUCCESS)
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// The time in the names of backups, as kubeadm writes it.

@@ -31,8 +31,8 @@ use crate::workflow::upgrade::{Prepared, prepare};
 
 Every image is fetched before anything is touched. Then etcd, kube-apiserver, kube-controller-manager and kube-scheduler
 are replaced in this order, each with new certificates, each as soon as the agent reports the one before healthy. The
-node's kubelet settings and the cluster's objects follow. If anything fails, everything old is put back. Backups stay
-below /etc/kubernetes/tmp.")]
+node's kubelet settings and the cluster's objects follow. If anything fails, everything old is put back; an etcd that has
+served stays where its data would not go back without loss. Backups stay below /etc/kubernetes/tmp.")]
 pub struct Args {
     #[command(subcommand)]
     command: Sub,
@@ -64,8 +64,14 @@ enum Sub {
     /// settings.
     Node(Box<node::Args>),
     /// Take the last upgrade back: the one that was cut off, or the one that succeeded.
+    ///
+    /// etcd goes back too where that loses nothing: by its own downgrade, where its minor version has changed and both know
+    /// how (3.6 and newer). Else the new etcd stays, with everything else old, and that is said.
     #[command(after_help = "Exit codes: 0 everything old is back and healthy, 1 any error.")]
     Rollback {
+        /// Put the copy of etcd's data back that the upgrade has made: every write since then is lost
+        #[arg(long)]
+        etcd_copy: bool,
         #[command(flatten)]
         how: How,
         #[command(flatten)]
@@ -76,8 +82,8 @@ enum Sub {
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Exit codes: 0 upgraded (or nothing to do), 2 something failed and everything is as it was before, 3 \
-                  something failed and going back failed too, 1 any other error."
+    after_help = "Exit codes: 0 upgraded (or nothing to do), 2 something failed and everything is as it was before (or \
+                  old, with a new etcd: it says so), 3 something failed and going back failed too, 1 any other error."
 )]
 struct ApplyArgs {
     #[command(subcommand)]
@@ -139,7 +145,7 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
             apply_command(parts, command, flags, globals).await
         }
         Sub::Node(args) => node::run(*args, globals).await,
-        Sub::Rollback { how, common } => roll_back(globals, &how, common.kubeconfig).await,
+        Sub::Rollback { etcd_copy, how, common } => roll_back(globals, &how, common.kubeconfig, etcd_copy).await,
     }
 }
 

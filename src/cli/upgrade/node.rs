@@ -31,8 +31,8 @@ use crate::yaml;
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Exit codes: 0 upgraded (or nothing to do), 2 something failed and everything is as it was before, 3 \
-                  something failed and going back failed too, 1 any other error."
+    after_help = "Exit codes: 0 upgraded (or nothing to do), 2 something failed and everything is as it was before (or \
+                  old, with a new etcd: it says so), 3 something failed and going back failed too, 1 any other error."
 )]
 pub struct Args {
     #[command(subcommand)]

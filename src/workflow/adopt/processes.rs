@@ -1,6 +1,8 @@
 //! The processes of the kubelet's static pods, known by their command lines: the manifests spell them out, and the
-//! kubelet's own interfaces ask the API server for leave, which is one of those that end.
+//! kubelet's own interfaces ask the API server for leave, which is one of those that end. Any user can start
+//! a process with such a command line, but not in the cgroup of a container.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +13,7 @@ use crate::host::process::{self, Handle, ProcessError};
 /// Finds processes and waits for their end.
 #[async_trait]
 pub trait Processes: Send + Sync {
-    /// The processes that were started with one of these command lines.
+    /// The processes of containers that were started with one of these command lines.
     fn find(&self, commands: &[Vec<String>]) -> Vec<u32>;
 
     /// Waits until a process has ended.
@@ -19,14 +21,41 @@ pub trait Processes: Send + Sync {
 }
 
 /// Those of this machine.
-pub struct Running;
+pub struct Running {
+    proc: PathBuf,
+}
+
+impl Default for Running {
+    fn default() -> Self {
+        Self { proc: PathBuf::from(process::PROC) }
+    }
+}
+
+impl Running {
+    /// Whether a process is in the cgroup of a container that the machine's runtime has made. One whose cgroup is unknown counts:
+    /// two of a component are worse than one that is waited for in vain.
+    fn is_in_container(&self, pid: u32) -> bool {
+        process::cgroups_in(&self.proc, pid).is_none_or(|cgroups| cgroups.iter().any(|path| is_of_container(path)))
+    }
+}
+
+/// A container's cgroup has the container's id in it, or is one of the kubelet's. Those that a user may make for himself,
+/// without root, are below the user's own.
+fn is_of_container(cgroup: &Path) -> bool {
+    const ID: usize = 64;
+    let names = || cgroup.components().filter_map(|name| name.as_os_str().to_str());
+    let has_id = |name: &str| name.split(|c: char| !c.is_ascii_hexdigit()).any(|run| run.len() == ID);
+    !names().any(|name| name == "user.slice") && names().any(|name| name.starts_with("kubepods") || has_id(name))
+}
 
 #[async_trait]
 impl Processes for Running {
     fn find(&self, commands: &[Vec<String>]) -> Vec<u32> {
-        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let entries = std::fs::read_dir(&self.proc).into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(|pid| commands.contains(&process::arguments(*pid))).collect()
+        let is_one =
+            |pid: &u32| commands.contains(&process::arguments_in(&self.proc, *pid)) && self.is_in_container(*pid);
+        pids.filter(is_one).collect()
     }
 
     async fn ended(&self, pid: u32) -> Result<(), ProcessError> {
@@ -60,7 +89,46 @@ pub async fn all_ended(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
+    use crate::host::fs::{make_dirs, write_file};
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    /// A process as the kernel would tell of it.
+    fn tell(proc: &Path, pid: u32, line: &[&str], cgroup: &str) {
+        let dir = proc.join(pid.to_string());
+        make_dirs(&dir, 0o755).unwrap();
+        write_file(&dir.join("cmdline"), (line.join("\0") + "\0").as_bytes(), 0o644).unwrap();
+        write_file(&dir.join("cgroup"), cgroup.as_bytes(), 0o644).unwrap();
+    }
+
+    #[test]
+    fn only_processes_of_containers_count_and_no_others_with_their_command_line() {
+        let proc = tempfile::tempdir().unwrap();
+        let etcd = ["etcd", "--name=cp1"];
+        let docker = format!("0::/system.slice/docker-{ID}.scope\n");
+        let of_v1 = format!("12:memory:/docker/{ID}\n1:name=systemd:/docker/{ID}\n0::/\n");
+        let kubelet =
+            format!("0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-{ID}.scope\n");
+        let containers = [docker.as_str(), &of_v1, &kubelet, "0::/kubepods/burstable/pod1/c\n"];
+        let rootless = format!("0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope\n");
+        let others = [
+            "0::/user.slice/user-1000.slice/session-3.scope\n",
+            "0::/system.slice/etcd.service\n",
+            "0::/\n",
+            &rootless,
+        ];
+        for (pid, cgroup) in (1..).zip(containers.into_iter().chain(others)) {
+            tell(proc.path(), pid, &etcd, cgroup);
+        }
+        tell(proc.path(), 99, &["etcd", "--name=other"], &docker);
+        let running = Running { proc: proc.path().to_owned() };
+        let mut found = running.find(&[etcd.map(str::to_owned).to_vec()]);
+        found.sort_unstable();
+        assert_eq!(found, [1, 2, 3, 4]);
+    }
 
     #[tokio::test]
     async fn a_process_is_found_by_its_command_line_and_its_end_is_noticed() {
@@ -69,15 +137,22 @@ mod tests {
         let commands = [script.map(str::to_owned).to_vec()];
         let mut child =
             std::process::Command::new("sh").args(&script[1..]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        // The kernel's own word of it, in a container.
+        let proc = tempfile::tempdir().unwrap();
+        tell(proc.path(), child.id(), &[], &format!("0::/docker/{ID}\n"));
+        let cmdline = proc.path().join(child.id().to_string()).join("cmdline");
+        std::fs::remove_file(&cmdline).unwrap();
+        symlink(format!("/proc/{}/cmdline", child.id()), &cmdline).unwrap();
+        let running = Running { proc: proc.path().to_owned() };
         // Between fork and exec it is this program still.
-        while Running.find(&commands).is_empty() {
+        while running.find(&commands).is_empty() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(Running.find(&commands), [child.id()]);
-        assert_eq!(all_ended(&Running, &commands, Duration::ZERO).await.unwrap(), [child.id()]);
+        assert_eq!(running.find(&commands), [child.id()]);
+        assert_eq!(all_ended(&running, &commands, Duration::ZERO).await.unwrap(), [child.id()]);
         drop(child.stdin.take());
         let reaped = tokio::task::spawn_blocking(move || child.wait());
-        assert!(all_ended(&Running, &commands, Duration::from_secs(30)).await.unwrap().is_empty());
+        assert!(all_ended(&running, &commands, Duration::from_secs(30)).await.unwrap().is_empty());
         reaped.await.unwrap().unwrap();
     }
 }

@@ -13,12 +13,13 @@ mod table;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::error::failure;
-use super::inventory::Entry;
+use super::error::{chain, failure};
+use super::inventory::{Entry, Item};
 use super::machine::Machine;
 use super::phase::Selected;
 use super::saved::Saved;
@@ -29,13 +30,15 @@ use crate::config::ClusterSpec;
 use crate::config::spec::NodeAgent;
 use crate::event::Event;
 use crate::host::fs::FsError;
-use crate::host::tree::MemoryTree;
+use crate::host::tree::{MemoryTree, Tree};
 use crate::pki::{PkiError, Problem, Refusal};
+use crate::upgrade::UpgradeError;
+use crate::upgrade::journal::{Journal as Upgrade, State as UpgradeState};
 use crate::upgrade::manifest::hash;
 
 use crate::cluster::apply::Outcome as Applied;
 use drawn::Drawn;
-use table::MakeObjects;
+use table::{Directory, MakeObjects};
 
 pub use super::error::{RunError as InitError, StepError};
 pub use table::{PHASES, Work};
@@ -91,6 +94,8 @@ pub struct Init<'a> {
     /// Whether the journal has heard of the command.
     begun: bool,
     saved: Option<&'a Saved>,
+    /// Directories of other machines' or clusters', which a single phase was given: what is in them is not recorded.
+    foreign: Vec<PathBuf>,
     /// What this run gives the cluster, once that has been made up.
     drawn: Option<Drawn>,
     text: String,
@@ -126,6 +131,7 @@ pub async fn run(machine: &mut Machine, order: &Order) -> Result<Ended, InitErro
         command,
         begun: false,
         saved,
+        foreign: Vec::new(),
         drawn: None,
         text: String::new(),
     };
@@ -137,6 +143,9 @@ pub async fn run(machine: &mut Machine, order: &Order) -> Result<Ended, InitErro
 impl Init<'_> {
     async fn run(&mut self, what: &What) -> Result<Outcome, InitError> {
         let selected = self.select(what)?;
+        if *what != What::Everything {
+            self.foreign = foreign_dirs(self.spec, &*self.machine.tree);
+        }
         let waits = selected.iter().any(|one| one.phase.name == "wait-control-plane");
         if waits && self.machine.live && self.spec.kubeboot.node_agent == NodeAgent::Kubelet {
             return Err(InitError::Kubelet);
@@ -149,7 +158,12 @@ impl Init<'_> {
         // A killed run's directory is there already; on a fresh machine preflight comes before anything is written.
         if let Some(state) = State::open(&self.machine.paths)? {
             self.adopt(state)?;
+            self.refuse_half_an_upgrade()?;
+            let is_damaged = self.look_at_record();
             if *what == What::Everything && self.is_initialised(&selected).await? {
+                if let Some(saved) = self.saved.filter(|_| is_damaged) {
+                    saved.write(&mut *self.machine.tree).map_err(|error| failure("preflight", error.into()))?;
+                }
                 self.forget_drawn();
                 return Ok(Outcome::AlreadyInitialised);
             }
@@ -159,7 +173,8 @@ impl Init<'_> {
         }
         let first = selected.first().map_or("preflight", |selected| selected.phase.name);
         self.await_images().await.map_err(|source| failure(first, source))?;
-        if let Some(state) = &mut self.state {
+        // The journal does not know that a run began which has written nothing: the end would be an earlier run's.
+        if let Some(state) = self.state.as_mut().filter(|_| self.begun) {
             state.journal.finish()?;
         }
         self.forget_drawn();
@@ -188,6 +203,28 @@ impl Init<'_> {
         }
         self.state = Some(state);
         Ok(())
+    }
+
+    /// Manifests that an upgrade has taken away must not come back before it is finished: etcd's data may be half restored.
+    fn refuse_half_an_upgrade(&self) -> Result<(), InitError> {
+        match Upgrade::read(&*self.machine.tree)? {
+            Some(Upgrade { state: UpgradeState::Applying, target, command, .. }) => {
+                Err(UpgradeError::Interrupted { target, command }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Says so where the record of the configuration is damaged, or a newer program's; returns whether it is.
+    fn look_at_record(&self) -> bool {
+        let read = Saved::read(&*self.machine.tree).and_then(|saved| saved.map(|saved| saved.spec()).transpose());
+        let Err(error) = read else { return false };
+        let then = match self.saved {
+            Some(_) => "it is written again from the configuration of this run",
+            None => "`kubeboot init` with this machine's configuration writes it again",
+        };
+        self.machine.reporter.warn("init", format!("{}; {then}", chain(&error)));
+        true
     }
 
     /// Whether there is nothing to do: initialised before, with these very files, and healthy.
@@ -281,7 +318,7 @@ impl Init<'_> {
                 self.stage(rest)?;
             }
             self.await_images().await.map_err(|source| failure(phase, source))?;
-            changed = self.write_staged(phase).map_err(|source| failure(phase, source))?;
+            changed = self.write_staged(phase, work).map_err(|source| failure(phase, source))?;
         }
         if let Some(make) = objects {
             changed |=
@@ -299,17 +336,31 @@ impl Init<'_> {
     }
 
     /// Writes the files of a phase as one batch.
-    fn write_staged(&mut self, phase: &'static str) -> Result<bool, StepError> {
+    fn write_staged(&mut self, phase: &'static str, work: Work) -> Result<bool, StepError> {
         let Some(Staged { files, said }) = self.staged.remove(phase) else { return Ok(false) };
-        self.open_state()?;
-        let Self { state: Some(state), machine, .. } = self else { return Ok(false) };
-        let mut entries = said.entries;
-        entries.push(Entry::Expected { items: with_missing_parents(&said.will_be_made, &*machine.tree) });
-        state.inventory.expect(entries)?;
-        let changed = stage::commit(&files, &mut *machine.tree, &mut state.inventory, &machine.paths)?;
+        let changed = match work.dir.is_some_and(|dir| self.foreign.iter().any(|one| one == (dir.of)(self.spec))) {
+            true => stage::write(&files, &mut *self.machine.tree)?,
+            false => self.commit(&files, said.entries, said.will_be_made)?,
+        };
+        let machine = &*self.machine;
         said.notes.into_iter().for_each(|text| machine.reporter.note(phase, text));
         said.warnings.into_iter().for_each(|text| machine.reporter.warn(phase, text));
         Ok(changed)
+    }
+
+    /// Writes files with everything on record before.
+    fn commit(
+        &mut self,
+        files: &MemoryTree,
+        mut entries: Vec<Entry>,
+        mut will_be_made: Vec<Item>,
+    ) -> Result<bool, StepError> {
+        self.open_state()?;
+        let Self { state: Some(state), machine, foreign, .. } = self else { return Ok(false) };
+        will_be_made.retain(|item| !foreign.iter().any(|dir| item.path.starts_with(dir)));
+        entries.push(Entry::Expected { items: with_missing_parents(&will_be_made, &*machine.tree) });
+        state.inventory.expect(entries)?;
+        Ok(stage::commit(files, &mut *machine.tree, &mut state.inventory, &machine.paths)?)
     }
 
     /// Makes the state directory where no earlier run has, and journals that this command begins.
@@ -409,6 +460,17 @@ impl Init<'_> {
             self.machine.reporter.warn("init", error.to_string());
         }
     }
+}
+
+/// The directories in `spec` that are neither kubeadm's own nor those that this machine was initialised with.
+fn foreign_dirs(spec: &ClusterSpec, tree: &dyn Tree) -> Vec<PathBuf> {
+    let own = Saved::read(tree).ok().flatten().and_then(|saved| saved.spec().ok()).map(|(spec, _)| spec);
+    let dirs = PHASES.list.iter().filter_map(|phase| phase.work.dir);
+    let is_foreign = |dir: &Directory| {
+        let given = (dir.of)(spec);
+        given != Path::new(dir.usual) && own.as_ref().is_none_or(|own| (dir.of)(own) != given)
+    };
+    dirs.filter(is_foreign).map(|dir| (dir.of)(spec).to_owned()).collect()
 }
 
 /// The selected phases, if every one that another cannot do without is among them.

@@ -1,5 +1,6 @@
 //! The phases of `init`, in kubeadm's order and by kubeadm's names. A new phase is one more row.
 
+use std::path::Path;
 use std::sync::LazyLock;
 
 use futures::future::LocalBoxFuture;
@@ -9,6 +10,7 @@ use super::live;
 use super::objects::{self, Objects};
 use super::{Init, StepError};
 use crate::config::ClusterSpec;
+use crate::host::paths::{KUBERNETES_DIR, PKI_DIR};
 use crate::host::tree::Tree;
 use crate::pki::{CERTIFICATES, KUBECONFIGS};
 use crate::workflow::phase::{Child, Phase, Phases};
@@ -23,6 +25,18 @@ pub type Act = for<'a> fn(&'a mut Init<'_>, changed: bool) -> LocalBoxFuture<'a,
 /// What a phase writes to the API server.
 pub type MakeObjects = fn(&objects::Input<'_>, &[&'static str]) -> Result<Objects, StepError>;
 
+/// A directory of the configuration.
+#[derive(Clone, Copy)]
+pub struct Directory {
+    /// Where it is.
+    pub of: fn(&ClusterSpec) -> &Path,
+    /// Where it is by default.
+    pub usual: &'static str,
+}
+
+const CERTIFICATES_DIR: Directory = Directory { of: |spec| &spec.certificates_dir, usual: PKI_DIR };
+const KUBECONFIG_DIR: Directory = Directory { of: |spec| &spec.kubeconfig_dir, usual: KUBERNETES_DIR };
+
 /// What a phase of `init` does.
 #[derive(Clone, Copy, Default)]
 pub struct Work {
@@ -36,6 +50,8 @@ pub struct Work {
     pub anywhere: bool,
     /// What a dry run says instead of acting.
     pub would: Option<fn(&ClusterSpec) -> Vec<String>>,
+    /// The directory that all its files are in, where a flag may name one that is not this machine's.
+    pub dir: Option<Directory>,
     /// Phases that it cannot do without.
     pub needs: &'static [&'static str],
 }
@@ -69,13 +85,13 @@ fn node_rows() -> Vec<Phase<Work>> {
             "certs",
             "make the certificates",
             CERTIFICATES.iter().map(|row| child(row.phase, row.title)).collect(),
-            files(files::certificates),
+            Work { dir: Some(CERTIFICATES_DIR), ..files(files::certificates) },
         ),
         row(
             "kubeconfig",
             "make the kubeconfig files of the control plane and the admin",
             KUBECONFIGS.iter().map(|row| child(row.phase, row.title)).collect(),
-            files(files::kubeconfigs),
+            Work { dir: Some(KUBECONFIG_DIR), ..files(files::kubeconfigs) },
         ),
         row(
             "etcd",

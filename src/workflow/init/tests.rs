@@ -375,3 +375,85 @@ async fn the_key_of_uploaded_certificates_is_an_event_of_its_own_unless_it_is_wi
         assert_eq!(bench.world.events().iter().filter(|event| is_key(event)).count(), usize::from(!withheld));
     }
 }
+
+/// What is below the directories of another cluster.
+fn others(bench: &Bench) -> Vec<String> {
+    bench.listing().into_iter().filter(|path| path.starts_with("root/")).collect()
+}
+
+#[tokio::test]
+async fn what_a_single_phase_writes_into_directories_of_its_own_belongs_to_no_machine() {
+    for initialised in [false, true] {
+        let bench = Bench::new();
+        if initialised {
+            init(&bench).await.unwrap();
+        }
+        let mut spec = crate::testing::spec();
+        (spec.certificates_dir, spec.kubeconfig_dir) = ("/root/other/pki".into(), "/root/other".into());
+        for phase in ["certs", "kubeconfig"] {
+            let what = What::Phase(phase.into(), Some("all".into()));
+            run_on(&mut bench.machine(), spec.clone(), what).await.unwrap();
+        }
+        let theirs = others(&bench);
+        for file in ["root/other/pki/ca.key", "root/other/pki/sa.key", "root/other/admin.conf"] {
+            assert!(theirs.contains(&file.to_owned()), "{theirs:?}");
+        }
+        assert_eq!(bench.machine().paths.state().exists(), initialised);
+        reset(&bench).await.unwrap();
+        assert_eq!(others(&bench), theirs, "initialised: {initialised}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_with_certificates_of_elsewhere_is_this_machines_and_they_are_not() {
+    let bench = Bench::new();
+    let mut spec = crate::testing::spec();
+    spec.certificates_dir = "/root/other/pki".into();
+    run_on(&mut bench.machine(), spec.clone(), What::Phase("certs".into(), Some("all".into()))).await.unwrap();
+    let theirs = others(&bench);
+    run_on(&mut bench.machine(), spec, What::Phase("etcd".into(), Some("local".into()))).await.unwrap();
+    assert!(bench.listing().contains(&"etc/kubernetes/manifests/etcd.yaml".to_owned()));
+    reset(&bench).await.unwrap();
+    assert!(!bench.listing().iter().any(|path| path.starts_with("etc/kubernetes")));
+    assert_eq!(others(&bench), theirs);
+}
+
+#[tokio::test]
+async fn a_damaged_record_of_the_configuration_is_named_and_made_good() {
+    for damage in [&b"{"[..], b"{\"ofTomorrow\": 1}"] {
+        let bench = Bench::new();
+        let spec = crate::testing::spec();
+        let saved = Saved::new(&crate::config::Input::default(), &spec);
+        let order = Order { spec, saved: Some(saved.clone()), what: What::Everything };
+        run(&mut bench.machine(), &order).await.unwrap();
+        let path = bench.root.path().join("var/lib/kubeboot/input.json");
+        crate::host::fs::write_file(&path, damage, 0o600).unwrap();
+        assert_eq!(run(&mut bench.machine(), &order).await.unwrap().outcome, Outcome::AlreadyInitialised);
+        let is_named = |event: &Event| matches!(event, Event::Warning { text, .. } if text.contains("input.json"));
+        assert!(bench.world.events().iter().any(is_named), "{:?}", bench.world.events());
+        assert_eq!(Saved::read(&*bench.machine().tree).unwrap(), Some(saved));
+    }
+}
+
+#[tokio::test]
+async fn while_an_upgrade_is_half_done_no_manifest_of_its_comes_back() {
+    let bench = Bench::new();
+    init(&bench).await.unwrap();
+    let etcd = bench.machine().paths.manifest("etcd");
+    std::fs::remove_file(&etcd).unwrap();
+    let journal = Upgrade::new("v2", "kubeboot upgrade apply v2", "/etc/kubernetes/tmp/backup".into());
+    journal.write(&mut *bench.machine().tree).unwrap();
+    let error = init(&bench).await.unwrap_err();
+    assert!(error.to_string().contains("finish it with `kubeboot upgrade apply v2`"), "{error}");
+    assert!(!etcd.exists(), "etcd's data may be half restored");
+}
+
+#[tokio::test]
+async fn a_phase_that_writes_nothing_ends_no_earlier_run() {
+    let mut bench = Bench::new();
+    bench.tree.fail_at(30);
+    init(&bench).await.unwrap_err();
+    run_on(&mut bench.machine(), crate::testing::spec(), What::Phase("preflight".into(), None)).await.unwrap();
+    let state = State::open(&bench.machine().paths).unwrap().unwrap();
+    assert!(!state.journal.has_finished("init"));
+}

@@ -9,6 +9,7 @@ mod remove;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unrecorded;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -45,8 +46,11 @@ const GRACE: Duration = Duration::from_secs(5);
 const GENTLE_GRACE: Duration = Duration::from_secs(30);
 /// Where kubeadm puts etcd's data, for machines whose configuration was not kept.
 const USUAL_ETCD_DIR: &str = "/var/lib/etcd";
-/// How often the containers are listed again: an agent that is dying may just have made one more.
-const ROUNDS: usize = 5;
+/// How often what is to go is listed again: an agent that is dying may just have made one more, and a runtime refuses calls
+/// while it undoes one that was cut off.
+const ROUNDS: u32 = 6;
+/// The pause after a round in which a call was refused: no event tells when a runtime has tidied up. It doubles.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Why a reset is not whole.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +66,6 @@ pub enum ResetError {
         /// How many there were.
         total: usize,
     },
-    /// The configuration of the node cannot be read.
-    #[error(transparent)]
-    Saved(#[from] super::saved::SavedError),
     /// The agent's service cannot be asked.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -134,10 +135,12 @@ impl Reset {
 pub fn prepare(machine: &Machine, wanted: &Wanted) -> Result<Option<Reset>, ResetError> {
     let paths = &machine.paths;
     State::sweep(paths)?;
-    let Some(state) = State::open(paths)? else { return Ok(None) };
+    let Some((mut state, wrong)) = State::open_leniently(paths)? else { return Ok(None) };
+    unrecorded::make_do(machine, &mut state, &wrong);
+    unrecorded::half_restored(machine, &mut state);
     let entries: Vec<_> = state.inventory.entries().cloned().collect();
     let observed = observe(paths, machine.live, &state)?;
-    let etcd = etcd_dir(machine)?;
+    let etcd = etcd_dir(machine);
     if wanted.has(Part::Etcd) && !wanted.has(Part::Node) && machine.live && machine.service.is_running()? {
         return Err(ResetError::EtcdRuns);
     }
@@ -156,14 +159,18 @@ pub fn prepare(machine: &Machine, wanted: &Wanted) -> Result<Option<Reset>, Rese
     Ok(Some(Reset { state, unmount_flags: wanted.unmount_flags.clone(), steps }))
 }
 
-/// Where init put etcd's data.
-fn etcd_dir(machine: &Machine) -> Result<PathBuf, ResetError> {
-    let spec = match Saved::read(&*machine.tree)? {
-        Some(saved) => saved.spec().ok().map(|(spec, _)| spec),
-        None => None,
+/// Where init put etcd's data; the usual place where that cannot be read. It only says which phase takes what away.
+fn etcd_dir(machine: &Machine) -> PathBuf {
+    let spec = match Saved::read(&*machine.tree).and_then(|saved| saved.map(|saved| saved.spec()).transpose()) {
+        Ok(saved) => saved.map(|(spec, _)| spec),
+        Err(error) => {
+            let text = format!("{}: going by what was written down of each file", chain(&error));
+            machine.reporter.warn("reset", text);
+            None
+        }
     };
     let local = spec.as_ref().and_then(|spec| spec.etcd.local());
-    Ok(local.map_or_else(|| PathBuf::from(USUAL_ETCD_DIR), |local| local.data_dir.clone()))
+    local.map_or_else(|| PathBuf::from(USUAL_ETCD_DIR), |local| local.data_dir.clone())
 }
 
 fn observe(paths: &Paths, live: bool, state: &State) -> Result<Observed, ResetError> {
@@ -351,7 +358,8 @@ async fn remove_containers(
 ) -> Result<bool, StepError> {
     let mut any = false;
     let mut left = 0;
-    for _ in 0..ROUNDS {
+    let mut last = None;
+    for round in 0..ROUNDS {
         let mut containers = runtime.list(owner).await?;
         if runtime.needs_sandbox() {
             // What is in a sandbox is killed with it: each goes when it is empty.
@@ -371,14 +379,19 @@ async fn remove_containers(
             }
             runtime.remove(&container.id).await
         });
-        for result in join_all(gone).await {
-            match result {
-                Ok(()) | Err(RuntimeError::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        last = refused(round, join_all(gone).await).await;
     }
-    Err(StepError::StillThere { count: left })
+    Err(last.map_or(StepError::StillThere { count: left }, StepError::Runtime))
+}
+
+/// The first call of a round that was refused, after a pause in which the runtime may come to itself.
+async fn refused(round: u32, results: Vec<Result<(), RuntimeError>>) -> Option<RuntimeError> {
+    let is_failure = |error: &RuntimeError| !matches!(error, RuntimeError::NotFound { .. });
+    let error = results.into_iter().filter_map(Result::err).find(is_failure)?;
+    if round + 1 < ROUNDS {
+        tokio::time::sleep(PAUSE * 2_u32.pow(round)).await;
+    }
+    Some(error)
 }
 
 /// Stops and removes all sandboxes but those in `before`, until none is left; one that fails is tried again, as kubeadm
@@ -386,14 +399,14 @@ async fn remove_containers(
 async fn remove_sandboxes(runtime: &dyn Sandboxes, before: &[String]) -> Result<bool, StepError> {
     let mut any = false;
     let mut last = None;
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let sandboxes = runtime.list().await?.into_iter().filter(|sandbox| !before.contains(&sandbox.id));
         let gone = join_all(sandboxes.map(|sandbox| async move { runtime.remove(&sandbox.id).await })).await;
         if gone.is_empty() {
             return Ok(any);
         }
         any = true;
-        last = gone.into_iter().find_map(Result::err);
+        last = refused(round, gone).await;
     }
     let count = runtime.list().await?.iter().filter(|sandbox| !before.contains(&sandbox.id)).count();
     match last {

@@ -3,6 +3,7 @@ use crate::host::fs::{make_dirs, write_file};
 use crate::host::mounts;
 use crate::testing::machine::Bench;
 use crate::testing::threads::{apart, tmpfs};
+use crate::upgrade::journal::{DataCopy, Journal};
 use crate::workflow::init::{self, Order, What};
 
 async fn initialised() -> (Bench, Vec<String>) {
@@ -38,8 +39,6 @@ async fn whichever_step_fails_all_others_are_done_and_the_next_reset_does_the_re
         ("file", |bench, n| bench.tree.fail_at(n)),
         ("service", |bench, n| bench.world.fail_at(n)),
         ("list", |bench, n| bench.runtime.fail_nth("list", n, refused())),
-        ("stop", |bench, n| bench.runtime.fail_nth("stop", n, refused())),
-        ("remove", |bench, n| bench.runtime.fail_nth("remove", n, refused())),
         ("remove_image", |bench, n| bench.runtime.fail_nth("remove_image", n, refused())),
     ];
     for (what, fault) in faults {
@@ -212,4 +211,109 @@ fn phases_are_kubeadms_and_skipping_leaves_the_others() {
     assert_eq!(Wanted::of(&spec, None).unwrap().parts, [Part::Preflight, Part::Node]);
     assert_eq!(Wanted::of(&spec, Some("remove-etcd-member")).unwrap().parts, [Part::Etcd]);
     assert!(Wanted::of(&spec, Some("nope")).is_err());
+}
+
+fn warnings(bench: &Bench) -> Vec<String> {
+    let text = |event: &Event| match event {
+        Event::Warning { text, .. } => Some(text.clone()),
+        _ => None,
+    };
+    bench.world.events().iter().filter_map(text).collect()
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_damaged_or_newer_stops_no_reset() {
+    for damage in [&b"{"[..], b"", b"{\"ofTomorrow\": 1}"] {
+        let (bench, before) = initialised().await;
+        write_file(&bench.root.path().join("var/lib/kubeboot/input.json"), damage, 0o600).unwrap();
+        reset(&bench).await.unwrap();
+        assert_eq!(bench.listing(), before);
+        assert!(warnings(&bench).iter().any(|text| text.contains("input.json")), "{:?}", warnings(&bench));
+    }
+}
+
+#[tokio::test]
+async fn a_record_of_the_inventory_that_makes_no_sense_is_named_and_all_others_count() {
+    let (bench, before) = initialised().await;
+    let path = bench.root.path().join("var/lib/kubeboot/inventory.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.insert(1, "{\"record\":\"ofTomorrow\"}");
+    lines.insert(2, "broken");
+    write_file(&path, (lines.join("\n") + "\n").as_bytes(), 0o600).unwrap();
+    reset(&bench).await.unwrap();
+    assert_eq!(bench.listing(), before);
+    let named = warnings(&bench);
+    assert!(["line 2", "line 3"].iter().all(|line| named.iter().any(|text| text.contains(line))), "{named:?}");
+}
+
+#[tokio::test]
+async fn without_an_inventory_what_is_known_to_be_ours_goes_and_the_rest_is_named() {
+    for is_there in [true, false] {
+        let (bench, _) = initialised().await;
+        let path = bench.root.path().join("var/lib/kubeboot/inventory.json");
+        match is_there {
+            true => drop(write_file(&path, b"", 0o600).unwrap()),
+            false => std::fs::remove_file(&path).unwrap(),
+        }
+        reset(&bench).await.unwrap();
+        assert!(bench.runtime.containers().is_empty() && !bench.world.is_running());
+        let left = bench.listing();
+        assert!(!left.iter().any(|path| path.starts_with("var/lib/kubeboot") || path.contains("kubelet.service")));
+        assert!(left.contains(&"etc/kubernetes/pki/ca.key".to_owned()), "no record says whose it is");
+        let named = warnings(&bench);
+        assert!(
+            named.iter().any(|text| text.contains("inventory.json") && text.contains("/etc/kubernetes")),
+            "{named:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_the_runtime_refuses_for_a_while_is_made_again() {
+    for call in ["stop", "remove"] {
+        let (bench, before) = initialised().await;
+        let left = std::sync::atomic::AtomicUsize::new(3);
+        bench.runtime.fail_when(call, move |_| {
+            let more = left.load(std::sync::atomic::Ordering::SeqCst);
+            left.store(more.saturating_sub(1), std::sync::atomic::Ordering::SeqCst);
+            (more > 0).then(refused)
+        });
+        reset(&bench).await.unwrap();
+        assert_eq!(bench.listing(), before, "{call}");
+        assert!(bench.runtime.containers().is_empty(), "{call}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_the_runtime_refuses_for_good_is_a_failed_step() {
+    let (bench, before) = initialised().await;
+    bench.runtime.fail_when("remove", |_| Some(refused()));
+    let failed = failed_steps(reset(&bench).await.unwrap_err());
+    assert!(failed[0].contains("containers"), "{failed:?}");
+    assert!(
+        !bench.listing().iter().any(|path| path.starts_with("etc/kubernetes")),
+        "everything else goes all the same"
+    );
+    bench.runtime.heal();
+    reset(&bench).await.unwrap();
+    assert_eq!(bench.listing(), before);
+}
+
+#[tokio::test]
+async fn what_a_restore_of_etcds_data_has_left_beside_them_goes_too() {
+    let bench = Bench::new();
+    make_dirs(&bench.root.path().join("var/lib/etcd"), 0o700).unwrap();
+    let before = bench.listing();
+    let order = Order { spec: crate::testing::spec(), saved: None, what: What::Everything };
+    init::run(&mut bench.machine(), &order).await.unwrap();
+    let mut journal = Journal::new("v2", "c", "/etc/kubernetes/tmp/b".into());
+    let (from, to) = ("/var/lib/etcd".into(), "/etc/kubernetes/tmp/e".into());
+    journal.etcd_data = Some(DataCopy { from, to, restoring: true, ..DataCopy::default() });
+    journal.write(&mut *bench.machine().tree).unwrap();
+    let left = bench.root.path().join("var/lib/etcd/.kubeboot-restored/member/db");
+    make_dirs(left.parent().unwrap(), 0o700).unwrap();
+    write_file(&left, b"half", 0o600).unwrap();
+    reset(&bench).await.unwrap();
+    assert_eq!(bench.listing(), before);
 }

@@ -1,0 +1,384 @@
+//! Upgrades across minor versions of etcd, whose data only go forward: nothing acknowledged is lost, wherever one fails or
+//! is killed.
+
+use super::*;
+use crate::agent::report::PodReport;
+use crate::etcd::{Downgrade, Etcd, EtcdError, Minor, Status};
+use crate::upgrade::etcd::Aim;
+use crate::upgrade::manifest::{image, image_version, parse};
+
+const DATA: &str = "var/lib/etcd/member/db";
+
+/// What a data directory holds: the version of its format, and everything written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Db {
+    storage: Option<Minor>,
+    /// Whether etcd has been asked to go back, so that a newer one leaves the format as it is.
+    goes_back: bool,
+    writes: Vec<String>,
+}
+
+impl Db {
+    /// None where the data are none that these tests have made; an etcd begins with empty ones where there are none.
+    fn read(root: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(root.join(DATA)).unwrap_or_else(|_| "3.0 EMPTY".to_owned());
+        let mut words = text.split(' ').map(str::to_owned);
+        let first = words.next()?;
+        let storage = Some(Minor::of(first.trim_end_matches('<'))?);
+        Some(Self { storage, goes_back: first.ends_with('<'), writes: words.collect() })
+    }
+
+    fn save(&self, root: &Path) {
+        let mark = if self.goes_back { "<" } else { "" };
+        let storage = self.storage.map_or_else(String::new, |storage| format!("{storage}{mark}"));
+        let text = [vec![storage], self.writes.clone()].concat().join(" ");
+        crate::host::fs::make_dirs(root.join(DATA).parent().unwrap(), 0o700).unwrap();
+        crate::host::fs::write_file(&root.join(DATA), text.as_bytes(), 0o600).unwrap();
+    }
+}
+
+fn version(root: &Path) -> Option<String> {
+    let path = root.join("etc/kubernetes/manifests/etcd.yaml");
+    image_version(image(&parse(&path, &std::fs::read(&path).ok()?).ok()?))
+}
+
+/// Whether a component works with what there is. An etcd takes older data to its own format first.
+pub(super) fn suits(root: &Path, component: &str, manifest: &str) -> bool {
+    let (Some(mut db), Some(version)) = (Db::read(root), version(root)) else { return true };
+    let minor = Minor::of(&version);
+    if component != "etcd" {
+        // An API server that works with one etcd alone.
+        return manifest.split("needs-").nth(1).is_none_or(|needed| Minor::of(&needed[..3]) == minor);
+    }
+    if db.storage > minor {
+        return false;
+    }
+    // `crash` alone ends before it opens anything.
+    if !manifest.contains("crash") || manifest.contains("opens") {
+        db.goes_back &= db.storage < minor;
+        db.storage = if db.goes_back { db.storage } else { minor };
+        db.save(root);
+    }
+    true
+}
+
+/// One more write, if etcd serves.
+pub(super) fn write(root: &Path, pods: &[PodReport]) {
+    let serves = pods.iter().any(|pod| pod.component.as_deref() == Some("etcd") && pod.healthy);
+    if let Some(mut db) = Db::read(root).filter(|_| serves) {
+        let log = root.join("acknowledged");
+        let before = std::fs::read_to_string(&log).unwrap_or_default();
+        let next = format!("a{}", before.split_whitespace().count());
+        crate::host::fs::write_file(&log, format!("{before}{next} ").as_bytes(), 0o600).unwrap();
+        db.writes.push(next);
+        db.save(root);
+    }
+}
+
+/// An etcd that runs what is on disk.
+pub(super) struct FakeEtcd(pub PathBuf);
+
+impl FakeEtcd {
+    fn db(&self) -> Result<(String, Db), EtcdError> {
+        let away = || EtcdError::Unreachable { address: "fake".into(), source: "refused".into() };
+        let (version, db) = version(&self.0).zip(Db::read(&self.0)).ok_or_else(away)?;
+        match version.contains("crash") || db.storage > Minor::of(&version) {
+            true => Err(away()),
+            false => Ok((version, db)),
+        }
+    }
+}
+
+#[async_trait]
+impl Etcd for FakeEtcd {
+    async fn status(&self) -> Result<Status, EtcdError> {
+        let (version, db) = self.db()?;
+        let says = Minor::of(&version) >= Minor::of("3.6");
+        Ok(Status { version, has_leader: true, storage: db.storage.filter(|_| says) })
+    }
+
+    async fn downgrade(&self, action: Downgrade, to: Minor) -> Result<(), EtcdError> {
+        let (version, mut db) = self.db()?;
+        match action {
+            Downgrade::Enable => (db.storage, db.goes_back) = (Some(to), true),
+            Downgrade::Cancel => (db.storage, db.goes_back) = (Minor::of(&version), false),
+            Downgrade::Validate => {}
+        }
+        db.save(&self.0);
+        Ok(())
+    }
+
+    fn writes_since(&self, copy: &Path, data: &Path) -> Option<u64> {
+        let writes = |dir: &Path| Some(std::fs::read_to_string(dir.join("member/db")).ok()?.split(' ').count() as u64);
+        Some(writes(data)? - writes(copy)?)
+    }
+}
+
+/// A machine whose etcd is `etcd` and whose other components have the image `rest`.
+fn bench(etcd: &str, rest: &str) -> Bench {
+    let bench = Bench::empty();
+    let mut tree = bench.tree();
+    for component in COMPONENTS {
+        let image = if component == "etcd" { etcd } else { rest };
+        tree.write(&target(component, image).file, &manifest(component, image), 0o600).unwrap();
+    }
+    let storage = Minor::of(etcd.rsplit_once(':').unwrap().1);
+    Db { storage, goes_back: false, writes: vec!["w0".into()] }.save(bench.root.path());
+    bench
+}
+
+/// The steps to `etcd`, with `rest` for the others.
+fn steps(bench: &Bench, etcd: &'static str, rest: &'static str) -> Vec<Step> {
+    bench.steps(&COMPONENTS.iter().map(|c| (*c, if *c == "etcd" { etcd } else { rest })).collect())
+}
+
+fn images(bench: &Bench) -> Vec<String> {
+    let image_of = |content: &Vec<u8>| match content.is_empty() {
+        true => String::new(),
+        false => image(&parse(Path::new("x"), content).unwrap()).to_owned(),
+    };
+    bench.manifests().iter().map(image_of).collect()
+}
+
+/// Every write that was acknowledged and is not there.
+fn lost(bench: &Bench) -> Vec<String> {
+    let there = Db::read(bench.root.path()).unwrap().writes;
+    let log = std::fs::read_to_string(bench.root.path().join("acknowledged")).unwrap_or_default();
+    log.split_whitespace().filter(|write| !there.iter().any(|one| one == write)).map(str::to_owned).collect()
+}
+
+const OLD: &str = "r/etcd:3.6.8-0";
+const NEW: &str = "r/etcd:3.7.1-0";
+
+#[tokio::test(start_paused = true)]
+async fn an_etcd_that_has_served_stays_and_everything_else_goes_back() {
+    for (old, new, version) in [(OLD, NEW, "3.7.1-0"), ("r/etcd:3.4.23", "r/etcd:3.5.16", "3.5.16")] {
+        let bench = bench(old, "r/x:v1");
+        let outcome = bench.apply(&steps(&bench, new, "r/x:crash"), None).await.unwrap();
+        let Outcome::RolledBack { etcd, .. } = &outcome else { panic!("{outcome:?}") };
+        assert_eq!((etcd.as_deref(), outcome.exit_code()), (Some(version), 2));
+        assert_eq!(images(&bench), [new, "r/x:v1", "r/x:v1", "r/x:v1"]);
+        assert_eq!(lost(&bench), [""; 0]);
+        assert_eq!(Journal::read(&bench.tree()).unwrap().unwrap().etcd_kept.as_deref(), Some(version));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_takes_etcd_back_by_its_own_downgrade_and_loses_nothing() {
+    for api in ["r/x:crash", "r/x:v2"] {
+        let bench = bench(OLD, "r/x:v1");
+        bench.apply(&steps(&bench, NEW, api), None).await.unwrap();
+        assert_eq!(bench.rollback().await.etcd_kept, None, "{api}");
+        assert_eq!(images(&bench), [OLD, "r/x:v1", "r/x:v1", "r/x:v1"], "{api}");
+        assert_eq!(lost(&bench), [""; 0], "{api}");
+        assert_eq!(Db::read(bench.root.path()).unwrap().storage, Minor::of("3.6"));
+        // And again, with nothing left to do.
+        assert_eq!(bench.rollback().await.etcd_kept, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_old_api_server_does_not_work_with_the_new_etcd_that_goes_back_too() {
+    let bench = bench(OLD, "r/x:needs-3.6");
+    let outcome = bench.apply(&steps(&bench, NEW, "r/x:crash"), None).await.unwrap();
+    assert!(matches!(outcome, Outcome::RolledBack { etcd: None, .. }), "{outcome:?}");
+    assert_eq!(images(&bench), [OLD, "r/x:needs-3.6", "r/x:needs-3.6", "r/x:needs-3.6"]);
+    assert_eq!(lost(&bench), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_that_is_finished_after_a_rollback_was_cut_off_calls_the_downgrade_off() {
+    let mut killed_at = 1;
+    let bench = loop {
+        let bench = bench(OLD, "r/x:v1");
+        let work = Work { steps: steps(&bench, NEW, "r/x:v2"), ..Work::default() };
+        let mut tree = bench.tree();
+        tree.die_at(killed_at);
+        let run = AssertUnwindSafe(bench.run(&work, &mut tree)).catch_unwind().await;
+        assert!(run.is_err(), "never with the new etcd in place");
+        if images(&bench)[0] == NEW {
+            break bench;
+        }
+        killed_at += 1;
+    };
+    let etcd = FakeEtcd(bench.root.path().to_owned());
+    etcd.downgrade(Downgrade::Enable, Minor::of("3.6").unwrap()).await.unwrap();
+    let outcome = bench.apply(&steps(&bench, NEW, "r/x:v2"), None).await.unwrap();
+    assert!(matches!(outcome, Outcome::Upgraded { .. }), "{outcome:?}");
+    let db = Db::read(bench.root.path()).unwrap();
+    assert_eq!((db.storage, db.goes_back), (Minor::of("3.7"), false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_go_back_without_loss_does_so_only_when_that_is_asked_for() {
+    let bench = bench("r/etcd:3.4.23", "r/x:needs-3.4");
+    let outcome = bench.apply(&steps(&bench, "r/etcd:3.5.16", "r/x:crash"), None).await.unwrap();
+    assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+    assert_eq!(lost(&bench), [""; 0]);
+    assert!(bench.roll_back(&mut bench.tree(), Aim::Old).await.is_err());
+    assert_eq!(lost(&bench), [""; 0]);
+
+    let data = Journal::read(&bench.tree()).unwrap().unwrap().etcd_data.unwrap();
+    let on_host = |path| Paths::new(bench.root.path()).on_host(path);
+    let etcd = FakeEtcd(bench.root.path().to_owned());
+    let writes = etcd.writes_since(&on_host(data.to), &on_host(data.from)).unwrap();
+    assert!(writes > 1 && super::super::data::loss(Some(writes)).contains(&format!(": {writes} writes")));
+    bench.roll_back(&mut bench.tree(), Aim::Copy).await.unwrap();
+    assert_eq!(images(&bench)[0], "r/etcd:3.4.23");
+    assert_eq!(lost(&bench).len(), usize::try_from(writes).unwrap(), "as many as was said");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_etcd_that_never_served_gives_way_to_the_copy_and_nothing_is_lost_with_it() {
+    for new in ["r/etcd:3.7.1-opens-crash", "r/etcd:crash", "r/etcd:3.6.9-crash"] {
+        let bench = bench(OLD, "r/x:v1");
+        let outcome = bench.apply(&steps(&bench, new, "r/x:v2"), None).await.unwrap();
+        assert!(matches!(outcome, Outcome::RolledBack { etcd: None, .. }), "{new}: {outcome:?}");
+        assert_eq!(images(&bench), [OLD, "r/x:v1", "r/x:v1", "r/x:v1"], "{new}");
+        assert_eq!(lost(&bench), [""; 0], "{new}");
+        assert_eq!(Db::read(bench.root.path()).unwrap().writes[0], "w0", "{new}");
+    }
+}
+
+/// Which of the old and the new whole the data are; anything else is neither.
+fn whole(bench: &Bench, when: &str) {
+    let db = Db::read(bench.root.path()).unwrap();
+    assert!(db.writes.first().is_some_and(|first| first == "w0"), "{when}: half of the data: {db:?}");
+    let member: Vec<String> = std::fs::read_dir(bench.root.path().join("var/lib/etcd/member"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(member.len(), 3, "{when}: {member:?}");
+}
+
+/// A machine with more than one file of data.
+fn bench_with_files() -> Bench {
+    let bench = bench(OLD, "r/x:v1");
+    for file in ["wal", "snap"] {
+        bench.tree().write(&Path::new("/var/lib/etcd/member").join(file), b"bytes", 0o600).unwrap();
+    }
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_that_fails_or_is_killed_at_any_step_is_finished_by_the_next_command() {
+    const CRASHING: &str = "r/etcd:3.7.1-opens-crash";
+    for (kills, again) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut restored = 0;
+        for n in 1.. {
+            let when = format!("step {n}, killed: {kills}, again: {again}");
+            let bench = bench_with_files();
+            let mut tree = bench.tree();
+            match kills {
+                true => tree.die_at(n),
+                false => tree.fail_at(n),
+            }
+            let crashing = steps(&bench, CRASHING, "r/x:v2");
+            let work = Work { steps: crashing.clone(), ..Work::default() };
+            let run = AssertUnwindSafe(bench.run(&work, &mut tree)).catch_unwind().await;
+            whole(&bench, &when);
+            if tree.changes() < n {
+                break;
+            }
+            let journal = Journal::read(&bench.tree()).unwrap();
+            restored += usize::from(journal.as_ref().is_some_and(Journal::is_restoring));
+            let is_over = matches!(run, Ok(Ok(Outcome::RolledBack { .. }) | Err(_))) || journal.is_none();
+            if again && !is_over {
+                // The same command: it fails as before, and goes back by itself.
+                let outcome = bench.run(&work, &mut bench.tree()).await.unwrap();
+                assert!(matches!(outcome, Outcome::RolledBack { .. }), "{when}: {outcome:?}");
+            } else if !is_over {
+                bench.roll_back(&mut bench.tree(), Aim::Old).await.unwrap();
+            }
+            whole(&bench, &when);
+            assert_eq!(images(&bench), [OLD, "r/x:v1", "r/x:v1", "r/x:v1"], "{when}");
+            assert_eq!(
+                (Db::read(bench.root.path()).unwrap().storage, lost(&bench)),
+                (Minor::of("3.6"), vec![]),
+                "{when}"
+            );
+
+            let outcome = bench.apply(&steps(&bench, NEW, "r/x:v2"), None).await.unwrap();
+            assert!(matches!(outcome, Outcome::Upgraded { .. }), "{when}: {outcome:?}");
+            whole(&bench, &when);
+            assert_eq!(
+                (Db::read(bench.root.path()).unwrap().storage, lost(&bench)),
+                (Minor::of("3.7"), vec![]),
+                "{when}"
+            );
+        }
+        assert!(restored >= 6, "the restore was hit only {restored} times");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn wherever_an_upgrade_of_etcd_is_killed_a_rollback_ends_with_a_control_plane_that_lost_nothing() {
+    for api in ["r/x:v2", "r/x:crash"] {
+        for n in 1.. {
+            let (bench, when) = (bench_with_files(), format!("{api}, step {n}"));
+            let mut tree = bench.tree();
+            tree.die_at(n);
+            let work = Work { steps: steps(&bench, NEW, api), ..Work::default() };
+            let run = AssertUnwindSafe(bench.run(&work, &mut tree)).catch_unwind().await;
+            if run.is_ok() {
+                break;
+            }
+            if Journal::read(&bench.tree()).unwrap().is_some() {
+                // And the rollback is killed too.
+                let mut second = bench.tree();
+                second.die_at(n % 7 + 1);
+                let _ = AssertUnwindSafe(bench.roll_back(&mut second, Aim::Old)).catch_unwind().await;
+                whole(&bench, &when);
+                let kept = bench.rollback().await.etcd_kept;
+                assert_eq!(kept, None, "{when}");
+            }
+            assert_eq!(images(&bench), [OLD, "r/x:v1", "r/x:v1", "r/x:v1"], "{when}");
+            assert_eq!(
+                (Db::read(bench.root.path()).unwrap().storage, lost(&bench)),
+                (Minor::of("3.6"), vec![]),
+                "{when}"
+            );
+            whole(&bench, &when);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_room_for_the_copy_nothing_is_touched_and_the_numbers_are_said() {
+    let mut bench = bench_with_files();
+    bench.free = 70 << 20;
+    bench.apply(&steps(&bench, NEW, "r/x:v1"), None).await.unwrap();
+    let mut bench = bench_with_files();
+    bench.free = 60 << 20;
+    let before = bench.state();
+    let error = bench.apply(&steps(&bench, NEW, "r/x:v2"), None).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("needs 65 MiB in /etc/kubernetes/tmp/kubeadm-backup-etcd-"), "{text}");
+    assert!(text.contains("where 60 MiB are free"), "{text}");
+    assert!(bench.state() == before && Journal::read(&bench.tree()).unwrap().is_none());
+    assert!(!bench.root.path().join("etc/kubernetes/tmp").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_fills_the_disk_goes_again_before_anything_is_put_back() {
+    let whole_run = {
+        let bench = bench_with_files();
+        let mut tree = bench.tree();
+        bench.run(&Work { steps: steps(&bench, NEW, "r/x:v1"), ..Work::default() }, &mut tree).await.unwrap();
+        tree.changes()
+    };
+    let mut failed = 0;
+    for n in 1..=whole_run {
+        let bench = bench_with_files();
+        let outcome = bench.apply(&steps(&bench, NEW, "r/x:v1"), Some(n)).await;
+        let copy = bench.root.path().join("etc/kubernetes/tmp/kubeadm-backup-etcd-2026-11-23-20-30-00/etcd");
+        let Ok(Outcome::RolledBack { cause: UpgradeError::File(error), .. }) = outcome else { continue };
+        assert!(images(&bench)[0].starts_with("r/etcd:3."), "step {n}");
+        if error.path.starts_with(bench.root.path().join("var/lib/etcd")) || error.path.starts_with(&copy) {
+            failed += 1;
+            assert!(!copy.exists(), "step {n}: {error}");
+            assert_eq!(images(&bench)[0], OLD, "step {n}");
+        }
+    }
+    assert!(failed >= 5, "directories, files and syncs of the copy were failed only {failed} times");
+}
