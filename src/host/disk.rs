@@ -9,6 +9,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs};
 use rustix::io::Errno;
 
 use super::fs::{FsError, sync_dir};
+use super::remove::remove_tree;
 
 /// The steps in which directories are copied and put in place. Paths are those of the host.
 pub trait Disk: Send {
@@ -73,10 +74,7 @@ impl Disk for HostDisk {
     }
 
     fn remove_tree(&mut self, path: &Path) -> Result<(), FsError> {
-        match fs::remove_dir_all(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(FsError::new("remove", path, e)),
-            _ => Ok(()),
-        }
+        remove_tree(path).map(drop)
     }
 
     fn free(&self, path: &Path) -> Result<u64, FsError> {
