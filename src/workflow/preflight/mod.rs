@@ -8,6 +8,7 @@ mod files;
 mod kubelet;
 mod machine;
 mod network;
+mod ports;
 pub mod upgrade;
 
 use std::collections::BTreeSet;
@@ -217,7 +218,7 @@ const BOTH_KUBELET: (On, Scope) = (On::Both, Scope::Kubelet);
 
 /// Every check, in the order of its findings.
 ///
-/// What kubeadm demands for the kubelet's sake alone (tools, kernel, cgroup version, port 10250) is asked of machines
+/// What kubeadm demands for the kubelet's sake alone (tools, kernel, cgroup version) is asked of machines
 /// that run a kubelet.
 pub const CHECKS: &[Check] = &[
     check("IsPrivilegedUser", Severity::Error, BOTH, machine::is_privileged_user),
@@ -240,7 +241,7 @@ pub const CHECKS: &[Check] = &[
     check("Swap", Severity::Warning, BOTH, machine::swap),
     check("FileExisting-", Severity::Error, BOTH_KUBELET, kubelet::programs),
     check("Hostname", Severity::Warning, BOTH, network::hostname),
-    check("Port-", Severity::Error, BOTH, network::ports),
+    check("Port-", Severity::Error, BOTH, ports::ports),
     check("Firewalld", Severity::Warning, INIT, network::firewalld),
     check("FileContent-", Severity::Warning, INIT_EMBEDDED, network::forwarding),
     check("FileContent-", Severity::Error, BOTH_KUBELET, network::forwarding),
@@ -273,7 +274,7 @@ const FAMILIES: &[&str] = &["diravailable-", "fileavailable-", "filecontent-", "
 pub fn interest<'a>(goal: impl Into<Goal<'a>>) -> Interest {
     let goal = goal.into();
     Interest {
-        ports: network::needed_ports(goal).into_iter().map(|needed| needed.port).collect(),
+        ports: ports::needed_ports(goal).into_iter().map(|needed| needed.port).collect(),
         paths: files::of_interest(goal),
         programs: machine::of_interest(goal),
         resolve: Some(goal.node().name.clone()),

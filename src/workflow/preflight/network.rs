@@ -1,4 +1,4 @@
-//! Checks of ports, names and proxies.
+//! Checks of names, forwarding and proxies.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,75 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Goal, Problem, Subject};
-use crate::config::spec::{ClusterSpec, Discovery, EtcdSpec, NodeAgent};
-
-/// A port that something of ours will listen on.
-pub(super) struct NeededPort {
-    pub port: u16,
-    owner: &'static str,
-    /// How to have it elsewhere.
-    otherwise: &'static str,
-}
-
-/// kubeadm's ports in kubeadm's order, then those that kubeadm forgets.
-pub(super) fn needed_ports(goal: Goal<'_>) -> Vec<NeededPort> {
-    match goal {
-        Goal::Init(spec) => ports_of_control_plane(spec),
-        Goal::Join(..) => vec![need(10250, "the kubelet", "")],
-    }
-}
-
-const fn need(port: u16, owner: &'static str, otherwise: &'static str) -> NeededPort {
-    NeededPort { port, owner, otherwise }
-}
-
-fn ports_of_control_plane(spec: &ClusterSpec) -> Vec<NeededPort> {
-    let mut ports = vec![
-        need(spec.node.bind_port, "kube-apiserver", ", or choose another port with --apiserver-bind-port"),
-        need(10259, "kube-scheduler", ""),
-        need(10257, "kube-controller-manager", ""),
-    ];
-    match spec.kubeboot.node_agent {
-        NodeAgent::Kubelet => ports.push(need(10250, "the kubelet", "")),
-        NodeAgent::Embedded => {
-            let set = spec.kubelet.get("healthzPort").and_then(serde_json::Value::as_u64);
-            let port = set.map_or(Some(10248), |port| u16::try_from(port).ok());
-            let elsewhere = ", or choose another port with healthzPort in KubeletConfiguration";
-            ports.extend(port.filter(|port| *port != 0).map(|port| need(port, "the agent's health check", elsewhere)));
-        }
-    }
-    if let EtcdSpec::Local(_) = spec.etcd {
-        ports.extend([2379, 2380, 2381].map(|port| need(port, "etcd", "")));
-    }
-    ports
-}
-
-pub(super) fn ports(s: &Subject) -> Vec<Problem> {
-    let is_ours = |pid: Option<u32>| pid.is_some_and(|pid| s.ours.pids.contains(&pid));
-    let problem = |needed: NeededPort| {
-        let NeededPort { port, owner, otherwise } = needed;
-        let listener = s.facts.listeners.iter().find(|listener| {
-            let pid = listener.process.as_ref().map(|process| process.pid);
-            listener.address.port() == port && !s.ours.ports.contains(&port) && !is_ours(pid)
-        })?;
-        let address = listener.address;
-        let message = match &listener.process {
-            Some(process) => {
-                let (name, pid) = (&process.name, process.pid);
-                format!(
-                    "port {port}, which {owner} needs, is in use: {name} (pid {pid}) listens on {address}; stop \
-                     it{otherwise}"
-                )
-            }
-            None => format!(
-                "port {port}, which {owner} needs, is in use: a process that is not visible from here listens on \
-                 {address}; find it with ss -ltnp and stop it{otherwise}"
-            ),
-        };
-        Some(Problem::of_port(port, message))
-    };
-    needed_ports(s.goal).into_iter().filter_map(problem).collect()
-}
+use crate::config::spec::Discovery;
 
 pub(super) fn hostname(s: &Subject) -> Vec<Problem> {
     let name = &s.goal.node().name;

@@ -458,7 +458,7 @@ fn all_errors_come_at_once_and_warnings_are_reported() {
 #[test]
 fn the_facts_that_are_gathered_are_those_the_checks_look_at() {
     let interest = interest(&testing::spec());
-    assert_eq!(interest.ports, [6443, 10259, 10257, 10248, 2379, 2380, 2381]);
+    assert_eq!(interest.ports, [6443, 10259, 10257, 10250, 10248, 2379, 2380, 2381]);
     assert!(interest.paths.contains(&"/var/lib/etcd".into()));
     let mut spec = testing::spec();
     spec.kubelet = serde_json::json!({"healthzPort": 0});
