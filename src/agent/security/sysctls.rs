@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::agent::pod::StaticPod;
 
-/// The kubelet's safe ones.
+/// The kubelet's safe ones, as of 1.37.
 const SAFE: &[&str] = &[
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",
@@ -15,7 +15,9 @@ const SAFE: &[&str] = &[
     "net.ipv4.tcp_keepalive_intvl",
     "net.ipv4.tcp_keepalive_probes",
     "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_notsent_lowat",
     "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_slow_start_after_idle",
     "net.ipv4.tcp_syncookies",
     "net.ipv4.tcp_wmem",
 ];
@@ -61,6 +63,9 @@ mod tests {
             ("", "net.ipv4.tcp_syncookies", true),
             ("", "net/ipv4/tcp_syncookies", true),
             ("", "kernel.shm_rmid_forced", true),
+            ("", "net.ipv4.tcp_slow_start_after_idle", true),
+            ("", "net.ipv4.tcp_notsent_lowat", true),
+            ("hostNetwork: true\n  ", "net.ipv4.tcp_notsent_lowat", false),
             ("", "kernel.msgmax", false),
             ("", "vm.swappiness", false),
             ("hostNetwork: true\n  ", "net.ipv4.tcp_syncookies", false),
