@@ -1,7 +1,7 @@
 //! kubeadm's patches: files named `TARGET[SUFFIX][+TYPE].EXT` below one directory.
 //!
-//! TARGET is a static pod, `kubeletconfiguration` or `corednsdeployment`; TYPE is `strategic` (the default), `merge` (RFC 7386) or `json`
-//! (RFC 6902); EXT is `yaml` or `json`. The directory is walked in the order of names, into its directories too; a file
+//! TARGET is a static pod, `kubeletconfiguration`, `corednsdeployment` or `kubeproxydaemonset` (from kubeadm 1.37 on); TYPE
+//! is `strategic` (the default), `merge` (RFC 7386) or `json` (RFC 6902); EXT is `yaml` or `json`. The directory is walked in the order of names, into its directories too; a file
 //! may hold several documents, and all that fit a target are applied one after the other.
 
 use std::fs;
@@ -19,9 +19,19 @@ pub const KUBELET_TARGET: &str = "kubeletconfiguration";
 /// The patch target of CoreDNS's Deployment.
 pub const COREDNS_TARGET: &str = "corednsdeployment";
 
+/// The patch target of kube-proxy's DaemonSet.
+pub const KUBE_PROXY_TARGET: &str = "kubeproxydaemonset";
+
 /// Every target that kubeadm knows, longer names before those they begin with.
-const TARGETS: [&str; 6] =
-    ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", KUBELET_TARGET, COREDNS_TARGET];
+const TARGETS: [&str; 7] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    KUBELET_TARGET,
+    COREDNS_TARGET,
+    KUBE_PROXY_TARGET,
+];
 
 /// A patch that cannot be read or applied.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +162,7 @@ impl Patches {
         Ok(())
     }
 
-    /// Applies the patches of `target`, one of [`super::COMPONENTS`], [`KUBELET_TARGET`] or [`COREDNS_TARGET`], in order.
+    /// Applies the patches of `target`, one of [`super::COMPONENTS`] or of this module's targets, in order.
     ///
     /// # Errors
     /// A patch that does not apply.
@@ -174,7 +184,7 @@ impl Patch {
             PatchKind::Strategic => {
                 let lists = match self.target {
                     KUBELET_TARGET => strategic::NO_LISTS,
-                    COREDNS_TARGET => strategic::DEPLOYMENT_LISTS,
+                    COREDNS_TARGET | KUBE_PROXY_TARGET => strategic::WORKLOAD_LISTS,
                     _ => strategic::POD_LISTS,
                 };
                 strategic::merge(value, &self.value, lists)
@@ -215,6 +225,7 @@ mod tests {
             ("kube-apiserver0+merge.json", Some(("kube-apiserver", Merge))),
             ("kube-controller-manager+strategic.yaml", Some(("kube-controller-manager", Strategic))),
             ("kubeletconfiguration9.yaml", Some(("kubeletconfiguration", Strategic))),
+            ("kubeproxydaemonset0+json.yaml", Some(("kubeproxydaemonset", Json))),
             ("kube-proxy.yaml", None),
             ("etcd.yml", None),
             ("README.md", None),

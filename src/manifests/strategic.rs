@@ -27,7 +27,7 @@ pub(super) const POD_LISTS: Lists = &[
 ];
 
 /// The same of the Pod in a Deployment.
-pub(super) const DEPLOYMENT_LISTS: Lists = &[
+pub(super) const WORKLOAD_LISTS: Lists = &[
     (&["metadata", "ownerReferences"], "uid"),
     (&["spec", "template", "metadata", "ownerReferences"], "uid"),
     (&["spec", "template", "spec", "containers"], "name"),

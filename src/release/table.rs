@@ -29,6 +29,11 @@ pub struct Release {
     pub control_plane_taints: &'static [&'static str],
     /// Feature gate that two service networks need while dual-stack is not on by itself.
     pub dual_stack_gate: Option<&'static str>,
+    /// The mode that kube-proxy is told where the user chose none. kubeadm 1.37 writes it down, because kube-proxy then warns
+    /// of a mode that is left open: its default is going to change.
+    pub kube_proxy_mode: Option<&'static str>,
+    /// Whether kube-proxy's mode `ipvs` is deprecated.
+    pub ipvs_deprecated: bool,
     /// kube-apiserver.
     pub api_server: ComponentRow,
     /// kube-controller-manager.
@@ -88,6 +93,8 @@ const fn current(
         coredns_uncached_zones: true,
         control_plane_taints: &[CONTROL_PLANE],
         dual_stack_gate: None,
+        kube_proxy_mode: None,
+        ipvs_deprecated: minor >= 35,
         api_server: ComponentRow { flags: &[], probes: API_SERVER_PROBES },
         controller_manager: ComponentRow { flags: &[], probes: CONTROLLER_MANAGER_PROBES },
         scheduler: ComponentRow { flags: &[], probes: SCHEDULER_PROBES },
@@ -112,6 +119,8 @@ pub static RELEASES: [Release; 5] = [
         control_plane_taints: &[MASTER, CONTROL_PLANE],
         // Alpha in 1.20, on by default from 1.21.
         dual_stack_gate: Some("IPv6DualStack=true"),
+        kube_proxy_mode: None,
+        ipvs_deprecated: false,
         // The insecure ports are open unless they are set to 0, as kubeadm 1.20 did; 1.24 no longer knows the flags.
         api_server: ComponentRow { flags: &[("insecure-port", "0")], probes: API_SERVER_PROBES },
         controller_manager: ComponentRow { flags: &[("port", "0")], probes: CONTROLLER_MANAGER_PROBES },
@@ -120,7 +129,7 @@ pub static RELEASES: [Release; 5] = [
     current((34, 9), 24, "3.6.8-0", "v1.12.1", "3.10.1"),
     current((35, 9), 35, "3.6.8-0", "v1.13.1", "3.10.1"),
     current((36, 4), 36, "3.6.8-0", "v1.14.2", "3.10.2"),
-    current((37, 0), 37, "3.7.0-0", "v1.14.6", "3.10.2"),
+    Release { kube_proxy_mode: Some("iptables"), ..current((37, 1), 37, "3.7.0-0", "v1.14.6", "3.10.2") },
 ];
 
 /// What differs from one etcd minor to the next. Apart from [`Release`], because `etcd.local.imageTag` may pin another

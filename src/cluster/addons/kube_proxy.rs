@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::super::object::Object;
 use super::{AddonError, Objects};
 use crate::config::ClusterSpec;
+use crate::manifests::patches::{KUBE_PROXY_TARGET, Patches};
 use crate::manifests::template::filters;
 use crate::release;
 use crate::yaml;
@@ -70,7 +71,8 @@ struct KubeProxyTemplate<'a> {
 /// Makes the objects of kube-proxy, which gets the proxy variables `proxy_env`.
 ///
 /// # Errors
-/// A KubeProxyConfiguration that has a field which is none, or of another type.
+/// A KubeProxyConfiguration that has a field which is none, or of another type; patches that cannot be read, do not apply or
+/// do not leave a DaemonSet.
 pub fn objects(spec: &ClusterSpec, proxy_env: &[(String, String)]) -> Result<KubeProxy, AddonError> {
     let addon = NAME;
     let (configuration, warnings) = configuration(spec)?;
@@ -88,10 +90,16 @@ pub fn objects(spec: &ClusterSpec, proxy_env: &[(String, String)]) -> Result<Kub
     };
     let text = template.render().map_err(|source| AddonError::Template { addon, source })?;
     let mut objects = Objects::parse(addon, &text)?;
+    let mut daemon_set = objects.take("DaemonSet")?;
+    if let Some(dir) = &spec.patches_dir {
+        Patches::read(dir)
+            .and_then(|patches| patches.apply(KUBE_PROXY_TARGET, &mut daemon_set))
+            .map_err(|source| AddonError::Patch { addon, source })?;
+    }
     Ok(KubeProxy {
         service_account: objects.typed("ServiceAccount")?,
         config_map: objects.typed("ConfigMap")?,
-        daemon_set: objects.typed("DaemonSet")?,
+        daemon_set: objects.decode("DaemonSet", daemon_set)?,
         cluster_role_binding: objects.typed("ClusterRoleBinding")?,
         role: objects.typed("Role")?,
         role_binding: objects.typed("RoleBinding")?,
@@ -125,13 +133,22 @@ fn configuration(spec: &ClusterSpec) -> Result<(Value, Vec<String>), AddonError>
         (&["clientConnection", "kubeconfig"], json!(KUBECONFIG_PATH)),
         (&["clusterCIDR"], json!(networks.join(","))),
     ];
-    let gate = release::find(&spec.kubernetes_version).row.dual_stack_gate.and_then(|gate| gate.split_once('='));
+    let row = release::find(&spec.kubernetes_version).row;
+    let gate = row.dual_stack_gate.and_then(|gate| gate.split_once('='));
     let dual_stack = spec.networking.service_subnets.len().max(spec.networking.pod_subnets.len()) > 1;
     let gate = gate.filter(|_| dual_stack).map(|(name, _)| ["featureGates", name]);
     if let Some(path) = &gate {
         defaults.push((path, json!(true)));
     }
+    if let Some(mode) = row.kube_proxy_mode {
+        // Another mode is the user's choice, and no reason for a warning.
+        set_default(&mut config, &["mode"], &json!(mode));
+    }
     let mut warnings = Vec::new();
+    if row.ipvs_deprecated && config["mode"] == "ipvs" {
+        let instead = "use nftables, or iptables where the kernel is older than 5.13";
+        warnings.push(format!("KubeProxyConfiguration: mode ipvs is deprecated since Kubernetes 1.35; {instead}"));
+    }
     for (path, default) in defaults.into_iter().filter(|(_, default)| *default != "") {
         if let Some(own) = set_default(&mut config, path, &default) {
             let field = path.join(".");

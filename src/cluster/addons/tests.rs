@@ -147,6 +147,47 @@ fn the_deployment_takes_patches_and_nothing_that_makes_it_none() {
 }
 
 #[test]
+fn the_daemon_set_takes_patches_and_nothing_that_makes_it_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = spec();
+    spec.patches_dir = Some(dir.path().to_owned());
+    let patched = |text: &str| {
+        let path = dir.path().join("kubeproxydaemonset+strategic.yaml");
+        crate::host::fs::write_file(&path, text.as_bytes(), 0o644).unwrap();
+        kube_proxy::objects(&spec, &[]).map(|objects| objects.daemon_set.spec)
+    };
+    let text = "spec: {template: {spec: {containers: [{name: kube-proxy, resources: {limits: {cpu: 2}}}]}}}";
+    let containers = patched(text).unwrap().template.spec.unwrap().containers;
+    assert_eq!(containers.len(), 1);
+    assert_eq!(containers[0].resources.clone().unwrap().limits.unwrap()["cpu"].0, "2");
+    assert!(containers[0].volume_mounts.as_ref().unwrap().len() > 1, "the other fields stay");
+    assert!(matches!(patched("spec: {minReadySeconds: many}"), Err(AddonError::NotTyped { .. })));
+    assert!(matches!(patched("spec: {$patch: odd}"), Err(AddonError::Patch { .. })));
+}
+
+#[test]
+fn kube_proxys_mode_is_written_down_from_1_37_on_and_ipvs_warned_of_from_1_35_on() {
+    let of = |version: &str, mode: Value| {
+        let mut spec = spec();
+        spec.kubernetes_version = version.parse().unwrap();
+        spec.kube_proxy = mode;
+        let objects = kube_proxy::objects(&spec, &[]).unwrap();
+        let config = yaml::to_value(&objects.config_map.data.unwrap()["config.conf"]).unwrap();
+        (config["mode"].as_str().unwrap_or("-").to_owned(), objects.warnings)
+    };
+    let written = |version, mode| of(version, mode).0;
+    assert_eq!(written("v1.36.2", json!({})), "-");
+    assert_eq!(written("v1.37.1", json!({})), "iptables");
+    assert_eq!(written("v1.37.1", json!({"mode": ""})), "iptables");
+    assert_eq!(written("v1.37.1", json!({"mode": "nftables"})), "nftables");
+    for (version, mode, warned) in
+        [("v1.34.9", "ipvs", 0), ("v1.35.0", "ipvs", 1), ("v1.37.1", "ipvs", 1), ("v1.37.1", "nftables", 0)]
+    {
+        assert_eq!(of(version, json!({"mode": mode})).1.len(), warned, "{version} {mode}");
+    }
+}
+
+#[test]
 fn a_users_document_keeps_its_values_without_a_hash_and_warns_of_odd_ones() {
     let mut spec = spec();
     spec.networking.pod_subnets = vec!["10.244.0.0/16".parse().unwrap()];
