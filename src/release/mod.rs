@@ -16,7 +16,7 @@ pub use upgrade::{Leave, Refusal, upgrade_allowed};
 pub use version::{KubernetesVersion, VersionError};
 
 /// What runs when nobody names a version: the newest release that the table covers whole.
-pub const DEFAULT_VERSION: &str = "v1.37.0";
+pub const DEFAULT_VERSION: &str = "v1.37.1";
 
 /// The row that serves a version.
 #[derive(Debug, Clone)]

@@ -87,7 +87,7 @@ etcd:
     dataDir: /var/lib/etcd
 imageRepository: registry.k8s.io
 kind: ClusterConfiguration
-kubernetesVersion: \"1.37.0\"
+kubernetesVersion: \"1.37.1\"
 networking:
   dnsDomain: cluster.local
   serviceSubnet: 10.96.0.0/12
