@@ -186,7 +186,10 @@ fn refuse_others<T: Table>(name: &str, sub: Option<&str>, matches: &ArgMatches) 
     let row = options_of(T::options(), name, sub);
     let every = T::Flags::augment_args(Command::new("phase"));
     let given = |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
-    let refused = |arg: &Arg| arg.get_long().map(str::to_owned).filter(|long| !is_taken(row, long));
+    // Scripts give one set of flags to every phase of a group; only what none of them takes is a mistake.
+    let in_group = |row: &&PhaseOptions| sub.is_some() && row.name.split('/').next() == Some(name);
+    let is_groups = |flag: &str| T::options().iter().filter(in_group).any(|row| is_taken(Some(row), flag));
+    let refused = |arg: &Arg| arg.get_long().map(str::to_owned).filter(|long| !is_taken(row, long) && !is_groups(long));
     let Some(flag) = every.get_arguments().filter(given).find_map(refused) else { return Ok(()) };
     let whole = sub.map_or_else(|| name.to_owned(), |sub| format!("{name} {sub}"));
     let takes = row.map(|row| row.flags).unwrap_or_default();
@@ -214,6 +217,8 @@ mod tests {
         config: Option<String>,
         #[arg(long)]
         patches: Option<String>,
+        #[arg(long)]
+        node_name: Option<String>,
     }
 
     #[derive(Debug)]
@@ -238,6 +243,7 @@ mod tests {
         fn options() -> &'static [PhaseOptions] {
             const ROWS: &[PhaseOptions] = &[
                 PhaseOptions { name: "certs", flags: "cert-dir", help: "The paragraph." },
+                PhaseOptions { name: "certs/all", flags: "cert-dir node-name", help: "" },
                 PhaseOptions { name: "wait", flags: "", help: "Waits." },
             ];
             ROWS
@@ -255,7 +261,7 @@ mod tests {
         let chosen = parse(&["certs", "ca", "--cert-dir=/x", "--config=y"]).unwrap();
         assert_eq!((chosen.name.as_str(), chosen.sub.as_deref()), ("certs", Some("ca")));
         assert_eq!((chosen.flags.cert_dir.as_deref(), chosen.flags.config.as_deref()), (Some("/x"), Some("y")));
-        assert!(chosen.flags.patches.is_none());
+        assert!(chosen.flags.patches.is_none() && chosen.flags.node_name.is_none());
         assert_eq!(parse(&["certs", "all"]).unwrap().sub.as_deref(), Some("all"));
         assert_eq!(parse(&["wait"]).unwrap().sub, None);
     }
@@ -267,6 +273,8 @@ mod tests {
             error,
             "error: --patches has no effect on phase certs ca; it takes --config, --dry-run, --cert-dir\n"
         );
+        assert!(parse(&["certs", "ca", "--node-name=n"]).is_ok(), "another phase of the group takes it");
+        assert!(parse(&["wait", "--node-name=n"]).is_err());
         assert!(parse(&["wait", "--cert-dir=/x"]).unwrap_err().to_string().contains("phase wait"));
     }
 
