@@ -14,11 +14,11 @@ pub fn hash(content: &[u8]) -> String {
     digest::digest(&digest::SHA256, content).as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// The manifest as a value; None of its formatting matters for a comparison.
+/// The manifest as a value, read as leniently as the agent reads it; none of its formatting matters for a comparison.
 pub fn parse(path: &Path, content: &[u8]) -> Result<Value, UpgradeError> {
     let fail = |reason: String| UpgradeError::Manifest { path: path.to_owned(), reason };
     let text = std::str::from_utf8(content).map_err(|e| fail(e.to_string()))?;
-    let value = yaml::to_value(text).map_err(|e| fail(e.to_string()))?;
+    let value = yaml::to_value_lenient(text).map_err(|e| fail(e.to_string()))?;
     match value.pointer("/spec/containers/0/image") {
         Some(Value::String(_)) => Ok(value),
         _ => Err(fail("spec.containers[0].image is missing".into())),
@@ -52,6 +52,16 @@ mod tests {
     use super::*;
 
     const POD: &[u8] = b"# ours\nkind: Pod\nspec:\n  containers:\n  - name: a\n    image: r/a:v1\n";
+
+    #[test]
+    fn a_manifest_that_the_agent_runs_can_be_upgraded() {
+        let path = Path::new("/m/a.yaml");
+        let text =
+            "kind: Pod\nspec:\n  containers:\n  - name: a\n    image: r/a:v0\n    image: r/a:v1\n---\nno: [yaml\n";
+        assert_eq!(image(&parse(path, text.as_bytes()).unwrap()), "r/a:v1");
+        let new = with_image(path, text.as_bytes(), "r/a:v2").unwrap();
+        assert_eq!(image(&parse(path, &new).unwrap()), "r/a:v2");
+    }
 
     #[test]
     fn another_image_is_the_only_difference() {

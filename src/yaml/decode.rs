@@ -1,5 +1,8 @@
 //! From a [`Node`] into a type, with errors that know the field and the place.
 //!
+//! Null decodes as Go's encoding/json decodes it: a field of a struct is absent then, and an item of a list or a value of
+//! a map has the zero value of its type.
+//!
 //! The type's own serde derive is the table of known fields. Where a file has several faults, decoding is tried again
 //! without the faulty part ([`Node::decode_all`]), so that all of them come out at once.
 
@@ -143,7 +146,7 @@ impl Node {
     /// # Errors
     /// The first fault.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        T::deserialize(Decoder(self)).map_err(|error| error.at(self.at))
+        T::deserialize(Decoder { node: self, inner: false }).map_err(|error| error.at(self.at))
     }
 
     /// Decodes into `T`, passing over what is faulty, and tells every fault. What was passed over has its default.
@@ -207,28 +210,44 @@ fn misspelt(faults: &[DecodeError], path: &[Segment], field: &str) -> bool {
 }
 
 /// Feeds a node to serde.
-struct Decoder<'a>(&'a Node);
+struct Decoder<'a> {
+    node: &'a Node,
+    /// Whether it is a value of something, not the document itself: of a document there must be one.
+    inner: bool,
+}
 
-impl<'de> Decoder<'_> {
+impl<'a, 'de> Decoder<'a> {
+    fn inner(node: &'a Node) -> Self {
+        Self { node, inner: true }
+    }
+
+    fn is_zero(&self) -> bool {
+        self.inner && self.node.kind == Kind::Null
+    }
+
     /// Says of a mismatch what was really there, in the file's own spelling.
     fn told<T>(&self, result: Result<T, DecodeError>) -> Result<T, DecodeError> {
         result.map_err(|mut error| {
             if let (Problem::Mismatch(found, _), true, None) = (&mut error.problem, error.path.is_empty(), error.at) {
-                *found = self.0.describe();
+                *found = self.node.describe();
             }
-            error.at(self.0.at)
+            error.at(self.node.at)
         })
     }
 
     fn map<V: Visitor<'de>>(self, visitor: V, drop_nulls: bool) -> Result<V::Value, DecodeError> {
-        let Kind::Map(entries) = &self.0.kind else { return self.any(visitor) };
+        let entries = match &self.node.kind {
+            Kind::Map(entries) => entries.as_slice(),
+            Kind::Null if self.inner => &[],
+            _ => return self.any(visitor),
+        };
         let unwanted = |node: &Node| node.skipped || (drop_nulls && node.kind == Kind::Null);
         let entries = entries.iter().filter(|entry| !unwanted(&entry.node)).collect::<Vec<_>>();
         self.told(visitor.visit_map(Entries { entries: entries.into_iter(), current: None }))
     }
 
     fn any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        let result = match &self.0.kind {
+        let result = match &self.node.kind {
             Kind::Null => visitor.visit_unit(),
             Kind::Bool(value) => visitor.visit_bool(*value),
             Kind::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
@@ -247,25 +266,62 @@ impl<'de> Decoder<'_> {
     }
 }
 
+/// The zero values of Go's types.
+macro_rules! zero_for_null {
+    ($($method:ident => $visit:ident($zero:expr);)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+            if self.is_zero() { visitor.$visit($zero) } else { self.any(visitor) }
+        })*
+    };
+}
+
 impl<'de> de::Deserializer<'de> for Decoder<'_> {
     type Error = DecodeError;
+
+    zero_for_null! {
+        deserialize_bool => visit_bool(false);
+        deserialize_i8 => visit_i64(0);
+        deserialize_i16 => visit_i64(0);
+        deserialize_i32 => visit_i64(0);
+        deserialize_i64 => visit_i64(0);
+        deserialize_u8 => visit_u64(0);
+        deserialize_u16 => visit_u64(0);
+        deserialize_u32 => visit_u64(0);
+        deserialize_u64 => visit_u64(0);
+        deserialize_f32 => visit_f64(0.0);
+        deserialize_f64 => visit_f64(0.0);
+        deserialize_str => visit_str("");
+        deserialize_string => visit_str("");
+        deserialize_seq => visit_seq(Items(Vec::new().into_iter()));
+    }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         self.any(visitor)
     }
 
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.map(visitor, false)
+    }
+
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        match self.0.kind {
+        match self.node.kind {
             Kind::Null => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &str, visitor: V) -> Result<V::Value, DecodeError> {
-        // `cpu: 1` is a quantity to Go, though the type holds a string.
-        if let ("Quantity", Kind::Number(number)) = (name, &self.0.kind) {
-            let text = self.0.raw.clone().unwrap_or_else(|| number.to_string());
-            return visitor.visit_newtype_struct(StrDeserializer::new(&text));
+        if name == "Quantity" {
+            // `cpu: 1` is a quantity to Go, though the type holds a string: it is read from what the JSON says.
+            let text = match &self.node.kind {
+                Kind::Number(number) => Some(number.to_string()),
+                Kind::String(text) => Some(text.trim().to_owned()),
+                Kind::Null => Some("0".to_owned()),
+                _ => None,
+            };
+            if let Some(text) = text {
+                return visitor.visit_newtype_struct(StrDeserializer::new(&text));
+            }
         }
         let result = visitor.visit_newtype_struct(self);
         if name != "Secret" {
@@ -287,7 +343,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        match self.0.kind {
+        match self.node.kind {
             // A list would otherwise be taken for the fields in order.
             Kind::List(_) => self.told(Err(de::Error::invalid_type(Unexpected::Seq, &visitor))),
             _ => self.map(visitor, true),
@@ -300,7 +356,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        let result = match &self.0.kind {
+        let result = match &self.node.kind {
             Kind::String(word) => visitor.visit_enum(word.as_str().into_deserializer()),
             Kind::Map(entries) if entries.len() == 1 => visitor.visit_enum(Variant(&entries[0])),
             _ => Err(de::Error::invalid_type(Unexpected::Other("value"), &"a string")),
@@ -309,8 +365,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map identifier ignored_any
+        i128 u128 char bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
     }
 }
 
@@ -321,7 +376,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, DecodeError> {
         let Some((index, node)) = self.0.next() else { return Ok(None) };
-        let item = seed.deserialize(Decoder(node));
+        let item = seed.deserialize(Decoder::inner(node));
         item.map(Some).map_err(|error| error.at(node.at).below(Segment::Index(index)))
     }
 }
@@ -343,7 +398,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
         let Some(entry) = self.current else { return Err(de::Error::custom("a value without a key")) };
-        let value = seed.deserialize(Decoder(&entry.node));
+        let value = seed.deserialize(Decoder::inner(&entry.node));
         value.map_err(|error| error.at(entry.node.at).below(Segment::Key(entry.key.clone())))
     }
 }
@@ -357,7 +412,7 @@ impl<'a, 'de> EnumAccess<'de> for Variant<'a> {
 
     fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Decoder<'a>), DecodeError> {
         let name = seed.deserialize(StrDeserializer::<DecodeError>::new(&self.0.key))?;
-        Ok((name, Decoder(&self.0.node)))
+        Ok((name, Decoder::inner(&self.0.node)))
     }
 }
 

@@ -1,19 +1,22 @@
-//! Documents in and out, strict, as Kubernetes reads them. The only module that knows a YAML crate.
+//! Documents in and out, as Kubernetes reads them. The only module that knows a YAML crate.
 //!
 //! Reading: text -> [`documents`] -> [`Node`] (scalars typed as Go types them, every value with its place in the file)
-//! -> a type, or a [`serde_json::Value`]. A duplicate key is an error everywhere, an unknown field where the type says
-//! so.
+//! -> a type, or a [`serde_json::Value`]. A duplicate key is an error but for [`Node::parse_lenient`], an unknown field
+//! where the type says so.
 //!
 //! Writing: [`to_string`] sorts keys and quotes every string that Go would read as something else.
 
+mod compose;
 mod decode;
 mod documents;
 mod emit;
 mod node;
+mod scalar;
 mod words;
 
 use serde::de::DeserializeOwned;
 
+pub use compose::Repeated;
 pub use decode::{DecodeError, Problem};
 pub use documents::{Document, documents};
 pub use emit::{EmitError, to_string};
@@ -48,6 +51,17 @@ pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, YamlError> {
 /// Syntax, duplicate keys, more than one document.
 pub fn to_value(text: &str) -> Result<serde_json::Value, YamlError> {
     Ok(Node::parse(&documents::only(text)?)?.to_value())
+}
+
+/// Reads the first document in `text` as JSON, as a kubelet reads manifests ([`Node::parse_lenient`]); an empty text is
+/// null.
+///
+/// # Errors
+/// Syntax.
+pub fn to_value_lenient(text: &str) -> Result<serde_json::Value, YamlError> {
+    let none = || Document { line: 1, text: String::new() };
+    let first = documents(text)?.into_iter().next().unwrap_or_else(none);
+    Ok(Node::parse_lenient(&first)?.0.to_value())
 }
 
 #[cfg(test)]

@@ -2,15 +2,13 @@
 
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
-use serde_saphyr::{Location, Spanned};
 
+use super::compose::{Repeated, compose};
 use super::{Document, YamlError};
 
-/// Deeper than any Kubernetes object nests, and far from the end of a thread's stack, of which each level takes 40 KiB in a
-/// build without optimisation.
-const MAX_DEPTH: usize = 32;
+/// Deeper than any Kubernetes object nests, and far from the end of a thread's stack.
+pub(super) const MAX_DEPTH: usize = 32;
 
 /// A place in the file, both from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,19 +99,41 @@ impl Node {
     /// # Errors
     /// Syntax, duplicate keys, and what no Kubernetes object has: nesting past 32 levels, numbers without end.
     pub fn parse(document: &Document) -> Result<Self, YamlError> {
-        if document.text.trim().is_empty() {
-            return Ok(Self::new(Position { line: document.line, column: 1 }, Kind::Null));
-        }
-        let options = serde_saphyr::options! {
-            duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
-            legacy_octal_numbers: true,
-            with_snippet: false,
-            budget: serde_saphyr::budget! { max_depth: MAX_DEPTH },
+        Ok(compose(document, true)?.node)
+    }
+
+    /// Parses one document as a kubelet reads manifests: of a key that stands twice in a map the last one counts, a merge
+    /// key also replaces what stands above it, and what follows `...` is not read. The repeated keys come out as well.
+    ///
+    /// # Errors
+    /// Those of [`Node::parse`] but duplicate keys.
+    pub fn parse_lenient(document: &Document) -> Result<(Self, Vec<Repeated>), YamlError> {
+        let composed = compose(document, false)?;
+        Ok((composed.node, composed.repeated))
+    }
+
+    /// JSON that was read as such, without places; None where it nests past 32 levels.
+    pub fn from_json(value: &Value) -> Option<Self> {
+        Self::from_json_at(value, 0)
+    }
+
+    fn from_json_at(value: &Value, depth: usize) -> Option<Self> {
+        let below = |value: &Value| Self::from_json_at(value, depth.saturating_add(1));
+        let place = Position { line: 1, column: 1 };
+        let kind = match value {
+            _ if depth > MAX_DEPTH => return None,
+            Value::Null => Kind::Null,
+            Value::Bool(value) => Kind::Bool(*value),
+            Value::Number(number) => Kind::Number(number.clone()),
+            Value::String(text) => Kind::String(text.clone()),
+            Value::Array(items) => Kind::List(items.iter().map(below).collect::<Option<_>>()?),
+            Value::Object(fields) => {
+                let entries =
+                    fields.iter().map(|(key, value)| Some(Entry { key: key.clone(), at: place, node: below(value)? }));
+                Kind::Map(entries.collect::<Option<_>>()?)
+            }
         };
-        match serde_saphyr::from_str_with_options::<Spanned<RawKind>>(&document.text, options) {
-            Ok(raw) => Ok(Source(document).node(raw)),
-            Err(error) => Err(Source(document).error(&error)),
-        }
+        Some(Self::new(place, kind))
     }
 
     /// A value that was not parsed but made, for the place `at`.
@@ -192,18 +212,6 @@ impl Node {
     }
 }
 
-/// How Go spells a boolean, each also with a capital and in capitals.
-const BOOLEANS: &[&str] = &["y", "yes", "true", "on", "n", "no", "false", "off"];
-
-/// Whether `text` is a boolean to the parser, which does not mind the case of any letter, and a word to Go.
-fn is_no_boolean(text: Option<&str>) -> bool {
-    let Some(text) = text else { return false };
-    let lower = text.to_ascii_lowercase();
-    let capital = lower.get(..1).unwrap_or_default().to_uppercase() + lower.get(1..).unwrap_or_default();
-    let exact = text == lower || text == capital || text == text.to_ascii_uppercase();
-    BOOLEANS.contains(&lower.as_str()) && !exact
-}
-
 /// What [`Node::locate`] finds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Located {
@@ -213,136 +221,4 @@ pub struct Located {
     pub path: Vec<Segment>,
     /// Whether decoding passed over it, so that it has been complained of already.
     pub faulty: bool,
-}
-
-/// A value before its position is known to be one in the stream.
-enum RawKind {
-    Null,
-    Bool(bool),
-    Number(Number),
-    String(String),
-    List(Vec<Spanned<RawKind>>),
-    Map(Vec<(Spanned<String>, Spanned<RawKind>)>),
-}
-
-/// Turns what the parser gives into nodes.
-struct Source<'a>(&'a Document);
-
-impl Source<'_> {
-    fn node(&self, raw: Spanned<RawKind>) -> Node {
-        let spelt = matches!(raw.value, RawKind::Bool(_) | RawKind::Number(_)).then(|| self.slice(raw.defined));
-        let kind = match raw.value {
-            RawKind::Null => Kind::Null,
-            RawKind::Bool(_) if spelt.as_ref().is_some_and(|text| is_no_boolean(text.as_deref())) => {
-                Kind::String(spelt.clone().flatten().unwrap_or_default())
-            }
-            RawKind::Bool(value) => Kind::Bool(value),
-            RawKind::Number(number) => Kind::Number(number),
-            RawKind::String(text) => Kind::String(text),
-            RawKind::List(items) => Kind::List(items.into_iter().map(|item| self.node(item)).collect()),
-            RawKind::Map(pairs) => Kind::Map(pairs.into_iter().map(|(key, value)| self.entry(key, value)).collect()),
-        };
-        Node { at: self.position(raw.referenced), kind, raw: spelt.flatten(), skipped: false }
-    }
-
-    fn entry(&self, key: Spanned<String>, value: Spanned<RawKind>) -> Entry {
-        Entry { at: self.position(key.referenced), key: key.value, node: self.node(value) }
-    }
-
-    fn slice(&self, location: Location) -> Option<String> {
-        let span = location.span();
-        let (start, length) = (span.byte_offset()? as usize, span.byte_len()? as usize);
-        let text = self.0.text.get(start..start + length)?.trim();
-        (!text.is_empty() && !text.contains('\n')).then(|| text.to_owned())
-    }
-
-    fn position(&self, location: Location) -> Position {
-        Position {
-            line: self.0.line + (location.line().max(1) as usize) - 1,
-            column: location.column().max(1) as usize,
-        }
-    }
-
-    fn error(&self, error: &serde_saphyr::Error) -> YamlError {
-        let at = error.location().map_or(Position { line: self.0.line, column: 1 }, |location| self.position(location));
-        YamlError { line: at.line, column: at.column, path: String::new(), problem: wording(error) }
-    }
-}
-
-/// The parser's message without the place, which [`YamlError`] says itself.
-fn wording(error: &serde_saphyr::Error) -> String {
-    use serde_saphyr::Error;
-    match error.without_snippet() {
-        Error::DuplicateMappingKey { key: Some(key), .. } => format!("{key:?} is written twice in the same map"),
-        Error::Eof { .. } => "the text ends in the middle of something".into(),
-        other => {
-            let text = other.render();
-            let text = text.split(" at line ").next().unwrap_or(&text);
-            text.lines().next().unwrap_or("invalid YAML").to_owned()
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for RawKind {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
-    }
-}
-
-struct RawVisitor;
-
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = RawKind;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<RawKind, E> {
-        Ok(RawKind::Null)
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<RawKind, E> {
-        Ok(RawKind::Bool(value))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<RawKind, E> {
-        Ok(RawKind::Number(value.into()))
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<RawKind, E> {
-        Ok(RawKind::Number(value.into()))
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<RawKind, E> {
-        // Go writes 1e3 into its JSON as 1000, which then fits an integer field.
-        if value.fract() == 0.0 && value.abs() < 9e15 {
-            return Ok(RawKind::Number((value as i64).into()));
-        }
-        Number::from_f64(value).map(RawKind::Number).ok_or_else(|| E::custom("this number has no end"))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<RawKind, E> {
-        Ok(RawKind::String(text.to_owned()))
-    }
-
-    fn visit_string<E: de::Error>(self, text: String) -> Result<RawKind, E> {
-        Ok(RawKind::String(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<RawKind, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(RawKind::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<RawKind, A::Error> {
-        let mut map = Vec::new();
-        while let Some(entry) = entries.next_entry()? {
-            map.push(entry);
-        }
-        Ok(RawKind::Map(map))
-    }
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -131,7 +133,8 @@ const HOSTILE: &[&str] = &[
 
 fn survives(value: &Value) -> Result<(), TestCaseError> {
     let text = to_string(value).map_err(|error| TestCaseError::fail(error.to_string()))?;
-    prop_assert_eq!(&to_value(&text).unwrap(), value, "as Go reads it: {}", text);
+    prop_assert_eq!(&to_value(&text).unwrap(), value, "strictly: {}", text);
+    prop_assert_eq!(&to_value_lenient(&text).unwrap(), value, "as Go reads it: {}", text);
     prop_assert_eq!(&serde_yaml::from_str::<Value>(&text).unwrap(), value, "as libyaml reads it: {}", text);
     Ok(())
 }
@@ -313,6 +316,107 @@ fn null_fields_of_a_struct_are_absent_ones() {
 }
 
 #[test]
+fn null_has_the_zero_value_of_its_type_in_lists_and_maps() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Lists {
+        words: Vec<String>,
+        counts: Vec<i64>,
+        inner: Vec<Sample>,
+        named: BTreeMap<String, String>,
+        flags: BTreeMap<String, bool>,
+        lists: BTreeMap<String, Vec<String>>,
+        maybe: Vec<Option<String>>,
+    }
+    let text =
+        "words: [~, a]\ncounts: [~, 2]\ninner: [~]\nnamed: {a: , b: c}\nflags: {a: ~}\nlists: {a: }\nmaybe: [~]\n";
+    let lists: Lists = from_str(text).unwrap();
+    assert_eq!((lists.words, lists.counts), (vec![String::new(), "a".into()], vec![0, 2]));
+    assert_eq!((lists.inner, lists.maybe), (vec![Sample::default()], vec![None]));
+    assert_eq!((lists.named["a"].as_str(), lists.flags["a"], lists.lists["a"].len()), ("", false, 0));
+    assert!(from_str::<Sample>("").is_err(), "of a document there must be one");
+    assert!(from_str::<Sample>("level: [~]").is_err());
+}
+
+/// How a document is read leniently, and the lines of keys that count and of those that do not.
+fn lenient(text: &str) -> (Value, Vec<(String, usize, usize)>) {
+    let document = Document { line: 1, text: text.to_owned() };
+    let (node, repeated) = Node::parse_lenient(&document).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let places = repeated.iter().map(|one| (path_to_string(&one.path), one.at.line, one.before.line));
+    (node.to_value(), places.collect())
+}
+
+#[test]
+fn leniently_the_last_of_equal_keys_counts_and_the_others_are_named() {
+    let (value, repeated) = lenient("a: 1\nb:\n- c: {d: 1}\n  c: 2\na: [x]\na: 3\n");
+    assert_eq!(value, json!({"a": 3, "b": [{"c": 2}]}));
+    assert_eq!(repeated, [("b[0].c".into(), 4, 3), ("a".into(), 5, 1), ("a".into(), 6, 5)]);
+    assert_eq!(lenient("1: a\n0x1: b\n'1': c"), (json!({"1": "c"}), vec![("1".into(), 2, 1), ("1".into(), 3, 2)]));
+    // What merge keys bring is nothing that was written twice.
+    let merged = "a: &a {x: 1, z: 2}\nb: {x: 0, <<: *a, z: 3}";
+    assert_eq!(lenient(merged), (json!({"a": {"x": 1, "z": 2}, "b": {"x": 1, "z": 3}}), vec![]));
+    assert_eq!(to_value(merged).unwrap()["b"], json!({"x": 0, "z": 3}), "strictly, what is written there counts");
+    assert_eq!(lenient("yes: 1\n0x1F: 2\n'no': 3").0, json!({"true": 1, "31": 2, "no": 3}));
+    assert_eq!(lenient("a: 1\n...\nb: [").0, json!({"a": 1}));
+    assert_eq!(lenient("").0, Value::Null);
+}
+
+#[test]
+fn tags_and_anchors_are_read_as_go_reads_them() {
+    let cases = [
+        (
+            "[!!str 1, !!int '0x10', !!float 3, !!bool 'yes', !!null '', !own 5, ! 5]",
+            json!(["1", 16, 3, true, null, "5", "5"]),
+        ),
+        ("[!!binary aGk=, !!binary 'a Gk =', !!timestamp 2001-01-01]", json!(["hi", "hi", "2001-01-01"])),
+        ("{&k a: &v x, b: *v, *k : c}", json!({"a": "c", "b": "x"})),
+        ("{? a : b, c, ? d}", json!({"a": "b", "c": null, "d": null})),
+        ("a: &x 1\nb: &x 2\nc: *x", json!({"a": 1, "b": 2, "c": 2})),
+        ("a: |\n  b", json!({"a": "b"})),
+        ("a: >\n  b\n  c\n", json!({"a": "b c\n"})),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(lenient(text).0, expected, "{text}");
+    }
+    for text in [
+        "!!int 1.5",
+        "!!bool x",
+        "!!binary '*'",
+        "{~: 1}",
+        "{[a]: 1}",
+        "{{a: 1}: 1}",
+        "? {a: 1}\n: 1",
+        "&a [*a]",
+        "&a {b: *a}",
+        "*a",
+        "{<<: [1]}",
+        "{<<: ~}",
+        "a: .inf",
+        "a: b: c",
+        "a:\n\tb: 1",
+        "a: 'b",
+        "@a",
+        "`a",
+        "%a",
+    ] {
+        assert!(Node::parse_lenient(&Document { line: 1, text: text.to_owned() }).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn aliases_within_aliases_nest_no_deeper_than_lists() {
+    let chain = |levels: usize| {
+        let rest = (1..levels).map(|n| format!("a{n}: &a{n} [*a{}]\n", n - 1));
+        std::iter::once("a0: &a0 [x]\n".to_owned()).chain(rest).collect::<String>()
+    };
+    assert!(to_value(&chain(20)).is_ok());
+    let error = to_value(&chain(40)).unwrap_err();
+    assert_eq!(error.problem, "nested deeper than 32 levels");
+    let long = format!("a: &a {}\nb: [{}]", "x".repeat(100_000), "*a, ".repeat(1000));
+    assert!(to_value(&long).unwrap_err().problem.contains("too many values"));
+}
+
+#[test]
 fn all_faults_come_out_at_once_and_the_rest_is_decoded() {
     let text = "name: 1\nextra: 2\nwords: [a, 3, b, {}]\ninner:\n- {nam: x}\n- {name: 5}\n- {name: good}\non: true\n";
     let mut node = Node::parse(&documents(text).unwrap()[0]).unwrap();
@@ -339,7 +443,7 @@ fn kubernetes_types_decode_as_go_decodes_them() {
                 \x20 - name: v\n    configMap: {defaultMode: 0644}\n";
     let pod: Pod = from_str(text).unwrap();
     let spec = pod.spec.unwrap();
-    assert_eq!(spec.containers[0].resources.as_ref().unwrap().limits.as_ref().unwrap()["cpu"].0, "1.50");
+    assert_eq!(spec.containers[0].resources.as_ref().unwrap().limits.as_ref().unwrap()["cpu"].0, "1.5");
     assert_eq!(spec.volumes.unwrap()[0].config_map.as_ref().unwrap().default_mode, Some(420));
 }
 

@@ -38,7 +38,10 @@ impl StaticPod {
     /// (`HashContainer`): an API server with new defaults must restart nothing.
     pub fn from_api(pod: Pod, seen: Timestamp) -> Self {
         let Pod { metadata: found, spec, status } = pod;
-        let (spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
+        let (mut spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
+        if let Some(grace) = spec.termination_grace_period_seconds.as_mut().filter(|grace| **grace < 0) {
+            *grace = 1;
+        }
         let key = PodKey {
             namespace: found.namespace.clone().unwrap_or_default(),
             name: found.name.clone().unwrap_or_default(),
@@ -47,7 +50,8 @@ impl StaticPod {
         let deletion = found
             .deletion_timestamp
             .is_some()
-            .then(|| clock::seconds(found.deletion_grace_period_seconds.unwrap_or(0)));
+            // As the kubelet has it, whatever the object says: at least a second.
+            .then(|| clock::seconds(found.deletion_grace_period_seconds.unwrap_or(0).max(1)));
         let ended = match status.phase.as_deref() {
             Some("Succeeded") => Some(Phase::Succeeded),
             Some("Failed") => Some(Phase::Failed),
@@ -155,6 +159,18 @@ pub(crate) mod tests {
         let pod = bound_with(metadata, spec, status);
         assert_eq!((pod.deletion(), pod.ended()), (Some(Duration::from_secs(7)), Some(Phase::Failed)));
         assert_eq!(pod.bound.unwrap().conditions, ["a/b"]);
+    }
+
+    #[test]
+    fn grace_periods_of_an_old_object_are_a_second_at_least() {
+        let metadata =
+            |grace: i64| json!({"deletionTimestamp": "2024-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace});
+        for (grace, expected) in [(-5, 1), (0, 1), (1, 1), (9, 9)] {
+            let pod = bound_with(metadata(grace), json!({"terminationGracePeriodSeconds": grace}), json!({}));
+            assert_eq!(pod.deletion(), Some(Duration::from_secs(expected)), "{grace}");
+            let own = pod.spec.termination_grace_period_seconds;
+            assert_eq!(own, Some(if grace < 0 { 1 } else { grace }));
+        }
     }
 
     #[test]

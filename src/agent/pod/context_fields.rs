@@ -10,6 +10,7 @@ use super::validate::{Problems, climbs, is_dns_subdomain};
 /// The most name servers and search domains of a pod.
 const MAX_SERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
+const ONLY_LOCALHOST: &str = "can only be set with type Localhost";
 const PROFILES: &[&str] = &["RuntimeDefault", "Unconfined", "Localhost"];
 
 /// `hostAliases`, `dnsConfig` and the pod's security context.
@@ -51,7 +52,8 @@ pub(super) fn container(field: &str, container: &Container, host_users: bool, pr
     problems.refuse(unmasked, &format!("{field}.procMount"), "`hostUsers` must be false to use `Unmasked`");
     problems.one_of(&format!("{field}.procMount"), context.proc_mount.as_deref(), &["Default", "Unmasked"]);
     let added = context.capabilities.iter().flat_map(|all| all.add.iter().flatten());
-    let escalates = context.privileged.unwrap_or(false) || added.into_iter().any(|name| name.contains("SYS_ADMIN"));
+    // SYS_ADMIN without the prefix is the same to a runtime, and runs with no_new_privs: only this spelling is refused.
+    let escalates = context.privileged.unwrap_or(false) || added.into_iter().any(|name| name == "CAP_SYS_ADMIN");
     let contradicts = context.allow_privilege_escalation == Some(false) && escalates;
     let escalation = format!("{field}.allowPrivilegeEscalation");
     problems.refuse(contradicts, &escalation, "cannot be false with privileged or CAP_SYS_ADMIN");
@@ -63,6 +65,7 @@ fn seccomp(field: &str, profile: Option<&SeccompProfile>, problems: &mut Problem
     let path = profile.localhost_profile.as_deref().unwrap_or_default();
     let leaves = profile.type_ == "Localhost" && (path.is_empty() || path.starts_with('/') || climbs(path));
     let field = format!("{field}.seccompProfile.localhostProfile");
+    problems.refuse(profile.type_ != "Localhost" && profile.localhost_profile.is_some(), &field, ONLY_LOCALHOST);
     problems.refuse(leaves, &field, "must be a path below the seccomp directory, without '..'");
 }
 
@@ -71,6 +74,7 @@ fn apparmor(field: &str, profile: Option<&AppArmorProfile>, problems: &mut Probl
     problems.one_of(&format!("{field}.appArmorProfile.type"), Some(&profile.type_), PROFILES);
     let unnamed = profile.localhost_profile.as_deref().unwrap_or_default().trim().is_empty();
     let field = format!("{field}.appArmorProfile.localhostProfile");
+    problems.refuse(profile.type_ != "Localhost" && profile.localhost_profile.is_some(), &field, ONLY_LOCALHOST);
     problems.refuse(profile.type_ == "Localhost" && unnamed, &field, "is required with type Localhost");
 }
 

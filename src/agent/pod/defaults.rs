@@ -1,10 +1,15 @@
 //! What the kubelet and the API server fill in before a static pod runs.
 
-use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, PodSpec, Probe, Toleration, Volume};
+use k8s_openapi::api::core::v1::{
+    Container, DownwardAPIVolumeFile, EmptyDirVolumeSource, HTTPGetAction, ObjectFieldSelector, PodSpec, Probe,
+    Toleration, Volume,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{CONFIG_HASH, CONFIG_SEEN, CONFIG_SOURCE, Origin, Place};
+
+/// Permissions of files that the agent writes into a volume.
+const DEFAULT_MODE: i32 = 0o644;
 
 /// Name with the node's suffix, namespace, UID, annotations.
 pub(super) fn metadata(metadata: &mut ObjectMeta, uid: &str, origin: Origin<'_>) {
@@ -24,7 +29,11 @@ pub(super) fn metadata(metadata: &mut ObjectMeta, uid: &str, origin: Origin<'_>)
 pub(super) fn spec(spec: &mut PodSpec, origin: Origin<'_>) {
     spec.node_name = Some(origin.node_name.to_owned());
     spec.restart_policy.get_or_insert_with(|| "Always".to_owned());
-    spec.termination_grace_period_seconds.get_or_insert(30);
+    let grace = spec.termination_grace_period_seconds.get_or_insert(30);
+    // As upstream converts it: a grace period cannot end before it begins.
+    if *grace < 0 {
+        *grace = 1;
+    }
     spec.dns_policy.get_or_insert_with(|| "ClusterFirst".to_owned());
     spec.scheduler_name.get_or_insert_with(|| "default-scheduler".to_owned());
     spec.enable_service_links.get_or_insert(true);
@@ -76,11 +85,20 @@ fn container(container: &mut Container, host_network: bool) {
     }
     let probes = [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe];
     probes.into_iter().flatten().for_each(probe);
-    for variable in container.env.iter_mut().flatten() {
-        if let Some(field) = variable.value_from.as_mut().and_then(|from| from.field_ref.as_mut()) {
-            field.api_version.get_or_insert_with(|| "v1".to_owned());
-        }
+    for lifecycle in container.lifecycle.iter_mut() {
+        let hooks = [&mut lifecycle.post_start, &mut lifecycle.pre_stop].into_iter().flatten();
+        hooks.filter_map(|hook| hook.http_get.as_mut()).for_each(http_get);
     }
+    let variables = container.env.iter_mut().flatten().filter_map(|variable| variable.value_from.as_mut());
+    variables.filter_map(|from| from.field_ref.as_mut()).for_each(field_ref);
+}
+
+fn field_ref(field: &mut ObjectFieldSelector) {
+    field.api_version.get_or_insert_with(|| "v1".to_owned());
+}
+
+fn files(items: Option<&mut Vec<DownwardAPIVolumeFile>>) {
+    items.into_iter().flatten().filter_map(|item| item.field_ref.as_mut()).for_each(field_ref);
 }
 
 /// Whether the reference means "whatever is newest": the tag `latest`, or neither tag nor digest.
@@ -103,18 +121,26 @@ fn probe(probe: &mut Probe) {
             *field = Some(default);
         }
     }
-    if let Some(get) = &mut probe.http_get {
-        get.path.get_or_insert_with(|| "/".to_owned());
-        get.scheme.get_or_insert_with(|| "HTTP".to_owned());
-        if get.port == IntOrString::String(String::new()) {
-            get.port = IntOrString::Int(80);
-        }
-    }
+    probe.http_get.iter_mut().for_each(http_get);
+}
+
+fn http_get(get: &mut HTTPGetAction) {
+    get.path.get_or_insert_with(|| "/".to_owned());
+    get.scheme.get_or_insert_with(|| "HTTP".to_owned());
 }
 
 fn volume(volume: &mut Volume) {
     if let Some(path) = &mut volume.host_path {
         path.type_.get_or_insert_default();
+    }
+    if let Some(api) = &mut volume.downward_api {
+        api.default_mode.get_or_insert(DEFAULT_MODE);
+        files(api.items.as_mut());
+    }
+    if let Some(projected) = &mut volume.projected {
+        projected.default_mode.get_or_insert(DEFAULT_MODE);
+        let sources = projected.sources.iter_mut().flatten().filter_map(|source| source.downward_api.as_mut());
+        sources.for_each(|api| files(api.items.as_mut()));
     }
     let bare = Volume { name: volume.name.clone(), ..Volume::default() };
     if *volume == bare {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Origin, PodError, PodKey, StaticPod, decode};
+use crate::yaml::{Kind, Node};
 
 /// The pods of a body.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,7 +26,7 @@ impl PodList {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
-        let mut decoded = decode::decode(bytes)?;
+        let decoded = decode::decode(bytes)?;
         if decode::kind(&decoded.value) != ("PodList".to_owned(), "v1".to_owned()) {
             decode::check_kind(&decoded.value, origin.place)?;
             let typed = decoded.typed()?;
@@ -34,7 +35,7 @@ impl PodList {
         }
         let mut list = Self { warnings: decoded.warnings, ..Self::default() };
         let mut known = std::collections::BTreeSet::new();
-        for (index, item) in items(&mut decoded.value)?.into_iter().enumerate() {
+        for (index, item) in items(&decoded.node)?.iter().enumerate() {
             let pod = read_item(item, origin).map_err(|source| PodError::Item { index, source: Box::new(source) })?;
             if known.insert(pod.key.clone()) {
                 list.pods.push(pod);
@@ -46,16 +47,17 @@ impl PodList {
     }
 }
 
-fn items(list: &mut Value) -> Result<Vec<Value>, PodError> {
-    match list.get_mut("items").map(Value::take) {
-        None | Some(Value::Null) => Ok(vec![]),
-        Some(Value::Array(items)) => Ok(items),
+fn items(list: &Node) -> Result<&[Node], PodError> {
+    match list.get("items").map(|items| &items.kind) {
+        None | Some(Kind::Null) => Ok(&[]),
+        Some(Kind::List(items)) => Ok(items),
         Some(_) => Err(PodError::Shape { message: "items: expected a list".to_owned() }),
     }
 }
 
 /// One item. Items of a list need not say what they are; said or not, they are the same pod.
-fn read_item(mut item: Value, origin: Origin<'_>) -> Result<StaticPod, PodError> {
+fn read_item(node: &Node, origin: Origin<'_>) -> Result<StaticPod, PodError> {
+    let mut item = node.to_value();
     if let Value::Object(fields) = &mut item {
         for (field, value) in [("apiVersion", "v1"), ("kind", "Pod")] {
             if fields.get(field).is_none_or(Value::is_null) {
@@ -64,7 +66,7 @@ fn read_item(mut item: Value, origin: Origin<'_>) -> Result<StaticPod, PodError>
         }
     }
     decode::check_kind(&item, origin.place)?;
-    let typed = decode::typed(&item)?;
+    let typed = decode::typed(node)?;
     StaticPod::from_object(item, typed, origin)
 }
 

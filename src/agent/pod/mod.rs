@@ -7,11 +7,13 @@ mod bound;
 mod context_fields;
 mod decode;
 mod defaults;
+mod empties;
 mod list;
 mod unknown;
 mod validate;
 mod volume_fields;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -183,6 +185,7 @@ impl StaticPod {
         };
         let mut metadata = pod.metadata;
         let mut spec = pod.spec.unwrap_or_default();
+        empties::forget(&mut spec);
         validate::written(&metadata, &spec)?;
         defaults::metadata(&mut metadata, &uid, origin);
         defaults::spec(&mut spec, origin);
@@ -324,6 +327,24 @@ fn canonical(value: &Value, out: &mut String) {
         }
         scalar => out.push_str(&scalar.to_string()),
     }
+}
+
+/// A path in a container, as the kubelet gives it to the runtime: a relative one is below `/`, without `.` and `..`.
+pub fn container_path(path: &str) -> Cow<'_, str> {
+    if path.starts_with('/') {
+        return Cow::Borrowed(path);
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            name => parts.push(name),
+        }
+    }
+    Cow::Owned(format!("/{}", parts.join("/")))
 }
 
 /// SHA-256 in lower-case hex.

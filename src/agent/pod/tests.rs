@@ -17,7 +17,7 @@ pub(crate) fn read(text: &str) -> Result<StaticPod, PodError> {
     read_at(text, "node1", "/m/p.yaml")
 }
 
-fn read_at(text: &str, node_name: &str, file: &str) -> Result<StaticPod, PodError> {
+pub(super) fn read_at(text: &str, node_name: &str, file: &str) -> Result<StaticPod, PodError> {
     let origin = Origin { node_name, place: Place::File(Path::new(file)), seen: Timestamp::UNIX_EPOCH };
     StaticPod::from_bytes(text.as_bytes(), origin)
 }
@@ -277,6 +277,123 @@ fn what_the_api_server_refuses_of_a_container_is_refused() {
     assert!(init("lifecycle: {preStop: {sleep: {seconds: 1}}}").contains("an init container may not have hooks"));
     assert!(init("livenessProbe: {grpc: {port: 1}}").contains("an init container may not have probes"));
     assert_eq!(init("restartPolicy: Always, lifecycle: {preStop: {sleep: {seconds: 1}}}"), "");
+}
+
+#[test]
+fn host_ports_clash_within_the_main_containers_and_within_each_init_container() {
+    let port = |rest: &str| format!("ports: [{{containerPort: 80, hostPort: 80{rest}}}]");
+    let other = |name: &str, rest: &str| format!("{{name: {name}, image: 'x:1', {}}}", port(rest));
+    let (i, j) = (other("i", ""), other("j", ""));
+    let sidecar = format!("{{name: s, image: 'x:1', restartPolicy: Always, {}}}", port(""));
+    for inits in [format!("[{i}]"), format!("[{i}, {j}]"), format!("[{sidecar}, {i}]")] {
+        assert_eq!(told(&format!("initContainers: {inits}"), &port("")), "", "one after the other: {inits}");
+        assert_eq!(told(&format!("hostNetwork: true\n  initContainers: {inits}"), "ports: [{containerPort: 80}]"), "");
+    }
+    let two = |first: &str, second: &str| {
+        told(
+            "",
+            &format!(
+                "ports: [{{containerPort: 80, hostPort: 80{first}}}, {{containerPort: 81, hostPort: 80{second}}}]"
+            ),
+        )
+    };
+    let twice = "invalid Pod: spec.containers[0].ports: hostPort 80 is used twice";
+    for (first, second, clash) in [
+        ("", "", true),
+        ("", ", protocol: TCP", true),
+        (", protocol: ''", ", protocol: TCP", true),
+        ("", ", protocol: UDP", false),
+        (", protocol: SCTP", ", protocol: UDP", false),
+        ("", ", hostIP: ''", true),
+        ("", ", hostIP: 127.0.0.1", false),
+        (", hostIP: 127.0.0.1", ", hostIP: 127.0.0.1", true),
+        (", hostIP: 127.0.0.1", ", hostIP: 0.0.0.0", false),
+    ] {
+        assert_eq!(two(first, second), if clash { twice } else { "" }, "{first} {second}");
+    }
+    let mains = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{containers: [{i}, {j}]}}\n");
+    assert!(read(&mains).unwrap_err().to_string().contains("containers[1].ports: hostPort 80 is used twice"));
+    let within = "[{name: i, image: 'x:1', ports: [{containerPort: 1, hostPort: 5}, {containerPort: 2, hostPort: 5}]}]";
+    assert!(
+        told(&format!("initContainers: {within}"), "").contains("initContainers[0].ports: hostPort 5 is used twice")
+    );
+}
+
+#[test]
+fn a_negative_grace_period_is_one_second() {
+    let of = |grace: &str| pod_with(&format!("terminationGracePeriodSeconds: {grace}"), "").spec;
+    for (grace, expected) in [("-1", 1), ("-9223372036854775808", 1), ("0", 0), ("7", 7), ("null", 30)] {
+        assert_eq!(of(grace).termination_grace_period_seconds, Some(expected), "{grace}");
+    }
+    let hook = "lifecycle: {preStop: {sleep: {seconds: 2}}}";
+    let message = told("terminationGracePeriodSeconds: -5", hook);
+    assert!(message.contains("sleep.seconds must be 0 to the pod's grace period (1)"), "{message}");
+    let message = told("", "livenessProbe: {exec: {command: [a]}, terminationGracePeriodSeconds: -1}");
+    assert!(message.contains("terminationGracePeriodSeconds must be 1 or more"), "a probe's is refused: {message}");
+}
+
+#[test]
+fn only_the_name_cap_sys_admin_contradicts_no_new_privileges() {
+    let with = |name: &str| {
+        let context = "allowPrivilegeEscalation: false, privileged: false";
+        told("", &format!("securityContext: {{{context}, capabilities: {{add: [{name}], drop: [ALL]}}}}"))
+    };
+    for name in ["SYS_ADMIN", "sys_admin", "cap_sys_admin", "NET_ADMIN", "MY_SYS_ADMIN"] {
+        assert_eq!(with(name), "", "{name}");
+    }
+    assert!(with("CAP_SYS_ADMIN").contains("cannot be false with privileged or CAP_SYS_ADMIN"));
+}
+
+#[test]
+fn a_relative_path_in_a_container_is_below_the_root() {
+    for (path, expected) in [
+        ("/data", "/data"),
+        ("/data/../x/", "/data/../x/"),
+        ("data/x", "/data/x"),
+        ("./data//x/", "/data/x"),
+        ("data/../x", "/x"),
+        ("../x", "/x"),
+        (".", "/"),
+        ("a:b", "/a:b"),
+    ] {
+        assert_eq!(container_path(path), expected, "{path}");
+    }
+}
+
+#[test]
+fn an_empty_text_is_absent_where_go_cannot_tell_and_a_value_where_it_can() {
+    let pod = pod_with(
+        "hostname: ''\n  restartPolicy: ''\n  dnsPolicy: ''\n  subdomain: ''\n  schedulerName: ''",
+        "imagePullPolicy: ''\n    terminationMessagePath: ''\n    terminationMessagePolicy: ''\n    ports: [{containerPort: 1, \
+         protocol: '', hostIP: ''}]\n    livenessProbe: {httpGet: {port: 1, path: '', scheme: '', host: ''}}\n    lifecycle: \
+         {preStop: {httpGet: {port: 1, path: '', scheme: ''}}}",
+    );
+    let plain = pod_with(
+        "",
+        "ports: [{containerPort: 1}]\n    livenessProbe: {httpGet: {port: 1}}\n    lifecycle: {preStop: {httpGet: {port: 1}}}",
+    );
+    assert_eq!(pod.spec, plain.spec);
+    assert_eq!((pod.hostname().as_str(), pod.spec.restart_policy.as_deref()), ("p-node1", Some("Always")));
+    for (spec, container) in [
+        ("", "securityContext: {procMount: ''}"),
+        ("", "restartPolicy: ''"),
+        ("volumes: [{name: v, emptyDir: {}}]", "volumeMounts: [{name: v, mountPath: /v, mountPropagation: ''}]"),
+        ("volumes: [{name: v, emptyDir: {}}]", "volumeMounts: [{name: v, mountPath: /v, recursiveReadOnly: ''}]"),
+        ("securityContext: {fsGroupChangePolicy: ''}", ""),
+        ("securityContext: {seccompProfile: {type: ''}}", ""),
+        ("os: {name: ''}", ""),
+        ("runtimeClassName: ''", ""),
+        ("preemptionPolicy: ''", ""),
+        ("hostnameOverride: ''", ""),
+        ("securityContext: {seLinuxChangePolicy: ''}", ""),
+        ("securityContext: {seccompProfile: {type: RuntimeDefault, localhostProfile: ''}}", ""),
+        ("securityContext: {appArmorProfile: {type: RuntimeDefault, localhostProfile: ''}}", ""),
+        ("", "lifecycle: {stopSignal: ''}"),
+        ("", "livenessProbe: {httpGet: {port: ''}}"),
+        ("", "resources: {limits: {cpu: ''}}"),
+    ] {
+        assert!(told(spec, container).starts_with("invalid Pod"), "{spec}{container}");
+    }
 }
 
 #[test]

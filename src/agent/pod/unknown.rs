@@ -12,6 +12,8 @@ pub(super) fn fields(value: &Value, pod: &Pod) -> Vec<String> {
     let Ok(known) = serde_json::to_value(pod) else { return vec![] };
     let mut found = Vec::new();
     walk(value, &known, &mut String::new(), &mut found);
+    // Whatever their case, these two say what the object is.
+    found.retain(|field| !["kind", "apiVersion"].iter().any(|name| field.eq_ignore_ascii_case(name)));
     found.into_iter().map(|field| format!("{field} is no field of a Pod and has no effect")).collect()
 }
 

@@ -8,7 +8,7 @@ use super::plan::SANDBOX;
 use super::prepare::Prepared;
 use crate::agent::AgentOptions;
 use crate::agent::env;
-use crate::agent::pod::{CONFIG_SOURCE, StaticPod};
+use crate::agent::pod::{CONFIG_SOURCE, StaticPod, container_path};
 use crate::agent::security::{self, Ground};
 use crate::agent::{logs, resources, volumes};
 use crate::runtime::{
@@ -163,7 +163,7 @@ fn mounts(pod: &StaticPod, container: &Container, place: &Place<'_>) -> Result<V
         let recursive = of_api || matches!(wanted, Some("Enabled" | "IfPossible"));
         Ok(Mount {
             host_path: source.display().to_string(),
-            container_path: mount.mount_path.clone(),
+            container_path: container_path(&mount.mount_path).into_owned(),
             read_only,
             recursive_read_only: recursive && read_only && can && propagation == Propagation::Private,
             propagation,
@@ -363,6 +363,17 @@ mod tests {
             let both: Vec<_> = expected.into_iter().zip(below).collect();
             assert_eq!(read_only(&pod, true), both, "{volume}");
         }
+    }
+
+    #[test]
+    fn a_relative_mount_path_is_below_the_root() {
+        let pod = pod_with(
+            "volumes: [{name: v, emptyDir: {}}]",
+            "volumeMounts: [{name: v, mountPath: data/x}, {name: v, mountPath: ../y, subPath: z}, {name: v, mountPath: '/a:b'}]",
+        );
+        let made = tried(&pod, "sandbox1", false).unwrap();
+        let paths: Vec<&str> = made.mounts.iter().map(|mount| mount.container_path.as_str()).collect();
+        assert_eq!(paths, ["/data/x", "/y", "/a:b"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::agent::dns::{self, Notice};
 use crate::agent::env::{self, Sources};
 use crate::agent::env_file;
 use crate::agent::hosts::{self, Names};
-use crate::agent::pod::StaticPod;
+use crate::agent::pod::{StaticPod, container_path};
 use crate::agent::volumes::{self, Inputs, Slot, VolumeError};
 use crate::host::fs::{FsError, write_file};
 use crate::runtime::{Mount, Propagation, UserRange};
@@ -88,7 +88,7 @@ pub fn prepare(
     if let Some(path) = container.termination_message_path.as_deref().filter(|path| !path.is_empty()) {
         let file = volumes::termination_file(root, &pod.uid, &container.name, attempt);
         volumes::make_termination_file(&file)?;
-        managed.push(mount(&file, path, false));
+        managed.push(mount(&file, &container_path(path), false));
     }
     let dir = volumes::pod_dir(root, &pod.uid);
     let mut notices: Vec<Notice> = left_out(container, objects).into_iter().collect();
@@ -158,7 +158,11 @@ fn mount(file: &Path, target: &str, read_only: bool) -> Mount {
 
 /// Whether a container brings its own.
 fn mounts_at(container: &Container, path: &str) -> bool {
-    container.volume_mounts.iter().flatten().any(|mount| mount.mount_path.trim_end_matches('/') == path)
+    container
+        .volume_mounts
+        .iter()
+        .flatten()
+        .any(|mount| container_path(&mount.mount_path).trim_end_matches('/') == path)
 }
 
 /// Writes a file in place: containers have it mounted, and a new file would leave them the old one.
@@ -266,6 +270,11 @@ mod tests {
         let mut only = own.clone();
         only.spec.containers[0].volume_mounts.as_mut().unwrap().remove(0);
         assert_eq!(targets(&prepared(&only, root.path(), Some("::2")).unwrap()), ["/dev/termination-log", HOSTS]);
+        let relative = pod_with(
+            "volumes: [{name: v, emptyDir: {}}]",
+            "terminationMessagePath: run/end\n    volumeMounts: [{name: v, mountPath: etc/hosts}]",
+        );
+        assert_eq!(targets(&prepared(&relative, root.path(), Some("::2")).unwrap()), ["/run/end", RESOLVER]);
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(super) fn all(spec: &PodSpec, volumes: &BTreeSet<String>, problems: &mut Pro
     let init = spec.init_containers.iter().flatten().enumerate().map(|(i, c)| (true, i, c));
     let mains = spec.containers.iter().enumerate().map(|(i, c)| (false, i, c));
     let (mut names, mut host_ports) = (BTreeSet::new(), BTreeSet::new());
+    // Init containers run one by one, and a sidecar counts as one of them: each of them alone must not clash with itself.
     for (is_init, index, container) in init.chain(mains) {
         let field = format!("spec.{}[{index}]", if is_init { "initContainers" } else { "containers" });
         if !is_dns_label(&container.name) {
@@ -51,16 +52,31 @@ pub(super) fn all(spec: &PodSpec, volumes: &BTreeSet<String>, problems: &mut Pro
         environment(&field, container, facts.volumes, problems);
         mounts(&field, container, facts.volumes, problems);
         ports(&field, container, facts.host_network, problems);
-        for port in container.ports.iter().flatten().filter(|port| port.host_port.unwrap_or(0) != 0) {
-            let key = (port.host_port, port.protocol.as_deref(), port.host_ip.as_deref());
-            let problem = format!("hostPort {} is used twice", port.host_port.unwrap_or(0));
-            problems.refuse(!host_ports.insert(key), &format!("{field}.ports"), &problem);
-        }
+        let known = if is_init { &mut BTreeSet::new() } else { &mut host_ports };
+        claim_host_ports(&field, container, known, problems);
         amounts(&field, container, problems);
         context_fields::container(&field, container, facts.host_users, problems);
         handlers::restarts(&field, container, is_init, problems);
         handlers::probes(&field, container, is_init, problems);
         handlers::hooks(&field, container, is_init, facts.grace, problems);
+    }
+}
+
+/// A port of the machine: number, protocol and address.
+type HostPort<'a> = (i32, &'a str, &'a str);
+
+/// Adds a container's host ports to those that are taken.
+fn claim_host_ports<'a>(
+    field: &str,
+    container: &'a Container,
+    taken: &mut BTreeSet<HostPort<'a>>,
+    problems: &mut Problems,
+) {
+    for port in container.ports.iter().flatten().filter(|port| port.host_port.unwrap_or(0) != 0) {
+        let number = port.host_port.unwrap_or(0);
+        let key = (number, port.protocol.as_deref().unwrap_or("TCP"), port.host_ip.as_deref().unwrap_or_default());
+        let problem = format!("hostPort {number} is used twice");
+        problems.refuse(!taken.insert(key), &format!("{field}.ports"), &problem);
     }
 }
 
@@ -132,7 +148,6 @@ fn mounts(field: &str, container: &Container, volumes: &BTreeSet<String>, proble
             problems.add(&field, format!("there is no volume named {:?}", mount.name));
         }
         problems.refuse(mount.mount_path.is_empty(), &format!("{field}.mountPath"), "is required");
-        problems.refuse(mount.mount_path.contains(':'), &format!("{field}.mountPath"), "must not contain ':'");
         if !targets.insert(&mount.mount_path) {
             problems.add(&field, format!("{:?} is mounted twice", mount.mount_path));
         }

@@ -87,6 +87,8 @@ fn probe(field: &str, probe: &Probe, problems: &mut Problems) {
 pub(super) fn hooks(field: &str, container: &Container, is_init: bool, grace: i64, problems: &mut Problems) {
     let Some(lifecycle) = &container.lifecycle else { return };
     let field = format!("{field}.lifecycle");
+    let unnamed = lifecycle.stop_signal.as_deref() == Some("");
+    problems.refuse(unnamed, &format!("{field}.stopSignal"), "must name a signal");
     let hooked = lifecycle.post_start.is_some() || lifecycle.pre_stop.is_some();
     let sidecar = container.restart_policy.as_deref() == Some("Always");
     problems.refuse(hooked && is_init && !sidecar, &field, "an init container may not have hooks");

@@ -127,9 +127,11 @@ fn labels(metadata: &ObjectMeta, problems: &mut Problems) {
 fn references(spec: &PodSpec, problems: &mut Problems) {
     let account =
         [&spec.service_account_name, &spec.service_account].into_iter().flatten().any(|name| !name.is_empty());
+    // One without a name references nothing.
+    let pull_secrets = spec.image_pull_secrets.iter().flatten().any(|secret| !secret.name.is_empty());
     let rows = [
         (account, "spec.serviceAccountName", "a static pod may not reference service accounts"),
-        (filled(&spec.image_pull_secrets), "spec.imagePullSecrets", "a static pod may not reference secrets"),
+        (pull_secrets, "spec.imagePullSecrets", "a static pod may not reference secrets"),
         (filled(&spec.resource_claims), "spec.resourceClaims", "a static pod may not reference resource claims"),
         (
             filled(&spec.ephemeral_containers),
@@ -151,13 +153,12 @@ fn pod_fields(spec: &PodSpec, problems: &mut Problems) {
     problems.one_of("spec.restartPolicy", spec.restart_policy.as_deref(), &["Always", "OnFailure", "Never"]);
     let policies = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
     problems.one_of("spec.dnsPolicy", spec.dns_policy.as_deref(), &policies);
-    let negative = spec.termination_grace_period_seconds.unwrap_or(0) < 0;
-    problems.refuse(negative, "spec.terminationGracePeriodSeconds", "must not be negative");
     if let Some(hostname) = &spec.hostname
         && !is_dns_label(hostname)
     {
         problems.add("spec.hostname", format!("{hostname:?} is not a lower-case DNS label"));
     }
+    named(spec, problems);
     if let Some(subdomain) = spec.subdomain.as_deref().filter(|text| !text.is_empty()) {
         let problem = format!("{subdomain:?} is not a lower-case DNS label");
         problems.refuse(!is_dns_label(subdomain), "spec.subdomain", &problem);
@@ -186,6 +187,22 @@ fn pod_fields(spec: &PodSpec, problems: &mut Problems) {
         problems.refuse(keyless && !exists, &field, "without a key the operator must be Exists");
         let valued = !toleration.value.as_deref().unwrap_or_default().is_empty();
         problems.refuse(exists && valued, &field, "Exists takes no value");
+    }
+}
+
+/// Names whose fields are absent or filled: an empty one is a wrong value.
+fn named(spec: &PodSpec, problems: &mut Problems) {
+    let rows =
+        [(&spec.runtime_class_name, "spec.runtimeClassName"), (&spec.hostname_override, "spec.hostnameOverride")];
+    for (name, field) in rows.into_iter().filter_map(|(name, field)| Some((name.as_deref()?, field))) {
+        let problem = format!("{name:?} is not a lower-case DNS name");
+        problems.refuse(!is_dns_subdomain(name), field, &problem);
+    }
+    let policy = spec.preemption_policy.as_deref();
+    problems.one_of("spec.preemptionPolicy", policy, &["PreemptLowerPriority", "Never"]);
+    for (index, gate) in spec.readiness_gates.iter().flatten().enumerate() {
+        let problem = format!("{:?} is no type of a condition", gate.condition_type);
+        problems.refuse(!is_qualified(&gate.condition_type), &format!("spec.readinessGates[{index}]"), &problem);
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) fn pod(spec: &PodSpec, problems: &mut Problems) {
     problems.one_of(&format!("{field}.fsGroupChangePolicy"), policy, &["OnRootMismatch", "Always"]);
     let policy = context.supplemental_groups_policy.as_deref();
     problems.one_of(&format!("{field}.supplementalGroupsPolicy"), policy, &["Merge", "Strict"]);
+    let policy = context.se_linux_change_policy.as_deref();
+    problems.one_of(&format!("{field}.seLinuxChangePolicy"), policy, &["Recursive", "MountOption"]);
     let mut names = BTreeSet::new();
     for (index, sysctl) in context.sysctls.iter().flatten().enumerate() {
         let field = format!("{field}.sysctls[{index}]");
