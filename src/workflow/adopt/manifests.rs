@@ -64,7 +64,7 @@ pub fn read(tree: &dyn Tree, names: impl Iterator<Item = String>) -> Result<Vec<
         };
         let Some(content) = content else { continue };
         let text = std::str::from_utf8(&content).map_err(|e| refused(&place, &e.to_string()))?;
-        let pod = yaml::to_value(text).map_err(|e| refused(&place, &e.to_string()))?;
+        let pod = yaml::to_value_lenient(text).map_err(|e| refused(&place, &e.to_string()))?;
         if pod.get("kind") != Some(&Value::from("Pod")) {
             return Err(refused(&place, "it is no Pod"));
         }
