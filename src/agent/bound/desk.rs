@@ -123,7 +123,7 @@ impl Desk {
     pub fn preempt(&mut self, uids: &BTreeSet<String>) -> Vec<(Arc<StaticPod>, Verdict)> {
         let verdict = Verdict::Refused(Refusal::preempted());
         let mut gone = Vec::new();
-        for known in uids.iter().filter_map(|uid| self.pods.get_mut(uid)) {
+        for (_, known) in self.pods.iter_mut().filter(|(uid, _)| uids.contains(*uid)) {
             if known.verdict == Some(Verdict::Admitted) && known.pod.ended().is_none() {
                 known.verdict = Some(verdict.clone());
                 gone.push((Arc::clone(&known.pod), verdict.clone()));

@@ -107,14 +107,14 @@ impl Kind {
     /// # Errors
     /// What is wrong with it, in words. No message shows what may be a secret.
     pub fn read(self, text: &str) -> Result<Given, String> {
-        let given = |_| Given::Text(text.to_owned());
+        let given = |()| Given::Text(text.to_owned());
         match self {
             Self::Bool => boolean(text).map(Given::Bool),
             Self::Int => integer(text, 32).map(Given::Number),
             Self::Int64 => integer(text, 64).map(Given::Number),
             Self::Port => port(text).map(Given::Number),
             Self::Level => level(text).map(Given::Number),
-            Self::Duration => text.parse::<GoDuration>().map(given).map_err(|error| error.to_string()),
+            Self::Duration => text.parse::<GoDuration>().map(|_| given(())).map_err(|error| error.to_string()),
             Self::Quantity => quantity(text).map(given),
             Self::Pair => pair(text, '=').map(given),
             Self::Version => version(text).map(given),
