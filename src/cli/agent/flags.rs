@@ -59,6 +59,7 @@ const HELP: &[(&str, &[Help])] = &[
                 "SOCKET",
                 "Socket of the container runtime, a unix:// URL [default: Docker, else the only one that speaks CRI]",
             ),
+            ("version", "BOOL", "Print the version, and run nothing"),
         ],
     ),
     (
