@@ -47,7 +47,7 @@ pub(super) fn victims(pod: &StaticPod, others: &[&StaticPod], short: &[Shortage]
 }
 
 /// As few of `pods` as cover `needs`, the one that covers most of them first.
-fn nearest<'a>(mut pods: Vec<&'a StaticPod>, mut needs: Vec<Need>) -> Result<Vec<&'a StaticPod>, String> {
+fn nearest(mut pods: Vec<&StaticPod>, mut needs: Vec<Need>) -> Result<Vec<&StaticPod>, String> {
     let mut chosen = Vec::new();
     while !needs.is_empty() {
         let best = (0..pods.len()).reduce(|best, one| {

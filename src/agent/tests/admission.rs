@@ -193,3 +193,23 @@ async fn probes_of_the_hosts_network_go_to_the_node_in_a_cluster_and_to_loopback
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn hooks_of_the_hosts_network_go_where_its_probes_go() {
+    for (in_cluster, expected) in [(true, "127.0.0.2"), (false, "127.0.0.1")] {
+        let mut world = World::new();
+        let change = |context: &mut Context| {
+            context.api = in_cluster.then(Arc::default);
+            context.facts.host_ip = Some("127.0.0.2".into());
+        };
+        world.start_with(change).await;
+        // Nobody listens there, and the event says where that was.
+        world.want(&[pod("a", "lifecycle: {postStart: {httpGet: {path: /x, port: 1}}}")]).await;
+        let mut told = events(&world, "FailedPostStartHook");
+        while told.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            told = events(&world, "FailedPostStartHook");
+        }
+        assert!(told[0].contains(&format!("cannot ask {expected} at port 1: ")), "{in_cluster}: {told:?}");
+    }
+}
