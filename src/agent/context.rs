@@ -1,11 +1,11 @@
 //! What all workers of an agent share.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::net::UdpSocket;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -70,6 +70,10 @@ pub struct Context {
     pub apparmor: bool,
     /// What the downward API says of the node.
     pub facts: Facts,
+    /// What pods may use of the machine ([`super::node::allocatable`]).
+    pub allocatable: BTreeMap<String, i64>,
+    /// UIDs of pods bound to the node that have to go for a static one.
+    pub preempted: watch::Sender<BTreeSet<String>>,
     /// The agent ends.
     pub shutdown: CancellationToken,
     /// Everything that runs.
@@ -88,6 +92,7 @@ impl Context {
     ) -> Arc<Self> {
         let (routes, facts) = (Routes::default(), node_facts(&options));
         let pulls = options.parallel_image_pulls.unwrap_or(Semaphore::MAX_PERMITS);
+        let allocatable = super::node::allocatable(&options);
         let wake = routes.clone();
         let wake = Arc::new(move |uid: &str| wake.tell(uid, Message::Probed));
         let (events, memory) = (Arc::new(Recorder::default()), Memory::new(&options.root_dir));
@@ -112,6 +117,8 @@ impl Context {
             relink: Notify::new(),
             left: Mutex::default(),
             facts,
+            allocatable,
+            preempted: watch::Sender::new(BTreeSet::new()),
             shutdown,
             tasks: TaskTracker::new(),
             crash: OnceLock::new(),
@@ -147,6 +154,12 @@ impl Context {
     pub fn end_for(&self, what: &'static str, crash: Crash) {
         let _ = self.crash.set((what, crash));
         self.shutdown.cancel();
+    }
+
+    /// The address of pods on the machine's network, as with the kubelet: the node's where there is a cluster that it is a
+    /// node of; None without one, and such pods are asked at the loopback address.
+    pub fn host_network_ip(&self) -> Option<&str> {
+        self.facts.host_ip.as_deref().filter(|_| self.api.is_some())
     }
 
     /// The port that the Node says its kubelet's API has, None where it is not served.

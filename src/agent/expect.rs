@@ -14,7 +14,7 @@ use futures::stream::BoxStream;
 use crate::event::Event;
 use crate::host::clock::Instant;
 
-use super::report::{ContainerReport, HealthReport, PodReport, Severity, StateReport, TerminationReport};
+use super::report::{ContainerReport, HealthReport, Phase, PodReport, Severity, StateReport, TerminationReport};
 
 /// A manifest that was written and is to become healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,10 +189,23 @@ fn judge_pod(pod: &PodReport, want: &Expectation, baseline: &mut Baseline) -> Ve
     if let Some(failure) = pod.containers.iter().zip(restarts).find_map(|(c, times)| failure_of(c, times, want)) {
         return Verdict::Failed(failure);
     }
+    if let Some(refusal) = refusal(pod, want) {
+        return Verdict::Failed(refusal);
+    }
     Verdict::Waiting(pod.containers.iter().find(|c| !c.healthy).map_or_else(
         || pod.message.clone().unwrap_or_else(|| "starting".into()),
         |c| state_text(c, pod.message.as_deref()),
     ))
+}
+
+/// Why the node does not run a pod: it has failed, and nothing of it was ever made.
+fn refusal(pod: &PodReport, want: &Expectation) -> Option<Failure> {
+    let untouched = pod.phase == Phase::Failed && pod.containers.iter().all(|c| c.id.is_none());
+    let StateReport::Waiting { reason, message } = &pod.containers.first().filter(|_| untouched)?.state else {
+        return None;
+    };
+    let (component, message) = (want.component.clone(), message.clone());
+    Some(Failure { component, reason: reason.clone(), message, exit_code: None, log: vec![] })
 }
 
 fn failure_of(container: &ContainerReport, restarts: u32, want: &Expectation) -> Option<Failure> {
@@ -389,6 +402,21 @@ mod tests {
         let why = "ended before with exit code 3: Liveness probe failed 8 times in a row: no answer";
         let waiting = Verdict::Waiting(format!("running, not healthy yet ({why})"));
         assert_eq!(judge(&report(vec![pod]), &want("new")), waiting);
+    }
+
+    #[test]
+    fn a_pod_that_the_node_does_not_run_is_waited_for_no_longer() {
+        let mut refused = pod("etcd", "new");
+        (refused.phase, refused.healthy) = (Phase::Failed, false);
+        let container = &mut refused.containers[0];
+        (container.id, container.healthy) = (None, false);
+        let message = "Pod was rejected: no room".to_owned();
+        container.state = StateReport::Waiting { reason: "UnexpectedAdmissionError".into(), message: message.clone() };
+        let Verdict::Failed(failure) = judge(&report(vec![refused]), &want("new")) else { panic!("not failed") };
+        assert_eq!(
+            (failure.reason.as_str(), failure.message, failure.exit_code),
+            ("UnexpectedAdmissionError", message, None)
+        );
     }
 
     fn restarted(times: u32) -> HealthReport {

@@ -9,7 +9,8 @@
 #![deny(clippy::disallowed_types)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
-pub mod apiserver;
+mod admission;
+mod apiserver;
 mod attempts;
 pub mod backoff;
 mod bound;

@@ -85,8 +85,15 @@ pub enum Phase {
     Running,
     /// All ended well and none will be restarted.
     Succeeded,
-    /// All ended, one of them badly, and none will be restarted.
+    /// All ended, one of them badly, and none will be restarted; or the node does not run it.
     Failed,
+}
+
+impl Phase {
+    /// Whether nothing of the pod is started any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
 }
 
 /// One container of a pod.

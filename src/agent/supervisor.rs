@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::admission::statics::{News as Decisions, Node, Statics};
+use super::admission::{Refusal, Site};
 use super::clearing::{Clearing, Step};
 use super::context::Context;
 use super::crash::{Crash, Crashes, SET_ASIDE_AFTER, Standing, caught_now};
@@ -16,6 +18,7 @@ use super::status::Entry;
 use super::worker::{self, End, Handle, Message};
 use crate::host::clock::{self, Instant};
 use crate::runtime::ContainerRecord;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
@@ -27,6 +30,10 @@ pub struct Supervisor {
     context: Arc<Context>,
     workers: BTreeMap<PodKey, Handle>,
     wanted: BTreeMap<PodKey, Arc<StaticPod>>,
+    /// Which static pods are run.
+    statics: Statics,
+    /// The last update, where static pods in it are refused for labels of the Node that are not known yet.
+    provisional: Option<Update>,
     /// The sources have been read once: what they do not want may be stopped,
     synced: bool,
     /// but not what came from these, of which that cannot be known yet.
@@ -55,6 +62,8 @@ impl Supervisor {
             context,
             workers: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            statics: Statics::default(),
+            provisional: None,
             synced: false,
             held: BTreeSet::new(),
             clearing: Clearing::default(),
@@ -77,6 +86,7 @@ impl Supervisor {
             self.context.options.watchdog.and_then(|every| every.checked_div(2)).map_or(TURN, |half| TURN.min(half));
         let mut ticks = tokio::time::interval(turn.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut labels = self.context.node.labels();
         loop {
             self.context.metrics.turn();
             tokio::select! {
@@ -93,6 +103,11 @@ impl Supervisor {
                     self.context.relink.notify_one();
                 }
                 Some(step) = self.clearing.next() => self.cleared(step),
+                Ok(()) = labels.changed() => {
+                    if let Some(update) = self.provisional.take() {
+                        self.update(update);
+                    }
+                }
             }
         }
     }
@@ -101,6 +116,7 @@ impl Supervisor {
         let waits = |pod: &Arc<StaticPod>| self.clearing.is_removing(&pod.uid);
         self.waiting = update.pods.iter().any(waits).then(|| update.clone());
         update.pods.retain(|pod| !waits(pod));
+        self.admit(&mut update);
         self.context.board.set_problems("source", update.problems);
         let before = std::mem::take(&mut self.wanted);
         self.wanted = update.pods.into_iter().map(|pod| (pod.key.clone(), pod)).collect();
@@ -124,7 +140,63 @@ impl Supervisor {
                 None => self.context.board.remove_pod(key),
             }
         }
+        self.show_refused();
         self.staff();
+    }
+
+    /// Takes the pods out of `update` that are not run, and tells of those that were until now.
+    fn admit(&mut self, update: &mut Update) {
+        let whole = update.clone();
+        let before: BTreeMap<PodKey, String> =
+            self.statics.refused().map(|(pod, _)| (pod.key.clone(), pod.uid.clone())).collect();
+        let decisions = self.decide(update);
+        self.provisional = self.statics.is_provisional().then_some(whole);
+        for (pod, refusal) in decisions.refused {
+            self.tell_refused(&pod, &refusal);
+        }
+        for pod in decisions.preempted {
+            self.tell_refused(&pod, &Refusal::preempted());
+        }
+        let now: BTreeSet<&str> = self.statics.refused().map(|(pod, _)| pod.uid.as_str()).collect();
+        for (key, uid) in before {
+            // What is being stopped under this name is its worker's to show.
+            if !now.contains(uid.as_str()) && !self.workers.contains_key(&key) {
+                self.context.board.remove_pod(&key);
+            }
+        }
+    }
+
+    fn decide(&mut self, update: &mut Update) -> Decisions {
+        let context = &self.context;
+        let labels = context.node.labels().borrow().clone();
+        let is_final = context.api.is_none() || labels.is_some();
+        let site = Site {
+            name: context.options.node_name.clone(),
+            labels: Some(labels.unwrap_or_else(|| super::node::initial_labels(&context.options))),
+            allocatable: context.allocatable.clone(),
+        };
+        let has_ended = |pod: &StaticPod| {
+            let is_it = |entry: &Entry| entry.report.uid == pod.uid && entry.report.phase.is_final();
+            context.board.visit(|pods, _| pods.get(&pod.key).is_some_and(is_it))
+        };
+        let node = Node { site, is_final, has_ended: &has_ended };
+        let mut preempted = context.preempted.borrow().clone();
+        let decisions = self.statics.decide(update, &node, &mut preempted);
+        context.preempted.send_if_modified(|before| std::mem::replace(before, preempted.clone()) != preempted);
+        decisions
+    }
+
+    fn tell_refused(&self, pod: &StaticPod, refusal: &Refusal) {
+        info!(pod = %pod.key, reason = refusal.reason, message = refusal.message, "pod refused");
+        let subject = Subject { pod: &pod.key, uid: &pod.uid, container: None };
+        self.context.events.warning(subject, &refusal.reason, refusal.message.clone());
+    }
+
+    /// Pods that are not run are shown with their reasons, once nothing is left of what ran under their names.
+    fn show_refused(&self) {
+        for (pod, refusal) in self.statics.refused().filter(|(pod, _)| !self.workers.contains_key(&pod.key)) {
+            self.context.board.set_pod(&pod.key, worker::refused_entry(pod, refusal, Timestamp::now()));
+        }
     }
 
     fn news(&mut self, news: News) {
@@ -279,6 +351,7 @@ impl Supervisor {
             if let Some(records) = &mut self.records {
                 records.retain(|record| key_of(record) != *key);
             }
+            self.show_refused();
         }
     }
 }

@@ -12,7 +12,8 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::bound::admission::{Amounts, Ground};
+use super::admission::Site;
+use super::bound::admission::Ground;
 use super::bound::desk::Desk;
 use super::context::Context;
 use super::events::Event;
@@ -80,7 +81,9 @@ impl Trial {
         options.pod_logs_dir = self.root.path().join("pods");
         options.container_logs_dir = self.root.path().join("containers");
         let end = CancellationToken::new();
-        let context = Context::new(options, Arc::new(self.fake.clone()), Arc::new(Moody::default()), end.clone());
+        let mut context = Context::new(options, Arc::new(self.fake.clone()), Arc::new(Moody::default()), end.clone());
+        // Whatever pods ask for, they are run.
+        Arc::get_mut(&mut context).expect("nobody else has it yet").allocatable.clear();
         let (updates, receiver) = mpsc::channel(1);
         let (news_sender, news) = mpsc::channel(64);
         context.kept("runtime", move |context| link::run(context, news_sender.clone()));
@@ -150,8 +153,10 @@ impl Trial {
         let pod: Pod = serde_json::from_value(json).ok()?;
         let mut desk = Desk::default();
         desk.list(vec![pod], Timestamp::UNIX_EPOCH);
-        let all = Amounts { cpu: Some(64_000), memory: Some(1 << 40), pods: Some(110) };
-        let ground = Ground { name: "n".into(), labels: None, allocatable: all, network: PodNetwork::Ready };
+        let all = [("cpu", 64_000), ("memory", 1 << 40), ("pods", 110)];
+        let allocatable = all.map(|(name, amount)| (name.to_owned(), amount)).into();
+        let site = Site { name: "n".into(), labels: None, allocatable };
+        let ground = Ground { site, network: PodNetwork::Ready };
         desk.judge(&ground, &[]);
         desk.refused();
         desk.update().pods.pop()

@@ -69,11 +69,16 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
     pub rootfs: PathBuf,
     /// Log level on stderr: 0 warnings, 1 information, 4 debugging, 8 everything.
-    #[arg(short = 'v', long = "v", global = true, value_name = "N")]
+    #[arg(short = 'v', long = "v", global = true, value_name = "N", allow_negative_numbers = true, value_parser = level)]
     pub verbosity: Option<u8>,
     /// Levels a source file, as the Kubernetes tools take them; accepted, and -v alone counts
     #[arg(long, global = true, value_name = "PATTERN=N,...", hide = true)]
     pub vmodule: Option<String>,
+}
+
+/// A level as the Kubernetes tools take it: any number, though none below 0 and few above 10 mean something.
+fn level(text: &str) -> Result<u8, std::num::ParseIntError> {
+    text.parse::<i32>().map(|level| u8::try_from(level.clamp(0, 255)).unwrap_or_default())
 }
 
 impl Globals {
@@ -260,6 +265,11 @@ mod tests {
                 assert_eq!(cli.globals.verbosity, Some(5), "{args:?}");
             }
         }
+        let level = |form: &str| {
+            parse(["kubeboot", "version", form].map(OsString::from).to_vec()).map(|cli| cli.globals.verbosity)
+        };
+        assert_eq!((level("--v=1000").unwrap(), level("--v=-1").unwrap()), (Some(255), Some(0)));
+        assert!(level("--v=").is_err() && level("--v=x").is_err());
     }
 
     #[test]

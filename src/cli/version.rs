@@ -11,7 +11,7 @@ use crate::ui::{self, Output};
 /// Print the version of kubeboot
 ///
 /// Prints the version of this program. It says nothing of the cluster: see `kubeboot status` for that.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(after_help = "Examples:\n  \
     kubeboot version -o short      # v0.1.0\n  \
     kubeboot version -o json       # {\"clientVersion\": {...}}, kubeadm's shape\n\n\

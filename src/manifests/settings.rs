@@ -69,7 +69,7 @@ pub(super) fn etcd(spec: &ClusterSpec, local: &LocalEtcd) -> PodSettings {
         image: release::etcd_image(spec, local),
         args: flags.into_args(&extra.extra_args),
         env: merged_env(&[], &extra.extra_envs),
-        probe_host: reachable(&probe.host),
+        probe_host: Some(probe.host),
         probe_port: probe.port,
         probe_scheme: probe.scheme,
         probes: probes(spec, &row.probes),
@@ -314,17 +314,26 @@ struct MetricsEndpoint {
     scheme: &'static str,
 }
 
-/// The first of the user's `listen-metrics-urls`, else the default.
+/// The first of the user's `listen-metrics-urls`, else the default. Its host is taken as it is, one that means all
+/// addresses too: kubeadm has it so.
 fn metrics_endpoint(urls: Option<&str>, loopback: &str) -> MetricsEndpoint {
-    let first = urls.and_then(|urls| urls.split(',').next()).and_then(|url| url.parse::<http::Uri>().ok());
-    let host = first.as_ref().and_then(http::Uri::host).map(|host| host.trim_matches(['[', ']']));
-    match (&first, host) {
-        (Some(url), Some(host)) if !host.is_empty() => MetricsEndpoint {
-            host: host.to_owned(),
-            port: url.port_u16().unwrap_or(ETCD_METRICS_PORT),
-            scheme: if url.scheme_str() == Some("https") { "HTTPS" } else { "HTTP" },
-        },
-        _ => MetricsEndpoint { host: loopback.to_owned(), port: ETCD_METRICS_PORT, scheme: "HTTP" },
+    let default = MetricsEndpoint { host: loopback.to_owned(), port: ETCD_METRICS_PORT, scheme: "HTTP" };
+    let first = urls.and_then(|urls| urls.split(',').next()).and_then(|url| url.split_once("://"));
+    let Some((scheme, rest)) = first else { return default };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let address = authority.rsplit('@').next().unwrap_or_default();
+    let (host, port) = match address.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+        Some((host, after)) => (host, after.strip_prefix(':').unwrap_or_default()),
+        None => address.rsplit_once(':').unwrap_or((address, "")),
+    };
+    // A port of other than digits makes it no URL at all.
+    if !port.bytes().all(|b| b.is_ascii_digit()) {
+        return default;
+    }
+    MetricsEndpoint {
+        host: if host.is_empty() { loopback.to_owned() } else { host.to_owned() },
+        port: port.parse().ok().filter(|port| *port > 0).unwrap_or(ETCD_METRICS_PORT),
+        scheme: if scheme.eq_ignore_ascii_case("https") { "HTTPS" } else { "HTTP" },
     }
 }
 

@@ -372,3 +372,50 @@ fn patches_of_another_component_change_nothing() {
     let plain = render(&spec(), SCHEDULER, &bare()).unwrap();
     assert_eq!(patched("etcd.yaml", "metadata: {labels: {a: b}}\n").unwrap(), plain);
 }
+
+#[test]
+fn etcds_probes_go_where_the_first_metrics_url_says_as_with_kubeadm() {
+    for (urls, host, port, scheme) in [
+        ("http://0.0.0.0:2381", "0.0.0.0", 2381, "HTTP"),
+        ("https://[::]:9381,http://127.0.0.1:2381", "::", 9381, "HTTPS"),
+        ("http://10.0.0.5", "10.0.0.5", 2381, "HTTP"),
+        ("http://:2382", "127.0.0.1", 2382, "HTTP"),
+        ("http://node:0/metrics", "node", 2381, "HTTP"),
+        ("0.0.0.0:2381", "127.0.0.1", 2381, "HTTP"),
+        ("http://10.0.0.5:http", "127.0.0.1", 2381, "HTTP"),
+        ("", "127.0.0.1", 2381, "HTTP"),
+    ] {
+        let mut spec = spec();
+        local(&mut spec).component.extra_args = vec![arg("listen-metrics-urls", urls)];
+        let etcd = container(&spec, ETCD, &bare());
+        let probes = [etcd.liveness_probe, etcd.readiness_probe, etcd.startup_probe];
+        for get in probes.into_iter().flatten().map(|probe| probe.http_get.unwrap()) {
+            assert_eq!((get.host.as_deref(), get.scheme.as_deref()), (Some(host), Some(scheme)), "{urls}");
+        }
+        let ports = etcd.ports.unwrap();
+        assert_eq!(ports[0].container_port, port, "{urls}");
+    }
+}
+
+#[test]
+fn every_probe_says_where_it_goes_but_for_components_that_listen_everywhere() {
+    let hosts = |spec: &ClusterSpec| {
+        COMPONENTS.map(|component| {
+            let container = container(spec, component, &bare());
+            container.liveness_probe.unwrap().http_get.unwrap().host.unwrap_or_default()
+        })
+    };
+    let mut spec = spec();
+    let advertised = spec.node.advertise_address.to_string();
+    let expected = |of: &dyn Fn(&str) -> String| COMPONENTS.map(of);
+    let usual = |component: &str| if component == API_SERVER { advertised.clone() } else { "127.0.0.1".to_owned() };
+    assert_eq!(hosts(&spec), expected(&usual));
+    for component in [&mut spec.controller_manager, &mut spec.scheduler] {
+        component.extra_args = vec![arg("bind-address", "0.0.0.0")];
+    }
+    let open = |component: &str| match component {
+        CONTROLLER_MANAGER | SCHEDULER => String::new(),
+        other => usual(other),
+    };
+    assert_eq!(hosts(&spec), expected(&open));
+}

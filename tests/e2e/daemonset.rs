@@ -149,7 +149,8 @@ fn a_pod_that_the_node_cannot_run_is_refused_with_a_reason_that_kubectl_shows() 
         eventually(&format!("{name} is refused"), MINUTE, || {
             let text = kubectl(&["describe", "pod", name]).stdout;
             let says = |part: &str| text.lines().any(|line| line.contains(part));
-            (says("Failed") && says(reason) && says("FailedAdmission")).then_some(())
+            let has_event = text.lines().any(|line| line.trim_start().starts_with("Warning") && line.contains(reason));
+            (says("Failed") && says(reason) && has_event).then_some(())
         });
         assert_eq!(kubectl(&["get", "pod", name, "-o", "jsonpath={.status.reason}"]).ok(), reason);
     }

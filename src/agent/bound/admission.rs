@@ -1,65 +1,32 @@
-//! Whether this node runs a pod that was bound to it: a table of checks, with the kubelet's reasons where it has the
-//! same ones (`pkg/kubelet/lifecycle`). Pure.
+//! Whether this node runs a pod that was bound to it: the questions that are asked of every pod
+//! ([`super::super::admission`]), and a table of checks of what this node cannot do. Pure.
 //!
 //! A pod that is refused has failed: its controller sees that and makes another one, after a back-off of its own. A
 //! DaemonSet that does not fit this node therefore goes on trying, ever more seldom; `nodeSelector` or `tolerations`
 //! keep it away.
 
-use std::collections::BTreeMap;
+use k8s_openapi::api::core::v1::Volume;
 
-use k8s_openapi::api::core::v1::{PodSpec, Volume};
-
-use super::affinity;
+use crate::agent::admission::{Admission, Refusal, Site, fit, system};
 use crate::agent::pod::StaticPod;
-use crate::agent::resources::{bytes, millis, of_pod};
 use crate::runtime::PodNetwork;
-
-/// Why a pod is not run, for `kubectl describe`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// One word.
-    pub reason: String,
-    /// What is missing.
-    pub message: String,
-}
-
-impl Refusal {
-    fn new(reason: &str, message: impl Into<String>) -> Self {
-        Self { reason: reason.to_owned(), message: message.into() }
-    }
-}
 
 /// What becomes of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It is run.
     Admitted,
-    /// It is never run.
+    /// It is never run, or not any more.
     Refused(Refusal),
     /// It cannot run yet, for the node lacks something that is on its way.
     Later(String),
 }
 
-/// What the node has to give; what is not known is not checked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Amounts {
-    /// Thousandths of a processor.
-    pub cpu: Option<i64>,
-    /// Bytes of memory.
-    pub memory: Option<i64>,
-    /// Pods.
-    pub pods: Option<i64>,
-}
-
 /// The node, as far as it matters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ground {
-    /// Its name.
-    pub name: String,
-    /// Its labels; None while nobody knows them.
-    pub labels: Option<BTreeMap<String, String>>,
-    /// What pods may use of it.
-    pub allocatable: Amounts,
+    /// What matters to every pod.
+    pub site: Site,
     /// Whether the runtime gives pods a network of their own.
     pub network: PodNetwork,
 }
@@ -67,31 +34,30 @@ pub struct Ground {
 /// A check: None lets the pod pass.
 type Check = fn(&StaticPod, &Ground, &[&StaticPod]) -> Option<Refusal>;
 
-/// All checks, in the order in which the first that fails is told.
-const CHECKS: &[Check] = &[namesake, system, features, volumes, network, placement, ports, room];
+/// The checks that only bound pods need, in the order in which the first that fails is told.
+const CHECKS: &[Check] = &[namesake, |pod, _, _| system(pod), features, volumes, network];
 
-/// What becomes of `pod` beside `others`, the pods that the node runs already.
-pub fn judge(pod: &StaticPod, ground: &Ground, others: &[&StaticPod]) -> Verdict {
+/// What becomes of `pod` beside `others`, the pods that the node runs already; and UIDs of pods that have to go for it,
+/// which only a critical one has.
+pub fn judge(pod: &StaticPod, ground: &Ground, others: &[&StaticPod]) -> (Verdict, Vec<String>) {
     if let Some(refusal) = CHECKS.iter().find_map(|check| check(pod, ground, others)) {
-        return Verdict::Refused(refusal);
+        return (Verdict::Refused(refusal), vec![]);
     }
+    let preempts = match fit(pod, &ground.site, others) {
+        Admission::Admitted { preempts } => preempts,
+        Admission::Refused(refusal) => return (Verdict::Refused(refusal), vec![]),
+    };
     match &ground.network {
         PodNetwork::NotReady { reason, message } if !pod.host_network() => {
-            Verdict::Later(format!("{reason}: {message}"))
+            (Verdict::Later(format!("{reason}: {message}")), vec![])
         }
-        _ => Verdict::Admitted,
+        _ => (Verdict::Admitted, preempts),
     }
 }
 
 fn namesake(pod: &StaticPod, _: &Ground, others: &[&StaticPod]) -> Option<Refusal> {
     let same = others.iter().any(|other| other.key == pod.key);
     same.then(|| Refusal::new("NameConflict", format!("a static pod of this node is named {} too", pod.key)))
-}
-
-fn system(pod: &StaticPod, _: &Ground, _: &[&StaticPod]) -> Option<Refusal> {
-    let other = pod.spec.os.as_ref().is_some_and(|os| os.name != "linux");
-    let words = "Failed to admit pod as the OS field doesn't match node OS";
-    other.then(|| Refusal::new("PodOSNotSupported", words))
 }
 
 /// Fields that change how a pod runs and that this agent does not know.
@@ -155,84 +121,6 @@ fn network(pod: &StaticPod, ground: &Ground, _: &[&StaticPod]) -> Option<Refusal
     lacks.then(|| Refusal::new("PodNetworkUnavailable", message))
 }
 
-/// `nodeSelector` and required node affinity.
-fn placement(pod: &StaticPod, ground: &Ground, _: &[&StaticPod]) -> Option<Refusal> {
-    let labels = ground.labels.as_ref()?;
-    let fits = affinity::fits(&pod.spec, labels, &ground.name);
-    let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
-    (!fits).then(|| Refusal::new("NodeAffinity", message))
-}
-
-fn ports(pod: &StaticPod, _: &Ground, others: &[&StaticPod]) -> Option<Refusal> {
-    let taken: Vec<HostPort> = others.iter().flat_map(|other| host_ports(other)).collect();
-    let port = host_ports(pod).into_iter().find(|port| taken.iter().any(|other| port.meets(other)))?;
-    let message = format!(
-        "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports: {} is taken",
-        port.port
-    );
-    Some(Refusal::new("NodePorts", message))
-}
-
-struct HostPort {
-    address: String,
-    protocol: String,
-    port: i32,
-}
-
-impl HostPort {
-    /// One address stands for all.
-    fn meets(&self, other: &Self) -> bool {
-        let any = |one: &Self| matches!(one.address.as_str(), "" | "0.0.0.0" | "::");
-        let same_address = any(self) || any(other) || self.address == other.address;
-        same_address && self.port == other.port && self.protocol == other.protocol
-    }
-}
-
-/// Ports of main containers and sidecars: those of init containers are free again when it matters.
-fn host_ports(pod: &StaticPod) -> Vec<HostPort> {
-    let lasting = pod.containers().filter(|(init, one)| !init || one.restart_policy.as_deref() == Some("Always"));
-    let ports = lasting.flat_map(|(_, container)| container.ports.iter().flatten());
-    let taken = ports.filter_map(|port| {
-        let number = port.host_port.filter(|number| *number > 0)?;
-        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-        Some(HostPort { address: port.host_ip.clone().unwrap_or_default(), protocol, port: number })
-    });
-    taken.collect()
-}
-
-fn room(pod: &StaticPod, ground: &Ground, others: &[&StaticPod]) -> Option<Refusal> {
-    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    let used =
-        |amount: fn(&PodSpec) -> i64| others.iter().map(|other| amount(&other.spec)).fold(0, i64::saturating_add);
-    let (cpu, memory) = (cpu as fn(&PodSpec) -> i64, memory as fn(&PodSpec) -> i64);
-    let rows = [
-        ("pods", 1, count, ground.allocatable.pods),
-        ("cpu", cpu(&pod.spec), used(cpu), ground.allocatable.cpu),
-        ("memory", memory(&pod.spec), used(memory), ground.allocatable.memory),
-    ];
-    let short = rows.into_iter().find_map(|(name, wanted, used, has)| {
-        let has = has?;
-        (wanted > 0 && used.saturating_add(wanted) > has).then_some((name, wanted, used, has))
-    });
-    short.map(|(name, wanted, used, has)| {
-        let words =
-            format!("Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, capacity: {has}");
-        Refusal::new(&format!("OutOf{name}"), words)
-    })
-}
-
-fn cpu(pod: &PodSpec) -> i64 {
-    of_pod(pod, false, "cpu", millis).saturating_add(overhead(pod, "cpu", millis))
-}
-
-fn memory(pod: &PodSpec) -> i64 {
-    of_pod(pod, false, "memory", bytes).saturating_add(overhead(pod, "memory", bytes))
-}
-
-fn overhead(pod: &PodSpec, resource: &str, unit: crate::agent::resources::Unit) -> i64 {
-    pod.overhead.as_ref().and_then(|list| list.get(resource)).and_then(unit).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -241,12 +129,13 @@ mod tests {
     use crate::agent::pod::bound_tests::bound;
 
     fn ground() -> Ground {
-        Ground {
+        let amounts = [("cpu", 2000), ("memory", 1 << 30), ("pods", 3)];
+        let site = Site {
             name: "node1".into(),
             labels: Some([("zone".to_owned(), "a".to_owned())].into()),
-            allocatable: Amounts { cpu: Some(2000), memory: Some(1 << 30), pods: Some(3) },
-            network: PodNetwork::Absent,
-        }
+            allocatable: amounts.map(|(name, amount)| (name.to_owned(), amount)).into(),
+        };
+        Ground { site, network: PodNetwork::Absent }
     }
 
     /// A pod of the host's network with these further fields.
@@ -262,7 +151,7 @@ mod tests {
         pod
     }
 
-    fn reason(verdict: Verdict) -> String {
+    fn reason((verdict, _): (Verdict, Vec<String>)) -> String {
         match verdict {
             Verdict::Admitted => String::new(),
             Verdict::Refused(refusal) => format!("{}: {}", refusal.reason, refusal.message),
@@ -294,7 +183,7 @@ mod tests {
             json!({"emptyDir": {}}),
             json!({"hostPath": {"path": "/x"}}),
         ] {
-            assert_eq!(judge(&pod(volume(source.clone())), &ground(), &[]), Verdict::Admitted, "{source}");
+            assert_eq!(reason(judge(&pod(volume(source.clone())), &ground(), &[])), "", "{source}");
         }
     }
 
@@ -325,30 +214,18 @@ mod tests {
             let found = reason(judge(&pod(spec.clone()), &ground(), &[]));
             assert!(found.is_empty() == expected.is_empty() && found.contains(expected), "{spec}: {found}");
         }
-        let unknown = Ground { labels: None, allocatable: Amounts::default(), ..ground() };
         let wants = json!({"nodeSelector": {"zone": "b"}});
-        assert_eq!(judge(&pod(wants), &unknown, &[]), Verdict::Admitted, "what nobody knows is not checked");
+        assert_eq!(reason(judge(&pod(wants), &Ground::default(), &[])), "", "what is not known is not checked");
     }
 
     #[test]
-    fn a_pod_must_fit_beside_the_others() {
-        let with_port = |port: Value| container(json!({"ports": [port]}));
-        let busy = other(with_port(json!({"containerPort": 80, "hostPort": 80, "hostIP": "10.0.0.1"})));
-        for (port, taken) in [
-            (json!({"containerPort": 80, "hostPort": 80}), true),
-            (json!({"containerPort": 80, "hostPort": 80, "hostIP": "10.0.0.1"}), true),
-            (json!({"containerPort": 80, "hostPort": 80, "hostIP": "10.0.0.2"}), false),
-            (json!({"containerPort": 80, "hostPort": 80, "protocol": "UDP"}), false),
-            (json!({"containerPort": 80, "hostPort": 81}), false),
-            (json!({"containerPort": 80}), false),
-        ] {
-            let found = reason(judge(&pod(with_port(port.clone())), &ground(), &[&busy]));
-            assert_eq!(found.starts_with("NodePorts: "), taken, "{port}: {found}");
-        }
+    fn a_pod_needs_a_name_and_room_of_its_own_and_a_critical_one_takes_it() {
         let large = other(container(json!({"resources": {"requests": {"cpu": "1500m"}}})));
-        let wants = pod(container(json!({"resources": {"requests": {"cpu": "600m"}}})));
-        assert!(reason(judge(&wants, &ground(), &[&large])).contains("requested: 600, used: 1500"));
-        assert!(reason(judge(&pod(json!({})), &ground(), &[&large, &large, &large])).starts_with("OutOfpods: "));
+        let wants = container(json!({"resources": {"requests": {"cpu": "600m"}}}));
+        assert!(reason(judge(&pod(wants.clone()), &ground(), &[&large])).starts_with("OutOfcpu: "));
+        let mut critical = wants;
+        critical["priority"] = json!(2_000_000_000);
+        assert_eq!(judge(&pod(critical), &ground(), &[&large]), (Verdict::Admitted, vec![large.uid.clone()]));
         let namesake = bound(json!({}), json!({}));
         assert!(reason(judge(&pod(json!({})), &ground(), &[&namesake])).starts_with("NameConflict: "));
     }
@@ -363,8 +240,8 @@ mod tests {
         ] {
             let found = reason(judge(&own, &Ground { network: network.clone(), ..ground() }, &[]));
             assert!(found.starts_with(expected) && found.is_empty() == expected.is_empty(), "{found}");
-            let hosts = judge(&pod(json!({})), &Ground { network, ..ground() }, &[]);
-            assert_eq!(hosts, Verdict::Admitted, "it needs none");
+            let hosts = reason(judge(&pod(json!({})), &Ground { network, ..ground() }, &[]));
+            assert_eq!(hosts, "", "it needs none");
         }
     }
 }

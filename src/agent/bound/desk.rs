@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tracing::error;
 
-use super::admission::{Ground, Refusal, Verdict, judge};
+use super::admission::{Ground, Verdict, judge};
+use crate::agent::admission::Refusal;
 use crate::agent::crash::caught_now;
 use crate::agent::pod::{CONFIG_MIRROR, PodKey, StaticPod};
 use crate::agent::source::{Kind, Update};
@@ -104,9 +105,10 @@ impl Desk {
             // What has ended takes no room.
             let admitted = self.of(|known| known.verdict == Some(Verdict::Admitted) && known.pod.ended().is_none());
             let others: Vec<&StaticPod> = admitted.iter().chain(statics).map(Arc::as_ref).collect();
-            let verdict = caught_now(|| judge(&pod, ground, &others)).unwrap_or_else(|crash| {
-                Verdict::Refused(Refusal { reason: "UnexpectedAdmissionError".to_owned(), message: crash.to_string() })
+            let (verdict, preempted) = caught_now(|| judge(&pod, ground, &others)).unwrap_or_else(|crash| {
+                (Verdict::Refused(Refusal::new("UnexpectedAdmissionError", crash.to_string())), vec![])
             });
+            told.extend(self.preempt(&preempted.into_iter().collect()));
             let Some(known) = self.pods.get_mut(&pod.uid) else { continue };
             let is_news = verdict != Verdict::Admitted && known.verdict.as_ref() != Some(&verdict);
             known.verdict = Some(verdict.clone());
@@ -115,6 +117,19 @@ impl Desk {
             }
         }
         told
+    }
+
+    /// These pods go for one that is critical. Returns those of them that were run until now, with their verdicts.
+    pub fn preempt(&mut self, uids: &BTreeSet<String>) -> Vec<(Arc<StaticPod>, Verdict)> {
+        let verdict = Verdict::Refused(Refusal::preempted());
+        let mut gone = Vec::new();
+        for (_, known) in self.pods.iter_mut().filter(|(uid, _)| uids.contains(*uid)) {
+            if known.verdict == Some(Verdict::Admitted) && known.pod.ended().is_none() {
+                known.verdict = Some(verdict.clone());
+                gone.push((Arc::clone(&known.pod), verdict.clone()));
+            }
+        }
+        gone
     }
 
     fn of(&self, which: impl Fn(&Known) -> bool) -> Vec<Arc<StaticPod>> {
@@ -145,7 +160,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::agent::bound::admission::Amounts;
+    use crate::agent::admission::{PREEMPTED, Site};
     use crate::agent::pod::bound_tests::object;
     use crate::runtime::PodNetwork;
 
@@ -157,7 +172,8 @@ mod tests {
     }
 
     fn ground(pods: i64) -> Ground {
-        Ground { allocatable: Amounts { pods: Some(pods), ..Amounts::default() }, ..Ground::default() }
+        let site = Site { allocatable: [("pods".to_owned(), pods)].into(), ..Site::default() };
+        Ground { site, ..Ground::default() }
     }
 
     fn run(desk: &Desk) -> Vec<String> {
@@ -232,5 +248,23 @@ mod tests {
         assert!(desk.judge(&pending, &[]).is_empty() && desk.is_open() && desk.refused().is_empty());
         desk.judge(&Ground { network: PodNetwork::Ready, ..pending }, &[]);
         assert_eq!(run(&desk), ["a"]);
+    }
+
+    #[test]
+    fn what_goes_for_a_critical_pod_is_run_no_more_and_says_why() {
+        let mut desk = Desk::default();
+        desk.list(vec![pod("a", 1, json!({})), pod("b", 1, json!({}))], at(0));
+        desk.judge(&ground(9), &[]);
+        let gone = desk.preempt(&["a".to_owned(), "other".to_owned()].into());
+        assert_eq!((gone.len(), run(&desk)), (1, vec!["b".to_owned()]));
+        let refused = desk.refused();
+        assert_eq!((refused[0].refusal.reason.as_str(), refused[0].told), (PREEMPTED, false));
+        assert_eq!(refused[0].refusal.status_message(), "Preempted in order to admit critical pod");
+        assert!(desk.preempt(&["a".to_owned()].into()).is_empty(), "it is told once");
+        let mut critical = pod("c", 2, json!({}));
+        critical.spec.as_mut().unwrap().priority = Some(2_000_000_000);
+        desk.put(critical, at(1));
+        let told = desk.judge(&ground(1), &[]);
+        assert_eq!((told.len(), run(&desk)), (1, vec!["c".to_owned()]), "b goes for it");
     }
 }

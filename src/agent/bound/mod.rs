@@ -9,7 +9,6 @@
 //! pod; the pod goes on as it was), and `imagePullSecrets` are not used (an event says so).
 
 pub mod admission;
-mod affinity;
 pub mod desk;
 pub mod objects;
 mod refresh;

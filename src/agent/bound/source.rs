@@ -3,7 +3,7 @@
 //! When nobody answers, the pods stay what they were: none is ended because the API server is down. Before the first
 //! list nobody knows what is wanted, and what runs of such pods is left alone.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,15 +16,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
-use super::admission::{Amounts, Ground, Verdict};
+use super::admission::{Ground, Verdict};
 use super::desk::{Desk, Refused};
+use crate::agent::admission::{Site, amounts};
 use crate::agent::apiserver::ApiServer;
 use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::backoff::CALL;
 use crate::agent::context::Context;
 use crate::agent::events::Subject;
 use crate::agent::pod::StaticPod;
-use crate::agent::resources::{bytes, millis};
 use crate::agent::source::Update;
 use crate::agent::status::chain;
 use crate::host::clock::Instant;
@@ -50,7 +50,8 @@ enum SourceError {
 /// ends.
 pub async fn run(context: Arc<Context>, updates: mpsc::Sender<Update>, refused: watch::Sender<Vec<Refused>>) {
     let Some(api) = context.api.clone() else { return };
-    let source = Source { desk: Desk::default(), updates, refused, context };
+    let preempted = context.preempted.subscribe();
+    let source = Source { desk: Desk::default(), updates, refused, preempted, context };
     source.run(&api).await;
 }
 
@@ -59,6 +60,8 @@ struct Source {
     desk: Desk,
     updates: mpsc::Sender<Update>,
     refused: watch::Sender<Vec<Refused>>,
+    /// UIDs of pods that go for a static one.
+    preempted: watch::Receiver<BTreeSet<String>>,
 }
 
 impl Source {
@@ -115,6 +118,15 @@ impl Source {
             loop {
                 let event = tokio::select! {
                     event = events.try_next() => event,
+                    Ok(()) = self.preempted.changed() => {
+                        let uids = self.preempted.borrow_and_update().clone();
+                        // The supervisor has told of it, and stops them.
+                        self.desk.preempt(&uids);
+                        if self.publish().await.is_err() {
+                            return Ok(());
+                        }
+                        continue;
+                    }
                     _ = looks.tick(), if self.desk.is_open() => {
                         self.decide(client).await;
                         if self.publish().await.is_err() {
@@ -171,15 +183,15 @@ impl Source {
             return;
         }
         let ground = ground(&self.context, client).await;
-        let pods = self.context.board.pods().into_iter().filter_map(|entry| entry.pod);
-        let statics: Vec<Arc<StaticPod>> = pods.filter(|pod| pod.bound.is_none()).collect();
+        let entries = self.context.board.pods().into_iter().filter(|entry| !entry.report.phase.is_final());
+        let statics: Vec<Arc<StaticPod>> =
+            entries.filter_map(|entry| entry.pod).filter(|pod| pod.bound.is_none()).collect();
         for (pod, verdict) in self.desk.judge(&ground, &statics) {
             let subject = Subject { pod: &pod.key, uid: &pod.uid, container: None };
             match verdict {
                 Verdict::Refused(refusal) => {
                     info!(pod = %pod.key, reason = refusal.reason, message = refusal.message, "pod refused");
-                    let message = format!("{}: {}", refusal.reason, refusal.message);
-                    self.context.events.warning(subject, "FailedAdmission", message);
+                    self.context.events.warning(subject, &refusal.reason, refusal.message);
                 }
                 Verdict::Later(why) => self.context.events.warning(subject, "NetworkNotReady", why),
                 Verdict::Admitted => {}
@@ -199,16 +211,9 @@ async fn ground(context: &Context, client: &Client) -> Ground {
         reason: "RuntimeUnavailable".to_owned(),
         message: chain(&error),
     });
-    let labels: Option<BTreeMap<String, String>> =
-        node.as_ref().map(|node| node.metadata.labels.clone().unwrap_or_default());
+    let labels = node.as_ref().map(|node| node.metadata.labels.clone().unwrap_or_default());
     let status = node.and_then(|node| node.status).unwrap_or_default();
-    let listed = status.allocatable.or(status.capacity).unwrap_or_default();
-    let of = |name: &str, unit: crate::agent::resources::Unit| listed.get(name).and_then(unit);
-    let facts = &context.facts;
-    let allocatable = Amounts {
-        cpu: of("cpu", millis).or(Some(facts.node_cpu_millis).filter(|cpu| *cpu > 0)),
-        memory: of("memory", bytes).or(Some(facts.node_memory).filter(|memory| *memory > 0)),
-        pods: of("pods", bytes).or(Some(i64::from(context.options.node.max_pods))),
-    };
-    Ground { name: name.clone(), labels, allocatable, network }
+    let mut allocatable = context.allocatable.clone();
+    allocatable.extend(amounts(&status.allocatable.or(status.capacity).unwrap_or_default()));
+    Ground { site: Site { name: name.clone(), labels, allocatable }, network }
 }

@@ -165,7 +165,7 @@ async fn a_pod_that_this_node_cannot_run_fails_with_its_reason_and_an_event() {
     assert!(disk["message"].as_str().unwrap().starts_with("Pod was rejected: volume \"v\": this node mounts no nfs"));
     let (context, ..) = cluster.agent.as_ref().unwrap();
     let events = context.events.since(0);
-    assert!(events.iter().any(|event| event.reason == "FailedAdmission" && event.pod == "net"), "{events:?}");
+    assert!(events.iter().any(|event| event.reason == "PodNetworkUnavailable" && event.pod == "net"), "{events:?}");
     assert!(cluster.runtime.calls_of("create_container").is_empty());
     let patches = cluster.api.bodies("PATCH").len();
     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client};
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use super::desk::Refused;
+use crate::agent::admission::{PREEMPTED, Refusal};
 use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::apiserver::pod_status::{Sent, patch_status};
 use crate::agent::backoff::CALL;
@@ -58,6 +59,26 @@ fn skipped(key: &PodKey, crash: &Crash) -> Result<(), CallError> {
     Ok(())
 }
 
+/// A controller counts what had to go for another pod as no failure of its own.
+fn conditions(refusal: &Refusal) -> Option<Vec<PodCondition>> {
+    let target = PodCondition {
+        type_: "DisruptionTarget".to_owned(),
+        status: "True".to_owned(),
+        reason: Some("TerminationByKubelet".to_owned()),
+        message: Some("Pod was preempted by Kubelet to accommodate a critical pod.".to_owned()),
+        last_transition_time: Some(Time(Timestamp::now())),
+        ..PodCondition::default()
+    };
+    let not = |type_: &str| PodCondition {
+        type_: type_.to_owned(),
+        status: "False".to_owned(),
+        reason: Some("PodFailed".to_owned()),
+        last_transition_time: Some(Time(Timestamp::now())),
+        ..PodCondition::default()
+    };
+    (refusal.reason == PREEMPTED).then(|| vec![target, not("Ready"), not("ContainersReady")])
+}
+
 /// What the API server has been told.
 #[derive(Default)]
 struct Uploader {
@@ -76,18 +97,21 @@ impl Uploader {
             .filter(|entry| entry.looked)
             .filter_map(|entry| Some((entry.pod.filter(|pod| pod.bound.is_some())?, entry.status)))
             .collect();
+        // What goes for a critical pod has failed, however its containers are until they are gone.
+        let stopping: BTreeSet<String> = bound.iter().map(|(pod, _)| pod.uid.clone()).collect();
+        let is_refused = |uid: &str| refused.iter().any(|one| one.uid == uid);
         let uids: BTreeSet<&str> =
             bound.iter().map(|(pod, _)| pod.uid.as_str()).chain(refused.iter().map(|one| one.uid.as_str())).collect();
         self.sent.retain(|uid, _| uids.contains(uid.as_str()));
         self.gone.retain(|uid| uids.contains(uid.as_str()));
         let mut failure = None;
-        for (pod, status) in bound {
-            let told = caught(self.tell_pod(client, &pod, status)).await;
+        for (pod, status) in bound.iter().filter(|(pod, _)| !is_refused(&pod.uid)) {
+            let told = caught(self.tell_pod(client, pod, status.clone())).await;
             let result = told.unwrap_or_else(|crash| skipped(&pod.key, &crash));
             failure = failure.or(result.err().map(|error| (pod.key.clone(), error)));
         }
         for one in refused {
-            let told = caught(self.tell_refused(client, one)).await;
+            let told = caught(self.tell_refused(client, one, stopping.contains(&one.uid))).await;
             let result = told.unwrap_or_else(|crash| skipped(&one.key, &crash));
             failure = failure.or(result.err().map(|error| (one.key.clone(), error)));
         }
@@ -115,18 +139,20 @@ impl Uploader {
         Ok(())
     }
 
-    async fn tell_refused(&mut self, client: &Client, one: &Refused) -> Result<(), CallError> {
+    /// `stopping`: something of the pod may still run.
+    async fn tell_refused(&mut self, client: &Client, one: &Refused, stopping: bool) -> Result<(), CallError> {
         if !one.told && !self.gone.contains(&one.uid) {
             let status = PodStatus {
                 phase: Some("Failed".to_owned()),
                 reason: Some(one.refusal.reason.clone()),
-                message: Some(format!("Pod was rejected: {}", one.refusal.message)),
+                message: Some(one.refusal.status_message()),
+                conditions: conditions(&one.refusal),
                 start_time: Some(Time(Timestamp::now())),
                 ..PodStatus::default()
             };
             self.tell_status(client, (&one.key, &one.uid), status, None).await?;
         }
-        if one.deleted { self.delete(client, &one.key, &one.uid).await } else { Ok(()) }
+        if one.deleted && !stopping { self.delete(client, &one.key, &one.uid).await } else { Ok(()) }
     }
 
     async fn tell_status(

@@ -198,6 +198,7 @@ impl Keeper {
 
     fn identify(&self, node: &Node) {
         let (name, uid) = (node.name_any(), node.uid().unwrap_or_default());
+        self.context.node.set_labels(node.metadata.labels.clone().unwrap_or_default());
         self.context.node.set(Some(NodeIdentity { name, uid }));
     }
 
@@ -205,7 +206,7 @@ impl Keeper {
     async fn register(&mut self, nodes: &Api<Node>, version: &Version) -> Result<Node, SessionError> {
         let (options, name) = (&self.context.options.node, &self.context.options.node_name);
         if let Some(node) = call("read the Node", nodes.get_opt(name)).await? {
-            return match object::amended(&node, name) {
+            return match object::amended(&node, name, options) {
                 Some(patch) => {
                     let patch = Patch::Merge(&patch);
                     call("mend the Node", nodes.patch(name, &PatchParams::default(), &patch)).await

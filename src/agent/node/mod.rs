@@ -10,11 +10,16 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::AgentOptions;
+use super::admission::amounts;
 use super::context::Context;
+use machine::Machine;
 
 /// Registers the Node and keeps it until the agent ends; nothing where the agent has no API server.
 pub async fn run(context: Arc<Context>) {
@@ -29,6 +34,26 @@ pub fn addresses(context: &Context) -> Vec<String> {
     if told.is_empty() { context.facts.host_ip.iter().cloned().collect() } else { told }
 }
 
+/// What pods may use of the machine, by resource: CPUs in thousandths, everything else in whole units. What cannot be
+/// found out is left out.
+pub fn allocatable(options: &AgentOptions) -> BTreeMap<String, i64> {
+    let machine = Machine::look(Path::new("/"), &options.root_dir);
+    let unknown = |resource: &str| match resource {
+        "cpu" => machine.cpus <= 0,
+        "memory" => machine.memory_kib <= 0,
+        "ephemeral-storage" => machine.storage_bytes <= 0,
+        _ => false,
+    };
+    let mut amounts = amounts(&status::resources(&machine, &options.node).1);
+    amounts.retain(|resource, _| !unknown(resource));
+    amounts
+}
+
+/// The labels that the Node is made with: what is known of them while there is none.
+pub fn initial_labels(options: &AgentOptions) -> BTreeMap<String, String> {
+    object::initial_labels(&options.node_name, &options.node)
+}
+
 /// A Node as it is registered. One that is deleted and made anew has another UID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeIdentity {
@@ -41,11 +66,12 @@ pub struct NodeIdentity {
 /// Who the Node is, for whoever makes objects that belong to it.
 pub struct NodeState {
     identities: watch::Sender<Option<NodeIdentity>>,
+    labels: watch::Sender<Option<BTreeMap<String, String>>>,
 }
 
 impl Default for NodeState {
     fn default() -> Self {
-        Self { identities: watch::Sender::new(None) }
+        Self { identities: watch::Sender::new(None), labels: watch::Sender::new(None) }
     }
 }
 
@@ -58,6 +84,22 @@ impl NodeState {
     /// The Node as it changes: it is registered, deleted, and registered again.
     pub fn identities(&self) -> watch::Receiver<Option<NodeIdentity>> {
         self.identities.subscribe()
+    }
+
+    /// The Node's labels as they change, None before the API server has said them once. They stay what they were while it
+    /// is away, or the Node is.
+    pub fn labels(&self) -> watch::Receiver<Option<BTreeMap<String, String>>> {
+        self.labels.subscribe()
+    }
+
+    /// The API server says that these are the Node's labels.
+    pub fn set_labels(&self, labels: BTreeMap<String, String>) {
+        let labels = Some(labels);
+        self.labels.send_if_modified(|current| {
+            let changed = *current != labels;
+            *current = labels;
+            changed
+        });
     }
 
     /// From now on this is the Node. Whoever listens hears of it only if it is another.

@@ -12,8 +12,15 @@ use crate::agent::options::NodeOptions;
 /// That volumes are attached by the cluster's controller, as a kubelet says by default.
 const ATTACH_DETACH: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 
-/// The labels a node gives itself, whatever it is told.
-fn own_labels(name: &str) -> BTreeMap<String, String> {
+/// The labels that a Node is made with: a kubelet's own and those it is told, which go before.
+pub(super) fn initial_labels(name: &str, options: &NodeOptions) -> BTreeMap<String, String> {
+    let mut labels = own_labels(name, options);
+    labels.extend(options.labels.clone());
+    labels
+}
+
+/// The labels that every kubelet gives its Node, with the values it is told where it is told some.
+fn own_labels(name: &str, options: &NodeOptions) -> BTreeMap<String, String> {
     let labels = [
         ("kubernetes.io/hostname", name),
         ("kubernetes.io/os", "linux"),
@@ -21,14 +28,14 @@ fn own_labels(name: &str) -> BTreeMap<String, String> {
         ("beta.kubernetes.io/os", "linux"),
         ("beta.kubernetes.io/arch", architecture()),
     ];
-    labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    let told = |key: &str| options.labels.get(key).cloned();
+    labels.into_iter().map(|(key, value)| (key.to_owned(), told(key).unwrap_or_else(|| value.to_owned()))).collect()
 }
 
 /// The Node to make. What it says beyond a kubelet's own labels is for the operator: a node may give itself neither the
 /// label nor the taint of a control plane (`NodeRestriction` refuses the one now, and any other taint later).
 pub fn node(name: &str, options: &NodeOptions, status: NodeStatus) -> Node {
-    let mut labels = options.labels.clone();
-    labels.extend(own_labels(name));
+    let labels = initial_labels(name, options);
     let taint = |taint: &crate::agent::options::NodeTaint| Taint {
         key: taint.key.clone(),
         value: Some(taint.value.clone()).filter(|value| !value.is_empty()),
@@ -55,12 +62,12 @@ pub fn node(name: &str, options: &NodeOptions, status: NodeStatus) -> Node {
 
 /// What a Node that is there lacks of a kubelet's own labels and annotation, as a merge patch; None where it has them.
 /// Labels of `--node-labels` are for the making of a Node: later they are the administrator's, as with a kubelet.
-pub fn amended(current: &Node, name: &str) -> Option<Value> {
+pub fn amended(current: &Node, name: &str, options: &NodeOptions) -> Option<Value> {
     let lacking = |there: &Option<BTreeMap<String, String>>, wanted: BTreeMap<String, String>| -> Map<String, Value> {
         let has = |key: &String, value: &String| there.as_ref().and_then(|there| there.get(key)) == Some(value);
         wanted.into_iter().filter(|(key, value)| !has(key, value)).map(|(key, value)| (key, json!(value))).collect()
     };
-    let labels = lacking(&current.metadata.labels, own_labels(name));
+    let labels = lacking(&current.metadata.labels, own_labels(name, options));
     let attach = BTreeMap::from([(ATTACH_DETACH.to_owned(), "true".to_owned())]);
     let annotations = lacking(&current.metadata.annotations, attach);
     if labels.is_empty() && annotations.is_empty() {
@@ -75,7 +82,7 @@ mod tests {
     use crate::agent::options::AgentOptions;
 
     #[test]
-    fn a_node_is_made_with_its_own_labels_and_those_it_is_told() {
+    fn a_node_is_made_with_its_own_labels_and_those_it_is_told_which_go_before() {
         let mut options = AgentOptions::new("cp1").node;
         options.labels = BTreeMap::from([
             ("zone".to_owned(), "a".to_owned()),
@@ -84,11 +91,11 @@ mod tests {
         options.provider_id = Some("x://1".into());
         let made = node("cp1", &options, NodeStatus::default());
         let labels = made.metadata.labels.clone().unwrap();
-        assert_eq!((labels["zone"].as_str(), labels["kubernetes.io/hostname"].as_str()), ("a", "cp1"));
+        assert_eq!((labels["zone"].as_str(), labels["kubernetes.io/hostname"].as_str()), ("a", "other"));
         assert_eq!(labels["beta.kubernetes.io/os"], "linux");
         assert_eq!(made.metadata.annotations.clone().unwrap()[ATTACH_DETACH], "true");
         assert_eq!(made.spec.clone().unwrap().taints, None);
-        assert_eq!(amended(&made, "cp1"), None);
+        assert_eq!(amended(&made, "cp1", &options), None);
     }
 
     #[test]
@@ -98,7 +105,7 @@ mod tests {
         let labels = there.metadata.labels.as_mut().unwrap();
         labels.insert("kubernetes.io/os".into(), "windows".into());
         labels.insert("mine".into(), "1".into());
-        let patch = amended(&there, "cp1").unwrap();
+        let patch = amended(&there, "cp1", &options).unwrap();
         assert_eq!(patch, json!({"metadata": {"labels": {"kubernetes.io/os": "linux"}, "annotations": {}}}));
     }
 }

@@ -103,7 +103,7 @@ type Resources = BTreeMap<String, Quantity>;
 
 /// What the machine has, and what of that pods can have: less what is reserved, and less what a kubelet keeps from them
 /// by default, that it may evict some before the machine has nothing left.
-fn resources(machine: &Machine, options: &NodeOptions) -> (Resources, Resources) {
+pub(super) fn resources(machine: &Machine, options: &NodeOptions) -> (Resources, Resources) {
     let reserved = |resource: &str| options.reserved.get(resource).copied().unwrap_or(0);
     let huge_kib: i64 = machine.huge_pages.iter().map(|(kib, pages)| kib.saturating_mul(*pages)).sum();
     let memory = less(machine.memory_kib, [huge_kib, MEMORY_SHORT_KIB, reserved("memory") / 1024]);

@@ -3,15 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::server::{Authentication, AuthorizationField};
-use super::values;
-use super::{NodeTaint, OptionsError};
-use crate::yaml::{self, Entry, Kind, Node, Problem, YamlError};
+use super::{ConfigFile, NodeTaint, OptionsError, lenient, values};
+use crate::yaml::{self, DecodeError, Entry, Kind, Node, Problem, YamlError};
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 const KIND: &str = "KubeletConfiguration";
@@ -198,25 +197,47 @@ const PATHS: &[&str] = &[
     "tlsPrivateKeyFile",
 ];
 
-/// Reads the configuration file and its drop-ins, each over those before it. The second value names the fields that
-/// were let be, a line a file.
-pub(super) fn read(files: &[(PathBuf, String)]) -> Result<(KubeletConfiguration, Vec<String>), OptionsError> {
-    let mut notes = Vec::new();
+/// What the files come to.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// All of them merged.
+    pub config: KubeletConfiguration,
+    /// The fields that mean nothing to this agent, a line a file.
+    pub notes: Vec<String>,
+    /// What a kubelet takes only as a second try, a line a file.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the configuration file and its drop-ins, each over those before it.
+pub(super) fn read(files: &[ConfigFile]) -> Result<Read, OptionsError> {
+    let mut read = Read::default();
     let mut merged: Option<Node> = None;
-    for (file, text) in files {
-        let (node, let_be) = parse(file, text)?;
-        if !let_be.is_empty() {
-            let let_be = let_be.join(", ");
-            notes.push(format!("{}: these fields mean nothing to this agent: {let_be}", file.display()));
+    for file in files {
+        let parsed = parse(file)?;
+        let name = file.path.display();
+        if !parsed.let_be.is_empty() {
+            read.notes.push(format!("{name}: these fields mean nothing to this agent: {}", parsed.let_be.join(", ")));
+        }
+        if !parsed.doubts.is_empty() {
+            let doubts: Vec<String> = parsed.doubts.iter().map(|doubt| place(&file.path, doubt)).collect();
+            read.warnings.push(format!("{name} is read leniently, as a kubelet reads it: {}", doubts.join("; ")));
         }
         match &mut merged {
-            None => merged = Some(node),
-            Some(below) => lay_over(below, node),
+            None => merged = Some(parsed.node),
+            Some(below) => lay_over(below, parsed.node),
         }
     }
-    let Some((merged, (file, _))) = merged.zip(files.last()) else { return Ok(Default::default()) };
-    let config = merged.decode().map_err(|fault| invalid(file, &[YamlError::from(fault)]))?;
-    Ok((config, notes))
+    let Some((mut merged, file)) = merged.zip(files.last()) else { return Ok(read) };
+    let (config, faults) = merged.decode_all::<KubeletConfiguration>();
+    match faults.into_iter().find(|fault| !is_unknown(fault)) {
+        Some(fault) => Err(invalid(&file.path, &[YamlError::from(fault)])),
+        None => Ok(Read { config, ..read }),
+    }
+}
+
+/// A field that the type has not is no reason for a node to stay down: `init` and `config validate` look for it before.
+fn is_unknown(fault: &DecodeError) -> bool {
+    matches!(fault.problem, Problem::UnknownField(..))
 }
 
 /// Fields of a KubeletConfiguration that the type has not, by their paths: a slip of the pen, as a rule.
@@ -231,17 +252,29 @@ pub fn unknown_fields(config: &serde_json::Value) -> Vec<String> {
         entries.retain(|entry| !LET_BE.contains(&entry.key.as_str()));
     }
     let (_, faults) = node.decode_all::<KubeletConfiguration>();
-    let unknown = faults.into_iter().filter(|fault| matches!(fault.problem, Problem::UnknownField(..)));
-    unknown.map(|fault| YamlError::from(fault).path).collect()
+    faults.into_iter().filter(is_unknown).map(|fault| YamlError::from(fault).path).collect()
 }
 
-/// Reads `text`, the content of `file`, without the fields that are let be; those by name, in the order of the file.
-fn parse(file: &Path, text: &str) -> Result<(Node, Vec<String>), OptionsError> {
-    let documents = yaml::documents(text).map_err(|e| invalid(file, &[e]))?;
-    let [document] = documents.as_slice() else {
-        return Err(invalid(file, &[whole(format!("must hold one document, found {}", documents.len()))]));
+/// One file.
+struct Parsed {
+    /// Its fields, but for those that mean nothing.
+    node: Node,
+    /// Those by name, in the order of the file.
+    let_be: Vec<String>,
+    /// What is wrong with it and does not matter.
+    doubts: Vec<YamlError>,
+}
+
+fn parse(file: &ConfigFile) -> Result<Parsed, OptionsError> {
+    let fault = |problem: YamlError| invalid(&file.path, &[problem]);
+    let documents = yaml::documents(&file.text).map_err(fault)?;
+    let Some((document, more)) = documents.split_first() else {
+        return Err(fault(whole("must hold a document, found none".to_owned())));
     };
-    let mut node = Node::parse(document).map_err(|e| invalid(file, &[e]))?;
+    let (mut node, mut doubts) = lenient::parse(document).map_err(fault)?;
+    if more.iter().any(|document| !Node::parse(document).is_ok_and(|node| node.kind == Kind::Null)) {
+        doubts.push(whole("only the first document is used".to_owned()));
+    }
     let mut let_be = Vec::new();
     if let Kind::Map(entries) = &mut node.kind {
         entries.retain(|entry| {
@@ -253,6 +286,7 @@ fn parse(file: &Path, text: &str) -> Result<(Node, Vec<String>), OptionsError> {
         });
     }
     let (config, faults) = node.clone().decode_all::<KubeletConfiguration>();
+    let (unknown, faults): (Vec<_>, Vec<_>) = faults.into_iter().partition(is_unknown);
     let mut problems: Vec<YamlError> = faults.into_iter().map(YamlError::from).collect();
     for (field, found, wanted) in [("apiVersion", &config.api_version, API_VERSION), ("kind", &config.kind, KIND)] {
         let told = problems.iter().any(|p| p.path == field);
@@ -262,19 +296,20 @@ fn parse(file: &Path, text: &str) -> Result<(Node, Vec<String>), OptionsError> {
         }
     }
     if !problems.is_empty() {
-        return Err(invalid(file, &problems));
+        return Err(invalid(&file.path, &problems));
     }
-    anchor(&mut node, file.parent().unwrap_or(Path::new("")));
-    Ok((node, let_be))
+    doubts.extend(unknown.into_iter().map(YamlError::from));
+    anchor(&mut node, &file.base);
+    Ok(Parsed { node, let_be, doubts })
 }
 
 /// Makes the paths of a file absolute.
-fn anchor(node: &mut Node, beside: &Path) {
+fn anchor(node: &mut Node, base: &Path) {
     for path in PATHS {
         if let Some(Kind::String(path)) = find(node, path)
             && !path.is_empty()
         {
-            *path = beside.join(&*path).display().to_string();
+            *path = base.join(&*path).display().to_string();
         }
     }
 }

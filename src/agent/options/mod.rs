@@ -1,8 +1,11 @@
 //! What the agent is told: a `KubeletConfiguration` file and the kubelet's flags, resolved into [`AgentOptions`].
 
-mod drop_ins;
+mod config_files;
+mod flag_value;
 mod flags;
+mod ignored_flags;
 mod kubelet_config;
+mod lenient;
 mod node;
 mod server;
 mod values;
@@ -14,8 +17,9 @@ use std::time::Duration;
 use crate::host::paths;
 use crate::runtime::endpoint::Endpoint;
 
-pub use drop_ins::drop_ins;
-pub use flags::{Flags, LET_BE as FLAGS_LET_BE, Takes};
+pub use config_files::{ConfigFile, drop_ins};
+pub use flag_value::{Given, Kind as FlagKind};
+pub use flags::{FlagRow, Flags, Role, all as flags};
 pub use kubelet_config::unknown_fields;
 pub use node::{NodeFlags, NodeOptions, NodeTaint};
 pub use server::{Authorization, ServerFlags, ServerOptions};
@@ -198,6 +202,12 @@ pub enum OptionsError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A flag that no kubelet has.
+    #[error("--{name}: no kubelet has this flag")]
+    UnknownFlag {
+        /// As given, without dashes before it.
+        name: String,
+    },
     /// Nothing says where manifests are.
     #[error(
         "no static pods configured: set staticPodPath or staticPodURL in the file named by --config, or pass \
@@ -210,19 +220,18 @@ fn indented(problems: &[String]) -> String {
     problems.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Resolves flags over files over defaults, as the kubelet does. `files` are the path and content of `--config` and of
-/// the drop-ins of `--config-dir`, each over those before it; `hostname` is the machine's. Relative paths in a file are
-/// relative to the file.
+/// Resolves flags over files over defaults, as the kubelet does. `files` are `--config` and the drop-ins of `--config-dir`,
+/// each over those before it; `hostname` is the machine's.
 ///
 /// Without a file the kubelet falls back to older defaults, a read-only port 10255 among them; this agent has the same
 /// defaults with and without, and opens no port nobody asked for.
 ///
 /// # Errors
 /// Every kind of [`OptionsError`].
-pub fn resolve(flags: &Flags, files: &[(PathBuf, String)], hostname: &str) -> Result<Resolved, OptionsError> {
-    let (file, mut notes) = kubelet_config::read(files)?;
-    if !flags.let_be.is_empty() {
-        notes.push(format!("these flags mean nothing to this agent: --{}", flags.let_be.join(", --")));
+pub fn resolve(flags: &Flags, files: &[ConfigFile], hostname: &str) -> Result<Resolved, OptionsError> {
+    let kubelet_config::Read { config: file, mut notes, warnings } = kubelet_config::read(files)?;
+    if !flags.ignored.is_empty() {
+        notes.push(format!("these flags mean nothing to this agent: --{}", flags.ignored.join(", --")));
     }
     let mut options = AgentOptions::new(&node_name(flags, hostname)?);
     follow_file(&mut options, &file);
@@ -241,7 +250,7 @@ pub fn resolve(flags: &Flags, files: &[(PathBuf, String)], hostname: &str) -> Re
     if options.static_pod_path.is_none() && options.static_pod_url.is_none() {
         return Err(OptionsError::NoSource);
     }
-    Ok(Resolved { options, notes, warnings: Vec::new() })
+    Ok(Resolved { options, notes, warnings })
 }
 
 fn listen(address: IpAddr, port: u16) -> Option<SocketAddr> {
@@ -323,7 +332,6 @@ fn follow_sources(options: &mut AgentOptions, flags: &Flags, file: &KubeletConfi
     Ok(())
 }
 
-/// Logs, cgroups, processes and pulls.
 /// The runtime: `--docker-host`, else `--container-runtime-endpoint`, else `containerRuntimeEndpoint`.
 fn follow_runtime(options: &mut AgentOptions, flags: &Flags, file: &KubeletConfiguration) -> Result<(), OptionsError> {
     let parse = |text: &str| match Endpoint::parse(text) {
@@ -340,6 +348,7 @@ fn follow_runtime(options: &mut AgentOptions, flags: &Flags, file: &KubeletConfi
     Ok(())
 }
 
+/// Logs, cgroups, processes and pulls.
 fn follow_limits(options: &mut AgentOptions, flags: &Flags, file: &KubeletConfiguration) -> Result<(), OptionsError> {
     let size = checked("--container-log-max-size", &flags.container_log_max_size, values::log_size)?;
     let files = flags.container_log_max_files.map(|number| {

@@ -27,7 +27,7 @@ pub struct NodeFlags {
     pub node_labels: Vec<String>,
     /// `--register-node`.
     pub register_node: Option<bool>,
-    /// `--register-with-taints`, each as given: `key=value:effect,...`.
+    /// `--register-with-taints` as given last: `key=value:effect,...`.
     pub register_with_taints: Vec<String>,
     /// `--node-status-update-frequency`, in Go's form.
     pub node_status_update_frequency: Option<String>,
@@ -35,7 +35,7 @@ pub struct NodeFlags {
     pub node_status_max_images: Option<i64>,
     /// `--max-pods`.
     pub max_pods: Option<i64>,
-    /// `--system-reserved`: `cpu=100m,memory=1Gi`.
+    /// `--system-reserved`: `cpu=100m,memory=1Gi`; several add up to one.
     pub system_reserved: Option<String>,
     /// `--kube-reserved`, the same.
     pub kube_reserved: Option<String>,
@@ -153,7 +153,9 @@ pub(super) fn follow(
     node.register = flags.register_node.or(file.register_node).unwrap_or(true);
     let mut taints = Vec::new();
     for given in &flags.register_with_taints {
-        let found = given.split(',').filter(|text| !text.is_empty()).map(taint).collect::<Result<Vec<_>, _>>();
+        // One with a dash behind it is of no use here, and taken by the kubelet all the same.
+        let named = given.split(',').filter(|text| !text.is_empty() && !text.ends_with('-'));
+        let found = named.map(taint).collect::<Result<Vec<_>, _>>();
         taints.extend(found.map_err(|problem| wrong("--register-with-taints", given, problem))?);
     }
     node.taints = if taints.is_empty() { file.register_with_taints.clone().unwrap_or_default() } else { taints };
@@ -252,12 +254,44 @@ fn is_own_label(name: &str) -> bool {
     !kubernetes || open || OWN_LABELS.contains(&name)
 }
 
+/// `name=value,name2`: a label may have no value.
 fn labels(text: &str) -> Result<BTreeMap<String, String>, String> {
-    let found = pairs(text)?.unwrap_or_default();
-    match found.keys().find(|name| !is_own_label(name)) {
-        Some(name) => Err(format!("a node must not give itself the label {name}; set it with `kubectl label node`")),
-        None => Ok(found),
+    let parts = text.split(',').filter(|part| !part.is_empty());
+    let found: BTreeMap<String, String> = parts
+        .map(|part| part.split_once('=').unwrap_or((part, "")))
+        .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+        .collect();
+    for (name, value) in &found {
+        if !is_own_label(name) {
+            return Err(format!("a node must not give itself the label {name}; set it with `kubectl label node`"));
+        }
+        if !is_label_name(name) {
+            return Err(format!("{name:?} is no name of a label"));
+        }
+        if !value.is_empty() && !is_label_word(value) {
+            return Err(format!("{value:?} is no value of the label {name}"));
+        }
     }
+    Ok(found)
+}
+
+/// A name, or a domain and a name (`validation.IsQualifiedName`).
+fn is_label_name(text: &str) -> bool {
+    let part = |part: &str| {
+        let inner = part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        inner && !part.is_empty() && !part.starts_with('-') && !part.ends_with('-')
+    };
+    match text.split_once('/') {
+        Some((domain, name)) => domain.len() <= 253 && domain.split('.').all(part) && is_label_word(name),
+        None => is_label_word(text),
+    }
+}
+
+/// A name or a value of a label, 63 characters at most.
+fn is_label_word(text: &str) -> bool {
+    let is_end = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+    let inner = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    text.len() <= 63 && inner && is_end(text.bytes().next()) && is_end(text.bytes().last())
 }
 
 /// `key=value:effect` or `key:effect`.
@@ -272,11 +306,11 @@ fn taint(text: &str) -> Result<NodeTaint, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::options::{Flags, Resolved, resolve};
+    use crate::agent::options::{ConfigFile, Flags, Resolved, resolve};
 
     fn with(flags: NodeFlags, body: &str) -> Result<Resolved, OptionsError> {
         let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nstaticPodPath: /m\n";
-        let file = ("/var/lib/kubelet/config.yaml".into(), format!("{head}{body}"));
+        let file = ConfigFile::main("/var/lib/kubelet/config.yaml".into(), format!("{head}{body}"));
         resolve(&Flags { node: flags, ..Flags::default() }, &[file], "cp1")
     }
 
@@ -306,8 +340,8 @@ mod tests {
         let flags = NodeFlags {
             max_pods: Some(9),
             register_node: Some(true),
-            register_with_taints: vec!["b=c:NoExecute,d:NoSchedule".into()],
-            node_labels: vec!["zone=a".into(), "x.node.kubernetes.io/y=1".into()],
+            register_with_taints: vec!["b=c:NoExecute,d:NoSchedule,gone-".into()],
+            node_labels: vec!["zone=a,bare".into(), "x.node.kubernetes.io/y=1".into(), "e=".into()],
             node_ip: Some("10.0.0.1,fd00::1".into()),
             cert_dir: Some("/c".into()),
             ..NodeFlags::default()
@@ -317,7 +351,7 @@ mod tests {
         let taints: Vec<_> =
             found.taints.iter().map(|t| (t.key.as_str(), t.value.as_str(), t.effect.as_str())).collect();
         assert_eq!(taints, [("b", "c", "NoExecute"), ("d", "", "NoSchedule")]);
-        assert_eq!((found.labels.len(), found.ips.len()), (2, 2));
+        assert_eq!((found.labels.len(), found.labels["bare"].as_str(), found.ips.len()), (4, "", 2));
     }
 
     #[test]
@@ -327,7 +361,9 @@ mod tests {
         for (flags, words) in [
             (labels("node-role.kubernetes.io/worker="), "--node-labels is"),
             (labels("a.node-restriction.kubernetes.io/x=1"), "must not give itself"),
-            (labels("zone"), "name=value"),
+            (labels("a b=1"), "is no name of a label"),
+            (labels("zone=a b"), "is no value of the label zone"),
+            (labels("Zone.example/x=1"), "is no name of a label"),
             (ip("10.0.0.1,10.0.0.2"), "one of each family"),
             (ip("host"), "--node-ip is"),
             (NodeFlags { register_with_taints: vec!["a:Never".into()], ..NodeFlags::default() }, "effect of a taint"),

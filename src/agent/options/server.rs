@@ -282,11 +282,11 @@ fn follow_authentication(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::options::{Flags, NodeFlags, Resolved, resolve};
+    use crate::agent::options::{ConfigFile, Flags, NodeFlags, Resolved, resolve};
 
     fn with(server: ServerFlags, kubeconfig: bool, body: &str) -> Result<Resolved, OptionsError> {
         let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nstaticPodPath: /m\n";
-        let file = ("/var/lib/kubelet/config.yaml".into(), format!("{head}{body}"));
+        let file = ConfigFile::main("/var/lib/kubelet/config.yaml".into(), format!("{head}{body}"));
         let node = NodeFlags { kubeconfig: kubeconfig.then(|| "/k".into()), ..NodeFlags::default() };
         resolve(&Flags { server, node, ..Flags::default() }, &[file], "cp1")
     }

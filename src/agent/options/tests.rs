@@ -5,8 +5,16 @@ use super::*;
 const FILE: &str = "/var/lib/kubelet/config.yaml";
 const HEAD: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
 
+fn main_file(text: &str) -> ConfigFile {
+    ConfigFile::main(FILE.into(), text.to_owned())
+}
+
+fn drop_in(path: &str, text: &str) -> ConfigFile {
+    ConfigFile { base: "/cwd".into(), ..ConfigFile::drop_in(path.into(), text.to_owned()) }
+}
+
 fn with_file(body: &str) -> Result<Resolved, OptionsError> {
-    resolve(&Flags::default(), &[(FILE.into(), format!("{HEAD}{body}"))], "cp1")
+    resolve(&Flags::default(), &[main_file(&format!("{HEAD}{body}"))], "cp1")
 }
 
 fn with_flags(flags: Flags) -> Result<Resolved, OptionsError> {
@@ -47,36 +55,62 @@ fn the_file_kubeadm_writes_is_followed_and_what_means_nothing_is_named_in_one_li
 
 #[test]
 fn every_fault_of_the_file_is_told_with_its_place() {
-    let error = with_file("staticPodPaths: /m\nfileCheckFrequency: 20\nhealthzPort: 70000\nsyncFrequency: -1s\n");
+    let error = with_file("staticPodPath: /m\nfileCheckFrequency: 20\nhealthzPort: 70000\nsyncFrequency: -1s\n");
     let Err(OptionsError::Config { problems, .. }) = error else { panic!("{error:?}") };
-    assert_eq!(problems.len(), 4, "{problems:#?}");
-    for (line, words) in [
-        (3, "staticPodPaths: unknown field; did you mean staticPodPath?"),
-        (4, "fileCheckFrequency: "),
-        (5, "healthzPort: "),
-        (6, "syncFrequency: "),
-    ] {
+    assert_eq!(problems.len(), 3, "{problems:#?}");
+    for (line, words) in [(4, "fileCheckFrequency: "), (5, "healthzPort: "), (6, "syncFrequency: ")] {
         let place = format!("{FILE}:{line}:");
         assert!(problems.iter().any(|p| p.starts_with(&place) && p.contains(words)), "{line} {words}: {problems:#?}");
     }
 }
 
 #[test]
-fn another_kind_version_or_number_of_documents_is_refused() {
+fn a_field_that_there_is_not_or_that_stands_twice_is_one_warning_and_keeps_nothing_down() {
+    let unknown =
+        with_file("staticPodPath: /m\nstaticPodPaths: /n\ncrashLoopBackOff: {minimum: 1s}\nmaxPods: 7\n").unwrap();
+    assert_eq!((unknown.options.static_pod_path.as_deref(), unknown.options.node.max_pods), (Some(Path::new("/m")), 7));
+    let [warning] = &unknown.warnings[..] else { panic!("{:?}", unknown.warnings) };
+    assert!(
+        warning.starts_with("/var/lib/kubelet/config.yaml is read leniently, as a kubelet reads it: "),
+        "{warning}"
+    );
+    assert!(warning.contains(":4:1: staticPodPaths: unknown field; did you mean staticPodPath?"), "{warning}");
+    assert!(warning.contains("crashLoopBackOff.minimum: unknown field"), "{warning}");
+    let repeated =
+        with_file("staticPodPath: /m\nmaxPods: 7\nmaxPods: 8\nclusterDNS: [1.1.1.1]\ncgroupDriver: x\n").unwrap();
+    assert_eq!(repeated.options.node.max_pods, 8, "the last one counts");
+    assert!(repeated.warnings[0].contains("\"maxPods\" is written twice"), "{:?}", repeated.warnings);
+    assert_eq!((repeated.warnings.len(), repeated.notes.len()), (1, 1));
+    let nested =
+        with_file("staticPodPath: /m\nauthentication: {anonymous: {enabled: false, enabled: true}}\n").unwrap();
+    assert!(nested.options.server.anonymous && nested.warnings.len() == 1);
+    for (body, words) in [
+        ("maxPods: 7\nmaxPods: many\n", "maxPods: expected a whole number"),
+        ("maxPod: 7\nhealthzPort: many\n", "healthzPort: expected a whole number"),
+    ] {
+        let error = with_file(&format!("staticPodPath: /m\n{body}")).unwrap_err().to_string();
+        assert!(error.contains(words), "what a kubelet refuses stays refused: {error}");
+    }
+}
+
+#[test]
+fn another_kind_or_version_is_refused_and_of_several_documents_the_first_counts() {
     for (text, words) in [
         ("kind: Pod\napiVersion: v1\n", "kind must be KubeletConfiguration, found Pod"),
-        ("", "must hold one document, found 0"),
+        ("", "must hold a document, found none"),
         (
             "apiVersion: kubelet.config.k8s.io/v1\nkind: KubeletConfiguration\n",
             "apiVersion must be kubelet.config.k8s.io/v1beta1, found kubelet.config.k8s.io/v1",
         ),
-        ("a: b\n---\nc: d\n", "must hold one document, found 2"),
         ("[1, 2]\n", "config.yaml:1"),
         ("a: [\n", "config.yaml:"),
     ] {
-        let error = resolve(&Flags::default(), &[(FILE.into(), text.to_owned())], "cp1").unwrap_err().to_string();
+        let error = resolve(&Flags::default(), &[main_file(text)], "cp1").unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
+    let two = with_file("staticPodPath: /m\n---\nkind: Other\n").unwrap();
+    assert!(two.warnings[0].contains("only the first document is used"), "{:?}", two.warnings);
+    assert!(with_file("staticPodPath: /m\n---\n").unwrap().warnings.is_empty());
 }
 
 #[test]
@@ -96,7 +130,7 @@ fn flags_go_before_the_file() {
         "{HEAD}staticPodPath: /file\nfileCheckFrequency: 9s\nhealthzPort: 1\nclusterDNS: [2.2.2.2]\nclusterDomain: a\n\
          seccompDefault: true\noomScoreAdj: 1\nsyncFrequency: 7s\n"
     );
-    let options = resolve(&flags, &[(FILE.into(), file)], "cp1").unwrap().options;
+    let options = resolve(&flags, &[main_file(&file)], "cp1").unwrap().options;
     let expected = AgentOptions {
         static_pod_path: Some("/flag".into()),
         file_check_frequency: Duration::from_secs(5),
@@ -131,7 +165,7 @@ fn a_url_has_its_headers_from_the_file_or_from_the_flags() {
     assert_eq!(options.http_check_frequency, Duration::from_secs(5));
     let manifest_url_headers = vec!["a:hello, b:again,".into(), "b:https://x".into()];
     let flags = Flags { manifest_url_headers, http_check_frequency: Some("6s".into()), ..Flags::default() };
-    let options = resolve(&flags, &[(FILE.into(), format!("{HEAD}{file}"))], "cp1").unwrap().options;
+    let options = resolve(&flags, &[main_file(&format!("{HEAD}{file}"))], "cp1").unwrap().options;
     assert_eq!(options.static_pod_url_headers, pairs(&[("a", "hello"), ("b", "again"), ("b", "https://x")]));
     assert_eq!(options.http_check_frequency, Duration::from_secs(6));
 }
@@ -232,21 +266,24 @@ fn drop_ins_are_merged_over_the_file_one_after_the_other() {
     let first =
         format!("{HEAD}clusterDNS: [3.3.3.3]\nresolvConf: r\nstaticPodURLHeader: {{a: [z]}}\ncgroupDriver: x\n");
     let second = format!("{HEAD}syncFrequency: 9s\noomScoreAdj: null\n");
-    let files = [(FILE.into(), file), ("/d/10-a.conf".into(), first), ("/d/20-b.conf".into(), second.clone())];
+    let files = [main_file(&file), drop_in("/d/10-a.conf", &first), drop_in("/d/20-b.conf", &second)];
     let resolved = resolve(&Flags::default(), &files, "cp1").unwrap();
     let expected = AgentOptions {
         static_pod_path: Some("/m".into()),
         cluster_dns: vec!["3.3.3.3".into()],
-        resolv_conf: Some("/d/r".into()),
+        resolv_conf: Some("/cwd/r".into()),
         sync_frequency: Duration::from_secs(9),
         static_pod_url_headers: vec![("a".into(), "z".into()), ("b".into(), "w".into())],
         ..AgentOptions::new("cp1")
     };
     assert_eq!(resolved.options, expected);
     assert_eq!(resolved.notes, ["/d/10-a.conf: these fields mean nothing to this agent: cgroupDriver"]);
-    let bad = [files[0].clone(), ("/d/30.conf".into(), format!("{second}syncFrequenzy: 1s\n"))];
-    let error = resolve(&Flags::default(), &bad, "cp1").unwrap_err().to_string();
-    assert!(error.contains("/d/30.conf:5:1: syncFrequenzy: unknown field"), "{error}");
+    let odd = [files[0].clone(), drop_in("/d/30.conf", &format!("{second}syncFrequenzy: 1s\n"))];
+    let resolved = resolve(&Flags::default(), &odd, "cp1").unwrap();
+    assert_eq!(resolved.options.sync_frequency, Duration::from_secs(9));
+    assert!(resolved.warnings[0].contains("/d/30.conf:5:1: syncFrequenzy: unknown field"), "{:?}", resolved.warnings);
+    let alone = resolve(&Flags::default(), &[drop_in("/d/1.conf", &file)], "cp1").unwrap();
+    assert_eq!(alone.options.static_pod_path.as_deref(), Some(Path::new("/m")), "a directory of drop-ins is enough");
 }
 
 #[test]
@@ -294,20 +331,70 @@ fn impossible_flag_values_name_the_flag() {
 
 #[test]
 fn flags_that_mean_nothing_are_named_in_one_line() {
-    let flags = Flags { let_be: vec!["cloud-provider".into(), "cgroup-driver".into()], ..Flags::default() };
-    assert_eq!(
-        with_flags(flags).unwrap().notes,
-        ["these flags mean nothing to this agent: --cloud-provider, --cgroup-driver"]
-    );
+    let given =
+        [("pod-manifest-path", "/m"), ("cloud-provider", "external"), ("cgroup-driver", ""), ("docker_only", "t")];
+    let flags = Flags::read(given.into_iter().chain([("cloud-provider", "x")])).unwrap();
+    let notes = resolve(&flags, &[], "cp1").unwrap().notes;
+    assert_eq!(notes, ["these flags mean nothing to this agent: --cloud-provider, --docker-only"]);
+}
+
+/// The names of every flag of `kubelet --help`, 1.36.
+const KUBELET_FLAGS: &str = include_str!("kubelet-flags-1.36.txt");
+
+#[test]
+fn every_flag_of_a_kubelet_is_known_once() {
+    let names: Vec<&str> = flags().map(|row| row.name).collect();
+    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+    let missing: Vec<_> = KUBELET_FLAGS.lines().filter(|name| !names.contains(name)).collect();
+    assert!(missing.is_empty() && KUBELET_FLAGS.lines().count() == 150, "{missing:?}");
+    assert!(kubelet_config::LET_BE.iter().collect::<BTreeSet<_>>().len() == kubelet_config::LET_BE.len());
 }
 
 #[test]
-fn the_tables_of_what_is_let_be_are_sorted_and_name_nothing_twice() {
-    let fields = kubelet_config::LET_BE;
-    let flags: Vec<_> = FLAGS_LET_BE.iter().map(|(name, _)| *name).collect();
-    assert_eq!(fields.iter().collect::<BTreeSet<_>>().len(), fields.len());
-    assert_eq!(flags.iter().collect::<BTreeSet<_>>().len(), flags.len());
-    assert!(flags.is_sorted());
+fn flags_are_read_with_their_values_and_every_fault_comes_out() {
+    let given = [
+        ("serialize-image-pulls", "False"),
+        ("rotate-certificates", "T"),
+        ("max-pods", "0x10"),
+        ("kubeconfig", ""),
+        ("cert-dir", "/a"),
+        ("cert-dir", ""),
+        ("node-labels", ""),
+        ("cluster_dns", "1.1.1.1,2.2.2.2"),
+        ("cluster-dns", "\"3.3.3.3\""),
+        ("system-reserved", "cpu=1"),
+        ("system-reserved", "memory=1Gi,cpu=2"),
+        ("register-with-taints", "a:NoSchedule"),
+        ("register-with-taints", "b:NoSchedule"),
+        ("node-ip", "10.0.0.5,fd00::5"),
+        ("v", "4"),
+    ];
+    let flags = Flags::read(given).unwrap();
+    let node = NodeFlags {
+        max_pods: Some(16),
+        rotate_certificates: Some(true),
+        system_reserved: Some("cpu=1,memory=1Gi,cpu=2".into()),
+        register_with_taints: vec!["b:NoSchedule".into()],
+        node_ip: Some("10.0.0.5,fd00::5".into()),
+        ..NodeFlags::default()
+    };
+    let cluster_dns = ["1.1.1.1", "2.2.2.2", "3.3.3.3"].map(str::to_owned).to_vec();
+    assert_eq!(flags, Flags { serialize_image_pulls: Some(false), cluster_dns, node, ..Flags::default() });
+    let faults = Flags::read([
+        ("serialize-image-pulls", "no"),
+        ("node-labels", "fine"),
+        ("nod-labels", ""),
+        ("registry-qps", "many"),
+        ("manifest-url-header", "hunter2"),
+    ]);
+    let words: Vec<String> = faults.unwrap_err().iter().map(ToString::to_string).collect();
+    let expected = [
+        "--serialize-image-pulls is \"no\": must be true or false",
+        "--nod-labels: no kubelet has this flag",
+        "--registry-qps is \"many\": \"many\" is no whole number",
+        "--manifest-url-header: every header must be written as name:value",
+    ];
+    assert_eq!(words, expected);
 }
 
 #[test]
@@ -333,7 +420,7 @@ fn a_runtime_is_named_by_flags_then_by_the_file_and_anything_but_a_socket_is_ref
             container_runtime_endpoint: endpoint.map(str::to_owned),
             ..Flags::default()
         };
-        resolve(&flags, &[(FILE.into(), file.clone())], "cp1").map(|resolved| resolved.options)
+        resolve(&flags, &[main_file(&file)], "cp1").map(|resolved| resolved.options)
     };
     let options = of(None, None).unwrap();
     assert_eq!((options.runtime, options.runtime_from_file), (Some(socket("file")), true));

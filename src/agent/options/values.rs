@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
-use super::NodeTaint;
+use super::{NodeTaint, flag_value};
 use crate::agent::resources;
 use crate::config::GoDuration;
 
@@ -30,7 +30,7 @@ pub(super) fn address(text: &str) -> Result<Option<IpAddr>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| format!("{text:?} is no IP address"))
+    flag_value::address(text).map(Some)
 }
 
 /// A URL that can be asked for manifests, none where the text is empty. It may hold a password, so that no message

@@ -194,7 +194,7 @@ fn what_the_api_server_refuses_of_a_pod_is_refused() {
     for (spec, expected) in [
         ("activeDeadlineSeconds: 0", "activeDeadlineSeconds: must be 1 to"),
         ("subdomain: A", "subdomain: \"A\" is not"),
-        ("os: {name: windows}", "os.name: this node runs linux"),
+        ("os: {name: other}", "os.name: must be linux or windows"),
         ("hostUsers: false\n  hostNetwork: true", "spec.hostNetwork: cannot be true when hostUsers is false"),
         ("hostUsers: false\n  hostPID: true", "spec.hostPID: cannot be true when"),
         ("hostUsers: false\n  hostIPC: true", "spec.hostIPC: cannot be true when"),

@@ -32,7 +32,8 @@ pub struct ProbedContainer {
     pub id: String,
     /// When this instance was started: delays count from here, also after a restart of the agent.
     pub started_at: Timestamp,
-    /// Address of the pod; None on the host's network, which is asked at 127.0.0.1.
+    /// Address of the pod, the node's for one on the host's network; None there where the agent is in no cluster, and then
+    /// it is asked at [`super::LOOPBACK`].
     pub ip: Option<String>,
     /// It is being stopped: only its readiness probe goes on.
     pub stopping: bool,

@@ -25,6 +25,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+/// Where pods on the machine's network are asked, where that machine is in no cluster.
+pub(in crate::agent) const LOOPBACK: &str = "127.0.0.1";
+
 /// The three probes of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ProbeKind {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::ProbeKind;
+use super::{LOOPBACK, ProbeKind};
 use crate::agent::env::expand_each;
 use crate::host::clock;
 
@@ -198,11 +198,11 @@ impl ProbeSpec {
         })
     }
 
-    /// Where to ask: the probe's host, else the pod's address `ip`, else (the host's network) this machine. `container`
-    /// is the runtime's id for exec.
+    /// Where to ask: the probe's host, else the pod's address `ip`, else (the host's network, and no cluster) this machine.
+    /// `container` is the runtime's id for exec.
     pub fn target(&self, container: &str, ip: Option<&str>) -> Target {
         let host = |host: &Option<String>| {
-            let host = host.as_deref().or(ip).unwrap_or("127.0.0.1");
+            let host = host.as_deref().or(ip).unwrap_or(LOOPBACK);
             host.trim_start_matches('[').trim_end_matches(']').to_owned()
         };
         match &self.action {

@@ -39,7 +39,7 @@ use crate::host::clock::Instant;
 use crate::runtime::{ContainerRecord, ContainerState, ImageRecord, RuntimeError, RuntimeEvent, RuntimeEventKind};
 use action::Plan;
 use report::LastWords;
-pub use report::{first_entry, orphan_entry};
+pub use report::{first_entry, orphan_entry, refused_entry};
 pub use view::Hold;
 use view::{Instance, Observed, PodView, PostStart, Slot};
 

@@ -138,7 +138,9 @@ impl Worker {
     /// The newest running instance of each container.
     fn probed(&self, pod: &StaticPod, view: &PodView) -> Vec<ProbedContainer> {
         let own = || self.seen.instances.values().filter(|one| one.record.name.uid == pod.uid);
-        let ip = own().filter(|one| one.record.is_sandbox && one.is_running()).find_map(|one| one.record.ip.clone());
+        let shared =
+            own().filter(|one| one.record.is_sandbox && one.is_running()).find_map(|one| one.record.ip.clone());
+        let of_host = pod.host_network().then(|| self.context.host_network_ip().map(str::to_owned));
         let mut probed = Vec::new();
         for container in &view.containers {
             let running = own().filter(|one| !one.record.is_sandbox && one.record.name.container == container.name);
@@ -154,7 +156,7 @@ impl Worker {
                 name: container.name.clone(),
                 id: one.record.id.clone(),
                 started_at: *started_at,
-                ip: ip.clone().or_else(|| one.record.ip.clone()).filter(|_| !pod.host_network()),
+                ip: of_host.clone().unwrap_or_else(|| shared.clone().or_else(|| one.record.ip.clone())),
                 stopping: one.is_ending(),
                 probes: Arc::clone(&container.probes),
             });

@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::Plan;
 use super::status;
 use super::view::{ContainerView, Finish, Instance, Observed, PodView, PostStart, Role};
+use crate::agent::admission::Refusal;
 use crate::agent::pacing::{self, Gate};
 use crate::agent::pod::{PodKey, StaticPod};
 use crate::agent::probe::Health;
 use crate::agent::report::{ContainerReport, Phase, PodReport, StateReport, TerminationReport};
+use crate::agent::resources;
 use crate::agent::status::Entry;
 use crate::runtime::ContainerState;
 
@@ -281,6 +284,45 @@ pub fn first_entry(pod: &Arc<StaticPod>, host_ip: Option<&str>) -> Entry {
     let gate = pacing::component(pod).map(|component| (component.to_owned(), gate));
     let status = status::first(pod, host_ip, Timestamp::now());
     Entry { report, gate, pod: Some(Arc::clone(pod)), status, looked: false }
+}
+
+/// What is reported of a pod that the node does not run.
+pub fn refused_entry(pod: &Arc<StaticPod>, refusal: &Refusal, now: Timestamp) -> Entry {
+    let first = first_entry(pod, None);
+    let message = refusal.status_message();
+    let waits = |container: ContainerReport| ContainerReport {
+        state: StateReport::Waiting { reason: refusal.reason.clone(), message: message.clone() },
+        ..container
+    };
+    let containers = first_containers(pod).map(waits).collect();
+    let report =
+        PodReport { phase: Phase::Failed, since: now, message: Some(message.clone()), containers, ..first.report };
+    let status = PodStatus {
+        phase: Some("Failed".to_owned()),
+        reason: Some(refusal.reason.clone()),
+        message: Some(message),
+        qos_class: Some(resources::qos_class(&pod.spec).to_string()),
+        start_time: Some(Time(now)),
+        ..PodStatus::default()
+    };
+    Entry { report, gate: None, status, looked: true, ..first }
+}
+
+/// The containers of a pod of which nothing is there.
+fn first_containers(pod: &StaticPod) -> impl Iterator<Item = ContainerReport> {
+    pod.containers().map(|(init, container)| ContainerReport {
+        name: container.name.clone(),
+        init,
+        image: container.image.clone().unwrap_or_default(),
+        id: None,
+        state: StateReport::Waiting { reason: CREATING.to_owned(), message: String::new() },
+        last_termination: None,
+        started: false,
+        ready: false,
+        healthy: false,
+        restarts: 0,
+        probe_message: None,
+    })
 }
 
 /// What is reported of containers that no manifest asks for, before their worker has looked at them.

@@ -12,7 +12,7 @@ struct Line {
 }
 
 fn flags(words: &[&str]) -> Result<Flags, clap::Error> {
-    Line::try_parse_from(["agent"].iter().chain(words)).map(|line| line.args.into())
+    Line::try_parse_from(["agent"].iter().chain(words)).map(|line| line.args.flags.0)
 }
 
 #[test]
@@ -84,7 +84,8 @@ fn what_kubeadms_drop_in_may_carry_is_accepted_and_named() {
         node_labels: vec!["a=b".into(), "c=d".into()],
         ..NodeFlags::default()
     };
-    assert_eq!((given.node, given.let_be), (expected, vec!["fail-swap-on".to_owned()]));
+    assert_eq!((given.node, given.ignored), (expected, vec!["fail-swap-on".to_owned()]));
+    assert_eq!(given.config.as_deref(), Some(Path::new("/var/lib/kubelet/config.yaml")));
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn a_flag_that_no_kubelet_has_is_refused() {
 #[test]
 fn a_file_that_is_not_there_is_told_with_what_to_do() {
     let line = Line::try_parse_from(["agent", "--config=/nowhere/config.yaml"]).unwrap();
-    let error = options(line.args, &line.globals).unwrap_err();
+    let error = options(line.args.flags.0, &line.globals).unwrap_err();
     assert!(error.chain().any(|e| e.to_string() == "cannot read /nowhere/config.yaml"));
     assert!(error.downcast_ref::<Hint>().unwrap().to_string().contains("--pod-manifest-path"));
 }
@@ -111,4 +112,77 @@ fn an_agent_is_run_unless_one_is_asked() {
     }
     assert!(asks(&["--pod-manifest-path=/m", "ps"]).is_err(), "nobody can want both");
     assert!(asks(&["logs"]).is_err());
+}
+
+#[test]
+fn every_flag_of_a_kubelet_is_taken_and_an_empty_value_is_as_none() {
+    let words = [
+        "--housekeeping-interval=30s",
+        "--containerd=/run/containerd/containerd.sock",
+        "--global-housekeeping-interval=1m",
+        "--event-storage-event-limit=default=0",
+        "--serialize-image-pulls=False",
+        "--kubeconfig=",
+        "--bootstrap-kubeconfig=",
+        "--cert-dir=",
+        "--node-labels=",
+        "--hostname-override=N1.Example",
+        "--node-ip=10.0.0.5,fd00::5",
+        "--read-only-port=0",
+        "--config-dir",
+        "d",
+        "--feature-gates=A=t,B=F",
+        "--eviction-hard=memory.available<5%",
+    ];
+    let given = flags(&words).unwrap();
+    let ignored = [
+        "containerd",
+        "event-storage-event-limit",
+        "eviction-hard",
+        "feature-gates",
+        "global-housekeeping-interval",
+        "housekeeping-interval",
+    ];
+    assert_eq!(given.ignored, ignored);
+    let expected = Flags {
+        serialize_image_pulls: Some(false),
+        hostname_override: Some("N1.Example".into()),
+        read_only_port: Some(0),
+        config_dir: Some("d".into()),
+        node: NodeFlags { node_ip: Some("10.0.0.5,fd00::5".into()), ..NodeFlags::default() },
+        ignored: given.ignored.clone(),
+        ..Flags::default()
+    };
+    assert_eq!(given, expected);
+    for row in options::flags().filter(|row| row.kind.is_switch() && row.name != "help") {
+        let bare = format!("--{}", row.name);
+        assert!(flags(&[&bare]).is_ok() && flags(&[&format!("{bare}=F")]).is_ok(), "{bare}");
+        assert!(flags(&[&format!("{bare}=")]).is_err() && flags(&[&bare, "false"]).is_err(), "{bare}");
+    }
+    for row in options::flags().filter(|row| row.kind == options::FlagKind::Text && row.name != "vmodule") {
+        let (empty, bare) = (format!("--{}=", row.name), format!("--{}", row.name));
+        assert_eq!(flags(&[&empty]).unwrap(), Flags::default(), "{empty}");
+        assert!(flags(&[&bare, "-x"]).is_ok() && flags(&[&bare]).is_err(), "{bare}");
+    }
+}
+
+#[test]
+fn a_value_that_a_kubelet_refuses_is_refused_with_the_flag() {
+    for word in ["--fail-swap-on=no", "--max-pods=ten", "--sync-frequency=5", "--feature-gates=A=maybe", "--event-qps="]
+    {
+        let error = flags(&[word]).unwrap_err().to_string();
+        assert!(error.contains(word.split_once('=').unwrap().0), "{error}");
+    }
+}
+
+#[test]
+fn a_directory_of_drop_ins_is_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let text =
+        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nstaticPodPath: /m\nmaxPods: 40\n";
+    crate::host::fs::write_file(&dir.path().join("00.conf"), text.as_bytes(), 0o600).unwrap();
+    let line = Line::try_parse_from(["agent", "--kubeconfig=", "--config-dir", dir.path().to_str().unwrap()]).unwrap();
+    let options = options(line.args.flags.0, &line.globals).unwrap();
+    assert_eq!((options.static_pod_path.as_deref(), options.node.max_pods), (Some(Path::new("/m")), 40));
+    assert_eq!(options.node.kubeconfig, None);
 }

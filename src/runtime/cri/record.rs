@@ -100,7 +100,7 @@ fn container_state(status: &proto::ContainerStatus) -> ContainerState {
         proto::ContainerState::Created => ContainerState::Created,
         proto::ContainerState::Running => ContainerState::Running { started_at: started_at.unwrap_or_default() },
         proto::ContainerState::Exited | proto::ContainerState::Unknown => ContainerState::Exited {
-            exit_code: status.exit_code.into(),
+            exit_code: exit_code(status),
             reason: reason(status),
             message: status.message.clone(),
             started_at,
@@ -110,10 +110,22 @@ fn container_state(status: &proto::ContainerStatus) -> ContainerState {
     }
 }
 
+/// Exit code of what the runtime has lost, where it says none: containerd's own.
+const LOST: i64 = 255;
+
+/// What is not known any more has not ended well, whatever its code.
+fn exit_code(status: &proto::ContainerStatus) -> i64 {
+    match status.exit_code {
+        0 if status.state() == proto::ContainerState::Unknown => LOST,
+        code => code.into(),
+    }
+}
+
 /// `StartError` is containerd's word for what could not be run.
 fn reason(status: &proto::ContainerStatus) -> String {
     match (status.reason.as_str(), status.exit_code) {
         ("StartError", _) => "ContainerCannotRun",
+        ("" | "Completed", 0) if status.state() == proto::ContainerState::Unknown => "Unknown",
         ("", 0) => "Completed",
         ("", _) => "Error",
         (said, _) => said,
@@ -142,4 +154,32 @@ pub fn image(image: proto::Image) -> ImageRecord {
 pub fn stored_image(image: proto::Image) -> Option<StoredImage> {
     let names: Vec<String> = image.repo_digests.into_iter().chain(image.repo_tags).collect();
     (!names.is_empty()).then_some(StoredImage { names, size: image.size })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_runtime_has_lost_or_could_not_run_has_not_ended_well() {
+        let read = |state: proto::ContainerState, exit_code: i32, reason: &str| {
+            let reason = reason.to_owned();
+            let status =
+                proto::ContainerStatus { state: state.into(), exit_code, reason, finished_at: 1, ..Default::default() };
+            match container("containerd", status, "s").state {
+                ContainerState::Exited { exit_code, reason, .. } => (exit_code, reason),
+                other => panic!("{other:?}"),
+            }
+        };
+        use proto::ContainerState::{Exited, Unknown};
+        for (state, code, reason, expected) in [
+            (Exited, 0, "Completed", (0, "Completed")),
+            (Exited, 0, "", (0, "Completed")),
+            (Exited, 128, "StartError", (128, "ContainerCannotRun")),
+            (Unknown, 255, "Unknown", (255, "Unknown")),
+            (Unknown, 0, "", (255, "Unknown")),
+        ] {
+            assert_eq!(read(state, code, reason), (expected.0, expected.1.to_owned()), "{state:?} {code} {reason}");
+        }
+    }
 }

@@ -184,7 +184,7 @@ impl Docker {
     pub(super) async fn remove_container(&self, id: &str) -> Result<()> {
         let client = self.client().await?;
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        match client.remove_container(id, Some(options)).await {
+        match client.remove_container(id, Some(options)).await.map_err(|error| self.as_docker(error)) {
             Ok(()) | Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
             // Somebody else is at it: gone is gone, whoever did it.
             Err(BollardError::DockerResponseServerError { status_code: 409, .. }) => {

@@ -85,13 +85,12 @@ impl Docker {
 
     /// Turns the client's error into the trait's: `call` is what was being done, `what` the thing it was done to.
     fn error(&self, call: &str, what: &str, error: BollardError) -> RuntimeError {
-        if let BollardError::DockerResponseServerError { status_code: 500, message } = &error
-            && self.is_podman()
-            && podman::is_conflict(message)
-        {
-            return RuntimeError::Conflict { message: message.clone() };
-        }
-        translate(&self.address(), call, what, error)
+        translate(&self.address(), call, what, self.as_docker(error))
+    }
+
+    /// An error as Docker would answer it, whoever did.
+    fn as_docker(&self, error: BollardError) -> BollardError {
+        if self.is_podman() { podman::as_docker(error) } else { error }
     }
 
     /// Whether podman has answered before.

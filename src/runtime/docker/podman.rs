@@ -2,6 +2,7 @@
 
 use std::sync::Once;
 
+use bollard::errors::Error as BollardError;
 use bollard::models::{ContainerCreateBody, ResourcesUlimits, SystemVersion};
 use tokio::net::UnixStream;
 
@@ -40,6 +41,16 @@ impl Engine {
 /// Whether an error that podman answers with status 500 is one that Docker would answer with 409.
 pub fn is_conflict(message: &str) -> bool {
     ["is already in use", "container state improper", "image is in use"].iter().any(|words| message.contains(words))
+}
+
+/// An error of podman as Docker would answer it.
+pub fn as_docker(error: BollardError) -> BollardError {
+    match error {
+        BollardError::DockerResponseServerError { status_code: 500, message } if is_conflict(&message) => {
+            BollardError::DockerResponseServerError { status_code: 409, message }
+        }
+        other => other,
+    }
 }
 
 /// Says what is to be made in a way that podman makes the same of it; `limits` are those of [`Docker::podman_limits`].
@@ -133,5 +144,13 @@ mod tests {
         assert!(is_conflict("can only create exec sessions on running containers: container state improper"));
         assert!(is_conflict("the container name \"a\" is already in use by b"));
         assert!(!is_conflict("container b has dependent containers: container already exists"));
+        let answer =
+            |message: &str| BollardError::DockerResponseServerError { status_code: 500, message: message.into() };
+        let code = |error| match error {
+            BollardError::DockerResponseServerError { status_code, .. } => status_code,
+            _ => 0,
+        };
+        assert_eq!(code(as_docker(answer("the container name \"a\" is already in use"))), 409);
+        assert_eq!(code(as_docker(answer("no such file"))), 500);
     }
 }

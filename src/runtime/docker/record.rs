@@ -64,11 +64,17 @@ fn is_sandbox(labels: &BTreeMap<String, String>, name: &ContainerName) -> bool {
     labels.get(labels::DOCKER_TYPE).map_or(name.container == "POD", |kind| kind == "podsandbox")
 }
 
+/// Exit code of what could not be run, where the engine says none (Docker's for most such failures).
+const CANNOT_RUN: i64 = 128;
+
 /// dockershim's reading: what has an end has exited; what failed without a start could not be run; the rest is created.
+/// podman has code 0 for a container whose start failed: what never started has not ended well, whatever its code.
 pub fn state(state: &ApiState) -> ContainerState {
     let moment = |text: &Option<String>| text.as_deref().and_then(timestamp);
     let (started_at, finished_at) = (moment(&state.started_at), moment(&state.finished_at));
-    let exit_code = state.exit_code.unwrap_or_default();
+    let never_started = started_at.is_none() && finished_at.is_some();
+    let exit_code = state.exit_code.filter(|code| *code != 0 || !never_started);
+    let exit_code = exit_code.unwrap_or(if never_started { CANNOT_RUN } else { 0 });
     if state.running == Some(true) {
         return ContainerState::Running { started_at: started_at.unwrap_or_default() };
     }
@@ -76,6 +82,7 @@ pub fn state(state: &ApiState) -> ContainerState {
     let finished_at = finished_at.max(started_at.filter(|_| finished_at.is_some()));
     let reason = match (finished_at, exit_code) {
         (Some(_), _) if state.oom_killed == Some(true) => "OOMKilled",
+        (Some(_), _) if never_started => "ContainerCannotRun",
         (Some(_), 0) => "Completed",
         (Some(_), _) => "Error",
         (None, 0) => return ContainerState::Created,

@@ -20,7 +20,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::address::Address;
-use super::{Docker, translate};
+use super::{Docker, podman, translate};
 use crate::runtime::streaming::{Output, Session, Size, Streamed, Streaming, Wanted};
 use crate::runtime::{Process, Result, RuntimeError};
 
@@ -45,9 +45,12 @@ impl Streaming for Docker {
     async fn exec(&self, id: &str, command: &[String], wanted: Wanted) -> Result<Streamed> {
         let (client, address) = (self.client().await?.clone(), self.address.clone());
         let (what, command) = (format!("container {id}"), command.to_vec());
-        let id = id.to_owned();
+        let (id, podman) = (id.to_owned(), self.is_podman());
         let starting = async move {
-            let failed = |error| translate(&address.to_string(), EXEC, &what, error);
+            let failed = |error| {
+                let error = if podman { podman::as_docker(error) } else { error };
+                translate(&address.to_string(), EXEC, &what, error)
+            };
             let config = CreateExecOptions {
                 cmd: Some(command),
                 attach_stdin: Some(wanted.stdin),
@@ -210,6 +213,8 @@ fn refusal(status: StatusCode, body: &[u8], call: &str, what: &str) -> RuntimeEr
     match status {
         StatusCode::NOT_FOUND => RuntimeError::NotFound { what: what.to_owned() },
         StatusCode::CONFLICT => RuntimeError::Conflict { message },
+        // podman's answer for a container that does not run. Docker has no such words.
+        StatusCode::INTERNAL_SERVER_ERROR if podman::is_conflict(&message) => RuntimeError::Conflict { message },
         _ => RuntimeError::Refused { call: call.to_owned(), message },
     }
 }
@@ -319,6 +324,9 @@ mod tests {
         let body = br#"{"message":"container x is not running"}"#;
         let error = refusal(StatusCode::CONFLICT, body, EXEC, "container x");
         assert!(matches!(error, RuntimeError::Conflict { message } if message == "container x is not running"));
+        let body = br#"{"message":"can only create exec sessions on running containers: container state improper"}"#;
+        let podmans = refusal(StatusCode::INTERNAL_SERVER_ERROR, body, EXEC, "container x");
+        assert!(matches!(podmans, RuntimeError::Conflict { .. }), "{podmans}");
         let error = refusal(StatusCode::BAD_GATEWAY, b"<html>", EXEC, "container x").to_string();
         assert_eq!(error, "run a command in a container: status 502 Bad Gateway");
     }

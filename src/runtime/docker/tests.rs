@@ -267,6 +267,18 @@ fn states_are_read_as_dockershim_reads_them() {
 }
 
 #[test]
+fn what_never_started_has_not_ended_well_whatever_its_code() {
+    const NEVER: &str = "0001-01-01T00:00:00Z";
+    const THEN: &str = "2026-01-02T03:04:05Z";
+    for (code, expected) in [(0, 128), (127, 127)] {
+        let ContainerState::Exited { reason, exit_code, started_at, .. } = state(code, false, NEVER, THEN) else {
+            panic!()
+        };
+        assert_eq!((reason.as_str(), exit_code, started_at), ("ContainerCannotRun", expected, None));
+    }
+}
+
+#[test]
 fn what_ended_at_once_did_not_end_before_it_began() {
     let (start, end) = ("2026-01-02T03:04:05.2Z", "2026-01-02T03:04:05.1Z");
     let ContainerState::Exited { started_at, finished_at, .. } = state(3, false, start, end) else { panic!() };

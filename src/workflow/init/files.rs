@@ -123,6 +123,7 @@ pub fn render(
 
 /// `kubelet-start`: the kubelet's settings, the unit and its drop-in.
 pub fn kubelet(input: &Input<'_>, _: &[&'static str], tree: &mut dyn Tree) -> Result<Files, StepError> {
+    let ignored = crate::workflow::preflight::agent::check(input.spec)?;
     let had_dir = tree.exists(Path::new(KUBELET_DIR));
     let resolved = tree.exists(Path::new(RESOLVED));
     let written = crate::kubelet::files::write(input.spec, resolved, tree)?;
@@ -132,7 +133,7 @@ pub fn kubelet(input: &Input<'_>, _: &[&'static str], tree: &mut dyn Tree) -> Re
     let runtime = Endpoint::of(input.spec).address();
     Ok(Files {
         notes: vec![format!("wrote the kubelet's settings below {KUBELET_DIR} and the unit kubelet.service")],
-        warnings: written.warnings.into_iter().chain(unknown).collect(),
+        warnings: ignored.into_iter().chain(written.warnings).chain(unknown).collect(),
         will_be_made: made_by_agent(had_dir),
         entries: vec![Entry::Containers { runtime, owner: KUBELET_DIR.to_owned() }],
     })

@@ -3,6 +3,7 @@
 //! A check is a row of [`CHECKS`] and a pure function of the configuration, the machine's [`Facts`] and what is ours
 //! already. [`interest`] says which facts to gather.
 
+pub mod agent;
 pub mod etcd;
 mod files;
 mod kubelet;
@@ -247,6 +248,7 @@ pub const CHECKS: &[Check] = &[
     check("FileContent-", Severity::Error, BOTH_KUBELET, network::forwarding),
     check("HTTPProxy", Severity::Warning, BOTH, network::proxy),
     check("HTTPProxyCIDR", Severity::Warning, INIT, network::proxy_of_networks),
+    check(agent::CHECK, Severity::Error, INIT_FILES, agent::settings),
     check("FileAvailable-", Severity::Error, INIT_FILES, files::manifests),
     check("FileAvailable-", Severity::Error, JOIN_FILES, files::of_another_node),
     check("DirAvailable-", Severity::Error, INIT_FILES, files::etcd_data),

@@ -464,3 +464,35 @@ fn the_facts_that_are_gathered_are_those_the_checks_look_at() {
     spec.kubelet = serde_json::json!({"healthzPort": 0});
     assert!(!super::interest(&spec).ports.contains(&10248));
 }
+
+#[test]
+fn extra_arguments_that_the_agent_would_refuse_are_found_before_anything_is_written() {
+    let arg = |(name, value): (&str, &str)| crate::config::spec::Arg { name: name.into(), value: value.into() };
+    let with = |args: &[(&str, &str)]| {
+        let mut spec = testing::spec();
+        spec.node.kubelet_extra_args = args.iter().copied().map(arg).collect();
+        spec
+    };
+    let fine = [("housekeeping-interval", "30s"), ("serialize-image-pulls", "False"), ("node-labels", ""), ("v", "4")];
+    assert_eq!(found(&with(&fine), &fit()), []);
+    assert!(agent::check(&with(&fine)).unwrap().is_empty());
+    let bad = with(&[("serialize-image-pulls", "no"), ("nod-ip", "10.0.0.5"), ("node-labels", "a=b")]);
+    let told = found(&bad, &fit());
+    let [(name, Severity::Error, first), (_, _, second)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(name, "KubeletExtraArgs");
+    assert!(first.starts_with("nodeRegistration.kubeletExtraArgs: --serialize-image-pulls is \"no\": "), "{first}");
+    assert!(second.contains("--nod-ip: no kubelet has this flag"), "{second}");
+    assert!(agent::check(&bad).unwrap_err().to_string().contains("[ERROR KubeletExtraArgs]"));
+    let labels = with(&[("node-labels", "node-role.kubernetes.io/x=")]);
+    assert!(found(&labels, &fit())[0].2.contains("the node agent would not start: --node-labels is"), "{labels:?}");
+    let mut ignored = bad.clone();
+    ignored.node.ignore_preflight_errors = vec!["kubeletextraargs".into()];
+    assert!(found(&ignored, &fit()).iter().all(|(_, severity, _)| *severity == Severity::Warning));
+    assert_eq!(agent::check(&ignored).unwrap().len(), 2);
+    let mut real = bad;
+    real.kubeboot.node_agent = NodeAgent::Kubelet;
+    assert!(agent::check(&real).unwrap().is_empty(), "a real kubelet knows its own flags");
+    let mut config = testing::spec();
+    config.kubelet = serde_json::json!({"maxPods": "many"});
+    assert!(agent::check(&config).unwrap_err().to_string().contains("maxPods"));
+}

@@ -174,8 +174,9 @@ fn pod_fields(spec: &PodSpec, problems: &mut Problems) {
     }
     let both = spec.host_pid.unwrap_or(false) && spec.share_process_namespace.unwrap_or(false);
     problems.refuse(both, "spec.shareProcessNamespace", "cannot be combined with hostPID");
-    let other = spec.os.as_ref().is_some_and(|os| os.name != "linux");
-    problems.refuse(other, "spec.os.name", "this node runs linux");
+    // Whether it is this node's is a matter of admission.
+    let other = spec.os.as_ref().is_some_and(|os| !["linux", "windows"].contains(&os.name.as_str()));
+    problems.refuse(other, "spec.os.name", "must be linux or windows");
     for (index, toleration) in spec.tolerations.iter().flatten().enumerate() {
         let field = format!("spec.tolerations[{index}]");
         let effects = ["", "NoSchedule", "PreferNoSchedule", "NoExecute"];

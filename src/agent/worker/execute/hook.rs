@@ -1,6 +1,7 @@
 //! Hooks, beside the worker: it hears of their end.
 
 use super::*;
+use crate::agent::probe::LOOPBACK;
 use crate::runtime::labels;
 
 impl Worker {
@@ -50,14 +51,16 @@ impl Worker {
         self.hooks.insert(id, task);
     }
 
-    /// Where a container can be reached: its sandbox's address, this machine's where that has none of its own.
+    /// Where a container can be reached: its sandbox's address, and where that has none of its own the one that probes of
+    /// pods on the machine's network go to.
     fn address_of(&self, id: &str) -> Option<String> {
+        let of_host = || self.context.host_network_ip().unwrap_or(LOOPBACK).to_owned();
         let sandbox = self.seen.instances.get(id)?.sandbox();
         if sandbox.is_empty() {
-            return Some("127.0.0.1".to_owned());
+            return Some(of_host());
         }
         let sandbox = self.seen.instances.get(sandbox).filter(|one| one.is_running())?;
-        Some(sandbox.record.ip.clone().unwrap_or_else(|| "127.0.0.1".to_owned()))
+        Some(sandbox.record.ip.clone().unwrap_or_else(of_host))
     }
 
     pub(in crate::agent::worker) fn hooked(&mut self, id: &str, kind: HookKind, result: Result<(), HookError>) {

@@ -19,10 +19,22 @@ fn holds(term: &NodeSelectorTerm, labels: &BTreeMap<String, String>, name: &str)
     let expressions = term.match_expressions.as_deref().unwrap_or_default();
     let fields = term.match_fields.as_deref().unwrap_or_default();
     let label = |one: &NodeSelectorRequirement| meets(one, labels.get(&one.key).map(String::as_str));
-    let field = |one: &NodeSelectorRequirement| meets(one, (one.key == "metadata.name").then_some(name));
+    let field = |one: &NodeSelectorRequirement| is_field(one, name);
     (!expressions.is_empty() || !fields.is_empty()) && expressions.iter().all(label) && fields.iter().all(field)
 }
 
+/// Of a node's fields there is one, and it is compared with one value. A field that there is not is empty.
+fn is_field(requirement: &NodeSelectorRequirement, name: &str) -> bool {
+    let Some([value]) = requirement.values.as_deref() else { return false };
+    let found = if requirement.key == "metadata.name" { name } else { "" };
+    match requirement.operator.as_str() {
+        "In" => found == value,
+        "NotIn" => found != value,
+        _ => false,
+    }
+}
+
+/// What is malformed (a list of values where there must be none, or none where there must be some) holds nowhere.
 fn meets(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
     let values = requirement.values.as_deref().unwrap_or_default();
     let is_one = value.is_some_and(|value| values.iter().any(|one| one == value));
@@ -32,9 +44,9 @@ fn meets(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
     };
     match requirement.operator.as_str() {
         "In" => is_one,
-        "NotIn" => !is_one,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
+        "NotIn" => !is_one && !values.is_empty(),
+        "Exists" => value.is_some() && values.is_empty(),
+        "DoesNotExist" => value.is_none() && values.is_empty(),
         "Gt" => compared().is_some_and(std::cmp::Ordering::is_gt),
         "Lt" => compared().is_some_and(std::cmp::Ordering::is_lt),
         _ => false,
@@ -72,7 +84,13 @@ mod tests {
             ("cores", "Gt", json!(["4"]), true),
             ("cores", "Lt", json!(["4"]), false),
             ("zone", "Gt", json!(["4"]), false),
+            ("cores", "Gt", json!(["4", "5"]), false),
+            ("cores", "Gt", json!(["four"]), false),
+            ("none", "Lt", json!(["4"]), false),
             ("zone", "Like", json!(["a"]), false),
+            ("none", "NotIn", json!([]), false),
+            ("zone", "Exists", json!(["a"]), false),
+            ("none", "DoesNotExist", json!(["a"]), false),
         ] {
             let term = json!([{"matchExpressions": [{"key": key, "operator": operator, "values": values}]}]);
             assert_eq!(on_node1(terms(term)), expected, "{key} {operator} {values}");
@@ -86,6 +104,14 @@ mod tests {
         assert!(!on_node1(terms(json!([named("node2")]))));
         assert!(on_node1(terms(json!([named("node2"), named("node1")]))));
         assert!(!on_node1(terms(json!([{}]))));
+        assert!(!on_node1(terms(json!([]))));
+        let field = |operator: &str, values: Value| {
+            on_node1(terms(
+                json!([{"matchFields": [{"key": "metadata.name", "operator": operator, "values": values}]}]),
+            ))
+        };
+        assert!(field("NotIn", json!(["node2"])) && !field("NotIn", json!(["node1"])));
+        assert!(!field("Exists", json!([])) && !field("In", json!(["node1", "node2"])), "fields have one value");
         assert!(on_node1(json!({})) && on_node1(json!({"nodeSelector": {"zone": "a"}})));
         assert!(!on_node1(json!({"nodeSelector": {"zone": "b"}})));
     }
