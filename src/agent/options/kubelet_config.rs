@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::server::{Authentication, AuthorizationField};
-use super::{ConfigFile, NodeTaint, OptionsError, lenient, values};
-use crate::yaml::{self, DecodeError, Entry, Kind, Node, Problem, YamlError};
+use super::{ConfigFile, NodeTaint, OptionsError, values};
+use crate::yaml::{self, DecodeError, Entry, Kind, Node, Problem, Repeated, YamlError};
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 const KIND: &str = "KubeletConfiguration";
@@ -271,7 +271,8 @@ fn parse(file: &ConfigFile) -> Result<Parsed, OptionsError> {
     let Some((document, more)) = documents.split_first() else {
         return Err(fault(whole("must hold a document, found none".to_owned())));
     };
-    let (mut node, mut doubts) = lenient::parse(document).map_err(fault)?;
+    let (mut node, repeated) = Node::parse_lenient(document).map_err(fault)?;
+    let mut doubts: Vec<YamlError> = repeated.iter().map(twice).collect();
     if more.iter().any(|document| !Node::parse(document).is_ok_and(|node| node.kind == Kind::Null)) {
         doubts.push(whole("only the first document is used".to_owned()));
     }
@@ -301,6 +302,13 @@ fn parse(file: &ConfigFile) -> Result<Parsed, OptionsError> {
     doubts.extend(unknown.into_iter().map(YamlError::from));
     anchor(&mut node, &file.base);
     Ok(Parsed { node, let_be, doubts })
+}
+
+/// Of a key that stands twice the last one counts, as for a kubelet that reads the document the second, lenient time.
+fn twice(repeated: &Repeated) -> YamlError {
+    let Repeated { path, at, before } = repeated;
+    let problem = format!("is written twice: line {} counts, line {} does not", at.line, before.line);
+    YamlError { line: at.line, column: at.column, path: yaml::path_to_string(path), problem }
 }
 
 /// Makes the paths of a file absolute.

@@ -5,7 +5,6 @@ mod flag_value;
 mod flags;
 mod ignored_flags;
 mod kubelet_config;
-mod lenient;
 mod node;
 mod server;
 mod values;
