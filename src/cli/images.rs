@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{Globals, Hint};
 use crate::config::{self, ClusterSpec};
+use crate::host::silence::Silence;
 use crate::release::{self, KubernetesVersion};
 use crate::runtime::docker::Docker;
 use crate::runtime::docker::build::build_components;
@@ -264,9 +265,13 @@ pub(super) fn with_hint(error: ImagesError) -> anyhow::Error {
 }
 
 fn unreachable(error: RuntimeError) -> anyhow::Error {
-    let hint = Hint::new(
-        "start it with `systemctl start docker` (without systemd: `dockerd &`), or name another in DOCKER_HOST",
-    );
+    const START: &str = "`systemctl start docker` (without systemd: `dockerd &`), or name another in DOCKER_HOST";
+    let hint = Hint::new(match error.silence().unwrap_or_default() {
+        (Silence::Denied, _) => "run this as root, or as a member of the socket's group".to_owned(),
+        (_, true) => "correct DOCKER_HOST, or take it out of the environment".to_owned(),
+        (Silence::Missing, _) => format!("install Docker, and start it with {START}"),
+        _ => format!("start it with {START}"),
+    });
     match error {
         error @ RuntimeError::Unreachable { .. } => anyhow::Error::new(error).context(hint),
         other => other.into(),

@@ -10,8 +10,9 @@ use super::signals::stop_on_signals;
 use super::spec::{ClusterFlags, SpecFlags, absolute, load, program};
 use super::{Globals, Hint, block_on};
 use crate::cluster::addons::manifests;
-use crate::config::ClusterSpec;
 use crate::config::spec::NodeAgent;
+use crate::config::{ClusterSpec, Input, Loaded};
+use crate::host::tree::{HostTree, NoRecord};
 use crate::kubelet::service::Program;
 use crate::manifests::proxy_env;
 use crate::runtime::endpoint::Endpoint;
@@ -22,7 +23,7 @@ use crate::workflow::init::objects::addon_objects;
 use crate::workflow::init::options::OPTIONS;
 use crate::workflow::init::{self, Ended, InitError, Order, Outcome, PHASES, StepError, What};
 use crate::workflow::machine::{AdminApi, Machine};
-use crate::workflow::saved::Saved;
+use crate::workflow::saved::{SAVED, Saved};
 
 /// Make this machine a Kubernetes control-plane node
 ///
@@ -105,7 +106,11 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     };
     let mut input = flags.spec.input()?;
     flags.cluster.add_to(&mut input.flags);
-    let mut loaded = load(&input)?;
+    let earlier = earlier(&input, &what, globals);
+    let (mut loaded, earlier) = match earlier {
+        Some((loaded, saved)) => (loaded, Some(saved)),
+        None => (load(&input)?, None),
+    };
     Endpoint::choose(&mut loaded.spec, &globals.paths())?;
     if let Some(dir) = &kubeconfig_dir {
         loaded.spec.kubeconfig_dir = absolute(dir)?;
@@ -114,7 +119,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         return show(&loaded.spec, &what, &flags, globals);
     }
-    let saved = Some(Saved::new(&input, &loaded.spec));
+    let goes_on = earlier.is_some();
+    let saved = Some(earlier.unwrap_or_else(|| Saved::new(&input, &loaded.spec)));
     let order = Order { spec: loaded.spec, saved, what };
     let spec = &order.spec;
     block_on(async {
@@ -124,6 +130,10 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
             docker_host: Endpoint::of(spec).docker_host(),
         };
         let mut machine = Machine::this(&globals.paths(), service, ui::reporter(flags.output));
+        if goes_on {
+            let text = format!("goes on with the configuration that this machine was initialised with ({SAVED})");
+            machine.reporter.note("config", text);
+        }
         for warning in loaded.warnings {
             machine.reporter.warn("config", warning);
         }
@@ -143,6 +153,16 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// What this machine was initialised with, where neither a file nor a flag says what to make: that run is gone on with.
+fn earlier(input: &Input, what: &What, globals: &Globals) -> Option<(Loaded, Saved)> {
+    if *what != What::Everything || input.file.is_some() || input.flags.configure() {
+        return None;
+    }
+    let saved = Saved::read(&HostTree::new(globals.paths(), NoRecord)).ok().flatten()?;
+    let (spec, warnings) = saved.spec_for(&input.flags).ok()?;
+    Some((Loaded { spec, dry_run: false, warnings }, saved))
 }
 
 /// `init phase kubelet-start` with our own agent.

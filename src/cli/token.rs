@@ -1,6 +1,6 @@
 //! `kubeboot token`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -12,7 +12,7 @@ use super::{Globals, Hint, NO_KUBECONFIG};
 use crate::cluster::bootstrap_token::{secret_name, to_secret};
 use crate::cluster::discovery::pins;
 use crate::cluster::join_command::JoinCommand;
-use crate::cluster::remote::{Remote, find_kubeconfig};
+use crate::cluster::remote::{Remote, find_kubeconfigs};
 use crate::cluster::tokens::{self, COLUMNS};
 use crate::config::bootstrap_token::{BootstrapToken, Lifetime, Token, token_id};
 use crate::config::certificate_key::CertificateKey;
@@ -39,7 +39,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Args)]
 struct Shared {
-    /// Kubeconfig to reach the cluster with [default: the first of $KUBECONFIG (or ~/.kube/config) and
+    /// Kubeconfig to reach the cluster with [default: $KUBECONFIG (or ~/.kube/config), else
     /// /etc/kubernetes/admin.conf]
     #[arg(long, value_name = "FILE", global = true)]
     kubeconfig: Option<PathBuf>,
@@ -136,28 +136,30 @@ fn ttl(text: &str) -> Result<GoDuration, String> {
 pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let Args { command, shared } = args;
     let admin = globals.paths().kubeconfig("admin.conf");
-    let kubeconfig = shared.kubeconfig.unwrap_or_else(|| find_kubeconfig(admin));
+    let kubeconfigs = shared.kubeconfig.map_or_else(|| find_kubeconfigs(admin), |named| vec![named]);
     let needs_cluster = !matches!(command, Sub::Generate(_));
-    if needs_cluster && let Err(error) = std::fs::File::open(&kubeconfig) {
-        let error = anyhow::Error::new(error).context(format!("cannot read the kubeconfig {}", kubeconfig.display()));
-        return Err(error.context(Hint::new(NO_KUBECONFIG)));
+    for kubeconfig in kubeconfigs.iter().filter(|_| needs_cluster) {
+        if let Err(error) = std::fs::File::open(kubeconfig) {
+            let what = format!("cannot read the kubeconfig {}", kubeconfig.display());
+            return Err(anyhow::Error::new(error).context(what).context(Hint::new(NO_KUBECONFIG)));
+        }
     }
     match command {
-        Sub::Create(create) => create.run(&kubeconfig, shared.dry_run).await?,
-        Sub::List(list) => list.run(&kubeconfig).await?,
-        Sub::Delete(delete) => delete.run(&kubeconfig, shared.dry_run).await?,
+        Sub::Create(create) => create.run(&kubeconfigs, shared.dry_run).await?,
+        Sub::List(list) => list.run(&kubeconfigs).await?,
+        Sub::Delete(delete) => delete.run(&kubeconfigs, shared.dry_run).await?,
         Sub::Generate(_) => ui::print(&format!("{}\n", Token::generate()?.reveal()))?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 impl Create {
-    async fn run(&self, kubeconfig: &Path, dry_run: bool) -> anyhow::Result<()> {
+    async fn run(&self, kubeconfigs: &[PathBuf], dry_run: bool) -> anyhow::Result<()> {
         let key = self.certificate_key.as_ref().map(|key| key.0.parse::<CertificateKey>());
         let key = key.transpose().context("--certificate-key")?;
         let tokens = self.tokens()?;
         let Some(first) = tokens.first() else { bail!("there is no token to create") };
-        let remote = Remote::open(kubeconfig).await?;
+        let remote = Remote::open(kubeconfigs).await?;
         let now = Timestamp::now();
         for token in &tokens {
             match dry_run {
@@ -166,7 +168,7 @@ impl Create {
             }
         }
         let text = match self.print_join_command {
-            true => join_command(&remote, kubeconfig, &first.token, key.as_ref())?,
+            true => join_command(&remote, kubeconfigs, &first.token, key.as_ref())?,
             false => first.token.reveal(),
         };
         Ok(ui::print(&format!("{text}\n"))?)
@@ -211,12 +213,13 @@ fn would_create(token: &BootstrapToken, now: Timestamp) -> anyhow::Result<String
 
 fn join_command(
     remote: &Remote,
-    kubeconfig: &Path,
+    kubeconfigs: &[PathBuf],
     token: &Token,
     key: Option<&CertificateKey>,
 ) -> anyhow::Result<String> {
     let pins = pins::of_pem(remote.authority.as_bytes()).with_context(|| {
-        format!("{} has no certificate authority that a node could be told of", kubeconfig.display())
+        let named: Vec<String> = kubeconfigs.iter().map(|path| path.display().to_string()).collect();
+        format!("{} has no certificate authority that a node could be told of", named.join(":"))
     })?;
     let (token, key) = (token.reveal(), key.map(CertificateKey::reveal));
     let command = JoinCommand {
@@ -230,8 +233,8 @@ fn join_command(
 }
 
 impl List {
-    async fn run(&self, kubeconfig: &Path) -> anyhow::Result<()> {
-        let found = tokens::list(&Remote::open(kubeconfig).await?).await?;
+    async fn run(&self, kubeconfigs: &[PathBuf]) -> anyhow::Result<()> {
+        let found = tokens::list(&Remote::open(kubeconfigs).await?).await?;
         let (tokens, broken): (Vec<_>, Vec<_>) = found.into_iter().partition(Result::is_ok);
         for error in broken.into_iter().filter_map(Result::err) {
             tracing::warn!("{error}");
@@ -252,9 +255,9 @@ impl List {
 }
 
 impl Delete {
-    async fn run(&self, kubeconfig: &Path, dry_run: bool) -> anyhow::Result<()> {
+    async fn run(&self, kubeconfigs: &[PathBuf], dry_run: bool) -> anyhow::Result<()> {
         let ids = self.tokens.iter().map(|text| token_id(&text.0)).collect::<Result<Vec<_>, _>>()?;
-        let remote = Remote::open(kubeconfig).await?;
+        let remote = Remote::open(kubeconfigs).await?;
         for id in ids {
             match dry_run {
                 true => ui::print(&format!(

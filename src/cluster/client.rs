@@ -6,7 +6,6 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use rustls::CertificateError;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -14,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::ClusterError;
 use crate::config::ClusterSpec;
 use crate::host::Paths;
+use crate::pki::client::{connect, read, settings};
 
 /// A server on this machine answers at once or is not there.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,16 +39,14 @@ pub async fn client(paths: &Paths, spec: &ClusterSpec, file: &str) -> Result<Cli
 /// Those of [`client`].
 pub async fn client_of(path: &Path, spec: &ClusterSpec) -> Result<Client, ClusterError> {
     let config = config(path, spec).await?;
-    Client::try_from(config).map_err(|source| ClusterError::Client { path: path.to_owned(), source: source.into() })
+    connect(config).map_err(|source| ClusterError::Client { path: path.to_owned(), source: source.into() })
 }
 
 async fn config(path: &Path, spec: &ClusterSpec) -> Result<Config, ClusterError> {
     let fail = |source| ClusterError::Kubeconfig { path: path.to_owned(), source };
-    let mut kubeconfig = Kubeconfig::read_from(path).map_err(fail)?;
-    for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
-        cluster.server = Some(format!("https://{}", spec.local_endpoint()));
-    }
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(fail)?;
+    let mut kubeconfig = read(&[path]).map_err(fail)?;
+    kubeconfig.go_to(&format!("https://{}", spec.local_endpoint())).map_err(|problem| fail(problem.into()))?;
+    let mut config = settings(&kubeconfig).await.map_err(fail)?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use serde_json::Value;
 
 use super::ClusterError;
 use super::client::{Attempt, CONNECT_TIMEOUT, READ_TIMEOUT};
+use crate::pki::Kubeconfig;
+use crate::pki::client::{ReadError, connect, settings};
 use crate::release::{KubernetesVersion, kubelet_config_map};
 use crate::yaml;
 
@@ -71,15 +72,15 @@ impl Reader {
     /// # Errors
     /// A kubeconfig that cannot be used.
     pub async fn new(kubeconfig: &str, limit: Duration) -> Result<Self, JoiningError> {
-        let read = Kubeconfig::from_yaml(kubeconfig).map_err(|e| JoiningError::Credentials(e.into()))?;
-        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
-        let mut config = config.map_err(|e| JoiningError::Credentials(e.into()))?;
+        let read = Kubeconfig::parse(kubeconfig.as_bytes());
+        let read = read.map_err(|problem| JoiningError::Credentials(ReadError::from(problem).into()))?;
+        let mut config = settings(&read).await.map_err(|e| JoiningError::Credentials(e.into()))?;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.read_timeout = Some(READ_TIMEOUT);
         config.reset_reader_on_write = true;
         config.default_retry = false;
         let endpoint = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-        let client = Client::try_from(config).map_err(|e| JoiningError::Credentials(e.into()))?;
+        let client = connect(config).map_err(|e| JoiningError::Credentials(e.into()))?;
         Ok(Self { client, endpoint, limit })
     }
 

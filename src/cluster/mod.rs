@@ -24,6 +24,8 @@ use std::time::Duration;
 
 pub use client::{client, client_of};
 
+use crate::pki::client::ReadError;
+
 /// Where the cluster's own objects are.
 pub const SYSTEM: &str = "kube-system";
 /// As whom objects are written.
@@ -39,7 +41,7 @@ pub enum ClusterError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: kube::config::KubeconfigError,
+        source: ReadError,
     },
     /// No client can be made of it.
     #[error("cannot make a client of {}", path.display())]

@@ -65,6 +65,47 @@ pub struct Flags {
     pub skip_certificate_key_print: bool,
 }
 
+impl Flags {
+    /// What of them is about a run, and not about what it makes.
+    fn of_run(&self) -> Self {
+        Self {
+            ignore_preflight_errors: self.ignore_preflight_errors.clone(),
+            skip_phases: self.skip_phases.clone(),
+            token: self.token.clone(),
+            token_ttl: self.token_ttl.clone(),
+            certificate_key: self.certificate_key.clone(),
+            upload_certs: self.upload_certs,
+            skip_token_print: self.skip_token_print,
+            skip_certificate_key_print: self.skip_certificate_key_print,
+            ..Self::default()
+        }
+    }
+
+    /// Whether any of them says what is to be made.
+    pub fn configure(&self) -> bool {
+        let run = self.of_run();
+        FLAGS.iter().any(|row| (row.given)(self) && !(row.given)(&run)) || self.node_agent.is_some()
+    }
+
+    /// These flags, with what `run` says about a run of its own in place of theirs; phases that were skipped are skipped
+    /// again unless `run` names others.
+    pub fn for_run(&self, run: &Self) -> Self {
+        let skip_phases = if run.skip_phases.is_empty() { &self.skip_phases } else { &run.skip_phases };
+        let ignored = self.ignore_preflight_errors.iter().chain(&run.ignore_preflight_errors);
+        Self {
+            ignore_preflight_errors: ignored.cloned().collect(),
+            skip_phases: skip_phases.clone(),
+            token: run.token.clone(),
+            token_ttl: run.token_ttl.clone(),
+            certificate_key: run.certificate_key.clone(),
+            upload_certs: run.upload_certs,
+            skip_token_print: self.skip_token_print || run.skip_token_print,
+            skip_certificate_key_print: self.skip_certificate_key_print || run.skip_certificate_key_print,
+            ..self.clone()
+        }
+    }
+}
+
 /// What a flag of `F` is in a document.
 pub(super) struct FlagRow<F> {
     pub flag: &'static str,

@@ -57,8 +57,10 @@ const GROUPS: &[Group] = &[
 ];
 
 /// Reads every document of `text` into `report`, those of `parts` to be decoded, and says what is wrong with any of them.
-pub(super) fn read(text: &str, parts: &[Part], report: &mut Report) {
-    let mut found = Found { parts, seen: Vec::new(), old_cluster: false };
+/// Documents of groups that are for other programs are warned of and passed over, as kubeadm does. Returns whether there
+/// was any other.
+pub(super) fn read(text: &str, parts: &[Part], report: &mut Report) -> bool {
+    let mut found = Found { parts, seen: Vec::new(), has_known: false, old_cluster: false };
     match yaml::documents(text) {
         Ok(documents) => {
             for document in documents {
@@ -73,25 +75,42 @@ pub(super) fn read(text: &str, parts: &[Part], report: &mut Report) {
     if found.old_cluster {
         v1beta3::move_timeout(report);
     }
+    found.has_known
 }
 
 /// The documents before decoding.
 struct Found<'a> {
     parts: &'a [Part],
-    seen: Vec<(&'static str, Position)>,
+    seen: Vec<(String, Position)>,
+    has_known: bool,
     old_cluster: bool,
 }
 
 impl Found<'_> {
     fn sort_in(&mut self, mut node: Node, report: &mut Report) {
-        let Some((row, version)) = identify(&node, report) else { return };
-        let (kind, part) = (row.kind, row.part);
+        let Some(identity) = identify(&node, report) else { return };
         let at = node.get("kind").map_or(node.at, |kind| kind.at);
+        let kind = match &identity {
+            Identity::Known(row, _) => row.kind,
+            Identity::Foreign { kind, .. } => kind,
+        };
         if let Some((_, first)) = self.seen.iter().find(|(seen, _)| *seen == kind) {
             let message = format!("a second {kind}; the first is at line {}; make one of the two", first.line);
             return report.problem_at(Some(at), "kind", message);
         }
-        self.seen.push((kind, at));
+        self.seen.push((kind.to_owned(), at));
+        let (row, version) = match identity {
+            Identity::Known(row, version) => (row, version),
+            Identity::Foreign { api_version, kind } => {
+                let group = api_version.split('/').next().unwrap_or_default();
+                let likely = nearest(group, &[KUBEADM]).map(|likely| format!(" (did you mean {likely}?)"));
+                let message =
+                    format!("{api_version} {kind} is for another program{}{TOLERATED}", likely.unwrap_or_default());
+                return report.warn_at(Some(at), "kind", message);
+            }
+        };
+        let (kind, part) = (row.kind, row.part);
+        self.has_known = true;
         if !self.parts.contains(&part) {
             return report.warn_at(Some(at), "kind", format!("{kind} is ignored: {}", row.whose));
         }
@@ -135,6 +154,17 @@ pub(super) fn newest(report: &Report) -> Vec<Value> {
 
 /// What is said after a complaint of which kubeadm only warns.
 pub(super) const TOLERATED: &str = "; ignored, as kubeadm does";
+
+/// Complains of a file without a document of `parts`, unless it is not even readable. One of `kind` is asked for, of which
+/// kubeadm says the same.
+pub(super) fn demand_any(parts: &[Part], kind: &str, report: &mut Report) {
+    if report.has_problems() || parts.iter().any(|part| report.part(*part).is_some()) {
+        return;
+    }
+    let newest = GROUPS[0].versions[0];
+    let message = format!("the file has no {kind}; begin one with apiVersion: {KUBEADM}/{newest} and kind: {kind}");
+    report.problem_at(Some(Position { line: 1, column: 1 }), "", message);
+}
 
 /// Complains of a file without the document of `part`, unless it is not even readable.
 pub(super) fn demand(part: Part, report: &mut Report) {
@@ -181,8 +211,16 @@ fn hint(fault: &mut DecodeError) {
     }
 }
 
-/// The row of a document's kind and its version, or None after saying why there is none.
-fn identify(node: &Node, report: &mut Report) -> Option<(&'static Row, String)> {
+/// What a document is.
+enum Identity {
+    /// One of ours, with its version.
+    Known(&'static Row, String),
+    /// One of a group that is for another program.
+    Foreign { api_version: String, kind: String },
+}
+
+/// What a document is, or None after saying why it can be nothing.
+fn identify(node: &Node, report: &mut Report) -> Option<Identity> {
     let field = |name: &str| node.get(name).and_then(|node| node.as_str().map(|text| (text.to_owned(), node.at)));
     let (Some((api_version, version_at)), Some((kind, kind_at))) = (field("apiVersion"), field("kind")) else {
         let missing = if field("apiVersion").is_none() { "apiVersion" } else { "kind" };
@@ -195,6 +233,9 @@ fn identify(node: &Node, report: &mut Report) -> Option<(&'static Row, String)> 
     };
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
     let Some(known) = GROUPS.iter().find(|known| known.name == group) else {
+        if ![group, version, kind.as_str()].contains(&"") {
+            return Some(Identity::Foreign { api_version, kind });
+        }
         report.problem_at(Some(version_at), "apiVersion", unknown_group(&api_version));
         return None;
     };
@@ -216,7 +257,7 @@ fn identify(node: &Node, report: &mut Report) -> Option<(&'static Row, String)> 
         report.problem_at(Some(version_at), "apiVersion", message);
         return None;
     }
-    Some((row, version.to_owned()))
+    Some(Identity::Known(row, version.to_owned()))
 }
 
 fn unknown_group(api_version: &str) -> String {

@@ -74,6 +74,8 @@ pub fn load(input: &Input) -> Result<Loaded, ConfigError> {
         Some((_, text)) => {
             flags::refuse(FLAGS, &input.flags, &mut report);
             kinds::read(text, PARTS, &mut report);
+            let any = [Part::Init, Part::Cluster, Part::Kubeboot];
+            kinds::demand_any(&any, "InitConfiguration or ClusterConfiguration", &mut report);
             decode(&mut report)
         }
         None => {

@@ -14,6 +14,7 @@ pub mod spec;
 
 mod check;
 mod cluster;
+mod compare;
 mod components;
 mod durations;
 mod error;
@@ -32,6 +33,7 @@ mod v1beta3;
 mod wire;
 
 pub use check::{migrate, validate};
+pub use compare::differences;
 pub use durations::{DurationError, GoDuration};
 pub use error::{ConfigError, ConfigProblem, Place};
 pub use flags::Flags;

@@ -1,6 +1,6 @@
 //! What Kubernetes takes for a name, a path, an image, a port. Every function says in its error what to write instead.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::spec::Endpoint;
@@ -72,11 +72,18 @@ pub(super) fn image_repository(text: &str) -> Result<(), String> {
     if is_registry(first) && parts.all(is_path_component) {
         return Ok(());
     }
-    let advice = "write HOST[:PORT][/PATH] in lower case, such as registry.example.com:5000/k8s";
+    let advice = match first.matches(':').count() {
+        0 | 1 => "write HOST[:PORT][/PATH] in lower case, such as registry.example.com:5000/k8s",
+        _ => "write an IPv6 address in brackets, such as [fd00::5]:5000/k8s",
+    };
     Err(format!("{text:?} is not an image repository; {advice}"))
 }
 
 fn is_registry(text: &str) -> bool {
+    if let Some((address, port)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let has_port = || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+        return address.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || has_port());
+    }
     let (host, port) = text.split_once(':').unwrap_or((text, "5000"));
     let host_part = |part: &str| {
         let inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';

@@ -66,8 +66,8 @@ const FLAGS: &[FlagRow<UpgradeFlags>] = &[
     beside("--skip-phases", "apply.skipPhases", |flags| !flags.skip_phases.is_empty()),
 ];
 
-/// Reads, defaults and checks the configuration of `upgrade`. No file is opened, no network asked. A file without
-/// UpgradeConfiguration gives the defaults, as with kubeadm.
+/// Reads, defaults and checks the configuration of `upgrade`. No file is opened, no network asked. A file with
+/// documents for other commands alone gives the defaults.
 ///
 /// # Errors
 /// Everything that is wrong with the file and the flags, at once.
@@ -76,7 +76,9 @@ pub fn load_upgrade(input: &Input<UpgradeFlags>) -> Result<Loaded<UpgradeSpec>, 
     let wire: UpgradeConfiguration = match &input.file {
         Some((_, text)) => {
             flags::refuse(FLAGS, &input.flags, &mut report);
-            kinds::read(text, &[Part::Upgrade], &mut report);
+            if !kinds::read(text, &[Part::Upgrade], &mut report) {
+                kinds::demand(Part::Upgrade, &mut report);
+            }
             kinds::decode(Part::Upgrade, &mut report)
         }
         None => UpgradeConfiguration::default(),

@@ -11,7 +11,7 @@ use http::Uri;
 use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
 use prost::Message;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
@@ -26,6 +26,7 @@ use super::proto::{DowngradeRequest, DowngradeResponse, StatusRequest, StatusRes
 use super::{Downgrade, Etcd, EtcdError, Minor, Status};
 use crate::config::ClusterSpec;
 use crate::host::Paths;
+use crate::pki::verifier::Verifier;
 
 /// How long a question may take: a member on this machine answers in milliseconds or is not there.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -78,17 +79,10 @@ impl Member {
 
     fn tls(&self) -> Result<ClientConfig, Cause> {
         let read = |path: &PathBuf| std::fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()));
-        let mut roots = RootCertStore::empty();
-        for authority in CertificateDer::pem_slice_iter(&read(&self.ca)?) {
-            roots.add(authority?)?;
-        }
+        let roots = CertificateDer::pem_slice_iter(&read(&self.ca)?).collect::<Result<Vec<_>, _>>()?;
         let chain = CertificateDer::pem_slice_iter(&read(&self.certificate)?).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)?;
+        let mut config = Verifier::new(&roots)?.client_config(Some((chain, key)))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }

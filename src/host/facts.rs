@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::net::{self, Addresses};
 use super::ports::{self, Listener};
+use super::silence::Silence;
 use super::{Paths, kernel};
 
 /// What a command wants to know beyond the machine as such.
@@ -156,6 +157,10 @@ pub enum Runtime {
         address: String,
         /// The error and its causes.
         error: String,
+        /// What kind of silence it is.
+        why: Silence,
+        /// Whether DOCKER_HOST in the environment names the address.
+        by_environment: bool,
     },
 }
 

@@ -70,6 +70,41 @@ pub fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<Written, FsE
     Ok(written)
 }
 
+/// As [`write_file`], through a link at `path`: the link stays, and the file it leads to is replaced in one rename. What is
+/// no file, such as a terminal or a pipe, is written to as it is.
+///
+/// # Errors
+/// Links in a circle; those of [`write_file`], which name the end of the links.
+pub fn write_through(path: &Path, content: &[u8], mode: u32) -> Result<Written, FsError> {
+    if fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+        let written = File::options().write(true).open(path).and_then(|mut file| file.write_all(content));
+        return written.map(|()| Written::Changed).map_err(|e| FsError::new("write", path, e));
+    }
+    write_file(&link_end(path)?, content, mode)
+}
+
+/// Where the links that begin at `path` end, there or not: `path` itself where it is no link.
+///
+/// # Errors
+/// Links in a circle, or closed to this process.
+pub fn link_end(path: &Path) -> Result<PathBuf, FsError> {
+    let mut end = path.to_owned();
+    for _ in 0..LINKS_LIMIT {
+        match fs::read_link(&end) {
+            Ok(next) => end = parent(&end).join(next),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(FsError::new("follow the link", end, e));
+            }
+            // Nothing that could be followed is there.
+            Err(_) => return Ok(end),
+        }
+    }
+    Err(FsError::new("follow the link", path, rustix::io::Errno::LOOP.into()))
+}
+
+/// As many links as the kernel follows.
+const LINKS_LIMIT: usize = 40;
+
 /// Writes several files, each as [`write_file`] does, in less time: all are written aside, synced at once, and renamed
 /// in the order given; each directory is synced once. When one fails, those before it may be in place.
 pub fn write_files(files: &[NewFile<'_>]) -> Result<Vec<Written>, FsError> {
@@ -249,6 +284,36 @@ mod tests {
         assert!(write_files(&[file(&a, b"3", 0o644), file(&missing, b"", 0o600)]).is_err());
         assert_eq!(fs::read(&a).unwrap(), b"1", "nothing is renamed when one cannot be written");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_link_stays_and_the_file_it_leads_to_is_replaced() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        make_dirs(&at("store/new"), 0o755).unwrap();
+        write_file(&at("store/key"), b"old", 0o644).unwrap();
+        symlink("../key", at("store/new/second")).unwrap();
+        symlink(at("store/new/second"), at("first")).unwrap();
+        assert_eq!(write_through(&at("first"), b"new", 0o600).unwrap(), Written::Changed);
+        assert_eq!(fs::read(at("store/key")).unwrap(), b"new");
+        assert_eq!(fs::metadata(at("store/key")).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(at("first").is_symlink() && at("store/new/second").is_symlink() && !at("store/key").is_symlink());
+        assert_eq!(write_through(&at("first"), b"new", 0o600).unwrap(), Written::Same);
+        // One that leads to nothing yet is followed too.
+        symlink("store/later", at("dangling")).unwrap();
+        assert_eq!(write_through(&at("dangling"), b"x", 0o600).unwrap(), Written::Created);
+        assert_eq!(fs::read(at("store/later")).unwrap(), b"x");
+        symlink("circle", at("circle")).unwrap();
+        assert!(
+            write_through(&at("circle"), b"x", 0o600).unwrap_err().to_string().starts_with("cannot follow the link")
+        );
+        symlink("none/x", at("nowhere")).unwrap();
+        let error = write_through(&at("nowhere"), b"x", 0o600).unwrap_err().to_string();
+        assert_eq!(error, format!("cannot write {}", at("none/x").display()), "the end of the link is named");
+        symlink("/dev/null", at("device")).unwrap();
+        write_through(&at("device"), b"x", 0o600).unwrap();
+        assert!(at("device").is_symlink());
     }
 
     #[test]

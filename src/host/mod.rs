@@ -13,6 +13,7 @@ pub mod paths;
 pub mod ports;
 pub mod process;
 pub mod remove;
+pub mod silence;
 pub mod tls;
 pub mod tree;
 

@@ -17,11 +17,17 @@ pub trait Tree: Send {
     /// Whether something is at `path`.
     fn exists(&self, path: &Path) -> bool;
 
+    /// Whether something is at `path`, be it a link to something that is not there.
+    fn is_taken(&self, path: &Path) -> bool {
+        self.exists(path)
+    }
+
     /// Makes a directory and what is missing above it; what is missing above gets 0755. An existing one is left as it
     /// is.
     fn make_dir(&mut self, path: &Path, mode: u32) -> Result<(), FsError>;
 
-    /// Writes a file in one rename, and the directories above it (0755) where they are missing.
+    /// Writes a file in one rename, and the directories above it (0755) where they are missing. A link stays one, and the
+    /// file it leads to is written.
     fn write(&mut self, path: &Path, content: &[u8], mode: u32) -> Result<Written, FsError>;
 
     /// Writes several files; a real tree does so in less time than one after the other.
@@ -72,7 +78,7 @@ impl<R: Recorder> HostTree<R> {
 impl<R: Recorder> HostTree<R> {
     /// Tells of a file that is not there yet, and makes the directories above it.
     fn announce(&mut self, path: &Path) -> Result<(), FsError> {
-        if self.exists(path) {
+        if self.is_taken(path) {
             return Ok(());
         }
         if let Some(dir) = path.parent() {
@@ -80,7 +86,22 @@ impl<R: Recorder> HostTree<R> {
         }
         self.recorder.will_create(path, false)
     }
+
+    /// Where a file that is written to `path` goes. A service manager's own links are none to be written through: they
+    /// mask a unit, or lead to one that a package has brought.
+    fn place(&self, path: &Path) -> Result<PathBuf, FsError> {
+        let on_host = self.paths.on_host(path);
+        let is_unit = SERVICE_DIRS.iter().any(|dir| path.starts_with(dir));
+        match std::fs::metadata(&on_host) {
+            Ok(meta) if !meta.is_file() => Ok(on_host),
+            _ if is_unit => Ok(on_host),
+            _ => fs::link_end(&on_host),
+        }
+    }
 }
+
+/// Where service managers have their units and scripts.
+const SERVICE_DIRS: [&str; 3] = ["/etc/systemd", "/etc/init.d", "/etc/conf.d"];
 
 impl<R: Recorder> Tree for HostTree<R> {
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, FsError> {
@@ -89,6 +110,10 @@ impl<R: Recorder> Tree for HostTree<R> {
 
     fn exists(&self, path: &Path) -> bool {
         self.paths.on_host(path).exists()
+    }
+
+    fn is_taken(&self, path: &Path) -> bool {
+        self.paths.on_host(path).symlink_metadata().is_ok()
     }
 
     fn make_dir(&mut self, path: &Path, mode: u32) -> Result<(), FsError> {
@@ -102,11 +127,11 @@ impl<R: Recorder> Tree for HostTree<R> {
 
     fn write(&mut self, path: &Path, content: &[u8], mode: u32) -> Result<Written, FsError> {
         self.announce(path)?;
-        fs::write_file(&self.paths.on_host(path), content, mode)
+        fs::write_file(&self.place(path)?, content, mode)
     }
 
     fn write_all(&mut self, files: &[NewFile<'_>]) -> Result<Vec<Written>, FsError> {
-        let paths: Vec<PathBuf> = files.iter().map(|file| self.paths.on_host(file.path)).collect();
+        let paths = files.iter().map(|file| self.place(file.path)).collect::<Result<Vec<_>, _>>()?;
         for file in files {
             self.announce(file.path)?;
         }
@@ -238,6 +263,37 @@ mod tests {
         let made: Vec<_> = tree.recorder.0.iter().map(|(p, d)| (p.to_str().unwrap(), *d)).collect();
         assert_eq!(made, [("/a", true), ("/a/b", true), ("/a/b/c", false)]);
         assert_eq!(tree.read(Path::new("/a/b/c")).unwrap().unwrap(), b"y");
+    }
+
+    #[test]
+    fn a_linked_file_is_written_where_it_is_kept_and_recorded_as_nobodys() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        fs::make_dirs(&at("etc/pki"), 0o755).unwrap();
+        fs::make_dirs(&at("etc/systemd/system"), 0o755).unwrap();
+        fs::make_dirs(&at("store"), 0o755).unwrap();
+        for file in ["store/a", "store/b", "store/unit"] {
+            fs::write_file(&at(file), b"old", 0o644).unwrap();
+        }
+        symlink("../../store/a", at("etc/pki/a")).unwrap();
+        symlink(at("store/b"), at("etc/pki/b")).unwrap();
+        symlink(at("store/c"), at("etc/pki/c")).unwrap();
+        symlink(at("store/unit"), at("etc/systemd/system/kubelet.service")).unwrap();
+        let mut tree = HostTree::new(Paths::new(root.path()), Log(vec![]));
+        tree.write(Path::new("/etc/pki/a"), b"1", 0o600).unwrap();
+        let [b, c] = [Path::new("/etc/pki/b"), Path::new("/etc/pki/c")];
+        let file = |path, content| NewFile { path, content, mode: 0o600 };
+        tree.write_all(&[file(b, b"2"), file(c, b"3")]).unwrap();
+        tree.write(Path::new("/etc/systemd/system/kubelet.service"), b"ours", 0o644).unwrap();
+        let read = |path: &str| std::fs::read_to_string(at(path)).unwrap();
+        assert_eq!(["store/a", "store/b", "store/c", "store/unit"].map(read), ["1", "2", "3", "old"]);
+        assert!(["etc/pki/a", "etc/pki/b", "etc/pki/c"].iter().all(|link| at(link).is_symlink()));
+        assert_eq!(read("etc/systemd/system/kubelet.service"), "ours");
+        assert!(tree.recorder.0.is_empty(), "{:?}", tree.recorder.0);
+        // Of a link only the link goes.
+        tree.remove(Path::new("/etc/pki/a")).unwrap();
+        assert!(!at("etc/pki/a").is_symlink() && at("store/a").exists());
     }
 
     #[test]

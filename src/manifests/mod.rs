@@ -1,6 +1,7 @@
 //! Component settings -> askama template -> typed Pod -> patches -> file.
 
 mod args;
+mod json_patch;
 mod settings;
 mod strategic;
 pub(crate) mod template;

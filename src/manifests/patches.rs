@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::json_patch::{self, JsonPatchError};
 use super::strategic::{self, StrategicError};
 use crate::yaml::{self, YamlError};
 
@@ -62,23 +63,14 @@ pub enum PatchError {
         #[source]
         source: YamlError,
     },
-    /// Not a list of operations.
-    #[error("{} is no JSON patch, a list of operations with op and path", path.display())]
-    NotAJsonPatch {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// An operation that fails, such as removing what is not there.
+    /// No list of operations, or one that fails, such as removing what is not there.
     #[error("{} does not apply", path.display())]
     JsonPatch {
         /// Which file.
         path: PathBuf,
         /// Why.
         #[source]
-        source: json_patch::PatchError,
+        source: JsonPatchError,
     },
     /// A strategic merge that cannot be made.
     #[error("{} cannot be merged", path.display())]
@@ -98,6 +90,10 @@ enum PatchKind {
     Merge,
     Json,
 }
+
+/// What they are called in file names.
+const KINDS: [(&str, PatchKind); 3] =
+    [("strategic", PatchKind::Strategic), ("merge", PatchKind::Merge), ("json", PatchKind::Json)];
 
 #[derive(Debug)]
 struct Patch {
@@ -156,7 +152,8 @@ impl Patches {
             return Ok(());
         }
         for document in documents {
-            let value = yaml::Node::parse(&document).map_err(yaml)?.to_value();
+            let mut value = yaml::Node::parse(&document).map_err(yaml)?.to_value();
+            whole_numbers(&mut value);
             self.patches.push(Patch { target, kind, path: path.clone(), value });
         }
         Ok(())
@@ -175,12 +172,9 @@ impl Patch {
     fn apply(&self, value: &mut Value) -> Result<(), PatchError> {
         let path = || self.path.clone();
         match self.kind {
-            PatchKind::Merge => json_patch::merge(value, &self.value),
-            PatchKind::Json => {
-                let patch: json_patch::Patch = serde_json::from_value(self.value.clone())
-                    .map_err(|source| PatchError::NotAJsonPatch { path: path(), source })?;
-                json_patch::patch(value, &patch).map_err(|source| PatchError::JsonPatch { path: path(), source })?;
-            }
+            PatchKind::Merge => ::json_patch::merge(value, &self.value),
+            PatchKind::Json => json_patch::apply(value, &self.value)
+                .map_err(|source| PatchError::JsonPatch { path: path(), source })?,
             PatchKind::Strategic => {
                 let lists = match self.target {
                     KUBELET_TARGET => strategic::NO_LISTS,
@@ -195,6 +189,22 @@ impl Patch {
     }
 }
 
+/// Writes 8080.0 and 8.08e3 as 8080, as they come out of the JSON that kubeadm makes of a patch.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0);
+            // Up to here every whole number is a float of its own.
+            if let Some(float) = whole.filter(|float| float.abs() <= 9_007_199_254_740_992.0) {
+                *number = (float as i64).into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
 /// Target and kind of a file name; None for a file that is no patch, Err for an unknown kind.
 fn parse_name(name: &str) -> Result<Option<(&'static str, PatchKind)>, String> {
     let Some(stem) = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".json")) else { return Ok(None) };
@@ -202,12 +212,12 @@ fn parse_name(name: &str) -> Result<Option<(&'static str, PatchKind)>, String> {
     // A suffix holds neither dot nor plus, so the first of them ends it.
     let kind = stem[target.len()..].split_once(['+', '.']);
     match (kind, stem[target.len()..].contains('+')) {
-        (Some((_, kind)), true) => match kind.split('.').next().unwrap_or_default() {
-            "strategic" => Ok(Some((target, PatchKind::Strategic))),
-            "merge" => Ok(Some((target, PatchKind::Merge))),
-            "json" => Ok(Some((target, PatchKind::Json))),
-            other => Err(other.to_owned()),
-        },
+        (Some((_, rest)), true) => {
+            let known = KINDS.iter().find(|(word, _)| rest.starts_with(word));
+            let kind =
+                known.map(|(_, kind)| *kind).ok_or_else(|| rest.split('.').next().unwrap_or_default().to_owned());
+            kind.map(|kind| Some((target, kind)))
+        }
         _ => Ok(Some((target, PatchKind::Strategic))),
     }
 }
@@ -261,6 +271,16 @@ mod tests {
         crate::host::fs::write_file(&path, b"- {op: remove, path: /nope}\n", 0o644).unwrap();
         let error = Patches::read(dir.path()).unwrap().apply("etcd", &mut serde_json::json!({})).unwrap_err();
         assert_eq!(error.to_string(), format!("{} does not apply", path.display()));
+    }
+
+    #[test]
+    fn whole_numbers_are_whole_however_they_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = b"- {op: test, path: /port, value: 8080.0}\n- {op: add, path: /other, value: 1.8e4}\n";
+        crate::host::fs::write_file(&dir.path().join("etcd+json.yaml"), text, 0o644).unwrap();
+        let mut value = serde_json::json!({"port": 8080});
+        Patches::read(dir.path()).unwrap().apply("etcd", &mut value).unwrap();
+        assert_eq!(value.to_string(), r#"{"other":18000,"port":8080}"#);
     }
 
     #[test]

@@ -1,17 +1,29 @@
 //! Strategic merge patches, Kubernetes' own kind: objects merge field by field, and lists that hold named things merge
 //! by their key rather than being replaced.
+//!
+//! What comes out is what `k8s.io/apimachinery/pkg/util/strategicpatch` makes of it, the order of lists included.
+
+mod order;
 
 use serde_json::{Map, Value};
 
-/// Which lists merge, by the path of their fields from the root, and the field that tells their items apart.
+use order::arrange;
+pub(in crate::manifests) use order::same;
+
+/// Which lists merge, by the path of their fields from the root, and the field that tells their items apart; lists of
+/// texts have none.
 pub(super) type Lists = &'static [(&'static [&'static str], &'static str)];
 
 /// A type without such lists: KubeletConfiguration.
 pub(super) const NO_LISTS: Lists = &[];
 
+/// The key of lists whose items are told apart by themselves.
+const ITSELF: &str = "";
+
 /// The lists of a Pod that the API marks as merged. Containers' own lists are looked up below `containers`, whichever
 /// of the three kinds of container they are in.
 pub(super) const POD_LISTS: Lists = &[
+    (&["metadata", "finalizers"], ITSELF),
     (&["metadata", "ownerReferences"], "uid"),
     (&["spec", "containers"], "name"),
     (&["spec", "containers", "env"], "name"),
@@ -24,11 +36,17 @@ pub(super) const POD_LISTS: Lists = &[
     (&["spec", "schedulingGates"], "name"),
     (&["spec", "topologySpreadConstraints"], "topologyKey"),
     (&["spec", "volumes"], "name"),
+    (&["status", "conditions"], "type"),
+    (&["status", "hostIPs"], "ip"),
+    (&["status", "podIPs"], "ip"),
+    (&["status", "resourceClaimStatuses"], "name"),
 ];
 
-/// The same of the Pod in a Deployment.
+/// The same of the Pod in a Deployment or a DaemonSet.
 pub(super) const WORKLOAD_LISTS: Lists = &[
+    (&["metadata", "finalizers"], ITSELF),
     (&["metadata", "ownerReferences"], "uid"),
+    (&["spec", "template", "metadata", "finalizers"], ITSELF),
     (&["spec", "template", "metadata", "ownerReferences"], "uid"),
     (&["spec", "template", "spec", "containers"], "name"),
     (&["spec", "template", "spec", "containers", "env"], "name"),
@@ -41,7 +59,14 @@ pub(super) const WORKLOAD_LISTS: Lists = &[
     (&["spec", "template", "spec", "schedulingGates"], "name"),
     (&["spec", "template", "spec", "topologySpreadConstraints"], "topologyKey"),
     (&["spec", "template", "spec", "volumes"], "name"),
+    (&["status", "conditions"], "type"),
 ];
+
+/// What the directives of a patch are called; the name of a list follows the last two.
+const PATCH: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const SET_ORDER: &str = "$setElementOrder/";
+const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
 
 /// A patch that cannot be merged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,28 +87,54 @@ pub enum StrategicError {
         /// What it is.
         directive: String,
     },
-    /// A directive that only generated patches have.
-    #[error("{path}: {directive} is not supported in a patch file")]
+    /// A directive that there is not.
+    #[error(
+        "{path}: there is no directive {directive}; there are $patch, $retainKeys, $setElementOrder/LIST and \
+         $deleteFromPrimitiveList/LIST"
+    )]
     Unsupported {
         /// Where.
         path: String,
         /// Which.
         directive: String,
     },
+    /// A directive that wants a list and has none.
+    #[error("{path}: {directive} is no list")]
+    NoList {
+        /// Where.
+        path: String,
+        /// Which.
+        directive: String,
+    },
+    /// `$retainKeys` without a field that the patch sets.
+    #[error("{path}: the patch sets {field}, which its $retainKeys does not name")]
+    NotRetained {
+        /// Where.
+        path: String,
+        /// The field.
+        field: String,
+    },
+    /// Items of the patch in another order than `$setElementOrder` says, or not named there.
+    #[error("{path}: the patch has items that its $setElementOrder does not name, or in another order")]
+    Order {
+        /// The list.
+        path: String,
+    },
     /// The patch is a list or a scalar.
     #[error("a strategic merge patch is an object")]
     NotAnObject,
 }
 
-/// Merges `patch` into `base`.
+/// Merges `patch` into `base`; null changes nothing.
 ///
 /// # Errors
 /// A patch that is no object, an item without its key, directives that are wrong or unknown.
 pub(super) fn merge(base: &mut Value, patch: &Value, lists: Lists) -> Result<(), StrategicError> {
-    let Value::Object(patch) = patch else { return Err(StrategicError::NotAnObject) };
-    let merger = Merger { lists };
-    let mut path = Vec::new();
-    merger.object(base, patch, &mut path)
+    match patch {
+        Value::Null => Ok(()),
+        Value::Object(patch) => Merger { lists }.object(base, patch, &mut Vec::new()),
+        _ => Err(StrategicError::NotAnObject),
+    }
 }
 
 /// What `$patch` says about the object it is in.
@@ -107,7 +158,7 @@ impl Merger {
         match directive(patch, path)? {
             Directive::Merge => {}
             Directive::Replace => {
-                *base = Value::Object(without_directives(patch));
+                *base = Value::Object(bare_fields(patch));
                 return Ok(());
             }
             Directive::Delete => {
@@ -119,75 +170,138 @@ impl Merger {
             *base = Value::Object(Map::new());
         }
         let Value::Object(fields) = base else { return Ok(()) };
-        if let Some(Value::Array(retained)) = patch.get("$retainKeys") {
-            fields.retain(|name, _| retained.iter().any(|kept| kept == name));
-        }
+        retain(fields, patch, path)?;
         for (name, value) in patch {
-            path.push(name);
-            match value {
-                _ if name == "$patch" || name == "$retainKeys" => {}
-                _ if name.starts_with('$') => {
-                    return Err(StrategicError::Unsupported { path: text(path), directive: name.clone() });
-                }
-                Value::Null => drop(fields.remove(name)),
-                Value::Object(inner) => self.object(fields.entry(name).or_insert(Value::Null), inner, path)?,
-                Value::Array(items) => match self.key(path) {
-                    Some(key) => self.list(fields.entry(name).or_insert(Value::Null), items, key, path)?,
-                    None => drop(fields.insert(name.clone(), value.clone())),
-                },
-                scalar => drop(fields.insert(name.clone(), scalar.clone())),
+            if let Some(list) = name.strip_prefix(DELETE_FROM) {
+                delete_from(fields, list, value, path)?;
             }
-            path.pop();
+        }
+        let ordered = self.ordered(fields, patch, path)?;
+        for (name, value) in patch.iter().filter(|(name, _)| !ordered.contains(&name.as_str())) {
+            let is_known = [PATCH, RETAIN_KEYS].contains(&name.as_str())
+                || [SET_ORDER, DELETE_FROM].iter().any(|prefix| name.starts_with(prefix));
+            match name.starts_with('$') {
+                true if is_known => {}
+                true => return Err(StrategicError::Unsupported { path: text(path), directive: name.clone() }),
+                false => {
+                    path.push(name);
+                    self.field(fields, name, value, path)?;
+                    path.pop();
+                }
+            }
         }
         Ok(())
     }
 
-    /// Merges the items of a list by `key`. What is new comes where the API server puts it: in the patch's order, and
-    /// before items that only the base has.
+    fn field<'a>(
+        &self,
+        fields: &mut Map<String, Value>,
+        name: &str,
+        value: &'a Value,
+        path: &mut Vec<&'a str>,
+    ) -> Result<(), StrategicError> {
+        match (fields.get_mut(name), value) {
+            (Some(old @ Value::Object(_)), Value::Object(inner)) => return self.object(old, inner, path),
+            (Some(Value::Array(old)), Value::Array(items)) => {
+                *old = match self.key(path) {
+                    Some(key) => self.list(std::mem::take(old), items, key, path)?,
+                    None => items.iter().map(bare).collect(),
+                };
+                return Ok(());
+            }
+            _ => {}
+        }
+        match taken(value).filter(|_| !value.is_null()) {
+            Some(new) => drop(fields.insert(name.to_owned(), new)),
+            None => drop(fields.remove(name)),
+        }
+        Ok(())
+    }
+
+    /// Merges the items of a list by `key`. Of several items with one key the first is patched. What is new comes where the
+    /// API server puts it: in the patch's order, and before items that only the base has.
     fn list<'a>(
         &self,
-        base: &mut Value,
+        mut old: Vec<Value>,
         patch: &'a [Value],
         key: &'static str,
         path: &mut Vec<&'a str>,
-    ) -> Result<(), StrategicError> {
-        let old = match base.take() {
-            Value::Array(items) => items,
-            _ => Vec::new(),
-        };
-        let mut merged: Vec<Value> = Vec::new();
-        let mut gone: Vec<&Value> = Vec::new();
-        let mut replace_all = false;
+    ) -> Result<Vec<Value>, StrategicError> {
+        if key == ITSELF {
+            let mut merged = old.clone();
+            patch.iter().for_each(|item| match merged.contains(item) {
+                true => {}
+                false => merged.push(item.clone()),
+            });
+            return Ok(arrange(merged, patch, &old, key));
+        }
+        let no_key = |path: &[&str]| StrategicError::NoKey { path: text(path), key };
+        let (mut named, mut replace) = (Vec::new(), false);
         for item in patch {
-            let Value::Object(fields) = item else { return Err(StrategicError::NoKey { path: text(path), key }) };
-            let directive = directive(fields, path)?;
-            if matches!(directive, Directive::Replace) && without_directives(fields).is_empty() {
-                replace_all = true;
-                continue;
-            }
-            let Some(id) = fields.get(key) else { return Err(StrategicError::NoKey { path: text(path), key }) };
-            match directive {
-                Directive::Delete => gone.push(id),
-                Directive::Replace => {
-                    replace_all = true;
-                    merged.push(Value::Object(without_directives(fields)));
-                }
-                Directive::Merge => {
-                    let place = merged.iter().position(|item| item.get(key) == Some(id));
-                    let index = place.unwrap_or_else(|| {
-                        let from = old.iter().find(|item| item.get(key) == Some(id)).filter(|_| !replace_all);
-                        merged.push(from.cloned().unwrap_or(Value::Null));
-                        merged.len() - 1
-                    });
-                    self.object(&mut merged[index], fields, path)?;
+            let Value::Object(fields) = item else { return Err(no_key(path)) };
+            match directive(fields, path)? {
+                Directive::Merge => named.push(item),
+                Directive::Replace => replace = true,
+                Directive::Delete => {
+                    let id = fields.get(key).ok_or_else(|| no_key(path))?;
+                    old.retain(|item| !item.get(key).is_some_and(|has| same(has, id)));
                 }
             }
         }
-        if !replace_all {
-            insert_untouched(&mut merged, &old, &gone, key);
+        if replace {
+            let new: Vec<Value> = named.into_iter().map(bare).collect();
+            return Ok(arrange(new.clone(), &[], &new, key));
         }
-        *base = Value::Array(merged);
-        Ok(())
+        let mut merged = old.clone();
+        for item in &named {
+            let Value::Object(fields) = item else { continue };
+            let id = fields.get(key).ok_or_else(|| no_key(path))?;
+            match merged.iter_mut().find(|item| item.get(key).is_some_and(|has| same(has, id))) {
+                Some(first) => self.object(first, fields, path)?,
+                None => merged.push(bare(item)),
+            }
+        }
+        let order: Vec<Value> = named.into_iter().cloned().collect();
+        Ok(arrange(merged, &order, &old, key))
+    }
+
+    /// Merges the lists whose order the patch gives, and returns their names.
+    fn ordered<'a>(
+        &self,
+        fields: &mut Map<String, Value>,
+        patch: &'a Map<String, Value>,
+        path: &mut Vec<&'a str>,
+    ) -> Result<Vec<&'a str>, StrategicError> {
+        let mut done = Vec::new();
+        for (directive, order) in patch {
+            let Some(name) = directive.strip_prefix(SET_ORDER) else { continue };
+            let no_list = |path: &[&str]| StrategicError::NoList { path: text(path), directive: directive.clone() };
+            let Value::Array(order) = order else { return Err(no_list(path)) };
+            path.push(name);
+            let (old, new) = (fields.get(name), patch.get(name));
+            if [old, new].into_iter().flatten().any(|value| !value.is_array()) {
+                return Err(no_list(path));
+            }
+            let old = old.and_then(Value::as_array).cloned();
+            let new = new.and_then(Value::as_array);
+            if let Some(key) = self.key(path) {
+                let server = old.clone().unwrap_or_default();
+                if !order::agrees(new.map_or(&[], Vec::as_slice), order, key) {
+                    return Err(StrategicError::Order { path: text(path) });
+                }
+                let merged = match (old, new) {
+                    (Some(old), Some(new)) => Some(self.list(old, new, key, path)?),
+                    (None, Some(new)) => Some(new.iter().filter_map(taken).collect()),
+                    (old, None) => old,
+                };
+                if let Some(merged) = merged {
+                    fields.insert(name.to_owned(), Value::Array(arrange(merged, order, &server, key)));
+                }
+                done.push(name);
+            }
+            path.pop();
+        }
+        Ok(done)
     }
 
     /// The key of the list at `path`, if it is one that merges.
@@ -203,26 +317,40 @@ impl Merger {
     }
 }
 
-/// Puts the items of `old` that the patch did not name back among `merged`, each before the first item that stood
-/// behind it, else at the end.
-fn insert_untouched(merged: &mut Vec<Value>, old: &[Value], gone: &[&Value], key: &str) {
-    let place = |item: &Value| old.iter().position(|other| other.get(key) == item.get(key));
-    let touched: Vec<Value> = merged.iter().filter_map(|item| item.get(key)).cloned().collect();
-    let mut from = 0;
-    for (index, item) in old.iter().enumerate() {
-        let named = item.get(key).is_some_and(|id| touched.contains(id) || gone.contains(&id));
-        if named {
-            continue;
-        }
-        let at = (from..merged.len()).find(|at| place(&merged[*at]).is_some_and(|other| other > index));
-        let at = at.unwrap_or(merged.len());
-        merged.insert(at, item.clone());
-        from = at + 1;
+/// Drops what `$retainKeys` does not name.
+fn retain(fields: &mut Map<String, Value>, patch: &Map<String, Value>, path: &[&str]) -> Result<(), StrategicError> {
+    let kept = match patch.get(RETAIN_KEYS) {
+        None => return Ok(()),
+        Some(Value::Array(kept)) => kept,
+        Some(_) => return Err(StrategicError::NoList { path: text(path), directive: RETAIN_KEYS.to_owned() }),
+    };
+    let is_kept = |name: &str| kept.iter().any(|kept| kept == name);
+    let set = patch.iter().find(|(name, value)| !name.starts_with('$') && !value.is_null() && !is_kept(name));
+    if let Some((field, _)) = set {
+        return Err(StrategicError::NotRetained { path: text(path), field: field.clone() });
     }
+    fields.retain(|name, _| is_kept(name));
+    Ok(())
+}
+
+/// Takes the items of `value` out of the list of texts `list`.
+fn delete_from(
+    fields: &mut Map<String, Value>,
+    list: &str,
+    value: &Value,
+    path: &[&str],
+) -> Result<(), StrategicError> {
+    let Value::Array(items) = value else {
+        return Err(StrategicError::NoList { path: text(path), directive: format!("{DELETE_FROM}{list}") });
+    };
+    if let Some(Value::Array(old)) = fields.get_mut(list) {
+        old.retain(|item| !items.iter().any(|gone| same(gone, item)));
+    }
+    Ok(())
 }
 
 fn directive(fields: &Map<String, Value>, path: &[&str]) -> Result<Directive, StrategicError> {
-    match fields.get("$patch") {
+    match fields.get(PATCH) {
         None => Ok(Directive::Merge),
         Some(Value::String(word)) if word == "merge" => Ok(Directive::Merge),
         Some(Value::String(word)) if word == "replace" => Ok(Directive::Replace),
@@ -231,12 +359,36 @@ fn directive(fields: &Map<String, Value>, path: &[&str]) -> Result<Directive, St
     }
 }
 
-fn without_directives(fields: &Map<String, Value>) -> Map<String, Value> {
-    fields
-        .iter()
-        .filter(|(name, _)| !name.starts_with('$'))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
+/// What becomes of a value where there was none of its kind: [`bare`], and without what is marked to be deleted or
+/// replaced, for there is nothing.
+fn taken(value: &Value) -> Option<Value> {
+    match value {
+        Value::Object(fields) => match fields.get(PATCH) {
+            Some(word) if word != "merge" => None,
+            _ => Some(Value::Object(
+                plain(fields).filter_map(|(name, value)| Some((name.clone(), taken(value)?))).collect(),
+            )),
+        },
+        Value::Array(items) => Some(Value::Array(items.iter().filter_map(taken).collect())),
+        scalar => Some(scalar.clone()),
+    }
+}
+
+/// A value that is put in whole, as a new item of a list is: without directives and nulls, which no object keeps.
+fn bare(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => Value::Object(bare_fields(fields)),
+        Value::Array(items) => Value::Array(items.iter().map(bare).collect()),
+        scalar => scalar.clone(),
+    }
+}
+
+fn bare_fields(fields: &Map<String, Value>) -> Map<String, Value> {
+    plain(fields).map(|(name, value)| (name.clone(), bare(value))).collect()
+}
+
+fn plain(fields: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
+    fields.iter().filter(|(name, value)| !name.starts_with('$') && !value.is_null())
 }
 
 fn text(path: &[&str]) -> String {
@@ -244,121 +396,4 @@ fn text(path: &[&str]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn base() -> Value {
-        json!({"spec": {
-            "hostNetwork": true,
-            "containers": [{
-                "name": "a", "image": "x", "command": ["a", "--one"],
-                "env": [{"name": "E", "value": "1"}],
-                "ports": [{"containerPort": 1, "name": "p"}],
-                "volumeMounts": [{"mountPath": "/m", "name": "v", "readOnly": true}],
-            }],
-            "volumes": [{"name": "v", "hostPath": {"path": "/v"}}, {"name": "w", "emptyDir": {}}],
-            "tolerations": [{"key": "k"}],
-        }})
-    }
-
-    fn merged(patch: Value) -> Value {
-        let mut value = base();
-        merge(&mut value, &patch, POD_LISTS).unwrap();
-        value["spec"].take()
-    }
-
-    fn names(list: &Value) -> Vec<&str> {
-        list.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect()
-    }
-
-    #[test]
-    fn named_things_merge_by_their_key_and_plain_lists_are_replaced() {
-        let spec = merged(json!({"spec": {
-            "containers": [{
-                "name": "a", "command": ["a", "--two"],
-                "env": [{"name": "E", "value": "2"}],
-                "ports": [{"containerPort": 1, "hostPort": 9}],
-                "volumeMounts": [{"mountPath": "/m", "readOnly": false}],
-            }],
-            "tolerations": [{"operator": "Exists"}],
-        }}));
-        let container = &spec["containers"][0];
-        assert_eq!(container["image"], "x");
-        assert_eq!(container["command"], json!(["a", "--two"]));
-        assert_eq!(container["env"], json!([{"name": "E", "value": "2"}]));
-        assert_eq!(container["ports"], json!([{"containerPort": 1, "name": "p", "hostPort": 9}]));
-        assert_eq!(container["volumeMounts"], json!([{"mountPath": "/m", "name": "v", "readOnly": false}]));
-        assert_eq!(spec["tolerations"], json!([{"operator": "Exists"}]));
-    }
-
-    #[test]
-    fn what_a_patch_adds_comes_before_what_only_the_pod_has() {
-        let spec = merged(json!({"spec": {
-            "containers": [{"name": "sidecar"}],
-            "volumes": [{"name": "n"}, {"name": "w"}],
-        }}));
-        assert_eq!(names(&spec["containers"]), ["sidecar", "a"]);
-        assert_eq!(names(&spec["volumes"]), ["n", "v", "w"]);
-    }
-
-    #[test]
-    fn null_removes_a_field_and_patch_delete_an_item() {
-        let spec = merged(json!({"spec": {
-            "hostNetwork": null,
-            "containers": [{"name": "a", "image": null, "env": [{"name": "E", "$patch": "delete"}]}],
-            "volumes": [{"name": "v", "$patch": "delete"}, {"name": "none", "$patch": "delete"}],
-        }}));
-        assert_eq!(spec.get("hostNetwork"), None);
-        assert_eq!(spec["containers"][0].get("image"), None);
-        assert_eq!(spec["containers"][0]["env"], json!([]));
-        assert_eq!(names(&spec["volumes"]), ["w"]);
-    }
-
-    #[test]
-    fn patch_replace_takes_the_place_of_a_whole_list_or_object() {
-        let spec = merged(json!({"spec": {
-            "volumes": [{"$patch": "replace"}, {"name": "n", "emptyDir": {}}],
-            "containers": [{"name": "a", "resources": {"$patch": "replace", "limits": {"cpu": "1"}}}],
-        }}));
-        assert_eq!(spec["volumes"], json!([{"name": "n", "emptyDir": {}}]));
-        assert_eq!(spec["containers"][0]["resources"], json!({"limits": {"cpu": "1"}}));
-    }
-
-    #[test]
-    fn retained_keys_drop_the_other_source_of_a_volume() {
-        let spec = merged(json!({"spec": {"volumes": [
-            {"name": "v", "$retainKeys": ["name", "emptyDir"], "emptyDir": {}},
-        ]}}));
-        assert_eq!(spec["volumes"][0], json!({"name": "v", "emptyDir": {}}));
-    }
-
-    #[test]
-    fn init_containers_merge_as_containers_do() {
-        let patch = json!({"spec": {"initContainers": [{"name": "i", "env": [{"name": "A", "value": "1"}]}]}});
-        let mut value = base();
-        merge(&mut value, &patch, POD_LISTS).unwrap();
-        let more = json!({"spec": {"initContainers": [{"name": "i", "env": [{"name": "B", "value": "2"}]}]}});
-        merge(&mut value, &more, POD_LISTS).unwrap();
-        assert_eq!(names(&value["spec"]["initContainers"][0]["env"]), ["B", "A"]);
-    }
-
-    #[test]
-    fn impossible_patches_are_refused() {
-        let error = |patch: Value| merge(&mut base(), &patch, POD_LISTS).unwrap_err();
-        assert_eq!(error(json!([])), StrategicError::NotAnObject);
-        let no_key = error(json!({"spec": {"containers": [{"image": "y"}]}}));
-        assert_eq!(no_key, StrategicError::NoKey { path: "spec.containers".into(), key: "name" });
-        assert!(matches!(error(json!({"spec": {"$patch": "drop"}})), StrategicError::Directive { .. }));
-        let order = json!({"spec": {"$setElementOrder/containers": []}});
-        assert!(matches!(error(order), StrategicError::Unsupported { .. }));
-    }
-
-    #[test]
-    fn without_a_table_every_list_is_replaced() {
-        let mut value = json!({"spec": {"containers": [{"name": "a"}]}});
-        merge(&mut value, &json!({"spec": {"containers": [{"name": "b"}]}}), NO_LISTS).unwrap();
-        assert_eq!(value, json!({"spec": {"containers": [{"name": "b"}]}}));
-    }
-}
+mod tests;

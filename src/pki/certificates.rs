@@ -9,7 +9,7 @@ use super::error::{IssueError, PkiError};
 use super::inspect;
 use super::issue::{self, Request, Window};
 use super::key::PrivateKey;
-use super::plan::{Authority, Make, Plan, Planner};
+use super::plan::{Authority, Make, Plan, Planner, Step};
 use super::table::{CERTIFICATES, CertificateRow, Kind, San};
 use super::{Action, NewFile, Outcome, make_kubernetes_dir, select_rows, write_all};
 use crate::config::ClusterSpec;
@@ -55,7 +55,7 @@ pub fn ensure_certificates(
 /// Makes keys and certificates in memory.
 fn make(spec: &ClusterSpec, plan: Plan<'_>, now: Timestamp) -> Result<(Vec<NewFile>, Vec<Outcome>), PkiError> {
     let Plan { steps, mut authorities } = plan;
-    let count = steps.iter().filter(|(_, make)| matches!(make, Make::New)).count();
+    let count = steps.iter().filter(|step| matches!(step.make, Make::New)).count();
     let key_error = |path: &Path| {
         let path = path.to_owned();
         move |source| PkiError::Key { path, source }
@@ -63,13 +63,13 @@ fn make(spec: &ClusterSpec, plan: Plan<'_>, now: Timestamp) -> Result<(Vec<NewFi
     let mut keys =
         PrivateKey::generate_many(spec.key_algorithm, count).map_err(key_error(&spec.certificates_dir))?.into_iter();
     let (mut files, mut outcomes) = (Vec::new(), Vec::new());
-    for (row, make) in steps {
+    for Step { row, make, warnings } in steps {
         let [key_path, path] = row.files().map(|file| spec.certificates_dir.join(file));
         let file = if matches!(row.kind, Kind::KeyPair) { &key_path } else { &path };
         let file = file.display().to_string();
         let (key, is_new) = match make {
             Make::Keep => {
-                outcomes.push(Outcome { file, action: Action::Kept, warnings: vec![] });
+                outcomes.push(Outcome { file, action: Action::Kept, warnings });
                 continue;
             }
             Make::New => {
@@ -82,7 +82,7 @@ fn make(spec: &ClusterSpec, plan: Plan<'_>, now: Timestamp) -> Result<(Vec<NewFi
             files.push(NewFile { path: key_path, content: key.pem().to_vec(), mode: 0o600 });
         }
         files.push(public_half(spec, row, key, path, &mut authorities, now)?);
-        outcomes.push(Outcome { file, action: Action::Created, warnings: vec![] });
+        outcomes.push(Outcome { file, action: Action::Created, warnings });
     }
     Ok((files, outcomes))
 }
@@ -110,7 +110,7 @@ fn public_half(
             let pem = issue::authority(&request, &key).map_err(fail)?;
             let certificates = inspect::read(pem.as_bytes()).map_err(|error| fail(error.into()))?;
             let signer = certificates.first().cloned().map(|own| Box::new((own, key)));
-            authorities.insert(row.phase, Authority { signer, certificates });
+            authorities.insert(row.phase, Authority { signer, certificates, warnings: vec![] });
             (pem, 0o644)
         }
         Kind::Leaf(leaf) => {

@@ -19,17 +19,24 @@ pub(super) fn key(pem: &[u8]) -> Result<PrivateKey, Problem> {
     PrivateKey::load(pem).map_err(|error| Problem::NoKey { reason: error.to_string() })
 }
 
-/// Whether a certificate is valid at `now`.
-fn time(certificate: &Certificate, now: Timestamp) -> Result<(), Problem> {
+/// What a file that is used all the same lacks; reads on after its name.
+pub(super) type Doubts = Vec<String>;
+
+/// Whether a certificate is valid at `now`, or will be: kubeadm takes one whose time is still to come, for the clock of
+/// the machine that made it may be ahead.
+pub(super) fn time(certificate: &Certificate, now: Timestamp) -> Result<Doubts, Problem> {
     match certificate {
         c if now > c.not_after => Err(Problem::Expired { at: c.not_after }),
-        c if now < c.not_before => Err(Problem::NotYetValid { at: c.not_before }),
-        _ => Ok(()),
+        c if now < c.not_before => {
+            let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+            Ok(vec![format!("is not valid before {}, and it is {now}; is the clock right?", c.not_before)])
+        }
+        _ => Ok(vec![]),
     }
 }
 
 /// Whether a certificate is an authority's that is valid at `now`.
-pub(super) fn authority(certificate: &Certificate, now: Timestamp) -> Result<(), Problem> {
+pub(super) fn authority(certificate: &Certificate, now: Timestamp) -> Result<Doubts, Problem> {
     if !certificate.is_authority {
         return Err(Problem::NotAuthority);
     }
@@ -51,21 +58,25 @@ pub(super) struct Expected<'a> {
 }
 
 /// Whether a certificate file (intermediate authorities may follow the certificate) belongs to its key, is valid, ends
-/// in a trusted authority, and serves its uses.
-pub(super) fn pair(pem: &[u8], key: &PrivateKey, key_path: &Path, expected: &Expected<'_>) -> Result<(), Problem> {
+/// in a trusted authority, and has its names. An extended usage that it lacks is a doubt alone, as kubeadm asks for none.
+pub(super) fn pair(pem: &[u8], key: &PrivateKey, key_path: &Path, expected: &Expected<'_>) -> Result<Doubts, Problem> {
     let chain = certificates(pem)?;
     let Some(own) = chain.first().filter(|own| own.is_for(key)) else {
         return Err(Problem::Mismatch { key: key_path.to_owned() });
     };
-    time(own, expected.now)?;
+    let mut doubts = time(own, expected.now)?;
     if !chains(&chain, expected.trusted, expected.now) {
         return Err(Problem::OtherAuthority { authority: expected.authority.to_owned() });
     }
     let lacks = |usage: &&Usage| own.usages.as_ref().is_some_and(|has| !has.contains(usage));
-    if let Some(usage) = expected.usages.iter().find(lacks) {
-        return Err(Problem::Usage { usage: usage.to_string() });
+    let lacking: Vec<String> = expected.usages.iter().filter(lacks).map(Usage::to_string).collect();
+    if !lacking.is_empty() {
+        doubts.push(format!("may not be used for {}, for which it is used", lacking.join(" and ")));
     }
-    if expected.usages.contains(&Usage::Server) { names(own, &expected.sans) } else { Ok(()) }
+    if expected.usages.contains(&Usage::Server) {
+        names(own, &expected.sans)?;
+    }
+    Ok(doubts)
 }
 
 /// Whether each certificate is signed by the next, up to one that a trusted one has signed.

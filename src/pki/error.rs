@@ -70,11 +70,9 @@ pub enum PkiError {
 /// Why a certificate could not be signed.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
-    /// The issuer of the new certificate would not be, byte for byte, the subject of the authority.
-    #[error(
-        "the subject of the CA holds attributes that cannot be repeated in a certificate; use a CA with a plain subject"
-    )]
-    Subject,
+    /// The new certificate does not chain up to the authority: the certificate and the key of that are no pair.
+    #[error("the new certificate is not signed by the CA's key; are the CA's certificate and key a pair?")]
+    Unfit,
     /// No authority with a key.
     #[error("there is no CA key to sign it with")]
     Unsigned,
@@ -180,23 +178,11 @@ pub enum Problem {
         /// The end of its validity.
         at: Timestamp,
     },
-    /// Before its time.
-    #[error("is not valid before {at}; is the clock right?")]
-    NotYetValid {
-        /// The start of its validity.
-        at: Timestamp,
-    },
     /// A server certificate without needed names.
     #[error("does not cover {}", names.join(", "))]
     Names {
         /// The names it lacks.
         names: Vec<String>,
-    },
-    /// An extended key usage that is not there.
-    #[error("may not be used for {usage}")]
-    Usage {
-        /// The usage it lacks.
-        usage: String,
     },
     /// Not a kubeconfig.
     #[error("is no usable kubeconfig ({reason})")]

@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::error::X509Error;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
-use x509_parser::x509::X509Name;
+use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use super::key::PrivateKey;
 use super::table::{San, Usage};
@@ -54,7 +55,6 @@ pub struct Certificate {
     /// Subject alternative names, in the certificate's order; other kinds than DNS and IP are left out.
     pub sans: Vec<San>,
     der: Vec<u8>,
-    plain_subject: bool,
 }
 
 /// The certificates of a PEM file, in its order; at least one. Blocks of other kinds are passed over.
@@ -87,11 +87,7 @@ impl Certificate {
         let may_sign = x509.key_usage().map_err(extensions)?.is_none_or(|usage| usage.value.key_cert_sign());
         Ok(Self {
             common_name: common_name(x509.subject()),
-            organizations: x509
-                .subject()
-                .iter_organization()
-                .filter_map(|name| name.as_str().ok().map(str::to_owned))
-                .collect(),
+            organizations: x509.subject().iter_organization().filter_map(text).collect(),
             issuer: common_name(x509.issuer()),
             not_before: at(x509.validity().not_before.timestamp())?,
             not_after: at(x509.validity().not_after.timestamp())?,
@@ -99,7 +95,6 @@ impl Certificate {
             usages,
             sans: names.into_iter().flatten().filter_map(san).collect(),
             der: der.to_vec(),
-            plain_subject: is_plain(x509.subject()),
         })
     }
 
@@ -135,17 +130,29 @@ impl Certificate {
         open(&self.der).is_ok_and(|own| own.public_key().raw == key.public_der())
     }
 
-    /// Whether its issuer is, byte for byte, the subject of `authority`.
-    pub(super) fn names_as_issuer(&self, authority: &Self) -> bool {
-        match (open(&self.der), open(&authority.der)) {
-            (Ok(own), Ok(issuer)) => own.issuer().as_raw() == issuer.subject().as_raw(),
-            _ => false,
-        }
+    /// Whether it says to be a CA's, whether or not it may sign.
+    pub(super) fn is_ca(&self) -> bool {
+        open(&self.der).is_ok_and(|own| own.is_ca())
     }
 
-    /// Whether the certificate library can repeat the subject: one attribute each, no kind twice.
-    pub(super) fn has_plain_subject(&self) -> bool {
-        self.plain_subject
+    /// Whether what it signs may have certain names alone.
+    pub(super) fn constrains_names(&self) -> bool {
+        open(&self.der).map_or(true, |own| !matches!(own.name_constraints(), Ok(None)))
+    }
+
+    /// The DER of its subject, as it stands in it.
+    pub(super) fn subject_der(&self) -> Result<Vec<u8>, InspectError> {
+        open(&self.der).map(|own| own.subject().as_raw().to_vec())
+    }
+
+    /// Its subject key identifier, by which what it signs names it.
+    pub(super) fn subject_key_id(&self) -> Result<Option<Vec<u8>>, InspectError> {
+        let own = open(&self.der)?;
+        let id = own.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+            _ => None,
+        });
+        Ok(id)
     }
 }
 
@@ -168,7 +175,28 @@ fn open(der: &[u8]) -> Result<X509Certificate<'_>, InspectError> {
 }
 
 fn common_name(name: &X509Name<'_>) -> Option<String> {
-    name.iter_common_name().next().and_then(|name| name.as_str().ok()).map(str::to_owned)
+    name.iter_common_name().next().and_then(text)
+}
+
+/// The text of an attribute in whichever of X.509's kinds of text it is.
+fn text(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
+    if let Ok(text) = attribute.as_str() {
+        return Some(text.to_owned());
+    }
+    let value = attribute.attr_value();
+    match value.tag() {
+        Tag::BmpString => {
+            let units = value.data.chunks(2).map(|pair| u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
+            String::from_utf16(&units.collect::<Vec<_>>()).ok()
+        }
+        // As Go reads it: ISO 8859-1.
+        Tag::TeletexString => Some(value.data.iter().copied().map(char::from).collect()),
+        Tag::UniversalString => {
+            let point = |bytes: &[u8]| char::from_u32(u32::from_be_bytes(bytes.try_into().ok()?));
+            value.data.chunks(4).map(point).collect()
+        }
+        _ => None,
+    }
 }
 
 fn san(name: &GeneralName<'_>) -> Option<San> {
@@ -176,20 +204,12 @@ fn san(name: &GeneralName<'_>) -> Option<San> {
         GeneralName::DNSName(name) => Some(San::Dns((*name).to_owned())),
         GeneralName::IPAddress(bytes) => {
             let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
-            v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from)).ok().map(San::Ip)
+            let address = v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from)).ok()?;
+            // An IPv4 address may be written in 16 bytes, as Go's own type has it.
+            Some(San::Ip(address.to_canonical()))
         }
         _ => None,
     }
-}
-
-fn is_plain(name: &X509Name<'_>) -> bool {
-    let mut seen = Vec::new();
-    name.iter_rdn().all(|rdn| {
-        let kinds: Vec<String> = rdn.iter().map(|attribute| attribute.attr_type().to_id_string()).collect();
-        let fresh = matches!(kinds.as_slice(), [one] if !seen.contains(one));
-        seen.extend(kinds);
-        fresh
-    })
 }
 
 /// The parser verifies RSA, P-256 and P-384; P-521 is done here, for CAs that others have made.

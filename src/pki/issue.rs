@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyUsagePurpose, SanType, SerialNumber,
+    Issuer, KeyIdMethod, KeyUsagePurpose, SanType, SerialNumber,
 };
 use time::OffsetDateTime;
 
@@ -62,29 +62,31 @@ pub(super) fn authority(request: &Request, key: &PrivateKey) -> Result<String, I
     Ok(params.self_signed(key.pair())?.pem())
 }
 
-/// Makes a certificate for `key`, signed by the authority whose certificate and key are given, as PEM.
+/// Makes a certificate for `key`, signed by the authority whose certificate and key are given, as PEM. Its issuer is the
+/// authority's subject byte for byte: chains are compared so.
 pub(super) fn leaf(
     request: &Request,
     key: &PrivateKey,
     authority: &Certificate,
     authority_key: &PrivateKey,
 ) -> Result<String, IssueError> {
-    if !authority.has_plain_subject() {
-        return Err(IssueError::Subject);
-    }
     let mut params = params(request)?;
-    params.use_authority_key_identifier_extension = true;
     // basicConstraints CA:FALSE without a subject key identifier, as kubeadm writes it; ExplicitNoCa would add one.
     let mut no_authority = CustomExtension::from_oid_content(&[2, 5, 29, 19], vec![0x30, 0]);
     no_authority.set_criticality(true);
     params.custom_extensions.push(no_authority);
-    let issuer = Issuer::from_ca_cert_der(&authority.der().into(), authority_key.pair())?;
-    let made = params.signed_by(key.pair(), &issuer)?;
-    let der = subject::complete(made.der(), request, subject::CERTIFICATE, authority_key)?;
-    let made = Certificate::parse(&der)?;
-    // Chains are compared byte by byte, so a subject that was not carried over exactly makes a worthless certificate.
-    if !made.names_as_issuer(authority) {
-        return Err(IssueError::Subject);
+    // Of the authority the library needs no more than this: its name is put in below.
+    let mut signer = CertificateParams::default();
+    signer.distinguished_name = DistinguishedName::new();
+    if let Some(id) = authority.subject_key_id()? {
+        params.use_authority_key_identifier_extension = true;
+        signer.key_identifier_method = KeyIdMethod::PreSpecified(id);
+    }
+    let made = params.signed_by(key.pair(), &Issuer::from_params(&signer, authority_key.pair()))?;
+    let names = [(subject::ISSUER, authority.subject_der()?), (subject::SUBJECT, subject::name(request))];
+    let made = Certificate::parse(&subject::replace(made.der(), &names, authority_key)?)?;
+    if !made.is_signed_by(authority) {
+        return Err(IssueError::Unfit);
     }
     Ok(made.pem())
 }
@@ -95,7 +97,7 @@ pub(super) fn signing_request(request: &Request, key: &PrivateKey) -> Result<Str
     let mut params = params(request)?;
     params.serial_number = None;
     let made = params.serialize_request(key.pair())?;
-    let der = subject::complete(made.der(), request, subject::SIGNING_REQUEST, key)?;
+    let der = subject::replace(made.der(), &[(subject::REQUESTED, subject::name(request))], key)?;
     Ok(inspect::pem("CERTIFICATE REQUEST", &der))
 }
 
@@ -108,10 +110,7 @@ pub(super) fn read_back(pem: &str) -> Result<Certificate, IssueError> {
 fn params(request: &Request) -> Result<CertificateParams, IssueError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    // Further ones follow in `subject::complete`.
-    if let Some(organization) = request.organizations.first() {
-        params.distinguished_name.push(DnType::OrganizationName, organization.as_str());
-    }
+    // Organizations come with `subject::name`.
     params.distinguished_name.push(DnType::CommonName, request.common_name.as_str());
     params.not_before = time(request.window.not_before)?;
     params.not_after = time(request.window.not_after)?;

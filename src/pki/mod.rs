@@ -19,6 +19,7 @@ mod serving;
 mod subject;
 mod table;
 mod user;
+pub mod verifier;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,8 @@ use std::path::Path;
 pub use certificates::ensure_certificates;
 pub use error::{IssueError, PkiError, Problem, Refusal};
 pub use key::{KeyError, PrivateKey, in_kubeadms_form};
+pub use kubeconfig::client;
+pub use kubeconfig::read::{Fields, Kubeconfig, data_in, text_in};
 pub use kubeconfig::{client_pair, ensure_kubeconfigs, point_at_client_certificate};
 pub use renew::{Expiration, Fate, Renewable, Renewal, expirations, renew, renewable_names, renewables};
 pub use request::{generate_requests, node_request};

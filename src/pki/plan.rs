@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use x509_parser::pem::Pem;
 
-use super::check::{self, Expected};
+use super::check::{self, Doubts, Expected};
 use super::error::{PkiError, Problem, Refusal};
 use super::inspect::Certificate;
 use super::key::PrivateKey;
@@ -23,8 +23,15 @@ pub(super) enum Make {
     FromKey(PrivateKey),
 }
 
+/// What is to be done for one row, and what the user should know of files that are used.
+pub(super) struct Step<'a> {
+    pub(super) row: &'a CertificateRow,
+    pub(super) make: Make,
+    pub(super) warnings: Vec<String>,
+}
+
 pub(super) struct Plan<'a> {
-    pub(super) steps: Vec<(&'a CertificateRow, Make)>,
+    pub(super) steps: Vec<Step<'a>>,
     pub(super) authorities: BTreeMap<&'static str, Authority>,
 }
 
@@ -32,6 +39,8 @@ pub(super) struct Plan<'a> {
 pub(super) struct Authority {
     pub(super) certificates: Vec<Certificate>,
     pub(super) signer: Option<Box<(Certificate, PrivateKey)>>,
+    /// What the user should know of it.
+    pub(super) warnings: Vec<String>,
 }
 
 /// What stands of an authority.
@@ -58,6 +67,11 @@ pub(super) fn at<T>(path: &Path, result: Result<T, Problem>) -> Result<T, Stop> 
     result.map_err(|problem| Stop::Refuse(path.to_owned(), problem))
 }
 
+/// The warnings about a file that is used in spite of them.
+pub(super) fn kept(path: &Path, doubts: Doubts) -> Vec<String> {
+    doubts.into_iter().map(|doubt| format!("{} {doubt}; it is kept", path.display())).collect()
+}
+
 /// What is known of an authority while the rows below it are planned.
 enum Standing {
     Planned,
@@ -71,11 +85,13 @@ pub(super) struct Planner<'a> {
     now: Timestamp,
     authorities: BTreeMap<&'static str, Standing>,
     refusals: Vec<Refusal>,
+    /// About the files of the row that is being planned.
+    warnings: Vec<String>,
 }
 
 impl<'a> Planner<'a> {
     pub(super) fn new(spec: &'a ClusterSpec, tree: &'a dyn Tree, now: Timestamp) -> Self {
-        Self { spec, tree, now, authorities: BTreeMap::new(), refusals: Vec::new() }
+        Self { spec, tree, now, authorities: BTreeMap::new(), refusals: Vec::new(), warnings: Vec::new() }
     }
 
     pub(super) fn plan(mut self, rows: &[&'static CertificateRow]) -> Result<Plan<'static>, PkiError> {
@@ -87,7 +103,10 @@ impl<'a> Planner<'a> {
                 Kind::KeyPair => self.key_pair(row),
             };
             match made {
-                Ok(make) => steps.extend(make.map(|make| (*row, make))),
+                Ok(make) => {
+                    let warnings = std::mem::take(&mut self.warnings);
+                    steps.extend(make.map(|make| Step { row, make, warnings }));
+                }
                 Err(stop) => self.refuse(row, stop)?,
             }
         }
@@ -120,6 +139,7 @@ impl<'a> Planner<'a> {
         let (crt, key) = pair_paths(self.spec, row.base);
         let make = match find_authority(self.spec, self.tree, row, self.now)? {
             Found::There(authority) => {
+                self.warnings.extend_from_slice(&authority.warnings);
                 self.authorities.insert(row.phase, Standing::There(authority));
                 return Ok(Some(Make::Keep));
             }
@@ -182,7 +202,8 @@ impl<'a> Planner<'a> {
                     sans: (leaf.sans)(self.spec),
                     now: self.now,
                 };
-                at(&crt_path, check::pair(&crt, &key, &key_path, &expected))?;
+                let doubts = at(&crt_path, check::pair(&crt, &key, &key_path, &expected))?;
+                self.warnings.extend(kept(&crt_path, doubts));
                 Ok(Some(Make::Keep))
             }
         }
@@ -230,9 +251,9 @@ pub(super) fn find_authority(
         None => certificates.first(),
     };
     let Some(own) = own else { return Err(Stop::Refuse(crt_path, Problem::Mismatch { key: key_path })) };
-    at(&crt_path, check::authority(own, now))?;
+    let warnings = kept(&crt_path, at(&crt_path, check::authority(own, now))?);
     let signer = key.map(|key| Box::new((own.clone(), key)));
-    Ok(Found::There(Authority { signer, certificates }))
+    Ok(Found::There(Authority { signer, certificates, warnings }))
 }
 
 /// The contents of a pair, its public half first.

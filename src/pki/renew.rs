@@ -9,6 +9,7 @@ use super::error::{PkiError, Problem, Refusal};
 use super::inspect::Certificate;
 use super::issue::{self, Request, Window};
 use super::key::PrivateKey;
+use super::kubeconfig::read::Kubeconfig;
 use super::kubeconfig::{self, document};
 use super::pair_paths;
 use super::plan::{Authority, Found, Stop, at, authority_row, find_authority};
@@ -110,8 +111,8 @@ impl Renewable {
         let pem = match self.of {
             Of::Certificate(..) => content,
             Of::Kubeconfig(_) => {
-                let config = at(&path, document::parse(&content))?;
-                let pem = at(&path, document::current(&config))?.certificate(tree, &path)?;
+                let config = at(&path, Kubeconfig::parse(&content))?;
+                let pem = at(&path, config.current())?.certificate(tree, &path)?;
                 pem.ok_or_else(|| Stop::Refuse(path.clone(), Problem::NoClient))?
             }
         };
@@ -206,6 +207,8 @@ pub struct Renewal {
     pub renewable: Renewable,
     /// What was done.
     pub fate: Fate,
+    /// What the user should know of the authority that has signed it.
+    pub warnings: Vec<String>,
 }
 
 /// What was done.
@@ -234,32 +237,38 @@ pub fn renew(
 ) -> Result<Vec<Renewal>, PkiError> {
     let (mut plan, mut stopped) = (Vec::new(), Vec::new());
     for one in wanted {
-        let authority = authority(spec, tree, one.authority(), now);
-        match authority.and_then(|authority| Ok((authority, one.look(spec, tree)?))) {
-            Ok((authority, old)) => plan.push((*one, authority, old)),
+        let there = one.look(spec, tree).and_then(|old| match old {
+            // Of what is not there no authority is asked for.
+            None => Ok(None),
+            Some(old) => authority(spec, tree, one.authority(), now).map(|authority| Some((authority, old))),
+        });
+        match there {
+            Ok(there) => plan.push((*one, there)),
             Err(stop) => stopped.push(one.stopped(spec, stop)),
         }
     }
     if !stopped.is_empty() {
         return Err(refused(stopped));
     }
-    let count = plan.iter().filter(|(_, authority, old)| old.is_some() && authority.signer.is_some()).count();
+    let signs =
+        |there: &Option<(Authority, _)>| there.as_ref().is_some_and(|(authority, _)| authority.signer.is_some());
+    let count = plan.iter().filter(|(_, there)| signs(there)).count();
     let keys = PrivateKey::generate_many(spec.key_algorithm, count);
     let mut keys = keys.map_err(|source| PkiError::Key { path: spec.certificates_dir.clone(), source })?.into_iter();
     let mut renewals = Vec::new();
-    for (renewable, authority, old) in plan {
-        let fate = match (old, &authority.signer, renewable.of) {
-            (None, ..) => Fate::Missing,
-            (Some(_), None, _) => Fate::External,
-            (Some(old), Some(_), _) => match keys.next() {
-                Some(key) => {
-                    let request = copy(&old, renewable.window(spec, &authority, now)?);
-                    Fate::Renewed(Box::new(renewable.replace(spec, tree, &authority, &request, &key)?))
-                }
-                None => Fate::Missing,
-            },
+    for (renewable, there) in plan {
+        let Some((authority, old)) = there else {
+            renewals.push(Renewal { renewable, fate: Fate::Missing, warnings: vec![] });
+            continue;
         };
-        renewals.push(Renewal { renewable, fate });
+        let fate = match authority.signer.as_ref().and_then(|_| keys.next()) {
+            None => Fate::External,
+            Some(key) => {
+                let request = copy(&old, renewable.window(spec, &authority, now)?);
+                Fate::Renewed(Box::new(renewable.replace(spec, tree, &authority, &request, &key)?))
+            }
+        };
+        renewals.push(Renewal { renewable, fate, warnings: authority.warnings });
     }
     Ok(renewals)
 }

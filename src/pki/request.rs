@@ -8,7 +8,8 @@ use super::check;
 use super::error::{IssueError, PkiError, Problem, Refusal};
 use super::issue::{self, Request, Window};
 use super::key::PrivateKey;
-use super::kubeconfig::document::{self, Client};
+use super::kubeconfig::document::Client;
+use super::kubeconfig::read::Kubeconfig;
 use super::kubeconfig::{self, request_of};
 use super::plan::{Found, Stop, at, authority_row, find_authority};
 use super::table::{CERTIFICATES, CertificateRow, KUBECONFIGS, Kind, KubeconfigRow, Leaf, San, Usage};
@@ -140,8 +141,8 @@ impl Writer<'_> {
 
 /// The client key in a kubeconfig.
 fn key_in(tree: &dyn Tree, path: &Path, text: &[u8]) -> Result<PrivateKey, Problem> {
-    let config = document::parse(text)?;
-    let pem = match document::current(&config)?.key(tree, path) {
+    let config = Kubeconfig::parse(text)?;
+    let pem = match config.current()?.key(tree, path) {
         Ok(pem) => pem.unwrap_or_default(),
         Err(Stop::Refuse(_, problem)) => return Err(problem),
         Err(Stop::File(error)) => return Err(Problem::Kubeconfig { reason: error.to_string() }),

@@ -1,5 +1,5 @@
-//! Subjects with several organizations, which the certificate library cannot write: it keeps one value of a kind. What it
-//! has made gets the whole subject and is signed again.
+//! Names that the certificate library cannot write: it keeps one attribute of a kind, and writes them in its own way. What
+//! it has made gets the names as they have to be, byte for byte, and is signed again.
 
 use rcgen::SigningKey;
 
@@ -7,10 +7,12 @@ use super::error::IssueError;
 use super::issue::Request;
 use super::key::PrivateKey;
 
-/// Where the subject is among the fields of a certificate that are signed.
-pub(super) const CERTIFICATE: usize = 5;
-/// Where it is in a signing request.
-pub(super) const SIGNING_REQUEST: usize = 1;
+/// Where the issuer is among the fields of a certificate that are signed.
+pub(super) const ISSUER: usize = 3;
+/// Where the subject is.
+pub(super) const SUBJECT: usize = 5;
+/// Where the subject of a signing request is.
+pub(super) const REQUESTED: usize = 1;
 
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
@@ -19,36 +21,34 @@ const UTF8_STRING: u8 = 0x0c;
 const ORGANIZATION: &[u8] = &[0x06, 3, 0x55, 4, 10];
 const COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
 
-/// `der` (a certificate, or a request) with the whole subject that `request` asks for, signed by `signer`.
-pub(super) fn complete(
-    der: &[u8],
-    request: &Request,
-    subject_at: usize,
-    signer: &PrivateKey,
-) -> Result<Vec<u8>, IssueError> {
-    if request.organizations.len() < 2 {
-        return Ok(der.to_vec());
-    }
+/// `der` (a certificate, or a request) with other `names` at their places among the signed fields, signed by `signer`.
+pub(super) fn replace(der: &[u8], names: &[(usize, Vec<u8>)], signer: &PrivateKey) -> Result<Vec<u8>, IssueError> {
     let outer = children(content(der)?)?;
     let [signed, algorithm, _] = outer[..] else { return Err(IssueError::Form) };
-    let mut fields: Vec<Vec<u8>> = children(content(signed)?)?.into_iter().map(<[u8]>::to_vec).collect();
-    *fields.get_mut(subject_at).ok_or(IssueError::Form)? = name(request);
+    let mut fields = children(content(signed)?)?;
+    for (place, name) in names {
+        *fields.get_mut(*place).ok_or(IssueError::Form)? = name.as_slice();
+    }
     let signed = element(SEQUENCE, &fields.concat());
     let signature = signer.pair().sign(&signed)?;
     let signature = element(BIT_STRING, &[&[0], signature.as_slice()].concat());
     Ok(element(SEQUENCE, &[signed.as_slice(), algorithm, &signature].concat()))
 }
 
-/// The organizations in one set, as Go writes them, then the common name.
-fn name(request: &Request) -> Vec<u8> {
+/// The subject of a request: the organizations in one set, as Go writes them, then the common name.
+pub(super) fn name(request: &Request) -> Vec<u8> {
     let attribute =
         |kind: &[u8], text: &str| element(SEQUENCE, &[kind, element(UTF8_STRING, text.as_bytes()).as_slice()].concat());
     let mut organizations: Vec<Vec<u8>> =
         request.organizations.iter().map(|organization| attribute(ORGANIZATION, organization)).collect();
     // DER puts the members of a set in order.
     organizations.sort();
+    let organizations = match organizations.is_empty() {
+        true => vec![],
+        false => element(SET, &organizations.concat()),
+    };
     let common_name = attribute(COMMON_NAME, &request.common_name);
-    element(SEQUENCE, &[element(SET, &organizations.concat()), element(SET, &common_name)].concat())
+    element(SEQUENCE, &[organizations, element(SET, &common_name)].concat())
 }
 
 fn element(tag: u8, content: &[u8]) -> Vec<u8> {

@@ -21,6 +21,32 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream, Stream};
 
+use crate::host::silence::Silence;
+
+/// Why no runtime answers: in front of the transport's own words.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}{}", if *by_environment { " (DOCKER_HOST names the address)" } else { "" })]
+pub struct NoAnswer {
+    /// What kind of silence it is.
+    pub why: Silence,
+    /// Whether the address comes from DOCKER_HOST in the environment.
+    pub by_environment: bool,
+    /// The transport's error.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl RuntimeError {
+    /// What kind of silence there is where no runtime answers, and whether DOCKER_HOST led there; None for other errors.
+    pub fn silence(&self) -> Option<(Silence, bool)> {
+        let Self::Unreachable { source, .. } = self else { return None };
+        Some(match source.downcast_ref::<NoAnswer>() {
+            Some(answer) => (answer.why, answer.by_environment),
+            None => (Silence::of(&**source), false),
+        })
+    }
+}
+
 /// What went wrong in a runtime. Decisions match on the variant, never on the text.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {

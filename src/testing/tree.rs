@@ -84,6 +84,10 @@ impl<T: Tree> Tree for FaultyTree<T> {
         self.inner.exists(path)
     }
 
+    fn is_taken(&self, path: &Path) -> bool {
+        self.inner.is_taken(path)
+    }
+
     fn make_dir(&mut self, path: &Path, mode: u32) -> Result<(), FsError> {
         self.count("create directory", path)?;
         self.inner.make_dir(path, mode)

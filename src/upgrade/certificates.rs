@@ -1,7 +1,5 @@
 //! Certificates that are renewed with a component, as kubeadm renews them: it reads them when it starts.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 
 use super::UpgradeError;
@@ -10,7 +8,7 @@ use crate::config::ClusterSpec;
 use crate::event::Reporter;
 use crate::host::Paths;
 use crate::host::tree::MemoryTree;
-use crate::pki::{self, Fate, Renewable};
+use crate::pki::{self, Fate, Kubeconfig, Renewable, data_in};
 
 /// The kubeconfigs of administrators, which no component reads: renewed last.
 pub const ADMIN: &str = "administrators";
@@ -57,9 +55,8 @@ pub fn renew(
 pub fn not_after(content: &[u8]) -> Option<Timestamp> {
     let of = |pem: &[u8]| Some(pki::inspect::read(pem).ok()?.first()?.not_after);
     of(content).or_else(|| {
-        let kubeconfig = kube::config::Kubeconfig::from_yaml(std::str::from_utf8(content).ok()?).ok()?;
-        let user = kubeconfig.auth_infos.first()?.auth_info.as_ref()?;
-        of(&STANDARD.decode(user.client_certificate_data.as_ref()?).ok()?)
+        let kubeconfig = Kubeconfig::parse(content).ok()?;
+        of(&data_in(kubeconfig.user()?.1, "client-certificate-data").ok()??)
     })
 }
 

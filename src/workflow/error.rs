@@ -65,17 +65,28 @@ pub enum RunError {
     )]
     Kubelet,
     /// Another configuration than the one the machine runs with, which does not even go with its files.
-    #[error("this machine was initialised with another configuration: phase {phase} cannot go on from what is there")]
+    #[error(
+        "this machine was initialised with another configuration{}: phase {phase} cannot go on from what is there",
+        said(settings)
+    )]
     Unlike {
         /// The phase.
         phase: &'static str,
+        /// What the configurations say differently, as far as that is known.
+        settings: Vec<String>,
         /// Why not.
         #[source]
         source: Box<StepError>,
     },
     /// Another configuration than the one the machine runs with.
-    #[error("this machine was initialised with another configuration: it would change {}", list(paths))]
+    #[error(
+        "this machine was initialised with another configuration{}: it would change {}",
+        said(settings),
+        list(paths)
+    )]
     Differs {
+        /// What the configurations say differently, as far as that is known.
+        settings: Vec<String>,
         /// The files that would change.
         paths: Vec<PathBuf>,
     },
@@ -232,6 +243,11 @@ pub(super) fn failure(phase: &'static str, source: StepError) -> RunError {
 
 fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// What the configurations say differently, in brackets.
+fn said(settings: &[String]) -> String {
+    if settings.is_empty() { String::new() } else { format!(" ({})", settings.join("; ")) }
 }
 
 fn lines(log: &[String]) -> String {

@@ -82,9 +82,18 @@ impl Saved {
 
     /// The configuration it stands for, and its warnings.
     pub fn spec(&self) -> Result<(ClusterSpec, Vec<String>), SavedError> {
+        self.load(self.flags.clone())
+    }
+
+    /// The same for another run with `flags`, of which what is about a run counts.
+    pub fn spec_for(&self, flags: &Flags) -> Result<(ClusterSpec, Vec<String>), SavedError> {
+        self.load(self.flags.for_run(flags))
+    }
+
+    fn load(&self, flags: Flags) -> Result<(ClusterSpec, Vec<String>), SavedError> {
         let input = Input {
             file: self.file.as_ref().map(|f| (f.name.clone(), f.text.clone())),
-            flags: self.flags.clone(),
+            flags,
             host: HostDefaults { hostname: self.hostname.clone(), address: self.address },
         };
         let loaded = config::load(&input).map_err(SavedError::Config)?;
@@ -123,6 +132,32 @@ mod tests {
         assert_eq!(next.kubernetes_version.to_string(), "v1.36.3");
         assert_eq!(next.networking, spec.networking);
         assert_eq!(tree.files()[Path::new(SAVED)].mode, 0o600);
+    }
+
+    #[test]
+    fn another_run_goes_on_with_it_and_says_itself_what_is_about_a_run() {
+        let flags = Flags {
+            service_cidr: Some("10.50.0.0/16".into()),
+            skip_phases: vec!["addon".into()],
+            upload_certs: true,
+            ..Flags::default()
+        };
+        let input = Input {
+            file: None,
+            flags,
+            host: HostDefaults { hostname: "cp1".into(), address: Some([10, 0, 0, 5].into()) },
+        };
+        let first = config::load(&input).unwrap().spec;
+        let saved = Saved::new(&input, &first);
+        let none = Flags { pod_network_cidr: Some(" ".into()), ..Flags::default() };
+        assert!(!none.configure() && input.flags.configure());
+        let run = Flags { ignore_preflight_errors: vec!["swap".into()], skip_token_print: true, ..Flags::default() };
+        assert!(!run.configure());
+        let (spec, _) = saved.spec_for(&run).unwrap();
+        assert_eq!(config::differences(&first, &spec), Vec::<String>::new());
+        assert_eq!(spec.skip_phases, ["addon"]);
+        assert!(!spec.upload_certs && spec.withheld.token);
+        assert_eq!(spec.node.ignore_preflight_errors, ["swap"]);
     }
 
     #[test]

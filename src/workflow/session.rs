@@ -134,7 +134,7 @@ impl Session {
 /// `items` that are not there, each with the directories that are missing above it.
 pub(super) fn with_missing_parents(items: &[Item], tree: &dyn Tree) -> Vec<Item> {
     let mut all = Vec::new();
-    for item in items.iter().filter(|item| !tree.exists(&item.path)) {
+    for item in items.iter().filter(|item| !tree.is_taken(&item.path)) {
         let mut above: Vec<&Path> = item.path.ancestors().skip(1).take_while(|dir| !tree.exists(dir)).collect();
         above.reverse();
         all.extend(above.into_iter().map(Item::dir));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::inventory::{Inventory, Item, Kind};
 use super::state::StateError;
 use crate::host::Paths;
-use crate::host::fs::{FsError, NewFile, Written};
+use crate::host::fs::{FsError, NewFile, Written, link_end};
 use crate::host::tree::{MemoryTree, Tree};
 
 /// Why a batch could not be written.
@@ -43,7 +43,8 @@ pub fn new_paths(staged: &MemoryTree, tree: &dyn Tree) -> Vec<Item> {
         seen.insert(dir);
         items.push(Item::dir(dir));
     }
-    items.extend(staged.files().keys().filter(|file| !tree.exists(file)).map(Item::file));
+    // A link that was there is not ours, wherever it leads.
+    items.extend(staged.files().keys().filter(|file| !tree.is_taken(file)).map(Item::file));
     items
 }
 
@@ -96,6 +97,11 @@ pub fn recover(inventory: &mut Inventory, paths: &Paths) -> Result<bool, CommitE
     let dirs: BTreeSet<&Path> = items.iter().filter_map(|item| item.path.parent()).filter(is_ours_alone).collect();
     for dir in dirs {
         remove_temporaries(&paths.on_host(dir))?;
+    }
+    // A file that is kept elsewhere was written there.
+    let links = items.iter().map(|item| paths.on_host(&item.path)).filter(|path| path.is_symlink());
+    for end in links.filter_map(|link| link_end(&link).ok()) {
+        end.parent().map_or(Ok(()), remove_temporaries)?;
     }
     let Some((id, items)) = inventory.open_batch() else { return Ok(false) };
     remove_batch(&items, paths)?;

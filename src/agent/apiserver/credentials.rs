@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{Context as Digest, SHA256};
 use jiff::Timestamp;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tracing::warn;
 
@@ -14,6 +14,7 @@ use crate::agent::certificates::client::choose;
 use crate::agent::certificates::store::{Pair, Store, StoreError};
 use crate::host::Paths;
 use crate::host::tree::{HostTree, NoRecord};
+use crate::pki::client::{self, ReadError};
 use crate::pki::{PkiError, client_pair};
 
 /// A server answers at once or is not there; a load balancer may hang.
@@ -40,7 +41,7 @@ pub enum CredentialsError {
         path: PathBuf,
         /// What is wrong.
         #[source]
-        source: Box<KubeconfigError>,
+        source: Box<ReadError>,
     },
     /// Its certificate cannot be read.
     #[error(transparent)]
@@ -84,9 +85,8 @@ impl Credentials {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(CredentialsError::Read { path: path.to_owned(), source }),
         };
-        let fail =
-            |source: KubeconfigError| CredentialsError::Kubeconfig { path: path.to_owned(), source: source.into() };
-        let mut kubeconfig = Kubeconfig::read_from(path).map_err(fail)?;
+        let fail = |source: ReadError| CredentialsError::Kubeconfig { path: path.to_owned(), source: source.into() };
+        let mut kubeconfig = client::read(&[path]).and_then(|read| client::plain(&read)).map_err(fail)?;
         let mut expired = None;
         if let Some(store) = store
             && let Some(pair) = stored(path, &text, store)?
@@ -102,15 +102,16 @@ impl Credentials {
             digest.update(&content.map_err(|source| CredentialsError::Read { path: file.clone(), source })?);
             files.push(file);
         }
-        let mut config =
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(fail)?;
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .map_err(|e| fail(e.into()))?;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.read_timeout = Some(READ_TIMEOUT);
         config.reset_reader_on_write = true;
         config.proxy_url = None;
         config.default_retry = false;
         let server = config.cluster_url.to_string();
-        let client = Client::try_from(config)
+        let client = client::connect(config)
             .map_err(|source| CredentialsError::Client { path: path.to_owned(), source: source.into() })?;
         Ok(Some(Self { client, server, digest: digest.finish().as_ref().to_vec(), files, expired }))
     }

@@ -19,7 +19,7 @@ use crate::agent::apiserver::files::Files;
 use crate::agent::backoff::{Steps, fraction};
 use crate::agent::context::Context;
 use crate::agent::status::chain;
-use crate::host::fs::{FsError, read_if_exists, remove_file, write_file};
+use crate::host::fs::{FsError, read_if_exists, remove_file, write_file, write_through};
 use crate::pki::{PkiError, PrivateKey, point_at_client_certificate};
 
 /// How long to wait after a failure.
@@ -83,7 +83,7 @@ pub async fn bootstrap(context: &Context, bootstrap: &Path, client: &Client) -> 
     let text = read_if_exists(bootstrap)?.unwrap_or_default();
     let pointed = point_at_client_certificate(bootstrap, &text, &store.current_path())?;
     let text = pointed.map_or(text, String::into_bytes);
-    write_file(kubeconfig, &text, 0o600)?;
+    write_through(kubeconfig, &text, 0o600)?;
     info!(kubeconfig = %kubeconfig.display(), "the node has its client certificate");
     Ok(())
 }

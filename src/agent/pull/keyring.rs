@@ -238,6 +238,8 @@ mod tests {
             ("r.io:5000", "r.io:5000/a"),
             ("localhost", "localhost/a"),
             ("[::1]:5000", "[::1]:5000/a:1"),
+            ("https://[fd00:5::10]:5000/v2/k8s", "[fd00:5::10]:5000/k8s/pause@sha256:00"),
+            ("[fd00:5::10]", "[fd00:5::10]/a"),
             ("*.io", "r.io/a"),
             ("*.r.io", "eu.r.io/a"),
             ("eu*.r.io", "eu-west.r.io/a"),

@@ -18,6 +18,7 @@ use super::remote::Remote;
 use crate::agent::AgentOptions;
 use crate::agent::pod::MANIFEST_LIMIT;
 use crate::agent::status::chain;
+use crate::pki::verifier::Verifier;
 
 /// A whole request, redirects included, as by the kubelet.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -134,7 +135,12 @@ fn header_map(headers: &[(String, String)]) -> HeaderMap {
 
 /// A client with the proxies of the environment and the machine's certificate authorities.
 fn client() -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
+    let builder = match Verifier::of_machine().and_then(|verifier| verifier.client_config(None)) {
+        Ok(tls) => reqwest::Client::builder().tls_backend_preconfigured(tls),
+        // Without any authority every https:// URL is refused, and others are not.
+        Err(_) => reqwest::Client::builder(),
+    };
+    builder
         .user_agent(concat!("kubeboot/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::limited(REDIRECTS))
         // Asked so seldom that a connection kept open is one that may have died.

@@ -67,6 +67,11 @@ pub async fn run(args: Args, paths: &Paths) -> anyhow::Result<ExitCode> {
     if wanted.is_empty() {
         anyhow::bail!("{} belongs to this machine, and --cert-dir names certificates of elsewhere", args.name);
     }
+    let tree = HostTree::new(paths.clone(), NoRecord);
+    if !wanted.iter().any(|one| tree.exists(&one.path(&spec))) {
+        ui::print(&nothing(&args.name, &spec))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     // One command at a time where kubeboot keeps its state; a node that kubeadm made has none.
     let _state = State::open(paths)?;
     let socket = ControlSocket(paths.on_host(CONTROL_SOCKET));
@@ -94,6 +99,16 @@ pub async fn run(args: Args, paths: &Paths) -> anyhow::Result<ExitCode> {
     unprinted.map_or(Ok(()), Err)?;
     ui::print(&ending(&summary, &args.name))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// One line in place of one for each file that is not there.
+fn nothing(name: &str, spec: &ClusterSpec) -> String {
+    let what = if name == "all" { "no certificate or kubeconfig is there" } else { &format!("{name} is not there") };
+    format!(
+        "Nothing to renew: {what} (certificates are looked for in {}; --cert-dir names another directory, and \
+         `kubeboot init` makes them)\n",
+        spec.certificates_dir.display()
+    )
 }
 
 /// Whether this machine has a control plane, and none of its components reads anything in the directory of certificates.
@@ -152,6 +167,17 @@ mod tests {
             spec.certificates_dir = other.into();
             assert!(is_elsewhere(&tree, &spec).unwrap(), "{other}");
         }
+    }
+
+    #[test]
+    fn where_nothing_is_there_one_line_says_so() {
+        let spec = crate::testing::spec();
+        let text = nothing("all", &spec);
+        assert!(
+            text.starts_with("Nothing to renew: no certificate or kubeconfig is there (certificates are looked for")
+        );
+        assert_eq!(text.lines().count(), 1);
+        assert!(nothing("apiserver", &spec).starts_with("Nothing to renew: apiserver is not there ("));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{Globals, block_on};
 use crate::cluster::addons::kube_proxy;
 use crate::config::{self, defaults, reference};
 use crate::host::facts;
-use crate::host::fs::write_file;
+use crate::host::fs::write_through;
 use crate::kubelet;
 use crate::ui::{self, Output};
 use crate::yaml;
@@ -196,7 +196,7 @@ fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
     let text = stream(&documents)?;
     match &args.new_config {
         // It may hold a token.
-        Some(path) => drop(write_file(path, text.as_bytes(), 0o600)?),
+        Some(path) => drop(write_through(path, text.as_bytes(), 0o600)?),
         None => ui::print(&text)?,
     }
     Ok(())

@@ -9,6 +9,7 @@ use rustls_pki_types::pem::PemObject;
 
 use super::{Data, FetchError, Source};
 use crate::cluster::client::{CONNECT_TIMEOUT, READ_TIMEOUT, refused_certificate};
+use crate::pki::client::connect;
 
 /// A real API server.
 pub struct ApiServer;
@@ -39,7 +40,7 @@ fn client(server: &str, ca: Option<&[u8]>) -> Result<Client, FetchError> {
             config.root_cert = Some(certificates.collect::<Result<_, _>>().map_err(|e| FetchError::Client(e.into()))?);
         }
     }
-    Client::try_from(config).map_err(|error| FetchError::Client(error.into()))
+    connect(config).map_err(|error| FetchError::Client(error.into()))
 }
 
 fn fetch_error(error: kube::Error) -> FetchError {

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kube::config::Kubeconfig;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::kubeconfig::{self, ClusterInfo};
+use super::kubeconfig::{self, ClusterInfo, KubeconfigError};
 use super::{DiscoveryError, FetchError, KUBECONFIG, Source, Tries};
+use crate::pki::client::user_fields;
+use crate::pki::verifier::Verifier;
+use crate::pki::{Kubeconfig, Problem};
 
 /// The longest file that is read; a kubeconfig has some KiB.
 const LONGEST: usize = 1 << 20;
@@ -43,7 +45,9 @@ impl FileSource {
             Self::Path(path) => return Ok(std::fs::read_to_string(path)?),
             Self::Url(url) => url,
         };
-        let client = reqwest::Client::builder().https_only(true).timeout(limit).build()?;
+        let tls = Verifier::of_machine()?.client_config(None)?;
+        let client =
+            reqwest::Client::builder().tls_backend_preconfigured(tls).https_only(true).timeout(limit).build()?;
         let mut answer = client.get(url).send().await?.error_for_status()?;
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await? {
@@ -70,9 +74,10 @@ pub async fn by_file(
     let text = file.read(limit).await.map_err(|source| DiscoveryError::File { path: path.clone(), source })?;
     let content = |source| DiscoveryError::FileContent { path: path.clone(), source };
     let mut config = kubeconfig::read(&text).map_err(content)?;
-    beside(&mut config, path.parent().unwrap_or(Path::new("/")));
+    // Paths in a kubeconfig are meant from where it is.
+    config.make_absolute(path.parent().unwrap_or(Path::new("/")));
     let mut info = ClusterInfo::of(&config).map_err(content)?;
-    let user = user(&config);
+    let user = user(&config).map_err(|problem| content(KubeconfigError::Read(problem)))?;
     let tries = Tries { deadline: Instant::now() + limit, limit, waiting };
     let fetched = tries
         .repeat(|| async {
@@ -92,29 +97,10 @@ pub async fn by_file(
     Ok(Handed { info, user })
 }
 
-/// Paths in a kubeconfig are meant from where it is.
-fn beside(config: &mut Kubeconfig, dir: &Path) {
-    let absolute = |path: &mut Option<String>| {
-        if let Some(path) = path {
-            *path = dir.join(&*path).display().to_string();
-        }
-    };
-    for cluster in config.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
-        absolute(&mut cluster.certificate_authority);
-    }
-    for user in config.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
-        absolute(&mut user.client_certificate);
-        absolute(&mut user.client_key);
-        absolute(&mut user.token_file);
-    }
-}
-
 /// The user of the current context, else the first, with what it shows to the server.
-fn user(config: &Kubeconfig) -> Option<(String, Value)> {
-    let context = config.contexts.iter().find(|named| Some(&named.name) == config.current_context.as_ref());
-    let wanted = context.and_then(|named| named.context.as_ref()).and_then(|context| context.user.clone());
-    let named = config.auth_infos.iter().find(|named| wanted.as_ref().is_none_or(|wanted| named.name == *wanted))?;
-    let value = serde_json::to_value(named.auth_info.as_ref()?).ok()?;
+fn user(config: &Kubeconfig) -> Result<Option<(String, Value)>, Problem> {
+    let Some((name, user)) = config.user() else { return Ok(None) };
+    let value = user_fields(user)?;
     let has_any = value.as_object().is_some_and(|fields| !fields.is_empty());
-    has_any.then(|| (named.name.clone(), value))
+    Ok(has_any.then(|| (name.to_owned(), value)))
 }

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kube::config::Kubeconfig;
 use serde_json::{Value, json};
 
 use crate::config::bootstrap_token::Token;
+use crate::pki::{Kubeconfig, Problem, data_in, text_in};
 use crate::yaml::{self, EmitError};
 
 /// kubeadm's name for whoever comes with a token.
@@ -17,8 +17,8 @@ const TOKEN_USER: &str = "tls-bootstrap-token-user";
 #[derive(Debug, thiserror::Error)]
 pub enum KubeconfigError {
     /// No YAML, or not of that shape.
-    #[error("it is no kubeconfig")]
-    Read(#[source] kube::config::KubeconfigError),
+    #[error("it {0}")]
+    Read(Problem),
     /// No cluster in it, or not the one its context names.
     #[error("it names no cluster")]
     NoCluster,
@@ -28,9 +28,6 @@ pub enum KubeconfigError {
     /// The cluster has no CA.
     #[error("its cluster has no certificate-authority-data")]
     NoAuthority,
-    /// The CA is not what it should be.
-    #[error("its certificate-authority-data is not base64")]
-    Base64(#[source] base64::DecodeError),
     /// A file it names.
     #[error("cannot read {}", path.display())]
     File {
@@ -64,23 +61,22 @@ impl ClusterInfo {
 
     /// The same of a kubeconfig that was read before; a CA in a file beside it is read.
     pub(super) fn of(config: &Kubeconfig) -> Result<Self, KubeconfigError> {
-        let context = config.contexts.iter().find(|named| Some(&named.name) == config.current_context.as_ref());
-        let wanted = context.and_then(|named| named.context.as_ref()).map(|context| &context.cluster);
-        let named = config.clusters.iter().find(|named| wanted.is_none_or(|wanted| named.name == *wanted));
-        let cluster = named.and_then(|named| named.cluster.as_ref()).ok_or(KubeconfigError::NoCluster)?;
-        let server = cluster.server.clone().filter(|url| !url.is_empty()).ok_or(KubeconfigError::NoServer)?;
-        let ca = match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
-            (Some(data), _) => STANDARD.decode(data.trim()).map_err(KubeconfigError::Base64)?,
+        let cluster = config.cluster().ok_or(KubeconfigError::NoCluster)?;
+        let text = |name| text_in(cluster, name).map_err(KubeconfigError::Read);
+        let server = text("server")?.ok_or(KubeconfigError::NoServer)?.to_owned();
+        let data = data_in(cluster, "certificate-authority-data").map_err(KubeconfigError::Read)?;
+        let ca = match (data, text("certificate-authority")?) {
+            (Some(data), _) => data,
             (None, Some(path)) => std::fs::read(path)
                 .map_err(|source| KubeconfigError::File { path: Path::new(path).to_owned(), source })?,
             (None, None) => return Err(KubeconfigError::NoAuthority),
         };
-        Ok(Self { server, ca, tls_server_name: cluster.tls_server_name.clone() })
+        Ok(Self { server, ca, tls_server_name: text("tls-server-name")?.map(str::to_owned) })
     }
 }
 
 pub(super) fn read(text: &str) -> Result<Kubeconfig, KubeconfigError> {
-    Kubeconfig::from_yaml(text).map_err(KubeconfigError::Read)
+    Kubeconfig::parse(text.as_bytes()).map_err(KubeconfigError::Read)
 }
 
 /// The kubeconfig `bootstrap-kubelet.conf`: with `token` the kubelet asks for its first certificate.
@@ -133,6 +129,14 @@ mod tests {
     }
 
     #[test]
+    fn data_may_be_broken_into_lines_and_a_second_document_is_not_read() {
+        let broken = TEXT.replace("Q0E=", "|\n      Q0\n      E=\n") + "---\nclusters: 7\n";
+        assert_eq!(ClusterInfo::parse(&broken).unwrap().ca, b"CA");
+        let quoted = TEXT.replace("Q0E=", "\"Q0E=\\n\"");
+        assert_eq!(ClusterInfo::parse(&quoted).unwrap().ca, b"CA");
+    }
+
+    #[test]
     fn what_is_missing_is_named() {
         let words = |text: &str| ClusterInfo::parse(text).unwrap_err().to_string();
         assert_eq!(words("clusters: []"), "it names no cluster");
@@ -142,7 +146,7 @@ mod tests {
         );
         assert!(words("clusters: [{name: a, cluster: {server: 'https://a'}}]").contains("certificate-authority-data"));
         assert!(words(&TEXT.replace("Q0E=", "'?'")).contains("not base64"));
-        assert_eq!(words("[]"), "it is no kubeconfig");
+        assert_eq!(words("[]"), "it is no usable kubeconfig (it is no object)");
     }
 
     #[test]

@@ -9,12 +9,16 @@ use super::*;
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
-fn an_empty_file_and_empty_documents_give_the_defaults() {
+fn empty_documents_give_the_defaults() {
     let mut expected = load(&Input { file: None, flags: Flags::default(), host: host() }).unwrap();
     // kubeadm describes the token of a run without a file only.
     expected.spec.bootstrap_tokens[0].description.clear();
-    for file in ["", "# nothing\n---\n---\n", "---\n", &init(""), &cluster("etcd:\nnetworking: null\napiServer: {}\n")]
-    {
+    for file in [
+        init(""),
+        format!("# nothing\n---\n---\n{}---\n", cluster("")),
+        cluster("etcd:\nnetworking: null\napiServer: {}\n"),
+    ] {
+        let file = file.as_str();
         assert_eq!(good(file), expected, "{file}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod bad;
 mod flags;
+mod foreign;
 mod good;
 mod join;
 mod older;

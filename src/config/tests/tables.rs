@@ -65,7 +65,12 @@ const ROWS: &[Row] = &[
     (CLUSTER, "controlPlaneEndpoint", "a | a.b:1 | 10.0.0.1 | '[fd00::1]:1'", "a_b | a:0 | a:b | http://a"),
     (CLUSTER, "clusterName", "prod", "1 | [a]"),
     (CLUSTER, "certificatesDir", "/pki", "pki | ./pki"),
-    (CLUSTER, "imageRepository", "a.b:5000/c", "https://a | A/B/C | a b"),
+    (
+        CLUSTER,
+        "imageRepository",
+        "a.b:5000/c | \"[fd00:5::10]:5000/k8s\" | \"[::1]\" | \"[FD00::A]/a/b\" | 10.0.0.1:5000",
+        "https://a | A/B/C | a b | \"[fd00::zz]/k8s\" | \"[10.0.0.1]/k8s\" | \"[::1]5000/k8s\" | \"fd00:5::10/k8s\" | \"[::1\"",
+    ),
     (CLUSTER, "featureGates.NodeLocalCRISocket", "true", "false | 1"),
     (CLUSTER, "featureGates.PublicKeysECDSA", "true | false", "x"),
     (CLUSTER, "featureGates.RootlessControlPlane", "true | false", "x"),

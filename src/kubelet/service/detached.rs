@@ -96,6 +96,10 @@ impl ServiceManager for Detached {
         Ok(false)
     }
 
+    fn outlives_machine(&self) -> bool {
+        false
+    }
+
     fn is_running(&self) -> Result<bool, ServiceError> {
         Ok(self.running()?.is_some())
     }
@@ -109,8 +113,7 @@ impl ServiceManager for Detached {
         let pid = self.daemon().start().map_err(fail("start"))?;
         let log = self.log();
         Ok(format!(
-            "no service manager that is known runs here: started the node agent as process {pid}, log {}; after a \
-             restart of the machine run kubeboot init again",
+            "no service manager that is known runs here: started the node agent as process {pid}, log {}",
             log.display()
         ))
     }
@@ -205,7 +208,7 @@ mod tests {
         let wait = root.path().join("kubeboot.wait");
         rustix::fs::mknodat(rustix::fs::CWD, &wait, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         assert!(!service.is_running().unwrap());
-        assert!(service.start().unwrap().contains("after a restart of the machine"));
+        assert!(service.start().unwrap().starts_with("no service manager that is known runs here"));
         let first = service.pid().unwrap();
         service.start().unwrap();
         assert_ne!(service.pid().unwrap(), first);

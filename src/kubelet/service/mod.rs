@@ -71,6 +71,11 @@ pub trait ServiceManager: Send + Sync {
     /// Whether the service starts with the machine.
     fn is_enabled(&self) -> Result<bool, ServiceError>;
 
+    /// Whether it comes back by itself when the machine is started again, once it has been started.
+    fn outlives_machine(&self) -> bool {
+        true
+    }
+
     /// Whether it runs.
     fn is_running(&self) -> Result<bool, ServiceError>;
 

@@ -1,6 +1,8 @@
 //! [`ensure_kubeconfigs`]: the files with which components and people talk to the API server.
 
+pub mod client;
 pub(super) mod document;
+pub mod read;
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +13,7 @@ use super::error::{IssueError, PkiError, Problem, Refusal};
 use super::inspect;
 use super::issue::{self, Request, Window};
 use super::key::PrivateKey;
-use super::plan::{Authority, Found, Stop, at, authority_row, find_authority};
+use super::plan::{Authority, Found, Stop, at, authority_row, find_authority, kept};
 use super::table::{KUBECONFIGS, KubeconfigRow, Usage};
 use super::{Action, NewFile, Outcome, make_kubernetes_dir, pair_paths, select_rows, write_all};
 use crate::config::ClusterSpec;
@@ -19,6 +21,7 @@ use crate::host::paths::KUBERNETES_DIR;
 use crate::host::tree::Tree;
 use crate::yaml::EmitError;
 use document::{Client, Parts};
+use read::Kubeconfig;
 
 /// The authority of clients.
 pub(super) const AUTHORITY: &str = "ca";
@@ -54,7 +57,10 @@ pub fn ensure_kubeconfigs(
     if !refusals.is_empty() {
         return Err(PkiError::Refused { refusals });
     }
-    let (files, outcomes) = make(spec, plan, &authority, now)?;
+    let (files, mut outcomes) = make(spec, plan, &authority, now)?;
+    if let Some(first) = outcomes.first_mut() {
+        first.warnings.splice(0..0, authority.warnings);
+    }
     if !files.is_empty() {
         match dir == Path::new(KUBERNETES_DIR) {
             true => make_kubernetes_dir(tree)?,
@@ -113,8 +119,8 @@ pub fn client_pair(path: &Path, text: &[u8], tree: &dyn Tree) -> Result<Option<C
         Stop::File(error) => error.into(),
         Stop::Refuse(path, problem) => refuse(path, problem),
     };
-    let config = document::parse(text).map_err(|problem| refuse(path.to_owned(), problem))?;
-    let current = document::current(&config).map_err(|problem| refuse(path.to_owned(), problem))?;
+    let config = Kubeconfig::parse(text).map_err(|problem| refuse(path.to_owned(), problem))?;
+    let current = config.current().map_err(|problem| refuse(path.to_owned(), problem))?;
     let (certificate, key) = (current.certificate(tree, path), current.key(tree, path));
     Ok(certificate.map_err(stopped)?.zip(key.map_err(stopped)?))
 }
@@ -145,8 +151,8 @@ fn examine(
             None => Err(Stop::Refuse(path.to_owned(), Problem::ExternalAuthority { key: authority_key })),
         };
     };
-    let config = at(path, document::parse(&text))?;
-    let current = at(path, document::current(&config))?;
+    let config = at(path, Kubeconfig::parse(&text))?;
+    let current = at(path, config.current())?;
     let trusted = at(path, check::certificates(&current.trusted(tree, path)?.unwrap_or_default()))?;
     let same = trusted.iter().all(|one| authority.certificates.contains(one))
         && authority.certificates.iter().all(|one| trusted.contains(one));
@@ -154,6 +160,7 @@ fn examine(
         return Err(Stop::Refuse(path.to_owned(), Problem::OtherTrust { authority: authority_crt }));
     }
     let certificate = current.certificate(tree, path)?;
+    let mut warnings = Vec::new();
     match &certificate {
         Some(certificate) => {
             let key = at(path, check::key(&current.key(tree, path)?.unwrap_or_default()))?;
@@ -165,18 +172,19 @@ fn examine(
                 now,
             };
             let checked = check::pair(certificate, &key, path, &expected);
-            at(path, checked.map_err(|problem| Problem::Client(Box::new(problem))))?;
+            let doubts = at(path, checked.map_err(|problem| Problem::Client(Box::new(problem))))?;
+            let of_client = doubts.into_iter().map(|doubt| format!("holds a client certificate that {doubt}"));
+            warnings.extend(kept(path, of_client.collect()));
         }
         // A file that waits for its certificate, as `certs generate-csr` leaves it.
-        None if authority.signer.is_none() && !current.user.has_other_means() => {
+        None if authority.signer.is_none() && !current.has_other_means() => {
             return Err(Stop::Refuse(path.to_owned(), Problem::NoClient));
         }
         None => {}
     }
-    let mut warnings = Vec::new();
     let server = format!("https://{}", (row.server)(spec));
-    if current.cluster.server != server {
-        warnings.push(format!("{} goes to {}, not to {server}; it is kept", path.display(), current.cluster.server));
+    if current.server != server {
+        warnings.push(format!("{} goes to {}, not to {server}; it is kept", path.display(), current.server));
     }
     let expected_user = (row.user)(spec);
     let name = certificate.and_then(|pem| inspect::read(&pem).ok()?.into_iter().next()?.common_name);

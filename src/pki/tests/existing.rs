@@ -1,14 +1,28 @@
 //! Files that were there before.
 
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::FromDer;
+
 use super::*;
 use crate::host::fs::Written;
+use crate::pki::key::PrivateKey;
+use crate::pki::{Usage, issue};
 
 // Made with openssl for these tests alone; valid until 2126. The EC key has a block EC PARAMETERS in front, the RSA key
 // is PKCS#1, the others are SEC1 and PKCS#8.
 const EC_CA: (&[u8], &[u8]) = (include_bytes!("../fixtures/ec-ca.crt"), include_bytes!("../fixtures/ec-ca.key"));
 const RSA_CA: (&[u8], &[u8]) = (include_bytes!("../fixtures/rsa-ca.crt"), include_bytes!("../fixtures/rsa-ca.key"));
 const P521_CA: (&[u8], &[u8]) = (include_bytes!("../fixtures/p521-ca.crt"), include_bytes!("../fixtures/p521-ca.key"));
-const TWO_UNITS_CA: &[u8] = include_bytes!("../fixtures/two-units-ca.crt");
+/// CAs on the EC key whose subjects a certificate library may not be able to write: several DC and OU with a name of two
+/// attributes, two OU, and texts of the old kinds. Those of old kinds have no subject key identifier either.
+const ODD_CAS: [(&str, &[u8]); 5] = [
+    ("directory", include_bytes!("../fixtures/directory-ca.crt")),
+    ("two units", include_bytes!("../fixtures/two-units-ca.crt")),
+    ("T61String", include_bytes!("../fixtures/t61-ca.crt")),
+    ("BMPString", include_bytes!("../fixtures/bmp-ca.crt")),
+    ("PrintableString", include_bytes!("../fixtures/printable-ca.crt")),
+];
 const ED25519_KEY: &[u8] = include_bytes!("../fixtures/ed25519.key");
 
 fn with_ca((crt, key): (&[u8], &[u8])) -> MemoryTree {
@@ -64,11 +78,122 @@ fn the_one_of_several_cas_that_the_key_fits_signs_and_all_are_trusted() {
 }
 
 #[test]
-fn a_ca_whose_subject_cannot_be_repeated_is_no_issuer() {
-    let mut tree = with_ca((TWO_UNITS_CA, EC_CA.1));
-    let error = ensure_certificates(&spec(), &mut tree, &["ca", "apiserver"], now()).unwrap_err();
-    assert!(matches!(error, PkiError::Issue { source: error::IssueError::Subject, .. }), "{error}");
-    assert_eq!(tree.files().len(), 2, "nothing was written");
+fn the_issuer_of_all_that_is_signed_is_the_cas_subject_byte_for_byte() {
+    for (name, ca) in ODD_CAS {
+        let authority = &inspect::read(ca).unwrap()[0];
+        let subject = authority.subject_der().unwrap();
+        let mut tree = with_ca((ca, EC_CA.1));
+        ensure_certificates(&spec(), &mut tree, &[], now()).unwrap();
+        ensure_kubeconfigs(&spec(), &mut tree, &[], now()).unwrap();
+        let mut signed = vec![("user", user(&tree))];
+        let wanted: Vec<Renewable> = renewables(&spec()).into_iter().filter(|one| one.authority() == "ca").collect();
+        for one in &wanted {
+            signed.push((one.name, one.current(&spec(), &tree).unwrap().unwrap()));
+        }
+        for renewal in renew(&spec(), &mut tree, &wanted, days_later(9)).unwrap() {
+            let Fate::Renewed(certificate) = renewal.fate else { panic!("{name}: {:?}", renewal.fate) };
+            signed.push((renewal.renewable.name, *certificate));
+        }
+        assert_eq!(signed.len(), 1 + 2 * (2 + 4), "apiserver, its client of kubelets, and four kubeconfigs, twice");
+        for (what, certificate) in signed {
+            let (_, x509) = X509Certificate::from_der(certificate.der()).unwrap();
+            assert_eq!(x509.issuer().as_raw(), subject, "{name}: {what}");
+            assert!(certificate.is_signed_by(authority), "{name}: {what}");
+            let key_id = x509.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
+                _ => None,
+            });
+            assert_eq!(key_id, authority.subject_key_id().unwrap(), "{name}: {what}");
+        }
+        let again = ensure_certificates(&spec(), &mut tree, &[], days_later(9)).unwrap();
+        assert!(with_action(&again, Action::Created).is_empty(), "{name}");
+    }
+}
+
+/// The certificate of a new user.
+fn user(tree: &MemoryTree) -> inspect::Certificate {
+    let wanted = NewUser {
+        name: "jane".into(),
+        organizations: vec!["a".into(), "b".into()],
+        token: None,
+        validity: std::time::Duration::from_secs(3600),
+    };
+    let text = user_kubeconfig(&spec(), tree, &wanted, now()).unwrap();
+    let config = Kubeconfig::parse(text.as_bytes()).unwrap();
+    let pem = data_in(config.user().unwrap().1, "client-certificate-data").unwrap().unwrap();
+    let certificate = inspect::read(&pem).unwrap().remove(0);
+    assert_eq!(certificate.organizations, ["a", "b"]);
+    certificate
+}
+
+#[test]
+fn names_are_read_in_every_kind_of_text() {
+    let names = ODD_CAS.map(|(_, ca)| inspect::read(ca).unwrap().remove(0).common_name.unwrap());
+    let expected = ["Example Issuing CA 01", "example ca", "Example CA", "Example CA", "Example CA"];
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn what_becomes_valid_later_is_used_with_a_warning() {
+    let spec = spec();
+    let early = now() - SignedDuration::from_mins(5 + 3);
+    let mut tree = MemoryTree::empty();
+    // A CA of a machine whose clock is ahead: it begins in three minutes.
+    ensure_certificates(&spec, &mut tree, &["ca"], now()).unwrap();
+    let warnings = |outcomes: &[Outcome]| outcomes.iter().flat_map(|one| one.warnings.clone()).collect::<Vec<_>>();
+    let about = |file: &str| {
+        format!(
+            "{} is not valid before 2027-01-01T11:55:00Z, and it is {early}; is the clock right?; it is kept",
+            pki(file).display()
+        )
+    };
+    let outcomes = ensure_certificates(&spec, &mut tree, &["apiserver"], early).unwrap();
+    assert_eq!(warnings(&outcomes), [about("ca.crt")], "a phase alone says it too");
+    let outcomes = ensure_certificates(&spec, &mut tree, &[], early).unwrap();
+    assert_eq!(warnings(&outcomes), [about("ca.crt")]);
+    let outcomes = ensure_kubeconfigs(&spec, &mut tree, &[], early).unwrap();
+    assert_eq!(warnings(&outcomes), [about("ca.crt")]);
+    // Its clients begin when it does, and are kept when they are looked at again.
+    let outcomes = ensure_kubeconfigs(&spec, &mut tree, &["admin"], early).unwrap();
+    assert_eq!(with_action(&outcomes, Action::Kept).len(), 1);
+    assert!(warnings(&outcomes)[1].contains("admin.conf holds a client certificate that is not valid before"));
+    // So is a certificate of its own.
+    let outcomes =
+        ensure_certificates(&spec, &mut tree, &["apiserver"], early - SignedDuration::from_mins(30)).unwrap();
+    assert!(warnings(&outcomes)[1].starts_with("/etc/kubernetes/pki/apiserver.crt is not valid before"));
+    let renewals = renew(&spec, &mut tree, &renewables(&spec)[..1], early).unwrap();
+    assert_eq!(renewals[0].warnings, [about("ca.crt")]);
+}
+
+#[test]
+fn a_certificate_without_a_usage_is_kept_with_a_warning() {
+    let spec = spec();
+    let mut tree = made(&spec);
+    let authority = inspect::read(&read(&tree, &pki("etcd/ca.crt"))).unwrap().remove(0);
+    let authority_key = PrivateKey::load(&read(&tree, &pki("etcd/ca.key"))).unwrap();
+    let key = PrivateKey::load(&read(&tree, &pki("etcd/server.key"))).unwrap();
+    let whole = inspect::read(&read(&tree, &pki("etcd/server.crt"))).unwrap().remove(0);
+    let mut put_with = |usages: Vec<Usage>| {
+        let request = issue::Request {
+            common_name: "cp1".into(),
+            organizations: vec![],
+            usages,
+            sans: whole.sans.clone(),
+            window: issue::Window::backdated(now(), spec.certificate_validity).unwrap(),
+        };
+        let pem = issue::leaf(&request, &key, &authority, &authority_key).unwrap();
+        put(&mut tree, &pki("etcd/server.crt"), pem);
+        let outcomes = ensure_certificates(&spec, &mut tree, &["etcd-server"], now()).unwrap();
+        assert_eq!(outcomes[0].action, Action::Kept);
+        outcomes[0].warnings.clone()
+    };
+    let lacks = |usages: &str| {
+        format!("/etc/kubernetes/pki/etcd/server.crt may not be used for {usages}, for which it is used; it is kept")
+    };
+    assert_eq!(put_with(vec![Usage::Server]), [lacks("clientAuth")]);
+    assert_eq!(put_with(vec![Usage::Client]), [lacks("serverAuth")]);
+    assert_eq!(put_with(vec![Usage::Server, Usage::Client]), Vec::<String>::new());
+    assert_eq!(put_with(vec![]), Vec::<String>::new(), "without the extension every use is allowed");
 }
 
 #[test]

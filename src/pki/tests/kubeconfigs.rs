@@ -129,7 +129,10 @@ fn kubeconfigs_that_cannot_be_used_are_refused_by_name() {
         ),
         (admin.clone(), 366, "holds a client certificate that has expired at 2028-01-01T12:00:00Z"),
         ("kind: [".into(), 0, "is no usable kubeconfig (see line 1, column "),
-        (String::new(), 0, "is no usable kubeconfig (see line 1, column "),
+        (String::new(), 0, "is no usable kubeconfig (it has no context \"\")"),
+        ("kind: Pod".into(), 0, "is no usable kubeconfig (its kind is not Config)"),
+        ("users: {a: b}".into(), 0, "is no usable kubeconfig (users in it is no list)"),
+        ("clusters: [{name: 7}]".into(), 0, "is no usable kubeconfig (clusters in it has a name of another type"),
         (admin.replace("current-context: k", "current-context: x"), 0, "is no usable kubeconfig (it has no context"),
         (admin.replace("client-key-data: ", "client-key-data: _"), 0, "is no usable kubeconfig ("),
     ];
@@ -140,6 +143,141 @@ fn kubeconfigs_that_cannot_be_used_are_refused_by_name() {
         assert_eq!(path, conf("admin.conf"));
         assert!(problem.to_string().starts_with(expected), "{problem} instead of {expected}");
     }
+}
+
+/// `text` with its data broken into lines, each after `before`, with `end` behind the last one.
+fn broken(text: &str, before: &str, end: &str) -> String {
+    let line = |line: &str| match line.split_once("-data: ") {
+        None => format!("{line}\n"),
+        Some((key, data)) => {
+            let lines: Vec<&str> = (0..data.len()).step_by(64).map(|at| &data[at..data.len().min(at + 64)]).collect();
+            format!("{key}-data: {before}{}{end}\n", lines.join(&format!("\n{}", " ".repeat(6))))
+        }
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn a_kubeconfig_is_read_as_kubectl_reads_it() {
+    let spec = spec();
+    let whole = made(&spec);
+    let admin = text(&whole, "admin.conf");
+    let other = text(&made(&spec), "admin.conf");
+    let quoted = |text: &str| {
+        let line = |line: &str| match line.split_once("-data: ") {
+            None => format!("{line}\n"),
+            Some((key, data)) => format!("{key}-data: \"{}\\n\"\n", data),
+        };
+        text.lines().map(line).collect::<String>()
+    };
+    let several = admin
+        .replace(
+            "contexts:\n",
+            "contexts:\n- name: bare\n- {name: nobody, context: {cluster: c}}\n- context: null\n  name: empty\n",
+        )
+        .replace("users:\n", "users:\n- name: nothing\n- {name: other, user: {token: a, exec: null}}\n")
+        .replace(
+            "clusters:\n",
+            "clusters:\n- {name: elsewhere, cluster: {server: 'https://e', certificate-authority-data: Q0E=}}\n",
+        );
+    let crlf = admin.replace('\n', "\r\n");
+    let untyped = admin.replace("apiVersion: v1\n", "").replace("kind: Config\n", "");
+    let empty_files = admin.replace("    client-key-data:", "    client-key: ''\n    token: ''\n    client-key-data:");
+    let cases = [
+        ("a block", broken(&admin, "|\n      ", "")),
+        ("a block kept to its end", broken(&admin, "|+\n      ", "\n")),
+        ("a newline in quotes", quoted(&admin)),
+        ("a second document", format!("{admin}---\n{other}")),
+        ("several contexts", several),
+        ("CRLF", crlf),
+        ("a byte order mark", format!("\u{feff}{admin}")),
+        ("neither kind nor version", untyped),
+        ("empty fields", empty_files),
+        ("unknown fields", format!("{admin}extra: [1, {{a: b}}]\npreferences: null\nextensions: null\n")),
+    ];
+    for (what, content) in cases {
+        let mut tree = whole.clone();
+        put(&mut tree, &conf("admin.conf"), &content);
+        let outcomes = ensure_kubeconfigs(&spec, &mut tree, &["admin"], now())
+            .unwrap_or_else(|error| panic!("{what}: {error}\n{content}"));
+        assert_eq!((outcomes[0].action, outcomes[0].warnings.len()), (Action::Kept, 0), "{what}");
+        // Renewing it changes the current context's certificate alone.
+        let wanted: Vec<Renewable> = renewables(&spec).into_iter().filter(|one| one.name == "admin.conf").collect();
+        renew(&spec, &mut tree, &wanted, days_later(1)).unwrap();
+        let after = ensure_kubeconfigs(&spec, &mut tree, &["admin"], days_later(365)).unwrap();
+        assert_eq!(after[0].action, Action::Kept, "{what}");
+    }
+    let utf16: Vec<u8> = [0xff, 0xfe].into_iter().chain(admin.encode_utf16().flat_map(u16::to_le_bytes)).collect();
+    assert!(Kubeconfig::parse(&utf16).unwrap().current().is_ok());
+}
+
+#[test]
+fn data_with_spaces_is_no_base64_to_kubectl_either() {
+    let spec = spec();
+    let mut tree = made(&spec);
+    // A plain scalar over several lines has blanks where the lines end.
+    let folded = broken(&text(&tree, "admin.conf"), "\n      ", "");
+    put(&mut tree, &conf("admin.conf"), folded);
+    let (_, problem) = refusal(ensure_kubeconfigs(&spec, &mut tree, &["admin"], now()));
+    assert_eq!(problem.to_string(), "is no usable kubeconfig (certificate-authority-data in it is not base64)");
+}
+
+#[tokio::test]
+async fn a_client_gets_what_kubectl_would_use() {
+    use crate::host::fs::write_file;
+    use crate::pki::client::{plain, read, settings};
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let tree = made(&spec());
+    let admin = text(&tree, "admin.conf");
+    write_file(&at("broken"), broken(&admin, "|\n      ", "").as_bytes(), 0o600).unwrap();
+    let config = settings(&read(&[at("broken")]).unwrap()).await.unwrap();
+    let authority = inspect::read(&super::read(&tree, &pki("ca.crt"))).unwrap().remove(0);
+    assert_eq!(config.root_cert.unwrap(), [authority.der()]);
+    assert_eq!(
+        config.cluster_url.to_string(),
+        format!("{}/", Kubeconfig::parse(admin.as_bytes()).unwrap().current().unwrap().server)
+    );
+    assert!(config.auth_info.client_key_data.is_some());
+
+    let with = |user: &str| {
+        format!(
+            "current-context: x\nclusters: [{{name: c, cluster: {{server: 'https://a:1', certificate-authority: ''}}}}]\n\
+             users: [{{name: u, user: {user}}}]\ncontexts: [{{name: x, context: {{cluster: c, user: u, namespace: ns}}}}]\n"
+        )
+    };
+    write_file(&at("token"), b"of-the-file\n", 0o600).unwrap();
+    write_file(&at("empty"), b"\n", 0o600).unwrap();
+    for (user, token, file) in [
+        ("{token: inline}", true, None),
+        ("{token: inline, tokenFile: token}", false, Some("token")),
+        ("{token: inline, tokenFile: empty}", true, None),
+        ("{token: inline, tokenFile: none}", true, None),
+        ("{token: inline, tokenFile: ''}", true, None),
+        ("{token: '', tokenFile: token}", false, Some("token")),
+    ] {
+        write_file(&at("config"), with(user).as_bytes(), 0o600).unwrap();
+        let config = plain(&read(&[at("config")]).unwrap()).unwrap();
+        let auth = config.auth_infos[0].auth_info.as_ref().unwrap();
+        assert_eq!(auth.token.is_some(), token, "{user}");
+        assert_eq!(auth.token_file, file.map(|file| at(file).display().to_string()), "{user}");
+    }
+    write_file(&at("config"), with("{token: 7}").as_bytes(), 0o600).unwrap();
+    let error = settings(&read(&[at("config")]).unwrap()).await.err().unwrap().to_string();
+    assert!(error.starts_with("it is no usable kubeconfig (") && !error.contains('7'), "{error}");
+    assert_eq!(read(&[at("missing")]).err().unwrap().to_string(), "it cannot be read");
+}
+
+#[test]
+fn pointing_at_a_rotated_certificate_leaves_everything_else() {
+    let tree = made(&spec());
+    let file = Path::new("/var/lib/kubelet/pki/kubelet-client-current.pem");
+    let before = text(&tree, "kubelet.conf").replace("- context:\n", "- context:\n    namespace: here\n");
+    let after = point_at_client_certificate(&conf("kubelet.conf"), before.as_bytes(), file).unwrap().unwrap();
+    assert!(
+        after.contains("namespace: here") && after.contains("current-context: ") && !after.contains("client-key-data")
+    );
+    assert_eq!(point_at_client_certificate(&conf("kubelet.conf"), after.as_bytes(), file).unwrap(), None);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod existing;
 mod faults;
 mod kubeconfigs;
 mod renewal;
+mod verifier;
 
 use std::path::{Path, PathBuf};
 

@@ -229,8 +229,7 @@ impl Docker {
     /// none.
     pub(super) async fn list_images(&self) -> Result<Vec<StoredImage>> {
         let listed: std::result::Result<Vec<record::Image>, _> = raw::get(&self.address, "/images/json").await;
-        let address = || self.address();
-        let listed = listed.map_err(|source| RuntimeError::Unreachable { address: address(), source })?;
+        let listed = listed.map_err(|source| self.unreachable(false, source))?;
         let mut images: Vec<StoredImage> = listed.into_iter().filter_map(record::Image::named).collect();
         images.sort_by_key(|image| std::cmp::Reverse(image.size));
         Ok(images)

@@ -39,6 +39,8 @@ pub struct Docker {
     oom_score_floor: Option<i64>,
     /// Containers as they were last looked at.
     known: known::Known,
+    /// Whether the address is that of `DOCKER_HOST`.
+    by_environment: bool,
 }
 
 impl Docker {
@@ -55,7 +57,9 @@ impl Docker {
         let address = Address::parse(host.or(from_environment.as_deref()).unwrap_or(address::DEFAULT))?;
         // A daemon elsewhere has rights of its own, which nothing here says anything of.
         let oom_score_floor = if address.is_local() { oom::floor() } else { None };
-        Ok(Self { address, client: OnceCell::new(), oom_score_floor, known: known::Known::default() })
+        let by_environment = host.is_none() && from_environment.is_some();
+        let known = known::Known::default();
+        Ok(Self { address, client: OnceCell::new(), oom_score_floor, known, by_environment })
     }
 
     /// The address, as a user would write it.
@@ -80,7 +84,21 @@ impl Docker {
             Ok((client, engine))
         };
         let connection = self.client.get_or_try_init(|| connect).await;
-        connection.map_err(|error| self.error("connect to docker", "docker", error))
+        connection.map_err(|error| {
+            // The client looks for the socket itself, and wraps no error of the system's then.
+            let is_missing = matches!(error, BollardError::SocketNotFoundError(_));
+            match self.error("connect to docker", "docker", error) {
+                RuntimeError::Unreachable { source, .. } => self.unreachable(is_missing, source),
+                other => other,
+            }
+        })
+    }
+
+    /// That nothing answers, and why.
+    fn unreachable(&self, is_missing: bool, source: Box<dyn std::error::Error + Send + Sync>) -> RuntimeError {
+        let why = if is_missing { Silence::Missing } else { Silence::of(&*source) };
+        let source = NoAnswer { why, by_environment: self.by_environment, source }.into();
+        RuntimeError::Unreachable { address: self.address(), source }
     }
 
     /// Turns the client's error into the trait's: `call` is what was being done, `what` the thing it was done to.

@@ -39,6 +39,34 @@ async fn a_socket_that_is_not_there_is_unreachable_by_name() {
     assert!(matches!(&error, RuntimeError::Unreachable { address, .. } if address == "unix:///nowhere/docker.sock"));
 }
 
+#[tokio::test]
+async fn why_a_daemon_does_not_answer_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let left = dir.path().join("left.sock");
+    drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let cases = [
+        (dir.path().join("none.sock").display().to_string(), Silence::Missing, "there is no such socket"),
+        (left.display().to_string(), Silence::Refused, "nothing listens there"),
+        (format!("tcp://{closed}"), Silence::Refused, "nothing listens there"),
+    ];
+    for (address, why, words) in cases {
+        let docker = Docker::connect(Some(&address)).unwrap();
+        let error = docker.version().await.unwrap_err();
+        assert_eq!(error.silence(), Some((why, false)), "{address}");
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), words, "{address}");
+        let listed = docker.list_images().await.unwrap_err();
+        assert!(address.starts_with("tcp:") || listed.silence() == Some((why, false)), "{address}: {listed:?}");
+    }
+    let mut docker = Docker::connect(Some("/nowhere/docker.sock")).unwrap();
+    docker.by_environment = true;
+    let error = docker.version().await.unwrap_err();
+    assert_eq!(error.silence(), Some((Silence::Missing, true)));
+    let words = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(words, "there is no such socket (DOCKER_HOST names the address)");
+    assert_eq!(RuntimeError::NotFound { what: "x".into() }.silence(), None);
+}
+
 #[test]
 fn annotations_become_labels_with_a_prefix_and_the_image_keeps_its_command_unless_told() {
     let body = as_json(&config());

@@ -406,7 +406,10 @@ impl Run<'_> {
                 Ok(manifests::transfer(paths, &mut **tree, names, ADOPTED_MANIFESTS, MANIFESTS_DIR)?)
             }
             Step::StartAgent => {
-                let how = service.start()?;
+                let mut how = service.start()?;
+                if !service.outlives_machine() {
+                    how += "; after a restart of the machine run `kubeboot adopt` again";
+                }
                 self.machine.reporter.note(PHASE, how);
                 Ok(())
             }

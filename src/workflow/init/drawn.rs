@@ -82,6 +82,13 @@ impl Drawn {
         Ok(drawn)
     }
 
+    /// The same without the tokens that are made up: a cluster that was given one is not given another each time.
+    pub fn without_random_tokens(mut self, spec: &ClusterSpec) -> Self {
+        let mut wanted = spec.bootstrap_tokens.iter();
+        self.tokens.retain(|_| wanted.next().is_some_and(|wanted| wanted.token.is_some()));
+        self
+    }
+
     /// Forgets what `command` has made up: it has come to its end.
     ///
     /// # Errors

@@ -28,6 +28,11 @@ pub fn text(spec: &ClusterSpec, admin: &str, drawn: &Drawn, pins: &[CaPin]) -> S
         false => drawn.certificate_key.reveal(),
     };
     let mut text = String::new();
+    if drawn.tokens.is_empty() {
+        text.push_str("\nYour Kubernetes control-plane has initialized successfully!\n\n");
+        text.push_str(&usage(admin));
+        text.push_str("Nodes join it with what `kubeboot token create --print-join-command` prints.\n");
+    }
     for token in &drawn.tokens {
         let token = if spec.withheld.token { WITHHELD.to_owned() } else { token.token.reveal() };
         let worker =

@@ -1,20 +1,22 @@
 //! The phases that act on the running machine: preflight, starting the agent, waiting for it.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
 use tokio::sync::oneshot;
 
-use super::{Init, StepError, farewell, images};
+use super::{Init, InitError, StepError, farewell, images};
 use crate::agent::expect::{Expectation, Verdict, judge, until_met};
 use crate::cluster::discovery::pins;
 use crate::cluster::object::Object;
 use crate::config::ClusterSpec;
 use crate::config::spec::{NodeAgent, PullPolicy};
+use crate::event::Event;
 use crate::host::facts::{Facts, Runtime};
 use crate::host::paths::{KUBELET_DIR, KUBERNETES_DIR, MANIFESTS_DIR};
 use crate::manifests;
@@ -22,9 +24,10 @@ use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::present;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use crate::upgrade::manifest::hash;
-use crate::workflow::error::chain;
+use crate::workflow::error::{chain, failure};
 use crate::workflow::inventory::{Entry, Kind};
 use crate::workflow::preflight::{self, Ours};
+use crate::workflow::saved::Saved;
 
 /// How long an agent may take to answer whether a machine that was initialised before is healthy.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -74,7 +77,14 @@ pub fn start_agent<'a>(init: &'a mut Init<'_>, changed: bool) -> LocalBoxFuture<
         if !changed && service.is_running()? {
             return Ok(false);
         }
-        let how = service.start()?;
+        let mut how = service.start()?;
+        if !service.outlives_machine() {
+            let made = Saved::read(&*init.machine.tree).is_ok_and(|saved| saved.is_some());
+            how += match made {
+                true => "; after a restart of the machine `kubeboot init` starts it again, with what it was made with",
+                false => "; after a restart of the machine run this command again",
+            };
+        }
         init.machine.reporter.note("kubelet-start", how);
         Ok(true)
     })
@@ -200,13 +210,27 @@ impl Init<'_> {
         }
     }
 
-    /// Waits for the images that are being pulled, if any are.
-    pub(super) async fn await_images(&mut self) -> Result<(), StepError> {
+    /// Waits for the images that are being pulled, if any are, and says so: getting them is a part of preflight, as with
+    /// kubeadm, whichever phase waits for them.
+    pub(super) async fn await_images(&mut self) -> Result<(), InitError> {
+        const IMAGES: &str = "images";
         let Some(pulls) = self.pulls.take() else { return Ok(()) };
-        tokio::select! {
-            done = pulls.wait() => Ok(done?),
+        let (reporter, started) = (&self.machine.reporter, Cell::new(None));
+        let waits = || {
+            started.set(Some(Instant::now()));
+            let title = "wait for the images that are being pulled".to_owned();
+            reporter.event(Event::PhaseStarted { phase: IMAGES.into(), title });
+        };
+        let waited = tokio::select! {
+            done = pulls.wait(waits) => done.map_err(StepError::from),
             () = self.machine.stop.cancelled() => Err(StepError::Interrupted),
+        };
+        waited.map_err(|source| failure("preflight", source))?;
+        if let Some(started) = started.get() {
+            let millis = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+            reporter.event(Event::PhaseDone { phase: IMAGES.into(), changed: true, millis });
         }
+        Ok(())
     }
 
     /// Fills in whether the runtime answers, and returns it if it does.
@@ -228,7 +252,8 @@ impl Init<'_> {
                     RuntimeError::Unreachable { address, .. } => address.clone(),
                     _ => wanted.unwrap_or_default().to_owned(),
                 };
-                facts.runtime = Runtime::Unreachable { address, error: chain(&error) };
+                let (why, by_environment) = error.silence().unwrap_or_default();
+                facts.runtime = Runtime::Unreachable { address, error: chain(&error), why, by_environment };
                 None
             }
         }

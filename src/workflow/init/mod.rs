@@ -1,5 +1,6 @@
 //! `init`: the phases of the table, run so that a run that was cut off anywhere is finished by the next one.
 
+mod again;
 mod drawn;
 pub mod dry_run;
 mod farewell;
@@ -18,7 +19,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::error::{chain, failure};
+use super::error::failure;
 use super::inventory::{Entry, Item};
 use super::machine::Machine;
 use super::phase::Selected;
@@ -29,11 +30,8 @@ use super::state::State;
 use crate::config::ClusterSpec;
 use crate::config::spec::NodeAgent;
 use crate::event::Event;
-use crate::host::fs::FsError;
 use crate::host::tree::{MemoryTree, Tree};
 use crate::pki::{PkiError, Problem, Refusal};
-use crate::upgrade::UpgradeError;
-use crate::upgrade::journal::{Journal as Upgrade, State as UpgradeState};
 use crate::upgrade::manifest::hash;
 
 use crate::cluster::apply::Outcome as Applied;
@@ -98,6 +96,8 @@ pub struct Init<'a> {
     foreign: Vec<PathBuf>,
     /// What this run gives the cluster, once that has been made up.
     drawn: Option<Drawn>,
+    /// Whether an `init` has come to its end on this machine before.
+    initialised: bool,
     text: String,
 }
 
@@ -133,6 +133,7 @@ pub async fn run(machine: &mut Machine, order: &Order) -> Result<Ended, InitErro
         saved,
         foreign: Vec::new(),
         drawn: None,
+        initialised: false,
         text: String::new(),
     };
     let result = init.run(what).await;
@@ -171,8 +172,7 @@ impl Init<'_> {
         for (index, phase) in selected.iter().enumerate() {
             self.run_phase(phase, &selected[index..]).await?;
         }
-        let first = selected.first().map_or("preflight", |selected| selected.phase.name);
-        self.await_images().await.map_err(|source| failure(first, source))?;
+        self.await_images().await?;
         // The journal does not know that a run began which has written nothing: the end would be an earlier run's.
         if let Some(state) = self.state.as_mut().filter(|_| self.begun) {
             state.journal.finish()?;
@@ -203,52 +203,6 @@ impl Init<'_> {
         }
         self.state = Some(state);
         Ok(())
-    }
-
-    /// Manifests that an upgrade has taken away must not come back before it is finished: etcd's data may be half restored.
-    fn refuse_half_an_upgrade(&self) -> Result<(), InitError> {
-        match Upgrade::read(&*self.machine.tree)? {
-            Some(Upgrade { state: UpgradeState::Applying, target, command, .. }) => {
-                Err(UpgradeError::Interrupted { target, command }.into())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Says so where the record of the configuration is damaged, or a newer program's; returns whether it is.
-    fn look_at_record(&self) -> bool {
-        let read = Saved::read(&*self.machine.tree).and_then(|saved| saved.map(|saved| saved.spec()).transpose());
-        let Err(error) = read else { return false };
-        let then = match self.saved {
-            Some(_) => "it is written again from the configuration of this run",
-            None => "`kubeboot init` with this machine's configuration writes it again",
-        };
-        self.machine.reporter.warn("init", format!("{}; {then}", chain(&error)));
-        true
-    }
-
-    /// Whether there is nothing to do: initialised before, with these very files, and healthy.
-    async fn is_initialised(&mut self, selected: &[Selected<'static, Work>]) -> Result<bool, InitError> {
-        if !self.state.as_ref().is_some_and(|state| state.journal.has_finished("init")) {
-            return Ok(false);
-        }
-        self.stage(selected).map_err(|error| match error {
-            InitError::Failed { phase, source } if matches!(*source, StepError::Pki(PkiError::Refused { .. })) => {
-                InitError::Unlike { phase, source }
-            }
-            other => other,
-        })?;
-        let tree = &*self.machine.tree;
-        let mut differ = Vec::new();
-        for (phase, staged) in &self.staged {
-            let failed = |source: FsError| failure(phase, source.into());
-            differ.extend(stage::changed_paths(&staged.files, tree).map_err(failed)?);
-        }
-        if !differ.is_empty() {
-            return Err(InitError::Differs { paths: differ });
-        }
-        let complete = self.staged.values().all(|staged| stage::new_paths(&staged.files, tree).is_empty());
-        Ok(complete && (!self.machine.live || self.is_healthy().await))
     }
 
     /// Makes the files of all phases in memory: whatever is wrong with any of them shows before the first is written.
@@ -306,6 +260,12 @@ impl Init<'_> {
             self.machine.reporter.event(Event::PhaseSkipped { phase: phase.into(), reason });
             return Ok(());
         }
+        if work.files.is_some() {
+            if self.staged.is_empty() {
+                self.stage(rest)?;
+            }
+            self.await_images().await?;
+        }
         let started = Instant::now();
         let title = selected.phase.title.to_owned();
         self.machine.reporter.event(Event::PhaseStarted { phase: phase.into(), title });
@@ -314,10 +274,6 @@ impl Init<'_> {
         }
         let mut changed = false;
         if work.files.is_some() {
-            if self.staged.is_empty() {
-                self.stage(rest)?;
-            }
-            self.await_images().await.map_err(|source| failure(phase, source))?;
             changed = self.write_staged(phase, work).map_err(|source| failure(phase, source))?;
         }
         if let Some(make) = objects {
@@ -425,7 +381,10 @@ impl Init<'_> {
                 // One phase on a machine that is not ours: nothing of ours stays there.
                 None => Drawn::new(self.spec)?,
             };
-            self.drawn = Some(drawn);
+            self.drawn = Some(match self.initialised {
+                true => drawn.without_random_tokens(self.spec),
+                false => drawn,
+            });
         }
         self.drawn.clone().map_or_else(|| Drawn::new(self.spec), Ok)
     }

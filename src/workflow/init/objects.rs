@@ -78,7 +78,11 @@ pub fn bootstrap_token(input: &Input<'_>, _: &[&'static str]) -> Result<Objects,
     objects.extend(bootstrap::rights());
     objects.extend(bootstrap::cluster_info(input.spec, &authority).map_err(cause)?);
     let ids: Vec<&str> = input.drawn.tokens.iter().map(|token| token.token.id()).collect();
-    Ok(Objects::new(objects, format!("gave the cluster the bootstrap token {}", ids.join(", "))))
+    let note = match ids.is_empty() {
+        true => "gave the cluster no new bootstrap token".to_owned(),
+        false => format!("gave the cluster the bootstrap token {}", ids.join(", ")),
+    };
+    Ok(Objects::new(objects, note))
 }
 
 /// `upload-certs`.

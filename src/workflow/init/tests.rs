@@ -1,5 +1,3 @@
-use std::path::Path;
-
 use futures::FutureExt;
 
 use super::*;
@@ -8,11 +6,11 @@ use crate::runtime::RuntimeError;
 use crate::testing::machine::Bench;
 use crate::workflow::reset;
 
-async fn init(bench: &Bench) -> Result<Outcome, InitError> {
+pub(super) async fn init(bench: &Bench) -> Result<Outcome, InitError> {
     run_on(&mut bench.machine(), crate::testing::spec(), What::Everything).await
 }
 
-async fn run_on(machine: &mut Machine, spec: ClusterSpec, what: What) -> Result<Outcome, InitError> {
+pub(super) async fn run_on(machine: &mut Machine, spec: ClusterSpec, what: What) -> Result<Outcome, InitError> {
     Ok(run(machine, &Order { spec, saved: None, what }).await?.outcome)
 }
 
@@ -80,6 +78,7 @@ async fn a_fresh_machine_is_initialised_and_reset_leaves_no_trace() {
         ended(&bench),
         [
             "preflight true",
+            "images true",
             "certs true",
             "kubeconfig true",
             "etcd true",
@@ -171,30 +170,10 @@ async fn a_kubelet_that_rotates_its_certificate_is_pointed_at_it_once() {
     crate::host::fs::write_file(&rotated, b"x", 0o600).unwrap();
     run_on(&mut bench.machine(), crate::testing::spec(), what()).await.unwrap();
     run_on(&mut bench.machine(), crate::testing::spec(), what()).await.unwrap();
-    assert_eq!(ended(&bench)[14..], ["kubelet-finalize true", "kubelet-finalize false"]);
+    assert_eq!(ended(&bench)[15..], ["kubelet-finalize true", "kubelet-finalize false"]);
     let conf = std::fs::read_to_string(bench.root.path().join("etc/kubernetes/kubelet.conf")).unwrap();
     assert!(conf.contains("client-key: /var/lib/kubelet/pki/kubelet-client-current.pem"), "{conf}");
     assert!(!conf.contains("client-key-data"), "{conf}");
-}
-
-#[tokio::test]
-async fn a_second_init_does_nothing_and_one_with_another_configuration_is_refused() {
-    let bench = Bench::new();
-    init(&bench).await.unwrap();
-    let calls = bench.world.calls().len();
-    assert_eq!(init(&bench).await.unwrap(), Outcome::AlreadyInitialised);
-    assert_eq!(bench.world.calls().len(), calls);
-
-    let mut other = crate::testing::spec();
-    other.networking.service_subnets = vec!["10.50.0.0/16".parse().unwrap()];
-    let error = run_on(&mut bench.machine(), other, What::Everything).await.unwrap_err();
-    assert!(matches!(error, InitError::Unlike { phase: "certs", .. }), "{error:?}");
-    let mut other = crate::testing::spec();
-    other.scheduler.extra_args = vec![crate::config::spec::Arg { name: "v".into(), value: "4".into() }];
-    let error = run_on(&mut bench.machine(), other, What::Everything).await.unwrap_err();
-    let InitError::Differs { paths } = error else { panic!("{error:?}") };
-    assert_eq!(paths, [Path::new("/etc/kubernetes/manifests/kube-scheduler.yaml")]);
-    assert_eq!(bench.world.calls().len(), calls);
 }
 
 #[tokio::test]
@@ -301,6 +280,33 @@ async fn an_image_that_is_nowhere_leaves_nothing_behind() {
     bench.runtime.fail_when("pull", |_| Some(refused()));
     init(&bench).await.unwrap_err();
     assert_eq!(bench.listing(), before);
+}
+
+#[tokio::test]
+async fn waiting_for_images_is_said_and_their_failure_is_preflights() {
+    let started = |bench: &Bench| {
+        let of = |event: &Event| match event {
+            Event::PhaseStarted { phase, title } => Some((phase.clone(), title.clone())),
+            _ => None,
+        };
+        bench.world.events().iter().filter_map(of).collect::<Vec<_>>()
+    };
+    let waits = ("images".to_owned(), "wait for the images that are being pulled".to_owned());
+    let bench = Bench::new();
+    bench.runtime.fail_when("pull", |_| Some(refused()));
+    let InitError::Failed { phase, source } = init(&bench).await.unwrap_err() else { panic!("another error") };
+    assert!(phase == "preflight" && matches!(*source, StepError::Images(_)), "{phase}: {source:?}");
+    assert!(!started(&bench).iter().any(|(phase, _)| phase == "certs"), "no certificate over the bars of the pulls");
+    let bench = Bench::new();
+    init(&bench).await.unwrap();
+    assert_eq!(started(&bench)[1], waits);
+    assert_eq!(started(&bench)[2].0, "certs");
+    let bench = Bench::new();
+    for image in crate::release::images(&crate::testing::spec()) {
+        bench.runtime.add_image(&image.reference);
+    }
+    init(&bench).await.unwrap();
+    assert!(!started(&bench).contains(&waits), "nothing was pulled");
 }
 
 #[tokio::test]
@@ -416,36 +422,6 @@ async fn a_manifest_with_certificates_of_elsewhere_is_this_machines_and_they_are
     reset(&bench).await.unwrap();
     assert!(!bench.listing().iter().any(|path| path.starts_with("etc/kubernetes")));
     assert_eq!(others(&bench), theirs);
-}
-
-#[tokio::test]
-async fn a_damaged_record_of_the_configuration_is_named_and_made_good() {
-    for damage in [&b"{"[..], b"{\"ofTomorrow\": 1}"] {
-        let bench = Bench::new();
-        let spec = crate::testing::spec();
-        let saved = Saved::new(&crate::config::Input::default(), &spec);
-        let order = Order { spec, saved: Some(saved.clone()), what: What::Everything };
-        run(&mut bench.machine(), &order).await.unwrap();
-        let path = bench.root.path().join("var/lib/kubeboot/input.json");
-        crate::host::fs::write_file(&path, damage, 0o600).unwrap();
-        assert_eq!(run(&mut bench.machine(), &order).await.unwrap().outcome, Outcome::AlreadyInitialised);
-        let is_named = |event: &Event| matches!(event, Event::Warning { text, .. } if text.contains("input.json"));
-        assert!(bench.world.events().iter().any(is_named), "{:?}", bench.world.events());
-        assert_eq!(Saved::read(&*bench.machine().tree).unwrap(), Some(saved));
-    }
-}
-
-#[tokio::test]
-async fn while_an_upgrade_is_half_done_no_manifest_of_its_comes_back() {
-    let bench = Bench::new();
-    init(&bench).await.unwrap();
-    let etcd = bench.machine().paths.manifest("etcd");
-    std::fs::remove_file(&etcd).unwrap();
-    let journal = Upgrade::new("v2", "kubeboot upgrade apply v2", "/etc/kubernetes/tmp/backup".into());
-    journal.write(&mut *bench.machine().tree).unwrap();
-    let error = init(&bench).await.unwrap_err();
-    assert!(error.to_string().contains("finish it with `kubeboot upgrade apply v2`"), "{error}");
-    assert!(!etcd.exists(), "etcd's data may be half restored");
 }
 
 #[tokio::test]

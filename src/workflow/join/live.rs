@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
-use kube::config::Kubeconfig;
 use notify::{RecursiveMode, Watcher};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -17,6 +16,7 @@ use crate::config::spec::JoinSpec;
 use crate::host::facts::{Facts, Runtime};
 use crate::host::paths::KUBELET_CONFIG;
 use crate::host::tree::Tree;
+use crate::pki::{Kubeconfig, text_in};
 use crate::runtime::RuntimeError;
 use crate::runtime::cri::Sandboxes;
 use crate::workflow::inventory::Kind;
@@ -63,8 +63,9 @@ async fn ask_runtime(machine: &Machine, spec: &JoinSpec, facts: &mut Facts) {
     (facts.cri, facts.cri_has_runtime_config) = match asked.await {
         Ok((version, has)) => (Runtime::Reachable(version), has),
         Err(error) => {
-            let error = error_words(&error);
-            (Runtime::Unreachable { address: files::socket(spec).to_owned(), error }, None)
+            let (why, by_environment) = error.silence().unwrap_or_default();
+            let (address, error) = (files::socket(spec).to_owned(), error_words(&error));
+            (Runtime::Unreachable { address, error, why, by_environment }, None)
         }
     };
 }
@@ -88,7 +89,11 @@ pub fn kubelet_start<'a>(join: &'a mut Join<'_>) -> LocalBoxFuture<'a, Result<bo
         if !changed && service.is_running()? {
             return Ok(false);
         }
-        let how = service.start()?;
+        let mut how = service.start()?;
+        if !service.outlives_machine() {
+            how += "; after a restart of the machine run the same `kubeboot join` again: it goes on with the certificate \
+                    that the node has then";
+        }
         join.machine.reporter.note("kubelet-start", how);
         Ok(true)
     })
@@ -201,10 +206,11 @@ async fn certified(join: &Join<'_>) -> Result<(), StepError> {
 /// Whether the kubelet has written its kubeconfig, with a certificate that is there.
 fn has_certificate(join: &Join<'_>) -> Result<bool, StepError> {
     let Some(text) = join.machine.tree.read(Path::new(KUBELET_CONF))? else { return Ok(false) };
-    let Ok(config) = Kubeconfig::from_yaml(&String::from_utf8_lossy(&text)) else { return Ok(false) };
-    let has = |user: &kube::config::AuthInfo| match &user.client_certificate {
+    let Ok(config) = Kubeconfig::parse(&text) else { return Ok(false) };
+    let Some((_, user)) = config.user() else { return Ok(false) };
+    let has = |name| text_in(user, name).ok().flatten();
+    Ok(match has("client-certificate") {
         Some(file) => join.machine.paths.on_host(file).exists(),
-        None => user.client_certificate_data.is_some(),
-    };
-    Ok(config.auth_infos.iter().filter_map(|named| named.auth_info.as_ref()).any(has))
+        None => has("client-certificate-data").is_some(),
+    })
 }

@@ -22,7 +22,7 @@ use crate::config::spec::JoinSpec;
 use crate::event::Event;
 use crate::host::facts::{Facts, Interest};
 use crate::host::tree::MemoryTree;
-use crate::pki::inspect;
+use crate::pki::{Kubeconfig, inspect, text_in};
 use crate::release::{KubeletRow, KubernetesVersion, kubelet_row};
 use crate::upgrade::manifest::hash;
 use crate::workflow::inventory::Entry;
@@ -146,8 +146,8 @@ impl Join<'_> {
 
     /// The node that the kubelet's certificate is for.
     fn certified_name(&self, kubeconfig: &str) -> Option<String> {
-        let config = kube::config::Kubeconfig::from_yaml(kubeconfig).ok()?;
-        let file = config.auth_infos.first()?.auth_info.as_ref()?.client_certificate.clone()?;
+        let config = Kubeconfig::parse(kubeconfig.as_bytes()).ok()?;
+        let file = text_in(config.user()?.1, "client-certificate").ok()??;
         let pem = std::fs::read(self.machine.paths.on_host(file)).ok()?;
         let name = inspect::read(&pem).ok()?.into_iter().next()?.common_name?;
         name.strip_prefix("system:node:").map(str::to_owned)

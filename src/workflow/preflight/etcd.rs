@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
 
 use super::{Problem, Subject};
@@ -10,6 +12,7 @@ use crate::config::ClusterSpec;
 use crate::config::spec::{EtcdSpec, ExternalEtcd};
 use crate::host::Paths;
 use crate::host::facts::EtcdAnswer;
+use crate::pki::verifier::Verifier;
 use crate::release;
 
 /// How long one server may take: kubeadm's limit is as long.
@@ -59,14 +62,24 @@ fn client(etcd: &ExternalEtcd, paths: &Paths) -> Result<reqwest::Client, Box<dyn
         std::fs::read(paths.on_host(path)).map_err(|error| format!("cannot read {}: {error}", path.display()))
     };
     let mut builder = reqwest::Client::builder().no_proxy().timeout(LIMIT);
-    if let Some(ca) = &etcd.ca_file {
-        builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&read(ca)?)?);
-    }
-    if let (Some(certificate), Some(key)) = (&etcd.cert_file, &etcd.key_file) {
-        let pem = [read(certificate)?, b"\n".to_vec(), read(key)?].concat();
-        builder = builder.identity(reqwest::Identity::from_pem(&pem)?);
+    let identity = match (&etcd.cert_file, &etcd.key_file) {
+        (Some(certificate), Some(key)) => {
+            Some((certificates(&read(certificate)?)?, PrivateKeyDer::from_pem_slice(&read(key)?)?))
+        }
+        _ => None,
+    };
+    let verifier = match &etcd.ca_file {
+        Some(ca) => Some(Verifier::new(&certificates(&read(ca)?)?)?),
+        None => Verifier::of_machine().ok(),
+    };
+    if let Some(verifier) = verifier {
+        builder = builder.tls_backend_preconfigured(verifier.client_config(identity)?);
     }
     Ok(builder.build()?)
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, rustls_pki_types::pem::Error> {
+    CertificateDer::pem_slice_iter(pem).collect()
 }
 
 /// `ExternalEtcdVersion`.

@@ -2,6 +2,7 @@
 
 use super::{Problem, Subject};
 use crate::host::facts::Runtime;
+use crate::host::silence::Silence;
 use crate::kubelet::files::DEFAULT_CRI_SOCKET;
 use crate::release::{KubeletRow, KubernetesVersion, kubelet_refusal, kubelet_row};
 
@@ -134,8 +135,9 @@ pub(super) fn cgroup_version_soon(s: &Subject) -> Vec<Problem> {
 }
 
 pub(super) fn runtime(s: &Subject) -> Vec<Problem> {
-    let Runtime::Unreachable { address, error } = &s.facts.cri else { return vec![] };
+    let Runtime::Unreachable { address, error, why, .. } = &s.facts.cri else { return vec![] };
     let advice = match address == DEFAULT_CRI_SOCKET {
+        _ if *why == Silence::Denied => "run this as root",
         true => "start containerd, or name another runtime with --cri-socket",
         false => "start the runtime, or name another with --cri-socket",
     };

@@ -2,6 +2,7 @@
 
 use super::{Goal, Problem, Subject, kubelet};
 use crate::host::facts::{InitSystem, Runtime};
+use crate::host::silence::Silence;
 use crate::release::RELEASES;
 use crate::runtime::endpoint::Endpoint;
 
@@ -89,13 +90,18 @@ pub(super) fn runtime(s: &Subject) -> Vec<Problem> {
     if let Goal::Join(..) = s.goal {
         return kubelet::runtime(s);
     }
-    let Runtime::Unreachable { address, error } = &s.facts.runtime else { return vec![] };
+    let Runtime::Unreachable { address, error, why, by_environment } = &s.facts.runtime else { return vec![] };
     if let Some(Endpoint::Cri(socket)) = s.cluster().map(Endpoint::of) {
-        let advice = "start it, with its CRI plugin enabled, or name another with --cri-socket";
+        let advice = match why {
+            Silence::Denied => "run this as root",
+            _ => "start it, with its CRI plugin enabled, or name another with --cri-socket",
+        };
         return vec![Problem::new(format!("no container runtime answers at {socket} ({error}); {advice}"))];
     }
     let installed = s.facts.programs.get("dockerd").is_some_and(Option::is_some);
     let advice = match (installed, s.facts.init) {
+        _ if *why == Silence::Denied => "run this as root, or as a member of the socket's group",
+        _ if *by_environment => "correct DOCKER_HOST, or take it out of the environment",
         (false, _) => {
             "install Docker (apt-get install docker.io, or https://docs.docker.com/engine/install/) and start it"
         }

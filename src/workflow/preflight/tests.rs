@@ -5,6 +5,7 @@ use crate::config::spec::{Discovery, EtcdSpec, ExternalEtcd, KubebootSpec, NodeA
 use crate::event::Event;
 use crate::host::facts::{Cgroup, EtcdAnswer, InitSystem, Presence, Runtime, Space};
 use crate::host::ports::{Listener, Owner};
+use crate::host::silence::Silence;
 use crate::testing;
 
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
@@ -144,7 +145,12 @@ fn each_shortcoming_is_found_under_its_name_and_says_what_to_do() {
         let path = PathBuf::from(path);
         with(move |f| drop(f.paths.insert(path.clone(), presence.clone())))
     };
-    let unreachable = Runtime::Unreachable { address: "unix:///var/run/docker.sock".into(), error: "refused".into() };
+    let unreachable = Runtime::Unreachable {
+        address: "unix:///var/run/docker.sock".into(),
+        error: "refused".into(),
+        why: Silence::Refused,
+        by_environment: false,
+    };
     let down = |init, program: Option<&str>| {
         let (runtime, program) = (unreachable.clone(), program.map(PathBuf::from));
         with(move |f| {
@@ -257,7 +263,12 @@ fn kernel_shortcomings() -> Vec<Shortcoming> {
 
 fn shortcomings_around_the_kubelet() -> Vec<Shortcoming> {
     let (e, w) = (Severity::Error, Severity::Warning);
-    let unreachable = || Runtime::Unreachable { address: "unix:///run/c.sock".into(), error: "refused".into() };
+    let unreachable = || Runtime::Unreachable {
+        address: "unix:///run/c.sock".into(),
+        error: "refused".into(),
+        why: Silence::Refused,
+        by_environment: false,
+    };
     let lose = |name: &'static str| with(move |f| drop(f.programs.insert(name.into(), None)));
     let set_path = |path: &str| {
         let path = PathBuf::from(path);

@@ -10,6 +10,7 @@ pub mod table;
 mod tests;
 pub mod witness;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -150,7 +151,13 @@ pub async fn run(machine: &mut Machine<'_>, wanted: &[Renewable], now: Timestamp
     let mut staged = MemoryTree::staging(machine.paths.clone());
     let mut names = Vec::new();
     let mut idle = Vec::new();
+    let mut warned = BTreeSet::new();
     for renewal in pki::renew(machine.spec, &mut staged, &rest, now)? {
+        for warning in renewal.warnings {
+            if warned.insert(warning.clone()) {
+                machine.reporter.warn("certs", warning);
+            }
+        }
         match renewal.fate {
             Fate::Renewed(_) => names.push(renewal.renewable.name.to_owned()),
             Fate::External => idle.push((renewal.renewable, Told::External(renewal.renewable.authority()))),
