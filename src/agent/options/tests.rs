@@ -79,7 +79,11 @@ fn a_field_that_there_is_not_or_that_stands_twice_is_one_warning_and_keeps_nothi
     let repeated =
         with_file("staticPodPath: /m\nmaxPods: 7\nmaxPods: 8\nclusterDNS: [1.1.1.1]\ncgroupDriver: x\n").unwrap();
     assert_eq!(repeated.options.node.max_pods, 8, "the last one counts");
-    assert!(repeated.warnings[0].contains("maxPods: is written twice: line 5 counts, line 4 does not"), "{:?}", repeated.warnings);
+    assert!(
+        repeated.warnings[0].contains("maxPods: is written twice: line 5 counts, line 4 does not"),
+        "{:?}",
+        repeated.warnings
+    );
     assert_eq!((repeated.warnings.len(), repeated.notes.len()), (1, 1));
     let nested =
         with_file("staticPodPath: /m\nauthentication: {anonymous: {enabled: false, enabled: true}}\n").unwrap();
