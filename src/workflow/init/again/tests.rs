@@ -50,7 +50,7 @@ async fn what_was_edited_by_hand_is_no_other_configuration_and_stays() {
     let manifest = bench.machine().paths.manifest("kube-scheduler");
     let edited =
         std::fs::read_to_string(&manifest).unwrap().replace("- kube-scheduler\n", "- kube-scheduler\n    - --v=4\n");
-    std::fs::write(&manifest, &edited).unwrap();
+    crate::host::fs::write_file(&manifest, edited.as_bytes(), 0o600).unwrap();
     bench.machine().service.stop().unwrap();
     assert_eq!(run(&mut bench.machine(), &order).await.unwrap().outcome, Outcome::Done);
     assert_eq!(std::fs::read_to_string(&manifest).unwrap(), edited);
