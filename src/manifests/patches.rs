@@ -152,7 +152,7 @@ impl Patches {
             return Ok(());
         }
         for document in documents {
-            let mut value = yaml::Node::parse(&document).map_err(yaml)?.to_value();
+            let mut value = yaml::Node::parse_lenient(&document).map_err(yaml)?.0.to_value();
             whole_numbers(&mut value);
             self.patches.push(Patch { target, kind, path: path.clone(), value });
         }

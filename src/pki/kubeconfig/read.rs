@@ -56,7 +56,7 @@ impl Kubeconfig {
         let place = |error: &yaml::YamlError| unusable(format!("see line {}, column {}", error.line, error.column));
         let document = yaml::documents(&text).map_err(|error| place(&error))?.into_iter().next();
         let value = match document {
-            Some(document) => yaml::Node::parse(&document).map_err(|error| place(&error))?.to_value(),
+            Some(document) => yaml::Node::parse_lenient(&document).map_err(|error| place(&error))?.0.to_value(),
             None => Value::Null,
         };
         let mut fields = match value {
