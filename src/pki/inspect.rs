@@ -11,7 +11,7 @@ use rustls_pki_types::pem::PemObject;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::error::X509Error;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
@@ -138,6 +138,15 @@ impl Certificate {
     /// Whether what it signs may have certain names alone.
     pub(super) fn constrains_names(&self) -> bool {
         open(&self.der).map_or(true, |own| !matches!(own.name_constraints(), Ok(None)))
+    }
+
+    /// Whether it has an extension that has to be understood, and that this program does not know.
+    pub(super) fn demands_the_unknown(&self) -> bool {
+        let is_known = |extension: &X509Extension<'_>| {
+            use ParsedExtension::{ParseError, Unparsed, UnsupportedExtension};
+            !matches!(extension.parsed_extension(), UnsupportedExtension { .. } | ParseError { .. } | Unparsed)
+        };
+        open(&self.der).map_or(true, |own| own.extensions().iter().any(|one| one.critical && !is_known(one)))
     }
 
     /// The DER of its subject, as it stands in it.

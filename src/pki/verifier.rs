@@ -103,6 +103,7 @@ impl Verifier {
         };
         let fits = |one: &Certificate| {
             (one.not_before..=one.not_after).contains(&now)
+                && !one.demands_the_unknown()
                 && one.usages.as_ref().is_none_or(|usages| usages.contains(&Usage::Server))
         };
         let signs = |one: &Certificate| fits(one) && one.is_authority && !one.constrains_names();

@@ -102,6 +102,10 @@ fn what_go_refuses_is_refused() {
     expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
     let mut early = at_loopback(ca("server"));
     early.not_before = rcgen::date_time_ymd(3000, 1, 1);
+    let mut demanding = at_loopback(ca("server"));
+    let mut unknown = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
+    unknown.set_criticality(true);
+    demanding.custom_extensions.push(unknown);
     let sixteen = in_sixteen_bytes(leaf(), Ipv4Addr::new(10, 0, 0, 5));
     let cases = [
         ("another CA", stranger, "127.0.0.1"),
@@ -110,6 +114,7 @@ fn what_go_refuses_is_refused() {
         ("a name that it has not", Shown::itself(&at_loopback(ca("server"))), "localhost"),
         ("no server's", Shown::itself(&for_clients), "127.0.0.1"),
         ("expired", Shown::itself(&expired), "127.0.0.1"),
+        ("a critical extension that is unknown", Shown::itself(&demanding), "127.0.0.1"),
         ("too early", Shown::itself(&early), "127.0.0.1"),
         ("another address in 16 bytes", Shown::signed(&sixteen), "127.0.0.1"),
     ];
