@@ -4,6 +4,7 @@
 //! Every path given here is a path *as the node sees it* (`/etc/kubernetes/...`); the tree puts its root in front.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Paths;
@@ -95,8 +96,18 @@ impl<R: Recorder> HostTree<R> {
         match std::fs::metadata(&on_host) {
             Ok(meta) if !meta.is_file() => Ok(on_host),
             _ if is_unit => Ok(on_host),
-            _ => fs::link_end(&on_host),
+            _ => match fs::link_end(&on_host)? {
+                end if end == on_host || self.is_below_root(&end) => Ok(end),
+                _ => Err(FsError::new("write", on_host, io::Error::other("it is a link that leads out of --rootfs"))),
+            },
         }
+    }
+
+    /// Whether `end`, as this process sees it, is part of the file system that is written to.
+    fn is_below_root(&self, end: &Path) -> bool {
+        let root = self.paths.on_host("/");
+        let dir = end.parent().and_then(|dir| dir.canonicalize().ok());
+        self.paths.is_live() || dir.zip(root.canonicalize().ok()).is_none_or(|(dir, root)| dir.starts_with(root))
     }
 }
 
@@ -291,6 +302,11 @@ mod tests {
         assert!(["etc/pki/a", "etc/pki/b", "etc/pki/c"].iter().all(|link| at(link).is_symlink()));
         assert_eq!(read("etc/systemd/system/kubelet.service"), "ours");
         assert!(tree.recorder.0.is_empty(), "{:?}", tree.recorder.0);
+        let elsewhere = tempfile::tempdir().unwrap();
+        symlink(elsewhere.path().join("d"), at("etc/pki/d")).unwrap();
+        let error = tree.write(Path::new("/etc/pki/d"), b"4", 0o600).unwrap_err();
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("out of --rootfs"), "{error}");
+        assert!(!elsewhere.path().join("d").exists());
         // Of a link only the link goes.
         tree.remove(Path::new("/etc/pki/a")).unwrap();
         assert!(!at("etc/pki/a").is_symlink() && at("store/a").exists());
