@@ -1,5 +1,5 @@
-//! What `init phase NAME` takes, as kubeadm has it and with our own --node-agent, and how its help explains it. Every phase takes `--config` and
-//! `--dry-run` besides.
+//! What `init phase NAME` takes, as kubeadm has it, and how its help explains it. Every phase takes `--config` and `--dry-run` besides. Ours are
+//! --node-agent, and --node-name and --apiserver-advertise-address with the certificates that name the node.
 
 use crate::workflow::phase::PhaseOptions;
 
@@ -9,7 +9,8 @@ const fn row(name: &'static str, flags: &'static str, help: &'static str) -> Pha
 
 const CERTS: &str = "cert-dir kubernetes-version";
 const CERTS_SERVING: &str = "apiserver-advertise-address apiserver-cert-extra-sans cert-dir control-plane-endpoint \
-                             kubernetes-version service-cidr service-dns-domain";
+                             kubernetes-version node-name service-cidr service-dns-domain";
+const CERTS_OF_NODE: &str = "apiserver-advertise-address cert-dir kubernetes-version node-name";
 const SERVING: &str = "The certificate that the API server shows: for its service names, the node's name and address, \
                        the control-plane endpoint and --apiserver-cert-extra-sans.";
 
@@ -38,8 +39,8 @@ pub const OPTIONS: &[PhaseOptions] = &[
         "The certificate with which the API server speaks to extension API servers.",
     ),
     row("certs/etcd-ca", CERTS, "The authority of etcd: members and clients are known by it alone."),
-    row("certs/etcd-server", CERTS, "The certificate that etcd shows to its clients."),
-    row("certs/etcd-peer", CERTS, "The certificate with which members of etcd speak to each other."),
+    row("certs/etcd-server", CERTS_OF_NODE, "The certificate that etcd shows to its clients."),
+    row("certs/etcd-peer", CERTS_OF_NODE, "The certificate with which members of etcd speak to each other."),
     row("certs/etcd-healthcheck-client", CERTS, "The certificate of etcd's health checks."),
     row("certs/apiserver-etcd-client", CERTS, "The certificate with which the API server speaks to etcd."),
     row("certs/sa", CERTS, "The key pair that signs the tokens of service accounts; a key, no certificate."),
