@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
 use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::{contains, starts_with};
@@ -26,29 +30,75 @@ fn help(command: &[String]) -> assert_cmd::assert::Assert {
     kubeboot(&command.iter().map(String::as_str).chain(["--help"]).collect::<Vec<_>>()).success()
 }
 
+/// Arguments of an agent that has everything below `dir`, and no container runtime.
+fn agent_below(dir: &Path) -> Vec<String> {
+    let path = |name: &str| dir.join(name).display().to_string();
+    std::fs::create_dir(path("manifests")).unwrap();
+    let runtime = format!("unix://{}", path("no-runtime.sock"));
+    let (manifests, root, socket) = (path("manifests"), path("root"), path("agent.sock"));
+    let pairs = [
+        ("--pod-manifest-path", manifests.as_str()),
+        ("--root-dir", &root),
+        ("--control-socket", &socket),
+        ("--container-runtime-endpoint", &runtime),
+    ];
+    let pairs = pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()]);
+    ["agent".to_owned(), "--healthz-port=0".to_owned()].into_iter().chain(pairs).collect()
+}
+
+/// Waits, a minute at most, until it is so.
+fn until(what: &str, mut it_is_so: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !it_is_so() {
+        assert!(begun.elapsed().as_secs() < 60, "not within a minute: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 /// Whoever starts an agent may keep his own files closed; those of pods are for the users of their containers.
 #[test]
 fn an_agent_has_a_umask_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| dir.path().join(name).display().to_string();
-    std::fs::create_dir(path("manifests")).unwrap();
     let mut agent = std::process::Command::new("sh")
-        .args(["-c", "umask 077; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kubeboot"), "agent", "--healthz-port=0"])
-        .args(["--pod-manifest-path", &path("manifests"), "--root-dir", &path("root")])
-        .args(["--control-socket", &path("agent.sock")])
-        .args(["--container-runtime-endpoint", &format!("unix://{}", path("no-runtime.sock"))])
-        .stderr(std::process::Stdio::null())
+        .args(["-c", "umask 077; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kubeboot")])
+        .args(agent_below(dir.path()))
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let begun = std::time::Instant::now();
-    while !dir.path().join("agent.sock").exists() && begun.elapsed().as_secs() < 60 {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    until("its socket is there", || dir.path().join("agent.sock").exists());
     let status = std::fs::read_to_string(format!("/proc/{}/status", agent.id())).unwrap();
     agent.kill().unwrap();
     agent.wait().unwrap();
     let umask = status.lines().find_map(|line| line.strip_prefix("Umask:")).unwrap_or_default();
     assert_eq!(umask.trim(), "0022");
+}
+
+/// What reads an agent's log (a journal that is started again, a pager) may end before the agent.
+#[test]
+fn an_agent_whose_log_has_no_reader_works_on_and_ends_when_it_is_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut agent = std::process::Command::new(env!("CARGO_BIN_EXE_kubeboot"))
+        .args(agent_below(dir.path()))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(agent.stderr.take().unwrap()).read_line(&mut first).unwrap();
+    assert!(!first.is_empty());
+    kubeboot::host::fs::write_file(&dir.path().join("manifests/x.yaml"), b"kind: Nothing\n", 0o600).unwrap();
+    let socket = dir.path().join("agent.sock").display().to_string();
+    until("the problem that it logs is reported", || {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_kubeboot")).args(["status", "--control-socket", &socket]).output();
+        String::from_utf8_lossy(&output.unwrap().stdout).contains("x.yaml")
+    });
+    std::process::Command::new("kill").arg(agent.id().to_string()).status().unwrap();
+    let mut ended = None;
+    until("it ends", || {
+        ended = agent.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert!(ended.unwrap().success(), "{ended:?}");
 }
 
 #[test]

@@ -31,13 +31,16 @@ fn filter(verbosity: u8) -> &'static str {
 /// stderr, with the live lines of a running command out of the way while an entry is written.
 struct BesideLiveLines;
 
+/// What reads the log may end before this process does: an entry that cannot be written is lost, and nothing else. (The
+/// subscriber would tell of it on stderr, and the standard library panics where that fails.)
 impl Write for BesideLiveLines {
     fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
-        suspended(|| io::stderr().lock().write_all(entry))?;
+        let _ = suspended(|| io::stderr().lock().write_all(entry));
         Ok(entry.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().lock().flush()
+        let _ = io::stderr().lock().flush();
+        Ok(())
     }
 }
