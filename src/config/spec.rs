@@ -214,6 +214,11 @@ pub struct ComponentSpec {
     pub extra_envs: Vec<EnvVar>,
 }
 
+/// The value that counts where a flag may stand more than once: the last.
+pub fn last_arg<'a>(args: &'a [Arg], name: &str) -> Option<&'a str> {
+    args.iter().rev().find(|arg| arg.name == name).map(|arg| arg.value.as_str())
+}
+
 /// One `--name=value`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

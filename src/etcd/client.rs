@@ -25,6 +25,7 @@ use tonic_prost::ProstCodec;
 use super::proto::{DowngradeRequest, DowngradeResponse, StatusRequest, StatusResponse};
 use super::{Downgrade, Etcd, EtcdError, Minor, Status};
 use crate::config::ClusterSpec;
+use crate::config::spec::last_arg;
 use crate::host::Paths;
 use crate::pki::verifier::Verifier;
 
@@ -55,9 +56,8 @@ impl Member {
     /// The etcd of the node that `spec` describes, at the first address at which it listens for clients.
     pub fn of(spec: &ClusterSpec, paths: &Paths) -> Self {
         let given = spec.etcd.local().and_then(|local| {
-            let args = local.component.extra_args.iter().rev();
-            let urls = args.into_iter().find(|arg| arg.name == "listen-client-urls")?;
-            let url: Uri = urls.value.split(',').next()?.parse().ok()?;
+            let urls = last_arg(&local.component.extra_args, "listen-client-urls")?;
+            let url: Uri = urls.split(',').next()?.parse().ok()?;
             Some((url.host()?.trim_matches(['[', ']']).to_owned(), url.port_u16()?))
         });
         let (host, port) = given.unwrap_or_else(|| (spec.loopback().to_owned(), PORT));

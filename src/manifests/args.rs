@@ -1,6 +1,6 @@
 //! Command lines: kubeadm's policy for a component's own flags and the user's.
 
-use crate::config::spec::Arg;
+use crate::config::spec::{Arg, last_arg};
 
 /// A component's own flags, one value a name.
 #[derive(Debug, Default)]
@@ -23,16 +23,11 @@ impl Flags {
     /// The command line: own flags sorted by name, those left out that `extra` names, then `extra` as the user ordered
     /// it, duplicates kept.
     pub fn into_args(self, extra: &[Arg]) -> Vec<String> {
-        let mut own: Vec<_> = self.0.into_iter().filter(|(name, _)| last(extra, name).is_none()).collect();
+        let mut own: Vec<_> = self.0.into_iter().filter(|(name, _)| last_arg(extra, name).is_none()).collect();
         own.sort();
         let own = own.into_iter().map(|(name, value)| format!("--{name}={value}"));
         own.chain(extra.iter().map(|arg| format!("--{}={}", arg.name, arg.value))).collect()
     }
-}
-
-/// The value the user gave to a flag; of several the last, as a component reads it.
-pub(super) fn last<'a>(args: &'a [Arg], name: &str) -> Option<&'a str> {
-    args.iter().rev().find(|arg| arg.name == name).map(|arg| arg.value.as_str())
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::EnvVar;
 
-use super::args::{Flags, last};
+use super::args::Flags;
 use super::template::{PodSettings, Probe};
 use super::volumes::Volumes;
 use super::{API_SERVER, CONTROLLER_MANAGER, ETCD, Host, SCHEDULER};
-use crate::config::spec::{Arg, ClusterSpec, Endpoint, EtcdSpec, HostPathMount, LocalEtcd};
+use crate::config::spec::{Arg, ClusterSpec, Endpoint, EtcdSpec, HostPathMount, LocalEtcd, last_arg};
 use crate::host::paths::KUBERNETES_DIR;
 use crate::release::{self, ComponentRow, ProbePaths, Release};
 
@@ -50,7 +50,7 @@ pub(super) fn etcd(spec: &ClusterSpec, local: &LocalEtcd) -> PodSettings {
     flags.set("trusted-ca-file", file("ca.crt"));
 
     let extra = &local.component;
-    let probe = metrics_endpoint(last(&extra.extra_args, "listen-metrics-urls"), spec.loopback());
+    let probe = metrics_endpoint(last_arg(&extra.extra_args, "listen-metrics-urls"), spec.loopback());
     let volume = |name: &str, path: &Path| HostPathMount {
         name: name.into(),
         host_path: display(path),
@@ -200,7 +200,7 @@ fn component(
         image: format!("{}/{name}:{}", spec.image_repository, spec.kubernetes_version.image_tag()),
         args: flags.into_args(&extra.extra_args),
         env: merged_env(&host.proxy_env, &extra.extra_envs),
-        probe_host: reachable(last(&extra.extra_args, "bind-address").unwrap_or("127.0.0.1")),
+        probe_host: reachable(last_arg(&extra.extra_args, "bind-address").unwrap_or("127.0.0.1")),
         probe_port,
         probe_scheme: "HTTPS",
         probes: probes(spec, &row.probes),
@@ -211,7 +211,7 @@ fn component(
 
 /// `Node,RBAC`, unless the user has modes of their own. A configuration file for authorization excludes the flag.
 fn set_authorization(flags: &mut Flags, extra: &[Arg]) {
-    if last(extra, "authorization-config").is_none() {
+    if last_arg(extra, "authorization-config").is_none() {
         flags.set("authorization-mode", "Node,RBAC");
     }
 }
@@ -235,7 +235,7 @@ fn set_etcd(flags: &mut Flags, spec: &ClusterSpec) {
     let pki = |file: &str| Some(spec.certificates_dir.join(file));
     let (servers, ca, cert, key) = match &spec.etcd {
         EtcdSpec::Local(local) => (
-            match last(&local.component.extra_args, "advertise-client-urls") {
+            match last_arg(&local.component.extra_args, "advertise-client-urls") {
                 Some(urls) => urls.to_owned(),
                 None => format!("https://{}", Endpoint { host: spec.loopback().into(), port: 2379 }),
             },

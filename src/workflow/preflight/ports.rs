@@ -7,7 +7,7 @@ use http::Uri;
 use serde_json::Value;
 
 use super::{Goal, Problem, Subject};
-use crate::config::spec::{Arg, ClusterSpec, EtcdSpec, LocalEtcd, NodeAgent};
+use crate::config::spec::{Arg, ClusterSpec, EtcdSpec, LocalEtcd, NodeAgent, last_arg};
 
 /// What Go listens on for `0.0.0.0` and for `::` alike: every address of both families.
 const EVERY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -47,7 +47,7 @@ pub(super) fn needed_ports(goal: Goal<'_>) -> Vec<NeededPort> {
 }
 
 fn of_control_plane(spec: &ClusterSpec) -> Vec<NeededPort> {
-    let bound = |component: &[Arg], default| match last(component, "bind-address").map(str::parse) {
+    let bound = |component: &[Arg], default| match last_arg(component, "bind-address").map(str::parse) {
         Some(Ok(address)) => vec![address],
         // What is no address, the component itself refuses.
         Some(Err(_)) => vec![EVERY],
@@ -104,7 +104,7 @@ fn of_etcd(spec: &ClusterSpec, local: &LocalEtcd) -> Vec<NeededPort> {
     ];
     let mut ports: Vec<NeededPort> = Vec::new();
     for (flag, port, addresses) in defaults {
-        let listened = match last(&local.component.extra_args, flag) {
+        let listened = match last_arg(&local.component.extra_args, flag) {
             Some(urls) => urls.split(',').filter_map(|url| listened_on(url, port)).collect(),
             None => addresses.into_iter().map(|address| (address, port)).collect::<Vec<_>>(),
         };
@@ -130,10 +130,6 @@ fn listened_on(url: &str, default: u16) -> Option<(IpAddr, u16)> {
 
 fn loopback(spec: &ClusterSpec) -> IpAddr {
     spec.loopback().parse().unwrap_or(EVERY)
-}
-
-fn last<'a>(args: &'a [Arg], name: &str) -> Option<&'a str> {
-    args.iter().rev().find(|arg| arg.name == name).map(|arg| arg.value.as_str())
 }
 
 pub(super) fn ports(s: &Subject) -> Vec<Problem> {
