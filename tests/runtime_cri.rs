@@ -99,7 +99,7 @@ async fn a_container_has_its_user_environment_mounts_and_rights() {
                 | grep -e NoNewPrivs -e Seccomp: -e CapEff; grep -c /mnt/ro.*ro, /proc/mounts; stat -c %t:%T /proc/timer_list",
             );
             config.mounts = mounts.to_vec();
-            config.env = vec![("A".into(), "b c".into())];
+            config.env = vec![("A".into(), b"b c".to_vec())];
             config.working_dir = Some("/etc".into());
             config.security = SecurityConfig {
                 user: Some(1234),

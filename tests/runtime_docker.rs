@@ -88,7 +88,7 @@ async fn a_container_has_its_user_environment_mounts_and_rights() {
                 | grep -e NoNewPrivs -e Seccomp: -e CapEff; grep -c /mnt/ro.*ro, /proc/mounts; stat -c %F /mnt/made",
             );
             config.mounts = mounts.to_vec();
-            config.env = vec![("A".into(), "b c".into())];
+            config.env = vec![("A".into(), b"b c".to_vec())];
             config.working_dir = Some("/etc".into());
             config.security = SecurityConfig {
                 user: Some(1234),

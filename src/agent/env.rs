@@ -14,6 +14,12 @@ const WORD_LIMIT: usize = (128 << 10) - 1;
 /// The most bytes of all arguments or all variables together (no Linux takes more, most take a third of it).
 const ALL_LIMIT: usize = 6 << 20;
 
+/// Variables in order. A value may be any bytes: a secret's need be no UTF-8.
+pub type Env = Vec<(String, Vec<u8>)>;
+
+/// Variables by name.
+pub type Known = HashMap<String, Vec<u8>>;
+
 /// Reads the key of a file in a volume; None where it is not there.
 pub type ReadKey<'a> = &'a dyn Fn(&FileKeySelector) -> Result<Option<String>, String>;
 
@@ -31,14 +37,10 @@ pub struct Sources<'a> {
 /// defined before it.
 ///
 /// An error names the variable whose field cannot be had.
-pub fn environment(
-    pod: &StaticPod,
-    container: &Container,
-    sources: &Sources<'_>,
-) -> Result<Vec<(String, String)>, String> {
+pub fn environment(pod: &StaticPod, container: &Container, sources: &Sources<'_>) -> Result<Env, String> {
     let mut all = Variables::default();
     for (name, value) in sources.objects.services.iter().cloned() {
-        all.put(name, value)?;
+        all.put(name, value.into_bytes())?;
     }
     for from in container.env_from.iter().flatten() {
         for (name, value) in whole(from, sources.objects)?.into_iter().filter(|(name, _)| is_env_name(name)) {
@@ -61,19 +63,19 @@ pub fn environment(
 /// Variables by name, each with its place. A pod's author may write many, and each may name all before it twice.
 #[derive(Default)]
 struct Variables {
-    values: HashMap<String, (usize, String)>,
+    values: HashMap<String, (usize, Vec<u8>)>,
     puts: usize,
     bytes: usize,
 }
 
 /// What a variable takes in a program's environment: `NAME=VALUE` and a zero.
-fn bytes_of(name: &str, value: &str) -> usize {
+fn bytes_of(name: &str, value: &[u8]) -> usize {
     name.len().saturating_add(value.len()).saturating_add(2)
 }
 
 impl Variables {
     /// Puts a variable behind the others. A later definition of the same name takes the place of the earlier one.
-    fn put(&mut self, name: String, value: String) -> Result<(), String> {
+    fn put(&mut self, name: String, value: Vec<u8>) -> Result<(), String> {
         let length = bytes_of(&name, &value);
         if length > WORD_LIMIT {
             return Err(format!("env {name}: {}", too_long()));
@@ -89,11 +91,11 @@ impl Variables {
         Ok(())
     }
 
-    fn expand(&self, text: &str) -> Result<String, String> {
+    fn expand(&self, text: &str) -> Result<Vec<u8>, String> {
         expand_with(text, &mut |name| self.values.get(name).map(|(_, value)| value.clone()))
     }
 
-    fn in_order(self) -> Vec<(String, String)> {
+    fn in_order(self) -> Env {
         let mut all: Vec<_> = self.values.into_iter().map(|(name, (at, value))| (at, name, value)).collect();
         all.sort_unstable_by_key(|(at, ..)| *at);
         all.into_iter().map(|(_, name, value)| (name, value)).collect()
@@ -107,19 +109,15 @@ pub fn left_out(container: &Container, objects: &Objects) -> Vec<String> {
 }
 
 /// The variables of a whole config map or secret.
-fn whole(from: &EnvFromSource, objects: &Objects) -> Result<Vec<(String, String)>, String> {
+fn whole(from: &EnvFromSource, objects: &Objects) -> Result<Env, String> {
     let found = match (&from.config_map_ref, &from.secret_ref) {
         (Some(map), _) => objects.get_optional(Kind::ConfigMap, &map.name, map.optional)?,
         (_, Some(secret)) => objects.get_optional(Kind::Secret, &secret.name, secret.optional)?,
         _ => None,
     };
     let prefix = from.prefix.as_deref().unwrap_or_default();
-    let named = |(key, bytes): (&String, &Vec<u8>)| (format!("{prefix}{key}"), text(bytes));
+    let named = |(key, bytes): (&String, &Vec<u8>)| (format!("{prefix}{key}"), bytes.clone());
     Ok(found.into_iter().flat_map(|object| &object.data).map(named).collect())
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// One key of an object. The words are the kubelet's.
@@ -127,9 +125,9 @@ fn key_of(
     object: Option<&Object>,
     (kind, name, key): (&str, &str, &str),
     optional: Option<bool>,
-) -> Result<Option<String>, String> {
+) -> Result<Option<Vec<u8>>, String> {
     match object.and_then(|object| object.data.get(key)) {
-        Some(bytes) => Ok(Some(text(bytes))),
+        Some(bytes) => Ok(Some(bytes.clone())),
         None if optional.unwrap_or(false) => Ok(None),
         None => Err(format!("couldn't find key {key} in {kind} {name}")),
     }
@@ -141,7 +139,7 @@ fn value_from(
     container: &Container,
     from: &EnvVarSource,
     sources: &Sources<'_>,
-) -> Result<Option<String>, String> {
+) -> Result<Option<Vec<u8>>, String> {
     let Sources { facts, objects, .. } = sources;
     if let Some(of) = &from.config_map_key_ref {
         let object = objects.get_optional(Kind::ConfigMap, &of.name, of.optional)?;
@@ -154,22 +152,26 @@ fn value_from(
     if let Some(file) = &from.file_key_ref {
         let value = (sources.read)(file)?;
         let missing = value.is_none() && !file.optional.unwrap_or(false);
-        return if missing { Err(format!("there is no {} in {}", file.key, file.path)) } else { Ok(value) };
+        return if missing {
+            Err(format!("there is no {} in {}", file.key, file.path))
+        } else {
+            Ok(value.map(String::into_bytes))
+        };
     }
     let value = match (&from.field_ref, &from.resource_field_ref) {
         (Some(field), _) => downward::field(pod, &field.field_path, facts),
         (_, Some(resource)) => downward::resource(pod, Some(container), resource, facts),
         _ => None,
     };
-    value.map(Some).ok_or_else(|| "this field cannot be read here".to_owned())
+    value.map(|value| Some(value.into_bytes())).ok_or_else(|| "this field cannot be read here".to_owned())
 }
 
 /// Command or arguments, which see the whole environment.
 ///
 /// # Errors
-/// They are longer than a program can be started with.
-pub fn expand_all(words: Option<&Vec<String>>, env: &[(String, String)]) -> Result<Vec<String>, String> {
-    let known: HashMap<String, String> = env.iter().cloned().collect();
+/// They are longer than a program can be started with, or no UTF-8, which no runtime can be asked for.
+pub fn expand_all(words: Option<&Vec<String>>, env: &[(String, Vec<u8>)]) -> Result<Vec<String>, String> {
+    let known: Known = env.iter().cloned().collect();
     expand_each(words.into_iter().flatten(), &known)
 }
 
@@ -177,13 +179,10 @@ pub fn expand_all(words: Option<&Vec<String>>, env: &[(String, String)]) -> Resu
 ///
 /// # Errors
 /// As [`expand_all`].
-pub fn expand_each<'w>(
-    words: impl Iterator<Item = &'w String>,
-    known: &HashMap<String, String>,
-) -> Result<Vec<String>, String> {
+pub fn expand_each<'w>(words: impl Iterator<Item = &'w String>, known: &Known) -> Result<Vec<String>, String> {
     let (mut all, mut bytes) = (Vec::new(), 0_usize);
     for word in words {
-        let word = expand(word, known)?;
+        let word = utf8(expand(word, known)?)?;
         bytes = word.len().saturating_add(bytes).saturating_add(1);
         if bytes > ALL_LIMIT {
             return Err(too_much());
@@ -197,8 +196,17 @@ pub fn expand_each<'w>(
 ///
 /// # Errors
 /// What comes of it is longer than a word of a program may be.
-pub fn expand(text: &str, known: &HashMap<String, String>) -> Result<String, String> {
+pub fn expand(text: &str, known: &Known) -> Result<Vec<u8>, String> {
     expand_with(text, &mut |name| known.get(name).cloned())
+}
+
+/// A command's word or a path as text. Variables may be any bytes; of these a runtime takes UTF-8 only.
+///
+/// # Errors
+/// It is no UTF-8, as a secret's value may make it.
+pub fn utf8(bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes)
+        .map_err(|_| "a variable in it is no UTF-8, which only a variable's value may be".to_owned())
 }
 
 fn too_long() -> String {
@@ -213,30 +221,30 @@ fn too_much() -> String {
 ///
 /// # Errors
 /// As [`expand`].
-pub fn expand_with(text: &str, value: &mut dyn FnMut(&str) -> Option<String>) -> Result<String, String> {
-    let mut out = String::new();
+pub fn expand_with(text: &str, value: &mut dyn FnMut(&str) -> Option<Vec<u8>>) -> Result<Vec<u8>, String> {
+    let mut out = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
         // A value may be named many times, in the next value as well: what it comes to has no bounds.
         if out.len() > WORD_LIMIT {
             return Err(too_long());
         }
-        out.push_str(before);
+        out.extend_from_slice(before.as_bytes());
         rest = after;
         if let Some(after) = rest.strip_prefix('$') {
-            out.push('$');
+            out.push(b'$');
             rest = after;
         } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
             match value(name) {
-                Some(value) => out.push_str(&value),
-                None => out.push_str(&format!("$({name})")),
+                Some(value) => out.extend_from_slice(&value),
+                None => out.extend_from_slice(format!("$({name})").as_bytes()),
             }
             rest = after;
         } else {
-            out.push('$');
+            out.push(b'$');
         }
     }
-    out.push_str(rest);
+    out.extend_from_slice(rest.as_bytes());
     if out.len() > WORD_LIMIT { Err(too_long()) } else { Ok(out) }
 }
 
@@ -250,14 +258,14 @@ mod tests {
     use crate::agent::pod::bound_tests::bound;
     use crate::agent::pod::tests::{pod, pod_with};
 
-    fn of_pod(pod: &StaticPod, facts: &Facts, objects: &Objects) -> Result<Vec<(String, String)>, String> {
+    fn of_pod(pod: &StaticPod, facts: &Facts, objects: &Objects) -> Result<Env, String> {
         let sources = Sources { facts, read: &|_| Err("there are no files".to_owned()), objects };
         environment(pod, &pod.spec.containers[0], &sources)
     }
 
     #[test]
     fn references_expand_as_the_kubelet_expands_them() {
-        let known = HashMap::from([("A".to_owned(), "val".to_owned()), ("E".to_owned(), String::new())]);
+        let known = Known::from([("A".to_owned(), b"val".to_vec()), ("E".to_owned(), vec![])]);
         for (text, expected) in [
             ("$(A) $(B) $$(A)", "val $(B) $(A)"),
             ("a$b", "a$b"),
@@ -269,7 +277,7 @@ mod tests {
             ("$$$(A)", "$val"),
             ("é$(A)é", "évalé"),
         ] {
-            assert_eq!(expand(text, &known).as_deref(), Ok(expected), "{text}");
+            assert_eq!(expand(text, &known).as_deref(), Ok(expected.as_bytes()), "{text}");
         }
     }
 
@@ -281,7 +289,7 @@ mod tests {
              {name: M, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}]");
         let facts = Facts { node_memory: 4 << 20, ..Facts::default() };
         let env = of_pod(&pod, &facts, &Objects::default()).unwrap();
-        let pairs: Vec<_> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let pairs: Vec<_> = env.iter().map(|(k, v)| (k.as_str(), str::from_utf8(v).unwrap())).collect();
         assert_eq!(pairs, [("A", "$(B)"), ("B", "b"), ("C", "bc"), ("NN", "p-node1"), ("L", ""), ("M", "4")]);
         assert_eq!(expand_all(Some(&vec!["$(A)-$(C)".into()]), &env).unwrap(), ["$(B)-bc"]);
     }
@@ -304,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_command_does_not_become_more_than_a_program_can_have() {
-        let env = [("V".to_owned(), "x".repeat(60 << 10))];
+        let env = [("V".to_owned(), vec![b'x'; 60 << 10])];
         let of = |words: Vec<String>| expand_all(Some(&words), &env).map(|words| words.len());
         assert_eq!(of(vec!["$(V)$(V)".into(), "a".into()]), Ok(2));
         assert!(of(vec!["$(V)".repeat(100_000)]).unwrap_err().contains("longer than 131071 bytes"));
@@ -321,7 +329,7 @@ mod tests {
         let env = of_pod(&pod, &Facts::default(), &Objects::default()).unwrap();
         assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
         assert_eq!((env.len(), env[1].0.as_str()), (20_000, "V2"));
-        assert_eq!(env[19_999], ("V1".to_owned(), "b".to_owned()), "the last definition counts");
+        assert_eq!(env[19_999], ("V1".to_owned(), b"b".to_vec()), "the last definition counts");
     }
 
     #[test]
@@ -341,20 +349,25 @@ mod tests {
             let sources = Sources { facts: &Facts::default(), read, objects: &Objects::default() };
             environment(&pod, &pod.spec.containers[0], &sources)
         };
-        assert_eq!(of(false, &|_| Ok(Some("x".into()))), Ok(vec![("A".to_owned(), "x".to_owned())]));
+        assert_eq!(of(false, &|_| Ok(Some("x".into()))), Ok(vec![("A".to_owned(), b"x".to_vec())]));
         assert_eq!(of(true, &|_| Ok(None)), Ok(vec![]));
         assert_eq!(of(false, &|_| Ok(None)), Err("env A: there is no k in f".to_owned()));
         assert_eq!(of(true, &|_| Err("bad".into())), Err("env A: bad".to_owned()));
     }
 
+    fn raw_secret() -> Arc<Object> {
+        let data = [("A".to_owned(), b"secret".to_vec()), ("raw".to_owned(), b"a\xff\xfeb".to_vec())];
+        Arc::new(Object { data: data.into(), ..Object::default() })
+    }
+
     fn objects() -> Objects {
         let object = |data: &[(&str, &str)]| {
             let data = data.iter().map(|(key, text)| ((*key).to_owned(), text.as_bytes().to_vec())).collect();
-            Arc::new(Object { data, ..Object::default() })
+            Arc::new(Object { data, binary: [("raw".to_owned(), vec![0xff])].into(), ..Object::default() })
         };
         let found = [
             ((Kind::ConfigMap, "m".to_owned()), object(&[("A", "map"), ("B", "b"), ("x=y", "no name")])),
-            ((Kind::Secret, "s".to_owned()), object(&[("A", "secret")])),
+            ((Kind::Secret, "s".to_owned()), raw_secret()),
         ];
         let services = vec![("DB_SERVICE_HOST".to_owned(), "10.0.0.1".to_owned()), ("B".to_owned(), "old".to_owned())];
         Objects { found: found.into(), services, ..Objects::default() }
@@ -365,7 +378,7 @@ mod tests {
         container["name"] = json!("c");
         let pod = bound(json!({"containers": [container]}), json!({}));
         let env = of_pod(&pod, &Facts::default(), &objects())?;
-        Ok(env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" "))
+        Ok(env.iter().map(|(name, value)| format!("{name}={}", value.escape_ascii())).collect::<Vec<_>>().join(" "))
     }
 
     #[test]
@@ -373,7 +386,10 @@ mod tests {
         let map = json!({"configMapRef": {"name": "m"}});
         let secret = json!({"secretRef": {"name": "s"}, "prefix": "S_"});
         let all = json!({"envFrom": [map, secret], "env": [{"name": "A", "value": "$(B)/$(S_A)/$(DB_SERVICE_HOST)"}]});
-        assert_eq!(shown(all).unwrap(), "DB_SERVICE_HOST=10.0.0.1 B=b S_A=secret A=b/secret/10.0.0.1");
+        assert_eq!(
+            shown(all).unwrap(),
+            "DB_SERVICE_HOST=10.0.0.1 B=b S_A=secret S_raw=a\\xff\\xfeb A=b/secret/10.0.0.1"
+        );
         let missing = |optional: bool| json!({"envFrom": [{"secretRef": {"name": "none", "optional": optional}}]});
         assert_eq!(shown(missing(false)).unwrap_err(), "secret \"none\" not found");
         assert!(shown(missing(true)).is_ok());
@@ -394,5 +410,27 @@ mod tests {
         assert_eq!(of("configMapKeyRef", "none", "A", false).unwrap_err(), "env V: configmap \"none\" not found");
         assert!(!of("secretKeyRef", "s", "Z", true).unwrap().contains("V="));
         assert!(!of("configMapKeyRef", "none", "Z", true).unwrap().contains("V="));
+    }
+
+    #[test]
+    fn a_secrets_bytes_are_a_variables_bytes_also_within_another_one() {
+        let from = json!({"secretKeyRef": {"name": "s", "key": "raw"}});
+        let env = json!([{"name": "V", "valueFrom": from}, {"name": "W", "value": "<$(V)>"}]);
+        assert!(shown(json!({"env": env})).unwrap().ends_with(r" V=a\xff\xfeb W=<a\xff\xfeb>"));
+        let whole = json!([{"secretRef": {"name": "s"}}]);
+        assert!(shown(json!({"envFrom": whole})).unwrap().ends_with(r" raw=a\xff\xfeb"));
+        // A command's words are text to every runtime.
+        let env = [("V".to_owned(), b"\xff".to_vec())];
+        let error = expand_all(Some(&vec!["-x=$(V)".into()]), &env).unwrap_err();
+        assert!(error.contains("no UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn binary_data_of_a_config_map_is_for_volumes_alone() {
+        let from = json!({"configMapKeyRef": {"name": "m", "key": "raw"}});
+        let error = shown(json!({"env": [{"name": "V", "valueFrom": from}]})).unwrap_err();
+        assert_eq!(error, "env V: couldn't find key raw in ConfigMap m");
+        let whole = shown(json!({"envFrom": [{"configMapRef": {"name": "m"}}]})).unwrap();
+        assert!(!whole.contains("raw"), "{whole}");
     }
 }

@@ -203,7 +203,7 @@ pub struct ContainerConfig {
     /// Working directory; None keeps the image's.
     pub working_dir: Option<String>,
     /// Environment in order, `$(VAR)` already expanded.
-    pub env: Vec<(String, String)>,
+    pub env: Vec<(String, Vec<u8>)>,
     /// Mounts.
     pub mounts: Vec<Mount>,
     /// Labels.

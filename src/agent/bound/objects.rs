@@ -35,19 +35,36 @@ pub type Key = (Kind, String);
 /// What a config map or secret holds.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Object {
-    /// Its data.
+    /// Its data, of which variables are taken.
     pub data: BTreeMap<String, Vec<u8>>,
+    /// A config map's `binaryData`, which only volumes show.
+    pub binary: BTreeMap<String, Vec<u8>>,
     /// It never changes again.
     pub immutable: bool,
     /// A secret's type.
     pub kind: String,
 }
 
+impl Object {
+    /// All that a volume shows of it: what is text and what is not.
+    pub fn files(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+        self.data.iter().chain(&self.binary)
+    }
+
+    /// One of its files.
+    pub fn file(&self, key: &str) -> Option<&Vec<u8>> {
+        self.data.get(key).or_else(|| self.binary.get(key))
+    }
+}
+
 impl From<ConfigMap> for Object {
     fn from(map: ConfigMap) -> Self {
-        let text = map.data.into_iter().flatten().map(|(key, text)| (key, text.into_bytes()));
-        let binary = map.binary_data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0));
-        Self { data: text.chain(binary).collect(), immutable: map.immutable.unwrap_or(false), kind: String::new() }
+        Self {
+            data: map.data.into_iter().flatten().map(|(key, text)| (key, text.into_bytes())).collect(),
+            binary: map.binary_data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0)).collect(),
+            immutable: map.immutable.unwrap_or(false),
+            kind: String::new(),
+        }
     }
 }
 
@@ -56,6 +73,7 @@ impl From<Secret> for Object {
         let data = secret.data.into_iter().flatten().map(|(key, bytes)| (key, bytes.0));
         Self {
             data: data.collect(),
+            binary: BTreeMap::new(),
             immutable: secret.immutable.unwrap_or(false),
             kind: secret.type_.unwrap_or_default(),
         }
@@ -204,10 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn text_and_bytes_of_a_config_map_are_its_data() {
+    fn text_of_a_config_map_is_its_data_and_bytes_are_files_as_well() {
         let map = json!({"data": {"a": "1"}, "binaryData": {"b": "AP8="}, "immutable": true});
         let object = Object::from(serde_json::from_value::<ConfigMap>(map).unwrap());
-        assert_eq!((object.data["a"].as_slice(), object.data["b"].as_slice()), (b"1".as_slice(), [0, 255].as_slice()));
+        let files: Vec<_> = object.files().map(|(key, bytes)| (key.as_str(), bytes.as_slice())).collect();
+        assert_eq!(files, [("a", b"1".as_slice()), ("b", &[0, 255])]);
+        assert_eq!((object.file("a"), object.file("b")), (Some(&b"1".to_vec()), Some(&vec![0, 255])));
+        assert!(object.data.contains_key("a") && !object.data.contains_key("b"));
         assert!(object.immutable);
         let objects = Objects::default();
         assert_eq!(objects.get(Kind::Secret, "s").err().unwrap(), "secret \"s\" not found");

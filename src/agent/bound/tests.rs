@@ -192,7 +192,7 @@ async fn a_pod_waits_for_its_config_map_and_follows_it() {
     let crate::testing::runtime::MadeFrom::Container(config) = cluster.runtime.made_from(&made.id).unwrap() else {
         panic!("a container is made from a container's configuration")
     };
-    assert!(config.env.contains(&("A".to_owned(), "one".to_owned())), "{:?}", config.env);
+    assert!(config.env.contains(&("A".to_owned(), b"one".to_vec())), "{:?}", config.env);
     let file = cluster.root.path().join("root/pods").join(uid).join("volumes/kubernetes.io~configmap/v/k");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "one");
     cluster.api.change(&format!("{MAPS}/m"), &json!({"data": {"k": "two"}}));

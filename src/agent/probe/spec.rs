@@ -1,13 +1,13 @@
 //! Probes as a manifest has them, read once and with the kubelet's defaults, and where each of them is to ask.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{LOOPBACK, ProbeKind};
-use crate::agent::env::expand_each;
+use crate::agent::env::{Known, expand_each};
 use crate::host::clock;
 
 /// The probes of one container.
@@ -270,13 +270,13 @@ fn not_empty(value: &Option<String>) -> Option<String> {
 /// What of a container its probes refer to.
 struct Facts<'a> {
     ports: BTreeMap<&'a str, u16>,
-    env: HashMap<String, String>,
+    env: Known,
 }
 
 /// What the kubelet expands in a probe's command: values as they are written, and those from elsewhere as empty.
-fn literal_env(container: &Container) -> HashMap<String, String> {
+fn literal_env(container: &Container) -> Known {
     let variables = container.env.iter().flatten();
-    variables.map(|variable| (variable.name.clone(), variable.value.clone().unwrap_or_default())).collect()
+    variables.map(|variable| (variable.name.clone(), variable.value.clone().unwrap_or_default().into_bytes())).collect()
 }
 
 fn named_ports(container: &Container) -> BTreeMap<&str, u16> {

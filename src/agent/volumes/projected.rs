@@ -105,7 +105,7 @@ impl Writer<'_> {
         let inputs = self.inputs;
         let Some(object) = inputs.objects.get_optional(kind, name, optional)? else { return Ok(()) };
         let Some(items) = items.filter(|items| !items.is_empty()) else {
-            return object.data.iter().try_for_each(|(key, bytes)| self.add(key, bytes.clone(), None, None));
+            return object.files().try_for_each(|(key, bytes)| self.add(key, bytes.clone(), None, None));
         };
         for item in items {
             match value(object, item) {
@@ -150,7 +150,7 @@ impl Writer<'_> {
 }
 
 fn value(object: &Object, item: &KeyToPath) -> Option<Vec<u8>> {
-    object.data.get(&item.key).cloned()
+    object.file(&item.key).cloned()
 }
 
 /// The user that all containers of a pod run as, if their manifest says so and it is one.

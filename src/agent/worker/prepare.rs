@@ -1,7 +1,6 @@
 //! What a container needs on the machine before the runtime makes it: volumes, sub-paths, and the files the agent
 //! manages for it. All of it blocks, and a network mount may hang, so it runs off the runtime's threads.
 
-use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -28,7 +27,7 @@ const FILE_MODE: u32 = 0o644;
 #[derive(Debug, Clone, Default)]
 pub struct Prepared {
     /// The environment.
-    pub env: Vec<(String, String)>,
+    pub env: env::Env,
     /// Where each of the container's mounts comes from, in their order.
     pub sources: Vec<PathBuf>,
     /// The mounts the agent adds.
@@ -184,9 +183,9 @@ fn sources(
     pod: &StaticPod,
     container: &Container,
     root: &Path,
-    env: &[(String, String)],
+    env: &[(String, Vec<u8>)],
 ) -> Result<Vec<PathBuf>, PrepareError> {
-    let known: HashMap<String, String> = env.iter().cloned().collect();
+    let known: env::Known = env.iter().cloned().collect();
     let find = |name: &str| pod.spec.volumes.iter().flatten().find(|volume| volume.name == name);
     let mounts = container.volume_mounts.iter().flatten().enumerate();
     mounts
@@ -205,7 +204,7 @@ fn sources(
 
 /// `subPath`, or `subPathExpr` with its variables: all of them must be set, or another container's data would be
 /// mounted.
-fn wanted_sub_path(mount: &VolumeMount, known: &HashMap<String, String>) -> Result<String, String> {
+fn wanted_sub_path(mount: &VolumeMount, known: &env::Known) -> Result<String, String> {
     let Some(text) = mount.sub_path_expr.as_deref().filter(|text| !text.is_empty()) else {
         return Ok(mount.sub_path.clone().unwrap_or_default());
     };
@@ -218,7 +217,7 @@ fn wanted_sub_path(mount: &VolumeMount, known: &HashMap<String, String>) -> Resu
         }
     });
     let wrong = |problem: String| Err(format!("subPathExpr {text} of {}: {problem}", mount.mount_path));
-    let path = match path {
+    let path = match path.and_then(env::utf8) {
         Ok(path) => path,
         Err(problem) => return wrong(problem),
     };
@@ -297,16 +296,18 @@ mod tests {
 
     #[test]
     fn an_expression_needs_every_variable_it_names() {
-        let known = HashMap::from([
-            ("A".to_owned(), "a".to_owned()),
-            ("EMPTY".to_owned(), String::new()),
-            ("UP".to_owned(), "../x".to_owned()),
+        let known = env::Known::from([
+            ("A".to_owned(), b"a".to_vec()),
+            ("EMPTY".to_owned(), vec![]),
+            ("UP".to_owned(), b"../x".to_vec()),
+            ("RAW".to_owned(), b"\xff".to_vec()),
         ]);
         for (text, expected) in [
             ("logs/$(A)", Ok("logs/a")),
             ("$$(A)", Ok("$(A)")),
             ("$(NONE)/$(EMPTY)", Err("not set or empty: NONE, EMPTY")),
             ("$(UP)", Err("without '..'")),
+            ("$(RAW)", Err("no UTF-8")),
         ] {
             let mount = VolumeMount { sub_path_expr: Some(text.into()), ..VolumeMount::default() };
             match (wanted_sub_path(&mount, &known), expected) {

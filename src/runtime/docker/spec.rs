@@ -58,7 +58,9 @@ pub fn container(config: &ContainerConfig) -> Result<ContainerCreateBody> {
         entrypoint: some_vec(config.command.clone()),
         cmd: some_vec(config.args.clone()),
         working_dir: config.working_dir.clone(),
-        env: some_vec(config.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        env: some_vec(
+            config.env.iter().map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value))).collect(),
+        ),
         user: user(config)?,
         labels: Some(labels(&config.labels, &config.annotations)),
         open_stdin: Some(config.stdin),

@@ -126,8 +126,9 @@ pub struct Int64Value {
 pub struct KeyValue {
     #[prost(string, tag = "1")]
     pub key: String,
-    #[prost(string, tag = "2")]
-    pub value: String,
+    /// `string` before Kubernetes 1.36 made it `bytes`: the same on the wire.
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
 }
 
 /// Whose namespaces something uses.
