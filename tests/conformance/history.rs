@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::ops::Deref;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::machine::Parse;
@@ -13,6 +14,7 @@ use crate::machine::Parse;
 pub struct History {
     process: Child,
     told: Arc<Mutex<Told>>,
+    reader: JoinHandle<()>,
 }
 
 #[derive(Default)]
@@ -60,7 +62,7 @@ impl History {
         let output = BufReader::new(process.stdout.take().unwrap());
         let told: Arc<Mutex<Told>> = Arc::default();
         let record = Arc::clone(&told);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 let event = parse(&line);
                 let mut told = record.lock().unwrap();
@@ -68,12 +70,17 @@ impl History {
                 told.events.extend(event);
             }
         });
-        Self { process, told }
+        Self { process, told, reader }
     }
 
     /// Whether a line that has this text in it has come.
     pub fn has_told(&self, text: &str) -> bool {
         self.told.lock().unwrap().lines.contains(text)
+    }
+
+    /// Whether it goes on telling.
+    pub fn goes_on(&self) -> bool {
+        !self.reader.is_finished()
     }
 
     /// What has happened so far.
@@ -96,15 +103,19 @@ impl Event {
 }
 
 impl Events {
-    /// Whether they lead to what there is now: containers and whether they run. A runtime's events come late.
-    pub fn lead_to(&self, now: &BTreeMap<String, bool>) -> bool {
+    /// What is missing for them to lead to what there is now, containers and whether they run: a runtime's events come
+    /// late. Empty when nothing is.
+    pub fn missing(&self, now: &BTreeMap<String, bool>) -> Vec<String> {
         let ids: BTreeSet<&String> = self.0.iter().map(|event| &event.id).chain(now.keys()).collect();
-        ids.into_iter().all(|id| {
+        let differs = |id: &String| {
             let count = |action| self.0.iter().filter(|event| event.id == *id && event.action == action).count();
             let is_there = count(Action::Create) == 1 && count(Action::Destroy) == 0;
             let runs = count(Action::Start) > count(Action::Die);
-            (is_there, runs) == (now.contains_key(id), now.get(id) == Some(&true))
-        })
+            let now = (now.contains_key(id), now.get(id) == Some(&true));
+            let events: Vec<_> = self.of(id).into_iter().map(|event| event.action).collect();
+            ((is_there, runs) != now).then(|| format!("{id} (is there, runs): {now:?}, but told: {events:?}"))
+        };
+        ids.into_iter().filter_map(differs).collect()
     }
 
     /// What happened to one container.

@@ -1,6 +1,7 @@
 //! A node of a test's own: a directory of manifests, a real agent process that is started, killed and started again,
 //! and the real runtime behind it. Nothing here is shared with another test but the daemon and the images.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
@@ -256,7 +257,12 @@ impl Node {
     }
 
     /// Waits until something that is no report's matter holds: a file a container writes, a moment of the runtime's.
-    pub async fn eventually<T, F: Future<Output = Option<T>>>(&self, what: &str, mut look: impl FnMut() -> F) -> T {
+    pub async fn eventually<T, F: Future<Output = Option<T>>>(&self, what: &str, look: impl FnMut() -> F) -> T {
+        self.within(look).await.unwrap_or_else(|limit| panic!("{what}: not within {limit} s"))
+    }
+
+    /// The same, with the seconds that were waited in vain.
+    async fn within<T, F: Future<Output = Option<T>>>(&self, mut look: impl FnMut() -> F) -> Result<T, u64> {
         let wait = async {
             loop {
                 if let Some(found) = look().await {
@@ -265,8 +271,7 @@ impl Node {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        let limit = LIMIT.as_secs();
-        tokio::time::timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("{what}: not within {limit} s"))
+        tokio::time::timeout(LIMIT, wait).await.map_err(|_| LIMIT.as_secs())
     }
 
     /// Waits until a file below this test's directory has a text in it.
@@ -324,21 +329,29 @@ impl Node {
             std::future::ready(self.recorder().has_told(&mark).then_some(()))
         };
         self.eventually("the recording began", look).await;
-        let settled = || std::future::ready(self.settled());
-        self.eventually("all of the beginning is recorded", settled).await;
+        self.settled(&self.machine.mark(&self.owner())).await;
     }
 
     /// What was recorded until now: a runtime tells late of what has happened.
     pub async fn history(&self) -> Events {
-        let mark = self.machine.mark(&self.owner());
-        let settled = || std::future::ready(self.settled().filter(|_| self.recorder().has_told(&mark)));
-        self.eventually("all that happened is recorded", settled).await
+        self.settled(&self.machine.mark(&self.owner())).await
     }
 
-    /// What is recorded, if that is what led to now.
-    fn settled(&self) -> Option<Events> {
-        let events = self.recorder().events();
-        events.lead_to(&self.machine.running(&self.owner())).then_some(events)
+    /// What is recorded, as soon as it has come to a mark and is what led to now.
+    async fn settled(&self, mark: &str) -> Events {
+        let missing = RefCell::new(vec![]);
+        let look = || {
+            let recorder = self.recorder();
+            assert!(recorder.goes_on(), "what tells of the containers has ended");
+            let (marked, events) = (recorder.has_told(mark), recorder.events());
+            missing.replace(events.missing(&self.machine.running(&self.owner())));
+            std::future::ready((marked && missing.borrow().is_empty()).then_some(events))
+        };
+        let wait = self.within(look);
+        wait.await.unwrap_or_else(|limit| {
+            let (marked, missing) = (self.recorder().has_told(mark), missing.borrow());
+            panic!("all that happened is recorded: not within {limit} s; come to the mark: {marked}; {missing:#?}")
+        })
     }
 
     fn recorder(&self) -> &History {

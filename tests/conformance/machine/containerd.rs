@@ -148,7 +148,13 @@ impl Machine for Containerd {
 /// What containerd has noted of a container; None when it is gone.
 fn info(socket: &str, id: &str) -> Option<Value> {
     let args = ["--address", socket, "--namespace", "k8s.io", "containers", "info", id];
-    serde_json::from_slice(&Command::new("ctr").args(args).output().unwrap().stdout).ok()
+    let answer = Command::new("ctr").args(args).output().unwrap();
+    let complaint = String::from_utf8_lossy(&answer.stderr);
+    if complaint.contains("not found") {
+        return None;
+    }
+    assert!(answer.status.success(), "ctr containers info {id}: {complaint}");
+    Some(serde_json::from_slice(&answer.stdout).unwrap())
 }
 
 /// What CRI has noted there.
