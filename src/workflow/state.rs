@@ -47,6 +47,7 @@ pub enum StateError {
 /// Name of the directory while it is being made or removed; the process id follows.
 const ASIDE: &str = ".kubeboot-state-";
 const LOCK: &str = "lock";
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// The open, locked state of a machine.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl State {
     /// Locks and reads the state, or None on a machine that has none.
     pub fn open(paths: &Paths) -> Result<Option<Self>, StateError> {
         let dir = paths.state();
-        if !dir.exists() {
+        if !dir.exists() || is_unused(&dir)? {
             return Ok(None);
         }
         let lock = Lock::acquire(&dir.join(LOCK))?;
@@ -75,7 +76,7 @@ impl State {
     /// The same for a reset, which works from what there is: returns what is wrong with the records too.
     pub fn open_leniently(paths: &Paths) -> Result<Option<(Self, Vec<StateError>)>, StateError> {
         let dir = paths.state();
-        if !dir.exists() {
+        if !dir.exists() || is_unused(&dir)? {
             return Ok(None);
         }
         let lock = Lock::acquire(&dir.join(LOCK))?;
@@ -87,10 +88,14 @@ impl State {
 
     /// Locks and reads the state, made now if it has to be.
     ///
-    /// The directory appears in one rename with an inventory that names it, so that no kill leaves it unaccounted for.
+    /// The directory appears in one rename with an inventory that names it, so that no kill leaves it unaccounted for. One
+    /// that is there and unused, such as a mount point, is taken as it is.
     pub fn open_or_create(paths: &Paths) -> Result<Self, StateError> {
         if let Some(state) = Self::open(paths)? {
             return Ok(state);
+        }
+        if paths.state().exists() {
+            return Self::begin(paths);
         }
         let site = Site::of(paths);
         let aside = site.base.join(format!("{ASIDE}{}", std::process::id()));
@@ -113,11 +118,28 @@ impl State {
         }
     }
 
+    /// Begins the state in a directory that is there and unused.
+    fn begin(paths: &Paths) -> Result<Self, StateError> {
+        let dir = paths.state();
+        let lock = Lock::acquire(&dir.join(LOCK))?;
+        // Another command may have begun it before this one got the lock.
+        let first = is_unused(&dir)?.then(|| opened(vec![]));
+        let inventory = Inventory::open(&dir.join(Inventory::FILE), first)?;
+        let journal = Journal::open(&dir.join(Journal::FILE))?;
+        sync_dir(&dir)?;
+        Ok(Self { paths: paths.clone(), inventory, journal, _lock: lock })
+    }
+
     /// Removes the directory and those above it that were made for it. Everything else must be gone: nobody knows of it
     /// afterwards.
     pub fn discard(self) -> Result<(), StateError> {
         let made = opened_dirs(self.inventory.entries());
         let dir = self.paths.state();
+        if made.as_ref().is_some_and(Vec::is_empty) {
+            return empty(&dir);
+        }
+        // Where the record is lost, it was made as usual.
+        let made = made.unwrap_or_default();
         let site = Site::of_made(&self.paths, &made);
         let aside = site.base.join(format!("{ASIDE}{}", std::process::id()));
         fs::rename(&dir, &aside).map_err(|e| FsError::new("remove", &dir, e))?;
@@ -137,13 +159,48 @@ impl State {
                 }
                 // One that is damaged names no directories, and goes all the same.
                 let entries = Inventory::read(&entry.path().join(Inventory::FILE)).unwrap_or_default();
-                let made = opened_dirs(entries.iter());
+                let made = opened_dirs(entries.iter()).unwrap_or_default();
                 finish_discard(paths, &made, &entry.path())?;
                 found = true;
             }
         }
         Ok(found)
     }
+}
+
+/// Whether nothing was recorded in the directory yet: an inventory without any record lies beside a journal only where it
+/// has lost its records.
+fn is_unused(dir: &Path) -> Result<bool, StateError> {
+    let fail = |source| FsError::new("read directory", dir, source);
+    let names = fs::read_dir(dir)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<Result<Vec<_>, _>>());
+    // The last one is ext4's, at the top of each file system.
+    let known = [LOCK, Inventory::FILE, LOST_AND_FOUND];
+    if names.map_err(fail)?.iter().any(|name| !known.iter().any(|known| name == known)) {
+        return Ok(false);
+    }
+    Ok(fs::metadata(dir.join(Inventory::FILE)).map_or(true, |inventory| inventory.len() == 0))
+}
+
+/// Takes everything out of a directory that was there before, the inventory last: until then nothing is forgotten.
+fn empty(dir: &Path) -> Result<(), StateError> {
+    let fail = |source| FsError::new("read directory", dir, source);
+    for entry in fs::read_dir(dir).map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name();
+        if [LOCK, Inventory::FILE, LOST_AND_FOUND].iter().all(|kept| name != *kept) {
+            remove_tree(&dir.join(name))?;
+        }
+    }
+    sync_dir(dir)?;
+    for name in [Inventory::FILE, LOCK] {
+        remove_tree(&dir.join(name))?;
+    }
+    Ok(sync_dir(dir)?)
+}
+
+/// An inventory's first record.
+fn opened(dirs: Vec<PathBuf>) -> Entry {
+    Entry::Opened { format: 1, version: env!("CARGO_PKG_VERSION").to_owned(), at: Timestamp::now(), dirs }
 }
 
 fn finish_discard(paths: &Paths, made: &[PathBuf], aside: &Path) -> Result<(), StateError> {
@@ -158,8 +215,8 @@ fn remove_aside(aside: &Path) -> Result<(), FsError> {
     remove_tree(aside).map(drop)
 }
 
-fn opened_dirs<'a>(mut entries: impl Iterator<Item = &'a Entry>) -> Vec<PathBuf> {
-    entries.find_map(|e| if let Entry::Opened { dirs, .. } = e { Some(dirs.clone()) } else { None }).unwrap_or_default()
+fn opened_dirs<'a>(mut entries: impl Iterator<Item = &'a Entry>) -> Option<Vec<PathBuf>> {
+    entries.find_map(|e| if let Entry::Opened { dirs, .. } = e { Some(dirs.clone()) } else { None })
 }
 
 /// Where the state directory comes to be: the deepest directory that is there, and those that are missing below it.
@@ -201,13 +258,7 @@ impl Site {
             made.map_err(|e| FsError::new("create directory", &dir, e))?;
         }
         let lock = Lock::acquire(&dir.join(LOCK))?;
-        let first = Entry::Opened {
-            format: 1,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            at: Timestamp::now(),
-            dirs: self.missing.clone(),
-        };
-        Inventory::open(&dir.join(Inventory::FILE), Some(first))?;
+        Inventory::open(&dir.join(Inventory::FILE), Some(opened(self.missing.clone())))?;
         sync_dir(&dir)?;
         let target = self.paths.on_host(outermost);
         match fs::rename(aside, &target) {
@@ -278,5 +329,45 @@ mod tests {
         fs::remove_file(paths.state().join(Inventory::FILE)).unwrap();
         let error = State::open(&paths).unwrap_err();
         assert!(error.to_string().contains("inventory.json is missing or empty"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_was_there_and_unused_is_taken_and_stays() {
+        // As a mount point is, and as earlier versions left one that they had refused.
+        for (names, kept) in [
+            (vec![], vec!["var/", "var/lib/", "var/lib/kubeboot/"]),
+            (vec![LOST_AND_FOUND], vec!["var/", "var/lib/", "var/lib/kubeboot/", "var/lib/kubeboot/lost+found"]),
+            (vec![LOCK, Inventory::FILE], vec!["var/", "var/lib/", "var/lib/kubeboot/"]),
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            let paths = Paths::new(root.path());
+            fs::create_dir_all(paths.state()).unwrap();
+            for name in &names {
+                fs::File::create(paths.state().join(name)).unwrap();
+            }
+            assert!(State::open(&paths).unwrap().is_none(), "{names:?}");
+            assert!(State::open_leniently(&paths).unwrap().is_none(), "{names:?}");
+            drop(State::open_or_create(&paths).unwrap());
+            let state = State::open(&paths).unwrap().unwrap();
+            assert!(state.inventory.is_unused());
+            fs::create_dir_all(paths.state().join("upgrade/one")).unwrap();
+            state.discard().unwrap();
+            assert_eq!(listing(root.path()), kept);
+        }
+    }
+
+    #[test]
+    fn a_directory_with_somebody_elses_file_or_a_journal_alone_is_not_unused() {
+        for (name, content) in [("notes", ""), (Journal::FILE, ""), (Journal::FILE, "{}\n")] {
+            let root = tempfile::tempdir().unwrap();
+            let paths = Paths::new(root.path());
+            fs::create_dir_all(paths.state()).unwrap();
+            crate::host::fs::write_file(&paths.state().join(name), content.as_bytes(), 0o600).unwrap();
+            assert!(matches!(State::open_or_create(&paths), Err(StateError::NoInventory { .. })), "{name}");
+            assert!(
+                matches!(State::open(&paths), Err(StateError::NoInventory { .. })),
+                "{name}: neither the next time"
+            );
+        }
     }
 }

@@ -148,13 +148,19 @@ impl Machine for Containerd {
 /// What containerd has noted of a container; None when it is gone.
 fn info(socket: &str, id: &str) -> Option<Value> {
     let args = ["--address", socket, "--namespace", "k8s.io", "containers", "info", id];
-    let answer = Command::new("ctr").args(args).output().unwrap();
-    let complaint = String::from_utf8_lossy(&answer.stderr);
-    if complaint.contains("not found") {
-        return None;
+    // A busy machine may let `ctr` wait for longer than it does.
+    let mut complaint = String::new();
+    for _ in 0..5 {
+        let answer = Command::new("ctr").args(args).output().unwrap();
+        if answer.status.success() {
+            return Some(serde_json::from_slice(&answer.stdout).unwrap());
+        }
+        complaint = String::from_utf8_lossy(&answer.stderr).into_owned();
+        if complaint.contains("not found") {
+            return None;
+        }
     }
-    assert!(answer.status.success(), "ctr containers info {id}: {complaint}");
-    Some(serde_json::from_slice(&answer.stdout).unwrap())
+    panic!("ctr containers info {id}: {complaint}")
 }
 
 /// What CRI has noted there.
