@@ -119,6 +119,22 @@ async fn a_container_has_its_user_environment_mounts_and_rights() {
 }
 
 #[tokio::test]
+async fn a_variable_that_is_no_utf_8_is_taken_by_the_runtime() {
+    let Some(cri) = cri().await else { return };
+    with_owner(&cri, |owner| {
+        let cri = &cri;
+        async move {
+            let mut config = script(&owner, "web", IMAGE, r#"printf %s "$A" | od -An -tx1 | tr -d ' '"#);
+            config.env = vec![("A".into(), b"a\xffb".to_vec())];
+            // containerd keeps what a container is in JSON, which makes U+FFFD of the byte.
+            let output = output_of(cri, config).await;
+            assert!(["61ff62", "61efbfbd62"].contains(&output[0].as_str()), "{output:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_critical_containers_negative_adjustment_keeps_nobody_from_starting() {
     let Some(cri) = cri().await else { return };
     with_owner(&cri, |owner| {
