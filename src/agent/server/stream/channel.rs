@@ -20,6 +20,8 @@ pub enum Command {
     Data(u32, Bytes),
     /// A channel says nothing more.
     Finish(u32),
+    /// SPDY: a channel of this type is asked for.
+    Open(u32, &'static str),
     /// SPDY: a channel is taken.
     Accept(u32),
     /// SPDY: a channel is broken off, for this reason.

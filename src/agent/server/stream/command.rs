@@ -106,7 +106,7 @@ async fn streams(accept: &mut spdy::Accept, wanted: Wanted, resizes: bool) -> Op
     let mut found = BTreeMap::new();
     while !missing.is_empty() {
         let stream = accept.next().await?;
-        let kind = stream.header("streamtype").unwrap_or_default().to_owned();
+        let kind = stream.header(spdy::STREAM_TYPE).unwrap_or_default().to_owned();
         missing.retain(|name| *name != kind);
         found.insert(kind, stream);
     }
@@ -296,4 +296,4 @@ fn status(outcome: &Outcome, failure: &str, json: bool) -> Option<Bytes> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -97,7 +97,7 @@ struct Halves(HashMap<String, (Stream, Instant)>);
 impl Halves {
     /// Takes a stream in; the pair when it is the second of its request.
     async fn add(&mut self, stream: Stream) -> Option<Pair> {
-        let kind = stream.header("streamtype").map(str::to_owned);
+        let kind = stream.header(spdy::STREAM_TYPE).map(str::to_owned);
         let port = stream.header("port").and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0);
         let (Some(kind @ ("data" | "error")), Some(port)) = (kind.as_deref(), port) else {
             stream.writer.finish().await;

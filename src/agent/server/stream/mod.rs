@@ -11,6 +11,7 @@ mod network;
 mod passed;
 mod spdy;
 mod target;
+mod translated;
 mod tunnel;
 mod websocket;
 
@@ -92,15 +93,17 @@ impl Streams {
         let query = Query::of(request.uri().query());
         let wanted = command::wanted(&query).map_err(|words| say(StatusCode::BAD_REQUEST, words))?;
         let id = self.container(path)?;
-        match self.streamed(what, &id, &query, wanted).await? {
-            Streamed::Served(url) => self.pass_on(&url, request, slot).await,
-            Streamed::Session(start) => {
-                let (protocol, response) = negotiate::negotiate(request.headers(), negotiate::COMMANDS)?;
-                let looking = Looking { start, wanted, protocol, failure: what.failure() };
-                self.turn_over(request, slot, move |io| command::serve(io, looking));
-                Ok(response)
+        let start = match self.streamed(what, &id, &query, wanted).await? {
+            Streamed::Served(url) if negotiate::tells_ends(request.headers()) => {
+                translated::session(url, wanted, what.failure())
             }
-        }
+            Streamed::Served(url) => return self.pass_on(&url, request, slot).await,
+            Streamed::Session(start) => start,
+        };
+        let (protocol, response) = negotiate::negotiate(request.headers(), negotiate::COMMANDS)?;
+        let looking = Looking { start, wanted, protocol, failure: what.failure() };
+        self.turn_over(request, slot, move |io| command::serve(io, looking));
+        Ok(response)
     }
 
     async fn streamed(&self, what: What, id: &str, query: &Query, wanted: Wanted) -> Result<Streamed, Response<Body>> {

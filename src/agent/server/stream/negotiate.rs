@@ -8,9 +8,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use super::websocket::Format;
 use crate::agent::server::http::{Body, say};
 
-const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+/// The header with the names of protocols on SPDY.
+pub const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const ACCEPTED_PROTOCOLS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
-const SPDY: &str = "SPDY/3.1";
+/// What a connection is turned over to that carries SPDY.
+pub const SPDY: &str = "SPDY/3.1";
 const WEBSOCKET: &str = "websocket";
 /// What a WebSocket's key is hashed with (RFC 6455, section 1.3).
 const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -85,6 +87,15 @@ pub fn negotiate(
         (_, true) => spdy(headers, known),
         _ => Err(say(StatusCode::BAD_REQUEST, "unable to upgrade: missing upgrade headers in request\n")),
     }
+}
+
+/// Whether a client asks for what runtimes do not speak on a WebSocket: channels whose end is told
+/// (`v5.channel.k8s.io`). The kubelet looks at the same (`ExtendWebSocketsToKubelet`).
+pub fn tells_ends(headers: &HeaderMap) -> bool {
+    let has = |name: &HeaderName, word: &str| words(headers, name).iter().any(|one| one.eq_ignore_ascii_case(word));
+    has(&header::CONNECTION, "upgrade")
+        && has(&header::UPGRADE, WEBSOCKET)
+        && has(&header::SEC_WEBSOCKET_PROTOCOL, "v5.channel.k8s.io")
 }
 
 /// What stands in a header, parted at commas.

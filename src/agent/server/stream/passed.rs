@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
+use super::negotiate;
 use crate::agent::server::http::{Body, say};
 
 /// A runtime listens on this machine.
@@ -53,6 +54,32 @@ pub async fn ask(url: &str, request: &Request<Incoming>) -> Result<Asked, Failur
     *asked.headers_mut() = forwarded(request.headers());
     asked.headers_mut().insert(header::HOST, authority.as_str().parse()?);
     send(authority, asked, ANSWER).await
+}
+
+/// The connection to `url`, turned over to SPDY with this protocol of the kubelet's.
+///
+/// # Errors
+/// As [`ask`]; and it is not turned over.
+pub async fn spdy(
+    url: &str,
+    protocol: &'static str,
+) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static, Failure> {
+    let url: Uri = url.parse()?;
+    let authority = authority(&url)?;
+    let path = url.path_and_query().map_or("/", PathAndQuery::as_str);
+    let request = Request::post(path)
+        .header(header::HOST, authority.as_str())
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, negotiate::SPDY)
+        .header(negotiate::STREAM_PROTOCOL, protocol);
+    let (response, turning) = answer(send(authority, request.body(Empty::new())?, ANSWER).await?).await;
+    match turning {
+        Some(turning) => Ok(turning.turned().await?),
+        None => {
+            let reason = response.into_body().collect().await?.to_bytes();
+            Err(format!("it answers {}", String::from_utf8_lossy(&reason).trim()).into())
+        }
+    }
 }
 
 async fn send(authority: &Authority, request: Request<Empty<Bytes>>, limit: Duration) -> Result<Asked, Failure> {
@@ -107,13 +134,19 @@ fn cut_off(why: &str) -> Response<Body> {
     say(StatusCode::BAD_GATEWAY, format!("the container runtime's answer cannot be read: {why}"))
 }
 
+impl Turning {
+    async fn turned(self) -> hyper::Result<Upgraded> {
+        let Self { upgrade, connection } = self;
+        let upgraded = upgrade.await;
+        drop(connection);
+        upgraded.map(TokioIo::new)
+    }
+}
+
 /// Carries bytes both ways until one side ends.
 pub async fn carry<I: AsyncRead + AsyncWrite + Unpin>(mut client: I, runtime: Turning) {
-    let Turning { upgrade, connection } = runtime;
-    let upgraded = upgrade.await;
-    drop(connection);
-    let mut runtime: Upgraded = match upgraded {
-        Ok(upgraded) => TokioIo::new(upgraded),
+    let mut runtime = match runtime.turned().await {
+        Ok(runtime) => runtime,
         Err(error) => return debug!(%error, "the runtime did not turn its connection over"),
     };
     if let Err(error) = copy_bidirectional(&mut client, &mut runtime).await {

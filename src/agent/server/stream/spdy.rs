@@ -1,4 +1,5 @@
-//! A client's SPDY connection: streams that it opens, with what comes on them, and where to answer.
+//! SPDY connections: a client's, with the streams that it opens, what comes on them and where to answer; and one to a
+//! runtime, with streams that are opened here.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -26,7 +27,25 @@ const WINDOW: u32 = 64 << 10;
 /// How long a client may take to leave after everything was said.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// A stream that the client has opened.
+/// The header that says what a stream is for.
+pub const STREAM_TYPE: &str = "streamtype";
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// Its numbers are odd.
+    Client,
+    /// Its numbers are even.
+    Server,
+}
+
+impl Side {
+    fn has_sent(self, id: u32) -> bool {
+        id.is_multiple_of(2) == (self == Self::Server)
+    }
+}
+
+/// A stream that is open.
 pub struct Stream {
     /// Its number.
     pub id: u32,
@@ -55,33 +74,50 @@ where
     let (reading, writing) = tokio::io::split(io);
     let (queue, commands) = mpsc::channel(QUEUE);
     let (accepted, streams) = mpsc::channel(PIECES);
-    let window = Arc::new(Window::new(WINDOW));
-    let reader = Reader {
-        io: reading,
-        queue: queue.downgrade(),
-        accepted: Some(accepted),
-        open: HashMap::new(),
-        window,
-        initial: WINDOW,
-        last: 0,
-    };
+    let reader = Reader { accepted: Some(accepted), ..Reader::new(reading, &queue, Side::Client) };
     let accept = Accept { streams, _queue: queue };
-    let serving = async move {
-        let read = async {
-            reader.run().await;
-            gone.cancel();
-        };
-        let write = write(writing, commands);
-        tokio::pin!(read, write);
-        tokio::select! {
-            () = &mut read => write.await,
-            () = &mut write => {
-                // A connection that is closed while bytes are unread loses what was sent last.
-                let _ = timeout(FAREWELL, read).await;
-            }
-        }
+    (accept, run(reader, writing, commands, gone))
+}
+
+/// Opens a stream of each of these types (`streamType`, as `stdin`) on a connection to a server. They come in this order.
+/// The connection is carried until every [`Writer`] was dropped; `gone` is cancelled when the server leaves before.
+pub fn open<I>(
+    io: I,
+    types: &[&'static str],
+    gone: CancellationToken,
+) -> (Vec<Stream>, impl Future<Output = ()> + Send + use<I>)
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (reading, writing) = tokio::io::split(io);
+    // They are asked for before anything is said on them.
+    let (queue, commands) = mpsc::channel(QUEUE.max(types.len()));
+    let mut reader = Reader::new(reading, &queue, Side::Server);
+    let mut streams = Vec::new();
+    for (id, kind) in (1..).step_by(2).zip(types) {
+        let _ = queue.try_send(Command::Open(id, kind));
+        streams.push(reader.opened(id, vec![(STREAM_TYPE.to_owned(), (*kind).to_owned())], queue.clone(), false));
+    }
+    (streams, run(reader, writing, commands, gone))
+}
+
+async fn run<I>(reader: Reader<I>, writing: WriteHalf<I>, commands: mpsc::Receiver<Command>, gone: CancellationToken)
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let read = async {
+        reader.run().await;
+        gone.cancel();
     };
-    (accept, serving)
+    let write = write(writing, commands);
+    tokio::pin!(read, write);
+    tokio::select! {
+        () = &mut read => write.await,
+        () = &mut write => {
+            // A connection that is closed while bytes are unread loses what was sent last.
+            let _ = timeout(FAREWELL, read).await;
+        }
+    }
 }
 
 /// The streams that a client opens.
@@ -113,9 +149,28 @@ struct Reader<I> {
     window: Arc<Window>,
     initial: u32,
     last: u32,
+    peer: Side,
 }
 
 impl<I: AsyncRead> Reader<I> {
+    /// One that takes no streams.
+    fn new(io: ReadHalf<I>, queue: &mpsc::Sender<Command>, peer: Side) -> Self {
+        let (queue, window) = (queue.downgrade(), Arc::new(Window::new(WINDOW)));
+        Self { io, queue, accepted: None, open: HashMap::new(), window, initial: WINDOW, last: 0, peer }
+    }
+
+    /// A stream that is open from now on. `fin`: nothing comes on it.
+    fn opened(&mut self, id: u32, headers: Headers, queue: mpsc::Sender<Command>, fin: bool) -> Stream {
+        let (sender, data) = mpsc::channel(PIECES);
+        let window = Arc::new(Window::new(self.initial));
+        if self.window.counts() {
+            window.count();
+        }
+        let windows = vec![Arc::clone(&window), Arc::clone(&self.window)];
+        self.open.insert(id, Open { data: Some(sender).filter(|_| !fin), window });
+        Stream { id, headers, data, writer: Writer::new(id, queue, windows) }
+    }
+
     async fn run(mut self) {
         let mut decoder = Decoder::default();
         loop {
@@ -152,7 +207,7 @@ impl<I: AsyncRead> Reader<I> {
                     stream.window.close();
                 }
             }
-            Frame::Ping { id } if id % 2 == 1 => self.send(Command::Pong(id)).await,
+            Frame::Ping { id } if self.peer.has_sent(id) => self.send(Command::Pong(id)).await,
             Frame::WindowUpdate { id: 0, delta } => drop(self.window.widen(delta)),
             Frame::WindowUpdate { id, delta } => {
                 let fits = self.open.get(&id).is_none_or(|stream| stream.window.widen(delta));
@@ -171,31 +226,24 @@ impl<I: AsyncRead> Reader<I> {
     }
 
     async fn begin(&mut self, id: u32, fin: bool, headers: Headers) {
-        // Numbers of a client are odd and grow.
-        if id.is_multiple_of(2) || id <= self.last {
+        // Numbers grow.
+        if !self.peer.has_sent(id) || id <= self.last {
             return self.refuse(id, status::PROTOCOL_ERROR).await;
         }
         self.last = id;
         let (Some(queue), true) = (self.queue.upgrade(), self.open.len() < STREAMS) else {
             return self.refuse(id, status::REFUSED_STREAM).await;
         };
-        let (sender, data) = mpsc::channel(PIECES);
-        let window = Arc::new(Window::new(self.initial));
-        if self.window.counts() {
-            window.count();
-        }
         self.send(Command::Accept(id)).await;
-        let windows = vec![Arc::clone(&window), Arc::clone(&self.window)];
-        let stream = Stream { id, headers, data, writer: Writer::new(id, queue, windows) };
+        let stream = self.opened(id, headers, queue, fin);
         let taken = match &self.accepted {
             Some(accepted) => accepted.send(stream).await.is_ok(),
             None => false,
         };
         if !taken {
             self.accepted = None;
-            return self.refuse(id, status::REFUSED_STREAM).await;
+            self.refuse(id, status::REFUSED_STREAM).await;
         }
-        self.open.insert(id, Open { data: Some(sender).filter(|_| !fin), window });
     }
 
     async fn data(&mut self, id: u32, fin: bool, bytes: Bytes) {
@@ -267,6 +315,10 @@ fn frame(command: Command) -> Frame {
     match command {
         Command::Data(id, bytes) => Frame::Data { id, fin: false, bytes },
         Command::Finish(id) => Frame::Data { id, fin: true, bytes: Bytes::new() },
+        Command::Open(id, kind) => {
+            let headers = vec![(STREAM_TYPE.to_owned(), kind.to_owned())];
+            Frame::SynStream { id, fin: false, unidirectional: false, headers }
+        }
         Command::Accept(id) => Frame::SynReply { id, fin: false, headers: Headers::new() },
         Command::Reset(id, status) => Frame::RstStream { id, status },
         Command::Pong(id) => Frame::Ping { id },

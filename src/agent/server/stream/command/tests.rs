@@ -10,14 +10,14 @@ use super::*;
 use crate::agent::server::spdy::{Decoder, Encoder, Frame};
 use crate::runtime::RuntimeError;
 
-const ALL: Wanted = Wanted { stdin: true, stdout: true, stderr: true, tty: false };
+pub const ALL: Wanted = Wanted { stdin: true, stdout: true, stderr: true, tty: false };
 
 fn protocol(name: &str, spdy: bool) -> &'static Protocol {
     COMMANDS.iter().find(|one| one.name == name && (one.transport == Transport::Spdy) == spdy).unwrap()
 }
 
 /// A command that gives its input back on stdout once it has all of it, says `warn` on stderr, and exits with `code`.
-fn cat(code: i64) -> Starting {
+pub fn cat(code: i64) -> Starting {
     let (input, mut given) = tokio::io::duplex(1 << 10);
     let output = stream::once(async move {
         let mut all = Vec::new();
@@ -33,7 +33,7 @@ fn cat(code: i64) -> Starting {
     async move { Ok(session) }.boxed()
 }
 
-fn looking(start: Starting, wanted: Wanted, protocol: &'static Protocol) -> Looking {
+pub fn looking(start: Starting, wanted: Wanted, protocol: &'static Protocol) -> Looking {
     Looking { start, wanted, protocol, failure: "error executing command in container" }
 }
 
