@@ -74,7 +74,7 @@ containerd_up "$(mktemp -d)"
 trap containerd_down EXIT
 containerd_images registry.k8s.io/pause:3.2
 KUBEBOOT_TEST_CRI=$CONTAINERD_SOCKET cargo test --quiet --locked --features testing --test runtime_cri --test agent_docker \
-  --test fields_docker -- --test-threads=2
+  --test fields_docker --test api_docker -- --test-threads=2
 KUBEBOOT_TEST_CRI=$CONTAINERD_SOCKET cargo test --quiet --locked --features testing --test conformance
 containerd_down
 trap - EXIT
