@@ -57,6 +57,7 @@ mod supervisor;
 pub mod trial;
 mod volumes;
 mod watchdog;
+mod wording;
 mod worker;
 
 use std::collections::BTreeSet;
