@@ -1,6 +1,6 @@
 //! The words of events and of containers' waiting: which tools match, so that they are the kubelet's, to the letter.
 //!
-//! [`TABLE`] has a row for each: what is said here beside what a kubelet of 1.36 says, and where the two differ, why. A
+//! [`EVENTS`] and [`WAITING`] have a row for each: what is said here beside what a kubelet of 1.36 says, and where the two differ, why. A
 //! `{}` stands for what differs from one event to the next, in the order of the kubelet's own arguments.
 
 use std::fmt::Display;
@@ -97,9 +97,9 @@ const fn apart(reason: &'static str, ours: Form, kubelet: Kubelet) -> Row {
     Row { reason, ours, kubelet }
 }
 
-/// Every event, and every reason of a container that waits.
+/// Every event.
 #[cfg_attr(not(test), allow(dead_code, reason = "the forms are what is used; the table says where they come from"))]
-pub const TABLE: &[Row] = &[
+pub const EVENTS: &[Row] = &[
     // Events of containers.
     same("Created", CREATED),
     same("Started", STARTED),
@@ -178,7 +178,11 @@ pub const TABLE: &[Row] = &[
     same("NodeSchedulable", NODE_STATUS),
     same("NodeNotSchedulable", NODE_STATUS),
     same("Rebooted", REBOOTED),
-    // Reasons to wait.
+];
+
+/// Every reason of a container that waits.
+#[cfg_attr(not(test), allow(dead_code, reason = "as above"))]
+pub const WAITING: &[Row] = &[
     apart("ContainerCreating", SAID, Kubelet::Nothing("what is waited for is said")),
     apart("PodInitializing", SAID, Kubelet::Nothing("what is waited for is said")),
     same("CrashLoopBackOff", WAITS_FOR_RESTART),
@@ -250,7 +254,10 @@ mod tests {
         for (form, parts, expected) in SEEN {
             let parts: Vec<&dyn Display> = parts.iter().map(|part| part as &dyn Display).collect();
             assert_eq!(form.with(&parts), *expected);
-            assert!(TABLE.iter().any(|row| row.ours == *form && row.kubelet == Kubelet::Same), "{form:?}");
+            assert!(
+                EVENTS.iter().chain(WAITING).any(|row| row.ours == *form && row.kubelet == Kubelet::Same),
+                "{form:?}"
+            );
         }
         assert_eq!(span(Duration::from_secs(80)).to_string(), "1m20s");
         assert_eq!(pod(&PodKey { namespace: "ns".into(), name: "p".into() }, "u"), "p_ns(u)");
@@ -258,9 +265,10 @@ mod tests {
 
     #[test]
     fn a_row_stands_once_and_where_it_differs_it_says_why() {
-        for (index, row) in TABLE.iter().enumerate() {
-            let again = TABLE.iter().skip(index + 1).any(|other| (other.reason, other.ours) == (row.reason, row.ours));
-            assert!(!again, "{row:?}");
+        for (index, row) in [EVENTS, WAITING].into_iter().flat_map(|table| table.iter().enumerate()) {
+            let same = |other: &&Row| (other.reason, other.ours) == (row.reason, row.ours);
+            let places = |table: &[Row]| table.iter().filter(same).count();
+            assert!(places(EVENTS) <= 1 && places(WAITING) <= 1, "{index}: {row:?}");
             match row.kubelet {
                 Kubelet::Same => {}
                 Kubelet::Nothing(why) => assert!(!why.is_empty(), "{row:?}"),
@@ -281,7 +289,7 @@ mod tests {
                     let arguments: String = after.chars().take(90).collect();
                     let reason = arguments.split('"').nth(1).filter(|word| word.starts_with(char::is_uppercase));
                     let Some(reason) = reason.filter(|word| word.chars().all(char::is_alphanumeric)) else { continue };
-                    if !TABLE.iter().any(|row| row.reason == reason) {
+                    if !EVENTS.iter().any(|row| row.reason == reason) {
                         unknown.push(format!("{file}: {reason}"));
                     }
                 }

@@ -38,17 +38,17 @@ async fn a_container_is_created_started_and_killed_and_a_dead_sandbox_is_told_of
 #[tokio::test(start_paused = true)]
 async fn a_step_that_fails_is_a_warning_about_what_it_was_done_for() {
     let mut world = World::new();
-    let refused = |what: &str| RuntimeError::Refused { call: what.into(), message: "no".into() };
+    let refused = |what: &str| RuntimeError::Refused { call: "a call".into(), message: format!("cannot {what}") };
     world.fake.fail_nth("create_sandbox", 1, refused("make a sandbox"));
     world.fake.fail_nth("create_container", 1, refused("make a container"));
     world.fake.fail_nth("start", 2, refused("start a container"));
     world.start().await;
     world.want(&[pod_of("a", "hostNetwork: false", "")]).await;
     world.healthy("a").await;
-    assert_eq!(world.message("", "FailedCreatePodSandBox"), "Failed to create pod sandbox: no");
+    assert_eq!(world.message("", "FailedCreatePodSandBox"), "Failed to create pod sandbox: cannot make a sandbox");
     let failed: Vec<_> = world.events("main").into_iter().filter(|event| event.reason == "Failed").collect();
     let failed: Vec<_> = failed.iter().map(|event| event.message.as_str()).collect();
-    let expected = ["Error: no", "Error: no"];
+    let expected = ["Error: cannot make a container", "Error: cannot start a container"];
     assert_eq!(failed, expected);
 }
 
