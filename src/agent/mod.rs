@@ -37,6 +37,7 @@ mod logs;
 mod metrics;
 mod mirror;
 mod node;
+mod operations;
 pub mod options;
 mod pacing;
 pub mod pod;

@@ -157,7 +157,8 @@ impl Keeper {
         for told in events::changes(&self.context.options.node_name, &before, now) {
             self.tell(told);
         }
-        self.told = Some(now.clone());
+        let (conditions, node_info) = (now.conditions.clone(), now.node_info.clone());
+        self.told = Some(NodeStatus { conditions, node_info, ..NodeStatus::default() });
     }
 
     /// Waits until it is time for another try: at once where the API server is a pod of this very node and has just

@@ -33,7 +33,8 @@ fn effective(options: &AgentOptions) -> Value {
     for (name, default) in FIELDS {
         // The table is checked by a test: there is none that is no JSON.
         let default = serde_json::from_str(default).unwrap_or(Value::Null);
-        let written = options.written.get(*name).cloned().unwrap_or(Value::Null);
+        let written = options.written.get(*name).filter(|written| says_something(name, written)).cloned();
+        let written = written.unwrap_or(Value::Null);
         fields.insert((*name).to_owned(), laid_over(default, written));
     }
     for part in [pods(options), node(options), server(options)] {
@@ -43,6 +44,15 @@ fn effective(options: &AgentOptions) -> Value {
     }
     fields.retain(|_, value| !value.is_null());
     fields.into()
+}
+
+/// Numbers of which 0 stands for the default; of others it is an answer of its own.
+const ZERO_IS_NONE: [&str; 4] = ["registryBurst", "eventBurst", "maxOpenFiles", "kubeAPIBurst"];
+
+/// Whether what is written in a field is no word for its default.
+fn says_something(name: &str, written: &Value) -> bool {
+    let is_zero = written == &json!(0) && ZERO_IS_NONE.contains(&name);
+    !(is_zero || matches!(written.as_str(), Some("" | "0" | "0s")))
 }
 
 /// What is written in a field, over its default: only parts of `logging` are taken one by one.

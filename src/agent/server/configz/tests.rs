@@ -65,13 +65,16 @@ fn what_is_read_changed_in_one_field_and_written_back_changes_that_field_alone()
          nodeStatusUpdateFrequency: 4s\ncontainerLogMaxSize: '-1'\npodPidsLimit: 50\nhealthzPort: 0\n\
          resolvConf: /r\ncgroupRoot: /x\ncontainerRuntimeEndpoint: unix:///run/containerd/containerd.sock\n\
          evictionHard: {{memory.available: 200Mi}}\nfeatureGates: {{Some: true}}\nkubeAPIQPS: 7\n\
-         logging: {{verbosity: 4}}\nproviderID: p\n"
+         logging: {{verbosity: 4}}\nproviderID: p\n\
+         cpuManagerReconcilePeriod: 0s\neventBurst: 0\nregistryPullQPS: 0\n"
     );
     let before = options(&file);
     let mut printed = effective(&before);
     assert_eq!(printed["logging"]["flushFrequency"], "5s");
     assert_eq!((&printed["logging"]["verbosity"], &printed["kubeAPIQPS"]), (&json!(4), &json!(7)));
     assert_eq!(printed["evictionHard"], json!({"memory.available": "200Mi"}));
+    let zeros = ["cpuManagerReconcilePeriod", "eventBurst", "registryPullQPS"].map(|name| printed[name].clone());
+    assert_eq!(zeros, [json!("10s"), json!(100), json!(0)], "some zeros stand for the default");
     let again = options(&crate::yaml::to_string(&printed).unwrap());
     assert_eq!(
         AgentOptions { written: Map::new(), ..again.clone() },

@@ -12,10 +12,11 @@ use std::fs;
 use ::http::Response;
 use k8s_openapi::api::core::v1::Volume;
 
-use self::family::{Family, counter, gauge, number};
+use self::family::{Family, counter, gauge, histogram, number};
 use super::healthz;
 use super::http::Body;
 use crate::agent::context::Context;
+use crate::agent::operations::{BUCKETS, LIST, Operation};
 use crate::agent::report::{AgentReport, HealthReport, Severity, StateReport};
 use crate::agent::status::Entry;
 
@@ -32,6 +33,7 @@ pub fn all(context: &Context) -> Response<Body> {
     let mut families = pods(&entries);
     families.extend(counted(context));
     families.push(volumes(&entries));
+    families.extend(operations(&context.operations.all()));
     families.extend(health(&report));
     families.extend(process(&report.agent));
     family::answer(&families, None)
@@ -85,6 +87,28 @@ fn volumes(entries: &[Entry]) -> Family {
         .map(|((plugin, state), count)| (vec![("plugin_name", plugin), ("state", state.to_owned())], number(count)));
     let help = "Volumes by plugin and state";
     Family { name: "volume_manager_total_volumes", kind: "gauge", help, samples: samples.collect() }
+}
+
+/// What the runtime was asked, and how long it takes to look at everything that it has.
+fn operations(all: &BTreeMap<&'static str, Operation>) -> Vec<Family> {
+    let label = |name: &str| vec![("operation_type", name.to_owned())];
+    let counts = |of: fn(&Operation) -> u64| {
+        let samples = all.iter().map(|(name, operation)| (label(name), of(operation)));
+        samples.filter(|(_, count)| *count > 0).map(|(labels, count)| (labels, number(count))).collect()
+    };
+    let series = |labels: &[(&'static str, String)], one: &Operation| {
+        let within: Vec<_> = BUCKETS.into_iter().zip(one.within).collect();
+        histogram(labels, &within, one.seconds, one.count)
+    };
+    let durations = all.iter().flat_map(|(name, operation)| series(&label(name), operation)).collect();
+    let relists = all.get(LIST).map(|list| series(&[], list)).unwrap_or_default();
+    let family = |name, kind, help, samples| Family { name, kind, help, samples };
+    vec![
+        family("kubelet_runtime_operations_total", "counter", "Requests to the runtime", counts(|one| one.count)),
+        family("kubelet_runtime_operations_errors_total", "counter", "Requests that failed", counts(|one| one.errors)),
+        family("kubelet_runtime_operations_duration_seconds", "histogram", "Duration of requests", durations),
+        family("kubelet_pleg_relist_duration_seconds", "histogram", "Duration of a look at all containers", relists),
+    ]
 }
 
 /// What a kubelet calls the plugin of a volume.
