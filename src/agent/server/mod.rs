@@ -39,7 +39,7 @@ use super::context::Context;
 const DEBUGGING: &[&str] =
     &["/run", "/exec", "/attach", "/portForward", "/containerLogs", "/runningpods", "/logs", "/debug/pprof"];
 /// and knows nothing of these.
-const DEBUGGING_UNSAID: &[&str] = &["/configz", "/flagz"];
+const DEBUGGING_UNSAID: &[&str] = &["/configz", "/flagz", "/statusz"];
 
 /// Answers requests to the kubelet's paths.
 #[derive(Clone)]

@@ -210,7 +210,7 @@ const REST: [(&str, u16); 9] = [
     ("/pods", 200),
     ("/metrics", 200),
     ("/metrics/slis", 200),
-    ("/statusz", 200),
+    ("/statusz", 404),
     ("/flagz", 404),
     ("/healthz", 200),
     ("/stats/summary", 200),
@@ -245,7 +245,7 @@ async fn the_read_only_address_has_no_debugging_handlers_whatever_the_options_sa
     ] {
         assert_eq!(bench.read_only(page).await.1.contains(metric), is_there, "{page}: {metric}");
     }
-    for path in ["/containerLogs/default/p/c", "/runningpods/", "/configz", "/flagz"] {
+    for path in ["/containerLogs/default/p/c", "/runningpods/", "/configz", "/flagz", "/statusz"] {
         assert_eq!(bench.status(path).await, 200, "{path} is there for who has rights");
     }
     bench.end().await;
