@@ -60,6 +60,11 @@ pub struct Device {
     pub operations: [u64; 2],
 }
 
+/// Reads what the directory of a controller of v1 has.
+type Read = fn(&mut Details, &Path);
+/// Counts of a device: of reads and writes.
+type Counts = fn(&mut Device) -> &mut [u64; 2];
+
 impl Mounts {
     /// What the cgroups of a process count; nothing of one that is gone.
     pub fn details_of(&self, pid: u32) -> Details {
@@ -69,7 +74,7 @@ impl Mounts {
         if let Some(unified) = dir("").filter(|dir| dir.join("cpu.stat").exists()) {
             details.read_unified(&unified);
         }
-        let controllers: [(&str, fn(&mut Details, &Path)); 5] = [
+        let controllers: [(&str, Read); 5] = [
             ("cpuacct", Details::read_cpuacct),
             ("cpu", Details::read_cpu),
             ("memory", Details::read_memory),
@@ -125,7 +130,7 @@ impl Details {
 
     /// Lines of `8:0 Read 123`.
     fn read_blkio(&mut self, dir: &Path) {
-        let files: [(&str, fn(&mut Device) -> &mut [u64; 2]); 2] = [
+        let files: [(&str, Counts); 2] = [
             ("blkio.throttle.io_service_bytes", |device| &mut device.bytes),
             ("blkio.throttle.io_serviced", |device| &mut device.operations),
         ];
