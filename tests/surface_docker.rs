@@ -348,12 +348,15 @@ async fn metrics_health_and_configuration_are_on_the_kubelets_paths() {
     let spec = format!("{GRACE}  hostNetwork: true\n  containers:\n{containers}");
     machine.write("web", &spec);
     let report = machine.healthy("web").await;
-    let text = machine.until_get("/metrics", |text| text.contains("result=\"successful\"")).await;
+    let probes = machine.until_get("/metrics/probes", |text| text.contains("result=\"successful\"")).await;
+    let (_, text) = machine.get("/metrics").await;
+    assert!(!text.contains("prober_probe_total"), "it is on one page: {text}");
     let probed = format!(
         "prober_probe_total{{container=\"main\",namespace=\"default\",pod=\"web-node1\",pod_uid=\"{}\",\
          probe_type=\"Liveness\",result=\"successful\"}}",
         report.uid
     );
+    assert!(probes.contains(&probed), "{probed} is missing in\n{probes}");
     for line in [
         "kubelet_running_pods 1",
         "kubelet_running_containers{container_state=\"running\"} 2",
@@ -364,7 +367,6 @@ async fn metrics_health_and_configuration_are_on_the_kubelets_paths() {
         "kubelet_restarted_pods_total{static=\"true\"} 0",
         "kubelet_orphaned_runtime_pods_total 0",
         "kubeboot_pod_healthy{namespace=\"default\",pod=\"web-node1\"} 1",
-        &probed,
         "process_resident_memory_bytes ",
         "process_cpu_seconds_total ",
     ] {

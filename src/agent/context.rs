@@ -22,6 +22,7 @@ use super::hooks::Runner;
 use super::metrics::Metrics;
 use super::mirror::Uids;
 use super::node::NodeState;
+use super::operations::{Counted, Operations};
 use super::probe::{Checker, Manager, Memory};
 use super::security;
 use super::status::Board;
@@ -50,6 +51,8 @@ pub struct Context {
     pub events: Arc<Recorder>,
     /// What is counted.
     pub metrics: Metrics,
+    /// What is asked of the runtime.
+    pub operations: Arc<Operations>,
     /// The prober.
     pub probes: Manager,
     /// Restart counts of pods that are gone.
@@ -91,6 +94,9 @@ impl Context {
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         let (routes, facts) = (Routes::default(), node_facts(&options));
+        let operations: Arc<Operations> = Arc::default();
+        // Commands of probes go past it: they are counted as probes.
+        let runtime: Arc<dyn ContainerRuntime> = Arc::new(Counted::new(runtime, Arc::clone(&operations)));
         let pulls = options.parallel_image_pulls.unwrap_or(Semaphore::MAX_PERMITS);
         let allocatable = super::node::allocatable(&options);
         let wake = routes.clone();
@@ -106,6 +112,7 @@ impl Context {
             apparmor: security::has_apparmor(),
             mirrors: Uids::default(),
             metrics: Metrics::default(),
+            operations,
             probes: Manager::new(checker, wake, Arc::clone(&events), memory),
             attempts: Attempts::default(),
             hooks: Runner::new(Arc::clone(&runtime)),

@@ -1,4 +1,4 @@
-//! What happened to pods, in the kubelet's words: a bounded record of events, for people and for the API.
+//! What happened to pods and to the node, in the kubelet's words: a bounded record of events, for people and for the API.
 //!
 //! As in the API, the same thing happening again is one event that counts.
 
@@ -25,17 +25,30 @@ pub enum Kind {
     Warning,
 }
 
+/// What kind of object an event is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum About {
+    /// A pod.
+    #[default]
+    Pod,
+    /// The Node of this machine.
+    Node,
+}
+
 /// Something that happened, once or several times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// Grows with each occurrence of anything.
     pub sequence: u64,
-    /// Namespace of the pod.
+    /// What kind of object it is about.
+    #[serde(default)]
+    pub about: About,
+    /// Namespace of the pod, empty for the Node.
     pub namespace: String,
-    /// Name of the pod.
+    /// Name of the pod, or of the Node.
     pub pod: String,
-    /// UID of the pod.
+    /// UID of the pod. The Node's is its name, as in a kubelet's events.
     pub uid: String,
     /// The container, None for the pod as a whole.
     pub container: Option<String>,
@@ -65,6 +78,21 @@ pub struct Subject<'a> {
     pub container: Option<&'a str>,
 }
 
+/// The object of an event.
+struct Object<'a> {
+    about: About,
+    namespace: &'a str,
+    name: &'a str,
+    uid: &'a str,
+    container: Option<&'a str>,
+}
+
+impl<'a> From<Subject<'a>> for Object<'a> {
+    fn from(Subject { pod, uid, container }: Subject<'a>) -> Self {
+        Self { about: About::Pod, namespace: &pod.namespace, name: &pod.name, uid, container }
+    }
+}
+
 /// Records events. Cheap to call; never fails and never blocks for long.
 pub struct Recorder {
     events: Mutex<VecDeque<Event>>,
@@ -80,21 +108,27 @@ impl Default for Recorder {
 impl Recorder {
     /// All went well.
     pub fn normal(&self, subject: Subject<'_>, reason: &str, message: impl Into<String>) {
-        self.record(subject, Kind::Normal, reason, message.into(), Timestamp::now());
+        self.record(&subject.into(), Kind::Normal, reason, message.into(), Timestamp::now());
     }
 
     /// Something is wrong.
     pub fn warning(&self, subject: Subject<'_>, reason: &str, message: impl Into<String>) {
-        self.record(subject, Kind::Warning, reason, message.into(), Timestamp::now());
+        self.record(&subject.into(), Kind::Warning, reason, message.into(), Timestamp::now());
     }
 
-    fn record(&self, subject: Subject<'_>, kind: Kind, reason: &str, message: String, now: Timestamp) {
+    /// Something happened to the Node of this name.
+    pub fn node(&self, name: &str, kind: Kind, reason: &str, message: impl Into<String>) {
+        let node = Object { about: About::Node, namespace: "", name, uid: name, container: None };
+        self.record(&node, kind, reason, message.into(), Timestamp::now());
+    }
+
+    fn record(&self, of: &Object<'_>, kind: Kind, reason: &str, message: String, now: Timestamp) {
         let message: String = message.chars().take(MESSAGE_LIMIT).collect();
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let sequence = self.sequence.borrow().saturating_add(1);
         let same = events.iter().position(|event| {
-            event.uid == subject.uid
-                && event.container.as_deref() == subject.container
+            (event.about, event.uid.as_str()) == (of.about, of.uid)
+                && event.container.as_deref() == of.container
                 && event.kind == kind
                 && event.reason == reason
                 && event.message == message
@@ -103,10 +137,11 @@ impl Recorder {
             Some(before) => Event { sequence, count: before.count.saturating_add(1), last: now, ..before },
             None => Event {
                 sequence,
-                namespace: subject.pod.namespace.clone(),
-                pod: subject.pod.name.clone(),
-                uid: subject.uid.to_owned(),
-                container: subject.container.map(str::to_owned),
+                about: of.about,
+                namespace: of.namespace.to_owned(),
+                pod: of.name.to_owned(),
+                uid: of.uid.to_owned(),
+                container: of.container.map(str::to_owned),
                 kind,
                 reason: reason.to_owned(),
                 message,
@@ -124,8 +159,13 @@ impl Recorder {
 
     /// Events with a greater sequence number than `after`, oldest first.
     pub fn since(&self, after: u64) -> Vec<Event> {
+        self.pick(after, |_| true)
+    }
+
+    /// Those of [`Recorder::since`] that `wanted`, which is asked of each in that order, wants.
+    pub fn pick(&self, after: u64, mut wanted: impl FnMut(&Event) -> bool) -> Vec<Event> {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        events.iter().filter(|event| event.sequence > after).cloned().collect()
+        events.iter().filter(|event| event.sequence > after && wanted(event)).cloned().collect()
     }
 
     /// The sequence number of the latest event, and of each later one.

@@ -37,6 +37,7 @@ mod logs;
 mod metrics;
 mod mirror;
 mod node;
+mod operations;
 pub mod options;
 mod pacing;
 pub mod pod;
@@ -57,6 +58,7 @@ mod supervisor;
 pub mod trial;
 mod volumes;
 mod watchdog;
+mod wording;
 mod worker;
 
 use std::collections::BTreeSet;

@@ -26,6 +26,7 @@ mod restarts;
 mod serve;
 mod signals;
 mod table;
+mod telling;
 mod url;
 
 use std::cell::Cell;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use kubeboot::agent::control;
+use kubeboot::agent::events::Event;
 use kubeboot::agent::report::{HealthReport, PodReport};
 use kubeboot::runtime::{ContainerRecord, ContainerRuntime};
 use serde_json::{Value, json};
@@ -363,6 +364,17 @@ impl Node {
         let port = ports::free();
         self.read_only_port = Some(port);
         self.flags.extend(["--read-only-port".to_owned(), port.to_string()]);
+    }
+
+    /// Where they are served.
+    pub fn read_only_port(&self) -> u16 {
+        self.read_only_port.unwrap()
+    }
+
+    /// The agent's events so far; none while it does not answer.
+    pub async fn events(&self) -> Vec<Event> {
+        let Ok(events) = control::events(&self.socket(), false).await else { return Vec::new() };
+        events.filter_map(|event| std::future::ready(event.ok())).collect().await
     }
 
     /// `/pods`, by name, as the API's objects; called after [`Node::serve`].

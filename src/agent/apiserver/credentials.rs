@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context as Digest, SHA256};
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -21,6 +23,10 @@ use crate::pki::{PkiError, client_pair};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An API server has something to say on a watch each minute; a connection on which it has not is dead.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How the agent calls itself. An API server takes what is before the slash for the field manager of what it writes, and
+/// audit rules and flow schemas look for a node's `kubelet`.
+const AGENT: &str = concat!("kubelet/v", env!("CARGO_PKG_VERSION"), " (linux) kubeboot");
 
 /// Why a kubeconfig gives no client.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +116,7 @@ impl Credentials {
         config.reset_reader_on_write = true;
         config.proxy_url = None;
         config.default_retry = false;
+        config.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
         let server = config.cluster_url.to_string();
         let client = client::connect(config)
             .map_err(|source| CredentialsError::Client { path: path.to_owned(), source: source.into() })?;
@@ -184,6 +191,27 @@ mod tests {
         write_file(&path, KUBECONFIG.as_bytes(), 0o600).unwrap();
         let error = Credentials::load(&path, None).await.err().unwrap().to_string();
         assert_eq!(error, format!("cannot read {}", dir.path().join("token").display()));
+    }
+
+    #[tokio::test]
+    async fn an_api_server_is_asked_by_a_kubelet() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kubelet.conf");
+        let kubeconfig = KUBECONFIG.replace("https://balancer:6443", &format!("http://{server}"));
+        write_file(&path, kubeconfig.as_bytes(), 0o600).unwrap();
+        write_file(&dir.path().join("token"), b"abc", 0o600).unwrap();
+        let client = Credentials::load(&path, None).await.unwrap().unwrap().client;
+        let asked = tokio::spawn(async move { client.apiserver_version().await.map(drop) });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = vec![0; 4096];
+        let read = stream.read(&mut head).await.unwrap();
+        let head = String::from_utf8_lossy(&head[..read]).to_lowercase();
+        assert!(head.contains("\r\nuser-agent: kubelet/v"), "{head}");
+        stream.write_all(b"HTTP/1.1 500 no\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        assert!(asked.await.unwrap().is_err());
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use crate::agent::events::Subject;
 use crate::agent::pod::StaticPod;
 use crate::agent::status::chain;
 use crate::agent::volumes::{self, Inputs};
+use crate::agent::wording;
 
 /// Follows until the agent ends.
 pub async fn run(context: Arc<Context>) {
@@ -52,7 +53,7 @@ async fn follow(context: &Arc<Context>, pod: Arc<StaticPod>) {
     });
     if let Ok(Some((pod, error))) = written.await {
         let subject = Subject { pod: &pod.key, uid: &pod.uid, container: None };
-        let message = format!("the files stay as they are: {}", chain(&error));
+        let message = wording::NOT_MOUNTED.with(&[&format!("the files stay as they are: {}", chain(&error))]);
         kept.events.warning(subject, "FailedMount", message);
     }
 }

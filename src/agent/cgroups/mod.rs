@@ -8,6 +8,7 @@
 mod names;
 mod tree;
 mod usage;
+mod details;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -26,6 +27,7 @@ use super::status::chain;
 use crate::host::fs::FsError;
 use crate::host::{mounts, process};
 use crate::runtime::CgroupDriver;
+pub use details::{Details, Device};
 use names::{Names, TIERS};
 use tree::Tree;
 pub use usage::{MemoryUsage, Mounts, Usage};

@@ -101,7 +101,7 @@ impl Mounts {
     }
 
     /// The directory of a process's cgroup; `cgroups` is the text of its /proc/PID/cgroup.
-    fn dir(&self, cgroups: &str, controller: &str) -> Option<PathBuf> {
+    pub(super) fn dir(&self, cgroups: &str, controller: &str) -> Option<PathBuf> {
         let is_of = |names: &str| match controller {
             "" => names.is_empty(),
             name => names.split(',').any(|one| one == name),
@@ -117,12 +117,12 @@ impl Mounts {
     }
 }
 
-fn number(dir: &Path, file: &str) -> Option<u64> {
+pub(super) fn number(dir: &Path, file: &str) -> Option<u64> {
     fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok()
 }
 
 /// A value of a file of `name value` lines, or of `/proc/meminfo`'s `name: value kB`, as it stands there.
-fn field(text: &str, name: &str) -> Option<u64> {
+pub(super) fn field(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix([' ', ':']))?;
     value.split_whitespace().next()?.parse().ok()
 }

@@ -29,16 +29,6 @@ pub enum HookKind {
     PreStop,
 }
 
-impl HookKind {
-    /// The event when it fails, as the kubelet calls it.
-    pub fn failure(self) -> &'static str {
-        match self {
-            Self::PostStart => "FailedPostStartHook",
-            Self::PreStop => "FailedPreStopHook",
-        }
-    }
-}
-
 /// One hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hook {

@@ -49,6 +49,11 @@ impl Uids {
         self.lock().get(uid).cloned().unwrap_or_else(|| uid.to_owned())
     }
 
+    /// How many mirrors are known.
+    pub fn count(&self) -> u64 {
+        self.lock().len() as u64
+    }
+
     fn set(&self, mirror: &str, of: &str) {
         self.lock().insert(mirror.to_owned(), of.to_owned());
     }

@@ -1,15 +1,23 @@
-//! What happened to pods, told to the API server: `kubectl describe pod` and `kubectl get events` show it.
+//! What happened to pods and to the node, told to the API server: `kubectl describe` and `kubectl get events` show it.
 //!
 //! As by the kubelet an event is about the static pod's own UID, by which kubectl looks for those of a mirror. What
-//! happens again counts in the same event. Best effort: what cannot be told while the recorder still knows it is lost, and
-//! nobody waits for it.
+//! happens again counts in the same event. Each object's events have a queue of their own, in which they are told one
+//! after the other: one that cannot be told holds up no other object's. Best effort: what cannot be told while the
+//! recorder still has it is lost, and nothing waits for it.
 
-use std::collections::{BTreeMap, HashMap};
+mod budget;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Event as ApiEvent, EventSource, ObjectReference, Pod};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use k8s_openapi::api::core::v1::{Event as ApiEvent, EventSource, Node, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Request;
@@ -22,23 +30,25 @@ use crate::agent::apiserver::ApiServer;
 use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::backoff::Steps;
 use crate::agent::crash::caught;
-use crate::agent::events::{Event, Kind, Recorder};
+use crate::agent::events::{About, Event, Kind, Recorder};
 use crate::agent::pod::PodKey;
 use crate::agent::status::{Board, chain};
-use crate::host::clock::Instant;
+use crate::host::clock::{Instant, sleep_until};
+use budget::Budget;
 
-/// Events of one pod that may come at once, and how long it takes until one more may (client-go's spam filter).
-const BURST: u32 = 25;
-/// See [`BURST`].
-const REFILL: Duration = Duration::from_secs(300);
 /// How long to wait for an API server that is away or cannot keep it now.
 const RETRY: Steps = Steps { initial: Duration::from_secs(1), cap: Duration::from_secs(30) };
 /// How often one that is refused for a reason that may pass is sent.
 const TRIES: u32 = 4;
-/// How long a namespace that is missing is taken for missing without asking.
-const MISSING: Duration = Duration::from_secs(60);
+/// How many are under way at a time.
+const AT_ONCE: usize = 8;
 /// Who tells, as everybody expects of a node.
 const COMPONENT: &str = "kubelet";
+/// The namespace of events about what has none.
+const NO_NAMESPACE: &str = "default";
+/// Namespaces that an API server makes by itself, some time after it has begun to answer: only these may be missing
+/// now and be there later. An event of any other that is missing is given up, as a kubelet gives it up.
+const MADE_BY_ITSELF: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// What the poster works with.
 pub struct Parts {
@@ -53,87 +63,159 @@ pub struct Parts {
 enum Fate {
     /// The API server has it, or never will.
     Over,
-    /// Its namespace is not there.
-    Homeless,
     /// It may be kept later.
     Later,
-    /// Nobody answers.
+    /// There is no answer.
     Away,
+}
+
+/// An event that was sent.
+struct Sent {
+    uid: String,
+    sequence: u64,
+    fate: Fate,
+}
+
+/// The queue of one object's events.
+#[derive(Default)]
+struct Lane {
+    /// The sequence number of its last event that is done with.
+    told: u64,
+    /// One is under way.
+    busy: bool,
+    /// How often its first one was refused.
+    tries: u32,
+    /// When its first one is sent again.
+    due: Option<Instant>,
+    /// The budget has been asked for its first one.
+    paid: bool,
 }
 
 /// Tells for ever.
 pub async fn run(parts: Parts) {
     let mut latest = parts.events.latest();
     let mut clients = parts.api.clients();
-    let mut poster = Poster { parts, told: 0, buckets: HashMap::new(), missing: BTreeMap::new() };
-    let mut failures = 0_u32;
+    let mut poster = Poster {
+        parts: Arc::new(parts),
+        told: 0,
+        lanes: HashMap::new(),
+        budget: Budget::default(),
+        sending: FuturesUnordered::new(),
+        failures: 0,
+        pause: None,
+    };
     loop {
         latest.borrow_and_update();
         let client = clients.borrow_and_update().clone();
-        let all = match client {
-            Some(client) => poster.tell(&client).await,
-            None => true,
-        };
-        failures = if all { 0 } else { failures.saturating_add(1) };
+        let wake = client.and_then(|client| poster.begin(&client, Instant::now()));
         tokio::select! {
-            changed = latest.changed(), if all => if changed.is_err() { return },
-            _ = clients.changed() => {}
-            () = tokio::time::sleep(RETRY.spread(failures)), if !all => {}
+            changed = latest.changed() => if changed.is_err() { return },
+            _ = clients.changed() => poster.pause = None,
+            Some(sent) = poster.sending.next(), if !poster.sending.is_empty() => poster.note(&sent, Instant::now()),
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
         }
     }
 }
 
 struct Poster {
-    parts: Parts,
-    /// The sequence number of the last event that is done with.
+    parts: Arc<Parts>,
+    /// Every event up to this sequence number is done with.
     told: u64,
-    /// By UID of a pod.
-    buckets: HashMap<String, Bucket>,
-    /// Namespaces that were missing, and when.
-    missing: BTreeMap<String, Instant>,
+    /// By UID of an object.
+    lanes: HashMap<String, Lane>,
+    budget: Budget,
+    sending: FuturesUnordered<BoxFuture<'static, Sent>>,
+    /// How often in a row there was no answer.
+    failures: u32,
+    /// Until when nothing is sent, because there was none.
+    pause: Option<Instant>,
 }
 
 impl Poster {
-    /// Tells what has not been told. Returns whether that was all.
-    async fn tell(&mut self, client: &Client) -> bool {
-        for event in self.parts.events.since(self.told) {
-            let now = Instant::now();
-            self.buckets.retain(|_, bucket| !bucket.is_full(now));
-            self.missing.retain(|_, since| *since + MISSING > now);
-            let dropped = self.missing.contains_key(&event.namespace);
-            if !dropped && self.buckets.entry(event.uid.clone()).or_insert_with(|| Bucket::new(now)).take(now) {
-                match caught(self.send(client, &event)).await.unwrap_or(Fate::Over) {
-                    Fate::Over => {}
-                    Fate::Away => return false,
-                    Fate::Homeless | Fate::Later => {
-                        self.missing.insert(event.namespace.clone(), Instant::now());
-                    }
-                }
-            }
-            self.told = event.sequence;
+    /// Sends what can be sent. Returns when there may be more to send although nothing happens.
+    fn begin(&mut self, client: &Client, now: Instant) -> Option<Instant> {
+        if let Some(until) = self.pause.filter(|until| *until > now) {
+            return Some(until);
         }
+        loop {
+            let heads = self.heads(now);
+            if heads.is_empty() {
+                break;
+            }
+            let mut dropped = false;
+            for event in heads {
+                if self.sending.len() >= AT_ONCE {
+                    return None;
+                }
+                dropped |= !self.send(client, event, now);
+            }
+            if !dropped {
+                break;
+            }
+        }
+        if self.sending.is_empty() && self.lanes.values().all(|lane| lane.due.is_none()) {
+            // Everything is told, and the recorder is not asked for it again.
+            self.told = self.lanes.values().map(|lane| lane.told).fold(self.told, u64::max);
+            self.lanes.clear();
+        }
+        self.lanes.values().filter_map(|lane| lane.due.filter(|_| !lane.busy)).min()
+    }
+
+    /// The first event that is not told of each object of which none is under way or waits.
+    fn heads(&self, now: Instant) -> Vec<Event> {
+        let mut seen = HashSet::new();
+        self.parts.events.pick(self.told, |event| {
+            let lane = self.lanes.get(&event.uid);
+            let is_head = lane.is_none_or(|lane| event.sequence > lane.told) && seen.insert(event.uid.clone());
+            is_head && lane.is_none_or(|lane| !lane.busy && lane.due.is_none_or(|due| due <= now))
+        })
+    }
+
+    /// Sends an event. Returns whether it may be told at all.
+    fn send(&mut self, client: &Client, event: Event, now: Instant) -> bool {
+        let lane = self.lanes.entry(event.uid.clone()).or_default();
+        if !lane.paid && !self.budget.take(&event, now) {
+            lane.told = event.sequence;
+            return false;
+        }
+        (lane.busy, lane.due, lane.paid) = (true, None, true);
+        let (parts, client) = (Arc::clone(&self.parts), client.clone());
+        self.sending.push(Box::pin(async move {
+            let fate = caught(deliver(&parts, &client, &event)).await.unwrap_or(Fate::Over);
+            Sent { uid: event.uid, sequence: event.sequence, fate }
+        }));
         true
     }
 
-    /// Sends one event, several times where that may help: an API server makes its namespaces only once it runs.
-    async fn send(&self, client: &Client, event: &Event) -> Fate {
-        let mut tries = 0_u32;
-        loop {
-            let (fate, error) = match self.post(client, event).await {
-                Ok(()) => return Fate::Over,
-                Err(error) => (fate(&error), error),
-            };
-            tries = tries.saturating_add(1);
-            debug!(pod = event.pod, reason = event.reason, error = chain(&error), ?fate, "an event is not told");
-            if matches!(fate, Fate::Over | Fate::Away) || tries == TRIES {
-                return if fate == Fate::Later { Fate::Over } else { fate };
-            }
-            tokio::time::sleep(RETRY.spread(tries)).await;
+    fn note(&mut self, sent: &Sent, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(&sent.uid) else { return };
+        lane.busy = false;
+        if sent.fate == Fate::Away {
+            self.failures = self.failures.saturating_add(1);
+            self.pause = Some(now + RETRY.spread(self.failures));
+            return;
+        }
+        self.failures = 0;
+        lane.tries = lane.tries.saturating_add(1);
+        if sent.fate == Fate::Later && lane.tries < TRIES {
+            lane.due = Some(now + RETRY.spread(lane.tries));
+        } else {
+            *lane = Lane { told: sent.sequence, ..Lane::default() };
         }
     }
+}
 
+/// Sends one event once.
+async fn deliver(parts: &Parts, client: &Client, event: &Event) -> Fate {
+    let Err(error) = parts.post(client, event).await else { return Fate::Over };
+    let fate = fate(&error, namespace(event));
+    debug!(object = event.pod, reason = event.reason, error = chain(&error), ?fate, "an event is not told");
+    fate
+}
+
+impl Parts {
     async fn post(&self, client: &Client, event: &Event) -> Result<(), CallError> {
-        let request = Request::new(ApiEvent::url_path(&(), Some(&event.namespace)));
+        let request = Request::new(ApiEvent::url_path(&(), Some(namespace(event))));
         if event.count > 1 {
             let change = json!({"count": event.count, "lastTimestamp": Time(event.last)});
             let patch = request.patch(&name(event), &PatchParams::default(), &Patch::Strategic(change));
@@ -157,18 +239,10 @@ impl Poster {
         ApiEvent {
             metadata: ObjectMeta {
                 name: Some(name(event)),
-                namespace: text(&event.namespace),
+                namespace: text(namespace(event)),
                 ..ObjectMeta::default()
             },
-            involved_object: ObjectReference {
-                api_version: Some(Pod::api_version(&()).into_owned()),
-                kind: Some(Pod::kind(&()).into_owned()),
-                namespace: text(&event.namespace),
-                name: text(&event.pod),
-                uid: text(&event.uid),
-                field_path: event.container.as_deref().map(|container| self.field(event, container)),
-                ..ObjectReference::default()
-            },
+            involved_object: self.involved(event),
             type_: text(match event.kind {
                 Kind::Normal => "Normal",
                 Kind::Warning => "Warning",
@@ -178,17 +252,35 @@ impl Poster {
             count: i32::try_from(event.count).ok(),
             first_timestamp: Some(Time(event.first)),
             last_timestamp: Some(Time(event.last)),
-            source: Some(EventSource { component: text(COMPONENT), host: text(&self.parts.node_name) }),
+            source: Some(EventSource { component: text(COMPONENT), host: text(&self.node_name) }),
             reporting_component: text(COMPONENT),
-            reporting_instance: text(&self.parts.node_name),
+            reporting_instance: text(&self.node_name),
             ..ApiEvent::default()
+        }
+    }
+
+    fn involved(&self, event: &Event) -> ObjectReference {
+        let named = ObjectReference {
+            name: Some(event.pod.clone()),
+            uid: Some(event.uid.clone()),
+            ..ObjectReference::default()
+        };
+        match event.about {
+            About::Node => ObjectReference { kind: Some(Node::kind(&()).into_owned()), ..named },
+            About::Pod => ObjectReference {
+                api_version: Some(Pod::api_version(&()).into_owned()),
+                kind: Some(Pod::kind(&()).into_owned()),
+                namespace: Some(event.namespace.clone()),
+                field_path: event.container.as_deref().map(|container| self.field(event, container)),
+                ..named
+            },
         }
     }
 
     /// Where in the pod the container is.
     fn field(&self, event: &Event, container: &str) -> String {
         let key = PodKey { namespace: event.namespace.clone(), name: event.pod.clone() };
-        let init = self.parts.board.visit(|pods, _| {
+        let init = self.board.visit(|pods, _| {
             let pod = pods.get(&key).and_then(|entry| entry.pod.as_deref());
             pod.is_some_and(|pod| pod.containers().any(|(init, one)| init && one.name == container))
         });
@@ -205,158 +297,24 @@ async fn send(
         .await
 }
 
-fn fate(error: &CallError) -> Fate {
+/// Where an event is kept.
+fn namespace(event: &Event) -> &str {
+    if event.namespace.is_empty() { NO_NAMESPACE } else { &event.namespace }
+}
+
+fn fate(error: &CallError, namespace: &str) -> Fate {
     match error.code() {
         None => Fate::Away,
-        Some(404) => Fate::Homeless,
+        Some(404) if MADE_BY_ITSELF.contains(&namespace) => Fate::Later,
         Some(429 | 500..) => Fate::Later,
         Some(_) => Fate::Over,
     }
 }
 
-/// The same for each occurrence of an event, and another for any other event: pod and a number, as everywhere.
+/// The same for each occurrence of an event, and another for any other event: object and a number, as everywhere.
 fn name(event: &Event) -> String {
     let mut hasher = DefaultHasher::new();
     let Event { uid, container, kind, reason, message, first, .. } = event;
     (uid, container, *kind == Kind::Warning, reason, message, first.as_nanosecond()).hash(&mut hasher);
     format!("{}.{:016x}", event.pod, hasher.finish())
-}
-
-/// How many more events of a pod may be told.
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    left: u32,
-    /// Since when the next one is waited for.
-    since: Instant,
-}
-
-impl Bucket {
-    fn new(now: Instant) -> Self {
-        Self { left: BURST, since: now }
-    }
-
-    fn fill(&mut self, now: Instant) {
-        while self.left < BURST && self.since + REFILL <= now {
-            (self.left, self.since) = (self.left.saturating_add(1), self.since + REFILL);
-        }
-        if self.left == BURST {
-            self.since = now;
-        }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        self.fill(now);
-        let some = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        some
-    }
-
-    fn is_full(&self, now: Instant) -> bool {
-        let mut copy = *self;
-        copy.fill(now);
-        copy.left == BURST
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::PodStatus;
-
-    use super::*;
-    use crate::agent::AgentOptions;
-    use crate::agent::events::Subject;
-    use crate::agent::pod::tests::read;
-    use crate::agent::status::Entry;
-    use crate::testing::api::FakeApi;
-
-    const EVENTS: &str = "/api/v1/namespaces/default/events";
-
-    struct World {
-        fake: FakeApi,
-        events: Arc<Recorder>,
-        key: PodKey,
-    }
-
-    impl World {
-        async fn new() -> Self {
-            let (fake, client) = FakeApi::serve().await;
-            let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  initContainers: [{name: i, image: x:1}]\n  \
-                       containers: [{name: c, image: x:1}]\n";
-            let pod = Arc::new(read(pod).unwrap());
-            let (board, events) = (Arc::new(Board::new(&AgentOptions::new("n"))), Arc::new(Recorder::default()));
-            let key = pod.key.clone();
-            let entry = crate::agent::status::tests::entry(true, 1);
-            board.set_pod(&key, Entry { pod: Some(pod), status: PodStatus::default(), ..entry });
-            let api = Arc::new(ApiServer::default());
-            api.set(client);
-            tokio::spawn(run(Parts { board, api, events: Arc::clone(&events), node_name: "n".into() }));
-            Self { fake, events, key }
-        }
-
-        fn subject<'a>(&'a self, container: Option<&'a str>) -> Subject<'a> {
-            Subject { pod: &self.key, uid: "u", container }
-        }
-
-        /// What the API server has been asked, once it was asked so often.
-        async fn asked(&self, times: usize) -> Vec<String> {
-            let all = async {
-                while self.fake.requests().len() < times {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            };
-            tokio::time::timeout(Duration::from_secs(20), all).await.unwrap();
-            self.fake.requests()
-        }
-    }
-
-    #[tokio::test]
-    async fn an_event_is_told_once_and_counted_when_it_comes_again() {
-        let world = World::new().await;
-        world.events.normal(world.subject(Some("i")), "Started", "Started container i");
-        world.asked(1).await;
-        world.events.normal(world.subject(Some("i")), "Started", "Started container i");
-        let asked = world.asked(2).await;
-        let told = &world.fake.bodies("POST")[0];
-        let path = format!("{EVENTS}/{}", told["metadata"]["name"].as_str().unwrap());
-        assert_eq!(asked, [format!("POST {EVENTS}"), format!("PATCH {path}")]);
-        assert_eq!(told["involvedObject"]["uid"], "u");
-        assert_eq!(told["involvedObject"]["fieldPath"], "spec.initContainers{i}");
-        assert_eq!((&told["type"], &told["source"]), (&json!("Normal"), &json!({"component": "kubelet", "host": "n"})));
-        let kept = world.fake.get(&path);
-        assert_eq!((&kept["count"], &kept["reason"]), (&json!(2), &json!("Started")));
-        // The API server forgets events after an hour.
-        world.fake.remove(&path);
-        world.events.normal(world.subject(Some("i")), "Started", "Started container i");
-        world.asked(4).await;
-        assert_eq!(world.fake.get(&path)["count"], 3);
-    }
-
-    #[tokio::test]
-    async fn what_happens_while_the_api_server_is_away_is_told_when_it_is_back_and_what_it_never_takes_is_dropped() {
-        let world = World::new().await;
-        world.fake.fail("POST", EVENTS, &[403]);
-        world.fake.set_down(true);
-        for number in 0..3 {
-            world.events.warning(world.subject(None), "Unhealthy", format!("{number}"));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        assert!(world.fake.requests().is_empty());
-        world.fake.set_down(false);
-        world.asked(3).await;
-        let told: Vec<_> = world.fake.bodies("POST").iter().map(|body| body["message"].clone()).collect();
-        assert_eq!(told, ["0", "1", "2"]);
-        assert_eq!(world.fake.get(&format!("{EVENTS}/none")), serde_json::Value::Null);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pod_may_tell_so_much_at_once_and_no_more_until_time_has_passed() {
-        let mut bucket = Bucket::new(Instant::now());
-        let taken = |bucket: &mut Bucket| (0..BURST + 5).filter(|_| bucket.take(Instant::now())).count();
-        assert_eq!(taken(&mut bucket), BURST as usize);
-        tokio::time::advance(REFILL * 2).await;
-        assert!(!bucket.is_full(Instant::now()));
-        assert_eq!(taken(&mut bucket), 2);
-        tokio::time::advance(REFILL * BURST).await;
-        assert!(bucket.is_full(Instant::now()));
-    }
 }

@@ -16,12 +16,14 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::observer::{Observer, Version};
-use super::{NodeIdentity, object, status};
+use super::{NodeIdentity, events, object, status};
 use crate::agent::apiserver::{ApiServer, CALL_LIMIT};
 use crate::agent::backoff::{Steps, jittered};
 use crate::agent::context::Context;
+use crate::agent::events::Kind;
 use crate::agent::report::HealthReport;
 use crate::agent::status::chain;
+use crate::agent::wording;
 use crate::host::clock::{Instant, sleep_until};
 
 /// How long to wait for an API server that is away, or refuses: the kubelet's numbers.
@@ -95,7 +97,8 @@ pub async fn call<T>(
 pub async fn keep(context: Arc<Context>, api: Arc<ApiServer>) {
     let mut clients = api.clients();
     let observer = Observer::new(&context).await;
-    let mut keeper = Keeper { observer, context, failures: 0, next_report: None };
+    let mut keeper = Keeper { observer, context, failures: 0, next_report: None, told: None, unschedulable: false };
+    keeper.tell((Kind::Normal, "Starting", wording::STARTING.with(&[])));
     loop {
         let client = clients.borrow_and_update().clone();
         let Some(client) = client else {
@@ -131,13 +134,31 @@ struct Keeper {
     failures: u32,
     /// When the status is sent although it is what it was.
     next_report: Option<Instant>,
+    /// The status of which events have told.
+    told: Option<NodeStatus>,
+    /// Whether the Node was closed for new pods.
+    unschedulable: bool,
 }
 
 impl Keeper {
     fn gone(&mut self) {
         info!("the Node has been deleted; it is registered again");
         self.context.node.set(None);
-        self.next_report = None;
+        (self.next_report, self.told) = (None, None);
+    }
+
+    fn tell(&self, (kind, reason, message): events::Told) {
+        self.context.events.node(&self.context.options.node_name, kind, reason, message);
+    }
+
+    /// Tells what has become of the Node, whose status was `there` before the agent said anything.
+    fn tell_changes(&mut self, there: &NodeStatus, now: &NodeStatus) {
+        let before = self.told.take().unwrap_or_else(|| events::known(there));
+        for told in events::changes(&self.context.options.node_name, &before, now) {
+            self.tell(told);
+        }
+        let (conditions, node_info) = (now.conditions.clone(), now.node_info.clone());
+        self.told = Some(NodeStatus { conditions, node_info, ..NodeStatus::default() });
     }
 
     /// Waits until it is time for another try: at once where the API server is a pod of this very node and has just
@@ -196,7 +217,11 @@ impl Keeper {
         }
     }
 
-    fn identify(&self, node: &Node) {
+    fn identify(&mut self, node: &Node) {
+        let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
+        if std::mem::replace(&mut self.unschedulable, unschedulable) != unschedulable {
+            self.tell(events::schedulable(&self.context.options.node_name, !unschedulable));
+        }
         let (name, uid) = (node.name_any(), node.uid().unwrap_or_default());
         self.context.node.set_labels(node.metadata.labels.clone().unwrap_or_default());
         self.context.node.set(Some(NodeIdentity { name, uid }));
@@ -222,10 +247,12 @@ impl Keeper {
         // Without a runtime the Node is one that is not ready.
         let _ = timeout(RUNTIME_WAIT, linked).await;
         let status = self.observer.status(&self.context, version, &NodeStatus::default()).await;
-        let made = object::node(name, options, status);
+        let made = object::node(name, options, status.clone());
         let made = call("register the Node", nodes.create(&PostParams::default(), &made)).await?;
         info!(node = name, uid = made.uid(), version = version.full, "registered the Node");
-        self.next_report = Some(Instant::now() + jittered(options.status_report, REPORT_JITTER));
+        let (status_report, there) = (options.status_report, NodeStatus::default());
+        self.tell_changes(&there, &status);
+        self.next_report = Some(Instant::now() + jittered(status_report, REPORT_JITTER));
         Ok(made)
     }
 
@@ -233,6 +260,7 @@ impl Keeper {
     async fn send(&mut self, nodes: &Api<Node>, version: &Version, node: &mut Node) -> Result<(), SessionError> {
         let old = node.status.clone().unwrap_or_default();
         let new = self.observer.status(&self.context, version, &old).await;
+        self.tell_changes(&old, &new);
         let quiet = self.next_report.is_some_and(|at| Instant::now() < at);
         if quiet && !status::differs(&old, &new) {
             return Ok(());

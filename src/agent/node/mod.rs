@@ -1,6 +1,7 @@
 //! The Node of this machine in the cluster: it is registered, its status is kept up to date, its lease is renewed, and
 //! whoever makes objects that belong to it knows who it is.
 
+mod events;
 mod keeper;
 mod lease;
 mod machine;

@@ -29,6 +29,8 @@ const NO_POD_NETWORK: &str = "NoPodNetwork";
 const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
 /// The last minor of which kubelets say the version of a kube-proxy that they know nothing of.
 const LAST_WITH_PROXY_VERSION: u64 = 32;
+/// The first minor of which API servers ask whether a node takes WebSockets.
+const FIRST_WITH_WEBSOCKETS: u64 = 36;
 
 /// What the status is made of.
 #[derive(Debug, Clone)]
@@ -77,8 +79,16 @@ pub fn status(seen: &Seen<'_>, before: &NodeStatus) -> NodeStatus {
         daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: seen.port.map(|port| DaemonEndpoint { port }) }),
         images: Some(seen.images.to_vec()).filter(|images| !images.is_empty()),
         node_info: Some(info(seen)),
+        declared_features: declared(seen),
         ..NodeStatus::default()
     }
+}
+
+/// What an API server asks its nodes for before it relies on it. This one hands on the WebSockets of exec, attach and
+/// port-forward as they are, instead of turning them into SPDY first, to a node that says it takes them.
+fn declared(seen: &Seen<'_>) -> Option<Vec<String>> {
+    let takes = seen.minor >= FIRST_WITH_WEBSOCKETS && seen.port.is_some();
+    takes.then(|| vec!["ExtendWebSocketsToKubelet".to_owned()])
 }
 
 fn info(seen: &Seen<'_>) -> NodeSystemInfo {
@@ -215,6 +225,8 @@ pub fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
         daemon_endpoints: old.daemon_endpoints.clone(),
         images: old.images.clone(),
         node_info: old.node_info.clone(),
+        // An API server without the feature gate keeps none: it is sent with the next status, and is none by itself.
+        declared_features: new.declared_features.clone(),
         ..NodeStatus::default()
     };
     let same = |one: &NodeCondition| {

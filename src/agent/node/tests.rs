@@ -72,12 +72,18 @@ fn a_node_is_ready_in_the_kubelets_words_and_has_no_pod_network_on_docker() {
     assert_eq!(words(of(&made, "Ready")), ("True", "KubeletReady"));
     assert_eq!(words(of(&made, "NetworkUnavailable")), ("True", "NoPodNetwork"));
     assert_eq!(words(of(&made, "MemoryPressure")), ("False", "KubeletHasSufficientMemory"));
-    let info = made.node_info.unwrap();
+    let info = made.node_info.clone().unwrap();
     assert_eq!(info.container_runtime_version, "docker://20.10.24");
+    assert_eq!(made.declared_features, None, "no API server of that age asks for it");
     assert_eq!((info.kubelet_version.as_str(), info.kube_proxy_version.as_str()), ("v1.20.2", "v1.20.2"));
     let newer = Seen { minor: 36, ..seen(&machine, &options, &PodNetwork::Ready) };
     let made = status(&newer, &NodeStatus::default());
-    assert_eq!(made.node_info.unwrap().kube_proxy_version, "");
+    assert_eq!(made.node_info.as_ref().unwrap().kube_proxy_version, "");
+    assert_eq!(made.declared_features, Some(vec!["ExtendWebSocketsToKubelet".to_owned()]));
+    let forgotten = NodeStatus { declared_features: None, ..made.clone() };
+    assert!(!differs(&forgotten, &made), "an API server that keeps it not is not told each time");
+    let unserved = status(&Seen { port: None, ..newer }, &NodeStatus::default());
+    assert_eq!(unserved.declared_features, None);
     assert!(!made.conditions.unwrap().iter().any(|one| one.type_ == "NetworkUnavailable"));
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::server::{Authentication, AuthorizationField};
 use super::{ConfigFile, NodeTaint, OptionsError, values};
@@ -14,6 +15,8 @@ use crate::yaml::{self, DecodeError, Entry, Kind, Node, Problem, Repeated, YamlE
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 const KIND: &str = "KubeletConfiguration";
+/// The field whose values may be passwords.
+const HEADERS: &str = "staticPodURLHeader";
 
 /// The fields the agent follows. Every other field of the type is in [`LET_BE`].
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -202,6 +205,8 @@ const PATHS: &[&str] = &[
 pub(super) struct Read {
     /// All of them merged.
     pub config: KubeletConfiguration,
+    /// The same as it is written, with the fields that mean nothing to this agent, and without what may be a password.
+    pub written: Map<String, Value>,
     /// The fields that mean nothing to this agent, a line a file.
     pub notes: Vec<String>,
     /// What a kubelet takes only as a second try, a line a file.
@@ -228,11 +233,26 @@ pub(super) fn read(files: &[ConfigFile]) -> Result<Read, OptionsError> {
         }
     }
     let Some((mut merged, file)) = merged.zip(files.last()) else { return Ok(read) };
+    let mut written = match merged.to_value() {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    written.remove(HEADERS);
+    drop_let_be(&mut merged);
     let (config, faults) = merged.decode_all::<KubeletConfiguration>();
     match faults.into_iter().find(|fault| !is_unknown(fault)) {
         Some(fault) => Err(invalid(&file.path, &[YamlError::from(fault)])),
-        None => Ok(Read { config, ..read }),
+        None => Ok(Read { config, written, ..read }),
     }
+}
+
+/// Takes out the fields that mean nothing to this agent, and returns their names.
+fn drop_let_be(node: &mut Node) -> Vec<String> {
+    let Kind::Map(entries) = &mut node.kind else { return Vec::new() };
+    let is_let_be = |entry: &Entry| LET_BE.contains(&entry.key.as_str());
+    let names = entries.iter().filter(|entry| is_let_be(entry)).map(|entry| entry.key.clone()).collect();
+    entries.retain(|entry| !is_let_be(entry));
+    names
 }
 
 /// A field that the type has not is no reason for a node to stay down: `init` and `config validate` look for it before.
@@ -248,18 +268,16 @@ pub fn unknown_fields(config: &serde_json::Value) -> Vec<String> {
     }) else {
         return vec![];
     };
-    if let Kind::Map(entries) = &mut node.kind {
-        entries.retain(|entry| !LET_BE.contains(&entry.key.as_str()));
-    }
+    drop_let_be(&mut node);
     let (_, faults) = node.decode_all::<KubeletConfiguration>();
     faults.into_iter().filter(is_unknown).map(|fault| YamlError::from(fault).path).collect()
 }
 
 /// One file.
 struct Parsed {
-    /// Its fields, but for those that mean nothing.
+    /// Its fields.
     node: Node,
-    /// Those by name, in the order of the file.
+    /// Those that mean nothing, by name, in the order of the file.
     let_be: Vec<String>,
     /// What is wrong with it and does not matter.
     doubts: Vec<YamlError>,
@@ -276,17 +294,9 @@ fn parse(file: &ConfigFile) -> Result<Parsed, OptionsError> {
     if more.iter().any(|document| !Node::parse(document).is_ok_and(|node| node.kind == Kind::Null)) {
         doubts.push(whole("only the first document is used".to_owned()));
     }
-    let mut let_be = Vec::new();
-    if let Kind::Map(entries) = &mut node.kind {
-        entries.retain(|entry| {
-            let ours = !LET_BE.contains(&entry.key.as_str());
-            if !ours {
-                let_be.push(entry.key.clone());
-            }
-            ours
-        });
-    }
-    let (config, faults) = node.clone().decode_all::<KubeletConfiguration>();
+    let mut followed = node.clone();
+    let let_be = drop_let_be(&mut followed);
+    let (config, faults) = followed.decode_all::<KubeletConfiguration>();
     let (unknown, faults): (Vec<_>, Vec<_>) = faults.into_iter().partition(is_unknown);
     let mut problems: Vec<YamlError> = faults.into_iter().map(YamlError::from).collect();
     for (field, found, wanted) in [("apiVersion", &config.api_version, API_VERSION), ("kind", &config.kind, KIND)] {

@@ -13,6 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use crate::host::paths;
 use crate::runtime::endpoint::Endpoint;
 
@@ -103,6 +105,9 @@ pub struct AgentOptions {
     pub node: NodeOptions,
     /// The agent's own API, the kubelet's.
     pub server: ServerOptions,
+    /// The configuration files as they are written, merged: with the fields that mean nothing to this agent, and without
+    /// the headers of requests. What is followed is in the other options; with this `/configz` says what a kubelet's would.
+    pub written: Map<String, Value>,
 }
 
 impl AgentOptions {
@@ -143,6 +148,7 @@ impl AgentOptions {
             parallel_image_pulls: Some(1),
             node: NodeOptions::new(Path::new(paths::KUBELET_DIR)),
             server: ServerOptions::default(),
+            written: Map::new(),
         }
     }
 
@@ -228,11 +234,11 @@ fn indented(problems: &[String]) -> String {
 /// # Errors
 /// Every kind of [`OptionsError`].
 pub fn resolve(flags: &Flags, files: &[ConfigFile], hostname: &str) -> Result<Resolved, OptionsError> {
-    let kubelet_config::Read { config: file, mut notes, warnings } = kubelet_config::read(files)?;
+    let kubelet_config::Read { config: file, written, mut notes, warnings } = kubelet_config::read(files)?;
     if !flags.ignored.is_empty() {
         notes.push(format!("these flags mean nothing to this agent: --{}", flags.ignored.join(", --")));
     }
-    let mut options = AgentOptions::new(&node_name(flags, hostname)?);
+    let mut options = AgentOptions { written, ..AgentOptions::new(&node_name(flags, hostname)?) };
     follow_file(&mut options, &file);
     follow_flags(&mut options, flags)?;
     follow_sources(&mut options, flags, &file)?;

@@ -100,6 +100,10 @@ pub struct NodeOptions {
     /// What pods cannot have, by resource: `systemReserved` and `kubeReserved` together, CPUs in thousandths, all else
     /// in whole units.
     pub reserved: BTreeMap<String, i64>,
+    /// `systemReserved`, as it is written.
+    pub system_reserved: BTreeMap<String, String>,
+    /// `kubeReserved`, as it is written.
+    pub kube_reserved: BTreeMap<String, String>,
     /// `providerID`.
     pub provider_id: Option<String>,
     /// Whether the client certificate is renewed; `rotateCertificates`.
@@ -124,6 +128,8 @@ impl NodeOptions {
             max_pods: 110,
             max_images: Some(50),
             reserved: BTreeMap::new(),
+            system_reserved: BTreeMap::new(),
+            kube_reserved: BTreeMap::new(),
             provider_id: None,
             rotate_certificates: false,
             server_tls_bootstrap: false,
@@ -186,8 +192,9 @@ fn follow_numbers(node: &mut NodeOptions, flags: &NodeFlags, file: &KubeletConfi
     }
     let system = checked("--system-reserved", &flags.system_reserved, pairs)?;
     let kube = checked("--kube-reserved", &flags.kube_reserved, pairs)?;
-    let both = [system.as_ref().or(file.system_reserved.as_ref()), kube.as_ref().or(file.kube_reserved.as_ref())];
-    for (resource, quantity) in both.into_iter().flatten().flatten() {
+    node.system_reserved = system.or_else(|| file.system_reserved.clone()).unwrap_or_default();
+    node.kube_reserved = kube.or_else(|| file.kube_reserved.clone()).unwrap_or_default();
+    for (resource, quantity) in node.system_reserved.iter().chain(&node.kube_reserved) {
         let amount = amount(resource, quantity).map_err(|problem| wrong("systemReserved", resource, problem))?;
         let sum = node.reserved.entry(resource.clone()).or_default();
         *sum = sum.saturating_add(amount);

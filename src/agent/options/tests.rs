@@ -45,6 +45,7 @@ fn the_file_kubeadm_writes_is_followed_and_what_means_nothing_is_named_in_one_li
         sync_frequency: Duration::from_secs(90),
         max_restart_backoff: Duration::from_secs(60),
         resolv_conf: Some("/var/lib/kubelet/resolv.conf".into()),
+        written: resolved.options.written.clone(),
         ..AgentOptions::new("cp1")
     };
     assert_eq!(resolved.options, expected);
@@ -144,6 +145,7 @@ fn flags_go_before_the_file() {
         cluster_domain: Some("b".into()),
         oom_score_adj: -500,
         pause_image: "pause:1".into(),
+        written: options.written.clone(),
         ..AgentOptions::new("cp1")
     };
     assert_eq!(options, expected);
@@ -209,6 +211,7 @@ fn limits_of_logs_processes_and_pulls_are_followed() {
         cgroup_root: "a/b".into(),
         pod_pids_limit: Some(100),
         parallel_image_pulls: Some(4),
+        written: file.written.clone(),
         ..AgentOptions::new("cp1")
     };
     assert_eq!(file, expected);
@@ -278,6 +281,7 @@ fn drop_ins_are_merged_over_the_file_one_after_the_other() {
         resolv_conf: Some("/cwd/r".into()),
         sync_frequency: Duration::from_secs(9),
         static_pod_url_headers: vec![("a".into(), "z".into()), ("b".into(), "w".into())],
+        written: resolved.options.written.clone(),
         ..AgentOptions::new("cp1")
     };
     assert_eq!(resolved.options, expected);

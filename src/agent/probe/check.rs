@@ -9,6 +9,7 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 
 use super::{Checker, Outcome, Target, grpc, http, tls};
+use crate::agent::wording;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 
 /// The checker that opens sockets and runs commands. One serves a whole agent.
@@ -34,11 +35,14 @@ impl Prober {
         match self.runtime.exec(container, command, limit).await {
             Ok(output) if output.exit_code == 0 => Outcome::Success { warning: None },
             Ok(output) => {
-                let text = output.output.trim();
-                let message = format!("{} exited with code {}: {text}", command.join(" "), output.exit_code);
-                Outcome::Failure { message: message.trim_end_matches([':', ' ']).to_owned(), refused: false }
+                // The kubelet says what the command said; where that is nothing, its exit code says more than that.
+                let message = match output.output.trim() {
+                    "" => format!("{:?} exited with code {}", command.join(" "), output.exit_code),
+                    text => text.to_owned(),
+                };
+                Outcome::Failure { message, refused: false }
             }
-            Err(RuntimeError::Timeout { limit, .. }) => late(limit),
+            Err(RuntimeError::Timeout { limit, .. }) => command_late(command, limit),
             Err(error) => Outcome::Error { message: error.to_string() },
         }
     }
@@ -65,17 +69,45 @@ impl Checker for Prober {
         // The runtime keeps an exec's limit itself, so that it can end the process; this one is for a runtime that
         // hangs.
         let slack = if matches!(target, Target::Exec { .. }) { Duration::from_secs(1) } else { Duration::ZERO };
-        tokio::time::timeout(limit.saturating_add(slack), outcome).await.unwrap_or_else(|_| late(limit))
+        tokio::time::timeout(limit.saturating_add(slack), outcome).await.unwrap_or_else(|_| late(target, limit))
     }
 }
 
-pub(super) fn late(limit: Duration) -> Outcome {
-    Outcome::Failure { message: format!("no answer within {limit:?}"), refused: false }
+/// A check that was not answered in time, in the words that a kubelet's probers have for it.
+fn late(target: &Target, limit: Duration) -> Outcome {
+    let message = match target {
+        Target::Exec { command, .. } => return command_late(command, limit),
+        Target::Tcp { host, port } => format!("dial tcp {}:{port}: i/o timeout", http::bracketed(host)),
+        Target::Http { tls, host, port, path, .. } => {
+            let place = http::Place { tls: *tls, host: host.clone(), port: *port, path: path.clone() };
+            http::failed(&place, "context deadline exceeded (Client.Timeout exceeded while awaiting headers)")
+        }
+        Target::Grpc { .. } => grpc::late(limit),
+        Target::Unresolvable(why) => why.clone(),
+    };
+    Outcome::Failure { message, refused: false }
 }
 
-pub(super) fn cannot_connect(host: &str, port: u16, error: &io::Error) -> Outcome {
-    let host = http::bracketed(host);
-    let refused = error.kind() == io::ErrorKind::ConnectionRefused;
-    let why = if refused { "connection refused".to_owned() } else { error.to_string() };
-    Outcome::Failure { message: format!("cannot connect to {host}:{port}: {why}"), refused }
+fn command_late(command: &[String], limit: Duration) -> Outcome {
+    let message = format!("command timed out: {:?} timed out after {}", command.join(" "), wording::span(limit));
+    Outcome::Failure { message, refused: false }
+}
+
+fn cannot_connect(host: &str, port: u16, error: &io::Error) -> Outcome {
+    Outcome::Failure { message: dial_error(host, port, error), refused: is_refusal(error) }
+}
+
+/// Whether nothing listens there.
+pub(super) fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
+}
+
+/// A connection that cannot be made, as Go says it: `dial tcp 10.0.0.1:80: connect: connection refused`.
+pub(super) fn dial_error(host: &str, port: u16, error: &io::Error) -> String {
+    let text = error.to_string().to_lowercase();
+    let why = match text.split_once(" (os error ") {
+        Some((why, _)) => format!("connect: {why}"),
+        None => text,
+    };
+    format!("dial tcp {}:{port}: {why}", http::bracketed(host))
 }

@@ -11,8 +11,9 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::Outcome;
-use super::check::{cannot_connect, late};
+use super::check::{dial_error, is_refusal};
 use super::http::{USER_AGENT, bracketed};
+use crate::agent::wording;
 
 /// What is read of an answer; a real one has two bytes.
 const ANSWER_LIMIT: usize = 10 * 1024;
@@ -27,13 +28,21 @@ pub(super) async fn check(host: &str, port: u16, service: &str, limit: Duration)
     let mut client = HealthClient::new(channel).max_decoding_message_size(ANSWER_LIMIT);
     let mut request = Request::new(HealthCheckRequest { service: service.to_owned() });
     request.set_timeout(limit);
-    let of = if service.is_empty() { "the server".to_owned() } else { format!("service {service:?}") };
     match client.check(request).await.map(|answer| answer.into_inner().status()) {
         Ok(ServingStatus::Serving) => Outcome::Success { warning: None },
-        Ok(other) => failure(format!("{of} is not serving, it answered {}", other.as_str_name())),
-        Err(status) if is_late(&status) => late(limit),
-        Err(status) => failure(format!("asking for the health of {of} failed: {}", words(&status))),
+        Ok(other) => failure(format!("service unhealthy (responded with {:?})", other.as_str_name())),
+        Err(status) if is_late(&status) => failure(late(limit)),
+        Err(status) if status.code() == Code::Unimplemented => {
+            let why = "this server does not implement the grpc health protocol (grpc.health.v1.Health)";
+            failure(format!("error: {why}: {}", status.message()))
+        }
+        Err(status) => failure(format!("error: health rpc probe failed: rpc error: {}", words(&status))),
     }
+}
+
+/// What is said of a server that does not answer in time.
+pub(super) fn late(limit: Duration) -> String {
+    format!("timeout: health rpc did not complete within {}", wording::span(limit))
 }
 
 async fn connect(host: &str, port: u16) -> Result<Channel, Outcome> {
@@ -42,9 +51,15 @@ async fn connect(host: &str, port: u16) -> Result<Channel, Outcome> {
     let endpoint = Endpoint::from_shared(format!("http://{}:{port}", bracketed(host))).map_err(unusable)?;
     let endpoint = endpoint.user_agent(USER_AGENT.as_str()).map_err(unusable)?;
     endpoint.connect().await.map_err(|error| match io_error(&error) {
-        Some(io) => cannot_connect(host, port, io),
-        None => failure(format!("cannot speak gRPC with {}:{port}: {}", bracketed(host), deepest(&error))),
+        Some(io) => {
+            Outcome::Failure { message: unconnected(host, port, &dial_error(host, port, io)), refused: is_refusal(io) }
+        }
+        None => failure(unconnected(host, port, &deepest(&error))),
     })
+}
+
+fn unconnected(host: &str, port: u16, why: &str) -> String {
+    format!("error: failed to connect service at \"{}:{port}\": {why}", bracketed(host))
 }
 
 fn failure(message: String) -> Outcome {
@@ -61,7 +76,7 @@ fn words(status: &Status) -> String {
     let message = status.message().trim();
     let why = status.source().map(deepest).unwrap_or_default();
     let text = if why.is_empty() || message == why { message.to_owned() } else { format!("{message} ({why})") };
-    format!("{:?}: {text}", status.code()).trim_end_matches([':', ' ']).to_owned()
+    format!("code = {:?} desc = {text}", status.code())
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::Outcome;
-use super::check::cannot_connect;
+use super::check::{dial_error, is_refusal};
 use crate::release;
 
 /// What is read of a body.
@@ -63,20 +63,29 @@ pub(super) async fn get(tls: &Arc<ClientConfig>, mut place: Place, headers: &[(S
         };
         match follow(&place, location) {
             Some(next) if next.host.eq_ignore_ascii_case(&place.host) => place = next,
-            Some(_) => {
-                let warning = Some(format!("redirected to another host, not followed: {location}"));
-                return Outcome::Success { warning };
-            }
-            None => return failure(format!("redirected to {location:?}, which is no address")),
+            Some(_) => return doubtful(&answer),
+            None => return failure(failed(&place, &format!("failed to parse Location header {location:?}"))),
         }
     }
-    failure(format!("stopped after {REDIRECTS} redirects"))
+    failure(failed(&place, &format!("stopped after {REDIRECTS} redirects")))
+}
+
+/// A redirect that is not followed.
+fn doubtful(answer: &Answer) -> Outcome {
+    Outcome::Success { warning: Some(format!("Probe terminated redirects, Response body: {}", answer.body)) }
+}
+
+/// A request that came to nothing, as Go's client says it.
+pub(super) fn failed(place: &Place, why: &str) -> String {
+    let Place { tls, host, port, path } = place;
+    let scheme = if *tls { "https" } else { "http" };
+    format!("Get \"{scheme}://{}:{port}{}\": {why}", bracketed(host), escaped(path))
 }
 
 fn judge(answer: &Answer) -> Outcome {
     match answer.status.as_u16() {
         200..300 => Outcome::Success { warning: None },
-        300..400 => Outcome::Success { warning: Some(format!("answered with status {}", answer.status.as_u16())) },
+        300..400 => doubtful(answer),
         code => {
             let why = said(&answer.body);
             let colon = if why.is_empty() { "" } else { ": " };
@@ -154,7 +163,10 @@ fn follow(from: &Place, location: &str) -> Option<Place> {
 async fn exchange(tls: &Arc<ClientConfig>, place: &Place, headers: &[(String, String)]) -> Result<Answer, Outcome> {
     let request = request(place, headers)?;
     let stream = TcpStream::connect((place.host.as_str(), place.port)).await;
-    let stream = stream.map_err(|error| cannot_connect(&place.host, place.port, &error))?;
+    let stream = stream.map_err(|error| Outcome::Failure {
+        message: failed(place, &dial_error(&place.host, place.port, &error)),
+        refused: is_refusal(&error),
+    })?;
     if !place.tls {
         return converse(stream, request).await;
     }

@@ -13,6 +13,7 @@ use super::rules::{Health, Rules};
 use super::{Action, Outcome, ProbeKind, ProbeSpec};
 use crate::agent::events::Subject;
 use crate::agent::pod::PodKey;
+use crate::agent::wording;
 use crate::host::clock::Instant;
 
 /// How often a check that cannot be made is tried before it is dropped, as in the kubelet.
@@ -165,10 +166,12 @@ impl Probed {
         let (reason, message) = match outcome {
             Outcome::Success { warning: None } => return,
             Outcome::Success { warning: Some(text) } => {
-                ("ProbeWarning", format!("{} probe warning: {text}", kind.title()))
+                ("ProbeWarning", wording::PROBE_WARNING.with(&[&kind.title(), text]))
             }
-            Outcome::Failure { message, .. } => ("Unhealthy", format!("{} probe failed: {message}", kind.title())),
-            Outcome::Error { message } => ("Unhealthy", format!("{} probe errored: {message}", kind.title())),
+            Outcome::Failure { message, .. } => ("Unhealthy", wording::PROBE_FAILED.with(&[&kind.title(), message])),
+            Outcome::Error { message } => {
+                ("Unhealthy", wording::PROBE_ERRORED.with(&[&kind.title(), &"unknown", message]))
+            }
         };
         let subject = Subject { pod: &self.pod, uid: &self.uid, container: Some(&self.container.name) };
         self.shared.events.warning(subject, reason, message);

@@ -11,6 +11,7 @@ use super::context::Context;
 use super::events::Subject;
 use super::pod::StaticPod;
 use super::status::chain;
+use super::wording;
 use crate::runtime::{ContainerRuntime, Credential, ImageRecord, RuntimeError};
 use keyring::{Keyring, KeyringError};
 
@@ -72,10 +73,7 @@ async fn of_secrets(context: &Context, pod: &StaticPod) -> Keyring {
     }
     if !missing.is_empty() {
         let subject = Subject { pod: &pod.key, uid: &pod.uid, container: None };
-        let message = format!(
-            "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
-            missing.join(", ")
-        );
+        let message = wording::NO_PULL_SECRETS.with(&[&missing.join(", ")]);
         context.events.warning(subject, "FailedToRetrieveImagePullSecret", message);
     }
     keyring

@@ -20,6 +20,11 @@ fn turns(context: &Context) -> bool {
     context.metrics.since_turn() <= STUCK.max(context.options.sync_frequency.saturating_mul(2))
 }
 
+/// How each check is now, by its name.
+pub fn checks(context: &Context) -> impl Iterator<Item = (&'static str, bool)> {
+    CHECKS.iter().map(|(name, check)| (*name, check(context)))
+}
+
 /// The answer to `/healthz` (an empty name: all checks) and `/healthz/NAME`; None where there is no such check.
 pub fn answer(context: &Context, name: &str, query: &Query) -> Option<Response<Body>> {
     let chosen: Vec<&Check> = CHECKS.iter().filter(|(check, _)| name.is_empty() || *check == name).collect();

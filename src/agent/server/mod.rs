@@ -6,6 +6,7 @@
 mod auth;
 mod configz;
 mod connections;
+mod debug;
 mod healthz;
 pub mod http;
 mod logs;
@@ -38,7 +39,7 @@ use super::context::Context;
 const DEBUGGING: &[&str] =
     &["/run", "/exec", "/attach", "/portForward", "/containerLogs", "/runningpods", "/logs", "/debug/pprof"];
 /// and knows nothing of these.
-const DEBUGGING_UNSAID: &[&str] = &["/configz"];
+const DEBUGGING_UNSAID: &[&str] = &["/configz", "/flagz", "/statusz"];
 
 /// Answers requests to the kubelet's paths.
 #[derive(Clone)]
@@ -96,6 +97,9 @@ impl Router {
             "/metrics/cadvisor" => metrics::cadvisor(&self.context).await,
             "/metrics/resource" => metrics::resource(&self.context).await,
             "/metrics/probes" => metrics::of_probes(&self.context),
+            "/metrics/slis" => metrics::slis(&self.context),
+            "/statusz" => debug::status(&self.context.board.reports().borrow().agent, jiff::Timestamp::now()),
+            "/flagz" => debug::flag_page(),
             "/stats/summary" | "/stats" => metrics::summary::answer(&self.context, &self.rates, &query).await,
             _ => match (path.strip_prefix("/containerLogs/"), path.strip_prefix("/healthz")) {
                 (Some(container), _) => logs::stream(&self.context, container, &query).await,

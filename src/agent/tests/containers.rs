@@ -156,7 +156,7 @@ async fn a_pod_whose_volume_is_not_as_it_should_be_waits_and_says_why() {
     world.want(&[pod_of("a", &spec, "volumeMounts: [{name: v, mountPath: /v}]")]).await;
     let report = world
         .until("it says why", |r| {
-            find(r, "a").is_some_and(|p| p.message.as_ref().is_some_and(|m| m.contains("volume v")))
+            find(r, "a").is_some_and(|p| p.message.as_ref().is_some_and(|m| m.contains("volume \"v\" : ")))
         })
         .await;
     let waiting = &find(&report, "a").unwrap().containers[0].state;

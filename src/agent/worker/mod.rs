@@ -140,6 +140,7 @@ pub fn spawn(key: PodKey, context: Arc<Context>, ends: mpsc::UnboundedSender<End
         suspended: false,
         said_idle: false,
         backing_off: BTreeMap::new(),
+        ended_for: None,
         words: LastWords::new(),
         stops: JoinSet::new(),
         hooks: HashMap::new(),
@@ -176,6 +177,8 @@ struct Worker {
     said_idle: bool,
     /// Containers that back off, with the reason that was told.
     backing_off: BTreeMap<String, String>,
+    /// The reason for which the pod was ended as a whole that was told.
+    ended_for: Option<&'static str>,
     seen: Observed,
     words: LastWords,
     gates: watch::Receiver<Gates>,

@@ -141,6 +141,8 @@ pub enum Pull {
         reason: &'static str,
         /// Why.
         message: String,
+        /// The same once it counts as waiting.
+        backed_off: String,
         /// When it is tried again.
         until: Instant,
         /// From when on it counts as waiting (`ImagePullBackOff`) rather than failed; None if it never does.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::ask::{Socket, answered, clean, find};
 use crate::agent::control;
-use crate::agent::events::Event;
+use crate::agent::events::{About, Event};
 use crate::cli::Globals;
 use crate::cli::status::age;
 use crate::ui::{self, Output};
@@ -77,6 +77,9 @@ pub fn table(events: &[Event], now: Timestamp) -> String {
 }
 
 fn object(event: &Event) -> String {
+    if event.about == About::Node {
+        return format!("node/{}", event.pod);
+    }
     let container = event.container.as_ref().map_or_else(String::new, |container| format!(" ({container})"));
     format!("{}/{}{container}", event.namespace, event.pod)
 }
@@ -102,6 +105,7 @@ mod tests {
         let at = |second| Timestamp::from_second(second).unwrap();
         let event = Event {
             sequence: 3,
+            about: About::Pod,
             namespace: "default".into(),
             pod: "web-cp1".into(),
             uid: "u".into(),
@@ -120,5 +124,7 @@ mod tests {
         assert_eq!(told, "1970-01-01T00:01:40Z Warning Unhealthy default/web-cp1 (main): Liveness probe [2J failed\n");
         let read: Event = serde_json::from_str(&line(&event, Output::Json).unwrap()).unwrap();
         assert_eq!(read, event);
+        let node = Event { about: About::Node, namespace: String::new(), pod: "cp1".into(), container: None, ..event };
+        assert!(line(&node, Output::Text).unwrap().contains(" Unhealthy node/cp1: "));
     }
 }

@@ -1,7 +1,7 @@
 //! The rows. One is `NUMBER "behaviour" [module::test] .remarks();`.
 
 use super::Row;
-use crate::{api, defaults, fields, files, lifecycle, probes, restarts, url};
+use crate::{api, defaults, fields, files, lifecycle, probes, restarts, telling, url};
 
 macro_rules! rows {
     ($($number:literal $text:literal $([$module:ident::$test:ident])? $(.$remark:ident($($word:expr),*))*;)*) => {
@@ -204,4 +204,20 @@ rows! {
         .cluster("b085_the_api_of_the_node_asks_who_and_whether_he_may");
     86 "`/pods` lists the static pod with its live status, until its manifest is gone."
         [api::b086_pods_lists_live_statuses_until_the_manifest_is_gone];
+    113 "A crash is told as `Back-off restarting failed container C in pod P_NS(UID)`, and waits with `back-off 10s ...`."
+        [telling::b113_crashes_are_told_in_the_kubelets_words].seconds(20);
+    114 "A probe that fails or is late, and the stop for it, are told in the kubelet's words."
+        [telling::b114_probes_and_stops_are_told_in_the_kubelets_words].seconds(10);
+    115 "InspectFailed, ErrImageNeverPull and `MountVolume.SetUp failed for volume` are told as the kubelet does."
+        [telling::b115_images_and_volumes_that_fail_are_told_in_the_kubelets_words];
+    116 "Metrics count static pods apart, and have what cgroups count of a container and what the runtime is asked."
+        [telling::b116_metrics_tell_static_pods_apart_and_what_containers_use];
+    117 "/configz prints every field of the configuration; written back as `--config` it changes nothing."
+        .unit("what_is_read_changed_in_one_field_and_written_back_changes_that_field_alone");
+    118 "A namespace that is gone holds up no other event; 25 events of each type may come at once."
+        .unit("a_namespace_that_is_gone_or_forbidden_holds_up_no_event_and_is_asked_once_for_each");
+    119 "Starting, NodeReady and NodeHasSufficientMemory, ... are events of the Node."
+        .unit("a_condition_is_told_when_it_turns_and_the_pressures_at_each_start");
+    120 "An API server is asked by `kubelet/...`, which is the field manager of what is written."
+        .unit("an_api_server_is_asked_by_a_kubelet");
 }

@@ -48,16 +48,13 @@ async fn only_serving_is_a_success_and_each_service_has_its_own_health() {
     let port = serve(tonic_health::server::HealthService::from_health_reporter(reporter.clone())).await;
     assert_eq!(check(port, "", LIMIT).await, success(), "the server as a whole");
     reporter.set_service_status("store", ServingStatus::NotServing).await;
-    assert_eq!(
-        message(check(port, "store", LIMIT).await),
-        r#"service "store" is not serving, it answered NOT_SERVING"#
-    );
+    assert_eq!(message(check(port, "store", LIMIT).await), r#"service unhealthy (responded with "NOT_SERVING")"#);
     reporter.set_service_status("store", ServingStatus::Serving).await;
     assert_eq!(check(port, "store", LIMIT).await, success());
     reporter.set_service_status("", ServingStatus::Unknown).await;
-    assert_eq!(message(check(port, "", LIMIT).await), "the server is not serving, it answered UNKNOWN");
+    assert_eq!(message(check(port, "", LIMIT).await), r#"service unhealthy (responded with "UNKNOWN")"#);
     let unknown = message(check(port, "nobody", LIMIT).await);
-    assert!(unknown.starts_with(r#"asking for the health of service "nobody" failed: NotFound"#), "{unknown}");
+    assert!(unknown.starts_with("error: health rpc probe failed: rpc error: code = NotFound desc = "), "{unknown}");
 }
 
 #[derive(Clone, Default)]
@@ -87,18 +84,25 @@ async fn a_question_names_the_agent_as_the_kubelet_does_and_an_error_or_no_answe
     let health = Recording::default();
     let port = serve(health.clone()).await;
     let refused = message(check(port, "", LIMIT).await);
-    assert_eq!(refused, "asking for the health of the server failed: Unimplemented: no health here");
+    assert_eq!(
+        refused,
+        "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): no health here"
+    );
     let headers = health.seen.lock().unwrap().pop().unwrap();
     assert!(headers["user-agent"].to_str().unwrap().starts_with("kube-probe/1."), "{headers:?}");
     let late = message(check(port, "never", Duration::from_millis(100)).await);
-    assert_eq!(late, "no answer within 100ms");
+    assert_eq!(late, "timeout: health rpc did not complete within 100ms");
 }
 
 #[tokio::test]
 async fn nobody_listening_is_a_refusal_and_another_protocol_a_failure() {
     let free = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap().port();
-    let refused =
-        Outcome::Failure { message: format!("cannot connect to 127.0.0.1:{free}: connection refused"), refused: true };
+    let refused = Outcome::Failure {
+        message: format!(
+            "error: failed to connect service at \"127.0.0.1:{free}\": dial tcp 127.0.0.1:{free}: connect: connection refused"
+        ),
+        refused: true,
+    };
     assert_eq!(check(free, "", LIMIT).await, refused);
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -108,5 +112,5 @@ async fn nobody_listening_is_a_refusal_and_another_protocol_a_failure() {
         }
     });
     let other = message(check(port, "", LIMIT).await);
-    assert!(other.starts_with("asking for the health of the server failed: "), "{other}");
+    assert!(other.starts_with("error: health rpc probe failed: rpc error: code = "), "{other}");
 }

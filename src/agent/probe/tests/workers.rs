@@ -314,7 +314,7 @@ async fn failures_errors_and_warnings_of_checks_that_are_due_are_events() {
         seen,
         [
             ("ProbeWarning", "Readiness probe warning: redirected", 1),
-            ("Unhealthy", "Liveness probe errored: odd", 1),
+            ("Unhealthy", "Liveness probe errored and resulted in unknown state: odd", 1),
             ("Unhealthy", "Liveness probe failed: no", 2),
         ]
     );

@@ -14,6 +14,8 @@ const SUBRESOURCES: &[(&str, &[&str])] = &[
     ("/runningpods", &["pods", PROXY]),
     ("/healthz", &["healthz", PROXY]),
     ("/configz", &["configz", PROXY]),
+    ("/flagz", &["configz", PROXY]),
+    ("/statusz", &["statusz", PROXY]),
 ];
 const PROXY: &str = "proxy";
 
@@ -69,6 +71,8 @@ mod tests {
             ("/runningpods/", "pods proxy"),
             ("/healthz/syncloop", "healthz proxy"),
             ("/configz", "configz proxy"),
+            ("/flagz", "configz proxy"),
+            ("/statusz", "statusz proxy"),
             ("/exec/ns/p/c", "proxy"),
             ("/containerLogs/ns/p/c", "proxy"),
             ("/portForward/ns/p", "proxy"),

@@ -6,14 +6,18 @@ mod resource;
 pub mod summary;
 pub mod usage;
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use ::http::Response;
+use k8s_openapi::api::core::v1::Volume;
 
-use self::family::{Family, counter, gauge, number};
+use self::family::{Family, counter, gauge, histogram, number};
+use super::healthz;
 use super::http::Body;
 use crate::agent::context::Context;
-use crate::agent::report::{AgentReport, HealthReport, Phase, PodReport, Severity, StateReport};
+use crate::agent::operations::{BUCKETS, LIST, Operation};
+use crate::agent::report::{AgentReport, HealthReport, Severity, StateReport};
 use crate::agent::status::Entry;
 
 pub use self::cadvisor::answer as cadvisor;
@@ -28,7 +32,8 @@ pub fn all(context: &Context) -> Response<Body> {
     let report = context.board.reports().borrow().clone();
     let mut families = pods(&entries);
     families.extend(counted(context));
-    families.push(probes(context, &entries));
+    families.push(volumes(&entries));
+    families.extend(operations(&context.operations.all()));
     families.extend(health(&report));
     families.extend(process(&report.agent));
     family::answer(&families, None)
@@ -39,15 +44,92 @@ pub fn of_probes(context: &Context) -> Response<Body> {
     family::answer(&[probes(context, &context.board.pods())], None)
 }
 
+/// `/metrics/slis`: how the checks of `/healthz` are.
+pub fn slis(context: &Context) -> Response<Body> {
+    let sample = |(name, well): (&str, bool)| {
+        let labels = vec![("name", name.to_owned()), ("type", "healthz".to_owned())];
+        (labels, if well { 1.0 } else { 0.0 })
+    };
+    let samples = healthz::checks(context).map(sample).collect();
+    let help = "Whether a check of /healthz passes";
+    let started = context.board.reports().borrow().agent.started_at.as_duration().as_secs_f64();
+    let families = [
+        Family { name: "kubernetes_healthcheck", kind: "gauge", help, samples },
+        gauge("process_start_time_seconds", "When the agent started, since the epoch", started),
+    ];
+    family::answer(&families, None)
+}
+
 fn how_many<T>(all: impl IntoIterator<Item = T>) -> f64 {
     number(all.into_iter().count() as u64)
 }
 
+/// The label that tells static pods from those of the API server, as the kubelet writes it.
+fn is_static(bound: bool) -> (&'static str, String) {
+    ("static", if bound { String::new() } else { "true".to_owned() })
+}
+
+/// Volumes of the pods that are wanted, and of those that run, by the plugin that makes them.
+fn volumes(entries: &[Entry]) -> Family {
+    let mut counts: BTreeMap<(String, &str), u64> = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| !entry.report.terminating) {
+        let runs = entry.report.containers.iter().any(|c| matches!(c.state, StateReport::Running { .. }));
+        let states: &[&str] =
+            if runs { &["actual_state_of_world", "desired_state_of_world"] } else { &["desired_state_of_world"] };
+        let of = entry.pod.iter().flat_map(|pod| pod.spec.volumes.iter().flatten());
+        for (plugin, state) in of.flat_map(|volume| states.iter().map(|state| (plugin(volume), *state))) {
+            let count = counts.entry((format!("kubernetes.io/{plugin}"), state)).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+    let samples = counts
+        .into_iter()
+        .map(|((plugin, state), count)| (vec![("plugin_name", plugin), ("state", state.to_owned())], number(count)));
+    let help = "Volumes by plugin and state";
+    Family { name: "volume_manager_total_volumes", kind: "gauge", help, samples: samples.collect() }
+}
+
+/// What the runtime was asked, and how long it takes to look at everything that it has.
+fn operations(all: &BTreeMap<&'static str, Operation>) -> Vec<Family> {
+    let label = |name: &str| vec![("operation_type", name.to_owned())];
+    let counts = |of: fn(&Operation) -> u64| {
+        let samples = all.iter().map(|(name, operation)| (label(name), of(operation)));
+        samples.filter(|(_, count)| *count > 0).map(|(labels, count)| (labels, number(count))).collect()
+    };
+    let series = |labels: &[(&'static str, String)], one: &Operation| {
+        let within: Vec<_> = BUCKETS.into_iter().zip(one.within).collect();
+        histogram(labels, &within, one.seconds, one.count)
+    };
+    let durations = all.iter().flat_map(|(name, operation)| series(&label(name), operation)).collect();
+    let relists = all.get(LIST).map(|list| series(&[], list)).unwrap_or_default();
+    let family = |name, kind, help, samples| Family { name, kind, help, samples };
+    vec![
+        family("kubelet_runtime_operations_total", "counter", "Requests to the runtime", counts(|one| one.count)),
+        family("kubelet_runtime_operations_errors_total", "counter", "Requests that failed", counts(|one| one.errors)),
+        family("kubelet_runtime_operations_duration_seconds", "histogram", "Duration of requests", durations),
+        family("kubelet_pleg_relist_duration_seconds", "histogram", "Duration of a look at all containers", relists),
+    ]
+}
+
+/// What a kubelet calls the plugin of a volume.
+fn plugin(volume: &Volume) -> &'static str {
+    let plugins = [
+        (volume.host_path.is_some(), "host-path"),
+        (volume.empty_dir.is_some(), "empty-dir"),
+        (volume.config_map.is_some(), "configmap"),
+        (volume.secret.is_some(), "secret"),
+        (volume.projected.is_some(), "projected"),
+        (volume.downward_api.is_some(), "downward-api"),
+    ];
+    plugins.into_iter().find(|(is, _)| *is).map_or("other", |(_, name)| name)
+}
+
 /// Pods and containers by their state.
 fn pods(entries: &[Entry]) -> Vec<Family> {
-    let of_static = |count: f64| vec![(vec![("static", String::new())], 0.0), (vec![("static", "true".into())], count)];
-    let wanted = |entry: &&Entry| !entry.report.terminating;
-    let ended = |pod: &PodReport| matches!(pod.phase, Phase::Succeeded | Phase::Failed);
+    let by_static = |count: fn(&Entry) -> bool| {
+        let of = |bound: bool| how_many(entries.iter().filter(|e| e.report.bound == bound && count(e)));
+        [true, false].map(|bound| (vec![is_static(bound)], of(bound))).to_vec()
+    };
     let containers = || entries.iter().flat_map(|entry| &entry.report.containers);
     let runs = |state: &StateReport| matches!(state, StateReport::Running { .. });
     let states = [
@@ -58,13 +140,16 @@ fn pods(entries: &[Entry]) -> Vec<Family> {
     let mut working = Vec::new();
     for (config, desired) in [("desired", true), ("orphan", false)] {
         for (lifecycle, terminating) in [("sync", false), ("terminating", true)] {
-            let of = entries.iter().filter(|e| e.pod.is_some() == desired && e.report.terminating == terminating);
-            let labels = [("config", config), ("lifecycle", lifecycle), ("static", "true")];
-            working.push((labels.map(|(name, value)| (name, value.to_owned())).to_vec(), how_many(of)));
+            for bound in [true, false] {
+                let of = entries.iter().filter(|e| e.pod.is_some() == desired && e.report.terminating == terminating);
+                let labels =
+                    [("config", config), ("lifecycle", lifecycle)].map(|(name, value)| (name, value.to_owned()));
+                let labels = labels.into_iter().chain([is_static(bound)]).collect();
+                working.push((labels, how_many(of.filter(|e| e.report.bound == bound))));
+            }
         }
     }
     let running = entries.iter().filter(|entry| entry.report.containers.iter().any(|c| runs(&c.state)));
-    let active = entries.iter().filter(wanted).filter(|entry| !ended(&entry.report));
     vec![
         gauge("kubelet_running_pods", "Pods of which a container runs", how_many(running)),
         Family {
@@ -78,13 +163,13 @@ fn pods(entries: &[Entry]) -> Vec<Family> {
             name: "kubelet_desired_pods",
             kind: "gauge",
             help: "Pods that are wanted",
-            samples: of_static(how_many(entries.iter().filter(wanted))),
+            samples: by_static(|entry| !entry.report.terminating),
         },
         Family {
             name: "kubelet_active_pods",
             kind: "gauge",
             help: "Pods that are wanted and have not ended",
-            samples: of_static(how_many(active)),
+            samples: by_static(|entry| !entry.report.terminating && !entry.report.phase.is_final()),
         },
     ]
 }
@@ -104,6 +189,9 @@ fn counted(context: &Context) -> Vec<Family> {
             ],
         },
         counter("kubelet_started_containers_errors_total", "Starts that failed", metrics.failed_starts.get()),
+        counter("kubelet_started_pods_total", "Pods whose sandbox was started", metrics.started_sandboxes.get()),
+        gauge("kubelet_mirror_pods", "Mirror pods that are known", number(context.mirrors.count())),
+        gauge("kubelet_cgroup_version", "The version of cgroups", if is_unified() { 2.0 } else { 1.0 }),
         Family {
             name: "kubelet_restarted_pods_total",
             kind: "counter",
@@ -116,6 +204,11 @@ fn counted(context: &Context) -> Vec<Family> {
             metrics.orphans.get(),
         ),
     ]
+}
+
+/// Whether the machine has cgroups of version 2 alone.
+fn is_unified() -> bool {
+    std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 fn probes(context: &Context, entries: &[Entry]) -> Family {
@@ -198,6 +291,37 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pods_are_counted_apart_by_where_they_come_from() {
+        let entry = |name: &str, bound: bool| {
+            let mut entry = crate::agent::status::tests::entry(true, 1);
+            (entry.report.name, entry.report.bound) = (name.to_owned(), bound);
+            entry
+        };
+        let mut ended = entry("c", true);
+        ended.report.phase = crate::agent::report::Phase::Succeeded;
+        let families = pods(&[entry("a", false), entry("b", true), ended]);
+        let of = |name: &str| {
+            let family = families.iter().find(|family| family.name == name).unwrap();
+            let value = |of: &str| family.samples.iter().find(|(labels, _)| labels[0].1 == of).unwrap().1;
+            [value("true"), value("")]
+        };
+        assert_eq!((of("kubelet_desired_pods"), of("kubelet_active_pods")), ([1.0, 2.0], [1.0, 1.0]));
+    }
+
+    #[test]
+    fn volumes_are_counted_by_plugin() {
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers: [{name: c, image: x:1}]\n  \
+                   volumes: [{name: a, hostPath: {path: /a}}, {name: b, hostPath: {path: /b}}, {name: c, emptyDir: {}}]\n";
+        let pod = std::sync::Arc::new(crate::agent::pod::tests::read(pod).unwrap());
+        let mut entry = Entry { pod: Some(pod), ..crate::agent::status::tests::entry(true, 1) };
+        entry.report.containers.clear();
+        let samples = volumes(&[entry]).samples;
+        let expected = [("kubernetes.io/empty-dir", 1.0), ("kubernetes.io/host-path", 2.0)];
+        assert_eq!(samples.iter().map(|(labels, count)| (&*labels[0].1, *count)).collect::<Vec<_>>(), expected);
+        assert!(samples.iter().all(|(labels, _)| labels[1].1 == "desired_state_of_world"));
+    }
 
     #[test]
     fn processor_time_is_found_behind_any_command() {

@@ -97,6 +97,7 @@ mod tests {
             image: "i".into(),
             started_at: Timestamp::from_second(9).unwrap(),
             usage: used,
+            details: Default::default(),
         };
         let pod = usage::PodUsage {
             namespace: "ns".into(),
@@ -105,7 +106,13 @@ mod tests {
             containers: vec![container],
             network: None,
         };
-        let measured = Measured { at: Timestamp::UNIX_EPOCH, node: Usage::default(), network: vec![], pods: vec![pod] };
+        let measured = Measured {
+            at: Timestamp::UNIX_EPOCH,
+            node: Usage::default(),
+            agent: Usage::default(),
+            network: vec![],
+            pods: vec![pod],
+        };
         let families = families(&measured);
         let value = |name: &str| families.iter().find(|family| family.name == name).unwrap().samples.clone();
         assert!(value("node_cpu_usage_seconds_total").is_empty(), "what is not known is not said");

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rustix::fs::{StatVfs, statvfs};
 use serde_json::{Map, Value, json};
 
-use super::usage::{Interface, MACHINE, Measured, PodUsage, Rates};
+use super::usage::{AGENT, Interface, MACHINE, Measured, PodUsage, Rates};
 use crate::agent::cgroups::Usage;
 use crate::agent::context::Context;
 use crate::agent::server::http::{Body, respond, say};
@@ -45,8 +45,27 @@ fn of_node(context: &Context, measured: &Measured, rates: &Rates, all: bool) -> 
         let images = if Path::new(IMAGES).exists() { Path::new(IMAGES) } else { root };
         node["runtime"] = json!({ "imageFs": file_system(images, measured.at) });
         node["rlimit"] = processes(measured.at);
+        node["systemContainers"] = system(measured, rates);
     }
     node
+}
+
+/// What runs the pods, and all of them together, under the names that a kubelet gives to its system containers.
+fn system(measured: &Measured, rates: &Rates) -> Value {
+    let mut kubelet = json!({ "name": "kubelet" });
+    used(&mut kubelet, &measured.agent, rates.of(AGENT), measured.at);
+    let containers = || measured.pods.iter().flat_map(|pod| &pod.containers);
+    let all = PodUsage::of_all(&measured.pods);
+    let rate = containers().filter_map(|container| rates.of(&container.id)).reduce(u64::saturating_add);
+    let mut pods = json!({ "name": "pods" });
+    used(&mut pods, &all, rate, measured.at);
+    json!([kubelet, pods])
+}
+
+/// What was swapped out, as far as it is counted.
+fn swap(all: impl Iterator<Item = Option<u64>>, at: Timestamp) -> Value {
+    let sum = all.flatten().reduce(u64::saturating_add);
+    sum.map_or(Value::Null, |bytes| json!({ "time": time(at), "swapUsageBytes": bytes }))
 }
 
 /// When the machine was started.
@@ -60,6 +79,9 @@ fn of_pod(context: &Context, pod: &PodUsage, measured: &Measured, rates: &Rates,
     let containers = pod.containers.iter().map(|container| {
         let mut value = json!({ "name": container.name, "startTime": time(container.started_at) });
         used(&mut value, &container.usage, rates.of(&container.id), measured.at);
+        if all {
+            value["swap"] = swap([container.details.swap].into_iter(), measured.at);
+        }
         value
     });
     let started = pod.containers.iter().map(|container| container.started_at).min().unwrap_or(measured.at);
@@ -71,6 +93,7 @@ fn of_pod(context: &Context, pod: &PodUsage, measured: &Measured, rates: &Rates,
     let rate = pod.containers.iter().filter_map(|container| rates.of(&container.id)).reduce(u64::saturating_add);
     used(&mut value, &pod.total(), rate, measured.at);
     if all {
+        value["swap"] = swap(pod.containers.iter().map(|one| one.details.swap), measured.at);
         value["network"] = network(pod.network.as_ref().unwrap_or(&measured.network), measured.at);
         let volumes = context.options.root_dir.join("pods").join(&pod.uid);
         if volumes.exists() {
@@ -173,13 +196,7 @@ mod tests {
 
     #[test]
     fn a_network_is_that_of_eth0_and_of_each_interface() {
-        let of = |name: &str, received| Interface {
-            name: name.into(),
-            received,
-            receive_errors: 0,
-            sent: 1,
-            send_errors: 0,
-        };
+        let of = |name: &str, received| Interface { name: name.into(), received, sent: 1, ..Interface::default() };
         let value = network(&[of("docker0", 1), of("eth0", 2)], Timestamp::UNIX_EPOCH);
         assert_eq!((&value["name"], &value["rxBytes"]), (&json!("eth0"), &json!(2)));
         assert_eq!(value["interfaces"].as_array().unwrap().len(), 2);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 
-use crate::agent::cgroups::{Mounts, Usage};
+use crate::agent::cgroups::{Details, Mounts, Usage};
 use crate::agent::context::Context;
 use crate::agent::report::StateReport;
 use crate::host::clock::Instant;
@@ -24,6 +24,8 @@ pub struct Measured {
     pub at: Timestamp,
     /// The machine.
     pub node: Usage,
+    /// The agent itself.
+    pub agent: Usage,
     /// The machine's network.
     pub network: Vec<Interface>,
     /// Its pods, those of which something runs.
@@ -47,22 +49,33 @@ pub struct ContainerUsage {
     pub image: String,
     pub started_at: Timestamp,
     pub usage: Usage,
+    /// What else its cgroups count.
+    pub details: Details,
 }
 
 /// What went through a network interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interface {
     pub name: String,
     pub received: u64,
+    pub received_packets: u64,
     pub receive_errors: u64,
+    pub receive_drops: u64,
     pub sent: u64,
+    pub sent_packets: u64,
     pub send_errors: u64,
+    pub send_drops: u64,
 }
 
 impl PodUsage {
     /// All of it together; what no container knows is not known.
     pub fn total(&self) -> Usage {
-        let all = || self.containers.iter().map(|container| container.usage);
+        Self::of_all(std::slice::from_ref(self))
+    }
+
+    /// All of several pods together.
+    pub fn of_all(pods: &[Self]) -> Usage {
+        let all = || pods.iter().flat_map(|pod| &pod.containers).map(|container| container.usage);
         let sum = |of: fn(&Usage) -> Option<u64>| all().filter_map(|usage| of(&usage)).reduce(u64::saturating_add);
         let memory = all().filter_map(|usage| usage.memory).reduce(|mut a, b| {
             let sums = [
@@ -97,8 +110,10 @@ pub async fn measure(context: &Context) -> Measured {
             let id = container.id?;
             let pid = context.runtime.process(&id).await.ok()?.pid;
             let usage = pid.map(|pid| mounts.of_process(pid)).unwrap_or_default();
+            let details = pid.map(|pid| mounts.details_of(pid)).unwrap_or_default();
             let network = pid.filter(|_| !on_host).map(|pid| interfaces(&format!("/proc/{pid}/net/dev")));
-            let container = ContainerUsage { name: container.name, id, image: container.image, started_at, usage };
+            let container =
+                ContainerUsage { name: container.name, id, image: container.image, started_at, usage, details };
             Some((pod, network, container))
         }
     });
@@ -114,7 +129,8 @@ pub async fn measure(context: &Context) -> Measured {
             last.containers.push(container);
         }
     }
-    Measured { at: Timestamp::now(), node: mounts.of_machine(), network: interfaces("/proc/net/dev"), pods }
+    let (node, agent) = (mounts.of_machine(), mounts.of_process(std::process::id()));
+    Measured { at: Timestamp::now(), node, agent, network: interfaces("/proc/net/dev"), pods }
 }
 
 fn interfaces(file: &str) -> Vec<Interface> {
@@ -130,9 +146,13 @@ fn parse_interfaces(text: &str) -> Vec<Interface> {
         Some(Interface {
             name: name.trim().to_owned(),
             received: at(0)?,
+            received_packets: at(1)?,
             receive_errors: at(2)?,
+            receive_drops: at(3)?,
             sent: at(8)?,
+            sent_packets: at(9)?,
             send_errors: at(10)?,
+            send_drops: at(11)?,
         })
     };
     text.lines().filter_map(interface).filter(|interface| interface.name != "lo").collect()
@@ -151,12 +171,16 @@ struct Rate {
 
 /// What the machine's own rate is kept under; no container has such an id.
 pub const MACHINE: &str = "";
+/// What the agent's is kept under.
+pub const AGENT: &str = "agent";
 
 impl Rates {
     /// Takes a measurement in. False when some rate is not known yet.
     pub fn learn(&self, measured: &Measured) -> bool {
         let containers = measured.pods.iter().flat_map(|pod| &pod.containers);
-        let all = containers.map(|one| (one.id.as_str(), one.usage)).chain([(MACHINE, measured.node)]);
+        let all = containers
+            .map(|one| (one.id.as_str(), one.usage))
+            .chain([(MACHINE, measured.node), (AGENT, measured.agent)]);
         let (mut known, now) = (self.0.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
         // Only what is there is remembered.
         let old = std::mem::take(&mut *known);
@@ -212,6 +236,7 @@ mod tests {
             image: "i".into(),
             started_at: Timestamp::UNIX_EPOCH,
             usage: Usage { cpu_nanos: Some(nanos), memory: Some(memory) },
+            details: Details::default(),
         }
     }
 
@@ -219,7 +244,7 @@ mod tests {
         let (namespace, name, uid) = ("default".into(), "p".into(), "u".into());
         let pods = vec![PodUsage { namespace, name, uid, containers, network: None }];
         let node = Usage { cpu_nanos: Some(node), memory: None };
-        Measured { at: Timestamp::UNIX_EPOCH, node, network: vec![], pods }
+        Measured { at: Timestamp::UNIX_EPOCH, node, agent: Usage::default(), network: vec![], pods }
     }
 
     #[tokio::test(start_paused = true)]
@@ -248,7 +273,16 @@ mod tests {
     fn interfaces_are_read_without_the_loopback() {
         let text = "Inter-|   Receive\n face |bytes packets errs\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  \
                     eth0: 500 5 1 0 0 0 0 0 700 7 2 0 0 0 0 0\n";
-        let expected = Interface { name: "eth0".into(), received: 500, receive_errors: 1, sent: 700, send_errors: 2 };
+        let expected = Interface {
+            name: "eth0".into(),
+            received: 500,
+            received_packets: 5,
+            receive_errors: 1,
+            sent: 700,
+            sent_packets: 7,
+            send_errors: 2,
+            ..Interface::default()
+        };
         assert_eq!(parse_interfaces(text), [expected]);
     }
 }

@@ -204,11 +204,14 @@ const DEBUGGING: [&str; 9] = [
     "/debug/pprof/",
 ];
 /// What such a kubelet has all the same, and what it has not.
-const REST: [(&str, u16); 6] = [
+const REST: [(&str, u16); 9] = [
     ("/configz", 404),
     ("/execute", 404),
     ("/pods", 200),
     ("/metrics", 200),
+    ("/metrics/slis", 200),
+    ("/statusz", 404),
+    ("/flagz", 404),
     ("/healthz", 200),
     ("/stats/summary", 200),
 ];
@@ -234,7 +237,15 @@ async fn the_read_only_address_has_no_debugging_handlers_whatever_the_options_sa
     for (path, status) in REST {
         assert_eq!(bench.read_only(path).await.0, status, "{path}");
     }
-    for path in ["/containerLogs/default/p/c", "/runningpods/", "/configz"] {
+    for (page, metric, is_there) in [
+        ("/metrics", "\nkubelet_desired_pods{static=\"true\"} 1\n", true),
+        ("/metrics", "prober_probe_total", false),
+        ("/metrics/probes", "# TYPE prober_probe_total counter\n", true),
+        ("/metrics/slis", "\nkubernetes_healthcheck{name=\"ping\",type=\"healthz\"} 1\n", true),
+    ] {
+        assert_eq!(bench.read_only(page).await.1.contains(metric), is_there, "{page}: {metric}");
+    }
+    for path in ["/containerLogs/default/p/c", "/runningpods/", "/configz", "/flagz", "/statusz"] {
         assert_eq!(bench.status(path).await, 200, "{path} is there for who has rights");
     }
     bench.end().await;

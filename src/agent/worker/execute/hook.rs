@@ -79,7 +79,12 @@ impl Worker {
             let name = &one.record.name;
             warn!(pod = %self.key, container = name.container, ?kind, failure, "hook failed");
             let subject = Subject { pod: &self.key, uid: &name.uid, container: Some(&name.container) };
-            self.context.events.warning(subject, kind.failure(), failure);
+            // Not why: what a hook prints or is answered may be a secret, and events have many readers.
+            let (reason, form) = match kind {
+                HookKind::PostStart => ("FailedPostStartHook", wording::POST_START_FAILED),
+                HookKind::PreStop => ("FailedPreStopHook", wording::PRE_STOP_FAILED),
+            };
+            self.context.events.warning(subject, reason, form.with(&[]));
         }
     }
 

@@ -1,5 +1,7 @@
 //! Images by their pull policy.
 
+use std::fmt::Display;
+
 use super::*;
 
 /// How long a failure is called that (`ErrImagePull`) before it is called waiting (`ImagePullBackOff`).
@@ -15,14 +17,16 @@ impl Worker {
     ) -> Option<ImageRecord> {
         let pulled = self.seen.slots.get(container).is_some_and(|slot| slot.pulled);
         if !is_reference(image) {
-            let message = format!("couldn't parse image name {image:?}: it is no valid reference");
-            self.cannot_pull(container, "InvalidImageName", message);
+            let message = wording::BAD_IMAGE_NAME.with(&[&wording::quoted(image), &wording::quoted(image)]);
+            self.cannot_pull(container, ("InvalidImageName", "InspectFailed"), message);
             return None;
         }
         let local = match self.context.runtime.image(image).await {
             Ok(local) => local,
             Err(error) => {
-                self.fail(container, runtime_failure("ImageInspectError", &error), Some(&error));
+                let mut failure = runtime_failure("ImageInspectError", &error);
+                failure.message = wording::INSPECT_FAILED.with(&[&wording::quoted(image), &failure.message]);
+                self.fail(container, failure, Some(&error));
                 return None;
             }
         };
@@ -34,14 +38,13 @@ impl Worker {
         if !wants_pull {
             slot.pulled = false;
             if !pulled {
-                let message = format!("Container image {image:?} already present on machine");
-                self.note_event(container, "Pulled", message);
+                self.note_event(container, "Pulled", wording::PRESENT.with(&[&wording::quoted(image)]));
             }
             return local;
         }
         if policy == "Never" {
-            let message = format!("Container image {image:?} is not present with pull policy of Never");
-            self.cannot_pull(container, "ErrImageNeverPull", message);
+            let message = wording::NEVER_PULLED.with(&[&wording::quoted(image)]);
+            self.cannot_pull(container, ("ErrImageNeverPull", "ErrImageNeverPull"), message);
             return None;
         }
         slot.pull_tries = match &slot.pull {
@@ -56,7 +59,7 @@ impl Worker {
     /// Pulls beside the worker, when its turn comes.
     fn pull(&mut self, container: &str, image: &str) {
         info!(pod = %self.key, image, "pulling");
-        self.note_event(container, "Pulling", format!("Pulling image {image:?}"));
+        self.note_event(container, "Pulling", wording::PULLING.with(&[&wording::quoted(image)]));
         let Some((pod, _)) = &self.pod else { return };
         let (context, myself, pod) = (Arc::clone(&self.context), self.myself.clone(), Arc::clone(pod));
         let (container, image) = (container.to_owned(), image.to_owned());
@@ -71,14 +74,14 @@ impl Worker {
         });
     }
 
-    /// What no pull can mend is looked at again now and then.
-    fn cannot_pull(&mut self, container: &str, reason: &'static str, message: String) {
+    /// What no pull can mend is looked at again now and then. `reason` is that of the waiting, `event` that of the event.
+    fn cannot_pull(&mut self, container: &str, (reason, event): (&'static str, &'static str), message: String) {
         warn!(pod = %self.key, container, reason, message, "no image");
-        self.note_trouble(container, reason, &message);
-        self.note_trouble(container, "Failed", &format!("Error: {reason}"));
+        self.note_trouble(container, event, &message);
+        self.note_trouble(container, "Failed", &wording::ERROR.with(&[&reason]));
         let slot = self.seen.slots.entry(container.to_owned()).or_default();
         let until = Instant::now() + PULL.after(1);
-        slot.pull = Pull::Failed { reason, message, until, told: None, tries: 1 };
+        slot.pull = Pull::Failed { reason, backed_off: message.clone(), message, until, told: None, tries: 1 };
     }
 
     pub(in crate::agent::worker) fn pulled(
@@ -92,22 +95,22 @@ impl Worker {
         match result {
             Ok(record) => {
                 (slot.pull, slot.pulled, slot.pull_tries) = (Pull::Idle, true, 0);
-                let message = format!(
-                    "Successfully pulled image {image:?} in {took:.3?} ({waited:.3?} including waiting). \
-                     Image size: {} bytes.",
-                    record.size
-                );
-                self.note_event(container, "Pulled", message);
+                let span =
+                    |time: Duration| wording::span(Duration::from_millis(time.as_millis().try_into().unwrap_or(0)));
+                let parts: [&dyn Display; 4] = [&wording::quoted(image), &span(took), &span(waited), &record.size];
+                self.note_event(container, "Pulled", wording::PULLED.with(&parts));
             }
             Err(error) => {
                 let tries = slot.pull_tries.saturating_add(1);
                 let (message, now) = (chain(&error), Instant::now());
                 let (until, told) = (now + PULL.after(tries), Some(now + TOLD));
                 warn!(pod = %self.key, container, error = message, "cannot pull");
-                let failed = format!("Failed to pull image {image:?}: {message}");
-                slot.pull = Pull::Failed { reason: "ErrImagePull", message, until, told, tries };
+                let (reason, quoted) = ("ErrImagePull", wording::quoted(image));
+                let failed = wording::PULL_FAILED.with(&[&quoted, &message]);
+                let backed_off = wording::WAITS_FOR_PULL.with(&[&quoted, &reason, &message]);
+                slot.pull = Pull::Failed { reason, backed_off, message, until, told, tries };
                 self.note_trouble(container, "Failed", &failed);
-                self.note_trouble(container, "Failed", "Error: ErrImagePull");
+                self.note_trouble(container, "Failed", &wording::ERROR.with(&[&reason]));
                 self.note_unreachable(&error);
             }
         }

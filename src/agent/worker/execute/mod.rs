@@ -22,8 +22,9 @@ use crate::agent::pacing;
 use crate::agent::pod::StaticPod;
 use crate::agent::pull;
 use crate::agent::status::chain;
+use crate::agent::volumes::VolumeError;
 use crate::agent::volumes::{self, Inputs};
-use crate::agent::{env, logs};
+use crate::agent::{env, logs, wording};
 use crate::host::clock::Instant;
 use crate::runtime::{ContainerState, ImageRecord, PodNetwork, RuntimeError};
 
@@ -57,7 +58,7 @@ impl From<PrepareError> for Failure {
     fn from(error: PrepareError) -> Self {
         match error {
             PrepareError::Volume(error) => {
-                Self { reason: "ContainerCreating", message: format!("cannot mount: {}", chain(&error)), steps: MOUNT }
+                Self { reason: "ContainerCreating", message: not_set_up(&error), steps: MOUNT }
             }
             PrepareError::Config(message) => Self::new("CreateContainerConfigError", message),
             PrepareError::File(error) => Self::new("CreateContainerError", chain(&error)),
@@ -99,7 +100,7 @@ impl Worker {
         match self.context.runtime.start(id).await {
             Ok(()) => {
                 self.context.metrics.started_containers.count();
-                self.note_event(&name, "Started", "Container started");
+                self.note_event(&name, "Started", wording::STARTED.with(&[]));
                 self.clear_fault(&name);
                 self.refresh(id).await;
                 self.post_start(id, &name);
@@ -128,7 +129,7 @@ impl Worker {
             return;
         }
         if attempt > 0 {
-            self.note_event(SANDBOX, "SandboxChanged", "The pod's sandbox is gone: the pod is rebuilt in a new one");
+            self.note_event(SANDBOX, "SandboxChanged", wording::SANDBOX_CHANGED.with(&[]));
         }
         let before = self.seen.instances.values();
         let newest = before
@@ -166,9 +167,10 @@ impl Worker {
             return None;
         }
         match self.context.runtime.pod_network().await {
-            Ok(PodNetwork::NotReady { reason, message }) => Some(format!(
-                "network is not ready: container runtime network not ready: NetworkReady=false reason:{reason} message:{message}"
-            )),
+            Ok(PodNetwork::NotReady { reason, message }) => {
+                let words = format!("NetworkReady=false reason:{reason} message:{message}");
+                Some(wording::NO_NETWORK.with(&[&format!("container runtime network not ready: {words}")]))
+            }
             // Whoever does not answer refuses the sandbox too.
             Ok(PodNetwork::Ready | PodNetwork::Absent) | Err(_) => None,
         }
@@ -215,7 +217,7 @@ impl Worker {
             Ok(()) => {
                 info!(pod = %self.key, container = name, attempt, "container started");
                 self.context.metrics.started_containers.count();
-                self.note_event(name, "Started", "Container started");
+                self.note_event(name, "Started", wording::STARTED.with(&[]));
                 self.clear_fault(name);
                 self.post_start(&id, name);
             }
@@ -243,7 +245,7 @@ impl Worker {
         let node_memory = facts.node_memory;
         let objects = self.context.bound.objects(self.context.api.as_deref(), pod, Wanted::Container(name)).await;
         let objects =
-            objects.map_err(|why| quiet(Failure::new("ContainerCreating", format!("cannot mount: {why}"))))?;
+            objects.map_err(|why| quiet(Failure::new("ContainerCreating", wording::NOT_MOUNTED.with(&[&why]))))?;
         let given = Given { facts, objects };
         let prepared = self.prepare(Arc::clone(pod), name.to_owned(), attempt, given).await.map_err(quiet)?;
         let cgroup_parent =
@@ -272,7 +274,7 @@ impl Worker {
         let config = config.map_err(|message| quiet(Failure::new("CreateContainerConfigError", message)))?;
         match self.context.runtime.create_container(&config).await {
             Ok(id) => {
-                self.note_event(name, "Created", "Container created");
+                self.note_event(name, "Created", wording::CREATED.with(&[]));
                 Ok(id)
             }
             Err(error) => {
@@ -372,6 +374,23 @@ fn no_such(name: &str) -> Failure {
     Failure::new("CreateContainerError", format!("the pod has no container {name}"))
 }
 
+/// In the runtime's own words, as a kubelet hands them on.
 fn runtime_failure(reason: &'static str, error: &RuntimeError) -> Failure {
-    Failure::new(reason, chain(error))
+    match error {
+        RuntimeError::Refused { message, .. } => Failure::new(reason, message.clone()),
+        error => Failure::new(reason, chain(error)),
+    }
+}
+
+/// Which volume could not be made, and why.
+fn not_set_up(error: &VolumeError) -> String {
+    let (VolumeError::Type { volume, .. }
+    | VolumeError::Escape { volume, .. }
+    | VolumeError::Unsupported { volume, .. }
+    | VolumeError::Content { volume, .. }
+    | VolumeError::Io { volume, .. }) = error;
+    let text = chain(error);
+    // The error names its volume first, as the form does.
+    let why = text.strip_prefix(&format!("volume {volume}: ")).unwrap_or(&text);
+    wording::SET_UP_FAILED.with(&[&wording::quoted(volume), &why])
 }

@@ -4,11 +4,14 @@
 //! or a step that failed changes nothing but the moment at which it is made.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::time::Duration;
 
 use super::action::{Action, Plan, Waiting};
 use super::view::{ContainerView, Finish, Instance, Observed, PodView, PostStart, Pull, Role, Slot};
 use crate::agent::backoff::{CALL, CRASH, FORGIVEN_AFTER};
+use crate::agent::pod::PodKey;
+use crate::agent::wording;
 use crate::host::clock::Instant;
 use crate::runtime::ContainerState;
 
@@ -336,8 +339,10 @@ impl<'a> Planner<'a> {
         let delay = CRASH.capped(self.seen.max_backoff).after(tries);
         let over = self.due(last.ended.map(|ended| ended + delay));
         if !over {
-            let message = format!("back-off {} s restarting failed container", delay.as_secs());
-            self.wait(container, "CrashLoopBackOff", message);
+            let of = &last.record.name;
+            let key = PodKey { namespace: of.namespace.clone(), name: of.pod.clone() };
+            let parts: [&dyn Display; 3] = [&wording::span(delay), &container, &wording::pod(&key, &of.uid)];
+            self.wait(container, "CrashLoopBackOff", wording::WAITS_FOR_RESTART.with(&parts));
         }
         over
     }
@@ -372,10 +377,11 @@ impl<'a> Planner<'a> {
                 self.wait(container, reason, format!("pulling image {image}"));
                 return false;
             }
-            Pull::Failed { reason, message, until, told, .. } => {
+            Pull::Failed { reason, message, backed_off, until, told, .. } => {
                 if !self.due(Some(*until)) {
                     let backs_off = told.is_some() && self.due(*told);
-                    self.wait(container, if backs_off { "ImagePullBackOff" } else { reason }, message.clone());
+                    let (reason, words) = if backs_off { ("ImagePullBackOff", backed_off) } else { (*reason, message) };
+                    self.wait(container, reason, words.clone());
                     self.plan.message.get_or_insert_with(|| message.clone());
                     return false;
                 }

@@ -2,7 +2,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
 use super::*;
-use crate::agent::events::Kind;
+use crate::agent::events::{About, Kind};
 
 fn pod() -> Pod {
     serde_json::from_value(json!({
@@ -37,6 +37,7 @@ fn pod() -> Pod {
 fn event(uid: &str) -> Event {
     Event {
         sequence: 1,
+        about: About::Pod,
         namespace: "kube-system".into(),
         pod: "web-cp1".into(),
         uid: uid.to_owned(),

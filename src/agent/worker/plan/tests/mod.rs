@@ -331,6 +331,7 @@ fn images_and_failures_hold_back_their_own_container_alone() {
         slot.pull = Pull::Failed {
             reason: "ErrImagePull",
             message: "no".into(),
+            backed_off: "Back-off: no".into(),
             until,
             told: Some(now + Duration::from_secs(5)),
             tries: 1,

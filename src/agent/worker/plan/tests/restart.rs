@@ -157,7 +157,14 @@ fn a_pull_that_failed_is_called_so_for_a_moment_and_then_called_waiting() {
         Case::host().slot("c", |slot, now| {
             let begun = now - Duration::from_secs(ago);
             let (until, told) = (begun + Duration::from_secs(10), Some(begun + Duration::from_secs(5)));
-            slot.pull = Pull::Failed { reason: "ErrImagePull", message: "no".into(), until, told, tries: 1 };
+            slot.pull = Pull::Failed {
+                reason: "ErrImagePull",
+                message: "no".into(),
+                backed_off: "no".into(),
+                until,
+                told,
+                tries: 1,
+            };
         })
     };
     assert_eq!((failed(0).waiting("c"), failed(0).wake()), ("ErrImagePull".into(), Some(5)));
