@@ -27,6 +27,7 @@ mod serve;
 mod signals;
 mod table;
 mod url;
+mod volumes;
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -134,7 +134,7 @@ pub fn check_numbers() -> Result<(), String> {
     let (source, cluster) = (below("src")?, below("tests/e2e")?);
     let numbers: BTreeSet<u32> = rows.iter().map(|row| row.number).collect();
     let missing: Vec<u32> = (1..=LAST).filter(|number| !numbers.contains(number)).collect();
-    if !missing.is_empty() || numbers.len() != rows.len() || numbers.last() != Some(&LAST) {
+    if !missing.is_empty() || numbers.len() != rows.len() {
         return Err(format!("{} rows for {LAST} numbers, missing: {missing:?}", rows.len()));
     }
     for row in rows {

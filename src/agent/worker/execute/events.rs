@@ -31,8 +31,8 @@ impl Worker {
                 let message = format!("Back-off restarting failed container {name} in pod {pod}");
                 self.note_trouble(name, "BackOff", &message);
             } else {
-                let image = self.pod.as_ref().and_then(|(pod, _)| pod.containers().find(|(_, c)| c.name == *name));
-                let image = image.and_then(|(_, c)| c.image.as_deref()).unwrap_or(&self.context.options.pause_image);
+                let image = self.pod.as_ref().and_then(|(pod, _)| pod.container(name));
+                let image = image.and_then(|c| c.image.as_deref()).unwrap_or(&self.context.options.pause_image);
                 self.note_event(name, "BackOff", format!("Back-off pulling image {image:?}"));
                 self.note_trouble(name, "Failed", &format!("Error: {reason}"));
             }
@@ -51,7 +51,7 @@ impl Worker {
     /// A step failed. What concerns the pod as a whole (its sandbox, its volumes) is the pod's event.
     pub(super) fn note_failure(&self, container: &str, failure: &Failure) {
         let (reason, of, message) = match failure.reason {
-            reason @ ("SysctlForbidden" | "NetworkNotReady") => (reason, SANDBOX, failure.message.clone()),
+            reason @ "NetworkNotReady" => (reason, SANDBOX, failure.message.clone()),
             "CreatePodSandboxError" | "FailedCreatePodSandBox" => {
                 ("FailedCreatePodSandBox", SANDBOX, format!("Failed to create the pod's sandbox: {}", failure.message))
             }
