@@ -116,7 +116,8 @@ fn locate(pods: &[Entry], wanted: &LogRequest) -> Result<String, LogError> {
     let is_meant = |one: &&Entry| one.report.namespace == wanted.namespace && one.report.name == wanted.pod;
     let Some(entry) = pods.iter().find(is_meant) else { return Err(LogError::NoPod { pod }) };
     let status = &entry.status;
-    let mut all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses);
+    let mut all = all.chain(&status.ephemeral_container_statuses).flatten();
     let Some(found) = all.find(|c| c.name == container) else { return Err(LogError::NoContainer { container, pod }) };
     let last = found.last_state.as_ref().and_then(|state| state.terminated.as_ref());
     let last = last.and_then(|ended| ended.container_id.as_deref());
@@ -178,6 +179,13 @@ mod tests {
         let error = found("new", false).unwrap_err().to_string();
         assert!(error.ends_with("is waiting to start: CrashLoopBackOff: back-off 10s"), "{error}");
         assert!(matches!(found("none", false), Err(LogError::NoContainer { .. })));
+        let mut pods = pods;
+        let status: PodStatus = serde_json::from_value(
+            json!({"ephemeralContainerStatuses": [container("debugger", json!({"running": {}}), None)]}),
+        )
+        .unwrap();
+        pods[0].status.ephemeral_container_statuses = status.ephemeral_container_statuses;
+        assert_eq!(locate(&pods, &asked("debugger", false)).unwrap(), "debugger-now");
         let other = LogRequest { pod: "q".into(), ..asked("runs", false) };
         assert!(matches!(locate(&pods, &other), Err(LogError::NoPod { .. })));
     }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::AgentOptions;
+use super::admission::Site;
 use super::apiserver::ApiServer;
 use super::attempts::Attempts;
 use super::bound::store::Store;
@@ -161,6 +162,17 @@ impl Context {
     pub fn end_for(&self, what: &'static str, crash: Crash) {
         let _ = self.crash.set((what, crash));
         self.shutdown.cancel();
+    }
+
+    /// The node as pods are admitted to it, with these labels.
+    pub fn site(&self, labels: Option<BTreeMap<String, String>>) -> Site {
+        Site {
+            name: self.options.node_name.clone(),
+            labels,
+            allocatable: self.allocatable.clone(),
+            unsafe_sysctls: self.options.unsafe_sysctls.clone(),
+            apparmor: self.apparmor,
+        }
     }
 
     /// The address of pods on the machine's network, as with the kubelet: the node's where there is a cluster that it is a

@@ -84,5 +84,8 @@ mod tests {
         assert!(text.ends_with("\n10.2.0.9\tp-node1\n"), "{text}");
         let text = of("hostname: web\n  subdomain: sub", Some("10.2.0.9")).unwrap();
         assert!(text.ends_with("\n10.2.0.9\tweb.sub.default.svc.cluster.local\tweb\n"), "{text}");
+        let names = Names { ip: Some("10.2.0.9"), cluster_domain: None, machine: "" };
+        let text = content(&pod_with("hostname: web\n  subdomain: sub", ""), &names).unwrap();
+        assert!(text.ends_with("\n10.2.0.9\tweb.sub.default.svc.\tweb\n"), "no domain of a cluster is known: {text}");
     }
 }

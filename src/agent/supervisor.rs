@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::admission::Refusal;
 use super::admission::statics::{News as Decisions, Node, Statics};
-use super::admission::{Refusal, Site};
 use super::clearing::{Clearing, Step};
 use super::context::Context;
 use super::crash::{Crash, Crashes, SET_ASIDE_AFTER, Standing, caught_now};
@@ -170,11 +170,8 @@ impl Supervisor {
         let context = &self.context;
         let labels = context.node.labels().borrow().clone();
         let is_final = context.api.is_none() || labels.is_some();
-        let site = Site {
-            name: context.options.node_name.clone(),
-            labels: Some(labels.unwrap_or_else(|| super::node::initial_labels(&context.options))),
-            allocatable: context.allocatable.clone(),
-        };
+        let labels = labels.unwrap_or_else(|| super::node::initial_labels(&context.options));
+        let site = context.site(Some(labels));
         let has_ended = |pod: &StaticPod| {
             let is_it = |entry: &Entry| entry.report.uid == pod.uid && entry.report.phase.is_final();
             context.board.visit(|pods, _| pods.get(&pod.key).is_some_and(is_it))

@@ -155,7 +155,7 @@ impl Trial {
         desk.list(vec![pod], Timestamp::UNIX_EPOCH);
         let all = [("cpu", 64_000), ("memory", 1 << 40), ("pods", 110)];
         let allocatable = all.map(|(name, amount)| (name.to_owned(), amount)).into();
-        let site = Site { name: "n".into(), labels: None, allocatable };
+        let site = Site { name: "n".into(), allocatable, ..Site::default() };
         let ground = Ground { site, network: PodNetwork::Ready };
         desk.judge(&ground, &[]);
         desk.refused();

@@ -222,6 +222,8 @@ pub struct ContainerConfig {
     pub host_pid: bool,
     /// The sandbox's PID namespace (`shareProcessNamespace`).
     pub share_pid: bool,
+    /// The id of another container, whose PID namespace is joined whatever the other fields say.
+    pub pid_target: Option<String>,
     /// As of [`SandboxConfig::users`], for the container and what is mounted in it.
     pub users: Option<UserRange>,
     /// User, groups, capabilities and the like.

@@ -25,6 +25,7 @@ type Body = BoxBody<Bytes, Infallible>;
 pub struct FakeApi {
     state: Arc<Mutex<State>>,
     version: watch::Sender<u64>,
+    port: u16,
 }
 
 #[derive(Default)]
@@ -57,7 +58,7 @@ impl FakeApi {
     pub async fn serve() -> (Self, Client) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let api = Self { state: Arc::default(), version: watch::Sender::new(0) };
+        let api = Self { state: Arc::default(), version: watch::Sender::new(0), port: address.port() };
         let shared = api.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -69,6 +70,11 @@ impl FakeApi {
         let mut config = kube::Config::new(format!("http://{address}").parse().expect("a URL"));
         config.default_retry = false;
         (api, Client::try_from(config).expect("a client"))
+    }
+
+    /// The port of the loopback address at which it is served.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Keeps an object in the collection at `path`, as if somebody had made it, and returns its UID.

@@ -481,6 +481,7 @@ pub fn container_config(owner: &str, pod: &str, container: &str, attempt: u32, i
         host_ipc: false,
         host_pid: false,
         share_pid: false,
+        pid_target: None,
         users: None,
         security: SecurityConfig::default(),
         resources: ResourceConfig::default(),

@@ -13,7 +13,7 @@ use crate::reports::{id, restarts};
 use crate::serve::{Server, status};
 
 /// Gives the agent a kubeconfig of an API server at a port.
-fn kubeconfig(node: &mut Node, port: u16) {
+pub fn kubeconfig(node: &mut Node, port: u16) {
     let path = node.path("kubelet.conf");
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "node",

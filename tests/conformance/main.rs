@@ -28,6 +28,7 @@ mod signals;
 mod table;
 mod telling;
 mod url;
+mod volumes;
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -8,9 +8,11 @@
 //! [`statics`] remembers what was decided.
 
 mod affinity;
+mod apparmor;
 mod preemption;
 mod room;
 pub mod statics;
+mod sysctls;
 
 use std::collections::BTreeMap;
 
@@ -61,6 +63,10 @@ pub struct Site {
     /// What pods may use of it by resource, CPUs in thousandths, everything else in whole units. What is missing here is
     /// not known and not checked, but for huge pages: the node has none of a size that is missing.
     pub allocatable: BTreeMap<String, i64>,
+    /// Patterns of the kernel parameters that pods may set beyond those that are safe for other pods.
+    pub unsafe_sysctls: Vec<String>,
+    /// Whether it has AppArmor.
+    pub apparmor: bool,
 }
 
 /// What becomes of a pod.
@@ -78,25 +84,46 @@ pub enum Admission {
 /// What becomes of a static pod beside `others`, the pods that the node runs: the static ones that were admitted, and
 /// those bound to it. None of them has ended.
 pub fn admit(pod: &StaticPod, site: &Site, others: &[&StaticPod]) -> Admission {
-    match system(pod) {
+    match system(pod, site) {
         Some(refusal) => Admission::Refused(refusal),
         None => fit(pod, site, others),
     }
 }
 
-/// What is asked of the pod's operating system, which no room helps.
-pub fn system(pod: &StaticPod) -> Option<Refusal> {
+/// What is asked of the node's operating system, which no room helps.
+pub fn system(pod: &StaticPod, site: &Site) -> Option<Refusal> {
+    if let Some(refusal) = sysctls::refusal(pod, &site.unsafe_sysctls) {
+        return Some(refusal);
+    }
     // The label of the pod, not of the node: the kubelet has it that way.
     if pod.label("kubernetes.io/os").is_some_and(|os| os != "linux") {
         let message = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
         return Some(Refusal::new("PodOSSelectorNodeLabelDoesNotMatch", message));
     }
-    let other = pod.spec.os.as_ref().is_some_and(|os| os.name != "linux");
-    other.then(|| Refusal::new("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"))
+    if pod.spec.os.as_ref().is_some_and(|os| os.name != "linux") {
+        let message = "Failed to admit pod as the OS field doesn't match node OS";
+        return Some(Refusal::new("PodOSNotSupported", message));
+    }
+    let policy = pod.spec.security_context.as_ref().and_then(|context| context.supplemental_groups_policy.as_deref());
+    // No runtime is asked yet whether it can leave out the image's groups.
+    let message = "SupplementalGroupsPolicy=Strict is not supported in this node";
+    (policy == Some("Strict")).then(|| Refusal::new("SupplementalGroupsPolicyNotSupported", message))
 }
 
-/// Whether the node has room for a pod, and is one that it may be on. A critical pod never lacks room alone: others make it.
+/// Whether the node has room for a pod, is one that it may be on, and can confine it. A critical pod never lacks room alone:
+/// others make it.
 pub fn fit(pod: &StaticPod, site: &Site, others: &[&StaticPod]) -> Admission {
+    match placed(pod, site, others) {
+        // The last question, as with the kubelet, and none goes for a pod that is refused all the same.
+        Admission::Admitted { preempts } => match apparmor::refusal(pod, site.apparmor) {
+            Some(refusal) => Admission::Refused(refusal),
+            None => Admission::Admitted { preempts },
+        },
+        refused @ Admission::Refused(_) => refused,
+    }
+}
+
+fn placed(pod: &StaticPod, site: &Site, others: &[&StaticPod]) -> Admission {
     let short = shortages(pod, site, others);
     let misplaced = placement(pod, site).or_else(|| ports(pod, others));
     match (short.first(), misplaced) {

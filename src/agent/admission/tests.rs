@@ -8,7 +8,8 @@ use crate::agent::pod::tests::read;
 
 fn site(amounts: &[(&str, i64)]) -> Site {
     let allocatable = amounts.iter().map(|(name, amount)| ((*name).to_owned(), *amount)).collect();
-    Site { name: "node1".into(), labels: Some([("zone".to_owned(), "a".to_owned())].into()), allocatable }
+    let labels = Some([("zone".to_owned(), "a".to_owned())].into());
+    Site { name: "node1".into(), labels, allocatable, ..Site::default() }
 }
 
 /// A static pod with these fields of its spec.
@@ -91,6 +92,32 @@ fn a_static_pod_runs_where_it_fits_and_is_refused_with_the_kubelets_words() {
     let pages = site(&[("hugepages-2Mi", 8 << 20)]);
     assert_eq!(told(admit(&fixed("p", &huge), &pages, &[])), "");
     assert_eq!(told(admit(&fixed("p", &huge), &Site::default(), &[])), "", "what is not known is not checked");
+}
+
+#[test]
+fn a_pod_that_the_node_cannot_confine_is_refused_and_none_goes_for_it() {
+    let node = site(&[("cpu", 2000)]);
+    let asks_for = |context: Value| json!({"securityContext": context, "containers": asks(json!({"cpu": "1"}))});
+    let sysctls = json!([{"name": "kernel.msgmax", "value": "1"}]);
+    let profile = json!({"type": "RuntimeDefault"});
+    let absent = "AppArmor: Cannot enforce AppArmor: AppArmor is not enabled on the host";
+    for (context, expected) in [
+        (json!({"sysctls": sysctls}), "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted"),
+        (json!({"appArmorProfile": profile}), absent),
+        (
+            json!({"supplementalGroupsPolicy": "Strict"}),
+            "SupplementalGroupsPolicyNotSupported: SupplementalGroupsPolicy=Strict is not supported in this node",
+        ),
+    ] {
+        let large = guest("large", json!({"cpu": "1500m"}));
+        assert_eq!(told(admit(&fixed("p", &asks_for(context.clone())), &node, &[&large])), expected, "{context}");
+    }
+    let mut misplaced = asks_for(json!({"appArmorProfile": profile}));
+    misplaced["nodeSelector"] = json!({"zone": "b"});
+    assert!(told(admit(&fixed("p", &misplaced), &node, &[])).starts_with("NodeAffinity: "));
+    let allows = Site { unsafe_sysctls: vec!["kernel.msg*".into()], apparmor: true, ..node };
+    let both = asks_for(json!({"sysctls": sysctls, "appArmorProfile": profile}));
+    assert_eq!(told(admit(&fixed("p", &both), &allows, &[])), "");
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub struct Ground {
 type Check = fn(&StaticPod, &Ground, &[&StaticPod]) -> Option<Refusal>;
 
 /// The checks that only bound pods need, in the order in which the first that fails is told.
-const CHECKS: &[Check] = &[namesake, |pod, _, _| system(pod), features, volumes, network];
+const CHECKS: &[Check] = &[namesake, |pod, ground, _| system(pod, &ground.site), features, volumes, network];
 
 /// What becomes of `pod` beside `others`, the pods that the node runs already; and UIDs of pods that have to go for it,
 /// which only a critical one has.
@@ -134,6 +134,7 @@ mod tests {
             name: "node1".into(),
             labels: Some([("zone".to_owned(), "a".to_owned())].into()),
             allocatable: amounts.map(|(name, amount)| (name.to_owned(), amount)).into(),
+            ..Site::default()
         };
         Ground { site, network: PodNetwork::Absent }
     }
@@ -200,6 +201,18 @@ mod tests {
             (volume(json!({"csi": {"driver": "d"}})), "this node mounts no csi"),
             (volume(bundle), "this node mounts no projected clusterTrustBundle"),
             (json!({"os": {"name": "windows"}}), "PodOSNotSupported: "),
+            (
+                json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}),
+                "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted",
+            ),
+            (
+                json!({"securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}),
+                "AppArmor: Cannot enforce AppArmor: AppArmor is not enabled on the host",
+            ),
+            (
+                json!({"securityContext": {"supplementalGroupsPolicy": "Strict"}}),
+                "SupplementalGroupsPolicyNotSupported: ",
+            ),
             (json!({"resourceClaims": [{"name": "gpu"}]}), "UnsupportedResourceClaims: "),
             (json!({"runtimeClassName": "kata"}), "UnsupportedRuntimeClass: "),
             (json!({"nodeSelector": {"zone": "b"}}), "NodeAffinity: Predicate NodeAffinity failed"),

@@ -26,6 +26,8 @@ pub struct Refused {
     pub deleted: bool,
     /// Its status says so already.
     pub told: bool,
+    /// `metadata.generation`.
+    pub generation: Option<i64>,
 }
 
 /// Every pod of the node, as far as it is known.
@@ -149,7 +151,8 @@ impl Desk {
             let Some(Verdict::Refused(refusal)) = verdict else { return None };
             let (key, uid) = (pod.key.clone(), pod.uid.clone());
             let (deleted, told) = (pod.deletion().is_some(), pod.ended().is_some());
-            Some(Refused { key, uid, refusal: refusal.clone(), deleted, told })
+            let generation = pod.bound.as_ref().and_then(|bound| bound.generation);
+            Some(Refused { key, uid, refusal: refusal.clone(), deleted, told, generation })
         });
         refused.collect()
     }

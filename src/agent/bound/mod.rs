@@ -5,8 +5,7 @@
 //! supervisor with the pods of all other sources. [`store`] asks for what they refer to, [`refresh`] keeps their files up
 //! to date, and [`upload`] tells the API server how they are and, at the end of a deletion, that they are gone.
 //!
-//! What is not done: ephemeral containers are not started and in-place resizes not acted on (both may change in a running
-//! pod; the pod goes on as it was), and `imagePullSecrets` are not used (an event says so).
+//! What is not done: in-place resizes are not acted on; the pod goes on as it was.
 
 pub mod admission;
 pub mod desk;

@@ -88,6 +88,10 @@ pub type TokenKey = (String, i64);
 pub struct Objects {
     /// Those that are there.
     pub found: BTreeMap<Key, Arc<Object>>,
+    /// Those of which it is not known whether they are there, and why not. They hold nothing else up.
+    pub unread: BTreeMap<Key, String>,
+    /// Why a token cannot be had.
+    pub refused: BTreeMap<TokenKey, String>,
     /// Tokens of the pod's service account.
     pub tokens: BTreeMap<TokenKey, Arc<str>>,
     /// The variables of services.
@@ -97,16 +101,17 @@ pub struct Objects {
 impl Objects {
     /// An object; the error is the kubelet's word for one that is not there.
     pub fn get(&self, kind: Kind, name: &str) -> Result<&Object, String> {
-        let found = self.found.get(&(kind, name.to_owned()));
-        found.map(Arc::as_ref).ok_or_else(|| format!("{kind} {name:?} not found"))
+        self.get_optional(kind, name, Some(false))?.ok_or_else(|| format!("{kind} {name:?} not found"))
     }
 
-    /// The same of one that may be missing: None where it is, and may be.
+    /// The same of one that may be missing: None where it is, and may be. One that cannot be read is not missing.
     pub fn get_optional(&self, kind: Kind, name: &str, optional: Option<bool>) -> Result<Option<&Object>, String> {
-        match self.get(kind, name) {
-            Ok(object) => Ok(Some(object)),
-            Err(_) if optional.unwrap_or(false) => Ok(None),
-            Err(missing) => Err(missing),
+        let key = (kind, name.to_owned());
+        match (self.found.get(&key), self.unread.get(&key)) {
+            (Some(object), _) => Ok(Some(object)),
+            (None, Some(why)) => Err(format!("{kind} {name:?} cannot be read: {why}")),
+            (None, None) if optional.unwrap_or(false) => Ok(None),
+            (None, None) => Err(format!("{kind} {name:?} not found")),
         }
     }
 }
@@ -129,7 +134,7 @@ pub struct References {
 pub fn references(pod: &StaticPod, container: Option<&str>) -> References {
     let mut all = References::default();
     pod.spec.volumes.iter().flatten().for_each(|volume| all.add_volume(volume));
-    for (_, one) in pod.containers().filter(|(_, one)| container == Some(one.name.as_str())) {
+    if let Some(one) = container.and_then(|name| pod.container(name)) {
         all.add_environment(one);
     }
     all

@@ -24,7 +24,7 @@ pub async fn run(context: Arc<Context>) {
         ticks.tick().await;
         for pod in context.board.pods().into_iter().filter_map(|entry| entry.pod) {
             let lives = pod.bound.is_some() && pod.ended().is_none() && pod.deletion().is_none();
-            if lives && has_files(&pod) && is_made(&context, &pod.uid) {
+            if lives && has_files(&pod) && volumes::is_made(&context.options.root_dir, &pod.uid) {
                 let key = pod.key.clone();
                 if let Err(crash) = caught(follow(&context, pod)).await {
                     error!(pod = %key, error = %crash, "the files of the pod stay as they are");
@@ -32,11 +32,6 @@ pub async fn run(context: Arc<Context>) {
             }
         }
     }
-}
-
-/// Whether the volumes of a pod have been made: its first container makes them, and that may wait for much.
-fn is_made(context: &Context, uid: &str) -> bool {
-    volumes::pod_dir(&context.options.root_dir, uid).join("volumes").is_dir()
 }
 
 async fn follow(context: &Arc<Context>, pod: Arc<StaticPod>) {
@@ -47,8 +42,10 @@ async fn follow(context: &Arc<Context>, pod: Arc<StaticPod>) {
     let (kept, context) = (Arc::clone(context), Arc::clone(context));
     let written = tokio::task::spawn_blocking(move || {
         let inputs = Inputs { facts: &context.facts, objects: &objects };
-        let refresh = || volumes::refresh(&pod, &context.options.root_dir, &inputs).err();
-        let write = || if is_made(&context, &pod.uid) { refresh() } else { None };
+        let root = &context.options.root_dir;
+        let refresh = || volumes::refresh(&pod, root, &inputs).err();
+        // A pod that is about to start makes them itself, and one that has ended has none any more.
+        let write = || if volumes::is_made(root, &pod.uid) { refresh() } else { None };
         context.bound.alone_unless_gone(&pod.uid, write).map(|error| (pod, error))
     });
     if let Ok(Some((pod, error))) = written.await {

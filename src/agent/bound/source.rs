@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::admission::{Ground, Verdict};
 use super::desk::{Desk, Refused};
-use crate::agent::admission::{Site, amounts};
+use crate::agent::admission::amounts;
 use crate::agent::apiserver::ApiServer;
 use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::backoff::CALL;
@@ -213,7 +213,7 @@ async fn ground(context: &Context, client: &Client) -> Ground {
     });
     let labels = node.as_ref().map(|node| node.metadata.labels.clone().unwrap_or_default());
     let status = node.and_then(|node| node.status).unwrap_or_default();
-    let mut allocatable = context.allocatable.clone();
-    allocatable.extend(amounts(&status.allocatable.or(status.capacity).unwrap_or_default()));
-    Ground { site: Site { name: name.clone(), labels, allocatable }, network }
+    let mut site = context.site(labels);
+    site.allocatable.extend(amounts(&status.allocatable.or(status.capacity).unwrap_or_default()));
+    Ground { site, network }
 }

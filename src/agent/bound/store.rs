@@ -55,6 +55,9 @@ impl Token {
     }
 }
 
+/// What was asked for one by one: what came of it, and why nothing did.
+type Answers<K, V> = (BTreeMap<K, V>, BTreeMap<K, String>);
+
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted<'a> {
@@ -65,11 +68,11 @@ pub enum Wanted<'a> {
 }
 
 impl Store {
-    /// What a pod refers to, asked for now. Something that cannot be had now is as it was when it last could; one that is
-    /// not there is missing in the answer. A static pod refers to nothing.
+    /// What a pod refers to, asked for now. Something that cannot be had now is as it was when it last could, or is among the
+    /// answer's failures if it never could; one that is not there is missing in the answer. A static pod refers to nothing.
     ///
     /// # Errors
-    /// What cannot be had and never could, in words.
+    /// The services cannot be had, and never could.
     pub async fn objects(
         &self,
         api: Option<&ApiServer>,
@@ -87,15 +90,15 @@ impl Store {
         };
         let references = references(pod, container);
         let ask = Ask { client: client.as_ref(), pod, before: lock(&desk.cache).clone() };
-        let mut now = Cache { found: ask.objects(&references.objects).await?, ..Cache::default() };
-        now.tokens = ask.tokens(&references.tokens).await?;
-        now.services = ask.before.services.clone();
+        let (found, unread) = ask.objects(&references.objects).await;
+        let (tokens, refused) = ask.tokens(&references.tokens).await;
+        let mut now = Cache { found, tokens, services: ask.before.services.clone() };
         if container.is_some() {
             now.services = ask.services().await?;
         }
         let tokens = now.tokens.iter().map(|(key, token)| (key.clone(), Arc::clone(&token.text))).collect();
         let there = now.found.iter().filter_map(|(key, object)| Some((key.clone(), object.clone()?)));
-        let objects = Objects { found: there.collect(), tokens, services: now.services.clone() };
+        let objects = Objects { found: there.collect(), unread, tokens, refused, services: now.services.clone() };
         // What was not asked for this time stays known.
         let mut cache = lock(&desk.cache);
         cache.found.extend(now.found);
@@ -117,13 +120,16 @@ impl Store {
             let (client, desk) = (api.and_then(ApiServer::client), self.desk(&pod.uid));
             let ask = Ask { client: client.as_ref(), pod, before: lock(&desk.cache).clone() };
             let key = (Kind::Secret, name.clone());
-            let secret = match ask.objects(&BTreeSet::from([key.clone()])).await {
-                Ok(mut found) => {
-                    let object = found.remove(&key).flatten();
+            let (mut found, unread) = ask.objects(&BTreeSet::from([key.clone()])).await;
+            let secret = match found.remove(&key) {
+                Some(object) => {
                     lock(&desk.cache).found.insert(key, object.clone());
                     object.ok_or_else(|| format!("secret {name:?} not found"))
                 }
-                Err(why) => Err(why),
+                None => {
+                    let why = unread.into_values().next().unwrap_or_default();
+                    Err(format!("secret {name:?} cannot be read: {why}"))
+                }
             };
             all.push((name.clone(), secret));
         }
@@ -176,21 +182,21 @@ impl Ask<'_> {
         self.client.ok_or_else(|| "there are no credentials for the API server yet".to_owned())
     }
 
-    async fn objects(&self, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Option<Arc<Object>>>, String> {
-        let mut found = BTreeMap::new();
+    async fn objects(&self, keys: &BTreeSet<Key>) -> Answers<Key, Option<Arc<Object>>> {
+        let mut answers = Answers::default();
         for key in keys {
             let known = self.before.found.get(key).cloned();
             let fixed = known.clone().filter(|object| object.as_ref().is_some_and(|object| object.immutable));
             let answer = match fixed {
-                Some(fixed) => fixed,
+                Some(fixed) => Ok(fixed),
                 None => match self.object(key).await {
-                    Ok(answer) => answer.map(Arc::new),
-                    Err(why) => known.ok_or_else(|| format!("{} {:?} cannot be read: {why}", key.0, key.1))?,
+                    Ok(answer) => Ok(answer.map(Arc::new)),
+                    Err(why) => known.ok_or(why),
                 },
             };
-            found.insert(key.clone(), answer);
+            note(&mut answers, key, answer);
         }
-        Ok(found)
+        answers
     }
 
     async fn object(&self, (kind, name): &Key) -> Result<Option<Object>, String> {
@@ -208,20 +214,20 @@ impl Ask<'_> {
         found.map_err(|error| words(&error))
     }
 
-    async fn tokens(&self, keys: &BTreeSet<TokenKey>) -> Result<BTreeMap<TokenKey, Token>, String> {
-        let (mut all, now) = (BTreeMap::new(), Timestamp::now());
+    async fn tokens(&self, keys: &BTreeSet<TokenKey>) -> Answers<TokenKey, Token> {
+        let (mut answers, now) = (Answers::default(), Timestamp::now());
         for key in keys {
             let known = self.before.tokens.get(key).cloned();
             let token = match known {
-                Some(token) if !token.is_old(now) => token,
+                Some(token) if !token.is_old(now) => Ok(token),
                 known => match self.token(key, now).await {
-                    Ok(token) => token,
-                    Err(why) => known.filter(|token| token.expires > now).ok_or(why)?,
+                    Ok(token) => Ok(token),
+                    Err(why) => known.filter(|token| token.expires > now).ok_or(why),
                 },
             };
-            all.insert(key.clone(), token);
+            note(&mut answers, key, token);
         }
-        Ok(all)
+        answers
     }
 
     /// Asks for a token that holds as long as the pod is there.
@@ -275,6 +281,13 @@ impl Ask<'_> {
             all.extend(own);
         }
         Ok(all)
+    }
+}
+
+fn note<K: Ord + Clone, V>((found, failed): &mut Answers<K, V>, key: &K, answer: Result<V, String>) {
+    match answer {
+        Ok(value) => drop(found.insert(key.clone(), value)),
+        Err(why) => drop(failed.insert(key.clone(), why)),
     }
 }
 

@@ -157,6 +157,11 @@ async fn a_bound_pod_runs_is_told_of_and_deleted_in_order() {
 #[tokio::test]
 async fn a_pod_that_this_node_cannot_run_fails_with_its_reason_and_an_event() {
     let cluster = Cluster::new().await;
+    cluster.bind("sysctl", json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}));
+    let sysctl = cluster.phase("sysctl", "Failed").await;
+    assert_eq!(sysctl["reason"], "SysctlForbidden");
+    let words = "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted";
+    assert_eq!(sysctl["message"], words);
     cluster.bind("net", json!({"hostNetwork": false}));
     cluster.bind("disk", json!({"volumes": [{"name": "v", "nfs": {"server": "s", "path": "/"}}]}));
     let net = cluster.phase("net", "Failed").await;
@@ -186,6 +191,8 @@ async fn a_pod_waits_for_its_config_map_and_follows_it() {
     let waits = || context.events.since(0).into_iter().find(|event| event.reason == "FailedMount");
     let event = cluster.until("it waits", waits).await;
     assert!(event.message.contains("configmap \"m\" not found"), "{}", event.message);
+    let pulled = context.events.since(0).iter().any(|event| event.reason == "Pulled");
+    assert!(!pulled && cluster.runtime.containers().is_empty(), "nothing is made before its volumes");
     cluster.api.put(MAPS, json!({"metadata": {"name": "m"}, "data": {"k": "one"}}));
     cluster.ready("p").await;
     let made = cluster.runtime.find("p", "main").unwrap();
@@ -205,6 +212,135 @@ async fn a_pod_waits_for_its_config_map_and_follows_it() {
     cluster.api.remove(&format!("{MAPS}/m"));
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "three", "what is gone leaves the file as it was");
+}
+
+/// A pod's files as `path=text`, by their names in the volume and behind them.
+fn files(volume: &std::path::Path) -> Vec<String> {
+    let entries = [volume.to_owned(), volume.join("..data")].map(std::fs::read_dir);
+    let entries = entries.into_iter().flatten().flatten().map(|entry| entry.unwrap().path());
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let plain = entries.filter(|path| !name(path).starts_with(".."));
+    let mut all: Vec<_> =
+        plain.map(|path| format!("{}={}", name(&path), std::fs::read_to_string(&path).unwrap_or_default())).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+#[tokio::test]
+async fn what_is_taken_back_goes_from_the_volumes_whatever_else_cannot_be_had() {
+    let cluster = Cluster::new().await;
+    cluster.api.put(MAPS, json!({"metadata": {"name": "m"}, "data": {"k": "1", "l": "2"}}));
+    cluster.api.put(SECRETS, json!({"metadata": {"name": "s"}, "data": {"k": "MQ==", "l": "Mg=="}}));
+    let token = json!({"serviceAccountToken": {"path": "token", "expirationSeconds": 600}});
+    let sources = json!([{"configMap": {"name": "m"}}, {"secret": {"name": "s", "optional": true,
+        "items": [{"key": "l", "path": "secret"}]}}]);
+    let volumes = json!([
+        {"name": "map", "configMap": {"name": "m"}},
+        {"name": "secret", "secret": {"secretName": "s", "optional": true}},
+        {"name": "all", "projected": {"sources": sources}},
+    ]);
+    let uid = cluster.bind("p", json!({"volumes": volumes}));
+    cluster.ready("p").await;
+    let dir = cluster.root.path().join("root/pods").join(uid).join("volumes");
+    let seen = || {
+        let all = ["kubernetes.io~configmap/map", "kubernetes.io~secret/secret", "kubernetes.io~projected/all"];
+        all.map(|volume| files(&dir.join(volume)).join(" "))
+    };
+    assert_eq!(seen(), ["k=1 l=2", "k=1 l=2", "k=1 l=2 secret=2"]);
+    cluster.api.change(&format!("{MAPS}/m"), &json!({"data": {"l": null}}));
+    let map = || (seen() == ["k=1", "k=1 l=2", "k=1 secret=2"]).then_some(());
+    cluster.until("the key of the config map is gone", map).await;
+    cluster.api.remove(&format!("{SECRETS}/s"));
+    cluster.until("the secret is gone", || (seen() == ["k=1", "", "k=1"]).then_some(())).await;
+
+    // One volume's token cannot be had any more: the others follow all the same.
+    let volumes =
+        json!([{"name": "map", "configMap": {"name": "m"}}, {"name": "all", "projected": {"sources": [token]}}]);
+    let account = "/api/v1/namespaces/ns/serviceaccounts/default/token";
+    let expired = json!({"status": {"token": "jwt", "expirationTimestamp": "2024-01-01T00:00:00Z"}});
+    cluster.api.answer_post(account, expired);
+    let uid = cluster.bind("q", json!({"volumes": volumes}));
+    cluster.ready("q").await;
+    cluster.api.fail("POST", account, &[403; 200]);
+    cluster.api.change(&format!("{MAPS}/m"), &json!({"data": {"k": null, "z": "3"}}));
+    let map = cluster.root.path().join("root/pods").join(uid).join("volumes/kubernetes.io~configmap/map");
+    cluster.until("the config map follows", || (files(&map) == ["z=3"]).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_container_starts_again_though_its_config_map_is_gone() {
+    let cluster = Cluster::new().await;
+    cluster.api.put(MAPS, json!({"metadata": {"name": "m"}, "data": {"k": "1"}}));
+    let uid = cluster.bind("p", json!({"volumes": [{"name": "v", "configMap": {"name": "m"}}]}));
+    cluster.ready("p").await;
+    cluster.api.remove(&format!("{MAPS}/m"));
+    let id = cluster.runtime.find("p", "main").unwrap().id;
+    cluster.runtime.kill(&id);
+    let again = || {
+        let one = cluster.runtime.find("p", "main")?;
+        (one.id != id && one.state.is_running()).then_some(())
+    };
+    cluster.until("it runs again", again).await;
+    let volume = cluster.root.path().join("root/pods").join(uid).join("volumes/kubernetes.io~configmap/v");
+    assert_eq!(files(&volume), ["k=1"]);
+}
+
+#[tokio::test]
+async fn the_volumes_of_a_pod_go_with_its_end_and_what_it_said_stays() {
+    let cluster = Cluster::new().await;
+    let ends = Behaviour { exits_after: Some((Duration::from_millis(50), 0)), ..Behaviour::default() };
+    cluster.runtime.behave("main", ends);
+    cluster.api.put(SECRETS, json!({"metadata": {"name": "s"}, "data": {"k": "MQ=="}}));
+    let volumes = json!([{"name": "s", "secret": {"secretName": "s"}}, {"name": "e", "emptyDir": {}}]);
+    let containers = json!([{"name": "main", "image": "x:1", "terminationMessagePath": "/dev/termination-log"}]);
+    let uid = cluster.bind("job", json!({"restartPolicy": "Never", "volumes": volumes, "containers": containers}));
+    cluster.phase("job", "Succeeded").await;
+    let dir = cluster.root.path().join("root/pods").join(uid);
+    cluster.until("they are gone", || (!dir.join("volumes").exists()).then_some(())).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!dir.join("volumes").exists(), "nothing brings them back");
+    assert!(dir.join("containers/main/00000000").is_file());
+    assert_eq!(cluster.pod("job")["status"]["phase"], "Succeeded");
+}
+
+#[tokio::test]
+async fn an_ephemeral_container_runs_once_in_a_running_pod_and_sees_its_targets_processes() {
+    let mut cluster = Cluster::new().await;
+    let ends = Behaviour { exits_after: Some((Duration::from_millis(300), 3)), ..Behaviour::default() };
+    cluster.runtime.behave("debugger", ends);
+    cluster.bind("p", json!({}));
+    cluster.ready("p").await;
+    let main = cluster.runtime.find("p", "main").unwrap().id;
+    let debuggers = json!([{"name": "debugger", "image": "x:1", "stdin": true, "tty": true, "targetContainerName": "main"},
+        {"name": "astray", "image": "x:1", "targetContainerName": "none"}]);
+    cluster.api.change(&format!("{PODS}/p"), &json!({"spec": {"ephemeralContainers": debuggers}}));
+    let state = |of: &str| {
+        let status = cluster.pod("p")["status"].clone();
+        let all = status["ephemeralContainerStatuses"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|one| one["name"] == of)
+    };
+    let runs = || state("debugger").filter(|one| one["state"]["running"].is_object());
+    let status = cluster.until("it runs", runs).await;
+    assert_eq!((&status["ready"], &status["restartCount"]), (&json!(false), &json!(0)));
+    let made = cluster.runtime.find("p", "debugger").unwrap();
+    let crate::testing::runtime::MadeFrom::Container(config) = cluster.runtime.made_from(&made.id).unwrap() else {
+        panic!("a container is made from a container's configuration")
+    };
+    assert_eq!((config.pid_target.as_deref(), config.stdin, config.tty), (Some(main.as_str()), true, true));
+    let waits = || state("astray").filter(|one| one["state"]["waiting"]["reason"] == "CreateContainerConfigError");
+    let astray = cluster.until("the other has no target", waits).await;
+    assert_eq!(astray["state"]["waiting"]["message"], "unable to find target container none");
+    let ended = || state("debugger").filter(|one| one["state"]["terminated"]["exitCode"] == 3);
+    cluster.until("it has ended", ended).await;
+    cluster.start().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let made = cluster.runtime.calls_of("create_container");
+    assert_eq!(made.iter().filter(|name| name.contains("debugger")).count(), 1, "it is started once: {made:?}");
+    let status = cluster.phase("p", "Running").await;
+    assert_eq!(status["containerStatuses"][0]["ready"], true, "it concerns no other: {status}");
+    assert_eq!(status["containerStatuses"].as_array().unwrap().len(), 1);
+    assert!(!cluster.runtime.calls_of("stop").iter().any(|stop| stop.starts_with("main")));
 }
 
 #[tokio::test]

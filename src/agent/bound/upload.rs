@@ -150,7 +150,7 @@ impl Uploader {
                 start_time: Some(Time(Timestamp::now())),
                 ..PodStatus::default()
             };
-            self.tell_status(client, (&one.key, &one.uid), status, None).await?;
+            self.tell_status(client, (&one.key, &one.uid), status, one.generation).await?;
         }
         if one.deleted && !stopping { self.delete(client, &one.key, &one.uid).await } else { Ok(()) }
     }

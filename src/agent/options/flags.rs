@@ -50,6 +50,8 @@ pub struct Flags {
     pub serialize_image_pulls: Option<bool>,
     /// `--pod-infra-container-image`.
     pub pod_infra_container_image: Option<String>,
+    /// `--allowed-unsafe-sysctls`.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// `--cluster-dns`.
     pub cluster_dns: Vec<String>,
     /// `--cluster-domain`.
@@ -129,6 +131,7 @@ fn path(given: Given) -> Option<PathBuf> {
 /// The flags that are followed. Of several of a kind that holds one value the last counts.
 const FOLLOWED: &[FlagRow] = &[
     row("address", Kind::Ip, |flags, given| flags.address = given.text()),
+    row("allowed-unsafe-sysctls", Kind::List, |flags, given| flags.allowed_unsafe_sysctls.extend(given.list())),
     row("anonymous-auth", Kind::Bool, |flags, given| flags.server.anonymous_auth = given.boolean()),
     row("authentication-token-webhook", Kind::Bool, |flags, given| flags.server.token_webhook = given.boolean()),
     row("authentication-token-webhook-cache-ttl", Kind::Duration, |flags, given| {

@@ -11,7 +11,6 @@ const fn row(name: &'static str, kind: Kind) -> FlagRow {
 /// Flags that mean nothing to an agent without evictions, cAdvisor, and managers of CPUs and memory.
 pub(super) const IGNORED: &[FlagRow] = &[
     row("add-dir-header", Kind::Bool),
-    row("allowed-unsafe-sysctls", Kind::List),
     row("alsologtostderr", Kind::Bool),
     row("application-metrics-count-limit", Kind::Int64),
     row("azure-container-registry-config", Kind::Text),

@@ -62,6 +62,8 @@ pub(super) struct KubeletConfiguration {
     pub cluster_domain: Option<String>,
     #[serde(rename = "resolvConf")]
     pub resolv_conf: Option<String>,
+    #[serde(deserialize_with = "values::sysctls_field")]
+    pub allowed_unsafe_sysctls: Option<Vec<String>>,
     pub crash_loop_back_off: Option<CrashLoopBackOff>,
     #[serde(rename = "cpuCFSQuota")]
     pub cpu_cfs_quota: Option<bool>,
@@ -113,7 +115,6 @@ pub(super) struct CrashLoopBackOff {
 
 /// Fields of the type that mean nothing to an agent without evictions and managers of CPUs and memory.
 pub(super) const LET_BE: &[&str] = &[
-    "allowedUnsafeSysctls",
     "cgroupDriver",
     "configMapAndSecretChangeDetectionStrategy",
     "containerLogMaxWorkers",

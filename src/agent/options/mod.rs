@@ -71,6 +71,8 @@ pub struct AgentOptions {
     pub cluster_domain: Option<String>,
     /// `resolvConf`: the machine's resolver file; None is /etc/resolv.conf.
     pub resolv_conf: Option<PathBuf>,
+    /// Kernel parameters that pods may set beyond the safe ones, as checked patterns; `allowedUnsafeSysctls`.
+    pub unsafe_sysctls: Vec<String>,
     /// The longest back-off of a crashing container; `crashLoopBackOff.maxContainerRestartPeriod`.
     pub max_restart_backoff: Duration,
     /// Whether CPU limits are enforced; `cpuCFSQuota`.
@@ -132,6 +134,7 @@ impl AgentOptions {
             cluster_dns: Vec::new(),
             cluster_domain: None,
             resolv_conf: None,
+            unsafe_sysctls: Vec::new(),
             max_restart_backoff: Duration::from_secs(300),
             cpu_cfs_quota: true,
             cpu_cfs_quota_period: Duration::from_millis(100),
@@ -279,6 +282,7 @@ fn follow_file(options: &mut AgentOptions, file: &KubeletConfiguration) {
     }
     options.cluster_dns = file.cluster_dns.clone().unwrap_or_default();
     options.cluster_domain = not_empty(&file.cluster_domain);
+    options.unsafe_sysctls = file.allowed_unsafe_sysctls.clone().unwrap_or_default();
     options.cpu_cfs_quota = file.cpu_cfs_quota.unwrap_or(options.cpu_cfs_quota);
     options.seccomp_default = file.seccomp_default.unwrap_or(options.seccomp_default);
     options.oom_score_adj = file.oom_score_adj.unwrap_or(options.oom_score_adj);
@@ -308,6 +312,11 @@ fn follow_flags(options: &mut AgentOptions, flags: &Flags) -> Result<(), Options
     }
     if !flags.cluster_dns.is_empty() {
         options.cluster_dns.clone_from(&flags.cluster_dns);
+    }
+    if !flags.allowed_unsafe_sysctls.is_empty() {
+        let one =
+            |text: &String| values::sysctl(text).map_err(|problem| wrong("--allowed-unsafe-sysctls", text, problem));
+        options.unsafe_sysctls = flags.allowed_unsafe_sysctls.iter().map(one).collect::<Result<_, _>>()?;
     }
     options.cluster_domain = not_empty(&flags.cluster_domain).or(options.cluster_domain.take());
     options.resolv_conf = not_empty(&flags.resolv_conf).map(PathBuf::from).or(options.resolv_conf.take());

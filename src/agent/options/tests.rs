@@ -254,6 +254,8 @@ fn an_impossible_value_of_a_field_names_file_line_and_field() {
         ("podPidsLimit: many", "expected a whole number"),
         ("maxParallelImagePulls: 0", "must be 1 or more"),
         ("cgroupsPerQOS: maybe", "expected true or false"),
+        ("allowedUnsafeSysctls: [net.*, kernel.*]", "\"kernel.*\": a pod has none of its own"),
+        ("allowedUnsafeSysctls: [Net]", "is written as net.core.somaxconn"),
     ] {
         let error = with_file(&format!("staticPodPath: /m\n{field}\n")).unwrap_err().to_string();
         let place = format!("{FILE}:4:");
@@ -262,6 +264,18 @@ fn an_impossible_value_of_a_field_names_file_line_and_field() {
     }
     let both = with_file("staticPodPath: /m\nserializeImagePulls: true\nmaxParallelImagePulls: 2\n");
     assert!(both.unwrap_err().to_string().contains("needs serializeImagePulls: false"));
+}
+
+#[test]
+fn the_flags_sysctls_are_allowed_instead_of_the_files() {
+    let file = "staticPodPath: /m\nallowedUnsafeSysctls: [kernel.msg*, net/core/somaxconn]\n";
+    assert_eq!(with_file(file).unwrap().options.unsafe_sysctls, ["kernel.msg*", "net.core.somaxconn"]);
+    let flags = Flags { allowed_unsafe_sysctls: vec!["net.ipv4.*".into()], ..Flags::default() };
+    let options = resolve(&flags, &[main_file(&format!("{HEAD}{file}"))], "cp1").unwrap().options;
+    assert_eq!(options.unsafe_sysctls, ["net.ipv4.*"]);
+    let wrong = Flags { allowed_unsafe_sysctls: vec!["vm.swappiness".into()], ..Flags::default() };
+    let error = with_flags(wrong).unwrap_err().to_string();
+    assert!(error.starts_with("--allowed-unsafe-sysctls is \"vm.swappiness\": a pod has none of its own"), "{error}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use serde::de::{Deserializer, Error};
 
 use super::{NodeTaint, flag_value};
 use crate::agent::resources;
+use crate::agent::security::sysctls;
 use crate::config::GoDuration;
 
 /// A duration as Go writes it; 0 stands for the default, as it does throughout the configuration.
@@ -83,6 +84,16 @@ pub(super) fn log_files(number: i64) -> Result<Option<u32>, String> {
         Ok(files) if files > 1 => Ok(Some(files)),
         _ => Err(format!("must be 2 or more, found {number}")),
     }
+}
+
+/// A pattern of kernel parameters that pods may set.
+pub(super) fn sysctl(text: &str) -> Result<String, String> {
+    sysctls::pattern(text)
+}
+
+pub(super) fn sysctls_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    let checked_one = |text: String| sysctl(&text).map_err(|problem| format!("{text:?}: {problem}"));
+    checked(from, |given: Vec<String>| given.into_iter().map(checked_one).collect::<Result<_, _>>().map(Some))
 }
 
 /// A cgroup, by its path below the hierarchy's top.

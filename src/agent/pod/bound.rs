@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
@@ -82,16 +82,14 @@ impl StaticPod {
         let annotations = metadata.annotations.get_or_insert_default();
         annotations.insert(CONFIG_SOURCE.to_owned(), API_SOURCE.to_owned());
         annotations.insert(CONFIG_SEEN.to_owned(), format!("{seen:.9}"));
-        let brief = |list: &[Container]| -> Value {
-            list.iter().map(|container| json!({"name": container.name, "image": container.image})).collect()
-        };
-        let init = brief(spec.init_containers.as_deref().unwrap_or_default());
-        let manifest = json!({"spec": {"containers": brief(&spec.containers), "initContainers": init}});
+        let ephemeral = ephemeral(&spec);
+        let manifest = brief(&spec, &ephemeral);
         Self {
             key,
             uid,
             metadata,
             spec,
+            ephemeral,
             manifest,
             file: None,
             file_hash: None,
@@ -115,6 +113,21 @@ impl StaticPod {
     pub fn ended(&self) -> Option<Phase> {
         self.bound.as_ref()?.ended
     }
+}
+
+/// What containers are made from, as far as that may change.
+fn brief(spec: &PodSpec, ephemeral: &[Container]) -> Value {
+    let of = |list: &[Container]| -> Value {
+        list.iter().map(|container| json!({"name": container.name, "image": container.image})).collect()
+    };
+    let init = of(spec.init_containers.as_deref().unwrap_or_default());
+    json!({"spec": {"containers": of(&spec.containers), "initContainers": init, "ephemeralContainers": of(ephemeral)}})
+}
+
+/// The ephemeral containers of a pod, which have the fields of any other, and one more.
+pub fn ephemeral(spec: &PodSpec) -> Vec<Container> {
+    let as_other = |one: &EphemeralContainer| serde_json::to_value(one).and_then(serde_json::from_value).ok();
+    spec.ephemeral_containers.iter().flatten().filter_map(as_other).collect()
 }
 
 #[cfg(test)]
@@ -181,6 +194,18 @@ pub(crate) mod tests {
         assert_ne!(of(json!({"name": "c", "image": "x:2"})), plain);
         let pod = bound(json!({}), json!({}));
         assert_eq!(pod.shared_hash(), None, "nothing it shares can change");
+    }
+
+    #[test]
+    fn ephemeral_containers_are_containers_with_a_target() {
+        let debuggers = json!([{"name": "debugger", "image": "y:1", "stdin": true, "targetContainerName": "c"},
+            {"name": "alone", "image": "y:1"}]);
+        let pod = bound(json!({"ephemeralContainers": debuggers}), json!({}));
+        let found = pod.container("debugger").unwrap();
+        assert_eq!((found.image.as_deref(), found.stdin), (Some("y:1"), Some(true)));
+        assert_eq!((pod.target_of("debugger"), pod.target_of("alone"), pod.target_of("c")), (Some("c"), None, None));
+        assert_eq!((pod.containers().count(), pod.every_container().count()), (1, 3));
+        assert_ne!(pod.container_hash("debugger"), pod.container_hash("none"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-pub use bound::{API_SOURCE, Bound, CONFIG_MIRROR};
+pub use bound::{API_SOURCE, Bound, CONFIG_MIRROR, ephemeral};
 pub use decode::MANIFEST_LIMIT;
 pub use list::PodList;
 pub use validate::is_env_name;
@@ -147,6 +147,8 @@ pub struct StaticPod {
     pub metadata: ObjectMeta,
     /// Spec with Kubernetes' defaults filled in.
     pub spec: PodSpec,
+    /// Its ephemeral containers as any others, which only a bound pod has; what they aim at is in the spec.
+    pub ephemeral: Vec<Container>,
     /// The object as it was written: a typed round trip would drop fields that this build does not know.
     pub manifest: Value,
     /// The file, None of a pod from a URL.
@@ -195,7 +197,8 @@ impl StaticPod {
             namespace: metadata.namespace.clone().unwrap_or_default(),
             name: metadata.name.clone().unwrap_or_default(),
         };
-        Ok(Self { key, uid, metadata, spec, manifest: value, file: None, file_hash: None, warnings, bound: None })
+        let (ephemeral, manifest) = (vec![], value);
+        Ok(Self { key, uid, metadata, spec, ephemeral, manifest, file: None, file_hash: None, warnings, bound: None })
     }
 
     /// It is the pod that was seen before: it was first seen then.
@@ -230,11 +233,28 @@ impl StaticPod {
         init.chain(self.spec.containers.iter().map(|c| (false, c)))
     }
 
+    /// A container by its name, also an ephemeral one.
+    pub fn container(&self, name: &str) -> Option<&Container> {
+        self.every_container().find(|container| container.name == name)
+    }
+
+    /// All its containers, ephemeral ones last.
+    pub fn every_container(&self) -> impl Iterator<Item = &Container> {
+        self.containers().map(|(_, container)| container).chain(&self.ephemeral)
+    }
+
+    /// The name of the container whose processes an ephemeral one is to see.
+    pub fn target_of(&self, ephemeral: &str) -> Option<&str> {
+        let mut all = self.spec.ephemeral_containers.iter().flatten();
+        let target = all.find(|one| one.name == ephemeral)?.target_container_name.as_deref();
+        target.filter(|name| !name.is_empty())
+    }
+
     /// Hash of what the manifest says of a container; a running one with another hash is replaced. Like the UID it does
     /// not depend on defaults. It differs from the UID's purpose only where the manifest sets its own UID.
     pub fn container_hash(&self, name: &str) -> String {
-        let lists =
-            ["initContainers", "containers"].into_iter().filter_map(|list| self.manifest["spec"][list].as_array());
+        let lists = ["initContainers", "containers", "ephemeralContainers"];
+        let lists = lists.into_iter().filter_map(|list| self.manifest["spec"][list].as_array());
         let container = lists.flatten().find(|container| container["name"] == name);
         let mut text = self.shared_hash().unwrap_or_default();
         canonical(container.unwrap_or(&Value::Null), &mut text);
@@ -271,19 +291,19 @@ impl StaticPod {
     /// The pod's host name: its name unless `spec.hostname` or `spec.hostnameOverride` says otherwise, 63 characters at
     /// most.
     pub fn hostname(&self) -> String {
-        if let Some(name) = self.spec.hostname_override.as_ref().filter(|name| !name.is_empty()) {
-            return name.clone();
-        }
-        let name = self.spec.hostname.as_deref().unwrap_or(&self.key.name);
+        let named = [&self.spec.hostname_override, &self.spec.hostname].into_iter().flatten();
+        let name = named.map(String::as_str).find(|name| !name.is_empty()).unwrap_or(&self.key.name);
         let cut: String = name.chars().take(63).collect();
         cut.trim_end_matches(['-', '.']).to_owned()
     }
 
-    /// The domain of a pod with a subdomain, in a cluster with a domain.
+    /// The domain of a pod with a subdomain. Where the node knows no domain of its cluster it ends with `svc.`, as with the
+    /// kubelet.
     pub fn domain(&self, cluster_domain: Option<&str>) -> Option<String> {
         let subdomain = self.spec.subdomain.as_deref().filter(|name| !name.is_empty())?;
-        let cluster = cluster_domain.filter(|_| self.spec.hostname_override.is_none())?;
-        Some(format!("{subdomain}.{}.svc.{cluster}", self.key.namespace))
+        let cluster = cluster_domain.unwrap_or_default();
+        let named = self.spec.hostname_override.is_none();
+        named.then(|| format!("{subdomain}.{}.svc.{cluster}", self.key.namespace))
     }
 }
 

@@ -178,6 +178,14 @@ pub fn status(known: &Known<'_>) -> PodStatus {
     }
 }
 
+/// The status of an ephemeral container: it is never ready, and one of which nothing is left has ended.
+pub fn ephemeral(known: ContainerFacts) -> ContainerStatus {
+    let lost = known.id.is_none().then(|| known.last.clone()).flatten();
+    let state = lost.map_or(known.state.clone(), State::Terminated);
+    let status = ContainerFacts { state, last: None, ..known }.status(MESSAGES_LIMIT);
+    ContainerStatus { ready: false, started: None, ..status }
+}
+
 /// Takes over from the status before, of the same pod, when it started and since when its conditions are what they are.
 pub fn keep(status: &mut PodStatus, before: &PodStatus) {
     status.start_time = [before.start_time.clone(), status.start_time.take()].into_iter().flatten().min();

@@ -1,6 +1,6 @@
 //! Security context of a container: its own settings over the pod's.
 
-mod sysctls;
+pub mod sysctls;
 
 use std::path::Path;
 
@@ -9,10 +9,8 @@ use k8s_openapi::api::core::v1::{AppArmorProfile, Container, SELinuxOptions, Sec
 use super::pod::StaticPod;
 use crate::runtime::{AppArmor, Seccomp, SecurityConfig};
 
-pub use sysctls::sysctls;
-
 /// Annotation of a container's AppArmor profile, from before there was a field; the container's name comes behind it.
-const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
+pub const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 /// Where the kernel says whether it has AppArmor.
 const APPARMOR_ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
 

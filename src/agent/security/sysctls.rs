@@ -1,50 +1,98 @@
-//! Kernel parameters of a pod: those that are its own and can hurt no other, as the kubelet allows them.
+//! Names of kernel parameters, as the kubelet reads them (`component-helpers/node/util/sysctl`).
 
 use std::collections::BTreeMap;
 
 use crate::agent::pod::StaticPod;
 
-/// The kubelet's safe ones, as of 1.37.
-const SAFE: &[&str] = &[
+/// The longest pattern.
+const LONGEST: usize = 253;
+/// Parameters of an IPC namespace by name, two of them only beginnings of names.
+const IPC: &[&str] = &[
+    "kernel.msg",
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shm",
     "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_notsent_lowat",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_slow_start_after_idle",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
 ];
 
-/// A pod's sysctls, or why they may not be set (the kubelet's reason `SysctlForbidden`).
-pub fn sysctls(pod: &StaticPod) -> Result<BTreeMap<String, String>, String> {
-    let all = pod.spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
-    all.map(|sysctl| {
-        // Slashes are another way to write them.
-        let name = if sysctl.name.contains('/') { sysctl.name.replace('/', ".") } else { sysctl.name.clone() };
-        check(pod, &name)?;
-        Ok((name, sysctl.value.clone()))
-    })
-    .collect()
+/// The kind of namespace that a parameter is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespace {
+    /// Message queues, semaphores, shared memory.
+    Ipc,
+    /// The network.
+    Net,
 }
 
-fn check(pod: &StaticPod, name: &str) -> Result<(), String> {
-    if !SAFE.contains(&name) {
-        return Err(format!("forbidden sysctl: {name:?} is not on the list of those that are safe for other pods"));
+/// The namespace of the parameters that a pattern covers; None where they are the machine's, or may be.
+pub fn namespace(pattern: &str) -> Option<Namespace> {
+    let name = pattern.split('*').next().unwrap_or_default();
+    match name {
+        _ if IPC.contains(&name) || name.starts_with("fs.mqueue.") => Some(Namespace::Ipc),
+        _ if name.starts_with("net.") => Some(Namespace::Net),
+        _ => None,
     }
-    if name.starts_with("net.") && pod.host_network() {
-        return Err(format!("forbidden sysctl: {name:?} would be set for the machine, as hostNetwork is"));
+}
+
+/// Whether a pattern, which is a name or the beginning of some with `*` behind it, covers the parameter `name`.
+pub fn covers(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == name, |beginning| name.starts_with(beginning))
+}
+
+/// A pattern of `allowedUnsafeSysctls` in its normal form.
+///
+/// # Errors
+/// What is wrong with it: it is no name, or covers what is the whole machine's.
+pub fn pattern(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let word = |part: &str| {
+        part.starts_with(plain) && part.ends_with(plain) && part.chars().all(|c| plain(c) || c == '-' || c == '_')
+    };
+    let (parents, last) = text.rsplit_once(['.', '/']).map_or((None, text), |(parents, last)| (Some(parents), last));
+    // Before the star a name may end as no name does.
+    let well_ended = match last.strip_suffix('*') {
+        Some("") => true,
+        Some(cut) => cut.starts_with(plain) && cut.chars().all(|c| plain(c) || c == '-' || c == '_'),
+        None => word(last),
+    };
+    let well_begun = parents.is_none_or(|parents| parents.split(['.', '/']).all(word));
+    if text.len() > LONGEST || !well_begun || !well_ended {
+        return Err("a kernel parameter is written as net.core.somaxconn, several as net.core.*".to_owned());
     }
-    if name.starts_with("kernel.") && pod.spec.host_ipc.unwrap_or(false) {
-        return Err(format!("forbidden sysctl: {name:?} would be set for the machine, as hostIPC is"));
+    let name = normal(text);
+    match namespace(&name) {
+        Some(_) => Ok(name),
+        None => Err(
+            "a pod has none of its own: only kernel.sem, kernel.shm*, kernel.msg*, fs.mqueue.* and net.* are not the \
+                     whole machine's"
+                .to_owned(),
+        ),
     }
-    Ok(())
+}
+
+/// With dots between the parts. Where the first separator is a slash, slashes and dots have changed places: an interface may
+/// have a dot in its name.
+fn normal(name: &str) -> String {
+    if name.find(['.', '/']).is_none_or(|at| name.as_bytes().get(at) == Some(&b'.')) {
+        return name.to_owned();
+    }
+    let swapped = name.chars().map(|c| match c {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    });
+    swapped.collect()
+}
+
+/// A pod's sysctls by their normal names. Whether it may set them is a question of its admission.
+pub fn sysctls(pod: &StaticPod) -> BTreeMap<String, String> {
+    let all = pod.spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
+    all.map(|sysctl| (normal(&sysctl.name), sysctl.value.clone())).collect()
 }
 
 #[cfg(test)]
@@ -52,28 +100,43 @@ mod tests {
     use super::*;
     use crate::agent::pod::tests::pod_with;
 
-    fn of(spec: &str, name: &str) -> Result<usize, String> {
-        let context = format!("{spec}securityContext: {{sysctls: [{{name: {name}, value: '1'}}]}}");
-        sysctls(&pod_with(&context, "")).map(|map| map.len())
+    #[test]
+    fn names_have_dots_and_interfaces_may_too() {
+        for (given, expected) in [
+            ("net.ipv4.tcp_syncookies", "net.ipv4.tcp_syncookies"),
+            ("net/ipv4/tcp_syncookies", "net.ipv4.tcp_syncookies"),
+            ("net/ipv4/conf/eth0.100/forwarding", "net.ipv4.conf.eth0/100.forwarding"),
+            ("net.ipv4.conf.eth0/100.forwarding", "net.ipv4.conf.eth0/100.forwarding"),
+        ] {
+            let spec = format!("securityContext: {{sysctls: [{{name: {given}, value: '1'}}]}}");
+            let all = sysctls(&pod_with(&spec, ""));
+            assert_eq!(all, [(expected.to_owned(), "1".to_owned())].into(), "{given}");
+        }
     }
 
     #[test]
-    fn only_safe_ones_are_set_and_never_the_machines() {
-        for (spec, name, allowed) in [
-            ("", "net.ipv4.tcp_syncookies", true),
-            ("", "net/ipv4/tcp_syncookies", true),
-            ("", "kernel.shm_rmid_forced", true),
-            ("", "net.ipv4.tcp_slow_start_after_idle", true),
-            ("", "net.ipv4.tcp_notsent_lowat", true),
-            ("hostNetwork: true\n  ", "net.ipv4.tcp_notsent_lowat", false),
-            ("", "kernel.msgmax", false),
-            ("", "vm.swappiness", false),
-            ("hostNetwork: true\n  ", "net.ipv4.tcp_syncookies", false),
-            ("hostNetwork: true\n  ", "kernel.shm_rmid_forced", true),
-            ("hostIPC: true\n  ", "kernel.shm_rmid_forced", false),
+    fn patterns_cover_what_a_pod_can_have_of_its_own() {
+        for (given, expected) in [
+            ("kernel.msg*", Some(Namespace::Ipc)),
+            ("kernel.sem", Some(Namespace::Ipc)),
+            ("fs.mqueue.*", Some(Namespace::Ipc)),
+            ("net.*", Some(Namespace::Net)),
+            ("net/core/*", Some(Namespace::Net)),
+            ("net.ipv4.ip_*", Some(Namespace::Net)),
+            ("kernel.*", None),
+            ("kernel.msgmax*", Some(Namespace::Ipc)),
+            ("vm.swappiness", None),
+            ("*", None),
+            ("net.*.x", None),
+            ("net..x", None),
+            ("Net.core", None),
+            ("", None),
         ] {
-            let result = of(spec, name);
-            assert_eq!(result.is_ok(), allowed, "{spec:?} {name}: {result:?}");
+            let found = pattern(given);
+            assert_eq!(found.as_ref().ok().and_then(|name| namespace(name)), expected, "{given}: {found:?}");
         }
+        assert_eq!(pattern("net/core/*").unwrap(), "net.core.*");
+        assert!(covers("net.core.*", "net.core.somaxconn") && !covers("net.core.*", "net.ipv4.x"));
+        assert!(covers("kernel.sem", "kernel.sem") && !covers("kernel.sem", "kernel.sem2"));
     }
 }

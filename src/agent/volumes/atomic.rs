@@ -52,12 +52,12 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> Result<(), Fs
     let volume = Volume { fd: opened.map_err(|e| FsError::new("open", dir, e.into()))?, path: dir };
     let tops: BTreeSet<&str> = payload.keys().map(|path| path.split('/').next().unwrap_or(path)).collect();
     let current = volume.data();
-    if current.as_ref().is_some_and(|data| volume.holds(data, payload, group))
+    if let Some(data) = &current
+        && volume.holds(data, payload, group)
         && tops.iter().all(|top| volume.leads_to(top, &top_target(top)))
     {
-        // What an agent that was killed has begun is no one else's.
-        let begun = |name: &str| name.starts_with("..") && name != DATA && Some(name) != current.as_deref();
-        return volume.clean(begun);
+        // What an agent that was killed in the midst of a change has begun, or has not removed yet.
+        return volume.clean(|entry| entry != DATA && entry != data && !tops.contains(entry));
     }
     let name = jiff::Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S.%9f").to_string();
     volume.fill(&name, payload, group)?;
@@ -66,6 +66,11 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> Result<(), Fs
         volume.link(top, &top_target(top))?;
     }
     volume.clean(|entry| entry != DATA && entry != name && !tops.contains(entry))
+}
+
+/// Whether `dir` has content.
+pub fn is_written(dir: &Path) -> bool {
+    dir.join(DATA).is_dir()
 }
 
 fn top_target(top: &str) -> String {
@@ -94,10 +99,11 @@ impl Volume<'_> {
         rustix::fs::readlinkat(&self.fd, link, Vec::new()).is_ok_and(|found| found.as_bytes() == target.as_bytes())
     }
 
-    /// Whether the directory `data` has these files as they should be.
+    /// Whether the directory `data` has these files as they should be, and no others: a secret that is taken back must go.
     fn holds(&self, data: &str, payload: &Payload, group: Option<u32>) -> bool {
         let Ok(data) = open_dir(self.fd.as_fd(), data) else { return false };
         payload.iter().all(|(path, file)| is_same(&data, path, file, group).unwrap_or(false))
+            && has_no_other(&data, "", payload).unwrap_or(false)
     }
 
     /// Makes the directory `name` with the files.
@@ -163,6 +169,25 @@ fn parent<'a>(top: &OwnedFd, path: &'a str, make: bool) -> io::Result<(OwnedFd, 
     Err(Errno::INVAL.into())
 }
 
+/// Whether a directory of the content, at `prefix` in it, has nothing but files of the payload and directories of such. It
+/// goes no deeper than they do.
+fn has_no_other(dir: &OwnedFd, prefix: &str, payload: &Payload) -> io::Result<bool> {
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().to_str() else { return Ok(false) };
+        let path = format!("{prefix}{name}");
+        if name == "." || name == ".." || payload.contains_key(&path) {
+            continue;
+        }
+        let below = format!("{path}/");
+        let leads_to_files = payload.range(below.clone()..).next().is_some_and(|(file, _)| file.starts_with(&below));
+        if !leads_to_files || !has_no_other(&open_dir(dir.as_fd(), name)?, &below, payload)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// What is opened must be a plain file: anything else may never come to an end.
 fn is_same(data: &OwnedFd, path: &str, file: &Content, group: Option<u32>) -> io::Result<bool> {
     let (dir, name) = parent(data, path, false)?;
@@ -225,6 +250,38 @@ mod tests {
         assert_eq!(names.len(), 4, "{names:?}: ..data, its directory, a and c");
         assert!(!dir.join(first).exists());
     }
+
+    #[test]
+    fn what_is_no_longer_to_be_there_goes_and_with_it_its_name() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("v");
+        let names = || {
+            let entries = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let mut names: Vec<String> = entries.filter(|name| !name.starts_with("..")).collect();
+            names.sort();
+            names
+        };
+        let all = [("a", "1"), ("b", "2"), ("d/x", "3"), ("d/y", "4")];
+        write(&dir, &payload(&all), None).unwrap();
+        // Fewer keys, each time with the rest as it was.
+        for (left, expected) in [
+            (&all[..3], vec!["a", "b", "d"]),
+            (&all[1..3], vec!["b", "d"]),
+            (&all[1..2], vec!["b"]),
+            (&all[..0], vec![]),
+        ] {
+            let before = fs::read_link(dir.join(DATA)).unwrap();
+            write(&dir, &payload(left), None).unwrap();
+            assert_eq!(names(), expected);
+            assert!(!dir.join(before).exists() && !dir.join("d/y").exists(), "{expected:?}");
+            assert_eq!(fs::read_dir(dir.join(DATA)).unwrap().count(), expected.len());
+        }
+        // An agent was killed between the content and the names.
+        symlink("..data/a", dir.join("a")).unwrap();
+        write(&dir, &payload(&[]), None).unwrap();
+        assert_eq!(names(), Vec::<String>::new());
+    }
+
     /// A volume was writable in containers once, and what runs on from then still has it so.
     #[test]
     fn what_a_container_puts_in_the_way_leads_nowhere() {

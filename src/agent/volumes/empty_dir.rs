@@ -17,6 +17,8 @@ use crate::host::remove::remove_tree;
 const MODE: u32 = 0o777;
 /// What is made below belongs to the directory's group.
 const SET_GROUP: u32 = 0o2000;
+/// What a file system of memory has by itself, and the kubelet leaves it: only its owner may remove a file.
+const STICKY: u32 = 0o1000;
 const PREFIX: &str = "hugepages-";
 /// The file system of huge pages.
 const HUGE: &str = "hugetlbfs";
@@ -43,8 +45,9 @@ pub(super) fn prepare(
         make(path, group)?;
     }
     let Some(Medium { system, options }) = medium else { return Ok(()) };
+    let mode = if system == HUGE { MODE } else { MODE | STICKY };
     let owned =
-        group.map_or_else(|| format!("mode={MODE:04o}"), |group| format!("mode={:04o},gid={group}", MODE | SET_GROUP));
+        group.map_or_else(|| format!("mode={mode:04o}"), |group| format!("mode={:04o},gid={group}", mode | SET_GROUP));
     if !is_mount_point(path)? {
         memory::mount(system, path, &format!("{owned}{options}"))?;
     }
@@ -181,7 +184,11 @@ mod tests {
         apart(|| {
             prepare(&path, &source, &pod.spec, 1 << 20).unwrap();
             let meta = fs::metadata(&path).unwrap();
-            assert_eq!((meta.permissions().mode() & 0o7777, meta.gid()), (0o2777, 4242));
+            assert_eq!((meta.permissions().mode() & 0o7777, meta.gid()), (0o3777, 4242));
+            let plain = path.with_file_name("plain");
+            prepare(&plain, &source, &pod_with("", "").spec, 1 << 20).unwrap();
+            let meta = fs::metadata(&plain).unwrap();
+            assert_eq!((meta.permissions().mode() & 0o7777, meta.gid()), (0o1777, 0));
             // A container may change that.
             fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
             prepare(&path, &source, &pod.spec, 1 << 20).unwrap();

@@ -23,7 +23,7 @@ use super::downward::Facts;
 use super::pod::StaticPod;
 use crate::host::fs::{FsError, make_dirs};
 
-pub use remove::remove_pod_dir;
+pub use remove::{remove_pod_dir, remove_volumes};
 pub use sub_path::{Slot, sub_path};
 
 /// Why a volume cannot be mounted (the kubelet's event `FailedMount`).
@@ -86,6 +86,9 @@ pub fn pod_dir(root: &Path, uid: &str) -> PathBuf {
 /// A file in each pod's directory that says that this agent made it: a real kubelet of this machine, also one that does
 /// not run now, has its pods' directories in the same place.
 const CLAIM: &str = ".kubeboot";
+/// Where a pod's volumes are, in its directory, and the parts of them that are mounted alone.
+const VOLUMES: &str = "volumes";
+const SUB_PATHS: &str = "volume-subpaths";
 
 /// Makes a pod's directory, as this agent's, before anything of the pod is made.
 pub fn claim(root: &Path, uid: &str) -> Result<(), FsError> {
@@ -116,7 +119,7 @@ pub fn path(volume: &Volume, root: &Path, uid: &str) -> Option<PathBuf> {
         (volume.secret.is_some(), "secret"),
     ];
     let (_, plugin) = plugins.into_iter().find(|(present, _)| *present)?;
-    Some(pod_dir(root, uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(&volume.name))
+    Some(pod_dir(root, uid).join(VOLUMES).join(format!("kubernetes.io~{plugin}")).join(&volume.name))
 }
 
 /// Whether the agent writes the files of a volume, from what the API server or it itself knows: containers may only read
@@ -141,7 +144,13 @@ pub struct Inputs<'a> {
     pub objects: &'a Objects,
 }
 
-/// Makes and checks every volume of a pod. May be repeated: what is there stays, or is brought up to date.
+/// Whether volumes of a pod have been made.
+pub fn is_made(root: &Path, uid: &str) -> bool {
+    pod_dir(root, uid).join(VOLUMES).is_dir()
+}
+
+/// Makes and checks every volume of a pod. May be repeated: what is there stays, or is brought up to date. Files that are
+/// there stay, too, where their content cannot be had any more, as with the kubelet: a pod that runs is not stopped by that.
 pub fn prepare(pod: &StaticPod, root: &Path, inputs: &Inputs<'_>) -> Result<(), VolumeError> {
     for volume in pod.spec.volumes.iter().flatten() {
         let name = || volume.name.clone();
@@ -154,7 +163,10 @@ pub fn prepare(pod: &StaticPod, root: &Path, inputs: &Inputs<'_>) -> Result<(), 
         } else if let Some(source) = &volume.empty_dir {
             empty_dir::prepare(&path, source, &pod.spec, inputs.facts.node_memory).map_err(io)?;
         } else {
-            write(pod, volume, &path, inputs)?;
+            match write(pod, volume, &path, inputs) {
+                Err(VolumeError::Content { .. }) if atomic::is_written(&path) => {}
+                written => written?,
+            }
         }
     }
     Ok(())

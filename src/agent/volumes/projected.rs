@@ -119,8 +119,12 @@ impl Writer<'_> {
 
     /// A token is its pod's user's, whoever that is, where all containers have the same one (`FsUserFrom`).
     fn token(&mut self, of: &ServiceAccountTokenProjection) -> Result<(), String> {
-        let missing = || format!("{}: the token of the pod's service account is missing", of.path);
-        let token = self.inputs.objects.tokens.get(&token_key(of)).ok_or_else(missing)?;
+        let (objects, key) = (self.inputs.objects, token_key(of));
+        let missing = || match objects.refused.get(&key) {
+            Some(why) => format!("{}: {why}", of.path),
+            None => format!("{}: the token of the pod's service account is missing", of.path),
+        };
+        let token = objects.tokens.get(&key).ok_or_else(missing)?;
         let (user, bytes) = (of.user.or(self.user).or_else(|| user_of(self.pod)), token.as_bytes().to_vec());
         self.add(&of.path, bytes, None, user)?;
         let mode = if self.grouped() { TOKEN_MODE | GROUP_READS } else { TOKEN_MODE };
@@ -217,7 +221,7 @@ mod tests {
             ((Kind::Secret, "s".to_owned()), object(&[("k", "hidden")])),
         ];
         let tokens = [(("x".to_owned(), 600), Arc::from("jwt"))];
-        Objects { found: found.into(), tokens: tokens.into(), services: vec![] }
+        Objects { found: found.into(), tokens: tokens.into(), ..Objects::default() }
     }
 
     /// The files of a volume, `path=text mode owner` each, or what is wrong.

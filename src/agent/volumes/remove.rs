@@ -1,11 +1,11 @@
-//! The end of a pod's directory.
+//! The end of a pod's volumes, and of its directory.
 
 use std::fs;
 use std::path::Path;
 
 use rustix::mount::UnmountFlags;
 
-use super::{CLAIM, pod_dir};
+use super::{CLAIM, SUB_PATHS, VOLUMES, pod_dir};
 use crate::host::fs::{FsError, entries};
 use crate::host::mounts;
 use crate::host::remove::remove_tree;
@@ -14,9 +14,7 @@ use crate::host::remove::remove_tree;
 /// when it is not known what is mounted.
 pub fn remove_pod_dir(root: &Path, uid: &str) -> Result<(), FsError> {
     let dir = pod_dir(root, uid);
-    // The UID may come from a label that anybody can set.
-    let plain = !uid.is_empty() && !uid.contains('/') && !uid.starts_with('.');
-    if !plain || fs::symlink_metadata(&dir).is_err() {
+    if !is_plain(uid) || fs::symlink_metadata(&dir).is_err() {
         return Ok(());
     }
     unmount_below(&dir)?;
@@ -25,6 +23,28 @@ pub fn remove_pod_dir(root: &Path, uid: &str) -> Result<(), FsError> {
         remove_tree(entry)?;
     }
     remove_tree(&dir).map(drop)
+}
+
+/// Removes the volumes of a pod that has ended, as the kubelet does (`UnmountVolumes`): its secrets and what it keeps in memory
+/// are gone then, however long the API server has the pod. What containers have said at their end stays.
+pub fn remove_volumes(root: &Path, uid: &str) -> Result<(), FsError> {
+    if !is_plain(uid) {
+        return Ok(());
+    }
+    // The parts of volumes first: they are mounted from the volumes.
+    for part in [SUB_PATHS, VOLUMES] {
+        let dir = pod_dir(root, uid).join(part);
+        if fs::symlink_metadata(&dir).is_ok() {
+            unmount_below(&dir)?;
+            remove_tree(&dir)?;
+        }
+    }
+    Ok(())
+}
+
+/// A UID may come from a label that anybody can set.
+fn is_plain(uid: &str) -> bool {
+    !uid.is_empty() && !uid.contains('/') && !uid.starts_with('.')
 }
 
 /// Unmounts everything at and below `dir`: afterwards what is deleted there is the pod's own.
@@ -77,6 +97,26 @@ mod tests {
             tmpfs("/proc");
             assert!(remove_pod_dir(root.path(), "u").is_err());
             assert!(data.join("kept").exists() && pod_dir(root.path(), "u").join(CLAIM).exists());
+        });
+    }
+
+    #[test]
+    fn the_volumes_of_a_pod_that_has_ended_go_and_its_last_words_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let (volume, data) = pod(root.path());
+        let words = super::super::termination_file(root.path(), "u", "c", 0);
+        super::super::make_termination_file(&words).unwrap();
+        let part = pod_dir(root.path(), "u").join("volume-subpaths/v/c/0");
+        fs::create_dir_all(&part).unwrap();
+        apart(|| {
+            mount_bind(&data, &volume).unwrap();
+            mount_bind(data.join("kept"), &part).unwrap();
+            remove_volumes(root.path(), "u").unwrap();
+            assert!(data.join("kept").exists() && words.exists());
+            let left = ["volumes", "volume-subpaths"].map(|part| pod_dir(root.path(), "u").join(part).exists());
+            assert_eq!(left, [false, false]);
+            remove_volumes(root.path(), "u").unwrap();
+            remove_volumes(root.path(), "../u").unwrap();
         });
     }
 

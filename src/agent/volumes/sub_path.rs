@@ -15,7 +15,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::remove::unmount;
-use super::{VolumeError, pod_dir};
+use super::{SUB_PATHS, VolumeError, pod_dir};
 use crate::host::beneath::make_dir;
 use crate::host::fs::{FsError, make_dirs};
 use crate::host::mounts::is_mount_point;
@@ -36,7 +36,7 @@ pub struct Slot<'a> {
 impl Slot<'_> {
     /// `ROOT/pods/UID/volume-subpaths/VOLUME/CONTAINER/INDEX`, where the kubelet has it too.
     fn path(&self, volume: &str) -> PathBuf {
-        let base = pod_dir(self.root, self.uid).join("volume-subpaths").join(volume);
+        let base = pod_dir(self.root, self.uid).join(SUB_PATHS).join(volume);
         base.join(self.container).join(self.index.to_string())
     }
 }

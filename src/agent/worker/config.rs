@@ -39,6 +39,8 @@ pub struct Place<'a> {
     pub apparmor: bool,
     /// What the runtime can.
     pub features: RuntimeFeatures,
+    /// The id of the container whose processes it is to see, instead of its own alone.
+    pub pid_target: Option<String>,
 }
 
 /// Why a sandbox cannot be made as the manifest asks.
@@ -96,6 +98,7 @@ pub fn container(
         host_ipc: pod.spec.host_ipc.unwrap_or(false),
         host_pid: pod.spec.host_pid.unwrap_or(false),
         share_pid: pod.spec.share_process_namespace.unwrap_or(false),
+        pid_target: place.pid_target.clone(),
         users: place.prepared.users,
         security,
         resources: limits(pod, container, place, options),
@@ -247,7 +250,6 @@ pub fn sandbox(
     let mut annotations = pod.metadata.annotations.clone().unwrap_or_default();
     annotations.insert(labels::GRACE_PERIOD.to_owned(), grace(pod));
     annotations.extend(pod.shared_hash().map(|hash| (labels::CONTAINER_HASH.to_owned(), hash)));
-    let sysctls = security::sysctls(pod).map_err(|message| Refusal { reason: "SysctlForbidden", message })?;
     let context = pod.spec.security_context.clone().unwrap_or_default();
     Ok(SandboxConfig {
         image: options.pause_image.clone(),
@@ -259,7 +261,7 @@ pub fn sandbox(
         host_ipc: pod.spec.host_ipc.unwrap_or(false),
         host_pid: pod.spec.host_pid.unwrap_or(false),
         users,
-        sysctls,
+        sysctls: security::sysctls::sysctls(pod),
         selinux: security::selinux(context.se_linux_options),
         cgroup_parent,
         log: log(options),
@@ -280,8 +282,10 @@ fn hostname(pod: &StaticPod, options: &AgentOptions) -> Result<String, Refusal> 
     let full = format!("{short}.{domain}");
     if full.len() > HOST_NAME_MAX {
         let length = full.len();
-        let message =
-            format!("setHostnameAsFQDN: {full} has {length} characters, a host name may have {HOST_NAME_MAX}");
+        let message = format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long ({HOST_NAME_MAX} \
+             characters is the max, {length} characters requested)"
+        );
         return Err(Refusal { reason: "FailedCreatePodSandBox", message });
     }
     Ok(full)
@@ -328,6 +332,7 @@ mod tests {
             cgroup_parent: Some("/kubepods/podx".into()),
             apparmor: false,
             features: RuntimeFeatures { recursive_read_only: recursive, ..RuntimeFeatures::default() },
+            pid_target: None,
         };
         container(pod, &pod.spec.containers[0], &place, &AgentOptions::new("node1"))
     }
@@ -462,16 +467,29 @@ mod tests {
     }
 
     #[test]
-    fn a_sandbox_is_refused_what_would_change_the_machine_or_cannot_be_said() {
+    fn a_sandbox_has_its_name_and_sysctls_and_no_name_that_cannot_be_said() {
         let mut options = AgentOptions::new("node1");
         options.cluster_domain = Some("cluster.local".into());
         let of = |spec: &str| sandbox(&pod_with(spec, ""), 0, None, None, &options);
         let full = of("hostname: web\n  subdomain: sub\n  setHostnameAsFQDN: true").unwrap();
         assert_eq!(full.hostname.as_deref(), Some("web.sub.default.svc.cluster.local"));
+        let unset = sandbox(
+            &pod_with("hostname: web\n  subdomain: sub\n  setHostnameAsFQDN: true", ""),
+            0,
+            None,
+            None,
+            &AgentOptions::new("node1"),
+        );
+        assert_eq!(unset.unwrap().hostname.as_deref(), Some("web.sub.default.svc."));
         let long = format!("hostname: {}\n  subdomain: sub\n  setHostnameAsFQDN: true", "x".repeat(40));
-        assert_eq!(of(&long).unwrap_err().reason, "FailedCreatePodSandBox");
+        let error = of(&long).unwrap_err();
+        let full = format!("{}.sub.default.svc.cluster.local", "x".repeat(40));
+        let words = format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long (64 characters is the \
+             max, 70 characters requested)"
+        );
+        assert_eq!((error.reason, error.message), ("FailedCreatePodSandBox", words));
         let set = |name: &str| format!("securityContext: {{sysctls: [{{name: {name}, value: '1'}}]}}");
         assert_eq!(of(&set("net.ipv4.tcp_syncookies")).unwrap().sysctls["net.ipv4.tcp_syncookies"], "1");
-        assert_eq!(of(&set("kernel.msgmax")).unwrap_err().reason, "SysctlForbidden");
     }
 }

@@ -139,6 +139,7 @@ pub fn spawn(key: PodKey, context: Arc<Context>, ends: mpsc::UnboundedSender<End
         crashed: false,
         suspended: false,
         said_idle: false,
+        released: false,
         backing_off: BTreeMap::new(),
         ended_for: None,
         words: LastWords::new(),
@@ -175,6 +176,8 @@ struct Worker {
     /// The runtime cannot be reached; nothing is tried until it has listed again.
     suspended: bool,
     said_idle: bool,
+    /// The volumes of the pod, which has ended, have been removed.
+    released: bool,
     /// Containers that back off, with the reason that was told.
     backing_off: BTreeMap<String, String>,
     /// The reason for which the pod was ended as a whole that was told.
@@ -206,6 +209,7 @@ impl Worker {
             let plan = self.plan();
             self.publish(&plan);
             self.tell_back_offs(&plan);
+            self.release_volumes(&plan).await;
             if !self.suspended && !plan.actions.is_empty() {
                 for action in plan.actions {
                     self.execute(action).await;
@@ -306,6 +310,7 @@ impl Worker {
             // Pulls for the old one are of no use. Its stops go on: an edit must not give it its grace anew.
             self.pulls.abort_all();
             (self.since, self.begun, self.crashed) = (Instant::now(), false, false);
+            self.released = false;
             self.seen.started = Some(self.since);
             self.seen.slots = self.fresh_slots(&pod);
             self.context.routes.add(&pod.uid, &self.myself);
@@ -316,7 +321,7 @@ impl Worker {
 
     /// Restart counts go on where containers that are gone have ended: by the logs they left, or as it is remembered.
     fn fresh_slots(&self, pod: &StaticPod) -> BTreeMap<String, Slot> {
-        let names = pod.containers().map(|(_, container)| container.name.as_str()).chain([plan::SANDBOX]);
+        let names = pod.every_container().map(|container| container.name.as_str()).chain([plan::SANDBOX]);
         let slots = names.map(|container| {
             let name = config::name(pod, container, 0);
             let logged =

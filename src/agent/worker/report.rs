@@ -94,7 +94,7 @@ pub fn pod(facts: &Facts<'_>) -> PodReport {
     let uid = facts.uid();
     let containers = facts.containers(&uid);
     let all_of = |fine: fn(&ContainerReport) -> bool| {
-        let mut lasting = containers.iter().filter(|c| !facts.is_init(&c.name)).peekable();
+        let mut lasting = containers.iter().filter(|c| !facts.is_passing(&c.name)).peekable();
         facts.wanted && !facts.seen.terminating.contains(&uid) && lasting.peek().is_some() && lasting.all(fine)
     };
     let deleted = facts.pod.is_some_and(|(pod, _)| pod.deletion().is_some());
@@ -124,14 +124,16 @@ impl<'a> Facts<'a> {
         self.pod.map_or_else(orphan, |(pod, _)| pod.uid.clone())
     }
 
-    fn is_init(&self, name: &str) -> bool {
-        self.pod.is_some_and(|(_, view)| view.of_role(Role::Init).any(|c| c.name == name))
+    /// Whether the pod is what it should be without this container: an init container, or an ephemeral one.
+    fn is_passing(&self, name: &str) -> bool {
+        let passing = |container: &ContainerView| matches!(container.role, Role::Init | Role::Ephemeral);
+        self.pod.is_some_and(|(_, view)| view.containers.iter().any(|c| passing(c) && c.name == name))
     }
 
     fn containers(&self, uid: &str) -> Vec<ContainerReport> {
         match self.pod {
             Some((pod, view)) => {
-                let images = pod.containers().map(|(_, c)| c.image.clone().unwrap_or_default());
+                let images = pod.every_container().map(|c| c.image.clone().unwrap_or_default());
                 view.containers
                     .iter()
                     .zip(images)

@@ -1,7 +1,7 @@
 //! What a worker knows of its pod, put as the API's status.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 
 use super::report::{Facts, Now, Shown};
 use super::view::{ContainerView, Instance, PodView, Pull, Role};
@@ -24,7 +24,7 @@ pub fn pod(facts: &Facts<'_>, report: &PodReport) -> PodStatus {
     };
     let address = |one: &&Instance| one.is_running() && one.record.ip.is_some();
     let seen = facts.own(&report.uid).filter_map(|one| one.record.created_at).min();
-    podstatus::status(&Known {
+    let status = podstatus::status(&Known {
         spec: facts.pod.map(|(pod, _)| &pod.spec),
         phase: report.phase,
         containers,
@@ -36,7 +36,8 @@ pub fn pod(facts: &Facts<'_>, report: &PodReport) -> PodStatus {
         // An agent that was restarted finds its pods begun.
         start_time: seen.unwrap_or(facts.now).min(facts.now),
         now: facts.now,
-    })
+    });
+    PodStatus { ephemeral_container_statuses: facts.ephemeral(&report.uid), ..status }
 }
 
 /// The status of a pod nobody has looked at yet.
@@ -89,10 +90,19 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// Statuses of the ephemeral containers; None where there are none.
+    fn ephemeral(&self, uid: &str) -> Option<Vec<ContainerStatus>> {
+        let (pod, view) = self.pod.filter(|(pod, _)| !pod.ephemeral.is_empty())?;
+        let images = pod.ephemeral.iter().map(|container| container.image.clone().unwrap_or_default());
+        let both = view.of_role(Role::Ephemeral).zip(images);
+        let known = both.map(|(container, image)| self.container_facts(uid, container, image));
+        Some(known.map(podstatus::ephemeral).collect())
+    }
+
     fn container_facts(&self, uid: &str, container: &'a ContainerView, image: String) -> ContainerFacts {
         let shown: Shown<'a> = self.shown(uid, container);
-        let policy = self.pod.and_then(|(pod, _)| pod.containers().find(|(_, c)| c.name == container.name));
-        let policy = policy.and_then(|(_, c)| c.termination_message_policy.as_deref());
+        let policy = self.pod.and_then(|(pod, _)| pod.container(&container.name));
+        let policy = policy.and_then(|c| c.termination_message_policy.as_deref());
         let falls_back = policy == Some("FallbackToLogsOnError");
         let last = shown.last.and_then(|one| self.ended(one, falls_back));
         ContainerFacts {

@@ -20,6 +20,8 @@ pub enum Role {
     Sidecar,
     /// A main container.
     Main,
+    /// Put into a running pod to look at it (`kubectl debug`): started once, and never again.
+    Ephemeral,
 }
 
 /// How a pod has ended.
@@ -65,7 +67,7 @@ pub struct PodView {
     pub deletion: Option<Duration>,
     /// How it has ended, of a pod of the API server's that has: nothing of it is started again.
     pub ended: Option<Finish>,
-    /// Init containers and sidecars in order, then the main ones.
+    /// Init containers and sidecars in order, then the main ones, then the ephemeral ones.
     pub containers: Vec<ContainerView>,
 }
 
@@ -83,6 +85,13 @@ impl PodView {
             let (name, hash) = (container.name.clone(), pod.container_hash(&container.name));
             ContainerView { name, role, restart, hash, probes: Arc::new(Probes::of(container).0) }
         });
+        let ephemeral = pod.ephemeral.iter().map(|container| ContainerView {
+            name: container.name.clone(),
+            role: Role::Ephemeral,
+            restart: Restart::plain(Policy::Never),
+            hash: pod.container_hash(&container.name),
+            probes: Arc::default(),
+        });
         Self {
             uid: pod.uid.clone(),
             needs_sandbox: always_sandbox || pod.needs_sandbox(),
@@ -95,7 +104,7 @@ impl PodView {
                 Phase::Succeeded => Finish::Succeeded,
                 _ => Finish::Failed,
             }),
-            containers: containers.collect(),
+            containers: containers.chain(ephemeral).collect(),
         }
     }
 
@@ -111,7 +120,7 @@ impl PodView {
 
     /// Why a container that was never started waits, when there is no better reason.
     pub fn initial_reason(&self) -> &'static str {
-        let plain = self.containers.iter().all(|container| container.role == Role::Main);
+        let plain = self.containers.iter().all(|container| matches!(container.role, Role::Main | Role::Ephemeral));
         if plain { "ContainerCreating" } else { "PodInitializing" }
     }
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::ask::clean;
 use crate::agent::control::PodView;
 use crate::agent::events::Event;
+use crate::agent::pod::ephemeral;
 use crate::cli::status::age;
 
 /// How wide the names of fields are, by how far they are indented.
@@ -68,9 +69,11 @@ pub fn text(view: &PodView, events: &[Event], now: Timestamp) -> String {
     page.maybe(0, "Message", status.message.as_deref().or(report.message.as_deref()).map(clean));
     page.line(0, "Healthy", format!("{} since {}", yes(report.healthy), moment(report.since, now)));
     page.maybe(0, "IP", status.pod_ip.as_deref());
+    let ephemeral = ephemeral(&spec);
     for (title, containers, statuses) in [
         ("Init Containers", spec.init_containers.as_deref().unwrap_or_default(), &status.init_container_statuses),
         ("Containers", &spec.containers, &status.container_statuses),
+        ("Ephemeral Containers", &ephemeral, &status.ephemeral_container_statuses),
     ] {
         if containers.is_empty() {
             continue;

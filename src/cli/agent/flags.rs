@@ -38,6 +38,11 @@ const HELP: &[(&str, &[Help])] = &[
             ("cluster-dns", "IP", "Name servers of pods"),
             ("cluster-domain", "DOMAIN", "Search domain of pods"),
             ("resolv-conf", "FILE", "The machine's resolver file, for pods"),
+            (
+                "allowed-unsafe-sysctls",
+                "NAMES",
+                "Kernel parameters that pods may set beside the safe ones (net.core.*)",
+            ),
             ("oom-score-adj", "N", "The agent's own OOM score [default: -999]"),
             ("seccomp-default", "BOOL", "Give containers without a seccomp profile the runtime's"),
             ("cpu-cfs-quota", "BOOL", "Enforce CPU limits [default: true]"),

@@ -50,6 +50,7 @@ pub fn sandbox(config: &SandboxConfig) -> proto::PodSandboxConfig {
                     network: node_or(config.network == NetworkMode::Host, NamespaceMode::Pod),
                     pid: node_or(config.host_pid, NamespaceMode::Container),
                     ipc: node_or(config.host_ipc, NamespaceMode::Pod),
+                    target_id: String::new(),
                     userns_options: users(config.users),
                 }),
                 selinux_options: selinux(&config.selinux),
@@ -165,6 +166,7 @@ fn security(config: &ContainerConfig) -> proto::LinuxContainerSecurityContext {
     };
     let (apparmor, apparmor_profile) = apparmor(&security.apparmor);
     let pid = if config.share_pid { NamespaceMode::Pod } else { NamespaceMode::Container };
+    let pid = if config.pid_target.is_some() { NamespaceMode::Target.into() } else { node_or(config.host_pid, pid) };
     proto::LinuxContainerSecurityContext {
         capabilities: Some(proto::Capability {
             add_capabilities: security.add_capabilities.clone(),
@@ -173,8 +175,9 @@ fn security(config: &ContainerConfig) -> proto::LinuxContainerSecurityContext {
         privileged: security.privileged,
         namespace_options: Some(proto::NamespaceOption {
             network: node_or(config.network == NetworkMode::Host, NamespaceMode::Pod),
-            pid: node_or(config.host_pid, pid),
+            pid,
             ipc: node_or(config.host_ipc, NamespaceMode::Pod),
+            target_id: config.pid_target.clone().unwrap_or_default(),
             userns_options: users(config.users),
         }),
         selinux_options: selinux(&security.selinux),
@@ -252,5 +255,21 @@ mod tests {
         let seen: Vec<_> = own.mounts.iter().map(|one| (&one.uid_mappings, &one.gid_mappings)).collect();
         assert_eq!(seen, [(&mapping, &mapping), (&mapping, &mapping)]);
         assert_eq!(own.mounts.iter().map(|one| one.recursive_read_only).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
+    fn processes_are_the_containers_own_the_pods_the_machines_or_those_of_a_target() {
+        let mut config = container_config("o", "p", "c", 0, "x:1");
+        let of = |config: &ContainerConfig| {
+            let options = security(config).namespace_options.unwrap();
+            (options.pid, options.target_id)
+        };
+        assert_eq!(of(&config), (1, String::new()));
+        config.share_pid = true;
+        assert_eq!(of(&config), (0, String::new()));
+        config.host_pid = true;
+        assert_eq!(of(&config), (2, String::new()));
+        config.pid_target = Some("main-id".into());
+        assert_eq!(of(&config), (3, "main-id".to_owned()));
     }
 }

@@ -83,7 +83,9 @@ fn host_config(config: &ContainerConfig) -> Result<HostConfig> {
     Ok(HostConfig {
         network_mode: Some(network_mode(&config.network)),
         ipc_mode: host(config.host_ipc).or_else(|| of_sandbox.clone()),
-        pid_mode: host(config.host_pid).or_else(|| of_sandbox.filter(|_| config.share_pid)),
+        pid_mode: { config.pid_target.as_ref().map(|id| format!("{CONTAINER_MODE}{id}")) }
+            .or_else(|| host(config.host_pid))
+            .or_else(|| of_sandbox.filter(|_| config.share_pid)),
         uts_mode: host(config.network == NetworkMode::Host),
         binds: some_vec(binds.into_iter().map(bind).collect()),
         mounts: some_vec(mounts.into_iter().map(bind_mount).collect()),

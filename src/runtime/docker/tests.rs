@@ -208,6 +208,8 @@ fn a_container_of_a_sandbox_joins_its_network_and_ipc_and_its_processes_only_whe
     config.host_ipc = true;
     let host = &as_json(&config)["HostConfig"];
     assert_eq!((&host["PidMode"], &host["IpcMode"]), (&json!("host"), &json!("host")));
+    config.pid_target = Some("main-id".into());
+    assert_eq!(as_json(&config)["HostConfig"]["PidMode"], "container:main-id");
 }
 
 fn sandbox_config() -> SandboxConfig {

@@ -1,7 +1,7 @@
 //! The rows. One is `NUMBER "behaviour" [module::test] .remarks();`.
 
 use super::Row;
-use crate::{api, defaults, fields, files, lifecycle, probes, restarts, telling, url};
+use crate::{api, defaults, fields, files, lifecycle, probes, restarts, telling, url, volumes};
 
 macro_rules! rows {
     ($($number:literal $text:literal $([$module:ident::$test:ident])? $(.$remark:ident($($word:expr),*))*;)*) => {
@@ -204,6 +204,22 @@ rows! {
         .cluster("b085_the_api_of_the_node_asks_who_and_whether_he_may");
     86 "`/pods` lists the static pod with its live status, until its manifest is gone."
         [api::b086_pods_lists_live_statuses_until_the_manifest_is_gone];
+    100 "A key that is taken out of a ConfigMap or Secret, and an optional object that is deleted, go from the volume."
+        [volumes::b100_what_is_taken_back_goes_from_the_volumes];
+    101 "A missing ConfigMap or hostPath is FailedMount, without a sandbox and without a Pulled event."
+        [volumes::b101_a_pod_that_waits_for_its_volumes_has_nothing_yet];
+    102 "Volumes of a pod that has ended are unmounted and removed at its end."
+        [volumes::b102_memory_of_a_pod_that_has_ended_is_given_back];
+    103 "Sysctls that are neither safe nor in allowedUnsafeSysctls fail the pod with SysctlForbidden."
+        [volumes::b103_sysctls_are_set_where_they_are_safe_or_allowed];
+    104 "A pod that asks for AppArmor on a machine without it fails with AppArmor."
+        [volumes::b104_a_profile_of_app_armor_needs_a_machine_that_has_it];
+    105 "A memory emptyDir has mode 1777, and 3777 with an fsGroup."
+        [volumes::b105_memory_has_the_mode_and_group_that_the_kubelet_gives_it];
+    106 "setHostnameAsFQDN gives up to 64 characters, also without a clusterDomain; a host name is cut at 63."
+        [volumes::b106_a_host_name_may_have_its_domain_where_it_fits];
+    107 "An ephemeral container runs once in a running pod, among the processes of its target."
+        [volumes::b107_an_ephemeral_container_sees_its_targets_processes];
     113 "A crash is told as `Back-off restarting failed container C in pod P_NS(UID)`, and waits with `back-off 10s ...`."
         [telling::b113_crashes_are_told_in_the_kubelets_words].seconds(20);
     114 "A probe that fails or is late, and the stop for it, are told in the kubelet's words."

@@ -68,8 +68,10 @@ async fn without_an_answer_things_are_as_they_were_and_unknown_ones_an_error() {
     let (fake, api, store) = world().await;
     put(&fake);
     fake.fail("GET", &format!("{MAPS}/m"), &[403]);
-    let error = store.objects(Some(&api), &pod(), Wanted::Files).await.err().unwrap();
+    let files = store.objects(Some(&api), &pod(), Wanted::Files).await.unwrap_or_else(|e| panic!("{e}"));
+    let error = files.get_optional(Kind::ConfigMap, "m", Some(true)).err().unwrap();
     assert!(error.starts_with("configmap \"m\" cannot be read: "), "{error}");
+    assert_eq!(value(&files, Kind::Secret, "s").as_deref(), Some("hidden"), "it holds no other up");
     assert!(store.objects(Some(&api), &pod(), Wanted::Container("c")).await.is_ok());
     fake.set_down(true);
     let known = store.objects(Some(&api), &pod(), Wanted::Container("c")).await.unwrap_or_else(|e| panic!("{e}"));
@@ -77,8 +79,11 @@ async fn without_an_answer_things_are_as_they_were_and_unknown_ones_an_error() {
     assert!(!known.services.is_empty());
     let mut other = pod();
     other.uid = "other".into();
-    assert!(store.objects(Some(&api), &other, Wanted::Files).await.is_err());
-    assert!(store.objects(None, &other, Wanted::Files).await.err().unwrap().contains("no credentials"));
+    let none = store.objects(Some(&api), &other, Wanted::Files).await.unwrap_or_else(|e| panic!("{e}"));
+    assert!(none.get(Kind::ConfigMap, "m").is_err() && none.get(Kind::Secret, "s").is_err());
+    let none = store.objects(None, &other, Wanted::Files).await.unwrap_or_else(|e| panic!("{e}"));
+    assert!(none.get(Kind::ConfigMap, "m").err().unwrap().contains("no credentials"));
+    assert!(store.objects(None, &other, Wanted::Container("c")).await.err().unwrap().contains("no credentials"));
 }
 
 #[tokio::test]
@@ -109,8 +114,9 @@ async fn a_token_is_asked_for_the_pod_and_again_when_it_is_old() {
     let spec = json!({"serviceAccountName": "robot", "volumes": [{"name": "v", "projected": {"sources": sources}}]});
     let pod = bound(spec, json!({}));
     let ask = async || {
-        let objects = store.objects(Some(&api), &pod, Wanted::Files).await?;
-        Ok::<_, String>(objects.tokens[&("x".to_owned(), 600)].to_string())
+        let (objects, key) =
+            (store.objects(Some(&api), &pod, Wanted::Files).await.unwrap_or_else(|e| panic!("{e}")), ("x".into(), 600));
+        objects.tokens.get(&key).map(ToString::to_string).ok_or_else(|| objects.refused[&key].clone())
     };
     fake.answer_post(TOKEN, answer("one", 600));
     assert_eq!(ask().await.unwrap(), "one");

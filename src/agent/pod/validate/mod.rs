@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{CONFIG_MIRROR, PodError, context_fields, volume_fields};
 use crate::yaml::shorten;
-use names::{is_dns_label, is_label_value, is_qualified};
+use names::{is_dns_label, is_dns_part, is_label_value, is_qualified};
 
 pub(super) use names::is_dns_subdomain;
 pub use names::is_env_name;
@@ -213,7 +213,7 @@ fn resolver(spec: &PodSpec, problems: &mut Problems) {
     for search in config.searches.iter().flatten() {
         // A lone dot is the root; a name may end with it, and may begin its labels with an underscore.
         let bare = search.strip_suffix('.').unwrap_or(search);
-        let good = *search == "." || bare.split('.').all(|part| is_dns_label(part.strip_prefix('_').unwrap_or(part)));
+        let good = *search == "." || bare.split('.').all(|part| is_dns_part(part.strip_prefix('_').unwrap_or(part)));
         problems.refuse(!good, "spec.dnsConfig.searches", &format!("{search:?} is not a lower-case DNS name"));
     }
     let mut options = config.options.iter().flatten();

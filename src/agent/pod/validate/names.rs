@@ -2,15 +2,18 @@
 
 /// A lower-case DNS label (RFC 1123).
 pub fn is_dns_label(text: &str) -> bool {
-    (1..=63).contains(&text.len())
-        && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
+    text.len() <= 63 && is_dns_part(text)
 }
 
-/// A lower-case DNS name (RFC 1123).
+/// A lower-case DNS name as Kubernetes has it (`IsDNS1123Subdomain`): a part of it may be longer than a label of DNS.
 pub fn is_dns_subdomain(text: &str) -> bool {
-    (1..=253).contains(&text.len()) && text.split('.').all(is_dns_label)
+    text.len() <= 253 && text.split('.').all(is_dns_part)
+}
+
+/// What stands between the dots of a name.
+pub fn is_dns_part(text: &str) -> bool {
+    let inner = text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
+    !text.is_empty() && inner && !text.starts_with('-') && !text.ends_with('-')
 }
 
 /// The part of a label's key after its prefix, and every value but the empty one.
@@ -66,10 +69,10 @@ mod tests {
 
     #[test]
     fn names_have_the_forms_that_kubernetes_gives_them() {
-        let long = "a".repeat(64);
+        let (long, longest) = ("a".repeat(64), "a".repeat(254));
         for (check, good, bad) in [
             (is_dns_label as fn(&str) -> bool, vec!["a", "a-1", "1"], vec!["", "A", "-a", "a-", "a.b", &long]),
-            (is_dns_subdomain, vec!["a", "a.b-c"], vec!["", "a..b", ".a", "A.b"]),
+            (is_dns_subdomain, vec!["a", "a.b-c", &long], vec!["", "a..b", ".a", "A.b", &longest]),
             (is_label_value, vec!["", "a", "A_b.c"], vec!["-a", "a b", "a/b", &long]),
             (is_qualified, vec!["a", "x.y/A_b"], vec!["", "/a", "a/", "X/a", "a/b/c"]),
             (is_port_name, vec!["http", "a-1"], vec!["", "80", "a--b", "HTTP", "sixteen-letters-"]),

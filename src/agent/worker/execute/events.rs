@@ -30,8 +30,8 @@ impl Worker {
                 let message = wording::BACK_OFF_RESTARTING.with(&[name, &wording::pod(&self.key, &self.uid())]);
                 self.note_trouble(name, "BackOff", &message);
             } else {
-                let image = self.pod.as_ref().and_then(|(pod, _)| pod.containers().find(|(_, c)| c.name == *name));
-                let image = image.and_then(|(_, c)| c.image.as_deref()).unwrap_or(&self.context.options.pause_image);
+                let image = self.pod.as_ref().and_then(|(pod, _)| pod.container(name));
+                let image = image.and_then(|c| c.image.as_deref()).unwrap_or(&self.context.options.pause_image);
                 self.note_event(name, "BackOff", wording::BACK_OFF_PULLING.with(&[&wording::quoted(image)]));
                 self.note_trouble(name, "Failed", &wording::ERROR.with(&[reason]));
             }
@@ -60,7 +60,7 @@ impl Worker {
     /// A step failed. What concerns the pod as a whole (its sandbox, its volumes) is the pod's event.
     pub(super) fn note_failure(&self, container: &str, failure: &Failure) {
         let (reason, of, message) = match failure.reason {
-            reason @ ("SysctlForbidden" | "NetworkNotReady") => (reason, SANDBOX, failure.message.clone()),
+            reason @ "NetworkNotReady" => (reason, SANDBOX, failure.message.clone()),
             "CreatePodSandboxError" | "FailedCreatePodSandBox" => {
                 ("FailedCreatePodSandBox", SANDBOX, wording::NO_SANDBOX.with(&[&failure.message]))
             }

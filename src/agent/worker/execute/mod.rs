@@ -32,6 +32,7 @@ mod ending;
 mod events;
 mod hook;
 mod image;
+mod mounts;
 mod users;
 mod words;
 
@@ -119,6 +120,9 @@ impl Worker {
         if let Some(why) = self.lacks_network(&pod).await {
             return self.fail(SANDBOX, Failure::new("NetworkNotReady", why), None);
         }
+        if let Err(failure) = self.mount_volumes(&pod).await {
+            return self.fail(SANDBOX, failure, None);
+        }
         let users = match self.own_users(&pod).await {
             Ok(users) => users,
             Err((failure, error)) => return self.fail(SANDBOX, failure, error.as_ref()),
@@ -179,9 +183,15 @@ impl Worker {
     /// Makes a container of its image, or remembers why not.
     async fn make_container(&mut self, name: &str, attempt: u32) -> Option<String> {
         let (pod, _) = self.pod.clone()?;
-        let (_, container) = pod.containers().find(|(_, c)| c.name == name)?;
+        let container = pod.container(name)?;
         let image = container.image.clone().unwrap_or_default();
         let policy = container.image_pull_policy.clone().unwrap_or_default();
+        if self.own_sandbox(&pod).is_none()
+            && let Err(failure) = self.mount_volumes(&pod).await
+        {
+            self.fail(name, failure, None);
+            return None;
+        }
         let image = self.image(name, &image, &policy).await?;
         match self.create(&pod, name, attempt, &image).await {
             Ok(id) => Some(id),
@@ -255,9 +265,10 @@ impl Worker {
             config::sandbox(pod, attempt, parent, users, &self.context.options).ok().map(Box::new)
         });
         let features = self.features_for(pod, name).await;
+        let pid_target =
+            self.target_id(pod, name).map_err(|message| quiet(Failure::new("CreateContainerConfigError", message)))?;
         let config = {
-            let container = pod.containers().map(|(_, c)| c).find(|c| c.name == name);
-            let Some(container) = container else { return Err(quiet(no_such(name))) };
+            let Some(container) = pod.container(name) else { return Err(quiet(no_such(name))) };
             let place = Place {
                 attempt,
                 sandbox: &sandbox,
@@ -268,6 +279,7 @@ impl Worker {
                 cgroup_parent,
                 apparmor: self.context.apparmor,
                 features,
+                pid_target,
             };
             config::container(pod, container, &place, &self.context.options)
         };
@@ -296,7 +308,7 @@ impl Worker {
     ) -> Result<Prepared, Failure> {
         let context = Arc::clone(&self.context);
         let prepared = tokio::task::spawn_blocking(move || {
-            let Some((_, container)) = pod.containers().find(|(_, c)| c.name == name) else {
+            let Some(container) = pod.container(&name) else {
                 return Err(no_such(&name));
             };
             let inputs = Inputs { facts: &given.facts, objects: &given.objects };
@@ -331,6 +343,15 @@ impl Worker {
     fn own_sandbox(&self, pod: &StaticPod) -> Option<&Instance> {
         let own = self.seen.instances.values().filter(|one| one.record.name.uid == pod.uid && one.record.is_sandbox);
         own.filter(|one| one.is_running()).max_by_key(|one| one.record.name.attempt)
+    }
+
+    /// The container whose processes an ephemeral one is to see; the error is the kubelet's.
+    fn target_id(&self, pod: &StaticPod, name: &str) -> Result<Option<String>, String> {
+        let Some(target) = pod.target_of(name) else { return Ok(None) };
+        let mut own = self.seen.instances.values().filter(|one| one.record.name.uid == pod.uid && one.is_running());
+        let found = own.find(|one| !one.record.is_sandbox && one.record.name.container == target);
+        let id = found.map(|one| one.record.id.clone());
+        id.map(Some).ok_or_else(|| format!("unable to find target container {target}"))
     }
 
     fn clear_fault(&mut self, container: &str) {

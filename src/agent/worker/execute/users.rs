@@ -41,7 +41,7 @@ impl Worker {
 
     /// What the runtime can, if that makes a difference to a container; nothing where it does not say.
     pub(super) async fn features_for(&self, pod: &StaticPod, name: &str) -> RuntimeFeatures {
-        let container = pod.containers().map(|(_, container)| container).find(|container| container.name == name);
+        let container = pod.container(name);
         if container.is_none_or(|container| !config::asks_for_features(pod, container)) {
             return RuntimeFeatures::default();
         }

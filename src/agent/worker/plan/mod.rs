@@ -139,6 +139,7 @@ impl<'a> Planner<'a> {
             return;
         }
         self.stop_strangers(pod, &sandbox);
+        self.ephemeral(pod, &sandbox);
         if self.init(pod, &sandbox) {
             self.plan.initialized = true;
             for container in pod.of_role(Role::Main) {
@@ -235,11 +236,36 @@ impl<'a> Planner<'a> {
         container.and_then(|c| self.latest(pod, c)).is_some_and(|latest| latest.record.id != one.record.id)
     }
 
+    /// Ephemeral containers, whatever the others do. Each is started once: one that has ended, or of which nothing is left, has
+    /// done its work.
+    fn ephemeral(&mut self, pod: &PodView, sandbox: &str) {
+        for container in pod.of_role(Role::Ephemeral) {
+            let slot = self.slot(&container.name);
+            match self.latest(pod, container) {
+                None if slot.next_attempt == 0 => {
+                    self.start(pod, container, 0, slot.tries);
+                }
+                Some(one)
+                    if one.record.state == ContainerState::Created
+                        && one.sandbox() == sandbox
+                        && self.may_start(pod, &container.name) =>
+                {
+                    self.act(Action::Resume { id: one.record.id.clone() });
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Init containers one by one, sidecars in their place among them. True once all are done.
     fn init(&mut self, pod: &PodView, sandbox: &str) -> bool {
-        let here = |container: &ContainerView| self.latest(pod, container).is_some_and(|one| one.sandbox() == sandbox);
+        let is_init = |container: &ContainerView| matches!(container.role, Role::Init | Role::Sidecar);
+        let here = |container: &ContainerView| {
+            let latest = self.latest(pod, container).filter(|_| container.role != Role::Ephemeral);
+            latest.is_some_and(|one| one.sandbox() == sandbox)
+        };
         let here: Vec<bool> = pod.containers.iter().map(here).collect();
-        for (index, container) in pod.containers.iter().enumerate().filter(|(_, c)| c.role != Role::Main) {
+        for (index, container) in pod.containers.iter().enumerate().filter(|(_, c)| is_init(c)) {
             // Nothing behind it would be there if it had not been done, even where nothing is left of it.
             let begun = here.iter().skip(index.saturating_add(1)).any(|here| *here);
             if begun && container.role == Role::Init {
@@ -250,7 +276,7 @@ impl<'a> Planner<'a> {
             }
             let standing = self.ensure(pod, container, sandbox);
             if !begun && !matches!(standing, Standing::Started | Standing::Done { well: true }) {
-                let later = pod.containers.iter().filter(|c| c.role != Role::Main);
+                let later = pod.containers.iter().filter(|c| is_init(c));
                 for container in later.skip_while(|c| c.name != container.name).skip(1) {
                     self.wait(&container.name, "PodInitializing", "");
                 }

@@ -140,6 +140,9 @@ pub struct NamespaceOption {
     pub pid: i32,
     #[prost(enumeration = "NamespaceMode", tag = "3")]
     pub ipc: i32,
+    /// The container whose namespace is meant by [`NamespaceMode::Target`].
+    #[prost(string, tag = "4")]
+    pub target_id: String,
     /// None for the machine's users.
     #[prost(message, optional, tag = "5")]
     pub userns_options: Option<UserNamespace>,
@@ -171,6 +174,8 @@ pub enum NamespaceMode {
     Pod = 0,
     Container = 1,
     Node = 2,
+    /// That of the container which [`NamespaceOption::target_id`] names.
+    Target = 3,
 }
 
 /// A seccomp or AppArmor profile.

@@ -59,3 +59,28 @@ fn what_the_api_server_has_as_ended_is_not_started_again() {
     let both = deleted(ended(Case::host().with("own", "c-0", "", "143@1"), Finish::Succeeded), 5);
     assert_eq!(both.plan().finished, Some(Finish::Succeeded), "what was said once holds");
 }
+
+#[test]
+fn an_ephemeral_container_is_started_once_whatever_the_others_do() {
+    use crate::agent::pod::bound_tests::bound;
+    use serde_json::json;
+
+    let spec = json!({"initContainers": [{"name": "i", "image": "x:1"}], "ephemeralContainers": [{"name": "d", "image": "x:1"}]});
+    let case = || {
+        let mut case = Case::new("");
+        case.view = PodView::of(&bound(spec.clone(), json!({})), false);
+        case.with("own", "POD-0", "", "running")
+    };
+    assert_eq!(case().actions(), ["run d 0 after 0", "run i 0 after 0"], "init containers do not hold it up");
+    let begun = || case().with("own", "i-0", "POD-0", "running");
+    assert_eq!(begun().with("own", "d-0", "POD-0", "running").actions(), NOTHING);
+    assert_eq!(begun().with("own", "d-0", "POD-0", "created").actions(), ["resume d-0"]);
+    let done = || case().with("own", "i-0", "POD-0", "0@9").with("own", "c-0", "POD-0", "running");
+    assert_eq!(done().with("own", "d-0", "POD-0", "1@9").actions(), NOTHING, "it is not started again");
+    let gone = done().slot("d", |slot, _| slot.next_attempt = 1);
+    assert_eq!(gone.actions(), NOTHING, "nor where it was removed");
+    let alone = case().with("own", "d-0", "POD-0", "running");
+    assert_eq!(alone.actions(), ["run i 0 after 0"], "that it runs says nothing of init containers");
+    let stranger = done().with("own", "d-0", "POD-9", "running");
+    assert_eq!(stranger.actions(), ["kill d-0 30s"]);
+}
