@@ -79,6 +79,13 @@ fn conditions(refusal: &Refusal) -> Option<Vec<PodCondition>> {
     (refusal.reason == PREEMPTED).then(|| vec![target, not("Ready"), not("ContainersReady")])
 }
 
+/// How a pod is.
+struct Told {
+    status: PodStatus,
+    /// Nothing of it runs any more, and its status says all that is known of its end.
+    over: bool,
+}
+
 /// What the API server has been told.
 #[derive(Default)]
 struct Uploader {
@@ -93,9 +100,12 @@ struct Uploader {
 impl Uploader {
     /// Tells what is new. Returns whether all of it could be told.
     async fn tell(&mut self, client: &Client, entries: Vec<Entry>, refused: &[Refused]) -> bool {
-        let bound: Vec<(Arc<StaticPod>, PodStatus)> = { entries.into_iter() }
+        let bound: Vec<(Arc<StaticPod>, Told)> = { entries.into_iter() }
             .filter(|entry| entry.looked)
-            .filter_map(|entry| Some((entry.pod.filter(|pod| pod.bound.is_some())?, entry.status)))
+            .filter_map(|entry| {
+                let told = Told { status: entry.status, over: entry.report.phase.is_final() };
+                Some((entry.pod.filter(|pod| pod.bound.is_some())?, told))
+            })
             .collect();
         // What goes for a critical pod has failed, however its containers are until they are gone.
         let stopping: BTreeSet<String> = bound.iter().map(|(pod, _)| pod.uid.clone()).collect();
@@ -105,8 +115,8 @@ impl Uploader {
         self.sent.retain(|uid, _| uids.contains(uid.as_str()));
         self.gone.retain(|uid| uids.contains(uid.as_str()));
         let mut failure = None;
-        for (pod, status) in bound.iter().filter(|(pod, _)| !is_refused(&pod.uid)) {
-            let told = caught(self.tell_pod(client, pod, status.clone())).await;
+        for (pod, told) in bound.iter().filter(|(pod, _)| !is_refused(&pod.uid)) {
+            let told = caught(self.tell_pod(client, pod, told)).await;
             let result = told.unwrap_or_else(|crash| skipped(&pod.key, &crash));
             failure = failure.or(result.err().map(|error| (pod.key.clone(), error)));
         }
@@ -123,17 +133,13 @@ impl Uploader {
         self.failed.is_none()
     }
 
-    async fn tell_pod(&mut self, client: &Client, pod: &StaticPod, status: PodStatus) -> Result<(), CallError> {
+    async fn tell_pod(&mut self, client: &Client, pod: &StaticPod, told: &Told) -> Result<(), CallError> {
         if self.gone.contains(&pod.uid) {
             return Ok(());
         }
-        let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        // An end is told once: what has ended stays so, whatever is left of its containers later.
-        if pod.ended().is_none() {
-            self.tell_status(client, (&pod.key, &pod.uid), status, pod.bound.as_ref().and_then(|b| b.generation))
-                .await?;
-        }
-        if over && pod.deletion().is_some() {
+        let generation = pod.bound.as_ref().and_then(|bound| bound.generation);
+        self.tell_status(client, (&pod.key, &pod.uid), told.status.clone(), generation).await?;
+        if told.over && pod.deletion().is_some() {
             self.delete(client, &pod.key, &pod.uid).await?;
         }
         Ok(())
@@ -175,7 +181,9 @@ impl Uploader {
             }
         };
         podstatus::keep(&mut status, &before);
+        podstatus::keep_end(&mut status, &before);
         status.observed_generation = generation;
+        status.conditions.iter_mut().flatten().for_each(|one| one.observed_generation = generation);
         if before == status {
             self.sent.insert(uid.to_owned(), before);
             return Ok(());

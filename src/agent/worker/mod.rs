@@ -36,7 +36,9 @@ use super::pod::{PodKey, StaticPod};
 use super::probe::ProbedContainer;
 use super::status::Entry;
 use crate::host::clock::Instant;
-use crate::runtime::{ContainerRecord, ContainerState, ImageRecord, RuntimeError, RuntimeEvent, RuntimeEventKind};
+use crate::runtime::{
+    ContainerRecord, ContainerState, ImageRecord, RuntimeError, RuntimeEvent, RuntimeEventKind, RuntimeFeatures,
+};
 use action::Plan;
 use report::LastWords;
 pub use report::{first_entry, orphan_entry, refused_entry};
@@ -141,6 +143,7 @@ pub fn spawn(key: PodKey, context: Arc<Context>, ends: mpsc::UnboundedSender<End
         said_idle: false,
         backing_off: BTreeMap::new(),
         words: LastWords::new(),
+        features: None,
         stops: JoinSet::new(),
         hooks: HashMap::new(),
         pulls: JoinSet::new(),
@@ -178,6 +181,8 @@ struct Worker {
     backing_off: BTreeMap<String, String>,
     seen: Observed,
     words: LastWords,
+    /// What the runtime can, once something of the pod depended on it.
+    features: Option<RuntimeFeatures>,
     gates: watch::Receiver<Gates>,
     /// Stops and hooks under way.
     stops: JoinSet<()>,
@@ -200,7 +205,13 @@ impl Worker {
             }
             self.mark_terminating();
             self.tell_probes();
-            let plan = self.plan();
+            self.hear_last_words().await;
+            self.learn_features().await;
+            let mut plan = self.plan();
+            if self.unheard().next().is_some() {
+                // The last status of a pod has all that its containers have left.
+                (plan.finished, plan.failure) = (None, None);
+            }
             self.publish(&plan);
             self.tell_back_offs(&plan);
             if !self.suspended && !plan.actions.is_empty() {
@@ -208,9 +219,6 @@ impl Worker {
                     self.execute(action).await;
                 }
                 continue;
-            }
-            if self.hear_last_words().await {
-                self.publish(&plan);
             }
             self.say_idle();
             self.sleep(plan.wake).await;
@@ -353,6 +361,7 @@ impl Worker {
             plan,
             words: &self.words,
             host_ip: self.context.facts.host_ip.as_deref(),
+            recursive_read_only: self.features.is_some_and(|features| features.recursive_read_only),
             now: Timestamp::now(),
         };
         let report = report::pod(&facts);
@@ -362,7 +371,8 @@ impl Worker {
         let gate = component.map(|component| (component.to_owned(), gate));
         if !self.said_idle {
             let pod = self.pod.as_ref().map(|(pod, _)| Arc::clone(pod));
-            self.context.board.set_pod(&self.key, Entry { report, gate, pod, status, looked: true });
+            let succeeds = self.wanted_uid().is_some_and(|uid| self.seen.runs_other_than(uid));
+            self.context.board.set_pod(&self.key, Entry { report, gate, pod, status, looked: true, succeeds });
         }
     }
 
