@@ -93,6 +93,8 @@ struct Uploader {
     sent: BTreeMap<String, PodStatus>,
     /// UIDs of pods that are gone for good.
     gone: BTreeSet<String>,
+    /// How pods are that go for another one, which is what is left to tell of them when they have ended.
+    going: BTreeMap<String, PodStatus>,
     /// What failed last, to say so once.
     failed: Option<String>,
 }
@@ -107,13 +109,21 @@ impl Uploader {
                 Some((entry.pod.filter(|pod| pod.bound.is_some())?, told))
             })
             .collect();
-        // What goes for a critical pod has failed, however its containers are until they are gone.
+        // What goes for a critical pod has failed once its containers have ended.
         let stopping: BTreeSet<String> = bound.iter().map(|(pod, _)| pod.uid.clone()).collect();
         let is_refused = |uid: &str| refused.iter().any(|one| one.uid == uid);
         let uids: BTreeSet<&str> =
             bound.iter().map(|(pod, _)| pod.uid.as_str()).chain(refused.iter().map(|one| one.uid.as_str())).collect();
         self.sent.retain(|uid, _| uids.contains(uid.as_str()));
         self.gone.retain(|uid| uids.contains(uid.as_str()));
+        self.going.retain(|uid, _| uids.contains(uid.as_str()));
+        for (pod, told) in bound.iter().filter(|(pod, _)| is_refused(&pod.uid)) {
+            let mut status = told.status.clone();
+            if let Some(before) = self.going.get(&pod.uid) {
+                podstatus::keep_ends(&mut status, before);
+            }
+            self.going.insert(pod.uid.clone(), status);
+        }
         let mut failure = None;
         for (pod, told) in bound.iter().filter(|(pod, _)| !is_refused(&pod.uid)) {
             let told = caught(self.tell_pod(client, pod, told)).await;
@@ -147,14 +157,15 @@ impl Uploader {
 
     /// `stopping`: something of the pod may still run.
     async fn tell_refused(&mut self, client: &Client, one: &Refused, stopping: bool) -> Result<(), CallError> {
-        if !one.told && !self.gone.contains(&one.uid) {
+        if !one.told && !stopping && !self.gone.contains(&one.uid) {
+            let known = self.going.get(&one.uid).cloned().unwrap_or_default();
             let status = PodStatus {
                 phase: Some("Failed".to_owned()),
                 reason: Some(one.refusal.reason.clone()),
                 message: Some(one.refusal.status_message()),
                 conditions: conditions(&one.refusal),
-                start_time: Some(Time(Timestamp::now())),
-                ..PodStatus::default()
+                start_time: known.start_time.clone().or_else(|| Some(Time(Timestamp::now()))),
+                ..known
             };
             self.tell_status(client, (&one.key, &one.uid), status, None).await?;
         }

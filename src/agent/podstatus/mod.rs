@@ -225,6 +225,11 @@ pub fn keep_end(status: &mut PodStatus, before: &PodStatus) {
     status.phase.clone_from(&before.phase);
     status.reason = before.reason.clone().or(status.reason.take());
     status.message = before.message.clone().or(status.message.take());
+    keep_ends(status, before);
+}
+
+/// Takes over how containers had ended before, where that is not known any more.
+pub fn keep_ends(status: &mut PodStatus, before: &PodStatus) {
     let now = [&mut status.container_statuses, &mut status.init_container_statuses];
     let before = [&before.container_statuses, &before.init_container_statuses];
     for (now, before) in now.into_iter().zip(before) {

@@ -197,6 +197,7 @@ fn mounts(container: &Container, recursive: bool) -> Vec<VolumeMountStatus> {
             mount_path: mount.mount_path.clone(),
             read_only,
             recursive_read_only: read_only.map(|_| words.to_owned()),
+            ..VolumeMountStatus::default()
         }
     });
     mounts.collect()

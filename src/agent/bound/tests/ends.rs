@@ -182,3 +182,17 @@ async fn each_condition_says_of_which_generation_it_is() {
     };
     cluster.until("all are of it", || generation(&cluster.pod("p")["status"]).then_some(())).await;
 }
+
+#[tokio::test]
+async fn a_pod_that_goes_for_another_has_failed_when_its_containers_have_ended() {
+    let cluster = Cluster::new().await;
+    cluster.runtime.behave("main", works(300, 5));
+    let uid = cluster.bind("p", json!({}));
+    cluster.ready("p").await;
+    let (context, ..) = cluster.agent.as_ref().unwrap();
+    context.preempted.send_modify(|uids| uids.extend([uid]));
+    let status = cluster.phase("p", "Failed").await;
+    assert_eq!(status["reason"], "Preempting");
+    assert_eq!(container(&status, "main")["state"]["terminated"]["exitCode"], 5);
+    cluster.assert_no_early_end();
+}

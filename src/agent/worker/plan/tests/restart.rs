@@ -148,7 +148,7 @@ fn a_pod_is_ended_at_its_deadline_and_one_that_was_over_before_is_not() {
     let ended = case(60, "143@0");
     assert_eq!(ended.plan().failure.unwrap().0, "DeadlineExceeded");
     assert_eq!(ended.plan().finished, Some(Finish::Failed));
-    let mut deleted = case(60, "0@0").with("own", "POD-0", "", "0@0");
+    let mut deleted = case(61, "0@0").with("own", "POD-0", "", "0@0");
     deleted.view.deletion = Some(Duration::from_secs(5));
     assert_eq!((deleted.plan().finished, deleted.plan().failure), (Some(Finish::Failed), ended.plan().failure));
     let dead = case(70, "0@5");
