@@ -147,6 +147,10 @@ impl Uploader {
         if self.gone.contains(&pod.uid) {
             return Ok(());
         }
+        if pod.ended().is_some() && self.sent.get(&pod.uid).is_some_and(|sent| !podstatus::is_final(sent)) {
+            // Another client has called it ended, whose words the API server has.
+            self.sent.remove(&pod.uid);
+        }
         let generation = pod.bound.as_ref().and_then(|bound| bound.generation);
         self.tell_status(client, (&pod.key, &pod.uid), told.status.clone(), generation).await?;
         if told.over && pod.deletion().is_some() {

@@ -216,10 +216,15 @@ pub fn all_ended(mut containers: Vec<ContainerFacts>) -> Vec<ContainerFacts> {
     containers
 }
 
+/// Whether a pod with this status has ended.
+pub fn is_final(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
 /// Takes over what the API server knows of the end of a pod that has ended: a later look may know less of it, when its
 /// containers are gone.
 pub fn keep_end(status: &mut PodStatus, before: &PodStatus) {
-    if !matches!(before.phase.as_deref(), Some("Succeeded" | "Failed")) {
+    if !is_final(before) {
         return;
     }
     status.phase.clone_from(&before.phase);
