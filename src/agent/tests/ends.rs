@@ -100,3 +100,22 @@ async fn a_status_says_what_is_mounted_and_given_and_which_image_runs() {
     world.until("it is replaced", |r| find(r, "a").is_some_and(|p| p.healthy && p.containers[0].restarts == 1)).await;
     assert_eq!(world.entry("a").status.container_statuses.unwrap()[0].image, "x:2");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_pod_is_shown_as_its_containers_ended_until_all_of_it_is_gone() {
+    let mut world = World::new();
+    world.fake.behave("main", Behaviour { sigterm_exit_code: 4, ..Behaviour::default() });
+    let refused = || RuntimeError::Refused { call: "remove".into(), message: "busy".into() };
+    world.fake.fail_when("remove", move |id| id.starts_with("POD").then(refused));
+    world.start().await;
+    world.want(&[pod_of("a", "hostNetwork: false", "")]).await;
+    world.healthy("a").await;
+    world.want(&[]).await;
+    world.fake.until("its sandbox is left", |fake| fake.containers().len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let entry = world.entry("a");
+    let ended = entry.status.container_statuses.unwrap()[0].state.clone().unwrap().terminated;
+    assert_eq!(ended.map(|end| end.exit_code), Some(4), "{:#?}", entry.report);
+    world.fake.heal();
+    world.until("it is gone", |r| r.pods.is_empty()).await;
+}

@@ -350,7 +350,7 @@ impl Worker {
     }
 
     fn publish(&self, plan: &Plan) {
-        if self.pod.is_none() && self.seen.instances.is_empty() {
+        if self.pod.is_none() && self.seen.instances.is_empty() || self.is_taken_away() {
             return;
         }
         let facts = report::Facts {
@@ -374,6 +374,15 @@ impl Worker {
             let succeeds = self.wanted_uid().is_some_and(|uid| self.seen.runs_other_than(uid));
             self.context.board.set_pod(&self.key, Entry { report, gate, pod, status, looked: true, succeeds });
         }
+    }
+
+    /// The containers of a pod that is not wanted any more are gone: it stays shown as they ended, which is not known now.
+    fn is_taken_away(&self) -> bool {
+        let Some((pod, _)) = self.pod.as_ref().filter(|_| !self.wanted) else { return false };
+        let mut left = self.seen.instances.values().filter(|one| !one.record.is_sandbox);
+        let shown = |entry: &Entry| entry.report.uid == pod.uid && entry.report.terminating;
+        left.all(|one| one.record.name.uid != pod.uid)
+            && self.context.board.visit(|pods, _| pods.get(&self.key).is_some_and(shown))
     }
 
     fn say_idle(&mut self) {
