@@ -7,7 +7,7 @@ use kubeboot::agent::report::{Phase, PodReport};
 use serde_json::{Value, json};
 
 use crate::images::FOREVER;
-use crate::node::Node;
+use crate::node::{Node, put};
 use crate::pod::Pod;
 use crate::reports::{container, ended, id, restarts, runs};
 
@@ -52,7 +52,7 @@ pub async fn b089_what_its_probe_condemns_is_started_again_whatever_it_ends_with
     let probe = json!({"exec": {"command": ["test", "-e", "/share/well"]}, "periodSeconds": 1, "failureThreshold": 1});
     let pod = Pod::new("web").spec("restartPolicy", "OnFailure").main("livenessProbe", probe);
     fs::create_dir(node.path("share")).unwrap();
-    fs::write(node.path("share/well"), "").unwrap();
+    put(&node.path("share/well"), b"");
     let web = node.up(&pod.script(FOREVER).mount("share", &node.path("share"))).await;
     fs::remove_file(node.path("share/well")).unwrap();
     let again = node.pod("web", "is started again", |pod| restarts(pod) == 1).await;
@@ -63,7 +63,7 @@ pub async fn b089_what_its_probe_condemns_is_started_again_whatever_it_ends_with
 pub async fn b090_a_ready_pod_stays_ready_under_the_next_agent_until_its_probe_says_otherwise(node: &mut Node) {
     let probe = json!({"exec": {"command": ["test", "-e", "/share/well"]}, "periodSeconds": 1, "failureThreshold": 5});
     fs::create_dir(node.path("share")).unwrap();
-    fs::write(node.path("share/well"), "").unwrap();
+    put(&node.path("share/well"), b"");
     node.start();
     let web = node.up(&Pod::new("web").main("readinessProbe", probe).mount("share", &node.path("share"))).await;
     node.kill();

@@ -26,7 +26,7 @@ impl Cluster {
     fn leaves(&self, uid: &str, container: &str, message: &str) {
         let file = termination_file(&self.root.path().join("root"), uid, container, 0);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::fs::write(file, message).unwrap();
+        crate::host::fs::write_file(&file, message.as_bytes(), 0o600).unwrap();
     }
 
     /// Every status that was sent, in order.
