@@ -66,6 +66,9 @@ pub async fn b090_a_ready_pod_stays_ready_under_the_next_agent_until_its_probe_s
     put(&node.path("share/well"), b"");
     node.start();
     let web = node.up(&Pod::new("web").main("readinessProbe", probe).mount("share", &node.path("share"))).await;
+    // What it says is written down a moment after it is told.
+    let mark = node.root().join("pods").join(&web.uid).join("containers/main/ready");
+    node.eventually("it is remembered", || std::future::ready(mark.exists().then_some(()))).await;
     node.kill();
     fs::remove_file(node.path("share/well")).unwrap();
     node.start();
