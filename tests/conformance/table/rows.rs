@@ -213,6 +213,5 @@ rows! {
     90 "A ready pod stays ready when the agent is restarted, until its readiness probe says otherwise."
         [ends::b090_a_ready_pod_stays_ready_under_the_next_agent_until_its_probe_says_otherwise].seconds(10);
     91 "A termination message that comes from the log has no newline that the log has not."
-        [ends::b091_a_message_from_the_log_is_the_log]
-        .on_containerd("its log ends the last line, whatever the container wrote");
+        [ends::b091_a_message_from_the_log_is_the_log];
 }
