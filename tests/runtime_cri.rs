@@ -263,7 +263,7 @@ async fn a_program_that_is_not_in_the_image_could_not_be_run() {
             let state = cri.inspect(&id).await.unwrap().state;
             assert!(
                 matches!(&state, ContainerState::Exited { reason, message, .. }
-                    if reason == "ContainerCannotRun" && message.contains("/nowhere")),
+                    if reason == "StartError" && message.contains("/nowhere")),
                 "{state:?}"
             );
         }

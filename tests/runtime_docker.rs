@@ -220,7 +220,7 @@ async fn a_program_that_is_not_in_the_image_could_not_be_run() {
             }
             assert!(
                 matches!(&state, ContainerState::Exited { reason, exit_code: 127, message, started_at: None, .. }
-                    if reason == "ContainerCannotRun" && message.contains("/nowhere")),
+                    if reason == "StartError" && message.contains("/nowhere")),
                 "{state:?}"
             );
         }

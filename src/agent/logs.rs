@@ -21,7 +21,7 @@ pub const READ_LINES: usize = 500;
 const LAST_LINES: usize = 20;
 /// What a log is cut to where it stands for a termination message (the kubelet's `MaxContainerTerminationMessageLogLines`
 /// and `MaxContainerTerminationMessageLogLength`).
-const TAIL_LINES: usize = 80;
+pub const TAIL_LINES: u64 = 80;
 const TAIL_BYTES: usize = 2048;
 
 /// The last lines that say something, oldest first.
@@ -45,13 +45,23 @@ pub fn last_words(mut lines: Vec<String>) -> Vec<String> {
     lines.split_off(surplus)
 }
 
-/// The end of a log as a termination message (`FallbackToLogsOnError`): 80 lines and 2048 bytes at most.
-pub fn tail(lines: &[String]) -> String {
-    let text = lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| format!("{line}\n"));
-    let text: String = text.collect();
-    let from = text.len().saturating_sub(TAIL_BYTES);
-    let from = (from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-    text[from..].to_owned()
+/// The end of a log as a termination message (`FallbackToLogsOnError`): of its last [`TAIL_LINES`], 2048 bytes at most.
+#[derive(Debug, Default)]
+pub struct Tail(Vec<u8>);
+
+impl Tail {
+    /// Takes in what the log goes on with.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+        self.0.drain(..self.0.len().saturating_sub(TAIL_BYTES));
+    }
+
+    /// The message. A character that was cut in two is left out.
+    pub fn into_text(self) -> String {
+        let is_rest = |byte: &&u8| **byte & 0b1100_0000 == 0b1000_0000;
+        let torn = if self.0.len() < TAIL_BYTES { 0 } else { self.0.iter().take_while(is_rest).count() };
+        String::from_utf8_lossy(&self.0[torn..]).into_owned()
+    }
 }
 
 /// `podLogsDir/NS_POD_UID`.
@@ -131,11 +141,15 @@ mod tests {
 
     #[test]
     fn a_log_that_stands_for_a_termination_message_is_cut_at_its_beginning() {
-        let lines: Vec<String> = (0..100).map(|n| n.to_string()).collect();
-        let message = tail(&lines);
-        assert_eq!((message.lines().next(), message.lines().count()), (Some("20"), 80));
-        assert_eq!(tail(&["é".repeat(2000)]).len(), 2047);
-        assert_eq!(tail(&[]), "");
+        let message = |parts: &[&str]| {
+            let mut tail = Tail::default();
+            parts.iter().for_each(|part| tail.push(part.as_bytes()));
+            tail.into_text()
+        };
+        assert_eq!(message(&["one\n", "two"]), "one\ntwo", "no newline that the log has not");
+        assert_eq!(message(&[&format!("{}x", "é".repeat(2000))]).len(), 2047);
+        assert_eq!(message(&["a", &"é".repeat(1024)]), "é".repeat(1024));
+        assert_eq!(message(&[]), "");
     }
 
     #[test]

@@ -150,7 +150,7 @@ pub enum StateReport {
 pub struct TerminationReport {
     /// Exit code.
     pub exit_code: i64,
-    /// `Completed`, `Error`, `OOMKilled`, `ContainerCannotRun`.
+    /// `Completed`, `Error`, `OOMKilled`, `StartError`.
     pub reason: String,
     /// Why the agent stopped it (`Liveness probe failed 8 times in a row: ...`) and its termination message, else the
     /// runtime's words.

@@ -27,6 +27,8 @@ pub struct Entry {
     pub status: PodStatus,
     /// Its worker has looked at it: what is said before is no news to anybody.
     pub looked: bool,
+    /// Containers of the pod that had its name before have not ended yet.
+    pub succeeds: bool,
 }
 
 impl Entry {
@@ -270,7 +272,7 @@ pub(super) mod tests {
             containers: vec![],
         };
         let gate = Some(("c".into(), Gate { healthy, crashed: false }));
-        Entry { report, gate, pod: None, status: PodStatus::default(), looked: true }
+        Entry { report, gate, pod: None, status: PodStatus::default(), looked: true, succeeds: false }
     }
 
     #[test]

@@ -380,7 +380,7 @@ pub enum ContainerState {
     Exited {
         /// Exit code.
         exit_code: i64,
-        /// `Completed`, `Error`, `OOMKilled` or `ContainerCannotRun`.
+        /// `Completed`, `Error`, `OOMKilled` or, of one whose start failed, `StartError`.
         reason: String,
         /// The runtime's message, empty as a rule.
         message: String,

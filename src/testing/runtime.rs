@@ -61,6 +61,8 @@ struct FakeContainer {
     record: ContainerRecord,
     made_from: MadeFrom,
     log: Vec<String>,
+    /// Its last line has no newline yet.
+    log_is_open: bool,
     /// Grows with each start, so that a timer of an earlier run does not end a later one.
     run: u64,
 }
@@ -218,6 +220,11 @@ impl FakeRuntime {
     pub fn set_log(&self, id: &str, lines: &[&str]) {
         let lines = lines.iter().map(|line| (*line).to_owned()).collect();
         self.with(id, |container| container.log = lines);
+    }
+
+    /// Takes the newline of its last line out of a container's log.
+    pub fn open_log(&self, id: &str) {
+        self.with(id, |container| container.log_is_open = true);
     }
 
     /// Writes a line to a container's log.
@@ -410,7 +417,9 @@ impl FakeRuntime {
             labels: labels.clone(),
             annotations: annotations.clone(),
         };
-        inner.containers.insert(id.clone(), FakeContainer { record, made_from, log: vec![], run: 0 });
+        inner
+            .containers
+            .insert(id.clone(), FakeContainer { record, made_from, log: vec![], log_is_open: false, run: 0 });
         drop(inner);
         self.touch();
         Ok(id)

@@ -11,6 +11,7 @@
 
 mod api;
 mod defaults;
+mod ends;
 mod fields;
 mod files;
 mod history;

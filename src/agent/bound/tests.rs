@@ -1,5 +1,7 @@
 //! Bound pods from the API server to the runtime and back: both in memory, the agent between them whole.
 
+mod ends;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

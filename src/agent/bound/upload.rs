@@ -79,6 +79,13 @@ fn conditions(refusal: &Refusal) -> Option<Vec<PodCondition>> {
     (refusal.reason == PREEMPTED).then(|| vec![target, not("Ready"), not("ContainersReady")])
 }
 
+/// How a pod is.
+struct Told {
+    status: PodStatus,
+    /// Nothing of it runs any more, and its status says all that is known of its end.
+    over: bool,
+}
+
 /// What the API server has been told.
 #[derive(Default)]
 struct Uploader {
@@ -86,6 +93,8 @@ struct Uploader {
     sent: BTreeMap<String, PodStatus>,
     /// UIDs of pods that are gone for good.
     gone: BTreeSet<String>,
+    /// How pods are that go for another one, which is what is left to tell of them when they have ended.
+    going: BTreeMap<String, PodStatus>,
     /// What failed last, to say so once.
     failed: Option<String>,
 }
@@ -93,20 +102,31 @@ struct Uploader {
 impl Uploader {
     /// Tells what is new. Returns whether all of it could be told.
     async fn tell(&mut self, client: &Client, entries: Vec<Entry>, refused: &[Refused]) -> bool {
-        let bound: Vec<(Arc<StaticPod>, PodStatus)> = { entries.into_iter() }
+        let bound: Vec<(Arc<StaticPod>, Told)> = { entries.into_iter() }
             .filter(|entry| entry.looked)
-            .filter_map(|entry| Some((entry.pod.filter(|pod| pod.bound.is_some())?, entry.status)))
+            .filter_map(|entry| {
+                let told = Told { status: entry.status, over: entry.report.phase.is_final() };
+                Some((entry.pod.filter(|pod| pod.bound.is_some())?, told))
+            })
             .collect();
-        // What goes for a critical pod has failed, however its containers are until they are gone.
+        // What goes for a critical pod has failed once its containers have ended.
         let stopping: BTreeSet<String> = bound.iter().map(|(pod, _)| pod.uid.clone()).collect();
         let is_refused = |uid: &str| refused.iter().any(|one| one.uid == uid);
         let uids: BTreeSet<&str> =
             bound.iter().map(|(pod, _)| pod.uid.as_str()).chain(refused.iter().map(|one| one.uid.as_str())).collect();
         self.sent.retain(|uid, _| uids.contains(uid.as_str()));
         self.gone.retain(|uid| uids.contains(uid.as_str()));
+        self.going.retain(|uid, _| uids.contains(uid.as_str()));
+        for (pod, told) in bound.iter().filter(|(pod, _)| is_refused(&pod.uid)) {
+            let mut status = told.status.clone();
+            if let Some(before) = self.going.get(&pod.uid) {
+                podstatus::keep_ends(&mut status, before);
+            }
+            self.going.insert(pod.uid.clone(), status);
+        }
         let mut failure = None;
-        for (pod, status) in bound.iter().filter(|(pod, _)| !is_refused(&pod.uid)) {
-            let told = caught(self.tell_pod(client, pod, status.clone())).await;
+        for (pod, told) in bound.iter().filter(|(pod, _)| !is_refused(&pod.uid)) {
+            let told = caught(self.tell_pod(client, pod, told)).await;
             let result = told.unwrap_or_else(|crash| skipped(&pod.key, &crash));
             failure = failure.or(result.err().map(|error| (pod.key.clone(), error)));
         }
@@ -123,17 +143,17 @@ impl Uploader {
         self.failed.is_none()
     }
 
-    async fn tell_pod(&mut self, client: &Client, pod: &StaticPod, status: PodStatus) -> Result<(), CallError> {
+    async fn tell_pod(&mut self, client: &Client, pod: &StaticPod, told: &Told) -> Result<(), CallError> {
         if self.gone.contains(&pod.uid) {
             return Ok(());
         }
-        let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        // An end is told once: what has ended stays so, whatever is left of its containers later.
-        if pod.ended().is_none() {
-            self.tell_status(client, (&pod.key, &pod.uid), status, pod.bound.as_ref().and_then(|b| b.generation))
-                .await?;
+        if pod.ended().is_some() && self.sent.get(&pod.uid).is_some_and(|sent| !podstatus::is_final(sent)) {
+            // Another client has called it ended, whose words the API server has.
+            self.sent.remove(&pod.uid);
         }
-        if over && pod.deletion().is_some() {
+        let generation = pod.bound.as_ref().and_then(|bound| bound.generation);
+        self.tell_status(client, (&pod.key, &pod.uid), told.status.clone(), generation).await?;
+        if told.over && pod.deletion().is_some() {
             self.delete(client, &pod.key, &pod.uid).await?;
         }
         Ok(())
@@ -141,14 +161,15 @@ impl Uploader {
 
     /// `stopping`: something of the pod may still run.
     async fn tell_refused(&mut self, client: &Client, one: &Refused, stopping: bool) -> Result<(), CallError> {
-        if !one.told && !self.gone.contains(&one.uid) {
+        if !one.told && !stopping && !self.gone.contains(&one.uid) {
+            let known = self.going.get(&one.uid).cloned().unwrap_or_default();
             let status = PodStatus {
                 phase: Some("Failed".to_owned()),
                 reason: Some(one.refusal.reason.clone()),
                 message: Some(one.refusal.status_message()),
                 conditions: conditions(&one.refusal),
-                start_time: Some(Time(Timestamp::now())),
-                ..PodStatus::default()
+                start_time: known.start_time.clone().or_else(|| Some(Time(Timestamp::now()))),
+                ..known
             };
             self.tell_status(client, (&one.key, &one.uid), status, one.generation).await?;
         }
@@ -175,7 +196,9 @@ impl Uploader {
             }
         };
         podstatus::keep(&mut status, &before);
+        podstatus::keep_end(&mut status, &before);
         status.observed_generation = generation;
+        status.conditions.iter_mut().flatten().for_each(|one| one.observed_generation = generation);
         if before == status {
             self.sent.insert(uid.to_owned(), before);
             return Ok(());

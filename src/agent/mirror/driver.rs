@@ -310,6 +310,7 @@ impl View<'_> {
         let local = self.entry.map(|entry| Local {
             hash: &entry.report.uid,
             ending: entry.report.terminating,
+            succeeds: entry.succeeds,
             status: entry.looked.then_some(&entry.status),
         });
         let shown = self.shown(track, now, wake);

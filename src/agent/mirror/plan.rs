@@ -24,6 +24,8 @@ pub struct Local<'a> {
     pub hash: &'a str,
     /// Its manifest is gone, and its containers are being stopped.
     pub ending: bool,
+    /// Containers of the pod that had its name before have not ended yet.
+    pub succeeds: bool,
     /// Its status; None before its worker has looked at it. An agent that has just started knows no more than the
     /// manifest, and the mirror more than that.
     pub status: Option<&'a PodStatus>,
@@ -65,7 +67,10 @@ pub fn step(case: &Case<'_>) -> Option<Step> {
         (Some(local), Some(mirror)) => {
             let same_node = case.node.is_none_or(|node| mirror.node.as_deref() == Some(node));
             let fits = mirror.hash == local.hash && !mirror.deleting && same_node;
+            // Before the worker has looked, containers of the mirror's pod may run.
+            let awaits = mirror.hash != local.hash && (local.succeeds || local.status.is_none());
             match local.ending {
+                false if awaits => None,
                 // It is left until the containers have ended, whatever became of it.
                 true => sends(case, local, mirror),
                 false if fits => sends(case, local, mirror),

@@ -31,8 +31,10 @@ fn mirror(hash: &str, node: &str, deleting: bool) -> Mirror {
 fn each_pod_and_its_mirror_get_the_step_that_is_next() {
     let running = status("Running");
     let unseen = PodStatus::default();
-    let local = |ending| Some(Local { hash: "h", ending, status: Some(&running) });
-    let unlooked = Some(Local { hash: "h", ending: false, status: None });
+    let blank = Local { hash: "h", ending: false, succeeds: false, status: Some(&running) };
+    let local = |ending| Some(Local { ending, ..blank });
+    let unlooked = Some(Local { status: None, ..blank });
+    let succeeds = Some(Local { succeeds: true, ..blank });
     let (fits, other, gone) = (mirror("h", "n", false), mirror("old", "n", false), mirror("h", "n", true));
     let (moved, orphan) = (mirror("h", "before", false), Mirror { node: None, ..mirror("h", "n", false) });
     let node = Some("n");
@@ -70,10 +72,15 @@ fn each_pod_and_its_mirror_get_the_step_that_is_next() {
         ("another manifest ends", Case { local: local(true), mirror: Some(&other), ..base }, None),
         (
             "containers that nobody knows the pod of",
-            Case { local: Some(Local { hash: "h", ending: true, status: Some(&unseen) }), mirror: Some(&fits), ..base },
+            Case { local: Some(Local { ending: true, status: Some(&unseen), ..blank }), mirror: Some(&fits), ..base },
             None,
         ),
         ("nobody has looked at the pod yet", Case { local: unlooked, mirror: Some(&fits), ..base }, None),
+        ("its mirror may be of a pod that still runs", Case { local: unlooked, mirror: Some(&other), ..base }, None),
+        ("its mirror is of a pod that still runs", Case { local: succeeds, mirror: Some(&other), ..base }, None),
+        ("none is of that pod", Case { local: succeeds, ..base }, Some(Step::Create)),
+        ("its own is there already", Case { local: succeeds, mirror: Some(&fits), ..base }, Some(Step::Status)),
+        ("its own was deleted", Case { local: succeeds, mirror: Some(&gone), ..base }, Some(Step::Delete)),
         ("but it is to have a mirror", Case { local: unlooked, ..base }, Some(Step::Create)),
     ];
     for (what, case, expected) in rows {
@@ -130,7 +137,7 @@ impl World {
         let blank = crate::agent::status::tests::entry(true, 1);
         let mut report = blank.report;
         (report.uid, report.name, report.terminating) = (pod.uid.clone(), pod.key.name.clone(), ending);
-        Entry { report, gate: None, pod: Some(Arc::clone(pod)), status: status(phase), looked: true }
+        Entry { report, gate: None, pod: Some(Arc::clone(pod)), status: status(phase), looked: true, succeeds: false }
     }
 
     fn mirror(&self, key: &PodKey) -> Value {
@@ -251,6 +258,24 @@ async fn another_manifest_and_another_node_make_it_anew_and_it_goes_after_the_po
     assert_eq!(uid(&world.mirror(&new.key)), uid(&third));
     world.board.remove_pod(&new.key);
     world.until(&new.key, "gone", Value::is_null).await;
+}
+
+#[tokio::test]
+async fn the_mirror_of_a_pod_that_was_edited_stays_until_its_containers_have_ended() {
+    let world = World::new().await;
+    let (old, new) = (pod("x:1"), pod("x:2"));
+    world.register("node-1");
+    world.show(&old, "Running", false);
+    let first = world.running(&old.key).await;
+    let next = World::entry(&new, "Pending", false);
+    world.board.set_pod(&new.key, Entry { looked: false, ..next.clone() });
+    world.quiet().await;
+    world.board.set_pod(&new.key, Entry { succeeds: true, ..next.clone() });
+    world.quiet().await;
+    assert_eq!(world.mirror(&old.key), first, "the old pod ends");
+    world.board.set_pod(&new.key, next);
+    let is_new = |mirror: &Value| mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] == new.uid;
+    world.until(&new.key, "the new pod", is_new).await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ mod conditions;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    PodIP, PodSpec, PodStatus,
+    PodIP, PodSpec, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -46,7 +46,7 @@ pub struct Known<'a> {
 }
 
 /// What is known of a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ContainerFacts {
     /// Name.
     pub name: String,
@@ -54,7 +54,7 @@ pub struct ContainerFacts {
     pub init: bool,
     /// An init container that runs beside the main ones.
     pub sidecar: bool,
-    /// Image as the manifest names it.
+    /// Image that the current instance was made of, as the runtime names it; as the manifest does before there is one.
     pub image: String,
     /// What the runtime made of it; empty before there is a container.
     pub image_id: String,
@@ -70,6 +70,10 @@ pub struct ContainerFacts {
     pub started: bool,
     /// How often it was restarted.
     pub restarts: u32,
+    /// What is mounted in it.
+    pub mounts: Vec<VolumeMountStatus>,
+    /// What it was given; None before there is an instance.
+    pub resources: Option<ResourceRequirements>,
 }
 
 /// State of a container.
@@ -98,7 +102,7 @@ pub struct Ended {
     pub id: Option<String>,
     /// Exit code.
     pub exit_code: i64,
-    /// `Completed`, `Error`, `OOMKilled`, `ContainerCannotRun`, `ContainerStatusUnknown`.
+    /// `Completed`, `Error`, `OOMKilled`, `StartError`, `ContainerStatusUnknown`.
     pub reason: String,
     /// Its termination message.
     pub message: String,
@@ -109,6 +113,11 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// The end of what is not there, in a pod that has ended.
+    fn unlocated() -> Self {
+        Self { message: "The container could not be located when the pod was terminated".to_owned(), ..Self::lost() }
+    }
+
     /// The end of an instance that was removed behind the agent's back.
     pub fn lost() -> Self {
         Self {
@@ -147,6 +156,9 @@ impl ContainerFacts {
             restart_count: i32::try_from(self.restarts).unwrap_or(i32::MAX),
             state: Some(state(&self.state, message_limit)),
             last_state: Some(self.last.as_ref().map(|ended| terminated(ended, message_limit)).unwrap_or_default()),
+            volume_mounts: Some(self.mounts.clone()).filter(|mounts| !mounts.is_empty()),
+            allocated_resources: self.resources.as_ref().and_then(|given| given.requests.clone()),
+            resources: self.resources.clone(),
             ..ContainerStatus::default()
         }
     }
@@ -186,8 +198,87 @@ pub fn ephemeral(known: ContainerFacts) -> ContainerStatus {
     ContainerStatus { ready: false, started: None, ..status }
 }
 
-/// Takes over from the status before, of the same pod, when it started and since when its conditions are what they are.
+/// The containers of a pod of which nothing runs any more. As in the kubelet (`TerminatePod`), one that was to run and of
+/// which no end is known has failed.
+pub fn all_ended(mut containers: Vec<ContainerFacts>) -> Vec<ContainerFacts> {
+    let is_well = |ended: &Ended| ended.exit_code == 0;
+    let done = |one: &ContainerFacts| match &one.state {
+        State::Terminated(ended) => is_well(ended),
+        _ => one.last.as_ref().is_some_and(is_well),
+    };
+    let last_init = containers.iter().rfind(|one| one.init);
+    let initialized = last_init.is_none_or(|one| if one.sidecar { one.started } else { done(one) })
+        || containers.iter().any(|one| !one.init && one.has_run());
+    // Init containers behind the last that was started were never to run; the first was.
+    let inits = containers.iter().filter(|one| one.init).collect::<Vec<_>>();
+    let begun = inits.iter().rposition(|one| one.has_run()).unwrap_or_default();
+    let name = inits.get(begun).map(|one| one.name.clone());
+    let mut before_last = name.is_some();
+    for one in &mut containers {
+        let counts = if one.init { before_last } else { initialized };
+        before_last &= name.as_ref() != Some(&one.name);
+        if counts && !matches!(one.state, State::Terminated(_)) {
+            one.state = State::Terminated(Ended::unlocated());
+        }
+    }
+    containers
+}
+
+/// Whether a pod with this status has ended.
+pub fn is_final(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+/// Takes over what the API server knows of the end of a pod that has ended: a later look may know less of it, when its
+/// containers are gone.
+pub fn keep_end(status: &mut PodStatus, before: &PodStatus) {
+    if !is_final(before) {
+        return;
+    }
+    status.phase.clone_from(&before.phase);
+    status.reason = before.reason.clone().or(status.reason.take());
+    status.message = before.message.clone().or(status.message.take());
+    keep_ends(status, before);
+}
+
+/// Takes over how containers had ended before, where that is not known any more.
+pub fn keep_ends(status: &mut PodStatus, before: &PodStatus) {
+    let now =
+        [&mut status.container_statuses, &mut status.init_container_statuses, &mut status.ephemeral_container_statuses];
+    let before = [&before.container_statuses, &before.init_container_statuses, &before.ephemeral_container_statuses];
+    for (now, before) in now.into_iter().zip(before) {
+        for one in now.iter_mut().flatten() {
+            let same = before.iter().flatten().find(|before| before.name == one.name);
+            if let Some(before) = same.filter(|before| end(before).is_some()) {
+                keep_end_of(one, before);
+            }
+        }
+    }
+}
+
+fn end(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    container.state.as_ref()?.terminated.as_ref()
+}
+
+/// The same of a container whose end was known `before`.
+fn keep_end_of(now: &mut ContainerStatus, before: &ContainerStatus) {
+    if end(now).is_none() || now.container_id.is_none() {
+        *now = before.clone();
+        return;
+    }
+    let message = end(before).filter(|_| now.container_id == before.container_id).and_then(|end| end.message.clone());
+    if let Some(ended) = now.state.as_mut().and_then(|state| state.terminated.as_mut()) {
+        ended.message = ended.message.take().or(message);
+    }
+}
+
+/// Takes over from the status before, of the same pod, when it started, since when its conditions are what they are, and
+/// its addresses, which a sandbox that has ended does not say any more.
 pub fn keep(status: &mut PodStatus, before: &PodStatus) {
+    if status.pod_ip.is_none() {
+        status.pod_ip.clone_from(&before.pod_ip);
+        status.pod_ips.clone_from(&before.pod_ips);
+    }
     status.start_time = [before.start_time.clone(), status.start_time.take()].into_iter().flatten().min();
     for condition in status.conditions.iter_mut().flatten() {
         let same = before.conditions.iter().flatten().find(|c| c.type_ == condition.type_);
@@ -212,13 +303,15 @@ fn state(state: &State, message_limit: usize) -> ContainerState {
 }
 
 fn terminated(ended: &Ended, message_limit: usize) -> ContainerState {
+    // What was made and never started has, as runtimes say it, begun in 1970.
+    let moment = |at: Option<Timestamp>| at.or(ended.id.as_ref().map(|_| Timestamp::UNIX_EPOCH)).map(Time);
     let terminated = ContainerStateTerminated {
         container_id: ended.id.clone(),
         exit_code: i32::try_from(ended.exit_code).unwrap_or(i32::MAX),
         reason: said(&ended.reason),
         message: said(cut(&ended.message, message_limit)),
-        started_at: ended.started_at.map(Time),
-        finished_at: ended.finished_at.map(Time),
+        started_at: moment(ended.started_at),
+        finished_at: moment(ended.finished_at),
         signal: None,
     };
     ContainerState { terminated: Some(terminated), ..ContainerState::default() }

@@ -22,6 +22,8 @@ fn facts(name: &str, state: State) -> ContainerFacts {
         ready: running,
         started: running,
         restarts: 0,
+        mounts: vec![],
+        resources: None,
     }
 }
 
@@ -205,4 +207,40 @@ fn termination_messages_share_their_room_and_no_character_is_torn() {
     let state = status.container_statuses.unwrap()[1].state.clone().unwrap();
     let message = state.terminated.unwrap().message.unwrap();
     assert_eq!(message.len(), 6 * 1024 - 1);
+}
+
+#[test]
+fn what_was_made_and_never_started_began_in_1970_and_what_was_never_made_did_not() {
+    let spec = spec(r#"{"containers": [{"name": "a"}]}"#);
+    let failed = Ended { reason: "StartError".into(), started_at: None, ..ended(128) };
+    let of = |end: Ended| {
+        let status = status(&known(&spec, Phase::Failed, vec![facts("a", State::Terminated(end))]));
+        serde_json::to_value(&status.container_statuses.unwrap()[0].state).unwrap()["terminated"].clone()
+    };
+    assert_eq!(of(failed)["startedAt"], "1970-01-01T00:00:00Z");
+    assert_eq!((&of(Ended::lost())["startedAt"], &of(Ended::lost())["finishedAt"]), (&().into(), &().into()));
+}
+
+#[test]
+fn what_never_ran_in_a_pod_that_has_ended_has_failed_as_far_as_it_was_to_run() {
+    let ends = |containers: Vec<ContainerFacts>| -> Vec<(String, i64)> {
+        let code = |one: &ContainerFacts| match &one.state {
+            State::Terminated(end) => end.exit_code,
+            _ => -1,
+        };
+        all_ended(containers).iter().map(|one| (one.name.clone(), code(one))).collect()
+    };
+    let waits = || waiting("PodInitializing");
+    let row = |name: &str, code: i64| (name.to_owned(), code);
+    let main = || facts("a", waits());
+    assert_eq!(ends(vec![main()]), [row("a", 137)], "no init container");
+    let failed = init("z", State::Terminated(ended(1)));
+    assert_eq!(ends(vec![failed, init("y", waits()), main()]), [row("z", 1), row("y", -1), row("a", -1)]);
+    assert_eq!(ends(vec![init("z", waits()), main()]), [row("z", 137), row("a", -1)], "the first was to run");
+    let done = init("z", State::Terminated(ended(0)));
+    assert_eq!(ends(vec![done.clone(), main()]), [row("z", 0), row("a", 137)]);
+    let ran = ContainerFacts { last: Some(ended(1)), ..main() };
+    assert_eq!(ends(vec![init("z", waits()), ran]), [row("z", 137), row("a", 137)]);
+    let side = ContainerFacts { sidecar: true, ..init("side", running()) };
+    assert_eq!(ends(vec![done, side, main()]), [row("z", 0), row("side", 137), row("a", 137)]);
 }

@@ -1,5 +1,5 @@
-//! Which instances have passed their startup probes, on disk: a restarted agent must not hold a container's liveness
-//! and readiness back again that has long been started.
+//! Which instances have passed their startup probes and which are ready, on disk: a restarted agent must not hold a
+//! container's liveness and readiness back again that has long been started, nor call one unready that it has not asked yet.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,25 @@ use tracing::warn;
 use crate::agent::volumes::pod_dir;
 use crate::host::fs::{FsError, make_dirs, read_if_exists, write_file};
 
-/// One file a container, in the pod's own directory, which holds the id of the instance that has started.
+/// What is remembered of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// It has passed its startup probe.
+    Started,
+    /// Its readiness probe has called it ready, and nothing has been said against that since.
+    Ready,
+}
+
+impl Mark {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+/// One file a container and [`Mark`], in the pod's own directory, which holds the id of the instance that has it.
 #[derive(Debug, Clone)]
 pub struct Memory {
     root: PathBuf,
@@ -20,25 +38,22 @@ impl Memory {
         Self { root: root.to_owned() }
     }
 
-    fn file(&self, uid: &str, container: &str) -> PathBuf {
-        pod_dir(&self.root, uid).join("containers").join(container).join("started")
+    fn file(&self, uid: &str, container: &str, mark: Mark) -> PathBuf {
+        pod_dir(&self.root, uid).join("containers").join(container).join(mark.file())
     }
 
-    /// Whether this instance has passed its startup probe before.
-    pub(super) fn has_started(&self, uid: &str, container: &str, id: &str) -> bool {
-        matches!(read_if_exists(&self.file(uid, container)), Ok(Some(known)) if known == id.as_bytes())
+    /// Whether this instance has the mark.
+    pub(super) fn has(&self, mark: Mark, uid: &str, container: &str, id: &str) -> bool {
+        matches!(read_if_exists(&self.file(uid, container, mark)), Ok(Some(known)) if known == id.as_bytes())
     }
 
-    /// Remembers that it has. What is forgotten is found out again by asking, so a failure is only said.
-    pub(super) fn note_started(&self, uid: &str, container: &str, id: &str) {
-        let file = self.file(uid, container);
-        if let Err(error) = self.write(uid, &file, id) {
-            warn!(
-                uid,
-                container,
-                error = crate::agent::status::chain(&error),
-                "cannot remember a startup probe's success"
-            );
+    /// Remembers that this instance has the mark or (None) that none has. What is forgotten is found out again by asking,
+    /// so a failure is only said.
+    pub(super) fn note(&self, mark: Mark, uid: &str, container: &str, id: Option<&str>) {
+        let file = self.file(uid, container, mark);
+        if let Err(error) = self.write(uid, &file, id.unwrap_or_default()) {
+            let error = crate::agent::status::chain(&error);
+            warn!(uid, container, ?mark, error, "cannot remember what a probe has said");
         }
     }
 

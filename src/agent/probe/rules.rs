@@ -92,6 +92,13 @@ impl Rules {
         }
     }
 
+    /// The readiness probe had called it ready under an earlier agent, which stands until it is not any more.
+    pub fn stay_ready(&mut self) {
+        if self.probes.readiness.is_some() {
+            self.readiness = Some(true);
+        }
+    }
+
     /// Takes the result of a probe that was due by its own rules. An error counts as nothing.
     pub fn record(&mut self, kind: ProbeKind, outcome: &Outcome) {
         let Some(spec) = self.probes.get(kind) else { return };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::manager::{ProbedContainer, Shared};
+use super::memory::Mark;
 use super::rules::{Health, Rules};
 use super::{Action, Outcome, ProbeKind, ProbeSpec};
 use crate::agent::events::Subject;
@@ -53,6 +55,9 @@ pub(super) struct Probed {
     herd: bool,
     state: Mutex<State>,
     started: watch::Sender<bool>,
+    /// What its readiness probe says, to be remembered; held by who writes that down.
+    writing: Arc<Mutex<()>>,
+    is_ready: Arc<AtomicBool>,
     shared: Arc<Shared>,
     tally: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
 }
@@ -67,8 +72,12 @@ impl Probed {
     pub(super) fn new(pod: &PodKey, uid: &str, container: ProbedContainer, herd: bool, shared: Arc<Shared>) -> Self {
         let now = Instant::now();
         let mut rules = Rules::new(container.id.clone(), Arc::clone(&container.probes));
-        if !rules.started() && shared.memory.has_started(uid, &container.name, &container.id) {
+        let had = |mark| shared.memory.has(mark, uid, &container.name, &container.id);
+        if !rules.started() && had(Mark::Started) {
             rules.start();
+        }
+        if container.probes.readiness.is_some() && had(Mark::Ready) {
+            rules.stay_ready();
         }
         let age = Timestamp::now().duration_since(container.started_at);
         let age = Duration::try_from(age).unwrap_or_default();
@@ -78,6 +87,8 @@ impl Probed {
             started_at: now.checked_sub(age).unwrap_or(now),
             herd: herd && !age.is_zero(),
             started: watch::Sender::new(rules.started()),
+            writing: Arc::default(),
+            is_ready: Arc::new(AtomicBool::new(rules.health().ready)),
             state: Mutex::new(State { published: rules.health(), rules, published_at: now }),
             container,
             shared,
@@ -128,20 +139,24 @@ impl Probed {
 
     /// Changes the state and tells whoever has to know. Returns whether no probe has condemned the container.
     fn update(&self, change: impl FnOnce(&mut Rules)) -> bool {
-        let (wake, started, go_on) = {
+        let (wake, started, ready, go_on) = {
             let mut state = self.lock();
             change(&mut state.rules);
             let now = state.rules.health();
             let words_only = Health { message: state.published.message.clone(), ..now.clone() } == state.published;
+            let ready = now.ready;
             let wake = now != state.published && (!words_only || state.published_at.elapsed() >= WORDS_EVERY);
             if wake {
                 state.published = now;
                 state.published_at = Instant::now();
             }
-            (wake, state.rules.started(), !state.rules.condemned())
+            (wake, state.rules.started(), ready, !state.rules.condemned())
         };
         if self.started.send_if_modified(|known| std::mem::replace(known, started) != started) {
-            self.remember();
+            self.remember(Mark::Started);
+        }
+        if self.container.probes.readiness.is_some() && self.is_ready.swap(ready, Ordering::SeqCst) != ready {
+            self.remember(Mark::Ready);
         }
         if wake {
             (self.shared.wake)(&self.uid);
@@ -149,11 +164,17 @@ impl Probed {
         go_on
     }
 
-    /// Writes down that the container has started.
-    fn remember(&self) {
+    /// Writes down that the container has started, or whether it is ready.
+    fn remember(&self, mark: Mark) {
         let (memory, uid) = (self.shared.memory.clone(), self.uid.clone());
         let (name, id) = (self.container.name.clone(), self.container.id.clone());
-        tokio::task::spawn_blocking(move || memory.note_started(&uid, &name, &id));
+        let (turn, is_ready) = (Arc::clone(&self.writing), Arc::clone(&self.is_ready));
+        tokio::task::spawn_blocking(move || {
+            // Whoever writes last writes what is so then.
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let holds = mark == Mark::Started || is_ready.load(Ordering::SeqCst);
+            memory.note(mark, &uid, &name, holds.then_some(id.as_str()));
+        });
     }
 
     async fn check(&self, spec: &ProbeSpec, limit: Duration) -> Outcome {

@@ -4,6 +4,7 @@ mod admission;
 mod containers;
 mod crashes;
 mod ending;
+mod ends;
 mod events;
 mod faults;
 mod history;

@@ -46,6 +46,8 @@ pub struct Instance {
     pub post_start: PostStart,
     /// Its grace was ended.
     pub hurried: bool,
+    /// Its own liveness or startup probe has failed for good, for which it was stopped.
+    pub condemned: bool,
     /// Why the agent stopped it, for who asks how it ended.
     pub stopped_for: Option<String>,
     /// A call about it failed; it is not tried again before.
@@ -66,6 +68,7 @@ impl Instance {
             stopping: false,
             post_start: PostStart::None,
             hurried: false,
+            condemned: false,
             stopped_for: None,
             retry_at: None,
             failures: 0,

@@ -36,7 +36,9 @@ use super::pod::{PodKey, StaticPod};
 use super::probe::ProbedContainer;
 use super::status::Entry;
 use crate::host::clock::Instant;
-use crate::runtime::{ContainerRecord, ContainerState, ImageRecord, RuntimeError, RuntimeEvent, RuntimeEventKind};
+use crate::runtime::{
+    ContainerRecord, ContainerState, ImageRecord, RuntimeError, RuntimeEvent, RuntimeEventKind, RuntimeFeatures,
+};
 use action::Plan;
 use report::LastWords;
 pub use report::{first_entry, orphan_entry, refused_entry};
@@ -143,6 +145,7 @@ pub fn spawn(key: PodKey, context: Arc<Context>, ends: mpsc::UnboundedSender<End
         backing_off: BTreeMap::new(),
         ended_for: None,
         words: LastWords::new(),
+        features: None,
         stops: JoinSet::new(),
         hooks: HashMap::new(),
         pulls: JoinSet::new(),
@@ -184,6 +187,8 @@ struct Worker {
     ended_for: Option<&'static str>,
     seen: Observed,
     words: LastWords,
+    /// What the runtime can, once something of the pod depended on it.
+    features: Option<RuntimeFeatures>,
     gates: watch::Receiver<Gates>,
     /// Stops and hooks under way.
     stops: JoinSet<()>,
@@ -206,7 +211,13 @@ impl Worker {
             }
             self.mark_terminating();
             self.tell_probes();
-            let plan = self.plan();
+            self.hear_last_words().await;
+            self.learn_features().await;
+            let mut plan = self.plan();
+            if self.unheard().next().is_some() {
+                // The last status of a pod has all that its containers have left.
+                (plan.finished, plan.failure) = (None, None);
+            }
             self.publish(&plan);
             self.tell_back_offs(&plan);
             self.release_volumes(&plan).await;
@@ -215,9 +226,6 @@ impl Worker {
                     self.execute(action).await;
                 }
                 continue;
-            }
-            if self.hear_last_words().await {
-                self.publish(&plan);
             }
             self.say_idle();
             self.sleep(plan.wake).await;
@@ -350,7 +358,7 @@ impl Worker {
     }
 
     fn publish(&self, plan: &Plan) {
-        if self.pod.is_none() && self.seen.instances.is_empty() {
+        if self.pod.is_none() && self.seen.instances.is_empty() || self.is_taken_away() {
             return;
         }
         let facts = report::Facts {
@@ -361,6 +369,7 @@ impl Worker {
             plan,
             words: &self.words,
             host_ip: self.context.facts.host_ip.as_deref(),
+            recursive_read_only: self.features.is_some_and(|features| features.recursive_read_only),
             now: Timestamp::now(),
         };
         let report = report::pod(&facts);
@@ -370,8 +379,18 @@ impl Worker {
         let gate = component.map(|component| (component.to_owned(), gate));
         if !self.said_idle {
             let pod = self.pod.as_ref().map(|(pod, _)| Arc::clone(pod));
-            self.context.board.set_pod(&self.key, Entry { report, gate, pod, status, looked: true });
+            let succeeds = self.wanted_uid().is_some_and(|uid| self.seen.runs_other_than(uid));
+            self.context.board.set_pod(&self.key, Entry { report, gate, pod, status, looked: true, succeeds });
         }
+    }
+
+    /// The containers of a pod that is not wanted any more are gone: it stays shown as they ended, which is not known now.
+    fn is_taken_away(&self) -> bool {
+        let Some((pod, _)) = self.pod.as_ref().filter(|_| !self.wanted) else { return false };
+        let mut left = self.seen.instances.values().filter(|one| !one.record.is_sandbox);
+        let shown = |entry: &Entry| entry.report.uid == pod.uid && entry.report.terminating;
+        left.all(|one| one.record.name.uid != pod.uid)
+            && self.context.board.visit(|pods, _| pods.get(&self.key).is_some_and(shown))
     }
 
     fn say_idle(&mut self) {

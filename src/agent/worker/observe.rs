@@ -62,7 +62,7 @@ impl Worker {
                 }
                 if !exited && one.ended.take().is_some() {
                     // Somebody has started it again, whom its end before does not concern.
-                    one.kill = None;
+                    (one.kill, one.condemned) = (None, false);
                 }
             }
             None => {

@@ -49,6 +49,8 @@ pub struct Facts<'a> {
     pub words: &'a LastWords,
     /// The node's address.
     pub host_ip: Option<&'a str>,
+    /// The runtime can mount read-only all the way down.
+    pub recursive_read_only: bool,
     /// The moment.
     pub now: Timestamp,
 }
@@ -285,7 +287,7 @@ pub fn first_entry(pod: &Arc<StaticPod>, host_ip: Option<&str>) -> Entry {
     let gate = Gate { healthy: false, crashed: false };
     let gate = pacing::component(pod).map(|component| (component.to_owned(), gate));
     let status = status::first(pod, host_ip, Timestamp::now());
-    Entry { report, gate, pod: Some(Arc::clone(pod)), status, looked: false }
+    Entry { report, gate, pod: Some(Arc::clone(pod)), status, looked: false, succeeds: false }
 }
 
 /// What is reported of a pod that the node does not run.
@@ -345,5 +347,5 @@ pub fn orphan_entry(key: &PodKey, uid: String) -> Entry {
         message: None,
         containers: vec![],
     };
-    Entry { report, gate: None, pod: None, status: PodStatus::default(), looked: false }
+    Entry { report, gate: None, pod: None, status: PodStatus::default(), looked: false, succeeds: false }
 }

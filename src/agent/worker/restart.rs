@@ -71,11 +71,12 @@ impl Restart {
         Self { policy, rules: container.restart_policy_rules.iter().flatten().filter_map(Rule::of).collect() }
     }
 
-    /// Whether a container that ended with this code is started again.
-    pub fn again(&self, exit_code: i64) -> bool {
+    /// Whether a container that ended with this code is started again. One that its own liveness or startup probe has
+    /// `condemned` has failed, whatever code it ended with.
+    pub fn again(&self, exit_code: i64, condemned: bool) -> bool {
         let by_policy = match self.policy {
             Policy::Always => true,
-            Policy::OnFailure => exit_code != 0,
+            Policy::OnFailure => condemned || exit_code != 0,
             Policy::Never => false,
         };
         by_policy || self.rule(exit_code).is_some()

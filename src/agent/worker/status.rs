@@ -1,7 +1,7 @@
 //! What a worker knows of its pod, put as the API's status.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodStatus, VolumeMountStatus};
 
 use super::report::{Facts, Now, Shown};
 use super::view::{ContainerView, Instance, PodView, Pull, Role};
@@ -14,19 +14,21 @@ use crate::runtime::ContainerState;
 pub fn pod(facts: &Facts<'_>, report: &PodReport) -> PodStatus {
     let containers = match facts.pod {
         Some((pod, view)) => {
-            let images = pod.containers().map(|(_, c)| c.image.clone().unwrap_or_default());
-            let both = view.containers.iter().zip(images);
-            both.map(|(container, image)| facts.container_facts(&report.uid, container, image)).collect()
+            let both = view.containers.iter().zip(pod.containers());
+            both.map(|(container, (_, spec))| facts.container_facts(&report.uid, container, spec)).collect()
         }
         None => {
             facts.own(&report.uid).filter(|one| !one.record.is_sandbox).map(|one| facts.orphan_facts(one)).collect()
         }
     };
+    // Nothing of it runs any more: what was not seen to end will not be.
+    let containers = if facts.plan.finished.is_some() { podstatus::all_ended(containers) } else { containers };
     let address = |one: &&Instance| one.is_running() && one.record.ip.is_some();
     let seen = facts.own(&report.uid).filter_map(|one| one.record.created_at).min();
     let status = podstatus::status(&Known {
         spec: facts.pod.map(|(pod, _)| &pod.spec),
-        phase: report.phase,
+        // What the API server has as ended stays so, though its containers may not have ended yet.
+        phase: facts.pod.and_then(|(pod, _)| pod.ended()).unwrap_or(report.phase),
         containers,
         sandbox_ready: facts.sandbox_ready(report),
         host_ip: facts.host_ip,
@@ -43,12 +45,11 @@ pub fn pod(facts: &Facts<'_>, report: &PodReport) -> PodStatus {
 /// The status of a pod nobody has looked at yet.
 pub fn first(pod: &StaticPod, host_ip: Option<&str>, now: Timestamp) -> PodStatus {
     let view = PodView::of(pod, false);
-    let images = pod.containers().map(|(_, c)| c.image.clone().unwrap_or_default());
-    let blank = |(container, image): (&ContainerView, String)| ContainerFacts {
+    let blank = |(container, (_, spec)): (&ContainerView, (bool, &Container))| ContainerFacts {
         name: container.name.clone(),
         init: container.role != Role::Main,
         sidecar: container.role == Role::Sidecar,
-        image,
+        image: spec.image.clone().unwrap_or_default(),
         image_id: String::new(),
         id: None,
         state: State::Waiting { reason: view.initial_reason().to_owned(), message: String::new() },
@@ -56,11 +57,13 @@ pub fn first(pod: &StaticPod, host_ip: Option<&str>, now: Timestamp) -> PodStatu
         ready: false,
         started: false,
         restarts: 0,
+        mounts: mounts(spec, false),
+        resources: None,
     };
     podstatus::status(&Known {
         spec: Some(&pod.spec),
         phase: Phase::Pending,
-        containers: view.containers.iter().zip(images).map(blank).collect(),
+        containers: view.containers.iter().zip(pod.containers()).map(blank).collect(),
         sandbox_ready: false,
         host_ip,
         pod_ip: None,
@@ -93,23 +96,22 @@ impl<'a> Facts<'a> {
     /// Statuses of the ephemeral containers; None where there are none.
     fn ephemeral(&self, uid: &str) -> Option<Vec<ContainerStatus>> {
         let (pod, view) = self.pod.filter(|(pod, _)| !pod.ephemeral.is_empty())?;
-        let images = pod.ephemeral.iter().map(|container| container.image.clone().unwrap_or_default());
-        let both = view.of_role(Role::Ephemeral).zip(images);
-        let known = both.map(|(container, image)| self.container_facts(uid, container, image));
+        let both = view.of_role(Role::Ephemeral).zip(&pod.ephemeral);
+        let known = both.map(|(container, spec)| self.container_facts(uid, container, spec));
         Some(known.map(podstatus::ephemeral).collect())
     }
 
-    fn container_facts(&self, uid: &str, container: &'a ContainerView, image: String) -> ContainerFacts {
+    fn container_facts(&self, uid: &str, container: &'a ContainerView, spec: &Container) -> ContainerFacts {
         let shown: Shown<'a> = self.shown(uid, container);
-        let policy = self.pod.and_then(|(pod, _)| pod.container(&container.name));
-        let policy = policy.and_then(|c| c.termination_message_policy.as_deref());
-        let falls_back = policy == Some("FallbackToLogsOnError");
+        let falls_back = falls_back(spec);
+        // What runs may be of another image than the manifest names by now, or have another name in the runtime.
+        let image = shown.current.map(|one| &one.record.image).filter(|image| !image.is_empty());
         let last = shown.last.and_then(|one| self.ended(one, falls_back));
         ContainerFacts {
             name: container.name.clone(),
             init: container.role != Role::Main,
             sidecar: container.role == Role::Sidecar,
-            image,
+            image: image.or(spec.image.as_ref()).cloned().unwrap_or_default(),
             image_id: shown.current.map(image_id).unwrap_or_default(),
             id: shown.current.map(|one| one.record.reference()),
             state: match shown.now {
@@ -127,9 +129,12 @@ impl<'a> Facts<'a> {
                 }),
             },
             last: last.or_else(|| shown.lost.then(Ended::lost)),
-            ready: shown.health.is_some_and(|health| health.ready && !shown.stopping()),
+            // What is being stopped serves until it has ended, by its own probe's word.
+            ready: shown.health.is_some_and(|health| health.ready),
             started: shown.health.is_some_and(|health| health.started),
             restarts: shown.restarts,
+            mounts: mounts(spec, self.recursive_read_only),
+            resources: shown.current.map(|_| spec.resources.clone().unwrap_or_default()),
         }
     }
 
@@ -147,6 +152,8 @@ impl<'a> Facts<'a> {
             ready: false,
             started: false,
             restarts: one.record.name.attempt,
+            mounts: vec![],
+            resources: None,
         }
     }
 
@@ -181,6 +188,28 @@ impl<'a> Facts<'a> {
             finished_at: *finished_at,
         })
     }
+}
+
+/// Whether the end of a container's log stands for the message that it did not write (`terminationMessagePolicy`).
+pub(super) fn falls_back(container: &Container) -> bool {
+    container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError")
+}
+
+/// What is mounted in a container, as its spec says it. `recursive`: the runtime can mount read-only all the way down.
+fn mounts(container: &Container, recursive: bool) -> Vec<VolumeMountStatus> {
+    let mounts = container.volume_mounts.iter().flatten().map(|mount| {
+        let read_only = mount.read_only.filter(|read_only| *read_only);
+        let all_the_way = recursive && matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+        let words = if all_the_way { "Enabled" } else { "Disabled" };
+        VolumeMountStatus {
+            name: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            read_only,
+            recursive_read_only: read_only.map(|_| words.to_owned()),
+            ..VolumeMountStatus::default()
+        }
+    });
+    mounts.collect()
 }
 
 /// Docker's images have an id, which the API names with the runtime; who pulls by digest has that one too, but no image

@@ -228,6 +228,11 @@ impl Observed {
         self.terminating.iter().any(|uid| uid == wanted || !self.drained.contains(uid))
     }
 
+    /// Whether containers of a predecessor of the pod of `wanted` have not ended yet.
+    pub fn runs_other_than(&self, wanted: &str) -> bool {
+        self.instances.values().any(|one| one.is_running() && one.record.name.uid != wanted)
+    }
+
     /// Nothing seen yet.
     pub fn new(max_backoff: Duration) -> Self {
         Self {

@@ -121,10 +121,9 @@ fn exit_code(status: &proto::ContainerStatus) -> i64 {
     }
 }
 
-/// `StartError` is containerd's word for what could not be run.
+/// The runtime's own word, where it says one.
 fn reason(status: &proto::ContainerStatus) -> String {
     match (status.reason.as_str(), status.exit_code) {
-        ("StartError", _) => "ContainerCannotRun",
         ("" | "Completed", 0) if status.state() == proto::ContainerState::Unknown => "Unknown",
         ("", 0) => "Completed",
         ("", _) => "Error",
@@ -175,7 +174,7 @@ mod tests {
         for (state, code, reason, expected) in [
             (Exited, 0, "Completed", (0, "Completed")),
             (Exited, 0, "", (0, "Completed")),
-            (Exited, 128, "StartError", (128, "ContainerCannotRun")),
+            (Exited, 128, "StartError", (128, "StartError")),
             (Unknown, 255, "Unknown", (255, "Unknown")),
             (Unknown, 0, "", (255, "Unknown")),
         ] {

@@ -82,11 +82,11 @@ pub fn state(state: &ApiState) -> ContainerState {
     let finished_at = finished_at.max(started_at.filter(|_| finished_at.is_some()));
     let reason = match (finished_at, exit_code) {
         (Some(_), _) if state.oom_killed == Some(true) => "OOMKilled",
-        (Some(_), _) if never_started => "ContainerCannotRun",
+        (Some(_), _) if never_started => "StartError",
         (Some(_), 0) => "Completed",
         (Some(_), _) => "Error",
         (None, 0) => return ContainerState::Created,
-        (None, _) => "ContainerCannotRun",
+        (None, _) => "StartError",
     };
     let message = state.error.clone().unwrap_or_default();
     ContainerState::Exited { exit_code, reason: reason.to_owned(), message, started_at, finished_at }

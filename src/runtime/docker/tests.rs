@@ -286,7 +286,7 @@ fn states_are_read_as_dockershim_reads_them() {
         (0, false, THEN, THEN, "Completed"),
         (1, false, THEN, THEN, "Error"),
         (137, true, THEN, THEN, "OOMKilled"),
-        (128, false, NEVER, NEVER, "ContainerCannotRun"),
+        (128, false, NEVER, NEVER, "StartError"),
     ] {
         let state = state(exit_code, oom, start, end);
         let ContainerState::Exited { reason, started_at, finished_at, exit_code: code, .. } = state else { panic!() };
@@ -304,7 +304,7 @@ fn what_never_started_has_not_ended_well_whatever_its_code() {
         let ContainerState::Exited { reason, exit_code, started_at, .. } = state(code, false, NEVER, THEN) else {
             panic!()
         };
-        assert_eq!((reason.as_str(), exit_code, started_at), ("ContainerCannotRun", expected, None));
+        assert_eq!((reason.as_str(), exit_code, started_at), ("StartError", expected, None));
     }
 }
 

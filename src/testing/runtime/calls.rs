@@ -147,8 +147,11 @@ impl ContainerRuntime for FakeRuntime {
             let (fake, id, wanted) = (fake.clone(), id.clone(), wanted.clone());
             async move {
                 loop {
-                    let seen =
-                        fake.with_quietly(&id, |one| (one.log.get(next).cloned(), one.record.state.is_running()));
+                    let seen = fake.with_quietly(&id, |one| {
+                        let is_open = one.log_is_open && next + 1 == one.log.len();
+                        let end = if is_open { "" } else { "\n" };
+                        (one.log.get(next).map(|line| format!("{line}{end}")), one.record.state.is_running())
+                    });
                     match seen {
                         Some((Some(line), _)) => return Some((Ok(line_of(next, &line, &wanted)), (next + 1, changed))),
                         Some((None, true)) if wanted.follow => changed.changed().await.ok()?,
@@ -231,5 +234,5 @@ fn line_of(number: usize, line: &str, wanted: &LogOptions) -> Bytes {
         return Bytes::new();
     }
     let before = if wanted.timestamps { format!("{at} ") } else { String::new() };
-    Bytes::from(format!("{before}{line}\n"))
+    Bytes::from(format!("{before}{line}"))
 }

@@ -1,7 +1,7 @@
 //! The rows. One is `NUMBER "behaviour" [module::test] .remarks();`.
 
 use super::Row;
-use crate::{api, defaults, fields, files, lifecycle, probes, restarts, telling, url, volumes};
+use crate::{api, defaults, ends, fields, files, lifecycle, probes, restarts, telling, url, volumes};
 
 macro_rules! rows {
     ($($number:literal $text:literal $([$module:ident::$test:ident])? $(.$remark:ident($($word:expr),*))*;)*) => {
@@ -204,6 +204,16 @@ rows! {
         .cluster("b085_the_api_of_the_node_asks_who_and_whether_he_may");
     86 "`/pods` lists the static pod with its live status, until its manifest is gone."
         [api::b086_pods_lists_live_statuses_until_the_manifest_is_gone];
+    87 "A finished pod is Running until its sidecars have ended, and tells their exit codes and messages."
+        [ends::b087_a_pod_runs_until_its_sidecars_have_ended];
+    88 "At activeDeadlineSeconds a pod is Running until its containers have ended, then Failed: DeadlineExceeded."
+        [ends::b088_a_pod_whose_time_is_over_runs_until_its_containers_have_ended].seconds(8);
+    89 "Under OnFailure a container that its own probe condemned starts again though it ends with 0."
+        [ends::b089_what_its_probe_condemns_is_started_again_whatever_it_ends_with];
+    90 "A ready pod stays ready when the agent is restarted, until its readiness probe says otherwise."
+        [ends::b090_a_ready_pod_stays_ready_under_the_next_agent_until_its_probe_says_otherwise].seconds(10);
+    91 "A termination message that comes from the log has no newline that the log has not."
+        [ends::b091_a_message_from_the_log_is_the_log];
     100 "A key that is taken out of a ConfigMap or Secret, and an optional object that is deleted, go from the volume."
         [volumes::b100_what_is_taken_back_goes_from_the_volumes];
     101 "A missing ConfigMap or hostPath is FailedMount, without a sandbox and without a Pulled event."

@@ -278,6 +278,35 @@ async fn a_container_that_has_started_stays_started_under_the_next_agent_and_its
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_container_that_was_ready_is_ready_under_the_next_agent_until_its_probe_says_otherwise() {
+    let mut bench = Bench::new(&[(READINESS, &[success()])]);
+    let probes = json!({"readinessProbe": {"periodSeconds": 10, "failureThreshold": 2}});
+    bench.run("a", Duration::ZERO, probes.clone());
+    assert!(!bench.health().ready, "none is ready before it was asked");
+    bench.until(|h| h.ready).await;
+    let mark = bench.root.path().join("pods/uid/containers/web/ready");
+    let noted = async |wanted: &[u8]| {
+        while std::fs::read(&mark).ok().as_deref() != Some(wanted) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    noted(b"a").await;
+    let next = Bench::over(Arc::clone(&bench.script), Arc::clone(&bench.root));
+    next.run("b", Duration::from_secs(60), probes.clone());
+    assert!(!next.health().ready, "another instance");
+    bench.script.answers.lock().unwrap().insert(READINESS, [failure("no")].into());
+    let mut next = Bench::over(Arc::clone(&bench.script), Arc::clone(&bench.root));
+    next.run("a", Duration::from_secs(60), probes.clone());
+    assert!(next.health().ready, "before it was asked");
+    next.until(|h| !h.ready).await;
+    assert!(next.begun.elapsed() >= Duration::from_secs(10), "by the probe's own threshold");
+    noted(b"").await;
+    let last = Bench::over(Arc::clone(&bench.script), Arc::clone(&bench.root));
+    last.run("a", Duration::from_secs(90), probes);
+    assert!(!last.health().ready, "and so it stays");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_herd_of_adopted_containers_is_ready_at_once_and_spreads_its_checks_over_the_period() {
     let bench = Bench::new(&[(READINESS, &[success()]), (LIVENESS, &[success()])]);
     let probe = json!({"periodSeconds": 10});

@@ -15,6 +15,8 @@ impl Worker {
         info!(pod = %self.key, container = %one.record.name.container, grace = grace.as_secs(), why, "stopping container");
         one.kill = Some(Kill { since: Instant::now(), grace, ordered, hook: one.has_pre_stop() });
         one.stopped_for = Some(why.clone());
+        let health = self.seen.slots.get(&one.record.name.container).and_then(|slot| slot.health.as_ref());
+        one.condemned = health.is_some_and(|health| health.id == one.record.id && health.must_restart.is_some());
         let (uid, container, has_hook) =
             (one.record.name.uid.clone(), one.record.name.container.clone(), one.has_pre_stop());
         self.note_killing(&uid, &container, &why);

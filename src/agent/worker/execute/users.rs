@@ -39,6 +39,15 @@ impl Worker {
         }
     }
 
+    /// Asks once what the runtime can, if that makes a difference to what the pod's status says.
+    pub(in crate::agent::worker) async fn learn_features(&mut self) {
+        let Some((pod, _)) = self.pod.as_ref().filter(|_| self.features.is_none() && !self.suspended) else { return };
+        let mut mounts = pod.containers().flat_map(|(_, container)| container.volume_mounts.iter().flatten());
+        if mounts.any(|mount| mount.recursive_read_only.is_some()) {
+            self.features = self.context.runtime.features().await.ok();
+        }
+    }
+
     /// What the runtime can, if that makes a difference to a container; nothing where it does not say.
     pub(super) async fn features_for(&self, pod: &StaticPod, name: &str) -> RuntimeFeatures {
         let container = pod.container(name);

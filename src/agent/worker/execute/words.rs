@@ -1,9 +1,15 @@
 //! What containers have said: links to their logs, and the last words of those that ended.
 
+use futures::StreamExt;
+
 use super::*;
+use crate::agent::worker::status::falls_back;
+use crate::runtime::LogOptions;
 
 /// Bytes of a termination message that are read (the kubelet's `MaxContainerTerminationMessageLength`).
 const MESSAGE_LIMIT: u64 = 4096;
+/// No log is waited for longer: what the pod does next waits with it.
+const LOG_LIMIT: Duration = Duration::from_secs(5);
 
 impl Worker {
     /// Links the logs of running containers that have none yet; also of those that were adopted.
@@ -21,29 +27,54 @@ impl Worker {
         }
     }
 
-    /// Reads what containers that ended badly have left. Returns whether there was something new.
-    pub(in crate::agent::worker) async fn hear_last_words(&mut self) -> bool {
-        let unheard = |one: &&Instance| {
-            let ended = one.exit_code().is_some() && !one.record.is_sandbox;
-            ended && !self.words.contains_key(&one.record.id)
-        };
-        let ended: Vec<_> = self.seen.instances.values().filter(unheard).cloned().collect();
+    /// Containers of the pod that have ended and whose last words are not known yet.
+    pub(in crate::agent::worker) fn unheard(&self) -> impl Iterator<Item = &Instance> {
+        let uid = self.pod.as_ref().map(|(pod, _)| &pod.uid);
+        let ended = self.seen.instances.values().filter(|one| one.exit_code().is_some() && !one.record.is_sandbox);
+        // A predecessor is not shown any more, and its successor waits for it.
+        let shown = ended.filter(move |one| uid.is_none_or(|uid| *uid == one.record.name.uid));
+        shown.filter(|one| !self.words.contains_key(&one.record.id))
+    }
+
+    /// Reads what containers that ended have left: their messages, and the logs of those that ended badly.
+    pub(in crate::agent::worker) async fn hear_last_words(&mut self) {
         if self.suspended {
-            return false;
+            return;
         }
-        for one in &ended {
+        let ended: Vec<_> = self.unheard().cloned().collect();
+        for one in ended {
             let record = &one.record;
-            let log = match one.exit_code() {
-                Some(0) => vec![],
-                _ => self.context.runtime.log_tail(&record.id, logs::READ_LINES).await.unwrap_or_default(),
-            };
-            let tail = logs::tail(&log);
+            let badly = one.exit_code() != Some(0);
+            let log = if badly { self.last_lines(&record.id).await } else { vec![] };
+            let name = &record.name;
+            let mut specs = self.pod.iter().flat_map(|(pod, _)| pod.containers());
+            let falls_back = specs.any(|(_, spec)| spec.name == name.container && falls_back(spec));
+            let tail = if badly && falls_back { self.tail(&record.id).await } else { String::new() };
             let log = logs::last_words(log);
-            let (uid, name) = (&record.name.uid, &record.name);
-            let file = volumes::termination_file(&self.context.options.root_dir, uid, &name.container, name.attempt);
+            let root = &self.context.options.root_dir;
+            let file = volumes::termination_file(root, &name.uid, &name.container, name.attempt);
             self.words.insert(record.id.clone(), Words { log, message: read_message(&file).await, tail });
         }
-        !ended.is_empty()
+    }
+
+    async fn last_lines(&self, id: &str) -> Vec<String> {
+        let lines = self.context.runtime.log_tail(id, logs::READ_LINES);
+        tokio::time::timeout(LOG_LIMIT, lines).await.map(Result::unwrap_or_default).unwrap_or_default()
+    }
+
+    /// The end of a container's log as it was written: a message has no newline that the log has not.
+    async fn tail(&self, id: &str) -> String {
+        let options = LogOptions { tail: Some(logs::TAIL_LINES), ..LogOptions::default() };
+        let mut end = logs::Tail::default();
+        let read = async {
+            let Ok(mut log) = self.context.runtime.logs(id, &options).await else { return };
+            while let Some(Ok(bytes)) = log.next().await {
+                end.push(&bytes);
+            }
+        };
+        // What came in time is better than nothing.
+        let _ = tokio::time::timeout(LOG_LIMIT, read).await;
+        end.into_text()
     }
 }
 

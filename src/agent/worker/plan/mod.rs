@@ -313,7 +313,7 @@ impl<'a> Planner<'a> {
                 if *exit_code == 0 && container.role == Role::Init && !redo {
                     return Standing::Done { well: true };
                 }
-                if !redo && same && !container.restart.again(*exit_code) {
+                if !redo && same && !container.restart.again(*exit_code, last.condemned) {
                     return Standing::Done { well: *exit_code == 0 };
                 }
                 let tries = if same { tries(&slot, Some(last)) } else { 0 };

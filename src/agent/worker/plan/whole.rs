@@ -8,20 +8,29 @@ const DEADLINE: (&str, &str) = ("DeadlineExceeded", "Pod was active on the node 
 impl<'a> Planner<'a> {
     /// Whether the pod has ended for good or is ended now.
     pub(super) fn is_over(&mut self, pod: &PodView) -> bool {
-        let deadline = pod.deadline.zip(self.seen.started).map(|(time, started)| started + time);
-        let overdue = deadline.is_some() && self.due(deadline);
-        let in_time = |one: &Instance| deadline.is_none_or(|at| one.ended.is_some_and(|ended| ended <= at));
-        let mut mains = pod.of_role(Role::Main).filter_map(|container| self.latest(pod, container));
         match self.finished(pod) {
-            Some(finish) if !overdue || mains.all(in_time) => self.finish(pod, finish, "its pod has finished"),
-            _ if overdue => {
-                self.plan.failure = Some(DEADLINE);
+            _ if self.is_overdue(pod) => {
                 self.plan.message = Some(format!("{}: {}", DEADLINE.0, DEADLINE.1));
                 self.finish(pod, Finish::Failed, "the activeDeadlineSeconds of its pod are over");
+                self.plan.failure = self.plan.finished.map(|_| DEADLINE);
             }
-            _ => return false,
+            Some(finish) => self.finish(pod, finish, "its pod has finished"),
+            None => return false,
         }
         true
+    }
+
+    /// Whether the time of the pod is over and it had not ended by then.
+    fn is_overdue(&mut self, pod: &PodView) -> bool {
+        let Some(deadline) = pod.deadline.zip(self.seen.started).map(|(time, started)| started + time) else {
+            return false;
+        };
+        let in_time = |one: &Instance| one.ended.is_some_and(|ended| ended <= deadline);
+        if !self.due(Some(deadline)) {
+            return false;
+        }
+        let mut mains = pod.of_role(Role::Main).filter_map(|container| self.latest(pod, container));
+        self.finished(pod).is_none() || !mains.all(in_time)
     }
 
     /// Whether the API server, whose pod it is, has deleted it, or has it as ended.
@@ -45,6 +54,9 @@ impl<'a> Planner<'a> {
             let finish = if all_well { Finish::Succeeded } else { Finish::Failed };
             self.plan.finished = Some(ended.unwrap_or(finish));
             self.plan.initialized = true;
+            if ended.is_none() && self.is_overdue(pod) {
+                (self.plan.finished, self.plan.failure) = (Some(Finish::Failed), Some(DEADLINE));
+            }
             return;
         }
         let (sandboxes, containers): (Vec<_>, Vec<_>) = running.into_iter().partition(|one| one.record.is_sandbox);
@@ -71,7 +83,8 @@ impl<'a> Planner<'a> {
         let verdict = |container: &ContainerView| {
             let last = self.latest(pod, container)?;
             let code = last.exit_code()?;
-            let for_good = last.hash() == Some(container.hash.as_str()) && !container.restart.again(code);
+            let for_good =
+                last.hash() == Some(container.hash.as_str()) && !container.restart.again(code, last.condemned);
             for_good.then_some(code == 0)
         };
         let init_failed = pod.of_role(Role::Init).any(|c| verdict(c) == Some(false));
@@ -84,14 +97,15 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Stops what a pod that is over has left (sidecars, the sandbox); its dead containers stay for their logs.
+    /// Stops what a pod that is over has left (sidecars, the sandbox); its dead containers stay for their logs. The pod has
+    /// ended when the last container has: one that handles its signal still works, and its exit code is not known yet.
     fn finish(&mut self, pod: &PodView, finish: Finish, why: &str) {
-        self.plan.finished = Some(finish);
         self.plan.initialized = true;
         let running = self.instances(&pod.uid).filter(|one| one.is_running());
         let (sandboxes, containers): (Vec<_>, Vec<_>) = running.partition(|one| one.record.is_sandbox);
         self.kill_all(&containers, |_| pod.grace, why);
         if containers.is_empty() {
+            self.plan.finished = Some(finish);
             self.kill_all(&sandboxes, |_| MIN_GRACE, why);
         }
     }

@@ -242,6 +242,9 @@ fn a_sidecar_holds_the_next_one_back_until_it_has_started_and_is_always_restarte
     assert_eq!(dead.actions(), ["run side 1 after 0"]);
     let finished = running(true).with("own", "c-0", "POD-0", "0@0");
     assert_eq!(finished.actions(), ["kill side-0 9s"], "a sidecar keeps no finished pod alive");
+    assert_eq!(finished.plan().finished, None, "but it works until it has ended");
+    let ended = finished.with("own", "side-0", "POD-0", "7@0");
+    assert_eq!(ended.plan().finished, Some(Finish::Succeeded));
 }
 
 #[test]

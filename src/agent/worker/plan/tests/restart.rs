@@ -20,6 +20,22 @@ fn restart_policies_decide_what_happens_after_an_exit() {
 }
 
 #[test]
+fn what_its_own_probe_has_condemned_has_failed_whatever_it_ends_with() {
+    for (policy, code, expected, finish) in [
+        ("OnFailure", 0, vec!["run c 1 after 0"], None),
+        ("OnFailure", 1, vec!["run c 1 after 0"], None),
+        ("Never", 0, vec![], Some(Finish::Succeeded)),
+        ("Never", 137, vec![], Some(Finish::Failed)),
+    ] {
+        let spec = format!("hostNetwork: true\n  restartPolicy: {policy}");
+        let mut case = Case::new(&spec).with("own", "c-0", "", &format!("{code}@0"));
+        case.seen.instances.get_mut("c-0").unwrap().condemned = true;
+        assert_eq!(case.actions(), expected, "{policy} {code}");
+        assert_eq!(case.plan().finished, finish, "{policy} {code}");
+    }
+}
+
+#[test]
 fn a_crashing_container_waits_from_its_last_exit_on() {
     let crashed = |ago: &str, tries| {
         Case::host().with("own", "c-5", "", &format!("1@{ago}")).slot("c", |slot, _| slot.tries = tries)
@@ -65,7 +81,7 @@ fn rules_of_a_container_come_before_its_policy_and_that_before_the_pods() {
     ] {
         let pod = pod_with(&format!("hostNetwork: true\n  restartPolicy: {pod}"), own);
         let view = PodView::of(&pod, false);
-        assert_eq!(view.containers[0].restart.again(code), expected, "{own} {code}");
+        assert_eq!(view.containers[0].restart.again(code, false), expected, "{own} {code}");
     }
     let init = "initContainers: [{name: one, image: x, restartPolicy: Never}]";
     let pod = Case::new(init).with("own", "POD-0", "", "running").with("own", "one-0", "POD-0", "1@0");
@@ -128,8 +144,13 @@ fn a_pod_is_ended_at_its_deadline_and_one_that_was_over_before_is_not() {
     assert_eq!((case(50, "running").actions(), case(50, "running").wake()), (vec![], Some(10)));
     let over = case(60, "running");
     assert_eq!(over.actions(), ["kill c-0 9s"]);
-    assert_eq!(over.plan().failure.unwrap().0, "DeadlineExceeded");
-    assert_eq!(over.plan().finished, Some(Finish::Failed));
+    assert_eq!((over.plan().failure, over.plan().finished), (None, None), "it runs until its containers have ended");
+    let ended = case(60, "143@0");
+    assert_eq!(ended.plan().failure.unwrap().0, "DeadlineExceeded");
+    assert_eq!(ended.plan().finished, Some(Finish::Failed));
+    let mut deleted = case(61, "0@0").with("own", "POD-0", "", "0@0");
+    deleted.view.deletion = Some(Duration::from_secs(5));
+    assert_eq!((deleted.plan().finished, deleted.plan().failure), (Some(Finish::Failed), ended.plan().failure));
     let dead = case(70, "0@5");
     assert_eq!((dead.actions(), dead.plan().finished), (vec!["kill POD-0 2s".to_owned()], Some(Finish::Failed)));
     let done = case(70, "0@30");
