@@ -31,7 +31,7 @@ use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::backoff::Steps;
 use crate::agent::crash::caught;
 use crate::agent::events::{About, Event, Kind, Recorder};
-use crate::agent::pod::PodKey;
+use crate::agent::pod::{PodKey, StaticPod};
 use crate::agent::status::{Board, chain};
 use crate::host::clock::{Instant, sleep_until};
 use budget::Budget;
@@ -280,11 +280,15 @@ impl Parts {
     /// Where in the pod the container is.
     fn field(&self, event: &Event, container: &str) -> String {
         let key = PodKey { namespace: event.namespace.clone(), name: event.pod.clone() };
-        let init = self.board.visit(|pods, _| {
+        let list = self.board.visit(|pods, _| {
             let pod = pods.get(&key).and_then(|entry| entry.pod.as_deref());
-            pod.is_some_and(|pod| pod.containers().any(|(init, one)| init && one.name == container))
+            let is_init = |pod: &StaticPod| pod.containers().any(|(init, one)| init && one.name == container);
+            match pod {
+                Some(pod) if is_init(pod) => "initContainers",
+                Some(pod) if pod.ephemeral.iter().any(|one| one.name == container) => "ephemeralContainers",
+                _ => "containers",
+            }
         });
-        let list = if init { "initContainers" } else { "containers" };
         format!("spec.{list}{{{container}}}")
     }
 }

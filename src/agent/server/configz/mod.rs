@@ -96,6 +96,7 @@ fn pods(options: &AgentOptions) -> Value {
         "containerLogMonitorInterval": duration(options.container_log_monitor_interval),
         "cgroupsPerQOS": options.cgroups_per_qos,
         "cgroupRoot": Some(&options.cgroup_root).filter(|root| !root.is_empty()),
+        "allowedUnsafeSysctls": some(&options.unsafe_sysctls),
         "podPidsLimit": options.pod_pids_limit.unwrap_or(-1),
         "serializeImagePulls": options.parallel_image_pulls == Some(1),
         "maxParallelImagePulls": several,

@@ -65,7 +65,7 @@ fn what_is_read_changed_in_one_field_and_written_back_changes_that_field_alone()
          nodeStatusUpdateFrequency: 4s\ncontainerLogMaxSize: '-1'\npodPidsLimit: 50\nhealthzPort: 0\n\
          resolvConf: /r\ncgroupRoot: /x\ncontainerRuntimeEndpoint: unix:///run/containerd/containerd.sock\n\
          evictionHard: {{memory.available: 200Mi}}\nfeatureGates: {{Some: true}}\nkubeAPIQPS: 7\n\
-         logging: {{verbosity: 4}}\nproviderID: p\n\
+         logging: {{verbosity: 4}}\nproviderID: p\nallowedUnsafeSysctls: [kernel.msg*]\n\
          cpuManagerReconcilePeriod: 0s\neventBurst: 0\nregistryPullQPS: 0\n"
     );
     let before = options(&file);

@@ -12,6 +12,7 @@ use crate::agent::bound::store::Wanted;
 use crate::agent::pod::StaticPod;
 use crate::agent::status::chain;
 use crate::agent::volumes::{self, Inputs};
+use crate::agent::wording;
 
 impl Worker {
     /// Makes the volumes of a pod that has none of its containers yet, as the kubelet does before its sandbox and its images:
@@ -21,7 +22,7 @@ impl Worker {
             return Ok(());
         }
         let objects = self.context.bound.objects(self.context.api.as_deref(), pod, Wanted::Files).await;
-        let objects = objects.map_err(|why| Failure::new("ContainerCreating", format!("cannot mount: {why}")))?;
+        let objects = objects.map_err(|why| Failure::new("ContainerCreating", wording::NOT_MOUNTED.with(&[&why])))?;
         let (context, pod) = (Arc::clone(&self.context), Arc::clone(pod));
         let made = tokio::task::spawn_blocking(move || {
             let (root, inputs) = (&context.options.root_dir, Inputs { facts: &context.facts, objects: &objects });
