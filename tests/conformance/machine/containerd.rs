@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -23,6 +24,9 @@ const OWNER: &str = "dev.kubeboot.agent";
 /// CRI's label of what a container is to it, and what its own records begin with.
 const KIND: &str = "io.cri-containerd.kind";
 const RECORDS: &str = "io.cri-containerd.";
+
+/// How long a command may take on a busy machine.
+const EXEC: Duration = Duration::from_secs(60);
 
 /// A containerd.
 pub struct Containerd {
@@ -99,9 +103,12 @@ impl Machine for Containerd {
         block(self.client.remove(id)).unwrap();
     }
 
+    /// By CRI: `ctr tasks exec` cancels its copy of the output when the command ends, and may lose all of it.
     fn exec(&self, id: &str, command: &[&str]) -> String {
-        let number = next().to_string();
-        self.ctr(&[&["tasks", "exec", "--exec-id", &number, id], command].concat()).trim().to_owned()
+        let words: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+        let ended = block(self.client.exec(id, &words, EXEC)).unwrap();
+        assert_eq!(ended.exit_code, 0, "{command:?}: {}", ended.output);
+        ended.output.trim().to_owned()
     }
 
     /// All of the namespace: events do not say whose a container is, and neither do they say its name. That is asked
