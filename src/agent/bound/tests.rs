@@ -33,6 +33,19 @@ struct Cluster {
     agent: Option<(Arc<Context>, CancellationToken, JoinHandle<()>)>,
 }
 
+impl Drop for Cluster {
+    /// Secrets lie in memory, where a test may mount it: nothing else takes that away.
+    fn drop(&mut self) {
+        if let Some((_, end, task)) = self.agent.take() {
+            end.cancel();
+            task.abort();
+        }
+        for mount in crate::host::mounts::below(self.root.path()).unwrap_or_default().iter().rev() {
+            let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
 impl Cluster {
     async fn new() -> Self {
         let (api, client) = FakeApi::serve().await;
