@@ -30,10 +30,13 @@ pub async fn b113_crashes_are_told_in_the_kubelets_words(node: &mut Node) {
 
 pub async fn b114_probes_and_stops_are_told_in_the_kubelets_words(node: &mut Node) {
     node.start();
-    let probe =
-        |command: &str| json!({"exec": {"command": ["sh", "-c", command]}, "periodSeconds": 1, "failureThreshold": 1});
-    node.run(&Pod::new("late").script(FOREVER).main("livenessProbe", probe("sleep 9")));
-    node.run(&Pod::new("bad").script(FOREVER).main("livenessProbe", probe("echo no such thing; exit 1")));
+    let probe = |command: &str, limit: u32| {
+        let exec = json!({"command": ["sh", "-c", command]});
+        json!({"exec": exec, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": limit})
+    };
+    node.run(&Pod::new("late").script(FOREVER).main("livenessProbe", probe("sleep 9", 1)));
+    // A busy machine may take longer than a second to run it.
+    node.run(&Pod::new("bad").script(FOREVER).main("livenessProbe", probe("echo no such thing; exit 1", 30)));
     let late = event(node, "late", "Unhealthy").await;
     assert_eq!(late.message, "Liveness probe failed: command timed out: \"sh -c sleep 9\" timed out after 1s");
     assert_eq!(event(node, "bad", "Unhealthy").await.message, "Liveness probe failed: no such thing");
