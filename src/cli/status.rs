@@ -46,8 +46,9 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         Ok(report) => report,
         Err(error @ ControlError::NotRunning { .. }) => {
             let hint = Hint::new(
-                "start it with `systemctl start kubelet` (its log: `journalctl -u kubelet`), or run `kubeboot init` if this \
-                 machine has no control plane yet; for an agent with another root directory pass its --socket",
+                "start it with `systemctl start kubelet` (its log: `journalctl -u kubelet`); without systemd, or if this \
+                 machine has no control plane yet, run `kubeboot init`; for an agent with another root directory pass its \
+                 --socket",
             );
             print_error(&anyhow::Error::new(error).context(hint));
             return Ok(ExitCode::from(NOT_RUNNING));
