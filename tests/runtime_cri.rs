@@ -327,3 +327,35 @@ async fn images_are_told_by_all_their_names_and_pods_get_a_network() {
     assert!(images.is_sorted_by_key(|image| std::cmp::Reverse(image.size)), "{images:?}");
     assert_eq!(cri.pod_network().await.unwrap(), PodNetwork::Ready);
 }
+
+/// What the network plugin has in the packet filter for a sandbox.
+fn packet_filter_rules(sandbox: &str) -> Vec<String> {
+    let rules = std::process::Command::new("iptables").args(["-w", "-t", "nat", "-S"]).output().unwrap();
+    assert!(rules.status.success(), "{rules:?}");
+    let rules = String::from_utf8(rules.stdout).unwrap();
+    rules.lines().filter(|line| line.contains(sandbox)).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_network_that_is_being_taken_away_goes_whole_though_the_caller_has_gone() {
+    let Some(cri) = cri().await else { return };
+    with_owner(&cri, |owner| {
+        let cri = &cri;
+        async move {
+            let mut config = placed(cri, script(&owner, "web", IMAGE, "")).await;
+            cri.remove(&config.sandbox.take().unwrap()).await.unwrap();
+            let mut sandbox = *config.sandbox_config.unwrap();
+            sandbox.network = NetworkMode::Default;
+            // The plugin is at work at some of these moments, whatever the machine.
+            for patience in (0..16).map(|n| Duration::from_millis(20 * n)) {
+                let id = cri.create_sandbox(&sandbox).await.unwrap();
+                assert!(!packet_filter_rules(&id).is_empty(), "the plugin masquerades");
+                let _ = tokio::time::timeout(patience, cri.remove(&id)).await;
+                cri.finish().await;
+                cri.remove(&id).await.unwrap();
+                assert_eq!(packet_filter_rules(&id), Vec::<String>::new(), "after {patience:?}");
+            }
+        }
+    })
+    .await;
+}

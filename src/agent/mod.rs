@@ -65,6 +65,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -137,6 +138,9 @@ pub enum AgentError {
     )]
     NoSource,
 }
+
+/// How long an agent that ends waits for what the runtime is in the middle of.
+const FINISH: Duration = Duration::from_secs(10);
 
 /// Runs the agent until `shutdown`, and leaves its containers running then.
 ///
@@ -234,6 +238,9 @@ async fn run_with(
     }
     context.tasks.close();
     context.tasks.wait().await;
+    if tokio::time::timeout(FINISH, context.runtime.finish()).await.is_err() {
+        warn!("the container runtime does not answer; what it was asked last is left half done");
+    }
     if let Some((what, source)) = context.crash.get().cloned() {
         return Err(AgentError::Crashed { what, source });
     }

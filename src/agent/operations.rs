@@ -133,6 +133,10 @@ impl ContainerRuntime for Counted {
         self.count("remove_container", self.inner.remove(id)).await
     }
 
+    async fn finish(&self) {
+        self.inner.finish().await;
+    }
+
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
         self.count("exec_sync", self.inner.exec(id, command, limit)).await
     }

@@ -140,6 +140,10 @@ pub trait ContainerRuntime: Send + Sync {
     /// Removes a container, its anonymous volumes and its log, by force.
     async fn remove(&self, id: &str) -> Result<()>;
 
+    /// Waits for the changes that were begun and whose callers have gone. A runtime that is left in the middle of one does
+    /// not finish it: containerd kills a network plugin at work, and what that plugin has made is left for good.
+    async fn finish(&self) {}
+
     /// Runs a command in a container and waits for it, for `limit` at most.
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput>;
 

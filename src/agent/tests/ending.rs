@@ -233,3 +233,19 @@ async fn a_pod_is_restarted_on_request_once_and_no_other() {
     assert_eq!(world.fake.calls_of("stop").len(), 1);
     assert_eq!(find(&world.report(), "a").unwrap().uid, a.uid, "its manifest is the same");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_ends_leaves_the_runtime_in_the_middle_of_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let fake = FakeRuntime::new();
+    let mut options = AgentOptions::new("node1");
+    options.root_dir = root.path().join("root");
+    options.control_socket = root.path().join("agent.sock");
+    options.static_pod_path = Some(root.path().join("manifests"));
+    (options.healthz, options.read_only, options.server.listen) = (None, None, None);
+    let end = CancellationToken::new();
+    end.cancel();
+    run_with(options, Arc::new(fake.clone()), Arc::new(Answers::default()), end).await.unwrap();
+    let calls = fake.calls();
+    assert_eq!(calls.last().map(|call| call.name), Some("finish"), "{calls:?}");
+}

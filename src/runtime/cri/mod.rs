@@ -22,6 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use prost::Message;
 use tokio::sync::OnceCell;
+use tokio_util::task::TaskTracker;
 use tonic::{Code, Status};
 
 use super::*;
@@ -30,6 +31,12 @@ pub use sandboxes::{Sandbox, Sandboxes};
 
 /// Package names of the API, newest first. Kubelets before 1.26 and their runtimes know the second one.
 const PACKAGES: [&str; 2] = ["runtime.v1", "runtime.v1alpha2"];
+
+/// Calls that a runtime must not be left in the middle of: whether their callers are gone or not, their answers are waited
+/// for. containerd ends what a call has begun when its client goes, a network plugin too, and a plugin that was killed half
+/// way through taking a network away finds nothing to take away the next time.
+const CHANGES: [&str; 6] =
+    ["RunPodSandbox", "StopPodSandbox", "RemovePodSandbox", "CreateContainer", "StartContainer", "RemoveContainer"];
 
 /// A runtime behind a socket.
 ///
@@ -45,6 +52,8 @@ struct Shared {
     oom_score_floor: Option<i64>,
     /// Containers as they were last looked at.
     known: known::Known,
+    /// The changes under way.
+    changes: TaskTracker,
 }
 
 impl Cri {
@@ -58,6 +67,7 @@ impl Cri {
             spoken: OnceCell::new(),
             oom_score_floor: oom::floor(),
             known: known::Known::default(),
+            changes: TaskTracker::new(),
         })))
     }
 
@@ -126,7 +136,13 @@ impl Cri {
         A: Message + Default + 'static,
     {
         let package = self.spoken().await.map_err(|error| Status::from_error(Box::new(error)))?.0;
-        self.0.rpc.unary(&format!("/{package}.{service}/{method}"), question, limit).await
+        let path = format!("/{package}.{service}/{method}");
+        if !CHANGES.contains(&method) {
+            return self.0.rpc.unary(&path, question, limit).await;
+        }
+        let rpc = self.0.rpc.clone();
+        let change = self.0.changes.spawn(async move { rpc.unary(&path, question, limit).await });
+        change.await.unwrap_or_else(|error| Err(Status::from_error(Box::new(error))))
     }
 
     /// [`Rpc::error`].
@@ -193,6 +209,12 @@ impl ContainerRuntime for Cri {
 
     async fn remove(&self, id: &str) -> Result<()> {
         self.remove_any(id).await
+    }
+
+    async fn finish(&self) {
+        self.0.changes.close();
+        self.0.changes.wait().await;
+        self.0.changes.reopen();
     }
 
     async fn exec(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {

@@ -89,6 +89,10 @@ impl ContainerRuntime for FakeRuntime {
         Ok(())
     }
 
+    async fn finish(&self) {
+        let _ = self.record("finish", "");
+    }
+
     async fn stop(&self, id: &str, grace: Duration) -> Result<()> {
         self.record("stop", &format!("{id} {}s", grace.as_secs()))?;
         let Some((name, run)) = self.with(id, |container| (container.record.name.container.clone(), container.run))
