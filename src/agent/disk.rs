@@ -9,6 +9,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::context::Context;
+use super::options::eviction::{self, Thresholds};
 use super::report::{Problem, Severity};
 
 /// How often the disks are looked at. A file system tells nobody that it fills up; looking costs one system call each.
@@ -29,24 +30,22 @@ pub struct Left {
     pub files_free: u64,
 }
 
-/// One signal: its name in the kubelet's words, what is short, and the share in percent below which it is (the
-/// kubelet's `evictionHard` defaults for the node's file system).
+/// One signal of `evictionHard`: its name in the kubelet's words, and what is short.
 struct Signal {
     name: &'static str,
     what: &'static str,
-    percent: u64,
     measure: fn(&Left) -> (u64, u64),
 }
 
 const SIGNALS: &[Signal] = &[
-    Signal { name: "nodefs.available", what: "bytes", percent: 10, measure: |left| (left.free, left.bytes) },
-    Signal { name: "nodefs.inodesFree", what: "files", percent: 5, measure: |left| (left.files_free, left.files) },
+    Signal { name: eviction::DISK, what: "bytes", measure: |left| (left.free, left.bytes) },
+    Signal { name: eviction::FILES, what: "files", measure: |left| (left.files_free, left.files) },
 ];
 
 /// What to say of the file systems at `paths`: one problem a signal and file system.
 ///
 /// `before` are the problems that stand: one ends only when a tenth more than the threshold is free, lest it flicker.
-pub fn alarms(found: &[(PathBuf, Left)], before: &[Problem]) -> Vec<Problem> {
+pub fn alarms(found: &[(PathBuf, Left)], thresholds: &Thresholds, before: &[Problem]) -> Vec<Problem> {
     let mut by_system: BTreeMap<u64, (&Path, &Left)> = BTreeMap::new();
     for (path, left) in found {
         by_system.entry(left.id).or_insert((path, left));
@@ -55,15 +54,17 @@ pub fn alarms(found: &[(PathBuf, Left)], before: &[Problem]) -> Vec<Problem> {
     signals
         .filter_map(|((path, left), signal)| {
             let (free, all) = (signal.measure)(left);
+            let least = thresholds.least(signal.name, all)?;
             let subject = path.display().to_string();
             let message = format!(
-                "disk pressure: less than {} % of its {} are free ({}); no pod is evicted, make room before writes fail",
-                signal.percent, signal.what, signal.name
+                "disk pressure: less than {} of its {} are free ({}); no pod is evicted, make room before writes fail",
+                thresholds.shown(signal.name),
+                signal.what,
+                signal.name
             );
             let problem = Problem { severity: Severity::Warning, ..Problem::error(subject, message) };
-            let slack = if before.contains(&problem) { 110 } else { 100 };
-            let short = all > 0 && u128::from(free).saturating_mul(10_000)
-                    < u128::from(all).saturating_mul(signal.percent.saturating_mul(slack).into());
+            let slack: u128 = if before.contains(&problem) { 110 } else { 100 };
+            let short = all > 0 && u128::from(free).saturating_mul(100) < u128::from(least).saturating_mul(slack);
             short.then_some(problem)
         })
         .collect()
@@ -81,7 +82,7 @@ pub async fn watch(context: Arc<Context>) {
         let paths = paths.clone();
         // Off the runtime's threads: a network file system may hang.
         let Ok(found) = tokio::task::spawn_blocking(move || look(&paths)).await else { continue };
-        let now = alarms(&found, &problems);
+        let now = alarms(&found, &options.node.eviction, &problems);
         for problem in now.iter().filter(|problem| !problems.contains(problem)) {
             warn!(path = problem.subject, "{}", problem.message);
         }
@@ -121,7 +122,7 @@ mod tests {
 
     fn said(found: &[(&str, Left)], before: &[Problem]) -> Vec<Problem> {
         let found: Vec<_> = found.iter().map(|(path, left)| (PathBuf::from(path), *left)).collect();
-        alarms(&found, before)
+        alarms(&found, &Thresholds::default(), before)
     }
 
     #[test]
@@ -142,6 +143,19 @@ mod tests {
         assert_eq!(said(&hardly, &told), told);
         assert_eq!(said(&[("/r", Left { free: 110, ..FINE })], &told), []);
         assert_eq!(said(&[("/r", Left { files: 0, files_free: 0, ..FINE })], &[]), []);
+    }
+
+    #[test]
+    fn what_is_little_is_what_the_configuration_says() {
+        let said = |least: &str| {
+            let written = BTreeMap::from([(eviction::DISK.to_owned(), least.to_owned())]);
+            let thresholds = Thresholds::new(&written, false).unwrap();
+            alarms(&[(PathBuf::from("/r"), Left { free: 30, ..FINE })], &thresholds, &[])
+        };
+        assert!(said("5%")[0].message.contains("less than 5% of its bytes"));
+        assert_eq!(said("2%"), []);
+        assert_eq!(said("0%"), []);
+        assert!(said("40")[0].message.contains("less than 40 of its bytes"));
     }
 
     #[test]

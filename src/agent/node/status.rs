@@ -16,13 +16,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::machine::{Machine, architecture};
-use crate::agent::options::NodeOptions;
+use crate::agent::options::{NodeOptions, eviction};
 use crate::runtime::PodNetwork;
 
-/// Less free memory than this is short: the kubelet's `memory.available` of `evictionHard`.
-const MEMORY_SHORT_KIB: i64 = 100 << 10;
-/// The share of the disk that a kubelet keeps from pods, in percent: its `nodefs.available`.
-const DISK_KEPT: i64 = 10;
 /// Why the agent's own condition is true.
 const NO_POD_NETWORK: &str = "NoPodNetwork";
 /// Its type, which a network add-on of the cluster may also set.
@@ -116,10 +112,13 @@ type Resources = BTreeMap<String, Quantity>;
 pub(super) fn resources(machine: &Machine, options: &NodeOptions) -> (Resources, Resources) {
     let reserved = |resource: &str| options.reserved.get(resource).copied().unwrap_or(0);
     let huge_kib: i64 = machine.huge_pages.iter().map(|(kib, pages)| kib.saturating_mul(*pages)).sum();
-    let memory = less(machine.memory_kib, [huge_kib, MEMORY_SHORT_KIB, reserved("memory") / 1024]);
+    let memory = less(
+        machine.memory_kib,
+        [huge_kib, least_memory_kib(machine, options).unwrap_or(0), reserved("memory") / 1024],
+    );
     let storage = less(
         machine.storage_bytes,
-        [reserved("ephemeral-storage"), (machine.storage_bytes / 100).saturating_mul(DISK_KEPT)],
+        [reserved("ephemeral-storage"), least(options, eviction::DISK, machine.storage_bytes).unwrap_or(0)],
     );
     let cpus = less(machine.cpus.saturating_mul(1000), [reserved("cpu")]);
     let cpus = if cpus % 1000 == 0 { (cpus / 1000).to_string() } else { format!("{cpus}m") };
@@ -135,6 +134,17 @@ pub(super) fn resources(machine: &Machine, options: &NodeOptions) -> (Resources,
     }
     let capacity = both.iter().map(|(name, all, _)| (name.clone(), Quantity(all.clone()))).collect();
     (capacity, both.into_iter().map(|(name, _, free)| (name, Quantity(free))).collect())
+}
+
+/// Less than this is short.
+fn least(options: &NodeOptions, signal: &str, all: i64) -> Option<i64> {
+    let least = options.eviction.least(signal, u64::try_from(all).unwrap_or(0))?;
+    Some(i64::try_from(least).unwrap_or(i64::MAX))
+}
+
+/// Less free memory than this is short.
+fn least_memory_kib(machine: &Machine, options: &NodeOptions) -> Option<i64> {
+    least(options, eviction::MEMORY, machine.memory_kib.saturating_mul(1024)).map(|bytes| bytes / 1024)
 }
 
 /// What is left of an amount; never less than nothing.
@@ -159,12 +169,17 @@ fn conditions(seen: &Seen<'_>, before: &NodeStatus) -> Vec<NodeCondition> {
         let at = usize::from(trouble);
         (type_, trouble, reasons[at], messages[at].to_owned())
     };
-    let memory_short = seen.available_memory.is_some_and(|kib| kib < MEMORY_SHORT_KIB);
+    let least = least_memory_kib(seen.machine, seen.options);
+    let memory_short = seen.available_memory.zip(least).is_some_and(|(kib, least)| kib < least);
+    let little = format!(
+        "less than {} of memory are available; no pod is evicted",
+        seen.options.eviction.shown(eviction::MEMORY)
+    );
     let mut now: Vec<Now> = vec![
         pressure(
             "MemoryPressure",
             ["KubeletHasSufficientMemory", "KubeletHasInsufficientMemory"],
-            ["kubelet has sufficient memory available", "less than 100 MiB of memory are available; no pod is evicted"],
+            ["kubelet has sufficient memory available", &little],
             memory_short,
         ),
         pressure(

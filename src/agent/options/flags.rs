@@ -162,6 +162,7 @@ const FOLLOWED: &[FlagRow] = &[
     row("docker-host", Kind::Text, |flags, given| flags.docker_host = given.text()),
     row("enable-debugging-handlers", Kind::Bool, |flags, given| flags.server.debugging_handlers = given.boolean()),
     row("enable-server", Kind::Bool, |flags, given| flags.server.enable_server = given.boolean()),
+    row("eviction-hard", Kind::Thresholds, |flags, given| join(&mut flags.node.eviction_hard, given)),
     row("file-check-frequency", Kind::Duration, |flags, given| flags.file_check_frequency = given.text()),
     row("healthz-bind-address", Kind::Ip, |flags, given| flags.healthz_bind_address = given.text()),
     row("healthz-port", Kind::Port, |flags, given| flags.healthz_port = given.port()),

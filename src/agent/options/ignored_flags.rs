@@ -51,7 +51,6 @@ pub(super) const IGNORED: &[FlagRow] = &[
     row("event-qps", Kind::Int),
     row("event-storage-age-limit", Kind::Text),
     row("event-storage-event-limit", Kind::Text),
-    row("eviction-hard", Kind::Thresholds),
     row("eviction-max-pod-grace-period", Kind::Int),
     row("eviction-minimum-reclaim", Kind::Map),
     row("eviction-pressure-transition-period", Kind::Duration),

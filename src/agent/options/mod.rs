@@ -4,6 +4,7 @@ mod config_files;
 mod flag_value;
 mod flags;
 mod ignored_flags;
+pub mod eviction;
 mod kubelet_config;
 mod node;
 mod server;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
 
+use super::eviction::{self, Thresholds};
 use super::kubelet_config::KubeletConfiguration;
 use super::{AgentOptions, OptionsError, checked, not_empty, values, wrong};
 use crate::agent::resources;
@@ -39,6 +40,8 @@ pub struct NodeFlags {
     pub system_reserved: Option<String>,
     /// `--kube-reserved`, the same.
     pub kube_reserved: Option<String>,
+    /// `--eviction-hard`: `memory.available<100Mi,nodefs.available<10%`; several add up to one.
+    pub eviction_hard: Option<String>,
     /// `--provider-id`.
     pub provider_id: Option<String>,
     /// `--rotate-certificates`.
@@ -104,6 +107,8 @@ pub struct NodeOptions {
     pub system_reserved: BTreeMap<String, String>,
     /// `kubeReserved`, as it is written.
     pub kube_reserved: BTreeMap<String, String>,
+    /// `evictionHard`.
+    pub eviction: Thresholds,
     /// `providerID`.
     pub provider_id: Option<String>,
     /// Whether the client certificate is renewed; `rotateCertificates`.
@@ -130,6 +135,7 @@ impl NodeOptions {
             reserved: BTreeMap::new(),
             system_reserved: BTreeMap::new(),
             kube_reserved: BTreeMap::new(),
+            eviction: Thresholds::default(),
             provider_id: None,
             rotate_certificates: false,
             server_tls_bootstrap: false,
@@ -194,12 +200,27 @@ fn follow_numbers(node: &mut NodeOptions, flags: &NodeFlags, file: &KubeletConfi
     let kube = checked("--kube-reserved", &flags.kube_reserved, pairs)?;
     node.system_reserved = system.or_else(|| file.system_reserved.clone()).unwrap_or_default();
     node.kube_reserved = kube.or_else(|| file.kube_reserved.clone()).unwrap_or_default();
+    node.eviction = follow_eviction(flags, file)?;
     for (resource, quantity) in node.system_reserved.iter().chain(&node.kube_reserved) {
         let amount = amount(resource, quantity).map_err(|problem| wrong("systemReserved", resource, problem))?;
         let sum = node.reserved.entry(resource.clone()).or_default();
         *sum = sum.saturating_add(amount);
     }
     Ok(())
+}
+
+fn follow_eviction(flags: &NodeFlags, file: &KubeletConfiguration) -> Result<Thresholds, OptionsError> {
+    let thresholds = |written: &BTreeMap<String, String>| {
+        Thresholds::new(written, file.merge_default_eviction_settings.unwrap_or(false))
+    };
+    let flag = checked("--eviction-hard", &flags.eviction_hard, |text| thresholds(&eviction::pairs(text)?).map(Some))?;
+    match (flag, &file.eviction_hard) {
+        (Some(given), _) => Ok(given),
+        (None, Some(written)) => {
+            thresholds(written).map_err(|problem| wrong("evictionHard", &format!("{written:?}"), problem))
+        }
+        (None, None) => Ok(Thresholds::default()),
+    }
 }
 
 /// Resources that can be reserved.

@@ -152,6 +152,25 @@ fn flags_go_before_the_file() {
 }
 
 #[test]
+fn what_is_little_is_said_by_the_flag_then_by_the_file() {
+    use super::eviction::{DISK, FILES};
+    let file = format!("{HEAD}staticPodPath: /m\nevictionHard: {{nodefs.available: 2%}}\n");
+    let read = |flag: Option<&str>, more: &str| {
+        let flags = Flags {
+            node: NodeFlags { eviction_hard: flag.map(str::to_owned), ..NodeFlags::default() },
+            ..Flags::default()
+        };
+        let eviction = resolve(&flags, &[main_file(&format!("{file}{more}"))], "cp1").unwrap().options.node.eviction;
+        (eviction.least(DISK, 100), eviction.least(FILES, 100))
+    };
+    assert_eq!(read(None, ""), (Some(2), None));
+    assert_eq!(read(None, "mergeDefaultEvictionSettings: true\n"), (Some(2), Some(5)));
+    assert_eq!(read(Some("nodefs.inodesFree<7%"), ""), (None, Some(7)));
+    let error = with_file("staticPodPath: /m\nevictionHard: {nodefs.free: 2%}\n").unwrap_err().to_string();
+    assert!(error.contains("evictionHard") && error.contains("nodefs.free"), "{error}");
+}
+
+#[test]
 fn an_agent_needs_a_directory_or_a_url() {
     assert!(matches!(resolve(&Flags::default(), &[], "cp1"), Err(OptionsError::NoSource)));
     assert!(matches!(with_file("staticPodPath: \"\"\n"), Err(OptionsError::NoSource)));

@@ -127,6 +127,7 @@ fn node(options: &AgentOptions) -> Value {
         "nodeStatusMaxImages": node.max_images.map_or(json!(-1), |most| json!(most)),
         "systemReserved": Some(&node.system_reserved).filter(|reserved| !reserved.is_empty()),
         "kubeReserved": Some(&node.kube_reserved).filter(|reserved| !reserved.is_empty()),
+        "evictionHard": node.eviction.written(),
         "providerID": node.provider_id,
         "rotateCertificates": Some(true).filter(|_| node.rotate_certificates),
         "serverTLSBootstrap": Some(true).filter(|_| node.server_tls_bootstrap),
