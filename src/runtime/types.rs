@@ -170,6 +170,8 @@ pub struct SandboxConfig {
     pub log: LogLimits,
     /// Adjustment of the OOM score; the runtime drops a negative one with a warning where the machine forbids it.
     pub oom_score_adj: i64,
+    /// Which of the runtime's handlers runs it (`handler` of a RuntimeClass); empty for its own choice.
+    pub runtime_handler: String,
     /// Where the logs of its containers are to be, for runtimes that write them there.
     pub log_directory: Option<String>,
     /// Whether one of its containers is privileged.

@@ -94,6 +94,7 @@ fn sandbox_of(config: &ContainerConfig, image: &str) -> SandboxConfig {
         users: None,
         sysctls: [].into(),
         oom_score_adj: -998,
+        runtime_handler: String::new(),
         log_directory: None,
         privileged: false,
     }

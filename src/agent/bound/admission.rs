@@ -64,16 +64,8 @@ fn namesake(pod: &StaticPod, _: &Ground, others: &[&StaticPod]) -> Option<Refusa
 fn features(pod: &StaticPod, _: &Ground, _: &[&StaticPod]) -> Option<Refusal> {
     let spec = &pod.spec;
     let claims = spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty());
-    let class = spec.runtime_class_name.as_deref().filter(|name| !name.is_empty());
-    let rows = [
-        (claims, "UnsupportedResourceClaims", "this node cannot allocate resource claims (spec.resourceClaims)"),
-        (
-            class.is_some(),
-            "UnsupportedRuntimeClass",
-            "this node has one runtime and no classes of it (spec.runtimeClassName)",
-        ),
-    ];
-    rows.into_iter().find(|(present, ..)| *present).map(|(_, reason, message)| Refusal::new(reason, message))
+    let message = "this node cannot allocate resource claims (spec.resourceClaims)";
+    claims.then(|| Refusal::new("UnsupportedResourceClaims", message))
 }
 
 fn volumes(pod: &StaticPod, _: &Ground, _: &[&StaticPod]) -> Option<Refusal> {
@@ -214,7 +206,6 @@ mod tests {
                 "SupplementalGroupsPolicyNotSupported: ",
             ),
             (json!({"resourceClaims": [{"name": "gpu"}]}), "UnsupportedResourceClaims: "),
-            (json!({"runtimeClassName": "kata"}), "UnsupportedRuntimeClass: "),
             (json!({"nodeSelector": {"zone": "b"}}), "NodeAffinity: Predicate NodeAffinity failed"),
             (json!({"nodeSelector": {"zone": "a"}}), ""),
             (

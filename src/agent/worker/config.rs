@@ -266,6 +266,7 @@ pub fn sandbox(
         cgroup_parent,
         log: log(options),
         oom_score_adj: resources::SANDBOX_OOM_SCORE,
+        runtime_handler: String::new(),
         log_directory: Some(logs::pod_dir(options, &name).display().to_string()),
         privileged: pod.containers().any(|(_, container)| {
             container.security_context.as_ref().and_then(|context| context.privileged).unwrap_or(false)

@@ -160,8 +160,11 @@ impl Cri {
         let mut wanted = spec::sandbox(config);
         make_log_dir(&wanted.log_directory).await?;
         let what = format!("create sandbox {}", config.name);
-        let run = async |config: &proto::PodSandboxConfig| {
-            let question = proto::RunPodSandboxRequest { config: Some(config.clone()) };
+        let run = async |wanted: &proto::PodSandboxConfig| {
+            let question = proto::RunPodSandboxRequest {
+                config: Some(wanted.clone()),
+                runtime_handler: config.runtime_handler.clone(),
+            };
             self.call::<_, proto::ById>("RunPodSandbox", question).await
         };
         let first = run(&wanted).await;

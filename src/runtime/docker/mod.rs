@@ -162,6 +162,11 @@ impl ContainerRuntime for Docker {
     }
 
     async fn create_sandbox(&self, config: &SandboxConfig) -> Result<String> {
+        // As dockershim has it: the engine's containers are of one kind.
+        if !["", "docker"].contains(&config.runtime_handler.as_str()) {
+            let message = format!("RuntimeHandler {:?} not supported", config.runtime_handler);
+            return Err(RuntimeError::Refused { call: format!("create sandbox {}", config.name), message });
+        }
         let config =
             SandboxConfig { oom_score_adj: self.allowed_oom_score_adj(config.oom_score_adj), ..config.clone() };
         self.create(&config.name, &config.labels, spec::sandbox(&config)).await

@@ -233,6 +233,7 @@ fn sandbox_config() -> SandboxConfig {
         users: None,
         sysctls: [("net.core.somaxconn".to_owned(), "1024".to_owned())].into(),
         oom_score_adj: -998,
+        runtime_handler: String::new(),
         log_directory: None,
         privileged: false,
     }

@@ -283,9 +283,7 @@ pub(super) fn climbs(path: &str) -> bool {
 
 /// What is accepted but does nothing here, said aloud.
 pub(super) fn without_effect(spec: &PodSpec) -> Vec<String> {
-    let mut fields = Vec::new();
-    let rows =
-        [(filled(&spec.readiness_gates), "readinessGates"), (spec.runtime_class_name.is_some(), "runtimeClassName")];
-    fields.extend(rows.into_iter().filter(|(present, _)| *present).map(|(_, name)| name.to_owned()));
-    fields.into_iter().map(|field| format!("{field} has no effect in this agent")).collect()
+    let rows = [(filled(&spec.readiness_gates), "readinessGates")];
+    let fields = rows.into_iter().filter(|(present, _)| *present).map(|(_, name)| name);
+    fields.map(|field| format!("{field} has no effect in this agent")).collect()
 }

@@ -26,8 +26,9 @@ use crate::agent::volumes::VolumeError;
 use crate::agent::volumes::{self, Inputs};
 use crate::agent::{env, logs, wording};
 use crate::host::clock::Instant;
-use crate::runtime::{ContainerState, ImageRecord, PodNetwork, RuntimeError};
+use crate::runtime::{ContainerState, ImageRecord, PodNetwork, RuntimeError, SandboxConfig};
 
+mod class;
 mod ending;
 mod events;
 mod hook;
@@ -127,6 +128,10 @@ impl Worker {
             Ok(users) => users,
             Err((failure, error)) => return self.fail(SANDBOX, failure, error.as_ref()),
         };
+        let runtime_handler = match self.runtime_handler(&pod).await {
+            Ok(handler) => handler,
+            Err(failure) => return self.fail(SANDBOX, failure, None),
+        };
         // A CRI runtime knows an image of its own for that.
         let brings_own = self.context.runtime.needs_sandbox();
         if !brings_own && self.image(SANDBOX, &image, "IfNotPresent").await.is_none() {
@@ -142,7 +147,7 @@ impl Worker {
         let tries = sandbox_tries(self.seen.slots.get(SANDBOX).map_or(0, |slot| slot.tries), newest);
         let parent = self.make_cgroup(&pod).await;
         let config = match config::sandbox(&pod, attempt, parent, users, &self.context.options) {
-            Ok(config) => config,
+            Ok(config) => SandboxConfig { runtime_handler, ..config },
             Err(refusal) => return self.fail(SANDBOX, Failure::new(refusal.reason, refusal.message), None),
         };
         let created = self.context.runtime.create_sandbox(&config).await;

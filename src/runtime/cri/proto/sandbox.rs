@@ -73,6 +73,8 @@ pub struct LinuxSandboxSecurityContext {
 pub struct RunPodSandboxRequest {
     #[prost(message, optional, tag = "1")]
     pub config: Option<PodSandboxConfig>,
+    #[prost(string, tag = "2")]
+    pub runtime_handler: String,
 }
 
 /// A sandbox in a list.
