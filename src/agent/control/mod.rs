@@ -18,7 +18,8 @@ mod client;
 mod server;
 
 pub use client::{ControlSocket, Log, events, logs, pods, report, restart, watch};
-pub use server::{Listener, bind, serve};
+pub use server::{bind, serve};
+pub use crate::host::socket::Listener;
 
 use std::io;
 use std::path::PathBuf;

@@ -3,9 +3,11 @@
 //! One table for the command line and for whoever has to know beforehand whether an agent will take some flags
 //! ([`Flags::read`]).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::flag_value::{Given, Kind};
+use super::flag_shown::Shown;
 use super::ignored_flags::IGNORED;
 use super::{NodeFlags, OptionsError, ServerFlags, wrong};
 
@@ -82,6 +84,10 @@ pub struct Flags {
     pub config_dir: Option<PathBuf>,
     /// `--version`: that is printed, and nothing is run.
     pub version: bool,
+    /// `--feature-gates`, each as given: `Name=true,Other=false`.
+    pub feature_gates: Vec<String>,
+    /// What was given of each flag, as [`Flags::shown`] has it.
+    pub given: BTreeMap<&'static str, Shown>,
     /// Names of given flags that mean nothing to this agent, each once.
     pub ignored: Vec<String>,
 }
@@ -162,6 +168,7 @@ const FOLLOWED: &[FlagRow] = &[
     row("docker-host", Kind::Text, |flags, given| flags.docker_host = given.text()),
     row("enable-debugging-handlers", Kind::Bool, |flags, given| flags.server.debugging_handlers = given.boolean()),
     row("enable-server", Kind::Bool, |flags, given| flags.server.enable_server = given.boolean()),
+    row("feature-gates", Kind::Gates, |flags, given| flags.feature_gates.extend(given.text())),
     row("file-check-frequency", Kind::Duration, |flags, given| flags.file_check_frequency = given.text()),
     row("healthz-bind-address", Kind::Ip, |flags, given| flags.healthz_bind_address = given.text()),
     row("healthz-port", Kind::Port, |flags, given| flags.healthz_port = given.port()),
@@ -220,6 +227,7 @@ pub fn all() -> impl Iterator<Item = &'static FlagRow> {
 impl Flags {
     /// Takes in what is given of a flag.
     pub fn set(&mut self, row: &FlagRow, given: Given) {
+        self.given.entry(row.name).or_default().add(row.kind, &given);
         match row.role {
             Role::Followed(set) => set(self, given),
             Role::Ignored if given != Given::Nothing && !self.ignored.iter().any(|name| name == row.name) => {
@@ -227,6 +235,11 @@ impl Flags {
             }
             Role::Ignored | Role::Global => {}
         }
+    }
+
+    /// The flags that were given with their values, as a kubelet's `/flagz` shows them: without what may be a password.
+    pub fn shown(&self) -> BTreeMap<String, String> {
+        self.given.iter().map(|(name, shown)| ((*name).to_owned(), shown.to_string())).collect()
     }
 
     /// Reads flags as the command line does, each with its name without dashes and its value.

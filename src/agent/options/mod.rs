@@ -1,14 +1,17 @@
 //! What the agent is told: a `KubeletConfiguration` file and the kubelet's flags, resolved into [`AgentOptions`].
 
 mod config_files;
+mod flag_shown;
 mod flag_value;
 mod flags;
+mod gates;
 mod ignored_flags;
 mod kubelet_config;
 mod node;
 mod server;
 mod values;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +23,7 @@ use crate::runtime::endpoint::Endpoint;
 
 pub use config_files::{ConfigFile, drop_ins};
 pub use flag_value::{Given, Kind as FlagKind};
+pub use gates::Gates;
 pub use flags::{FlagRow, Flags, Role, all as flags};
 pub use kubelet_config::unknown_fields;
 pub use node::{NodeFlags, NodeOptions, NodeTaint};
@@ -107,6 +111,10 @@ pub struct AgentOptions {
     pub node: NodeOptions,
     /// The agent's own API, the kubelet's.
     pub server: ServerOptions,
+    /// What feature gates open; `featureGates`.
+    pub gates: Gates,
+    /// The flags that were given, as `/flagz` shows them: without what may be a password.
+    pub given_flags: BTreeMap<String, String>,
     /// The configuration files as they are written, merged: with the fields that mean nothing to this agent, and without
     /// the headers of requests. What is followed is in the other options; with this `/configz` says what a kubelet's would.
     pub written: Map<String, Value>,
@@ -151,6 +159,8 @@ impl AgentOptions {
             parallel_image_pulls: Some(1),
             node: NodeOptions::new(Path::new(paths::KUBELET_DIR)),
             server: ServerOptions::default(),
+            gates: Gates::default(),
+            given_flags: BTreeMap::new(),
             written: Map::new(),
         }
     }
@@ -242,6 +252,11 @@ pub fn resolve(flags: &Flags, files: &[ConfigFile], hostname: &str) -> Result<Re
         notes.push(format!("these flags mean nothing to this agent: --{}", flags.ignored.join(", --")));
     }
     let mut options = AgentOptions { written, ..AgentOptions::new(&node_name(flags, hostname)?) };
+    let closed = gates::follow(&mut options, flags, &file);
+    if !closed.is_empty() {
+        notes.push(format!("these feature gates mean nothing to this agent: {}", closed.join(", ")));
+    }
+    options.given_flags = flags.shown();
     follow_file(&mut options, &file);
     follow_flags(&mut options, flags)?;
     follow_sources(&mut options, flags, &file)?;
