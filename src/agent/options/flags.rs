@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::flag_value::{Given, Kind};
 use super::flag_shown::Shown;
+use super::flag_value::{Given, Kind};
 use super::ignored_flags::IGNORED;
 use super::{NodeFlags, OptionsError, ServerFlags, wrong};
 

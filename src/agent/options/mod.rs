@@ -1,6 +1,7 @@
 //! What the agent is told: a `KubeletConfiguration` file and the kubelet's flags, resolved into [`AgentOptions`].
 
 mod config_files;
+mod flag_defaults;
 mod flag_shown;
 mod flag_value;
 mod flags;
@@ -22,9 +23,10 @@ use crate::host::paths;
 use crate::runtime::endpoint::Endpoint;
 
 pub use config_files::{ConfigFile, drop_ins};
+pub use flag_defaults::values as flag_values;
 pub use flag_value::{Given, Kind as FlagKind};
-pub use gates::Gates;
 pub use flags::{FlagRow, Flags, Role, all as flags};
+pub use gates::Gates;
 pub use kubelet_config::unknown_fields;
 pub use node::{NodeFlags, NodeOptions, NodeTaint};
 pub use server::{Authorization, ServerFlags, ServerOptions};

@@ -105,6 +105,19 @@ impl Known {
         (Arc::ptr_eq(&self.pod, pod) || self.pod == *pod) && self.status == entry.status
     }
 
+    /// What has become of it since it was sent. That it has ended is told once.
+    fn follow(&mut self, pod: &Arc<StaticPod>, entry: &Entry, events: &mut Vec<Event>) {
+        if self.shows(pod, entry) || self.deleted {
+            return;
+        }
+        events.push(Event { kind: EventType::Modified, pod: entry.to_pod() });
+        self.deleted = has_ended(&entry.status) && !has_ended(&self.status);
+        (self.pod, self.status) = (Arc::clone(pod), entry.status.clone());
+        if self.deleted {
+            events.push(self.gone());
+        }
+    }
+
     /// That it is gone, with what identifies it and nothing else.
     fn gone(&self) -> Event {
         let metadata = ObjectMeta {
@@ -159,26 +172,18 @@ impl Sent {
     }
 
     fn compare(&mut self, pod: &Arc<StaticPod>, entry: &Entry, events: &mut Vec<Event>) {
-        let event = |kind| Event { kind, pod: entry.to_pod() };
-        let known = self.0.get_mut(&pod.key);
-        if let Some(known) = known.filter(|known| known.pod.uid == pod.uid && !(known.deleted && !has_ended(&entry.status))) {
-            if known.shows(pod, entry) || known.deleted {
-                return;
+        // One that has gone and does not stay ended is another.
+        let is_same = |known: &Known| known.pod.uid == pod.uid && (!known.deleted || has_ended(&entry.status));
+        match self.0.get_mut(&pod.key) {
+            Some(known) if is_same(known) => known.follow(pod, entry, events),
+            before => {
+                events.extend(before.filter(|before| !before.deleted).map(|before| before.gone()));
+                self.0.remove(&pod.key);
+                if is_wanted(entry, pod) {
+                    events.push(Event { kind: EventType::Added, pod: entry.to_pod() });
+                    self.0.insert(pod.key.clone(), Known::of(pod, entry));
+                }
             }
-            events.push(event(EventType::Modified));
-            known.deleted = has_ended(&entry.status) && !has_ended(&known.status);
-            (known.pod, known.status) = (Arc::clone(pod), entry.status.clone());
-            if known.deleted {
-                events.push(known.gone());
-            }
-            return;
-        }
-        if let Some(before) = self.0.remove(&pod.key).filter(|before| !before.deleted) {
-            events.push(before.gone());
-        }
-        if is_wanted(entry, pod) {
-            events.push(event(EventType::Added));
-            self.0.insert(pod.key.clone(), Known::of(pod, entry));
         }
     }
 }

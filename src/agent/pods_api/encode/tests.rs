@@ -9,6 +9,25 @@ use super::*;
 
 /// Fields of Kubernetes 1.37, which 1.36 has no numbers for. `apiVersion` and `kind` are in no message.
 const WITHOUT: &[&str] = &[
+    "ClusterTrustBundleProjection.user",
+    "ConfigMapVolumeSource.defaultUser",
+    "DownwardAPIVolumeFile.user",
+    "DownwardAPIVolumeSource.defaultUser",
+    "EmptyDirVolumeSource.mode",
+    "GRPCAction.mode",
+    "HTTPGetAction.protocol",
+    "KeyToPath.user",
+    "NodeAllocatableResourceClaimStatus.mapping",
+    "NodeAllocatableResourceClaimStatus.overhead",
+    "Pod.apiVersion",
+    "Pod.kind",
+    "PodCertificateProjection.user",
+    "PodSpec.evictionResponders",
+    "PodStatus.volumeHealth",
+    "ProjectedVolumeSource.defaultUser",
+    "SecretVolumeSource.defaultUser",
+    "ServiceAccountTokenProjection.user",
+    "VolumeMount.bindMountOptions",
 ];
 
 /// Gives every field of a type a value: of a list one element, of a map one entry.
@@ -145,8 +164,11 @@ fn the_bytes_are_those_that_protobuf_has_for_each_kind() {
     assert_eq!(of("ResourceRequirements", json!({"limits": {"cpu": "5m"}})), limits);
     assert_eq!(of("HTTPGetAction", json!({"port": 80})), holding(0x12, &[0x10, 80]));
     assert_eq!(of("HTTPGetAction", json!({"port": "w"})), holding(0x12, &[0x08, 1, 0x1a, 1, b'w']));
-    assert_eq!(of("Container", json!({"command": ["a", ""], "tty": true})), [
-        &text(0x1a, "a")[..], &[0x1a, 0], &[0x90, 0x01, 1]].concat(), "an empty text of a list is one");
+    assert_eq!(
+        of("Container", json!({"command": ["a", ""], "tty": true})),
+        [&text(0x1a, "a")[..], &[0x1a, 0], &[0x90, 0x01, 1]].concat(),
+        "an empty text of a list is one"
+    );
     let empty_dir = [text(0x0a, "v"), holding(0x12, &holding(0x12, &[]))].concat();
     assert_eq!(of("Volume", json!({"name": "v", "emptyDir": {}})), empty_dir, "what stands among the fields around it");
     let raw = holding(0x3a, &text(0x0a, "{\"f:a\":{}}"));

@@ -35,7 +35,10 @@ impl Bench {
     fn due(&mut self) -> Vec<(EventType, String, String)> {
         let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
         let events = self.sent.differences(&self.board);
-        events.into_iter().map(|event| (event.kind, event.pod.metadata.uid.clone().unwrap(), phase(&event.pod))).collect()
+        events
+            .into_iter()
+            .map(|event| (event.kind, event.pod.metadata.uid.clone().unwrap(), phase(&event.pod)))
+            .collect()
     }
 }
 
