@@ -1,7 +1,7 @@
 //! The rows. One is `NUMBER "behaviour" [module::test] .remarks();`.
 
 use super::Row;
-use crate::{api, defaults, ends, fields, files, lifecycle, probes, restarts, telling, url, volumes};
+use crate::{api, defaults, ends, fields, files, lifecycle, pods_api, probes, restarts, telling, url, volumes};
 
 macro_rules! rows {
     ($($number:literal $text:literal $([$module:ident::$test:ident])? $(.$remark:ident($($word:expr),*))*;)*) => {
