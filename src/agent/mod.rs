@@ -203,9 +203,7 @@ async fn run_with(
     let read_only = listen("the read-only paths", options.read_only).await?;
     let secure = listen("the kubelet's API", options.server.listen).await?;
     let pods = listen_for_pods(&options).await?;
-    let path = options.static_pod_path.as_ref().map(|path| path.display().to_string());
-    let url = options.static_pod_url.as_deref().map(source::shown);
-    info!(path, url, node = options.node_name, root = %options.root_dir.display(), "agent started");
+    announce(&options);
     // A token of its own, so that what it has begun ends with it whatever becomes of the caller's.
     let end = shutdown.child_token();
     let _guard = end.clone().drop_guard();
@@ -260,6 +258,12 @@ async fn listen(what: &'static str, address: Option<SocketAddr>) -> Result<Optio
     let Some(address) = address else { return Ok(None) };
     let listener = server::http::bind(address).await;
     listener.map(Some).map_err(|source| AgentError::Listen { what, address, source })
+}
+
+fn announce(options: &AgentOptions) {
+    let path = options.static_pod_path.as_ref().map(|path| path.display().to_string());
+    let url = options.static_pod_url.as_deref().map(source::shown);
+    info!(path, url, node = options.node_name, root = %options.root_dir.display(), "agent started");
 }
 
 /// The socket of the pods API, where its gate is open. Without it there is nothing there.

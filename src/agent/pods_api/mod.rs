@@ -151,9 +151,10 @@ impl Api {
         A: Message + 'static,
     {
         let answer = |request: tonic::Request<Q>| {
-            let allowed = self.limiter.allow();
-            let refused = || Status::resource_exhausted("rejected by rate limit");
-            let answered = allowed.then(|| answer(request.into_inner())).unwrap_or_else(|| Err(refused()));
+            let answered = match self.limiter.allow() {
+                true => answer(request.into_inner()),
+                false => Err(Status::resource_exhausted("rejected by rate limit")),
+            };
             ready(answered.map(tonic::Response::new))
         };
         Grpc::new(ProstCodec::<A, Q>::default()).unary(tower::service_fn(answer), request).await
