@@ -140,7 +140,7 @@ fn socket(node: &Node) -> PathBuf {
 
 /// The next event, within the time that anything may take.
 async fn next(events: &mut Streaming<Event>) -> (i32, ApiPod) {
-    let event = tokio::time::timeout(LIMIT, events.message()).await.expect("an event").unwrap().unwrap();
+    let event = tokio::time::timeout(LIMIT, events.message()).await.unwrap().unwrap().unwrap();
     (event.kind, pod(&event.pod))
 }
 
@@ -197,7 +197,7 @@ pub async fn b121_pods_are_listed_got_and_watched_on_a_socket_of_their_own(node:
     };
     assert_eq!((gone.spec, gone.status), (None, None));
     node.stop();
-    let ended = tokio::time::timeout(Duration::from_secs(5), events.message()).await.expect("the watch ends");
+    let ended = tokio::time::timeout(Duration::from_secs(5), events.message()).await.unwrap();
     assert_eq!(ended.unwrap_err().code(), Code::Unavailable);
     assert!(!socket(node).exists());
 }
