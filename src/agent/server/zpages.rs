@@ -119,9 +119,18 @@ fn not_acceptable() -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
+    use std::sync::Arc;
 
+    use ::http::Request;
+    use http_body_util::BodyExt;
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::Router;
     use super::*;
+    use crate::agent::context::Context;
+    use crate::agent::probe::Prober;
+    use crate::runtime::ContainerRuntime;
+    use crate::testing::runtime::FakeRuntime;
 
     /// Status, content type, warning and text of what is answered to this `Accept`.
     async fn asked(accept: &str, answer: impl FnOnce(&HeaderMap) -> Response<Body>) -> (u16, String, String, String) {
@@ -190,6 +199,23 @@ mod tests {
         let (status, kind, _, text) = of("application/json").await;
         assert_eq!((status, kind.as_str()), (406, "application/json"));
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["reason"], "NotAcceptable");
+    }
+
+    #[tokio::test]
+    async fn a_page_whose_gate_is_closed_is_not_there() {
+        let status = async |gates: Gates, path: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut options = AgentOptions { gates, ..options() };
+            options.root_dir = dir.path().join("root");
+            let runtime: Arc<dyn ContainerRuntime> = Arc::new(FakeRuntime::new());
+            let checker = Arc::new(Prober::new(Arc::clone(&runtime)));
+            let context = Context::new(options, runtime, checker, CancellationToken::new());
+            Router::new(context, true).answer(&Request::get(path).body(()).unwrap()).await.status().as_u16()
+        };
+        let (open, closed) = (Gates::default(), Gates { flagz: false, statusz: false, ..Gates::default() });
+        for path in ["/flagz", "/statusz"] {
+            assert_eq!((status(open, path).await, status(closed, path).await), (200, 404), "{path}");
+        }
     }
 
     #[tokio::test]
