@@ -41,6 +41,7 @@ mod operations;
 pub mod options;
 mod pacing;
 pub mod pod;
+mod pods_api;
 pub mod podstatus;
 pub mod probe;
 mod pull;
@@ -75,6 +76,7 @@ use tracing::{info, warn};
 pub use options::AgentOptions;
 
 use crate::host::fs::FsError;
+use crate::host::socket;
 use crate::runtime::{CgroupDriver, ContainerRuntime};
 use context::Context;
 use supervisor::Supervisor;
@@ -103,6 +105,15 @@ pub enum AgentError {
         /// What failed.
         #[source]
         source: control::ControlError,
+    },
+    /// The socket of the pods API could not be made.
+    #[error("cannot serve the pods API at {}", socket.display())]
+    PodsApi {
+        /// Where.
+        socket: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
     },
     /// An address to serve is taken.
     #[error("cannot serve {what} on {address}: is another kubelet or agent running?")]
@@ -195,9 +206,8 @@ async fn run_with(
     let healthz = listen("/healthz", options.healthz).await?;
     let read_only = listen("the read-only paths", options.read_only).await?;
     let secure = listen("the kubelet's API", options.server.listen).await?;
-    let path = options.static_pod_path.as_ref().map(|path| path.display().to_string());
-    let url = options.static_pod_url.as_deref().map(source::shown);
-    info!(path, url, node = options.node_name, root = %options.root_dir.display(), "agent started");
+    let pods = listen_for_pods(&options).await?;
+    announce(&options);
     // A token of its own, so that what it has begun ends with it whatever becomes of the caller's.
     let end = shutdown.child_token();
     let _guard = end.clone().drop_guard();
@@ -211,6 +221,9 @@ async fn run_with(
     }
     if let Some(listener) = secure {
         context.vital("the kubelet's API", server::serve_secure(listener, Arc::clone(&context), end.clone())?);
+    }
+    if let Some(listener) = pods {
+        context.vital("the pods API", pods_api::serve(listener, Arc::clone(&context), end.clone()));
     }
     context.kept("watchdog", watchdog::keep);
     context.kept("disk usage", disk::watch);
@@ -252,6 +265,22 @@ async fn listen(what: &'static str, address: Option<SocketAddr>) -> Result<Optio
     let Some(address) = address else { return Ok(None) };
     let listener = server::http::bind(address).await;
     listener.map(Some).map_err(|source| AgentError::Listen { what, address, source })
+}
+
+fn announce(options: &AgentOptions) {
+    let path = options.static_pod_path.as_ref().map(|path| path.display().to_string());
+    let url = options.static_pod_url.as_deref().map(source::shown);
+    info!(path, url, node = options.node_name, root = %options.root_dir.display(), "agent started");
+}
+
+/// The socket of the pods API, where its gate is open. Without it there is nothing there.
+async fn listen_for_pods(options: &AgentOptions) -> Result<Option<socket::Listener>, AgentError> {
+    if !options.gates.pods_api {
+        return Ok(None);
+    }
+    let path = pods_api::socket(&options.root_dir);
+    let listener = socket::bind(&path, pods_api::DIRECTORY_MODE).await;
+    listener.map(Some).map_err(|source| AgentError::PodsApi { socket: path, source })
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod ports;
 pub mod process;
 pub mod remove;
 pub mod silence;
+pub mod socket;
 pub mod tls;
 pub mod tree;
 

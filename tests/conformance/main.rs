@@ -20,6 +20,7 @@ mod lifecycle;
 mod machine;
 mod node;
 mod pod;
+mod pods_api;
 mod ports;
 mod probes;
 mod reports;

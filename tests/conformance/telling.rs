@@ -1,4 +1,4 @@
-//! 113 to 120: what is told of pods in events, in waiting, and on the pages of metrics.
+//! 113 to 123: what is told of pods in events, in waiting, and on the pages of metrics.
 
 use kubeboot::agent::events::Event;
 use serde_json::json;
@@ -7,7 +7,7 @@ use crate::images::FOREVER;
 use crate::node::Node;
 use crate::pod::Pod;
 use crate::ports;
-use crate::reports::{restarts, waits};
+use crate::reports::{id, restarts, waits};
 
 /// The first event of a pod with this reason.
 async fn event(node: &Node, pod: &str, reason: &str) -> Event {
@@ -92,4 +92,23 @@ pub async fn b116_metrics_tell_static_pods_apart_and_what_containers_use(node: &
     assert!(page("/metrics/slis").contains("kubernetes_healthcheck{name=\"syncloop\",type=\"healthz\"} 1"));
     let summary: serde_json::Value = serde_json::from_str(&page("/stats/summary")).unwrap();
     assert_eq!(summary["node"]["systemContainers"][0]["name"], "kubelet");
+}
+
+pub async fn b123_pods_that_begin_again_are_counted_by_where_they_come_from(node: &mut Node) {
+    node.serve();
+    node.start();
+    let web = Pod::new("web").script("trap 'sleep 2; exit 0' TERM; while :; do sleep 0.1; done");
+    let old = node.up(&web).await;
+    let line = |of: &str| format!("kubelet_restarted_pods_total{{static=\"{of}\"}} ");
+    let port = node.read_only_port();
+    let counted = || {
+        let page = ports::get(port, "/metrics").unwrap().1;
+        ["true", ""].map(|of| page.lines().find_map(|found| found.strip_prefix(&line(of)).map(str::to_owned)))
+    };
+    assert_eq!(counted(), [Some("0".to_owned()), Some("0".to_owned())]);
+    node.delete("web.yaml");
+    node.until("it is being ended", |r| r.pods.iter().any(|pod| pod.terminating)).await;
+    node.run(&web);
+    node.pod("web", "runs again", |pod| pod.ready && !pod.terminating && id(pod) != id(&old)).await;
+    assert_eq!(counted(), [Some("1".to_owned()), Some("0".to_owned())]);
 }

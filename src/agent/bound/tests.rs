@@ -170,6 +170,17 @@ async fn a_bound_pod_runs_is_told_of_and_deleted_in_order() {
 }
 
 #[tokio::test]
+async fn a_bound_pod_that_begins_again_is_not_counted_as_a_static_one() {
+    let cluster = Cluster::new().await;
+    let uid = cluster.bind("p", json!({}));
+    cluster.ready("p").await;
+    let (context, ..) = cluster.agent.as_ref().unwrap();
+    assert!(crate::agent::control::Desk::restart(&**context, &uid));
+    let counted = || [true, false].map(|bound| context.metrics.restarted(bound).get());
+    cluster.until("it is counted", || (counted() == [1, 0]).then_some(())).await;
+}
+
+#[tokio::test]
 async fn a_pod_that_this_node_cannot_run_fails_with_its_reason_and_an_event() {
     let cluster = Cluster::new().await;
     cluster.bind("sysctl", json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}));

@@ -17,8 +17,9 @@
 mod client;
 mod server;
 
+pub use crate::host::socket::Listener;
 pub use client::{ControlSocket, Log, events, logs, pods, report, restart, watch};
-pub use server::{Listener, bind, serve};
+pub use server::{bind, serve};
 
 use std::io;
 use std::path::PathBuf;

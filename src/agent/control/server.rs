@@ -1,16 +1,14 @@
 //! The answering side, in the agent. Clients are strangers: few at a time, short requests, and none can hold the agent
 //! up.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,7 +19,7 @@ use crate::agent::containerlogs::LogRequest;
 use crate::agent::events::Recorder;
 use crate::agent::report::HealthReport;
 use crate::agent::status::chain;
-use crate::host::fs::make_dirs;
+use crate::host::socket::{self, Listener};
 
 /// Clients at a time.
 const CLIENTS: usize = 32;
@@ -34,64 +32,16 @@ const PAGER_PATIENCE: Duration = Duration::from_secs(3600);
 /// What can be asked.
 const KNOWN: &str = "report, watch, pods, events, watch-events, restart and logs";
 
-/// A control socket that is listened on. Dropping it removes the socket file, if it is still this one.
-#[derive(Debug)]
-pub struct Listener {
-    listener: UnixListener,
-    path: PathBuf,
-    inode: Option<u64>,
-}
-
-impl Listener {
-    /// Where it listens.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if self.inode.is_some() && inode(&self.path) == self.inode {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn inode(path: &Path) -> Option<u64> {
-    fs::symlink_metadata(path).ok().map(|m| m.ino())
-}
-
 /// Listens at `path` with mode 0600, making its directory. The file of an agent that is gone is replaced.
 ///
 /// # Errors
 /// [`ControlError::InUse`] when an agent answers there, [`ControlError::Listen`] when the socket cannot be made or
 /// something else than a socket is in its place.
 pub async fn bind(path: &Path) -> Result<Listener, ControlError> {
-    let failed = |source| ControlError::Listen { socket: path.to_owned(), source };
-    match fs::symlink_metadata(path) {
-        Ok(found) if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
-            if UnixStream::connect(path).await.is_ok() {
-                return Err(ControlError::InUse { socket: path.to_owned() });
-            }
-        }
-        Ok(_) => return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, "the path exists and is no socket"))),
-        Err(_) => {}
-    }
-    if let Some(directory) = path.parent() {
-        make_dirs(directory, 0o755).map_err(|error| failed(error.source))?;
-    }
-    // Under another name until its mode is right, then put in place of whatever is left there in one step.
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let fresh = PathBuf::from(name);
-    let _ = fs::remove_file(&fresh);
-    let listener = UnixListener::bind(&fresh).map_err(failed)?;
-    let placed = fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).and_then(|()| fs::rename(&fresh, path));
-    if let Err(error) = placed {
-        let _ = fs::remove_file(&fresh);
-        return Err(failed(error));
-    }
-    Ok(Listener { listener, path: path.to_owned(), inode: inode(path) })
+    socket::bind(path, 0o755).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => ControlError::InUse { socket: path.to_owned() },
+        _ => ControlError::Listen { socket: path.to_owned(), source },
+    })
 }
 
 /// Answers clients until `shutdown`, then ends their streams and removes the socket file.
@@ -105,10 +55,10 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = listener.listener.accept() => accepted,
+            accepted = listener.accept() => accepted,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 // Out of file descriptors, as a rule; accept would fail again at once.
                 debug!(%error, "cannot accept a control client");

@@ -3,8 +3,10 @@
 //! One table for the command line and for whoever has to know beforehand whether an agent will take some flags
 //! ([`Flags::read`]).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::flag_shown::Shown;
 use super::flag_value::{Given, Kind};
 use super::ignored_flags::IGNORED;
 use super::{NodeFlags, OptionsError, ServerFlags, wrong};
@@ -82,6 +84,10 @@ pub struct Flags {
     pub config_dir: Option<PathBuf>,
     /// `--version`: that is printed, and nothing is run.
     pub version: bool,
+    /// `--feature-gates`, each as given: `Name=true,Other=false`.
+    pub feature_gates: Vec<String>,
+    /// What was given of each flag, as [`Flags::shown`] has it.
+    pub given: BTreeMap<&'static str, Shown>,
     /// Names of given flags that mean nothing to this agent, each once.
     pub ignored: Vec<String>,
 }
@@ -163,6 +169,7 @@ const FOLLOWED: &[FlagRow] = &[
     row("enable-debugging-handlers", Kind::Bool, |flags, given| flags.server.debugging_handlers = given.boolean()),
     row("enable-server", Kind::Bool, |flags, given| flags.server.enable_server = given.boolean()),
     row("eviction-hard", Kind::Thresholds, |flags, given| join(&mut flags.node.eviction_hard, given)),
+    row("feature-gates", Kind::Gates, |flags, given| flags.feature_gates.extend(given.text())),
     row("file-check-frequency", Kind::Duration, |flags, given| flags.file_check_frequency = given.text()),
     row("healthz-bind-address", Kind::Ip, |flags, given| flags.healthz_bind_address = given.text()),
     row("healthz-port", Kind::Port, |flags, given| flags.healthz_port = given.port()),
@@ -221,6 +228,7 @@ pub fn all() -> impl Iterator<Item = &'static FlagRow> {
 impl Flags {
     /// Takes in what is given of a flag.
     pub fn set(&mut self, row: &FlagRow, given: Given) {
+        self.given.entry(row.name).or_default().add(row.kind, &given);
         match row.role {
             Role::Followed(set) => set(self, given),
             Role::Ignored if given != Given::Nothing && !self.ignored.iter().any(|name| name == row.name) => {
@@ -228,6 +236,11 @@ impl Flags {
             }
             Role::Ignored | Role::Global => {}
         }
+    }
+
+    /// The flags that were given with their values, as a kubelet's `/flagz` shows them: without what may be a password.
+    pub fn shown(&self) -> BTreeMap<String, String> {
+        self.given.iter().map(|(name, shown)| ((*name).to_owned(), shown.to_string())).collect()
     }
 
     /// Reads flags as the command line does, each with its name without dashes and its value.

@@ -66,7 +66,6 @@ pub(super) const IGNORED: &[FlagRow] = &[
     row("experimental-mounter-path", Kind::Text),
     row("fail-cgroupv1", Kind::Bool),
     row("fail-swap-on", Kind::Bool),
-    row("feature-gates", Kind::Gates),
     row("global-housekeeping-interval", Kind::Duration),
     row("hairpin-mode", Kind::Text),
     row("housekeeping-interval", Kind::Duration),

@@ -106,6 +106,7 @@ pub(super) struct KubeletConfiguration {
     #[serde(deserialize_with = "values::duration_field")]
     pub streaming_connection_idle_timeout: Option<Duration>,
     pub container_runtime_endpoint: Option<String>,
+    pub feature_gates: Option<BTreeMap<String, bool>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -140,7 +141,6 @@ pub(super) const LET_BE: &[&str] = &[
     "evictionSoftGracePeriod",
     "failCgroupV1",
     "failSwapOn",
-    "featureGates",
     "hairpinMode",
     "imageGCHighThresholdPercent",
     "imageGCLowThresholdPercent",

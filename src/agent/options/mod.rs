@@ -1,8 +1,11 @@
 //! What the agent is told: a `KubeletConfiguration` file and the kubelet's flags, resolved into [`AgentOptions`].
 
 mod config_files;
+mod flag_defaults;
+mod flag_shown;
 mod flag_value;
 mod flags;
+mod gates;
 mod ignored_flags;
 pub mod eviction;
 mod kubelet_config;
@@ -10,6 +13,7 @@ mod node;
 mod server;
 mod values;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,8 +24,10 @@ use crate::host::paths;
 use crate::runtime::endpoint::Endpoint;
 
 pub use config_files::{ConfigFile, drop_ins};
+pub use flag_defaults::values as flag_values;
 pub use flag_value::{Given, Kind as FlagKind};
 pub use flags::{FlagRow, Flags, Role, all as flags};
+pub use gates::Gates;
 pub use kubelet_config::unknown_fields;
 pub use node::{NodeFlags, NodeOptions, NodeTaint};
 pub use server::{Authorization, ServerFlags, ServerOptions};
@@ -108,6 +114,10 @@ pub struct AgentOptions {
     pub node: NodeOptions,
     /// The agent's own API, the kubelet's.
     pub server: ServerOptions,
+    /// What feature gates open; `featureGates`.
+    pub gates: Gates,
+    /// The flags that were given, as `/flagz` shows them: without what may be a password.
+    pub given_flags: BTreeMap<String, String>,
     /// The configuration files as they are written, merged: with the fields that mean nothing to this agent, and without
     /// the headers of requests. What is followed is in the other options; with this `/configz` says what a kubelet's would.
     pub written: Map<String, Value>,
@@ -152,6 +162,8 @@ impl AgentOptions {
             parallel_image_pulls: Some(1),
             node: NodeOptions::new(Path::new(paths::KUBELET_DIR)),
             server: ServerOptions::default(),
+            gates: Gates::default(),
+            given_flags: BTreeMap::new(),
             written: Map::new(),
         }
     }
@@ -243,6 +255,11 @@ pub fn resolve(flags: &Flags, files: &[ConfigFile], hostname: &str) -> Result<Re
         notes.push(format!("these flags mean nothing to this agent: --{}", flags.ignored.join(", --")));
     }
     let mut options = AgentOptions { written, ..AgentOptions::new(&node_name(flags, hostname)?) };
+    let closed = gates::follow(&mut options, flags, &file);
+    if !closed.is_empty() {
+        notes.push(format!("these feature gates mean nothing to this agent: {}", closed.join(", ")));
+    }
+    options.given_flags = flags.shown();
     follow_file(&mut options, &file);
     follow_flags(&mut options, flags)?;
     follow_sources(&mut options, flags, &file)?;

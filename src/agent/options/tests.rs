@@ -411,6 +411,8 @@ fn flags_are_read_with_their_values_and_every_fault_comes_out() {
         ("v", "4"),
     ];
     let flags = Flags::read(given).unwrap();
+    let shown = flags.shown();
+    assert_eq!(shown["max-pods"], "16");
     let node = NodeFlags {
         max_pods: Some(16),
         rotate_certificates: Some(true),
@@ -420,7 +422,8 @@ fn flags_are_read_with_their_values_and_every_fault_comes_out() {
         ..NodeFlags::default()
     };
     let cluster_dns = ["1.1.1.1", "2.2.2.2", "3.3.3.3"].map(str::to_owned).to_vec();
-    assert_eq!(flags, Flags { serialize_image_pulls: Some(false), cluster_dns, node, ..Flags::default() });
+    let given = flags.given.clone();
+    assert_eq!(flags, Flags { serialize_image_pulls: Some(false), cluster_dns, node, given, ..Flags::default() });
     let faults = Flags::read([
         ("serialize-image-pulls", "no"),
         ("node-labels", "fine"),

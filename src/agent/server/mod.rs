@@ -6,11 +6,11 @@
 mod auth;
 mod configz;
 mod connections;
-mod debug;
 mod healthz;
 pub mod http;
 mod logs;
 mod metrics;
+mod negotiate;
 mod own_certificate;
 mod pods;
 mod query;
@@ -20,6 +20,7 @@ pub mod spdy;
 mod stream;
 mod syslogs;
 mod tls;
+mod zpages;
 
 use std::sync::Arc;
 
@@ -88,7 +89,7 @@ impl Router {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return say(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
         }
-        let query = Query::of(request.uri().query());
+        let (query, gates) = (Query::of(request.uri().query()), self.context.options.gates);
         match path {
             "/pods" => pods::desired(&self.context),
             "/runningpods" => pods::running(&self.context).await,
@@ -98,8 +99,11 @@ impl Router {
             "/metrics/resource" => metrics::resource(&self.context).await,
             "/metrics/probes" => metrics::of_probes(&self.context),
             "/metrics/slis" => metrics::slis(&self.context),
-            "/statusz" => debug::status(&self.context.board.reports().borrow().agent, jiff::Timestamp::now()),
-            "/flagz" => debug::flag_page(),
+            "/statusz" if gates.statusz => {
+                let reports = self.context.board.reports();
+                zpages::status(&reports.borrow().agent, gates, request.headers(), jiff::Timestamp::now())
+            }
+            "/flagz" if gates.flagz => zpages::flags(&self.context.options, request.headers()),
             "/stats/summary" | "/stats" => metrics::summary::answer(&self.context, &self.rates, &query).await,
             _ => match (path.strip_prefix("/containerLogs/"), path.strip_prefix("/healthz")) {
                 (Some(container), _) => logs::stream(&self.context, container, &query).await,

@@ -53,6 +53,7 @@ const HELP: &[(&str, &[Help])] = &[
                 "Bytes at which a container's log is rotated; negative for never [default: 10Mi]",
             ),
             ("container-log-max-files", "N", "How many files of a container's log are kept [default: 5]"),
+            ("feature-gates", "GATES", "Name=true,...; PodsAPI serves the pods on a socket below the root directory"),
             ("read-only-port", "PORT", "Port of the kubelet's read-only paths, 0 for none [default: 0]"),
             ("address", "IP", "Address of the read-only port [default: 127.0.0.1]"),
             ("cgroups-per-qos", "BOOL", "Give pods cgroups of their own, by quality of service [default: true]"),

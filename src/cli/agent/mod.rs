@@ -159,7 +159,11 @@ fn options(mut flags: Flags, globals: &Globals) -> anyhow::Result<AgentOptions> 
     let resolved = options::resolve(&flags, &files, &hostname.nodename().to_string_lossy())?;
     resolved.notes.iter().for_each(|note| info!("{note}"));
     resolved.warnings.iter().for_each(|warning| warn!("{warning}"));
-    Ok(resolved.options)
+    let mut options = resolved.options;
+    // Flags of every command, which a kubelet counts among its own.
+    let globals = [("v", globals.verbosity.map(|level| level.to_string())), ("vmodule", globals.vmodule.clone())];
+    options.given_flags.extend(globals.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    Ok(options)
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {

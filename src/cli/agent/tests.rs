@@ -35,7 +35,9 @@ fn flags_are_followed_in_every_form_the_kubelet_takes() {
         "-1",
         "--container-log-max-size=-1",
     ]);
+    let given = given.unwrap();
     let expected = Flags {
+        given: given.given.clone(),
         pod_manifest_path: Some("/m".into()),
         hostname_override: Some("n".into()),
         healthz_port: Some(0),
@@ -48,7 +50,7 @@ fn flags_are_followed_in_every_form_the_kubelet_takes() {
         container_log_max_size: Some("-1".into()),
         ..Flags::default()
     };
-    assert_eq!(given.unwrap(), expected);
+    assert_eq!(given, expected);
 }
 
 #[test]
@@ -139,12 +141,14 @@ fn every_flag_of_a_kubelet_is_taken_and_an_empty_value_is_as_none() {
         "containerd",
         "event-storage-event-limit",
         "eviction-hard",
-        "feature-gates",
         "global-housekeeping-interval",
         "housekeeping-interval",
     ];
     assert_eq!(given.ignored, ignored);
+    assert_eq!(given.feature_gates, ["A=t,B=F"]);
     let expected = Flags {
+        feature_gates: given.feature_gates.clone(),
+        given: given.given.clone(),
         serialize_image_pulls: Some(false),
         hostname_override: Some("N1.Example".into()),
         read_only_port: Some(0),
@@ -161,7 +165,9 @@ fn every_flag_of_a_kubelet_is_taken_and_an_empty_value_is_as_none() {
     }
     for row in options::flags().filter(|row| row.kind == options::FlagKind::Text && row.name != "vmodule") {
         let (empty, bare) = (format!("--{}=", row.name), format!("--{}", row.name));
-        assert_eq!(flags(&[&empty]).unwrap(), Flags::default(), "{empty}");
+        let mut taken = flags(&[&empty]).unwrap();
+        assert_eq!(std::mem::take(&mut taken.given)[row.name].to_string(), "", "{empty}");
+        assert_eq!(taken, Flags::default(), "{empty}");
         assert!(flags(&[&bare, "-x"]).is_ok() && flags(&[&bare]).is_err(), "{bare}");
     }
 }

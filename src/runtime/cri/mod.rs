@@ -12,7 +12,7 @@ mod logs;
 mod machine;
 mod proto;
 mod record;
-mod rpc;
+pub(crate) mod rpc;
 mod sandboxes;
 mod spec;
 

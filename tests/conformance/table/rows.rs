@@ -1,7 +1,7 @@
 //! The rows. One is `NUMBER "behaviour" [module::test] .remarks();`.
 
 use super::Row;
-use crate::{api, defaults, ends, fields, files, lifecycle, probes, restarts, telling, url, volumes};
+use crate::{api, defaults, ends, fields, files, lifecycle, pods_api, probes, restarts, telling, url, volumes};
 
 macro_rules! rows {
     ($($number:literal $text:literal $([$module:ident::$test:ident])? $(.$remark:ident($($word:expr),*))*;)*) => {
@@ -246,4 +246,10 @@ rows! {
         .unit("a_condition_is_told_when_it_turns_and_the_pressures_at_each_start");
     120 "An API server is asked by `kubelet/...`, which is the field manager of what is written."
         .unit("an_api_server_is_asked_by_a_kubelet");
+    121 "With the gate PodsAPI pods are listed, got and watched on pods-api/pods-api.sock; without it there is none."
+        [pods_api::b121_pods_are_listed_got_and_watched_on_a_socket_of_their_own];
+    122 "/flagz has every flag with its value; it and /statusz are objects of config.k8s.io for who asks for them."
+        .unit("flags_are_an_object_for_who_asks_for_one");
+    123 "A static pod that is put back while it ends is counted in kubelet_restarted_pods_total with static=\"true\"."
+        [telling::b123_pods_that_begin_again_are_counted_by_where_they_come_from];
 }

@@ -177,7 +177,7 @@ fn pods(entries: &[Entry]) -> Vec<Family> {
 fn counted(context: &Context) -> Vec<Family> {
     let metrics = &context.metrics;
     let of_type = |kind: &str, count: u64| (vec![("container_type", kind.to_owned())], number(count));
-    let restarted = vec![(vec![("static", "true".to_owned())], number(metrics.restarted_pods.get()))];
+    let restarted = [true, false].map(|bound| (vec![is_static(bound)], number(metrics.restarted(bound).get())));
     vec![
         Family {
             name: "kubelet_started_containers_total",
@@ -196,12 +196,17 @@ fn counted(context: &Context) -> Vec<Family> {
             name: "kubelet_restarted_pods_total",
             kind: "counter",
             help: "Pods that began again under the same UID",
-            samples: restarted,
+            samples: restarted.to_vec(),
         },
         counter(
             "kubelet_orphaned_runtime_pods_total",
             "Pods found in the runtime that nobody wants",
             metrics.orphans.get(),
+        ),
+        counter(
+            "kubelet_pod_watch_events_dropped_total",
+            "Events that clients of the pods API were too slow for",
+            metrics.dropped_pod_events.get(),
         ),
     ]
 }

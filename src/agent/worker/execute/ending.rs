@@ -111,7 +111,7 @@ impl Worker {
         if let Some((pod, _)) = self.pod.as_ref().filter(|(pod, _)| pod.uid == uid) {
             if self.wanted {
                 // The same pod again: it begins from the beginning.
-                self.context.metrics.restarted_pods.count();
+                self.context.metrics.restarted(pod.bound.is_some()).count();
                 self.seen.slots = self.fresh_slots(pod);
                 self.begun = false;
                 self.since = Instant::now();
