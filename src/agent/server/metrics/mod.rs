@@ -1,6 +1,7 @@
 //! `/metrics`: what the kubelet's users measure, in Prometheus' text format.
 
 mod cadvisor;
+mod counted;
 mod family;
 mod resource;
 pub mod summary;
@@ -10,15 +11,14 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use ::http::Response;
-use k8s_openapi::api::core::v1::Volume;
 
-use self::family::{Family, counter, gauge, histogram, number};
+use self::family::{Family, gauge, number};
 use super::healthz;
 use super::http::Body;
 use crate::agent::context::Context;
-use crate::agent::operations::{BUCKETS, LIST, Operation};
 use crate::agent::report::{AgentReport, HealthReport, Severity, StateReport};
 use crate::agent::status::Entry;
+use crate::agent::volumes;
 
 pub use self::cadvisor::answer as cadvisor;
 pub use self::resource::answer as resource;
@@ -31,9 +31,8 @@ pub fn all(context: &Context) -> Response<Body> {
     let entries = context.board.pods();
     let report = context.board.reports().borrow().clone();
     let mut families = pods(&entries);
-    families.extend(counted(context));
-    families.push(volumes(&entries));
-    families.extend(operations(&context.operations.all()));
+    families.extend(counted::families(context));
+    families.push(total_volumes(&entries));
     families.extend(health(&report));
     families.extend(process(&report.agent));
     family::answer(&families, None)
@@ -70,58 +69,23 @@ fn is_static(bound: bool) -> (&'static str, String) {
 }
 
 /// Volumes of the pods that are wanted, and of those that run, by the plugin that makes them.
-fn volumes(entries: &[Entry]) -> Family {
-    let mut counts: BTreeMap<(String, &str), u64> = BTreeMap::new();
+fn total_volumes(entries: &[Entry]) -> Family {
+    let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| !entry.report.terminating) {
         let runs = entry.report.containers.iter().any(|c| matches!(c.state, StateReport::Running { .. }));
         let states: &[&str] =
             if runs { &["actual_state_of_world", "desired_state_of_world"] } else { &["desired_state_of_world"] };
         let of = entry.pod.iter().flat_map(|pod| pod.spec.volumes.iter().flatten());
-        for (plugin, state) in of.flat_map(|volume| states.iter().map(|state| (plugin(volume), *state))) {
-            let count = counts.entry((format!("kubernetes.io/{plugin}"), state)).or_default();
+        for (plugin, state) in of.flat_map(|volume| states.iter().map(|state| (volumes::plugin(volume), *state))) {
+            let count = counts.entry((plugin, state)).or_default();
             *count = count.saturating_add(1);
         }
     }
-    let samples = counts
-        .into_iter()
-        .map(|((plugin, state), count)| (vec![("plugin_name", plugin), ("state", state.to_owned())], number(count)));
+    let samples = counts.into_iter().map(|((plugin, state), count)| {
+        (vec![("plugin_name", plugin.to_owned()), ("state", state.to_owned())], number(count))
+    });
     let help = "Volumes by plugin and state";
     Family { name: "volume_manager_total_volumes", kind: "gauge", help, samples: samples.collect() }
-}
-
-/// What the runtime was asked, and how long it takes to look at everything that it has.
-fn operations(all: &BTreeMap<&'static str, Operation>) -> Vec<Family> {
-    let label = |name: &str| vec![("operation_type", name.to_owned())];
-    let counts = |of: fn(&Operation) -> u64| {
-        let samples = all.iter().map(|(name, operation)| (label(name), of(operation)));
-        samples.filter(|(_, count)| *count > 0).map(|(labels, count)| (labels, number(count))).collect()
-    };
-    let series = |labels: &[(&'static str, String)], one: &Operation| {
-        let within: Vec<_> = BUCKETS.into_iter().zip(one.within).collect();
-        histogram(labels, &within, one.seconds, one.count)
-    };
-    let durations = all.iter().flat_map(|(name, operation)| series(&label(name), operation)).collect();
-    let relists = all.get(LIST).map(|list| series(&[], list)).unwrap_or_default();
-    let family = |name, kind, help, samples| Family { name, kind, help, samples };
-    vec![
-        family("kubelet_runtime_operations_total", "counter", "Requests to the runtime", counts(|one| one.count)),
-        family("kubelet_runtime_operations_errors_total", "counter", "Requests that failed", counts(|one| one.errors)),
-        family("kubelet_runtime_operations_duration_seconds", "histogram", "Duration of requests", durations),
-        family("kubelet_pleg_relist_duration_seconds", "histogram", "Duration of a look at all containers", relists),
-    ]
-}
-
-/// What a kubelet calls the plugin of a volume.
-fn plugin(volume: &Volume) -> &'static str {
-    let plugins = [
-        (volume.host_path.is_some(), "host-path"),
-        (volume.empty_dir.is_some(), "empty-dir"),
-        (volume.config_map.is_some(), "configmap"),
-        (volume.secret.is_some(), "secret"),
-        (volume.projected.is_some(), "projected"),
-        (volume.downward_api.is_some(), "downward-api"),
-    ];
-    plugins.into_iter().find(|(is, _)| *is).map_or("other", |(_, name)| name)
 }
 
 /// Pods and containers by their state.
@@ -172,43 +136,6 @@ fn pods(entries: &[Entry]) -> Vec<Family> {
             samples: by_static(|entry| !entry.report.terminating && !entry.report.phase.is_final()),
         },
     ]
-}
-
-fn counted(context: &Context) -> Vec<Family> {
-    let metrics = &context.metrics;
-    let of_type = |kind: &str, count: u64| (vec![("container_type", kind.to_owned())], number(count));
-    let restarted = vec![(vec![("static", "true".to_owned())], number(metrics.restarted_pods.get()))];
-    vec![
-        Family {
-            name: "kubelet_started_containers_total",
-            kind: "counter",
-            help: "Containers that were started",
-            samples: vec![
-                of_type("container", metrics.started_containers.get()),
-                of_type("pod_sandbox", metrics.started_sandboxes.get()),
-            ],
-        },
-        counter("kubelet_started_containers_errors_total", "Starts that failed", metrics.failed_starts.get()),
-        counter("kubelet_started_pods_total", "Pods whose sandbox was started", metrics.started_sandboxes.get()),
-        gauge("kubelet_mirror_pods", "Mirror pods that are known", number(context.mirrors.count())),
-        gauge("kubelet_cgroup_version", "The version of cgroups", if is_unified() { 2.0 } else { 1.0 }),
-        Family {
-            name: "kubelet_restarted_pods_total",
-            kind: "counter",
-            help: "Pods that began again under the same UID",
-            samples: restarted,
-        },
-        counter(
-            "kubelet_orphaned_runtime_pods_total",
-            "Pods found in the runtime that nobody wants",
-            metrics.orphans.get(),
-        ),
-    ]
-}
-
-/// Whether the machine has cgroups of version 2 alone.
-fn is_unified() -> bool {
-    std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 fn probes(context: &Context, entries: &[Entry]) -> Family {
@@ -317,7 +244,7 @@ mod tests {
         let pod = std::sync::Arc::new(crate::agent::pod::tests::read(pod).unwrap());
         let mut entry = Entry { pod: Some(pod), ..crate::agent::status::tests::entry(true, 1) };
         entry.report.containers.clear();
-        let samples = volumes(&[entry]).samples;
+        let samples = total_volumes(&[entry]).samples;
         let expected = [("kubernetes.io/empty-dir", 1.0), ("kubernetes.io/host-path", 2.0)];
         assert_eq!(samples.iter().map(|(labels, count)| (&*labels[0].1, *count)).collect::<Vec<_>>(), expected);
         assert!(samples.iter().all(|(labels, _)| labels[1].1 == "desired_state_of_world"));
