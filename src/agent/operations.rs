@@ -11,8 +11,9 @@ use futures::stream::BoxStream;
 use super::histogram::{Counters, Histograms, OPERATIONS};
 use crate::host::clock::Instant;
 use crate::runtime::{
-    CgroupDriver, ContainerConfig, ContainerRecord, ContainerRuntime, Credential, ExecOutput, ImageRecord, LogOptions,
-    PodNetwork, Process, Result, RuntimeEvent, RuntimeFeatures, RuntimeVersion, SandboxConfig, StoredImage, streaming,
+    CgroupDriver, ContainerConfig, ContainerRecord, ContainerRuntime, Credential, ExecOutput, ImageFileSystem,
+    ImageRecord, LogOptions, PodNetwork, Process, Result, RuntimeEvent, RuntimeFeatures, RuntimeVersion, SandboxConfig,
+    StoredImage, streaming,
 };
 
 /// All operations by their names.
@@ -152,6 +153,10 @@ impl ContainerRuntime for Counted {
 
     async fn features(&self) -> Result<RuntimeFeatures> {
         self.inner.features().await
+    }
+
+    async fn image_file_system(&self) -> Result<Option<ImageFileSystem>> {
+        self.count("image_fs_info", self.inner.image_file_system()).await
     }
 
     async fn process(&self, id: &str) -> Result<Process> {

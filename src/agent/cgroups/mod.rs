@@ -29,10 +29,10 @@ use crate::host::clock::Instant;
 use crate::host::fs::FsError;
 use crate::host::{mounts, process};
 use crate::runtime::CgroupDriver;
-pub use details::{Details, Device};
+pub use details::{Details, Device, Pressure, Stall};
 use names::{Names, TIERS};
 use tree::Tree;
-pub use usage::{MemoryUsage, Mounts, Usage};
+pub use usage::{Group, MemoryUsage, Mounts, Usage};
 
 /// A cgroup that another agent removes while this one makes something in it is made again, this often.
 const TRIES: u32 = 5;

@@ -3,9 +3,11 @@
 mod cadvisor;
 mod counted;
 mod family;
+mod machine;
 mod resource;
+mod storage;
 pub mod summary;
-pub mod usage;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,6 +24,13 @@ use crate::agent::volumes;
 
 pub use self::cadvisor::answer as cadvisor;
 pub use self::resource::answer as resource;
+
+/// What is kept from one measurement to the next.
+#[derive(Default)]
+pub struct Measurer {
+    rates: usage::Rates,
+    storage: storage::Storage,
+}
 
 /// What `utime` and `stime` of a process are counted in, on every Linux.
 const TICKS_A_SECOND: f64 = 100.0;
@@ -205,7 +214,14 @@ fn process(agent: &AgentReport) -> Vec<Family> {
         fs::read_dir("/proc/self/fd").ok().map(|fds| gauge("process_open_fds", "Open file descriptors", how_many(fds)));
     let memory = resident.map(|kib| gauge("process_resident_memory_bytes", "Resident memory", kib * 1024.0));
     let since = gauge("process_start_time_seconds", "When the agent started, since the epoch", started);
-    [cpu, memory, open, Some(since)].into_iter().flatten().collect()
+    // `utime` is the 14th field of /proc/PID/stat, the size of its memory the 23rd.
+    let size = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(20)?.parse::<f64>().ok());
+    let size = size.map(|bytes| gauge("process_virtual_memory_bytes", "Virtual memory", bytes));
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let most = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+    let most = most.and_then(|most| most.parse::<f64>().ok());
+    let most = most.map(|most| gauge("process_max_fds", "The most open file descriptors", most));
+    [cpu, memory, size, open, most, Some(since)].into_iter().flatten().collect()
 }
 
 /// `utime` and `stime` of /proc/PID/stat; the command before them may hold anything.
