@@ -331,7 +331,12 @@ mod tests {
     fn the_machine_has_swap_and_waits() {
         let proc = dir(&[("meminfo", "SwapTotal: 10 kB\nSwapFree: 4 kB\n")]);
         std::fs::create_dir(proc.path().join("pressure")).unwrap();
-        std::fs::write(proc.path().join("pressure/memory"), "some avg10=0 avg60=0 avg300=0 total=3\n").unwrap();
+        crate::host::fs::write_file(
+            &proc.path().join("pressure/memory"),
+            b"some avg10=0 avg60=0 avg300=0 total=3\n",
+            0o644,
+        )
+        .unwrap();
         let found = Details::of_proc(proc.path());
         assert_eq!((found.swap, found.swap_limit), (Some(6 * 1024), Some(10 * 1024)));
         assert_eq!((found.memory_pressure.unwrap().some.micros, found.cpu_pressure), (3, None));

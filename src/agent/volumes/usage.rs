@@ -186,8 +186,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (inside, outside) = (dir.path().join("in"), dir.path().join("out"));
         fs::create_dir_all(inside.join("sub")).unwrap();
-        fs::write(&outside, vec![1; 1 << 20]).unwrap();
-        fs::write(inside.join("sub/file"), vec![1; 1 << 16]).unwrap();
+        crate::host::fs::write_file(&outside, &vec![1; 1 << 20], 0o644).unwrap();
+        crate::host::fs::write_file(&inside.join("sub/file"), &vec![1; 1 << 16], 0o644).unwrap();
         fs::hard_link(inside.join("sub/file"), inside.join("again")).unwrap();
         std::os::unix::fs::symlink(&outside, inside.join("link")).unwrap();
         let found = taken(&inside).unwrap();

@@ -1,7 +1,7 @@
 //! The rows. One is `NUMBER "behaviour" [module::test] .remarks();`.
 
 use super::Row;
-use crate::{api, defaults, ends, fields, files, lifecycle, probes, restarts, telling, url, volumes};
+use crate::{api, defaults, ends, fields, files, lifecycle, measures, probes, restarts, telling, url, volumes};
 
 macro_rules! rows {
     ($($number:literal $text:literal $([$module:ident::$test:ident])? $(.$remark:ident($($word:expr),*))*;)*) => {
@@ -246,4 +246,12 @@ rows! {
         .unit("a_condition_is_told_when_it_turns_and_the_pressures_at_each_start");
     120 "An API server is asked by `kubelet/...`, which is the field manager of what is written."
         .unit("an_api_server_is_asked_by_a_kubelet");
+    125 "Starts of pods, their workers, lists, volumes and sandboxes are timed under the kubelet's names; pages are well-formed."
+        [measures::b125_starts_workers_lists_and_volumes_are_timed];
+    126 "/stats/summary has volumes, rootfs, logs, ephemeral storage, pressure, system containers and image file systems."
+        [measures::b126_the_summary_has_volumes_logs_waits_and_system_containers];
+    127 "/metrics/cadvisor has the cgroups around containers, their open files and sockets, and the machine's file system."
+        [measures::b127_cadvisors_page_has_what_is_around_containers_and_what_they_have_open];
+    128 "/metrics/resource has what is swapped out of the node, pods and containers."
+        [measures::b128_the_resource_page_has_swap];
 }

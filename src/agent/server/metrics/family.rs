@@ -62,7 +62,7 @@ fn named<const N: usize>(names: [&'static str; N], labels: Labels<N>) -> Vec<(&'
 
 /// The values of one series of a histogram: how often what is counted was no larger than each bound, all of it, and how
 /// often in all.
-fn series(labels: &[(&'static str, String)], counts: &Counts) -> Vec<Sample> {
+pub fn series(labels: &[(&'static str, String)], counts: &Counts) -> Vec<Sample> {
     let Counts { bounds, within, count, sum } = counts;
     let (count, sum) = (*count, *sum);
     let sample = |suffix: &str, le: Option<String>, value: f64| {

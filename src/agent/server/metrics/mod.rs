@@ -14,7 +14,7 @@ use std::fs;
 
 use ::http::Response;
 
-use self::family::{Family, gauge, number};
+use self::family::{Family, gauge, number, series};
 use super::healthz;
 use super::http::Body;
 use crate::agent::context::Context;
@@ -49,7 +49,9 @@ pub fn all(context: &Context) -> Response<Body> {
 
 /// `/metrics/probes`: how probes came out.
 pub fn of_probes(context: &Context) -> Response<Body> {
-    family::answer(&[probes(context, &context.board.pods())], None)
+    let (entries, report) = (context.board.pods(), context.board.reports().borrow().clone());
+    let families = [probes(context, &entries), probe_times(context, &entries), started(&report.agent)];
+    family::answer(&families, None)
 }
 
 /// `/metrics/slis`: how the checks of `/healthz` are.
@@ -60,12 +62,8 @@ pub fn slis(context: &Context) -> Response<Body> {
     };
     let samples = healthz::checks(context).map(sample).collect();
     let help = "Whether a check of /healthz passes";
-    let started = context.board.reports().borrow().agent.started_at.as_duration().as_secs_f64();
-    let families = [
-        Family { name: "kubernetes_healthcheck", kind: "gauge", help, samples },
-        gauge("process_start_time_seconds", "When the agent started, since the epoch", started),
-    ];
-    family::answer(&families, None)
+    let healthchecks = Family { name: "kubernetes_healthcheck", kind: "gauge", help, samples };
+    family::answer(&[healthchecks, started(&context.board.reports().borrow().agent)], None)
 }
 
 fn how_many<T>(all: impl IntoIterator<Item = T>) -> f64 {
@@ -122,8 +120,10 @@ fn pods(entries: &[Entry]) -> Vec<Family> {
             }
         }
     }
+    let ephemeral = entries.iter().flat_map(|entry| &entry.pod).flat_map(|pod| &pod.ephemeral);
     let running = entries.iter().filter(|entry| entry.report.containers.iter().any(|c| runs(&c.state)));
     vec![
+        gauge("kubelet_managed_ephemeral_containers", "Ephemeral containers of pods", how_many(ephemeral)),
         gauge("kubelet_running_pods", "Pods of which a container runs", how_many(running)),
         Family {
             name: "kubelet_running_containers",
@@ -163,6 +163,30 @@ fn probes(context: &Context, entries: &[Entry]) -> Family {
         }
     }
     Family { name: "prober_probe_total", kind: "counter", help: "Probes by how they came out", samples }
+}
+
+/// How long probes took that came out well.
+fn probe_times(context: &Context, entries: &[Entry]) -> Family {
+    let mut samples = Vec::new();
+    for entry in entries {
+        for (container, kind, counts) in context.probes.times(&entry.report.uid) {
+            let labels = [
+                ("container", container.as_str()),
+                ("namespace", &entry.report.namespace),
+                ("pod", &entry.report.name),
+                ("probe_type", kind),
+            ];
+            samples.extend(series(&labels.map(|(name, value)| (name, value.to_owned())), &counts));
+        }
+    }
+    let help = "How long a probe takes that comes out well";
+    Family { name: "prober_probe_duration_seconds", kind: "histogram", help, samples }
+}
+
+/// When the agent started.
+fn started(agent: &AgentReport) -> Family {
+    let at = agent.started_at.as_duration().as_secs_f64();
+    gauge("process_start_time_seconds", "When the agent started, since the epoch", at)
 }
 
 /// What only this agent tells.
@@ -205,7 +229,6 @@ fn process(agent: &AgentReport) -> Vec<Family> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let resident = resident.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
-    let started = agent.started_at.as_duration().as_secs_f64();
     let cpu = cpu_seconds(&stat).map(|seconds| {
         let samples = vec![(vec![], seconds)];
         Family { name: "process_cpu_seconds_total", kind: "counter", help: "Processor time in seconds", samples }
@@ -213,7 +236,6 @@ fn process(agent: &AgentReport) -> Vec<Family> {
     let open =
         fs::read_dir("/proc/self/fd").ok().map(|fds| gauge("process_open_fds", "Open file descriptors", how_many(fds)));
     let memory = resident.map(|kib| gauge("process_resident_memory_bytes", "Resident memory", kib * 1024.0));
-    let since = gauge("process_start_time_seconds", "When the agent started, since the epoch", started);
     // `utime` is the 14th field of /proc/PID/stat, the size of its memory the 23rd.
     let size = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(20)?.parse::<f64>().ok());
     let size = size.map(|bytes| gauge("process_virtual_memory_bytes", "Virtual memory", bytes));
@@ -221,7 +243,7 @@ fn process(agent: &AgentReport) -> Vec<Family> {
     let most = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
     let most = most.and_then(|most| most.parse::<f64>().ok());
     let most = most.map(|most| gauge("process_max_fds", "The most open file descriptors", most));
-    [cpu, memory, size, open, most, Some(since)].into_iter().flatten().collect()
+    [cpu, memory, size, open, most, Some(started(agent))].into_iter().flatten().collect()
 }
 
 /// `utime` and `stime` of /proc/PID/stat; the command before them may hold anything.

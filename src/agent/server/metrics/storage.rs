@@ -275,9 +275,9 @@ mod tests {
         for (volume, bytes) in [("d", 1 << 16), ("m", 1 << 17)] {
             let path = below.join("volumes/kubernetes.io~empty-dir").join(volume);
             fs::create_dir_all(&path).unwrap();
-            fs::write(path.join("file"), vec![1; bytes]).unwrap();
+            crate::host::fs::write_file(&path.join("file"), &vec![1; bytes], 0o644).unwrap();
         }
-        fs::write(below.join("etc-hosts"), "127.0.0.1 localhost\n").unwrap();
+        crate::host::fs::write_file(&below.join("etc-hosts"), b"127.0.0.1 localhost\n", 0o644).unwrap();
         let usage = PodUsage {
             namespace: pod.key.namespace.clone(),
             name: pod.key.name.clone(),
@@ -289,7 +289,7 @@ mod tests {
         let asked = Asked::of(&usage);
         let logs = logs::pod_dir(&options, &asked.key).join("c");
         fs::create_dir_all(&logs).unwrap();
-        fs::write(dir.path().join("elsewhere"), vec![1; 1 << 15]).unwrap();
+        crate::host::fs::write_file(&dir.path().join("elsewhere"), &vec![1; 1 << 15], 0o644).unwrap();
         std::os::unix::fs::symlink(dir.path().join("elsewhere"), logs.join("0.log")).unwrap();
         let found = measure(&options, &asked);
         let names: Vec<_> = found.volumes.iter().map(|(name, _)| name.as_str()).collect();
