@@ -125,7 +125,7 @@ impl Mounts {
     pub fn details_of(&self, group: &Group) -> Details {
         let dir = |controller: &str| self.dir(group, controller);
         let mut details = Details::default();
-        if let Some(unified) = dir("").filter(|dir| dir.join("cpu.stat").exists()) {
+        if let Some(unified) = dir("").filter(|dir| self.counts_unified(group) && dir.join("cpu.stat").exists()) {
             details.read_unified(&unified);
         }
         let controllers: [(&str, Read); 5] = [

@@ -91,6 +91,13 @@ impl Mounts {
         Usage { cpu_nanos, memory: machine_memory(&read("/proc/meminfo"), &read("/proc/vmstat")) }
     }
 
+    /// Whether the hierarchy of v2 says something of this cgroup. Where those of v1 count, everything may be at its top,
+    /// which counts for the whole machine.
+    pub(super) fn counts_unified(&self, group: &Group) -> bool {
+        let is_top = group.0.lines().any(|line| line == "0::/");
+        !is_top || self.of_controller("memory").is_none_or(|mount| mount.controllers.is_empty())
+    }
+
     /// The mount of a controller of v1, or, without a name, of v2.
     fn of_controller(&self, controller: &str) -> Option<&Mount> {
         self.0.iter().find(|mount| match controller {
@@ -235,6 +242,21 @@ mod tests {
         assert_eq!(dir("").as_deref(), Some("/c/unified/k"));
         assert_eq!(dir("pids"), None);
         assert_eq!(Mounts::default().usage_of(&group), Usage::default());
+    }
+
+    #[test]
+    fn where_both_versions_are_the_top_of_the_new_one_is_the_machines_and_no_containers() {
+        let dir = tempfile::tempdir().unwrap();
+        let pressure = "some avg10=90.00 avg60=90.00 avg300=90.00 total=5\n";
+        write(dir.path(), &[("cpu.stat", "user_usec 7\n"), ("cpu.pressure", pressure)]);
+        write(&dir.path().join("own"), &[("cpu.stat", "user_usec 7\n"), ("cpu.pressure", pressure)]);
+        let new = format!("27 24 0:24 / {} rw - cgroup2 cgroup rw\n", dir.path().display());
+        let both = format!("26 24 0:23 / /none/memory rw - cgroup cgroup rw,memory\n{new}");
+        let waits = |table: &str, path: &str| {
+            let mounts = Mounts::of(mounts::parse(table.as_bytes()).unwrap());
+            mounts.details_of(&Group(format!("0::{path}\n"))).cpu_pressure.is_some()
+        };
+        assert_eq!((waits(&both, "/"), waits(&both, "/own"), waits(&new, "/")), (false, true, true));
     }
 
     #[test]

@@ -321,7 +321,12 @@ impl Worker {
         let Some(pod) = pod else { return };
         let before = self.pod.as_ref().map(|(pod, _)| pod.uid.clone());
         let view = PodView::of(&pod, self.context.runtime.needs_sandbox());
-        self.about = if before.as_ref() == Some(&pod.uid) { "update" } else { "create" };
+        self.about = match () {
+            () if before.as_ref() != Some(&pod.uid) => "create",
+            // What changes before it is made is a part of that.
+            () if self.about == "create" => "create",
+            () => "update",
+        };
         if before.as_ref() != Some(&pod.uid) {
             if let Some(before) = before {
                 self.seen.terminating.insert(before);

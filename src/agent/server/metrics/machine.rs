@@ -11,7 +11,7 @@ use super::family::{Family, gauge, number};
 use super::storage::FileSystem;
 use super::usage::Measured;
 
-/// Processors and memory, the file system of the agent's directory, and who says all this.
+/// Processors, memory and the file system of the agent's directory.
 pub fn families(measured: &Measured, root: &Path, cpu_millis: i64, memory: i64) -> Vec<Family> {
     let count = |value: i64| number(u64::try_from(value).unwrap_or(0));
     let failed = measured.node.usage.cpu_nanos.is_none() || measured.node.usage.memory.is_none();
@@ -19,7 +19,6 @@ pub fn families(measured: &Measured, root: &Path, cpu_millis: i64, memory: i64) 
         gauge("machine_cpu_cores", "Processors", count(cpu_millis / 1000)),
         gauge("machine_memory_bytes", "Memory in bytes", count(memory)),
         gauge("container_scrape_error", "Whether something could not be measured", f64::from(u8::from(failed))),
-        version(),
     ];
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let (cores, sockets) = topology(&cpuinfo);
@@ -40,31 +39,17 @@ fn file_system(root: &Path) -> Vec<Family> {
     let own = [("device", device), ("id", "/".to_owned())];
     let labels: Vec<_> = empty.into_iter().chain(own).collect();
     let values = [
-        ("container_fs_limit_bytes", "Bytes of the file system", Some(found.capacity)),
-        ("container_fs_usage_bytes", "Bytes that are taken of it", found.used),
-        ("container_fs_inodes_total", "Files that it can hold", Some(found.inodes)),
-        ("container_fs_inodes_free", "Files that can still be made", Some(found.inodes_free)),
+        ("container_fs_limit_bytes", "gauge", "Bytes of the file system", Some(found.capacity)),
+        ("container_fs_usage_bytes", "gauge", "Bytes that are taken of it", found.used),
+        // The kubelet's name, which Prometheus' linter takes for a counter's.
+        ("container_fs_inodes_total", "untyped", "Files that it can hold", Some(found.inodes)),
+        ("container_fs_inodes_free", "gauge", "Files that can still be made", Some(found.inodes_free)),
     ];
-    let family = |(name, help, value): (_, _, Option<u64>)| {
+    let family = |(name, kind, help, value): (_, _, _, Option<u64>)| {
         let samples = vec![(labels.clone(), number(value?))];
-        Some(Family { name, kind: "gauge", help, samples })
+        Some(Family { name, kind, help, samples })
     };
     values.into_iter().filter_map(family).collect()
-}
-
-fn version() -> Family {
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let os = os.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or_default();
-    let labels = vec![
-        ("cadvisorRevision", String::new()),
-        ("cadvisorVersion", String::new()),
-        ("dockerVersion", String::new()),
-        ("kernelVersion", kernel),
-        ("osVersion", os.trim_matches('"').to_owned()),
-    ];
-    let help = "The versions of the kernel and the system";
-    Family { name: "cadvisor_version_info", kind: "gauge", help, samples: vec![(labels, 1.0)] }
 }
 
 /// Cores and sockets of a /proc/cpuinfo. One that says nothing of them has as many cores as processors, in one socket.
