@@ -12,6 +12,7 @@ use super::backoff::Steps;
 use super::context::Context;
 use super::report::Problem;
 use super::status::chain;
+use crate::host::clock::Instant;
 use crate::runtime::{CgroupDriver, ContainerRecord, RuntimeError, RuntimeEvent};
 
 /// How often everything is listed although events come.
@@ -49,8 +50,8 @@ async fn session(context: &Context, news: &mpsc::Sender<News>, failures: &mut u3
     let owner = context.options.owner();
     // First the events, then the list: what happens in between is an event.
     let mut events = context.runtime.events(&owner).await?;
-    let runtime = &context.runtime;
-    let (records, version, driver) = tokio::try_join!(runtime.list(&owner), runtime.version(), cgroup_driver(context))?;
+    let (records, version, driver) =
+        tokio::try_join!(list(context, &owner), context.runtime.version(), cgroup_driver(context))?;
     context.cgroups.set_driver(driver);
     info!(
         runtime = version.name,
@@ -64,7 +65,7 @@ async fn session(context: &Context, news: &mpsc::Sender<News>, failures: &mut u3
     if news.send(News::Listed(records)).await.is_err() {
         return Ok(());
     }
-    let mut relist = crate::host::clock::interval_at(crate::host::clock::Instant::now() + RELIST, RELIST);
+    let mut relist = crate::host::clock::interval_at(Instant::now() + RELIST, RELIST);
     relist.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let next = tokio::select! {
@@ -72,13 +73,21 @@ async fn session(context: &Context, news: &mpsc::Sender<News>, failures: &mut u3
                 Some(event) => News::Event(event?),
                 None => return Err(ended(&owner)),
             },
-            _ = relist.tick() => News::Listed(context.runtime.list(&owner).await?),
-            () = context.relink.notified() => News::Listed(context.runtime.list(&owner).await?),
+            _ = relist.tick() => News::Listed(list(context, &owner).await?),
+            () = context.relink.notified() => News::Listed(list(context, &owner).await?),
         };
         if news.send(next).await.is_err() {
             return Ok(());
         }
     }
+}
+
+/// Everything that the runtime has, and how long that took.
+async fn list(context: &Context, owner: &str) -> Result<Vec<ContainerRecord>, RuntimeError> {
+    let begun = Instant::now();
+    let listed = context.runtime.list(owner).await;
+    context.metrics.relisted(begun);
+    listed
 }
 
 /// A runtime that will not say has its own way with cgroups; one that is away is away.

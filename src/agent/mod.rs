@@ -29,6 +29,7 @@ mod env_file;
 pub mod events;
 pub mod expect;
 pub mod healthz;
+mod histogram;
 mod hosts;
 mod hooks;
 mod link;
@@ -53,6 +54,7 @@ mod rotation;
 mod security;
 pub mod server;
 pub mod source;
+mod startups;
 mod status;
 mod supervisor;
 #[cfg(any(test, feature = "testing"))]

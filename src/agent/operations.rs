@@ -1,72 +1,41 @@
 //! How often the container runtime is asked for what, how often it refuses, and how long it takes, under the names that a
 //! kubelet has for its operations.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+use super::histogram::{Counters, Histograms, OPERATIONS};
 use crate::host::clock::Instant;
 use crate::runtime::{
-    CgroupDriver, ContainerConfig, ContainerRecord, ContainerRuntime, Credential, ExecOutput, ImageRecord, LogOptions,
-    PodNetwork, Process, Result, RuntimeEvent, RuntimeFeatures, RuntimeVersion, SandboxConfig, StoredImage, streaming,
+    CgroupDriver, ContainerConfig, ContainerRecord, ContainerRuntime, Credential, ExecOutput, ImageFileSystem,
+    ImageRecord, LogOptions, PodNetwork, Process, Result, RuntimeEvent, RuntimeFeatures, RuntimeVersion, SandboxConfig,
+    StoredImage, streaming,
 };
 
-/// Upper bounds of the buckets in seconds: the kubelet's, 5 ms and then two and a half times as much each.
-pub const BUCKETS: [f64; 14] = [
-    0.005,
-    0.0125,
-    0.03125,
-    0.078_125,
-    0.195_312_5,
-    0.488_281_25,
-    1.220_703_125,
-    3.051_757_812_5,
-    7.629_394_531_25,
-    19.073_486_328_125,
-    47.683_715_820_312_5,
-    119.209_289_550_781_25,
-    298.023_223_876_953_1,
-    745.058_059_692_382_8,
-];
-/// The operation that looks at everything there is.
-pub const LIST: &str = "list_containers";
-
-/// What is counted of one operation.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Operation {
-    /// How often it was done.
-    pub count: u64,
-    /// How often it failed.
-    pub errors: u64,
-    /// How often it took no longer than each of [`BUCKETS`].
-    pub within: [u64; BUCKETS.len()],
-    /// How long it took in all, in seconds.
-    pub seconds: f64,
+/// All operations by their names.
+#[derive(Debug)]
+pub struct Operations {
+    /// How long they took. Their counts are how often they were done.
+    pub times: Histograms<1>,
+    /// How often they failed.
+    pub errors: Counters<1>,
 }
 
-/// All operations by their names.
-#[derive(Debug, Default)]
-pub struct Operations(Mutex<BTreeMap<&'static str, Operation>>);
+impl Default for Operations {
+    fn default() -> Self {
+        Self { times: Histograms::new(OPERATIONS), errors: Counters::default() }
+    }
+}
 
 impl Operations {
-    /// What was counted so far.
-    pub fn all(&self) -> BTreeMap<&'static str, Operation> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     fn note(&self, name: &'static str, took: Duration, failed: bool) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let operation = all.entry(name).or_default();
-        let seconds = took.as_secs_f64();
-        operation.count = operation.count.saturating_add(1);
-        operation.errors = operation.errors.saturating_add(u64::from(failed));
-        operation.seconds += seconds;
-        for (count, bound) in operation.within.iter_mut().zip(BUCKETS) {
-            *count = count.saturating_add(u64::from(seconds <= bound));
+        self.times.time([name.into()], took);
+        if failed {
+            self.errors.count([name.into()]);
         }
     }
 }
@@ -106,7 +75,7 @@ impl ContainerRuntime for Counted {
     }
 
     async fn list(&self, owner: &str) -> Result<Vec<ContainerRecord>> {
-        self.count(LIST, self.inner.list(owner)).await
+        self.count("list_containers", self.inner.list(owner)).await
     }
 
     async fn inspect(&self, id: &str) -> Result<ContainerRecord> {
@@ -190,6 +159,10 @@ impl ContainerRuntime for Counted {
         self.inner.features().await
     }
 
+    async fn image_file_system(&self) -> Result<Option<ImageFileSystem>> {
+        self.count("image_fs_info", self.inner.image_file_system()).await
+    }
+
     async fn process(&self, id: &str) -> Result<Process> {
         self.inner.process(id).await
     }
@@ -212,11 +185,12 @@ mod tests {
         let counted = Counted::new(Arc::new(fake), Arc::clone(&operations));
         assert!(counted.image("x:1").await.is_ok() && counted.image("x:1").await.is_err());
         counted.list("o").await.unwrap();
-        let all = operations.all();
-        assert_eq!(all.keys().copied().collect::<Vec<_>>(), ["image_status", LIST]);
-        let image = &all["image_status"];
-        assert_eq!((image.count, image.errors, image.within[0]), (2, 1, 2));
-        operations.note(LIST, Duration::from_secs(1), false);
-        assert_eq!((operations.all()[LIST].within[5], operations.all()[LIST].within[6]), (1, 2));
+        let (times, errors) = (operations.times.all(), operations.errors.all());
+        let names: Vec<_> = times.iter().map(|(labels, _)| labels[0].as_ref()).collect();
+        assert_eq!(names, ["image_status", "list_containers"]);
+        assert_eq!(
+            (times[0].1.count, times[0].1.within[0], errors.as_slice()),
+            (2, 2, [(["image_status".into()], 1)].as_slice())
+        );
     }
 }

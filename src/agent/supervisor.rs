@@ -185,6 +185,7 @@ impl Supervisor {
 
     fn tell_refused(&self, pod: &StaticPod, refusal: &Refusal) {
         info!(pod = %pod.key, reason = refusal.reason, message = refusal.message, "pod refused");
+        self.context.metrics.refused_pods.count([refusal.reason.clone().into()]);
         let subject = Subject { pod: &pod.key, uid: &pod.uid, container: None };
         self.context.events.warning(subject, &refusal.reason, refusal.message.clone());
     }

@@ -199,6 +199,11 @@ pub trait ContainerRuntime: Send + Sync {
         Ok(RuntimeFeatures::default())
     }
 
+    /// Where images are kept; None where that is not on this machine.
+    async fn image_file_system(&self) -> Result<Option<ImageFileSystem>> {
+        Ok(None)
+    }
+
     /// Where a running container's main process is; `NotFound` when the container is gone.
     async fn process(&self, _id: &str) -> Result<Process> {
         Ok(Process::default())

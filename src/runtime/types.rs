@@ -458,6 +458,17 @@ pub struct LogOptions {
     pub limit_bytes: Option<u64>,
 }
 
+/// Where a runtime keeps images, and how much they take there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageFileSystem {
+    /// The directory.
+    pub dir: std::path::PathBuf,
+    /// Bytes that images take.
+    pub bytes: u64,
+    /// Files that they take, where the runtime counts them.
+    pub inodes: Option<u64>,
+}
+
 /// Where a container's main process is on this machine; nothing is known of one that does not run, or that runs
 /// elsewhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

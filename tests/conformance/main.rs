@@ -18,6 +18,7 @@ mod history;
 mod images;
 mod lifecycle;
 mod machine;
+mod measures;
 mod node;
 mod pod;
 mod pods_api;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context as Digest, SHA256};
@@ -12,6 +13,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tracing::warn;
 
+use super::requests::{Counting, Requests};
 use crate::agent::certificates::client::choose;
 use crate::agent::certificates::store::{Pair, Store, StoreError};
 use crate::host::Paths;
@@ -82,10 +84,14 @@ pub struct Credentials {
 
 impl Credentials {
     /// Reads `path`; None where there is no such file. With a `store` the certificate is the store's or the kubeconfig's
-    /// own, whichever lasts longer, and is in the store then.
+    /// own, whichever lasts longer, and is in the store then. What the client is asked for is counted in `requests`.
     ///
     /// Proxies are not used, and exec plugins not run: a node has a certificate, and its API server is a neighbour.
-    pub async fn load(path: &Path, store: Option<&Store>) -> Result<Option<Self>, CredentialsError> {
+    pub async fn load(
+        path: &Path,
+        store: Option<&Store>,
+        requests: &Arc<Requests>,
+    ) -> Result<Option<Self>, CredentialsError> {
         let text = match std::fs::read(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -117,9 +123,15 @@ impl Credentials {
         config.proxy_url = None;
         config.default_retry = false;
         config.headers.push((USER_AGENT, HeaderValue::from_static(AGENT)));
-        let server = config.cluster_url.to_string();
+        let (server, namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
+        let host = config.cluster_url.authority().map_or("", |host| host.as_str()).into();
         let client = client::connect(config)
             .map_err(|source| CredentialsError::Client { path: path.to_owned(), source: source.into() })?;
+        let send = tower::service_fn(move |request| {
+            let client = client.clone();
+            async move { client.send(request).await }
+        });
+        let client = Client::new(Counting::new(send, host, Arc::clone(requests)), namespace);
         Ok(Some(Self { client, server, digest: digest.finish().as_ref().to_vec(), files, expired }))
     }
 }
@@ -184,12 +196,12 @@ mod tests {
     async fn a_kubeconfig_that_is_not_there_is_no_error_and_one_that_is_wrong_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kubelet.conf");
-        assert!(Credentials::load(&path, None).await.unwrap().is_none());
+        assert!(Credentials::load(&path, None, &Arc::default()).await.unwrap().is_none());
         write_file(&path, b"kind: Nothing\nclusters: 7\n", 0o600).unwrap();
-        let error = Credentials::load(&path, None).await.err().unwrap().to_string();
+        let error = Credentials::load(&path, None, &Arc::default()).await.err().unwrap().to_string();
         assert!(error.starts_with(&format!("cannot use {}", path.display())), "{error}");
         write_file(&path, KUBECONFIG.as_bytes(), 0o600).unwrap();
-        let error = Credentials::load(&path, None).await.err().unwrap().to_string();
+        let error = Credentials::load(&path, None, &Arc::default()).await.err().unwrap().to_string();
         assert_eq!(error, format!("cannot read {}", dir.path().join("token").display()));
     }
 
@@ -203,7 +215,8 @@ mod tests {
         let kubeconfig = KUBECONFIG.replace("https://balancer:6443", &format!("http://{server}"));
         write_file(&path, kubeconfig.as_bytes(), 0o600).unwrap();
         write_file(&dir.path().join("token"), b"abc", 0o600).unwrap();
-        let client = Credentials::load(&path, None).await.unwrap().unwrap().client;
+        let requests = Arc::new(Requests::default());
+        let client = Credentials::load(&path, None, &requests).await.unwrap().unwrap().client;
         let asked = tokio::spawn(async move { client.apiserver_version().await.map(drop) });
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut head = vec![0; 4096];
@@ -212,6 +225,10 @@ mod tests {
         assert!(head.contains("\r\nuser-agent: kubelet/v"), "{head}");
         stream.write_all(b"HTTP/1.1 500 no\r\ncontent-length: 0\r\n\r\n").await.unwrap();
         assert!(asked.await.unwrap().is_err());
+        let host = server.to_string();
+        assert_eq!(requests.results.all(), [(["500".into(), "GET".into(), host.clone().into()], 1)]);
+        let times = requests.times.all();
+        assert_eq!((times.len(), &times[0].0, times[0].1.count), (1, &["GET".into(), host.into()], 1));
     }
 
     #[tokio::test]
@@ -220,12 +237,12 @@ mod tests {
         let (path, token) = (dir.path().join("kubelet.conf"), dir.path().join("token"));
         write_file(&path, KUBECONFIG.as_bytes(), 0o600).unwrap();
         write_file(&token, b"abc", 0o600).unwrap();
-        let digest = async || Credentials::load(&path, None).await.unwrap().unwrap().digest;
+        let digest = async || Credentials::load(&path, None, &Arc::default()).await.unwrap().unwrap().digest;
         let first = digest().await;
         assert_eq!(first, digest().await);
         write_file(&token, b"abd", 0o600).unwrap();
         assert_ne!(first, digest().await);
-        let found = Credentials::load(&path, None).await.unwrap().unwrap();
+        let found = Credentials::load(&path, None, &Arc::default()).await.unwrap().unwrap();
         assert_eq!((found.server.as_str(), found.files), ("https://balancer:6443/", vec![path, token]));
     }
 }

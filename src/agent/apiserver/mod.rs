@@ -5,6 +5,7 @@
 
 mod credentials;
 pub mod files;
+mod requests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use super::report::Problem;
 use super::status::chain;
 use credentials::Credentials;
 use files::Files;
+use requests::Requests;
 
 /// The longest a single request may take. A client does not end a request by itself: a watch lasts.
 pub const CALL_LIMIT: Duration = Duration::from_secs(15);
@@ -38,11 +40,13 @@ const RETRY: Steps = Steps { initial: Duration::from_secs(2), cap: Duration::fro
 /// The API server, once there are credentials for it. Cheap to share; made once an agent.
 pub struct ApiServer {
     clients: watch::Sender<Option<Client>>,
+    /// What it is asked.
+    pub requests: Arc<Requests>,
 }
 
 impl Default for ApiServer {
     fn default() -> Self {
-        Self { clients: watch::Sender::new(None) }
+        Self { clients: watch::Sender::new(None), requests: Arc::default() }
     }
 }
 
@@ -123,7 +127,7 @@ struct Keeper<'a> {
 impl Keeper<'_> {
     /// Uses what the kubeconfig says now. Returns whether that is of any use, and what is wrong.
     async fn load(&mut self) -> (bool, String) {
-        let found = match Credentials::load(self.kubeconfig, self.store.as_ref()).await {
+        let found = match Credentials::load(self.kubeconfig, self.store.as_ref(), &self.api.requests).await {
             Ok(Some(found)) => found,
             Ok(None) => {
                 debug!(kubeconfig = %self.kubeconfig.display(), "there is no kubeconfig yet");
@@ -145,7 +149,9 @@ impl Keeper<'_> {
 /// Has a first certificate made, where there is a kubeconfig for that. Returns whether there was.
 async fn begin(context: &Context) -> Result<bool, String> {
     let Some(path) = &context.options.node.bootstrap_kubeconfig else { return Ok(false) };
-    let Some(found) = Credentials::load(path, None).await.map_err(|error| chain(&error))? else { return Ok(false) };
+    let Some(api) = &context.api else { return Ok(false) };
+    let found = Credentials::load(path, None, &api.requests).await.map_err(|error| chain(&error))?;
+    let Some(found) = found else { return Ok(false) };
     certificates::client::bootstrap(context, path, &found.client).await.map_err(|error| chain(&error))?;
     Ok(true)
 }

@@ -21,7 +21,8 @@ use crate::agent::context::Context;
 use crate::agent::crash::{Crash, caught};
 use crate::agent::pod::{PodKey, StaticPod};
 use crate::agent::podstatus;
-use crate::agent::status::{Entry, chain};
+use crate::agent::status::chain;
+use crate::host::clock::Instant;
 
 /// Tells the API server until the agent ends.
 pub async fn run(context: Arc<Context>, mut refused: watch::Receiver<Vec<Refused>>) {
@@ -33,7 +34,7 @@ pub async fn run(context: Arc<Context>, mut refused: watch::Receiver<Vec<Refused
         clients.borrow_and_update();
         let pods = refused.borrow_and_update().clone();
         let done = match api.client() {
-            Some(client) => uploader.tell(&client, context.board.pods(), &pods).await,
+            Some(client) => uploader.tell(&context, &client, &pods).await,
             None => true,
         };
         failures = if done { 0 } else { failures.saturating_add(1) };
@@ -95,14 +96,16 @@ struct Uploader {
     gone: BTreeSet<String>,
     /// How pods are that go for another one, which is what is left to tell of them when they have ended.
     going: BTreeMap<String, PodStatus>,
+    /// Since when the API server is behind with pods, by UID.
+    behind: BTreeMap<String, Instant>,
     /// What failed last, to say so once.
     failed: Option<String>,
 }
 
 impl Uploader {
     /// Tells what is new. Returns whether all of it could be told.
-    async fn tell(&mut self, client: &Client, entries: Vec<Entry>, refused: &[Refused]) -> bool {
-        let bound: Vec<(Arc<StaticPod>, Told)> = { entries.into_iter() }
+    async fn tell(&mut self, context: &Context, client: &Client, refused: &[Refused]) -> bool {
+        let bound: Vec<(Arc<StaticPod>, Told)> = { context.board.pods().into_iter() }
             .filter(|entry| entry.looked)
             .filter_map(|entry| {
                 let told = Told { status: entry.status, over: entry.report.phase.is_final() };
@@ -115,6 +118,7 @@ impl Uploader {
         let uids: BTreeSet<&str> =
             bound.iter().map(|(pod, _)| pod.uid.as_str()).chain(refused.iter().map(|one| one.uid.as_str())).collect();
         self.sent.retain(|uid, _| uids.contains(uid.as_str()));
+        self.behind.retain(|uid, _| uids.contains(uid.as_str()));
         self.gone.retain(|uid| uids.contains(uid.as_str()));
         self.going.retain(|uid, _| uids.contains(uid.as_str()));
         for (pod, told) in bound.iter().filter(|(pod, _)| is_refused(&pod.uid)) {
@@ -126,7 +130,7 @@ impl Uploader {
         }
         let mut failure = None;
         for (pod, told) in bound.iter().filter(|(pod, _)| !is_refused(&pod.uid)) {
-            let told = caught(self.tell_pod(client, pod, told)).await;
+            let told = caught(self.tell_pod(context, client, (pod, told))).await;
             let result = told.unwrap_or_else(|crash| skipped(&pod.key, &crash));
             failure = failure.or(result.err().map(|error| (pod.key.clone(), error)));
         }
@@ -143,7 +147,12 @@ impl Uploader {
         self.failed.is_none()
     }
 
-    async fn tell_pod(&mut self, client: &Client, pod: &StaticPod, told: &Told) -> Result<(), CallError> {
+    async fn tell_pod(
+        &mut self,
+        context: &Context,
+        client: &Client,
+        (pod, told): (&StaticPod, &Told),
+    ) -> Result<(), CallError> {
         if self.gone.contains(&pod.uid) {
             return Ok(());
         }
@@ -152,7 +161,15 @@ impl Uploader {
             self.sent.remove(&pod.uid);
         }
         let generation = pod.bound.as_ref().and_then(|bound| bound.generation);
-        self.tell_status(client, (&pod.key, &pod.uid), told.status.clone(), generation).await?;
+        let since = *self.behind.entry(pod.uid.clone()).or_insert_with(Instant::now);
+        let sent = self.tell_status(client, (&pod.key, &pod.uid), told.status.clone(), generation).await?;
+        self.behind.remove(&pod.uid);
+        if sent {
+            context.metrics.status_sync.time(since.elapsed());
+            if let Some(created) = pod.created() {
+                context.metrics.startups.told(&pod.uid, &pod.spec, &told.status, created);
+            }
+        }
         if told.over && pod.deletion().is_some() {
             self.delete(client, &pod.key, &pod.uid).await?;
         }
@@ -176,13 +193,14 @@ impl Uploader {
         if one.deleted && !stopping { self.delete(client, &one.key, &one.uid).await } else { Ok(()) }
     }
 
+    /// Returns whether there was anything to tell.
     async fn tell_status(
         &mut self,
         client: &Client,
         (key, uid): (&PodKey, &str),
         mut status: PodStatus,
         generation: Option<i64>,
-    ) -> Result<(), CallError> {
+    ) -> Result<bool, CallError> {
         let before = match self.sent.get(uid) {
             Some(before) => before.clone(),
             // An agent that was restarted goes on from what the one before it said.
@@ -201,14 +219,14 @@ impl Uploader {
         status.conditions.iter_mut().flatten().for_each(|one| one.observed_generation = generation);
         if before == status {
             self.sent.insert(uid.to_owned(), before);
-            return Ok(());
+            return Ok(false);
         }
         match patch_status(client, &key.namespace, &key.name, uid, &status).await? {
             Sent::Kept { .. } => debug!(pod = %key, phase = status.phase, "status sent"),
             Sent::Gone => drop(self.gone.insert(uid.to_owned())),
         }
         self.sent.insert(uid.to_owned(), status);
-        Ok(())
+        Ok(true)
     }
 
     /// Nothing of a deleted pod runs any more: the API server may forget it.

@@ -125,6 +125,7 @@ pub async fn keep(context: Arc<Context>) {
                 failures = 0;
             }
             Err(error) => {
+                context.metrics.client_certificate_errors.count();
                 failures = failures.saturating_add(1);
                 warn!(error, until = %pair.certificate.not_after, "the client certificate is not renewed yet");
                 tokio::time::sleep(RETRY.spread(failures)).await;

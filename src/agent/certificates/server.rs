@@ -36,11 +36,13 @@ pub async fn keep(context: Arc<Context>) {
                 None
             }
         };
+        let mut used_since = None;
         if let Some(pair) = current.filter(|pair| is_valid(&pair.certificate, Timestamp::now())) {
             if let Some(certified) = pair.certified() {
                 info!(until = %pair.certificate.not_after, "serving with a certificate of the cluster");
                 context.serving.set(Arc::new(certified));
             }
+            used_since = Some(pair.certificate.not_before);
             until(renewal(&pair.certificate, fraction())).await;
         }
         let (mut identities, mut clients) = (context.node.identities(), api.clients());
@@ -54,8 +56,15 @@ pub async fn keep(context: Arc<Context>) {
             Err(error) => Err(chain(&error)),
         };
         match kept {
-            Ok(()) => failures = 0,
+            Ok(()) => {
+                failures = 0;
+                if let Some(since) = used_since {
+                    let age = Timestamp::now().duration_since(since);
+                    context.metrics.server_rotation.observe(age.as_secs_f64());
+                }
+            }
             Err(error) => {
+                context.metrics.server_certificate_errors.count();
                 failures = failures.saturating_add(1);
                 warn!(error, "there is no serving certificate yet");
                 sleep(RETRY.spread(failures)).await;

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use super::usage::{Mounts, field, number};
+use super::usage::{Group, Mounts, UNLIMITED, field, number};
 
 /// What `cpuacct.stat` counts in, on every Linux: 100 a second.
 const TICK_NANOS: u64 = 10_000_000;
 
 /// Each as far as the machine's version of cgroups has it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Details {
     /// Processor time in nanoseconds, outside the kernel
     pub user_nanos: Option<u64>,
@@ -27,8 +27,18 @@ pub struct Details {
     pub period_micros: Option<u64>,
     /// Its share of the processors (v1).
     pub shares: Option<u64>,
+    /// Periods in which it went beyond its CPU limit with what it had saved,
+    pub burst_periods: Option<u64>,
+    /// and for how long in all.
+    pub burst_nanos: Option<u64>,
     /// Bytes that were swapped out.
     pub swap: Option<u64>,
+    /// How much may be; None without a limit.
+    pub swap_limit: Option<u64>,
+    /// Bytes that it is to keep when memory is short.
+    pub reservation: Option<u64>,
+    /// How often it was at its limit of memory.
+    pub at_limit: Option<u64>,
     /// Bytes of files that are mapped.
     pub mapped_file: Option<u64>,
     /// Bytes that the kernel has for it.
@@ -43,10 +53,55 @@ pub struct Details {
     pub oom_kills: Option<u64>,
     /// Its threads,
     pub threads: Option<u64>,
-    /// and processes.
+    /// how many it may have, None without a limit,
+    pub threads_limit: Option<u64>,
+    /// and processes,
     pub processes: Option<u64>,
+    /// those that are in it itself.
+    pub pids: Vec<u32>,
     /// What it read and wrote, by block device.
     pub devices: Vec<Device>,
+    /// How long it has waited for processors,
+    pub cpu_pressure: Option<Pressure>,
+    /// for memory,
+    pub memory_pressure: Option<Pressure>,
+    /// and for disks. The kernel says that of cgroups of v2 alone.
+    pub io_pressure: Option<Pressure>,
+}
+
+/// How long tasks have waited for something.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Pressure {
+    /// Some of them.
+    pub some: Stall,
+    /// All of them.
+    pub full: Stall,
+}
+
+/// For how long, and for how much of the time.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Stall {
+    /// Percent of the last 10, 60 and 300 seconds.
+    pub averages: [f64; 3],
+    /// Microseconds in all.
+    pub micros: u64,
+}
+
+impl Pressure {
+    /// Reads a `cpu.pressure` or `/proc/pressure/cpu`; None of what is none.
+    pub fn read(file: &Path) -> Option<Self> {
+        let text = fs::read_to_string(file).ok()?;
+        let stall = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+            let value =
+                |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            let average = |name: &str| value(name).and_then(|value| value.parse().ok()).unwrap_or(0.0);
+            let averages = ["avg10", "avg60", "avg300"].map(average);
+            Some(Stall { averages, micros: value("total")?.parse().ok()? })
+        };
+        // Older kernels say nothing of all tasks that wait for processors.
+        Some(Self { some: stall("some")?, full: stall("full").unwrap_or_default() })
+    }
 }
 
 /// What went to and from a block device.
@@ -66,12 +121,11 @@ type Read = fn(&mut Details, &Path);
 type Counts = fn(&mut Device) -> &mut [u64; 2];
 
 impl Mounts {
-    /// What the cgroups of a process count; nothing of one that is gone.
-    pub fn details_of(&self, pid: u32) -> Details {
-        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        let dir = |controller: &str| self.dir(&cgroups, controller);
+    /// What a cgroup counts; nothing of one that is gone.
+    pub fn details_of(&self, group: &Group) -> Details {
+        let dir = |controller: &str| self.dir(group, controller);
         let mut details = Details::default();
-        if let Some(unified) = dir("").filter(|dir| dir.join("cpu.stat").exists()) {
+        if let Some(unified) = dir("").filter(|dir| self.counts_unified(group) && dir.join("cpu.stat").exists()) {
             details.read_unified(&unified);
         }
         let controllers: [(&str, Read); 5] = [
@@ -87,6 +141,28 @@ impl Mounts {
             }
         }
         details
+    }
+}
+
+impl Details {
+    /// What is known of the whole machine: its swap, and how long its tasks have waited.
+    pub fn of_machine() -> Self {
+        Self::of_proc(Path::new("/proc"))
+    }
+
+    fn of_proc(proc: &Path) -> Self {
+        let meminfo = text(proc, "meminfo");
+        let bytes = |name: &str| field(&meminfo, name).map(|kib| kib.saturating_mul(1024));
+        let pressure = |what: &str| Pressure::read(&proc.join("pressure").join(what));
+        let swap_limit = bytes("SwapTotal");
+        Self {
+            swap: swap_limit.zip(bytes("SwapFree")).map(|(total, free)| total.saturating_sub(free)),
+            swap_limit,
+            cpu_pressure: pressure("cpu"),
+            memory_pressure: pressure("memory"),
+            io_pressure: pressure("io"),
+            ..Self::default()
+        }
     }
 }
 
@@ -106,6 +182,7 @@ impl Details {
         self.periods = field(&stat, "nr_periods");
         self.throttled_periods = field(&stat, "nr_throttled");
         self.throttled_nanos = field(&stat, "throttled_time");
+        (self.burst_periods, self.burst_nanos) = (field(&stat, "nr_bursts"), field(&stat, "burst_time"));
         // No limit is a negative number.
         self.quota_micros = number(dir, "cpu.cfs_quota_us");
         self.period_micros = number(dir, "cpu.cfs_period_us");
@@ -120,12 +197,20 @@ impl Details {
         self.inactive_file = field(&stat, "total_inactive_file");
         self.kernel = number(dir, "memory.kmem.usage_in_bytes");
         self.peak = number(dir, "memory.max_usage_in_bytes");
+        // Swap is limited together with memory.
+        let limit = |file: &str| number(dir, file).filter(|limit| *limit < UNLIMITED);
+        let limits = limit("memory.memsw.limit_in_bytes").zip(limit("memory.limit_in_bytes"));
+        self.swap_limit = limits.map(|(both, memory)| both.saturating_sub(memory));
+        self.reservation = limit("memory.soft_limit_in_bytes");
+        self.at_limit = number(dir, "memory.failcnt");
         self.oom_kills = field(&text(dir, "memory.oom_control"), "oom_kill");
     }
 
     fn read_pids(&mut self, dir: &Path) {
         self.threads = number(dir, "pids.current");
-        self.processes = Some(text(dir, "cgroup.procs").lines().count() as u64);
+        self.threads_limit = number(dir, "pids.max");
+        self.pids = text(dir, "cgroup.procs").lines().filter_map(|pid| pid.trim().parse().ok()).collect();
+        self.processes = Some(self.pids.len() as u64);
     }
 
     /// Lines of `8:0 Read 123`.
@@ -158,6 +243,7 @@ impl Details {
         (self.user_nanos, self.system_nanos) = (nanos("user_usec"), nanos("system_usec"));
         (self.periods, self.throttled_periods) = (field(&stat, "nr_periods"), field(&stat, "nr_throttled"));
         self.throttled_nanos = nanos("throttled_usec");
+        (self.burst_periods, self.burst_nanos) = (field(&stat, "nr_bursts"), nanos("burst_usec"));
         let most = text(dir, "cpu.max");
         let mut most = most.split_whitespace().map(|word| word.parse().ok());
         (self.quota_micros, self.period_micros) = (most.next().flatten(), most.next().flatten());
@@ -166,8 +252,14 @@ impl Details {
         (self.active_file, self.inactive_file) = (field(&stat, "active_file"), field(&stat, "inactive_file"));
         self.kernel = field(&stat, "kernel");
         (self.swap, self.peak) = (number(dir, "memory.swap.current"), number(dir, "memory.peak"));
-        self.oom_kills = field(&text(dir, "memory.events"), "oom_kill");
+        self.swap_limit = number(dir, "memory.swap.max");
+        self.reservation = number(dir, "memory.low");
+        let events = text(dir, "memory.events");
+        (self.oom_kills, self.at_limit) = (field(&events, "oom_kill"), field(&events, "max"));
         self.read_pids(dir);
+        let pressure = |file: &str| Pressure::read(&dir.join(file));
+        self.cpu_pressure = pressure("cpu.pressure");
+        (self.memory_pressure, self.io_pressure) = (pressure("memory.pressure"), pressure("io.pressure"));
         // Lines of `8:0 rbytes=1 wbytes=2 rios=3 wios=4 ...`.
         for line in text(dir, "io.stat").lines() {
             let mut words = line.split_whitespace();
@@ -214,7 +306,12 @@ mod tests {
             quota_micros: Some(50_000),
             period_micros: Some(100_000),
             shares: None,
+            burst_periods: Some(2),
+            burst_nanos: Some(3000),
             swap: Some(1),
+            swap_limit: Some(50),
+            reservation: Some(40),
+            at_limit: Some(6),
             mapped_file: Some(2),
             kernel: Some(5),
             active_file: Some(3),
@@ -222,9 +319,27 @@ mod tests {
             peak: Some(100),
             oom_kills: Some(1),
             threads: Some(3),
+            threads_limit: Some(9),
             processes: Some(2),
+            pids: vec![1, 2],
             devices: vec![Device { number: "8:0".into(), bytes: [10, 20], operations: [1, 2] }],
+            ..Details::default()
         }
+    }
+
+    #[test]
+    fn the_machine_has_swap_and_waits() {
+        let proc = dir(&[("meminfo", "SwapTotal: 10 kB\nSwapFree: 4 kB\n")]);
+        std::fs::create_dir(proc.path().join("pressure")).unwrap();
+        crate::host::fs::write_file(
+            &proc.path().join("pressure/memory"),
+            b"some avg10=0 avg60=0 avg300=0 total=3\n",
+            0o644,
+        )
+        .unwrap();
+        let found = Details::of_proc(proc.path());
+        assert_eq!((found.swap, found.swap_limit), (Some(6 * 1024), Some(10 * 1024)));
+        assert_eq!((found.memory_pressure.unwrap().some.micros, found.cpu_pressure), (3, None));
     }
 
     #[test]
@@ -232,15 +347,20 @@ mod tests {
         let expected = of_both();
         let old = dir(&[
             ("cpuacct.stat", "user 2\nsystem 1\n"),
-            ("cpu.stat", "nr_periods 9\nnr_throttled 4\nthrottled_time 7000\n"),
+            ("cpu.stat", "nr_periods 9\nnr_throttled 4\nthrottled_time 7000\nnr_bursts 2\nburst_time 3000\n"),
             ("cpu.cfs_quota_us", "50000\n"),
             ("cpu.cfs_period_us", "100000\n"),
             ("cpu.shares", "512\n"),
             ("memory.stat", "swap 9\ntotal_swap 1\ntotal_mapped_file 2\ntotal_active_file 3\ntotal_inactive_file 4\n"),
             ("memory.kmem.usage_in_bytes", "5\n"),
             ("memory.max_usage_in_bytes", "100\n"),
+            ("memory.limit_in_bytes", "70\n"),
+            ("memory.memsw.limit_in_bytes", "120\n"),
+            ("memory.soft_limit_in_bytes", "40\n"),
+            ("memory.failcnt", "6\n"),
             ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"),
             ("pids.current", "3\n"),
+            ("pids.max", "9\n"),
             ("cgroup.procs", "1\n2\n"),
             ("blkio.throttle.io_service_bytes", "8:0 Read 10\n8:0 Write 20\n8:0 Sync 0\nTotal 30\n"),
             ("blkio.throttle.io_serviced", "8:0 Read 1\n8:0 Write 2\nTotal 3\n"),
@@ -255,11 +375,19 @@ mod tests {
         let new = dir(&[
             (
                 "cpu.stat",
-                "usage_usec 30000\nuser_usec 20000\nsystem_usec 10000\nnr_periods 9\nnr_throttled 4\nthrottled_usec 7\n",
+                "usage_usec 30000\nuser_usec 20000\nsystem_usec 10000\nnr_periods 9\nnr_throttled 4\nthrottled_usec 7\nnr_bursts 2\nburst_usec 3\n",
             ),
             ("cpu.max", "50000 100000\n"),
             ("memory.stat", "file_mapped 2\nkernel 5\nkernel_stack 1\nactive_file 3\ninactive_file 4\n"),
             ("memory.swap.current", "1\n"),
+            ("memory.swap.max", "50\n"),
+            ("memory.low", "40\n"),
+            ("pids.max", "9\n"),
+            ("cpu.pressure", "some avg10=1.50 avg60=0.25 avg300=0.00 total=77\n"),
+            (
+                "io.pressure",
+                "some avg10=0.00 avg60=0.00 avg300=0.00 total=5\nfull avg10=0.00 avg60=0.00 avg300=2.00 total=4\n",
+            ),
             ("memory.peak", "100\n"),
             ("memory.events", "low 0\nhigh 0\nmax 6\noom 1\noom_kill 1\n"),
             ("pids.current", "3\n"),
@@ -268,10 +396,13 @@ mod tests {
         ]);
         let mut found = Details::default();
         found.read_unified(new.path());
-        assert_eq!(found, expected);
+        let stall = |averages, micros| Stall { averages, micros };
+        let waited = Pressure { some: stall([1.5, 0.25, 0.0], 77), full: Stall::default() };
+        let io = Pressure { some: stall([0.0; 3], 5), full: stall([0.0, 0.0, 2.0], 4) };
+        assert_eq!(found, Details { cpu_pressure: Some(waited), io_pressure: Some(io), ..expected });
         crate::host::fs::write_file(&new.path().join("cpu.max"), b"max 100000\n", 0o644).unwrap();
         found.read_unified(new.path());
         assert_eq!(found.quota_micros, None);
-        assert_eq!(Mounts::default().details_of(1), Details::default());
+        assert_eq!(Mounts::default().details_of(&Group::of_process(1)), Details::default());
     }
 }

@@ -21,16 +21,18 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use super::AgentOptions;
+use super::histogram::{self, Histograms};
 use super::pod::StaticPod;
 use super::resources::{self, QosClass};
 use super::status::chain;
+use crate::host::clock::Instant;
 use crate::host::fs::FsError;
 use crate::host::{mounts, process};
 use crate::runtime::CgroupDriver;
-pub use details::{Details, Device};
+pub use details::{Details, Device, Pressure, Stall};
 use names::{Names, TIERS};
 use tree::Tree;
-pub use usage::{MemoryUsage, Mounts, Usage};
+pub use usage::{Group, MemoryUsage, Mounts, Usage};
 
 /// A cgroup that another agent removes while this one makes something in it is made again, this often.
 const TRIES: u32 = 5;
@@ -79,6 +81,8 @@ pub struct Cgroups {
     /// Held for a few system calls: an empty parent must not go while a child is being made.
     making: Mutex<()>,
     warned: AtomicBool,
+    /// How long it takes to make and remove them, by the kubelet's words for that.
+    pub times: Histograms<1>,
 }
 
 impl Cgroups {
@@ -99,6 +103,7 @@ impl Cgroups {
             quota: options.cpu_cfs_quota,
             making: Mutex::default(),
             warned: AtomicBool::new(false),
+            times: Histograms::new(histogram::DEFAULT),
         }
     }
 
@@ -127,6 +132,7 @@ impl Cgroups {
     /// Makes a pod's cgroup and sets its limits. Blocks for the time of a few system calls.
     pub fn make(&self, pod: &StaticPod) {
         let (Some(names), Some(tree)) = (self.names(), self.tree_or_warning()) else { return };
+        let begun = Instant::now();
         let class = resources::qos_class(&pod.spec);
         let dir = names.pod_dir(class, &pod.uid);
         let mut limits = resources::pod_limits(&pod.spec, self.period);
@@ -143,6 +149,7 @@ impl Cgroups {
             }
         }
         share(&tree, &names);
+        self.times.time(["create".into()], begun.elapsed());
     }
 
     /// Ends the processes of a pod that are in none of its containers that run. A daemon that was killed may think that a
@@ -161,6 +168,7 @@ impl Cgroups {
         let plain = !uid.is_empty() && uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
         let Some(names) = self.names().filter(|_| plain) else { return Ok(()) };
         let Some(tree) = self.machine.tree()? else { return Ok(()) };
+        let begun = Instant::now();
         let mut removed = Ok(());
         for class in TIERS {
             let dir = names.pod_dir(class, uid);
@@ -185,6 +193,7 @@ impl Cgroups {
             TIERS.iter().for_each(|class| tree.remove_if_empty(&names.tier_dir(*class)));
         }
         share(&tree, &names);
+        self.times.time(["destroy".into()], begun.elapsed());
         removed
     }
 }

@@ -34,7 +34,7 @@ pub struct MemoryUsage {
 }
 
 /// From this on, a limit of v1 is none.
-const UNLIMITED: u64 = 1 << 60;
+pub(super) const UNLIMITED: u64 = 1 << 60;
 
 /// What a cgroup file system is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,10 +69,9 @@ impl Mounts {
         Self(mounts.into_iter().filter_map(mount).collect())
     }
 
-    /// What the cgroup of a process has used; nothing is known of one that is gone.
-    pub fn of_process(&self, pid: u32) -> Usage {
-        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        let dir = |controller: &str| self.dir(&cgroups, controller);
+    /// What a cgroup has used; nothing is known of one that is gone.
+    pub fn usage_of(&self, group: &Group) -> Usage {
+        let dir = |controller: &str| self.dir(group, controller);
         let cpu = dir("cpuacct").and_then(|dir| number(&dir, "cpuacct.usage"));
         let memory = dir("memory").and_then(|dir| memory_v1(&dir));
         let unified = dir("");
@@ -88,8 +87,15 @@ impl Mounts {
         let cpu = top("cpuacct").and_then(|dir| number(&dir, "cpuacct.usage"));
         let cpu_nanos = cpu.or_else(|| top("").as_deref().and_then(cpu_v2));
         // The kernel counts no pages of the top cgroup of v2.
-        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        Usage { cpu_nanos, memory: machine_memory(&meminfo) }
+        let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+        Usage { cpu_nanos, memory: machine_memory(&read("/proc/meminfo"), &read("/proc/vmstat")) }
+    }
+
+    /// Whether the hierarchy of v2 says something of this cgroup. Where those of v1 count, everything may be at its top,
+    /// which counts for the whole machine.
+    pub(super) fn counts_unified(&self, group: &Group) -> bool {
+        let is_top = group.0.lines().any(|line| line == "0::/");
+        !is_top || self.of_controller("memory").is_none_or(|mount| mount.controllers.is_empty())
     }
 
     /// The mount of a controller of v1, or, without a name, of v2.
@@ -100,13 +106,13 @@ impl Mounts {
         })
     }
 
-    /// The directory of a process's cgroup; `cgroups` is the text of its /proc/PID/cgroup.
-    pub(super) fn dir(&self, cgroups: &str, controller: &str) -> Option<PathBuf> {
+    /// The directory of a cgroup.
+    pub(super) fn dir(&self, group: &Group, controller: &str) -> Option<PathBuf> {
         let is_of = |names: &str| match controller {
             "" => names.is_empty(),
             name => names.split(',').any(|one| one == name),
         };
-        let path = cgroups.lines().find_map(|line| {
+        let path = group.0.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
             let (names, path) = (fields.next()?, fields.next()?);
             is_of(names).then_some(path)
@@ -114,6 +120,39 @@ impl Mounts {
         let mount = self.of_controller(controller)?;
         let below = Path::new(path).strip_prefix(&mount.root).or_else(|_| Path::new(path).strip_prefix("/")).ok()?;
         Some(mount.point.join(below))
+    }
+}
+
+/// A cgroup, as the text of a /proc/PID/cgroup: its path in each hierarchy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Group(String);
+
+impl Group {
+    /// That of a process; of one that is gone it is in none.
+    pub fn of_process(pid: u32) -> Self {
+        Self(fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default())
+    }
+
+    /// The nearest one around it, or itself, with a name that fits; None where none has.
+    pub fn ancestor(&self, fits: impl Fn(&str) -> bool) -> Option<Self> {
+        let has = |dir: &Path| dir.file_name().and_then(|name| name.to_str()).is_some_and(&fits);
+        let above = |line: &str| {
+            let mut fields = line.splitn(3, ':');
+            let (number, names, path) = (fields.next()?, fields.next()?, fields.next()?);
+            let found = Path::new(path).ancestors().find(|dir| has(dir))?;
+            Some(format!("{number}:{names}:{}\n", found.display()))
+        };
+        let lines: String = self.0.lines().filter_map(above).collect();
+        (!lines.is_empty()).then_some(Self(lines))
+    }
+
+    /// Its path, where memory is counted.
+    pub fn path(&self) -> &str {
+        let of = |names: &str| {
+            let mut lines = self.0.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+            lines.find(|(found, _)| found.split(',').any(|one| one == names)).map(|(_, path)| path)
+        };
+        of("memory").or_else(|| of("")).unwrap_or("/")
     }
 }
 
@@ -162,17 +201,19 @@ fn memory_v2(dir: &Path) -> Option<MemoryUsage> {
     })
 }
 
-fn machine_memory(meminfo: &str) -> Option<MemoryUsage> {
+fn machine_memory(meminfo: &str, vmstat: &str) -> Option<MemoryUsage> {
     let bytes = |name: &str| field(meminfo, name).map(|kib| kib.saturating_mul(1024));
     let (total, free) = (bytes("MemTotal")?, bytes("MemFree")?);
     let usage = total.saturating_sub(free);
+    let faults = |name: &str| field(vmstat, name).unwrap_or(0);
     Some(MemoryUsage {
         usage,
         working_set: usage.saturating_sub(bytes("Inactive(file)").unwrap_or(0)),
         rss: bytes("AnonPages").unwrap_or(0),
         cache: bytes("Cached").unwrap_or(0),
         limit: Some(total),
-        ..MemoryUsage::default()
+        page_faults: faults("pgfault"),
+        major_page_faults: faults("pgmajfault"),
     })
 }
 
@@ -194,13 +235,47 @@ mod tests {
     #[test]
     fn a_process_is_found_in_each_hierarchy() {
         let mounts = Mounts::of(mounts::parse(V1.as_bytes()).unwrap());
-        let cgroups = "4:memory:/docker/x/kubepods/pod1/c\n3:cpu,cpuacct:/kubepods/pod1/c\n0::/k\n";
-        let dir = |controller: &str| mounts.dir(cgroups, controller).map(|dir| dir.display().to_string());
+        let group = Group("4:memory:/docker/x/kubepods/pod1/c\n3:cpu,cpuacct:/kubepods/pod1/c\n0::/k\n".to_owned());
+        let dir = |controller: &str| mounts.dir(&group, controller).map(|dir| dir.display().to_string());
         assert_eq!(dir("cpuacct").as_deref(), Some("/c/cpu,cpuacct/kubepods/pod1/c"));
         assert_eq!(dir("memory").as_deref(), Some("/c/memory/kubepods/pod1/c"));
         assert_eq!(dir("").as_deref(), Some("/c/unified/k"));
         assert_eq!(dir("pids"), None);
-        assert_eq!(Mounts::default().of_process(1), Usage::default());
+        assert_eq!(Mounts::default().usage_of(&group), Usage::default());
+    }
+
+    #[test]
+    fn where_both_versions_are_the_top_of_the_new_one_is_the_machines_and_no_containers() {
+        let dir = tempfile::tempdir().unwrap();
+        let pressure = "some avg10=90.00 avg60=90.00 avg300=90.00 total=5\n";
+        write(dir.path(), &[("cpu.stat", "user_usec 7\n"), ("cpu.pressure", pressure)]);
+        write(&dir.path().join("own"), &[("cpu.stat", "user_usec 7\n"), ("cpu.pressure", pressure)]);
+        let new = format!("27 24 0:24 / {} rw - cgroup2 cgroup rw\n", dir.path().display());
+        let both = format!("26 24 0:23 / /none/memory rw - cgroup cgroup rw,memory\n{new}");
+        let waits = |table: &str, path: &str| {
+            let mounts = Mounts::of(mounts::parse(table.as_bytes()).unwrap());
+            mounts.details_of(&Group(format!("0::{path}\n"))).cpu_pressure.is_some()
+        };
+        assert_eq!((waits(&both, "/"), waits(&both, "/own"), waits(&new, "/")), (false, true, true));
+    }
+
+    #[test]
+    fn a_container_is_in_its_pods_cgroup_and_that_in_the_one_of_all_pods() {
+        let old = Group(
+            "4:memory:/kubepods/burstable/poda-b/c\n3:name=systemd:/kubepods/burstable/poda-b/c\n0::/\n".to_owned(),
+        );
+        let pod = old.ancestor(|name| name == "poda-b").unwrap();
+        assert_eq!(pod.0, "4:memory:/kubepods/burstable/poda-b\n3:name=systemd:/kubepods/burstable/poda-b\n");
+        assert_eq!(
+            (pod.path(), old.ancestor(|name| name == "kubepods").unwrap().path()),
+            ("/kubepods/burstable/poda-b", "/kubepods")
+        );
+        assert_eq!(old.ancestor(|name| name == "x"), None);
+        let new = Group("0::/kubepods.slice/kubepods-poda_b.slice/cri-containerd-c.scope\n".to_owned());
+        assert_eq!(
+            new.ancestor(|name| name.ends_with("poda_b.slice")).unwrap().path(),
+            "/kubepods.slice/kubepods-poda_b.slice"
+        );
     }
 
     #[test]
@@ -231,7 +306,8 @@ mod tests {
     #[test]
     fn the_machine_is_judged_by_what_it_could_not_give_back() {
         let meminfo = "MemTotal: 100 kB\nMemFree: 30 kB\nCached: 20 kB\nInactive(file): 10 kB\nAnonPages: 15 kB\n";
-        let found = machine_memory(meminfo).unwrap();
+        let found = machine_memory(meminfo, "pgfault 9\npgmajfault 2\n").unwrap();
+        assert_eq!((found.page_faults, found.major_page_faults), (9, 2));
         assert_eq!([found.usage, found.working_set, found.rss], [70, 60, 15].map(|kib| kib * 1024));
     }
 }

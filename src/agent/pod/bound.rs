@@ -109,6 +109,12 @@ impl StaticPod {
         self.bound.as_ref()?.deletion
     }
 
+    /// When it was created, of a pod that the API server gave the node.
+    pub fn created(&self) -> Option<Timestamp> {
+        self.bound.as_ref()?;
+        self.metadata.creation_timestamp.as_ref().map(|created| created.0)
+    }
+
     /// How it has ended, of a pod that ended before this agent looked at it.
     pub fn ended(&self) -> Option<Phase> {
         self.bound.as_ref()?.ended

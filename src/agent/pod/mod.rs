@@ -243,6 +243,21 @@ impl StaticPod {
         self.containers().map(|(_, container)| container).chain(&self.ephemeral)
     }
 
+    /// What the kubelet's metrics call the type of a container.
+    pub fn container_type(&self, name: &str) -> &'static str {
+        let of = |all: &[Container]| all.iter().any(|container| container.name == name);
+        match () {
+            () if of(&self.ephemeral) => "ephemeral_container",
+            () if self.spec.init_containers.as_deref().is_some_and(of) => "init_container",
+            () => "container",
+        }
+    }
+
+    /// When it was first seen.
+    pub fn seen(&self) -> Option<Timestamp> {
+        self.metadata.annotations.as_ref()?.get(CONFIG_SEEN)?.parse().ok()
+    }
+
     /// The name of the container whose processes an ephemeral one is to see.
     pub fn target_of(&self, ephemeral: &str) -> Option<&str> {
         let mut all = self.spec.ephemeral_containers.iter().flatten();

@@ -13,6 +13,7 @@ use super::rules::Health;
 use super::worker::{Probed, spawn};
 use super::{Checker, ProbeKind, Probes};
 use crate::agent::events::Recorder;
+use crate::agent::histogram::Counts;
 use crate::agent::pod::PodKey;
 use crate::host::clock::Instant;
 
@@ -146,6 +147,17 @@ impl Manager {
                 .collect::<Vec<_>>()
         };
         pod.flat_map(of).collect()
+    }
+
+    /// How long the probes of a pod's running containers took that came out well, by container and kind.
+    pub fn times(&self, uid: &str) -> Vec<(String, &'static str, Counts)> {
+        let pods = self.lock();
+        let all = pods.get(uid).into_iter().flatten();
+        let of = |(name, one): (&String, &Instance)| {
+            let times = one.probed.times().into_iter();
+            times.map(|(kind, counts)| (name.clone(), kind, counts)).collect::<Vec<_>>()
+        };
+        all.flat_map(of).collect()
     }
 
     fn start(&self, key: &PodKey, uid: &str, container: ProbedContainer, herd: bool) -> Instance {

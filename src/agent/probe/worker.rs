@@ -14,6 +14,7 @@ use super::memory::Mark;
 use super::rules::{Health, Rules};
 use super::{Action, Outcome, ProbeKind, ProbeSpec};
 use crate::agent::events::Subject;
+use crate::agent::histogram::{self, Counts};
 use crate::agent::pod::PodKey;
 use crate::agent::wording;
 use crate::host::clock::Instant;
@@ -60,6 +61,7 @@ pub(super) struct Probed {
     is_ready: Arc<AtomicBool>,
     shared: Arc<Shared>,
     tally: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    times: Mutex<BTreeMap<&'static str, Counts>>,
 }
 
 struct State {
@@ -93,6 +95,7 @@ impl Probed {
             container,
             shared,
             tally: Mutex::default(),
+            times: Mutex::default(),
         }
     }
 
@@ -103,7 +106,7 @@ impl Probed {
     }
 
     /// Counts a probe, by the names the kubelet's metrics have.
-    fn count(&self, kind: ProbeKind, outcome: &Outcome) {
+    fn count(&self, kind: ProbeKind, outcome: &Outcome, took: Duration) {
         let result = match outcome {
             Outcome::Success { .. } => "successful",
             Outcome::Failure { .. } => "failed",
@@ -112,6 +115,15 @@ impl Probed {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let count = tally.entry((kind.title(), result)).or_default();
         *count = count.saturating_add(1);
+        if matches!(outcome, Outcome::Success { .. }) {
+            let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+            times.entry(kind.title()).or_insert_with(|| Counts::new(histogram::DEFAULT)).add(took.as_secs_f64());
+        }
+    }
+
+    /// How long each kind of probe took that came out well.
+    pub(super) fn times(&self) -> BTreeMap<&'static str, Counts> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether this is the same instance at the same address.
@@ -217,8 +229,9 @@ impl Probed {
             if kind == ProbeKind::Startup && *self.started.borrow() {
                 return;
             }
+            let begun = Instant::now();
             let outcome = self.check_retrying(spec).await;
-            self.count(kind, &outcome);
+            self.count(kind, &outcome, begun.elapsed());
             self.note_event(kind, &outcome);
             // A condemned container may still say that it is not ready, until it has stopped.
             if !self.update(|rules| rules.record(kind, &outcome)) && kind != ProbeKind::Readiness {

@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::http::{Ajar, Body, say};
-use self::metrics::usage::Rates;
+use self::metrics::Measurer;
 use self::query::Query;
 pub use self::secure::serve as serve_secure;
 pub use self::tls::TlsError;
@@ -46,7 +46,7 @@ const DEBUGGING_UNSAID: &[&str] = &["/configz", "/flagz", "/statusz"];
 #[derive(Clone)]
 pub struct Router {
     context: Arc<Context>,
-    rates: Arc<Rates>,
+    measurer: Arc<Measurer>,
     /// Whether there are the paths of `enableDebuggingHandlers`.
     debugging: bool,
 }
@@ -65,7 +65,7 @@ pub async fn serve(listener: TcpListener, context: Arc<Context>, shutdown: Cance
 impl Router {
     /// Of this agent, with the paths of `enableDebuggingHandlers` or without.
     pub fn new(context: Arc<Context>, debugging: bool) -> Self {
-        Self { context, rates: Arc::default(), debugging }
+        Self { context, measurer: Arc::default(), debugging }
     }
 
     /// What is answered to a request of a path that is not there for want of `enableDebuggingHandlers`; None for any other.
@@ -104,7 +104,7 @@ impl Router {
                 zpages::status(&reports.borrow().agent, gates, request.headers(), jiff::Timestamp::now())
             }
             "/flagz" if gates.flagz => zpages::flags(&self.context.options, request.headers()),
-            "/stats/summary" | "/stats" => metrics::summary::answer(&self.context, &self.rates, &query).await,
+            "/stats/summary" | "/stats" => metrics::summary::answer(&self.context, &self.measurer, &query).await,
             _ => match (path.strip_prefix("/containerLogs/"), path.strip_prefix("/healthz")) {
                 (Some(container), _) => logs::stream(&self.context, container, &query).await,
                 (_, Some(check)) => {

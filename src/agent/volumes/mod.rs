@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Volume;
 use rustix::fs::OFlags;
@@ -21,6 +22,7 @@ use rustix::fs::OFlags;
 use super::bound::objects::Objects;
 use super::downward::Facts;
 use super::pod::StaticPod;
+use crate::host::clock::Instant;
 use crate::host::fs::{FsError, make_dirs};
 
 pub use remove::{remove_pod_dir, remove_volumes};
@@ -152,24 +154,54 @@ pub fn is_made(root: &Path, uid: &str) -> bool {
 /// Makes and checks every volume of a pod. May be repeated: what is there stays, or is brought up to date. Files that are
 /// there stay, too, where their content cannot be had any more, as with the kubelet: a pod that runs is not stopped by that.
 pub fn prepare(pod: &StaticPod, root: &Path, inputs: &Inputs<'_>) -> Result<(), VolumeError> {
+    prepare_each(pod, root, inputs, &mut |_, _, _| {})
+}
+
+/// [`prepare`], with how long each volume took and whether it could be made.
+pub fn prepare_each(
+    pod: &StaticPod,
+    root: &Path,
+    inputs: &Inputs<'_>,
+    made: &mut dyn FnMut(&Volume, Duration, bool),
+) -> Result<(), VolumeError> {
     for volume in pod.spec.volumes.iter().flatten() {
-        let name = || volume.name.clone();
-        let Some(path) = path(volume, root, &pod.uid) else {
-            return Err(VolumeError::Unsupported { volume: name(), kind: kind(volume) });
-        };
-        let io = |source| VolumeError::Io { volume: name(), source };
-        if let Some(host) = &volume.host_path {
-            host_path::prepare(&volume.name, host)?;
-        } else if let Some(source) = &volume.empty_dir {
-            empty_dir::prepare(&path, source, &pod.spec, inputs.facts.node_memory).map_err(io)?;
-        } else {
-            match write(pod, volume, &path, inputs) {
-                Err(VolumeError::Content { .. }) if atomic::is_written(&path) => {}
-                written => written?,
-            }
-        }
+        let begun = Instant::now();
+        let prepared = prepare_one(pod, volume, root, inputs);
+        made(volume, begun.elapsed(), prepared.is_ok());
+        prepared?;
     }
     Ok(())
+}
+
+fn prepare_one(pod: &StaticPod, volume: &Volume, root: &Path, inputs: &Inputs<'_>) -> Result<(), VolumeError> {
+    let name = || volume.name.clone();
+    let Some(path) = path(volume, root, &pod.uid) else {
+        return Err(VolumeError::Unsupported { volume: name(), kind: kind(volume) });
+    };
+    if let Some(host) = &volume.host_path {
+        return host_path::prepare(&volume.name, host);
+    }
+    if let Some(source) = &volume.empty_dir {
+        let made = empty_dir::prepare(&path, source, &pod.spec, inputs.facts.node_memory);
+        return made.map_err(|source| VolumeError::Io { volume: name(), source });
+    }
+    match write(pod, volume, &path, inputs) {
+        Err(VolumeError::Content { .. }) if atomic::is_written(&path) => Ok(()),
+        written => written,
+    }
+}
+
+/// What a kubelet calls the plugin that makes a volume.
+pub fn plugin(volume: &Volume) -> &'static str {
+    let plugins = [
+        (volume.host_path.is_some(), "kubernetes.io/host-path"),
+        (volume.empty_dir.is_some(), "kubernetes.io/empty-dir"),
+        (volume.config_map.is_some(), "kubernetes.io/configmap"),
+        (volume.secret.is_some(), "kubernetes.io/secret"),
+        (volume.projected.is_some(), "kubernetes.io/projected"),
+        (volume.downward_api.is_some(), "kubernetes.io/downward-api"),
+    ];
+    plugins.into_iter().find(|(is, _)| *is).map_or("N/A", |(_, name)| name)
 }
 
 /// Brings the files of those volumes of a pod up to date that the agent writes. All are tried; the first error counts.

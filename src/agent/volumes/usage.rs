@@ -1,14 +1,16 @@
 //! emptyDirs on the disk that have grown beyond their `sizeLimit`. A kubelet evicts their pods; this agent evicts
 //! nothing and says what it sees. One in memory cannot grow: its tmpfs is as large as its limit.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use tracing::warn;
 
 use super::path;
@@ -78,10 +80,50 @@ fn excesses(pod: &StaticPod, root: &Path) -> Vec<Excess> {
     too_large.map(|(volume, _, text)| Excess { volume: volume.name.clone(), limit: text.to_owned() }).collect()
 }
 
+/// What a directory takes with all that is below it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Bytes on its file system.
+    pub bytes: u64,
+    /// Files and directories, itself included.
+    pub inodes: u64,
+}
+
+impl Taken {
+    /// Both together.
+    pub fn and(self, other: Self) -> Self {
+        Self { bytes: self.bytes.saturating_add(other.bytes), inodes: self.inodes.saturating_add(other.inodes) }
+    }
+
+    fn add(&mut self, stat: &Stat) {
+        let bytes = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(BLOCK);
+        *self = self.and(Self { bytes, inodes: 1 });
+    }
+}
+
 /// Bytes that the files below `dir` take on its own file system; counting ends beyond `enough`.
 fn used(dir: &Path, enough: u64) -> u64 {
-    let Ok(top) = rustix::fs::open(dir, OFlags::RDONLY | DIRECTORY, Mode::empty()) else { return 0 };
-    let mut sum = 0_u64;
+    let top = |taken: &Taken| taken.bytes > enough;
+    taken_until(dir, top).map_or(0, |taken| taken.bytes)
+}
+
+/// What `dir`, or a file, takes on its own file system, each file with several names once.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn taken(dir: &Path) -> io::Result<Taken> {
+    taken_until(dir, |_| false)
+}
+
+fn taken_until(dir: &Path, enough: impl Fn(&Taken) -> bool) -> io::Result<Taken> {
+    let (mut taken, mut several) = (Taken::default(), BTreeSet::new());
+    let top = rustix::fs::open(dir, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = rustix::fs::fstat(&top)?;
+    taken.add(&stat);
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        return Ok(taken);
+    }
+    let top = rustix::fs::open(dir, OFlags::RDONLY | DIRECTORY, Mode::empty())?;
     let mut rest = vec![PathBuf::from(".")];
     while let Some(dir) = rest.pop() {
         // A container may exchange any of them for a link meanwhile: those are not followed, and mounts are not entered.
@@ -92,17 +134,21 @@ fn used(dir: &Path, enough: u64) -> u64 {
                 continue;
             }
             // What is gone by now takes nothing.
-            let Ok(stat) = rustix::fs::statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            sum = sum.saturating_add(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(BLOCK));
-            if sum > enough {
-                return sum;
+            let Ok(found) = rustix::fs::statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            let is_dir = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+            if found.st_dev != stat.st_dev || !is_dir && found.st_nlink > 1 && !several.insert(found.st_ino) {
+                continue;
             }
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            taken.add(&found);
+            if enough(&taken) {
+                return Ok(taken);
+            }
+            if is_dir {
                 rest.push(dir.join(OsStr::from_bytes(name.to_bytes())));
             }
         }
     }
-    sum
+    Ok(taken)
 }
 
 #[cfg(test)]
@@ -134,5 +180,20 @@ mod tests {
         }
         let expected = Excess { volume: "big".into(), limit: "1Mi".into() };
         assert_eq!(excesses(&pod, root.path()), [expected]);
+    }
+    #[test]
+    fn what_a_directory_takes_counts_each_file_once_and_follows_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, outside) = (dir.path().join("in"), dir.path().join("out"));
+        fs::create_dir_all(inside.join("sub")).unwrap();
+        crate::host::fs::write_file(&outside, &vec![1; 1 << 20], 0o644).unwrap();
+        crate::host::fs::write_file(&inside.join("sub/file"), &vec![1; 1 << 16], 0o644).unwrap();
+        fs::hard_link(inside.join("sub/file"), inside.join("again")).unwrap();
+        std::os::unix::fs::symlink(&outside, inside.join("link")).unwrap();
+        let found = taken(&inside).unwrap();
+        assert_eq!(found.inodes, 4, "itself, a directory, a file, a link");
+        assert!((1 << 16..1 << 20).contains(&found.bytes), "{found:?}");
+        assert_eq!(taken(&outside).unwrap().inodes, 1);
+        assert!(taken(&dir.path().join("none")).is_err());
     }
 }

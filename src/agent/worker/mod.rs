@@ -34,6 +34,7 @@ use super::hooks::{HookError, HookKind};
 use super::pacing::{self, Gate, Gates};
 use super::pod::{PodKey, StaticPod};
 use super::probe::ProbedContainer;
+use super::report::Phase;
 use super::status::Entry;
 use crate::host::clock::Instant;
 use crate::runtime::{
@@ -141,6 +142,7 @@ pub fn spawn(key: PodKey, context: Arc<Context>, ends: mpsc::UnboundedSender<End
         crashed: false,
         suspended: false,
         said_idle: false,
+        about: "sync",
         released: false,
         backing_off: BTreeMap::new(),
         ended_for: None,
@@ -179,6 +181,8 @@ struct Worker {
     /// The runtime cannot be reached; nothing is tried until it has listed again.
     suspended: bool,
     said_idle: bool,
+    /// What it is about, in the kubelet's words: `create` a pod, `update` one, or `sync` it.
+    about: &'static str,
     /// The volumes of the pod, which has ended, have been removed.
     released: bool,
     /// Containers that back off, with the reason that was told.
@@ -202,9 +206,12 @@ impl Worker {
     async fn run(mut self, start: Start) {
         self.want(start.wanted);
         for record in start.records {
+            // What is there already was started before the agent.
+            self.context.metrics.startups.forget(&record.name.uid);
             self.observe(record);
         }
         self.link_logs().await;
+        let mut woken = Instant::now();
         loop {
             while let Ok(message) = self.messages.try_recv() {
                 self.hear(message).await;
@@ -228,7 +235,10 @@ impl Worker {
                 continue;
             }
             self.say_idle();
+            let about = if self.wanted { std::mem::replace(&mut self.about, "sync") } else { "kill" };
+            self.context.metrics.worker.time([about.into()], woken.elapsed());
             self.sleep(plan.wake).await;
+            woken = Instant::now();
         }
     }
 
@@ -311,6 +321,12 @@ impl Worker {
         let Some(pod) = pod else { return };
         let before = self.pod.as_ref().map(|(pod, _)| pod.uid.clone());
         let view = PodView::of(&pod, self.context.runtime.needs_sandbox());
+        self.about = match () {
+            () if before.as_ref() != Some(&pod.uid) => "create",
+            // What changes before it is made is a part of that.
+            () if self.about == "create" => "create",
+            () => "update",
+        };
         if before.as_ref() != Some(&pod.uid) {
             if let Some(before) = before {
                 self.seen.terminating.insert(before);
@@ -322,9 +338,20 @@ impl Worker {
             self.seen.started = Some(self.since);
             self.seen.slots = self.fresh_slots(&pod);
             self.context.routes.add(&pod.uid, &self.myself);
+            self.note_first_seen(&pod);
         }
         self.pod = Some((pod, view));
         self.note_running();
+    }
+
+    /// The start of a pod counts from the moment in which it was first seen.
+    fn note_first_seen(&self, pod: &StaticPod) {
+        let metrics = &self.context.metrics;
+        let age = pod.seen().map(|seen| Timestamp::now().duration_since(seen));
+        let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
+        metrics.worker_start.time(age);
+        metrics.containers_per_pod.observe(f64::from(u32::try_from(pod.spec.containers.len()).unwrap_or(u32::MAX)));
+        metrics.startups.begin(&pod.uid, self.since.checked_sub(age).unwrap_or(self.since));
     }
 
     /// Restart counts go on where containers that are gone have ended: by the logs they left, or as it is remembered.
@@ -373,6 +400,9 @@ impl Worker {
             now: Timestamp::now(),
         };
         let report = report::pod(&facts);
+        if report.phase == Phase::Running {
+            self.context.metrics.startups.running(&report.uid);
+        }
         let status = status::pod(&facts, &report);
         let component = self.pod.as_ref().filter(|_| self.wanted).and_then(|(pod, _)| pacing::component(pod));
         let gate = Gate { healthy: report.healthy, crashed: self.crashed };

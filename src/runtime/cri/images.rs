@@ -33,6 +33,14 @@ impl Cri {
         Ok(images)
     }
 
+    /// The first place that the runtime names, as a kubelet takes it.
+    pub(super) async fn get_image_file_system(&self) -> Result<Option<ImageFileSystem>> {
+        let answer = self.call_within(SERVICE, "ImageFsInfo", proto::Empty {}, Some(CALL)).await;
+        let answer: proto::ImageFsInfoResponse =
+            answer.map_err(|status| self.error("ask where images are", "the runtime", status))?;
+        Ok(answer.image_filesystems.into_iter().find_map(image_file_system))
+    }
+
     /// The API says nothing of how far a pull is; containerd's own service does, of all pulls together.
     pub(super) async fn pull_image(
         &self,
@@ -107,5 +115,27 @@ impl Cri {
             Err(status) if status.code() != Code::NotFound => Err(failed(status)),
             _ => Ok(()),
         }
+    }
+}
+
+fn image_file_system(usage: proto::FilesystemUsage) -> Option<ImageFileSystem> {
+    let dir = usage.fs_id.map(|id| id.mountpoint).filter(|dir| !dir.is_empty())?;
+    let value = |number: proto::UInt64Value| number.value;
+    let bytes = usage.used_bytes.map_or(0, value);
+    Some(ImageFileSystem { dir: dir.into(), bytes, inodes: usage.inodes_used.map(value) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_where_the_runtime_says() {
+        let value = |value| Some(proto::UInt64Value { value });
+        let fs_id = Some(proto::FilesystemIdentifier { mountpoint: "/i".to_owned() });
+        let usage = proto::FilesystemUsage { fs_id, used_bytes: value(7), inodes_used: None };
+        let found = ImageFileSystem { dir: "/i".into(), bytes: 7, inodes: None };
+        assert_eq!(image_file_system(usage), Some(found));
+        assert_eq!(image_file_system(proto::FilesystemUsage::default()), None);
     }
 }

@@ -274,6 +274,10 @@ impl ContainerRuntime for Cri {
         self.get_features().await
     }
 
+    async fn image_file_system(&self) -> Result<Option<ImageFileSystem>> {
+        self.get_image_file_system().await
+    }
+
     async fn process(&self, id: &str) -> Result<Process> {
         self.main_process(id).await
     }

@@ -235,6 +235,18 @@ impl Docker {
         Ok(images)
     }
 
+    /// The daemon's directory, with the sizes of all images, as a kubelet adds them up.
+    pub(super) async fn get_image_file_system(&self) -> Result<Option<ImageFileSystem>> {
+        if !self.address.is_local() {
+            return Ok(None);
+        }
+        let info = self.client().await?.info().await;
+        let info = info.map_err(|error| self.error("ask docker where it keeps images", "docker", error))?;
+        let bytes = self.list_images().await?.iter().map(|image| image.size).fold(0, u64::saturating_add);
+        let dir = info.docker_root_dir.filter(|dir| !dir.is_empty());
+        Ok(dir.map(|dir| ImageFileSystem { dir: dir.into(), bytes, inodes: None }))
+    }
+
     pub(super) async fn inspect_image(&self, reference: &str) -> Result<Option<ImageRecord>> {
         match self.client().await?.inspect_image(reference).await {
             Ok(inspected) => Ok(Some(record::image(inspected))),

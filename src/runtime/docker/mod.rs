@@ -231,6 +231,10 @@ impl ContainerRuntime for Docker {
         Some(self)
     }
 
+    async fn image_file_system(&self) -> Result<Option<ImageFileSystem>> {
+        self.get_image_file_system().await
+    }
+
     async fn process(&self, id: &str) -> Result<Process> {
         self.main_process(id).await
     }

@@ -1,7 +1,9 @@
 //! The rows. One is `NUMBER "behaviour" [module::test] .remarks();`.
 
 use super::Row;
-use crate::{api, defaults, ends, fields, files, lifecycle, pods_api, probes, restarts, telling, url, volumes};
+use crate::{
+    api, defaults, ends, fields, files, lifecycle, measures, pods_api, probes, restarts, telling, url, volumes,
+};
 
 macro_rules! rows {
     ($($number:literal $text:literal $([$module:ident::$test:ident])? $(.$remark:ident($($word:expr),*))*;)*) => {
@@ -252,4 +254,12 @@ rows! {
         .unit("flags_are_an_object_for_who_asks_for_one");
     123 "A static pod that is put back while it ends is counted in kubelet_restarted_pods_total with static=\"true\"."
         [telling::b123_pods_that_begin_again_are_counted_by_where_they_come_from];
+    125 "Starts of pods, their workers, lists, volumes and sandboxes are timed under the kubelet's names; pages are well-formed."
+        [measures::b125_starts_workers_lists_and_volumes_are_timed];
+    126 "/stats/summary has volumes, rootfs, logs, ephemeral storage, pressure, system containers and image file systems."
+        [measures::b126_the_summary_has_volumes_logs_waits_and_system_containers];
+    127 "/metrics/cadvisor has the cgroups around containers, their open files and sockets, and the machine's file system."
+        [measures::b127_cadvisors_page_has_what_is_around_containers_and_what_they_have_open];
+    128 "/metrics/resource has what is swapped out of the node, pods and containers."
+        [measures::b128_the_resource_page_has_swap];
 }

@@ -1,27 +1,36 @@
 //! `/metrics`: what the kubelet's users measure, in Prometheus' text format.
 
 mod cadvisor;
+mod counted;
 mod family;
+mod machine;
 mod resource;
+mod storage;
 pub mod summary;
-pub mod usage;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use ::http::Response;
-use k8s_openapi::api::core::v1::Volume;
 
-use self::family::{Family, counter, gauge, histogram, number};
+use self::family::{Family, gauge, number, series};
 use super::healthz;
 use super::http::Body;
 use crate::agent::context::Context;
-use crate::agent::operations::{BUCKETS, LIST, Operation};
 use crate::agent::report::{AgentReport, HealthReport, Severity, StateReport};
 use crate::agent::status::Entry;
+use crate::agent::volumes;
 
 pub use self::cadvisor::answer as cadvisor;
 pub use self::resource::answer as resource;
+
+/// What is kept from one measurement to the next.
+#[derive(Default)]
+pub struct Measurer {
+    rates: usage::Rates,
+    storage: storage::Storage,
+}
 
 /// What `utime` and `stime` of a process are counted in, on every Linux.
 const TICKS_A_SECOND: f64 = 100.0;
@@ -31,9 +40,8 @@ pub fn all(context: &Context) -> Response<Body> {
     let entries = context.board.pods();
     let report = context.board.reports().borrow().clone();
     let mut families = pods(&entries);
-    families.extend(counted(context));
-    families.push(volumes(&entries));
-    families.extend(operations(&context.operations.all()));
+    families.extend(counted::families(context));
+    families.push(total_volumes(&entries));
     families.extend(health(&report));
     families.extend(process(&report.agent));
     family::answer(&families, None)
@@ -41,7 +49,9 @@ pub fn all(context: &Context) -> Response<Body> {
 
 /// `/metrics/probes`: how probes came out.
 pub fn of_probes(context: &Context) -> Response<Body> {
-    family::answer(&[probes(context, &context.board.pods())], None)
+    let (entries, report) = (context.board.pods(), context.board.reports().borrow().clone());
+    let families = [probes(context, &entries), probe_times(context, &entries), started(&report.agent)];
+    family::answer(&families, None)
 }
 
 /// `/metrics/slis`: how the checks of `/healthz` are.
@@ -52,12 +62,8 @@ pub fn slis(context: &Context) -> Response<Body> {
     };
     let samples = healthz::checks(context).map(sample).collect();
     let help = "Whether a check of /healthz passes";
-    let started = context.board.reports().borrow().agent.started_at.as_duration().as_secs_f64();
-    let families = [
-        Family { name: "kubernetes_healthcheck", kind: "gauge", help, samples },
-        gauge("process_start_time_seconds", "When the agent started, since the epoch", started),
-    ];
-    family::answer(&families, None)
+    let healthchecks = Family { name: "kubernetes_healthcheck", kind: "gauge", help, samples };
+    family::answer(&[healthchecks, started(&context.board.reports().borrow().agent)], None)
 }
 
 fn how_many<T>(all: impl IntoIterator<Item = T>) -> f64 {
@@ -70,58 +76,23 @@ fn is_static(bound: bool) -> (&'static str, String) {
 }
 
 /// Volumes of the pods that are wanted, and of those that run, by the plugin that makes them.
-fn volumes(entries: &[Entry]) -> Family {
-    let mut counts: BTreeMap<(String, &str), u64> = BTreeMap::new();
+fn total_volumes(entries: &[Entry]) -> Family {
+    let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| !entry.report.terminating) {
         let runs = entry.report.containers.iter().any(|c| matches!(c.state, StateReport::Running { .. }));
         let states: &[&str] =
             if runs { &["actual_state_of_world", "desired_state_of_world"] } else { &["desired_state_of_world"] };
         let of = entry.pod.iter().flat_map(|pod| pod.spec.volumes.iter().flatten());
-        for (plugin, state) in of.flat_map(|volume| states.iter().map(|state| (plugin(volume), *state))) {
-            let count = counts.entry((format!("kubernetes.io/{plugin}"), state)).or_default();
+        for (plugin, state) in of.flat_map(|volume| states.iter().map(|state| (volumes::plugin(volume), *state))) {
+            let count = counts.entry((plugin, state)).or_default();
             *count = count.saturating_add(1);
         }
     }
-    let samples = counts
-        .into_iter()
-        .map(|((plugin, state), count)| (vec![("plugin_name", plugin), ("state", state.to_owned())], number(count)));
+    let samples = counts.into_iter().map(|((plugin, state), count)| {
+        (vec![("plugin_name", plugin.to_owned()), ("state", state.to_owned())], number(count))
+    });
     let help = "Volumes by plugin and state";
     Family { name: "volume_manager_total_volumes", kind: "gauge", help, samples: samples.collect() }
-}
-
-/// What the runtime was asked, and how long it takes to look at everything that it has.
-fn operations(all: &BTreeMap<&'static str, Operation>) -> Vec<Family> {
-    let label = |name: &str| vec![("operation_type", name.to_owned())];
-    let counts = |of: fn(&Operation) -> u64| {
-        let samples = all.iter().map(|(name, operation)| (label(name), of(operation)));
-        samples.filter(|(_, count)| *count > 0).map(|(labels, count)| (labels, number(count))).collect()
-    };
-    let series = |labels: &[(&'static str, String)], one: &Operation| {
-        let within: Vec<_> = BUCKETS.into_iter().zip(one.within).collect();
-        histogram(labels, &within, one.seconds, one.count)
-    };
-    let durations = all.iter().flat_map(|(name, operation)| series(&label(name), operation)).collect();
-    let relists = all.get(LIST).map(|list| series(&[], list)).unwrap_or_default();
-    let family = |name, kind, help, samples| Family { name, kind, help, samples };
-    vec![
-        family("kubelet_runtime_operations_total", "counter", "Requests to the runtime", counts(|one| one.count)),
-        family("kubelet_runtime_operations_errors_total", "counter", "Requests that failed", counts(|one| one.errors)),
-        family("kubelet_runtime_operations_duration_seconds", "histogram", "Duration of requests", durations),
-        family("kubelet_pleg_relist_duration_seconds", "histogram", "Duration of a look at all containers", relists),
-    ]
-}
-
-/// What a kubelet calls the plugin of a volume.
-fn plugin(volume: &Volume) -> &'static str {
-    let plugins = [
-        (volume.host_path.is_some(), "host-path"),
-        (volume.empty_dir.is_some(), "empty-dir"),
-        (volume.config_map.is_some(), "configmap"),
-        (volume.secret.is_some(), "secret"),
-        (volume.projected.is_some(), "projected"),
-        (volume.downward_api.is_some(), "downward-api"),
-    ];
-    plugins.into_iter().find(|(is, _)| *is).map_or("other", |(_, name)| name)
 }
 
 /// Pods and containers by their state.
@@ -149,8 +120,10 @@ fn pods(entries: &[Entry]) -> Vec<Family> {
             }
         }
     }
+    let ephemeral = entries.iter().flat_map(|entry| &entry.pod).flat_map(|pod| &pod.ephemeral);
     let running = entries.iter().filter(|entry| entry.report.containers.iter().any(|c| runs(&c.state)));
     vec![
+        gauge("kubelet_managed_ephemeral_containers", "Ephemeral containers of pods", how_many(ephemeral)),
         gauge("kubelet_running_pods", "Pods of which a container runs", how_many(running)),
         Family {
             name: "kubelet_running_containers",
@@ -174,48 +147,6 @@ fn pods(entries: &[Entry]) -> Vec<Family> {
     ]
 }
 
-fn counted(context: &Context) -> Vec<Family> {
-    let metrics = &context.metrics;
-    let of_type = |kind: &str, count: u64| (vec![("container_type", kind.to_owned())], number(count));
-    let restarted = [true, false].map(|bound| (vec![is_static(bound)], number(metrics.restarted(bound).get())));
-    vec![
-        Family {
-            name: "kubelet_started_containers_total",
-            kind: "counter",
-            help: "Containers that were started",
-            samples: vec![
-                of_type("container", metrics.started_containers.get()),
-                of_type("pod_sandbox", metrics.started_sandboxes.get()),
-            ],
-        },
-        counter("kubelet_started_containers_errors_total", "Starts that failed", metrics.failed_starts.get()),
-        counter("kubelet_started_pods_total", "Pods whose sandbox was started", metrics.started_sandboxes.get()),
-        gauge("kubelet_mirror_pods", "Mirror pods that are known", number(context.mirrors.count())),
-        gauge("kubelet_cgroup_version", "The version of cgroups", if is_unified() { 2.0 } else { 1.0 }),
-        Family {
-            name: "kubelet_restarted_pods_total",
-            kind: "counter",
-            help: "Pods that began again under the same UID",
-            samples: restarted.to_vec(),
-        },
-        counter(
-            "kubelet_orphaned_runtime_pods_total",
-            "Pods found in the runtime that nobody wants",
-            metrics.orphans.get(),
-        ),
-        counter(
-            "kubelet_pod_watch_events_dropped_total",
-            "Events that clients of the pods API were too slow for",
-            metrics.dropped_pod_events.get(),
-        ),
-    ]
-}
-
-/// Whether the machine has cgroups of version 2 alone.
-fn is_unified() -> bool {
-    std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
-}
-
 fn probes(context: &Context, entries: &[Entry]) -> Family {
     let mut samples = Vec::new();
     for entry in entries {
@@ -232,6 +163,30 @@ fn probes(context: &Context, entries: &[Entry]) -> Family {
         }
     }
     Family { name: "prober_probe_total", kind: "counter", help: "Probes by how they came out", samples }
+}
+
+/// How long probes took that came out well.
+fn probe_times(context: &Context, entries: &[Entry]) -> Family {
+    let mut samples = Vec::new();
+    for entry in entries {
+        for (container, kind, counts) in context.probes.times(&entry.report.uid) {
+            let labels = [
+                ("container", container.as_str()),
+                ("namespace", &entry.report.namespace),
+                ("pod", &entry.report.name),
+                ("probe_type", kind),
+            ];
+            samples.extend(series(&labels.map(|(name, value)| (name, value.to_owned())), &counts));
+        }
+    }
+    let help = "How long a probe takes that comes out well";
+    Family { name: "prober_probe_duration_seconds", kind: "histogram", help, samples }
+}
+
+/// When the agent started.
+fn started(agent: &AgentReport) -> Family {
+    let at = agent.started_at.as_duration().as_secs_f64();
+    gauge("process_start_time_seconds", "When the agent started, since the epoch", at)
 }
 
 /// What only this agent tells.
@@ -274,7 +229,6 @@ fn process(agent: &AgentReport) -> Vec<Family> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let resident = resident.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
-    let started = agent.started_at.as_duration().as_secs_f64();
     let cpu = cpu_seconds(&stat).map(|seconds| {
         let samples = vec![(vec![], seconds)];
         Family { name: "process_cpu_seconds_total", kind: "counter", help: "Processor time in seconds", samples }
@@ -282,8 +236,14 @@ fn process(agent: &AgentReport) -> Vec<Family> {
     let open =
         fs::read_dir("/proc/self/fd").ok().map(|fds| gauge("process_open_fds", "Open file descriptors", how_many(fds)));
     let memory = resident.map(|kib| gauge("process_resident_memory_bytes", "Resident memory", kib * 1024.0));
-    let since = gauge("process_start_time_seconds", "When the agent started, since the epoch", started);
-    [cpu, memory, open, Some(since)].into_iter().flatten().collect()
+    // `utime` is the 14th field of /proc/PID/stat, the size of its memory the 23rd.
+    let size = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(20)?.parse::<f64>().ok());
+    let size = size.map(|bytes| gauge("process_virtual_memory_bytes", "Virtual memory", bytes));
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let most = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+    let most = most.and_then(|most| most.parse::<f64>().ok());
+    let most = most.map(|most| gauge("process_max_fds", "The most open file descriptors", most));
+    [cpu, memory, size, open, most, Some(started(agent))].into_iter().flatten().collect()
 }
 
 /// `utime` and `stime` of /proc/PID/stat; the command before them may hold anything.
@@ -322,7 +282,7 @@ mod tests {
         let pod = std::sync::Arc::new(crate::agent::pod::tests::read(pod).unwrap());
         let mut entry = Entry { pod: Some(pod), ..crate::agent::status::tests::entry(true, 1) };
         entry.report.containers.clear();
-        let samples = volumes(&[entry]).samples;
+        let samples = total_volumes(&[entry]).samples;
         let expected = [("kubernetes.io/empty-dir", 1.0), ("kubernetes.io/host-path", 2.0)];
         assert_eq!(samples.iter().map(|(labels, count)| (&*labels[0].1, *count)).collect::<Vec<_>>(), expected);
         assert!(samples.iter().all(|(labels, _)| labels[1].1 == "desired_state_of_world"));

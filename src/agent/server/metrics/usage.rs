@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 
-use crate::agent::cgroups::{Details, Mounts, Usage};
+use crate::agent::cgroups::{Details, Group, Mounts, Usage};
 use crate::agent::context::Context;
+use crate::agent::pod::StaticPod;
 use crate::agent::report::StateReport;
+use crate::agent::status::Entry;
 use crate::host::clock::Instant;
 
 /// Containers that the runtime is asked of at once.
@@ -18,14 +20,36 @@ const AT_ONCE: usize = 8;
 /// Two measurements closer together tell no rate.
 const APART: Duration = Duration::from_millis(200);
 
+/// A cgroup.
+#[derive(Debug, Default)]
+pub struct GroupUsage {
+    /// Its path.
+    pub path: String,
+    pub usage: Usage,
+    /// What else it counts.
+    pub details: Details,
+}
+
+impl GroupUsage {
+    fn of(mounts: &Mounts, group: &Group) -> Self {
+        let (usage, details) = (mounts.usage_of(group), mounts.details_of(group));
+        Self { path: group.path().to_owned(), usage, details }
+    }
+}
+
 /// One measurement of everything.
+#[derive(Default)]
 pub struct Measured {
     /// When.
     pub at: Timestamp,
     /// The machine.
-    pub node: Usage,
+    pub node: GroupUsage,
     /// The agent itself.
-    pub agent: Usage,
+    pub agent: GroupUsage,
+    /// What runs the container runtime, where it was asked for and is found.
+    pub runtime: Option<GroupUsage>,
+    /// The cgroup that all pods are in, where one runs in it.
+    pub all_pods: Option<GroupUsage>,
     /// The machine's network.
     pub network: Vec<Interface>,
     /// Its pods, those of which something runs.
@@ -33,21 +57,31 @@ pub struct Measured {
 }
 
 /// A pod.
+#[derive(Default)]
 pub struct PodUsage {
     pub namespace: String,
     pub name: String,
     pub uid: String,
     pub containers: Vec<ContainerUsage>,
+    /// Its own cgroup, which holds its sandbox too; None where it has none.
+    pub own: Option<GroupUsage>,
+    /// The pod, where it is wanted.
+    pub pod: Option<Arc<StaticPod>>,
     /// Its network, None for the machine's.
     pub network: Option<Vec<Interface>>,
 }
 
 /// A container that runs.
+#[derive(Default)]
 pub struct ContainerUsage {
     pub name: String,
     pub id: String,
     pub image: String,
     pub started_at: Timestamp,
+    /// Its main process, 0 where that is not known.
+    pub pid: u32,
+    /// The path of its cgroup.
+    pub cgroup: String,
     pub usage: Usage,
     /// What else its cgroups count.
     pub details: Details,
@@ -68,9 +102,17 @@ pub struct Interface {
 }
 
 impl PodUsage {
-    /// All of it together; what no container knows is not known.
+    /// All of it together, by its own cgroup, and where that does not say it, by what its containers know.
     pub fn total(&self) -> Usage {
-        Self::of_all(std::slice::from_ref(self))
+        let (sum, own) = (Self::of_all(std::slice::from_ref(self)), self.own.as_ref());
+        let own = own.map(|own| own.usage).unwrap_or_default();
+        Usage { cpu_nanos: own.cpu_nanos.or(sum.cpu_nanos), memory: own.memory.or(sum.memory) }
+    }
+
+    /// Bytes that were swapped out of it.
+    pub fn swap(&self) -> Option<u64> {
+        let own = self.own.as_ref().and_then(|own| own.details.swap);
+        own.or_else(|| self.containers.iter().filter_map(|one| one.details.swap).reduce(u64::saturating_add))
     }
 
     /// All of several pods together.
@@ -96,41 +138,73 @@ impl PodUsage {
     }
 }
 
-/// Measures everything.
+/// Measures everything but the runtime itself.
 pub async fn measure(context: &Context) -> Measured {
     let mounts = Mounts::read();
-    let wanted = context.board.pods().into_iter().flat_map(|entry| {
-        let on_host = entry.pod.as_ref().is_none_or(|pod| pod.spec.host_network == Some(true));
-        entry.report.containers.clone().into_iter().map(move |container| (entry.report.clone(), on_host, container))
-    });
-    let measured = stream::iter(wanted).map(|(pod, on_host, container)| {
+    let wanted =
+        context.board.pods().into_iter().flat_map(|entry| {
+            entry.report.containers.clone().into_iter().map(move |container| (entry.clone(), container))
+        });
+    let measured = stream::iter(wanted).map(|(entry, container)| {
         let mounts = &mounts;
         async move {
             let StateReport::Running { started_at } = container.state else { return None };
             let id = container.id?;
             let pid = context.runtime.process(&id).await.ok()?.pid;
-            let usage = pid.map(|pid| mounts.of_process(pid)).unwrap_or_default();
-            let details = pid.map(|pid| mounts.details_of(pid)).unwrap_or_default();
-            let network = pid.filter(|_| !on_host).map(|pid| interfaces(&format!("/proc/{pid}/net/dev")));
-            let container =
-                ContainerUsage { name: container.name, id, image: container.image, started_at, usage, details };
-            Some((pod, network, container))
+            let group = pid.map(Group::of_process).unwrap_or_default();
+            let GroupUsage { path, usage, details } = GroupUsage::of(mounts, &group);
+            let (name, image, pid) = (container.name, container.image, pid.unwrap_or_default());
+            let one = ContainerUsage { name, id, image, started_at, pid, cgroup: path, usage, details };
+            Some((entry, group, one))
         }
     });
     let mut pods: Vec<PodUsage> = Vec::new();
+    let mut all_pods = None;
     let mut measured = measured.buffered(AT_ONCE);
     while let Some(one) = measured.next().await {
-        let Some((pod, network, container)) = one else { continue };
-        if pods.last().is_none_or(|last| last.uid != pod.uid) {
-            let (namespace, name, uid) = (pod.namespace, pod.name, pod.uid);
-            pods.push(PodUsage { namespace, name, uid, containers: Vec::new(), network });
+        let Some((entry, group, container)) = one else { continue };
+        all_pods = all_pods.or_else(|| group.ancestor(is_of_all_pods));
+        if pods.last().is_none_or(|last| last.uid != entry.report.uid) {
+            pods.push(pod(&mounts, entry, &group, container.pid));
         }
         if let Some(last) = pods.last_mut() {
             last.containers.push(container);
         }
     }
-    let (node, agent) = (mounts.of_machine(), mounts.of_process(std::process::id()));
-    Measured { at: Timestamp::now(), node, agent, network: interfaces("/proc/net/dev"), pods }
+    let node = GroupUsage { path: "/".to_owned(), usage: mounts.of_machine(), details: Details::of_machine() };
+    let agent = GroupUsage::of(&mounts, &Group::of_process(std::process::id()));
+    let all_pods = all_pods.map(|group| GroupUsage::of(&mounts, &group));
+    Measured { at: Timestamp::now(), node, agent, runtime: None, all_pods, network: interfaces("/proc/net/dev"), pods }
+}
+
+/// A pod without its containers yet, of which one is in this cgroup.
+fn pod(mounts: &Mounts, entry: Entry, group: &Group, pid: u32) -> PodUsage {
+    let on_host = entry.pod.as_ref().is_none_or(|pod| pod.spec.host_network == Some(true));
+    let network = (pid > 0 && !on_host).then(|| interfaces(&format!("/proc/{pid}/net/dev")));
+    let (namespace, name, uid) = (entry.report.namespace, entry.report.name, entry.report.uid);
+    let own = group.ancestor(|name| is_of_pod(name, &uid)).map(|group| GroupUsage::of(mounts, &group));
+    PodUsage { namespace, name, uid, containers: Vec::new(), own, pod: entry.pod, network }
+}
+
+/// `kubepods`, by both drivers.
+fn is_of_all_pods(name: &str) -> bool {
+    matches!(name, "kubepods" | "kubepods.slice")
+}
+
+/// `podUID`, or `kubepods-burstable-podUID.slice` with underscores.
+fn is_of_pod(name: &str, uid: &str) -> bool {
+    let is_slice = |slice: &str| slice.ends_with(&format!("-pod{}", uid.replace('-', "_")));
+    name.strip_prefix("pod") == Some(uid) || name.strip_suffix(".slice").is_some_and(is_slice)
+}
+
+/// The cgroup of the daemon of this runtime (`docker 20.10`): the oldest process with its name.
+fn of_runtime(runtime: &str) -> Option<GroupUsage> {
+    let daemons = [("docker", "dockerd"), ("containerd", "containerd"), ("cri-o", "crio")];
+    let (_, daemon) = daemons.into_iter().find(|(name, _)| runtime.starts_with(name))?;
+    let processes = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_it = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == daemon);
+    let found = processes.filter(is_it).min()?;
+    Some(GroupUsage::of(&Mounts::read(), &Group::of_process(found)))
 }
 
 fn interfaces(file: &str) -> Vec<Interface> {
@@ -171,16 +245,26 @@ struct Rate {
 
 /// What the machine's own rate is kept under; no container has such an id.
 pub const MACHINE: &str = "";
-/// What the agent's is kept under.
+/// What the agent's is kept under,
 pub const AGENT: &str = "agent";
+/// the container runtime's,
+pub const RUNTIME: &str = "runtime";
+/// and that of all pods together. A pod's is kept under its UID.
+pub const PODS: &str = "pods";
 
 impl Rates {
     /// Takes a measurement in. False when some rate is not known yet.
     pub fn learn(&self, measured: &Measured) -> bool {
         let containers = measured.pods.iter().flat_map(|pod| &pod.containers);
-        let all = containers
-            .map(|one| (one.id.as_str(), one.usage))
-            .chain([(MACHINE, measured.node), (AGENT, measured.agent)]);
+        let groups = [
+            (MACHINE, Some(&measured.node)),
+            (AGENT, Some(&measured.agent)),
+            (RUNTIME, measured.runtime.as_ref()),
+            (PODS, measured.all_pods.as_ref()),
+        ];
+        let groups = groups.into_iter().chain(measured.pods.iter().map(|pod| (pod.uid.as_str(), pod.own.as_ref())));
+        let groups = groups.filter_map(|(key, group)| Some((key, group?.usage)));
+        let all = containers.map(|one| (one.id.as_str(), one.usage)).chain(groups);
         let (mut known, now) = (self.0.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
         // Only what is there is remembered.
         let old = std::mem::take(&mut *known);
@@ -200,14 +284,20 @@ impl Rates {
 
     /// Measures, and once more where that is needed to know every rate.
     pub async fn measure(&self, context: &Context) -> Measured {
-        let measured = measure(context).await;
+        let measured = Self::measure_all(context).await;
         if self.learn(&measured) {
             return measured;
         }
         tokio::time::sleep(APART).await;
-        let measured = measure(context).await;
+        let measured = Self::measure_all(context).await;
         self.learn(&measured);
         measured
+    }
+
+    async fn measure_all(context: &Context) -> Measured {
+        let runtime = context.board.reports().borrow().agent.runtime.clone().unwrap_or_default();
+        let runtime = tokio::task::spawn_blocking(move || of_runtime(&runtime)).await.ok().flatten();
+        Measured { runtime, ..measure(context).await }
     }
 }
 
@@ -233,18 +323,15 @@ mod tests {
         ContainerUsage {
             name: id.into(),
             id: id.into(),
-            image: "i".into(),
-            started_at: Timestamp::UNIX_EPOCH,
             usage: Usage { cpu_nanos: Some(nanos), memory: Some(memory) },
-            details: Details::default(),
+            ..ContainerUsage::default()
         }
     }
 
     fn measured(node: u64, containers: Vec<ContainerUsage>) -> Measured {
-        let (namespace, name, uid) = ("default".into(), "p".into(), "u".into());
-        let pods = vec![PodUsage { namespace, name, uid, containers, network: None }];
-        let node = Usage { cpu_nanos: Some(node), memory: None };
-        Measured { at: Timestamp::UNIX_EPOCH, node, agent: Usage::default(), network: vec![], pods }
+        let pods = vec![PodUsage { uid: "u".into(), containers, ..PodUsage::default() }];
+        let node = GroupUsage { usage: Usage { cpu_nanos: Some(node), memory: None }, ..GroupUsage::default() };
+        Measured { node, pods, ..Measured::default() }
     }
 
     #[tokio::test(start_paused = true)]
@@ -264,9 +351,20 @@ mod tests {
 
     #[test]
     fn a_pod_uses_what_its_containers_use() {
-        let measured = measured(0, vec![container("a", 3, 10), container("b", 4, 20)]);
-        let total = measured.pods[0].total();
-        assert_eq!((total.cpu_nanos, total.memory.map(|memory| memory.working_set)), (Some(7), Some(30)));
+        let mut measured = measured(0, vec![container("a", 3, 10), container("b", 4, 20)]);
+        let pod = &mut measured.pods[0];
+        let of = |total: Usage| (total.cpu_nanos, total.memory.map(|memory| memory.working_set));
+        assert_eq!(of(pod.total()), (Some(7), Some(30)));
+        let usage = Usage { cpu_nanos: Some(9), memory: None };
+        pod.own = Some(GroupUsage { usage, ..GroupUsage::default() });
+        assert_eq!(of(pod.total()), (Some(9), Some(30)), "its own cgroup knows better, as far as it counts");
+    }
+
+    #[test]
+    fn cgroups_of_pods_are_known_by_their_names() {
+        assert!(is_of_pod("poda-b", "a-b") && is_of_pod("kubepods-besteffort-poda_b.slice", "a-b"));
+        assert!(!is_of_pod("poda-bc", "a-b") && !is_of_pod("a-b", "a-b") && !is_of_pod("pod.slice", ""));
+        assert!(is_of_all_pods("kubepods") && is_of_all_pods("kubepods.slice") && !is_of_all_pods("kubepodsx"));
     }
 
     #[test]

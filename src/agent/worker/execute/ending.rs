@@ -105,6 +105,7 @@ impl Worker {
             self.context.left.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone());
         }
         self.context.probes.remove_pod(&uid);
+        self.context.metrics.startups.forget(&uid);
         self.context.routes.remove(&uid);
         self.seen.terminating.remove(&uid);
         self.seen.drained.remove(&uid);

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use super::*;
+use crate::agent::metrics;
 
 /// How long a failure is called that (`ErrImagePull`) before it is called waiting (`ImagePullBackOff`).
 const TOLD: Duration = Duration::from_secs(5);
@@ -70,6 +71,11 @@ impl Worker {
             let begun = Instant::now();
             let result = pull::pull(&context, &pod, &image).await;
             let took = (begun.elapsed(), asked.elapsed());
+            context.metrics.startups.pulled(&uid, asked);
+            if let Ok(record) = &result {
+                // With the time in which it waited for its turn, as by the kubelet.
+                context.metrics.pulls.time([metrics::image_size(record.size).into()], took.1);
+            }
             let _ = myself.send(Message::Pulled { uid, container, image, took, result });
         });
     }
@@ -77,6 +83,7 @@ impl Worker {
     /// What no pull can mend is looked at again now and then. `reason` is that of the waiting, `event` that of the event.
     fn cannot_pull(&mut self, container: &str, (reason, event): (&'static str, &'static str), message: String) {
         warn!(pod = %self.key, container, reason, message, "no image");
+        self.count_failure(container, reason);
         self.note_trouble(container, event, &message);
         self.note_trouble(container, "Failed", &wording::ERROR.with(&[&reason]));
         let slot = self.seen.slots.entry(container.to_owned()).or_default();
@@ -109,6 +116,7 @@ impl Worker {
                 let failed = wording::PULL_FAILED.with(&[&quoted, &message]);
                 let backed_off = wording::WAITS_FOR_PULL.with(&[&quoted, &reason, &message]);
                 slot.pull = Pull::Failed { reason, backed_off, message, until, told, tries };
+                self.count_failure(container, reason);
                 self.note_trouble(container, "Failed", &failed);
                 self.note_trouble(container, "Failed", &wording::ERROR.with(&[&reason]));
                 self.note_unreachable(&error);

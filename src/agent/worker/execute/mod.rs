@@ -101,7 +101,7 @@ impl Worker {
         let name = one.record.name.container.clone();
         match self.context.runtime.start(id).await {
             Ok(()) => {
-                self.context.metrics.started_containers.count();
+                self.count_start(&name);
                 self.note_event(&name, "Started", wording::STARTED.with(&[]));
                 self.clear_fault(&name);
                 self.refresh(id).await;
@@ -150,11 +150,14 @@ impl Worker {
             Ok(config) => SandboxConfig { runtime_handler, ..config },
             Err(refusal) => return self.fail(SANDBOX, Failure::new(refusal.reason, refusal.message), None),
         };
+        let begun = Instant::now();
         let created = self.context.runtime.create_sandbox(&config).await;
         let started = match &created {
             Ok(id) => self.context.runtime.start(id).await,
             Err(_) => Ok(()),
         };
+        // No pod has a runtime class: all have the runtime's default handler, which has no name.
+        self.context.metrics.sandboxes.time(["".into()], begun.elapsed());
         if let Ok(id) = &created {
             self.refresh(id).await;
         }
@@ -165,7 +168,10 @@ impl Worker {
                 self.context.metrics.started_sandboxes.count();
                 self.clear_fault(SANDBOX);
             }
-            Err(error) => self.fail(SANDBOX, runtime_failure("CreatePodSandboxError", &error), Some(&error)),
+            Err(error) => {
+                self.context.metrics.failed_sandboxes.count();
+                self.fail(SANDBOX, runtime_failure("CreatePodSandboxError", &error), Some(&error));
+            }
         }
     }
 
@@ -231,7 +237,7 @@ impl Worker {
         match started {
             Ok(()) => {
                 info!(pod = %self.key, container = name, attempt, "container started");
-                self.context.metrics.started_containers.count();
+                self.count_start(name);
                 self.note_event(name, "Started", wording::STARTED.with(&[]));
                 self.clear_fault(name);
                 self.post_start(&id, name);
@@ -359,6 +365,20 @@ impl Worker {
         id.map(Some).ok_or_else(|| format!("unable to find target container {target}"))
     }
 
+    /// A container has been started.
+    fn count_start(&self, container: &str) {
+        let Some((pod, _)) = &self.pod else { return };
+        self.context.metrics.started_containers.count([pod.container_type(container).into()]);
+    }
+
+    /// A container could not be started. Sandboxes are counted apart, and a pod that waits for its volumes has not failed.
+    pub(in crate::agent::worker) fn count_failure(&self, container: &str, reason: &'static str) {
+        let Some((pod, _)) = self.pod.as_ref().filter(|_| container != SANDBOX && reason != "ContainerCreating") else {
+            return;
+        };
+        self.context.metrics.failed_containers.count([pod.container_type(container).into(), reason.into()]);
+    }
+
     fn clear_fault(&mut self, container: &str) {
         if let Some(slot) = self.seen.slots.get_mut(container) {
             slot.fault = None;
@@ -366,7 +386,7 @@ impl Worker {
     }
 
     fn fail(&mut self, container: &str, failure: Failure, error: Option<&RuntimeError>) {
-        self.context.metrics.failed_starts.count();
+        self.count_failure(container, failure.reason);
         warn!(pod = %self.key, container, reason = failure.reason, message = failure.message, "step failed");
         self.note_failure(container, &failure);
         let slot = self.seen.slots.entry(container.to_owned()).or_default();

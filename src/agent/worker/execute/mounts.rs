@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Volume;
 use tracing::warn;
 
 use super::super::Worker;
@@ -28,7 +29,12 @@ impl Worker {
             let (root, inputs) = (&context.options.root_dir, Inputs { facts: &context.facts, objects: &objects });
             context.bound.alone(&pod, || {
                 volumes::claim(root, &pod.uid)?;
-                volumes::prepare(&pod, root, &inputs).map_err(PrepareError::from)
+                let mut made = |volume: &Volume, took, well| {
+                    let result = if well { "success" } else { "fail-unknown" };
+                    let labels = [volumes::plugin(volume), "volume_mount", result, "false"].map(Into::into);
+                    context.metrics.storage.time(labels, took);
+                };
+                volumes::prepare_each(&pod, root, &inputs, &mut made).map_err(PrepareError::from)
             })
         });
         match made.await {
