@@ -89,7 +89,7 @@ impl<'a> Facts<'a> {
             Some((_, view)) if view.needs_sandbox => {
                 self.own(&report.uid).any(|one| one.record.is_sandbox && one.is_running())
             }
-            _ => self.own(&report.uid).next().is_some() || self.seen.slots.values().any(|slot| slot.pull != Pull::Idle),
+            _ => self.own(&report.uid).next().is_some() || self.slots.values().any(|slot| slot.pull != Pull::Idle),
         }
     }
 
