@@ -173,8 +173,11 @@ pub fn status(known: &Known<'_>) -> PodStatus {
     let init: Vec<_> = of(true).collect();
     let host_network = known.spec.and_then(|spec| spec.host_network).unwrap_or(false);
     let pod_ip = if host_network { known.host_ip } else { known.pod_ip };
+    let resources = known.spec.map(resources::effective);
     PodStatus {
         phase: Some(format!("{:?}", known.phase)),
+        allocated_resources: resources.as_ref().and_then(|resources| resources.requests.clone()),
+        resources,
         conditions: Some(conditions::all(known)),
         container_statuses: Some(main),
         init_container_statuses: Some(init).filter(|list| !list.is_empty()),

@@ -156,6 +156,9 @@ async fn a_status_says_what_is_mounted_and_given_and_which_image_runs() {
     assert_eq!(said["resources"]["limits"]["memory"], "64Mi");
     assert_eq!(said["allocatedResources"], said["resources"]["requests"]);
     assert_eq!(said["allocatedResources"]["cpu"], "100m");
+    let whole = serde_json::to_value(&world.entry("a").status).unwrap();
+    let given = serde_json::json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}});
+    assert_eq!((&whole["resources"], &whole["allocatedResources"]), (&given, &given["requests"]));
     // Its image changes: the old one runs until it has ended.
     world.want(&[pod("x:2")]).await;
     world.fake.until("it is stopped", |fake| !fake.calls_of("stop").is_empty()).await;

@@ -246,4 +246,14 @@ rows! {
         .unit("a_condition_is_told_when_it_turns_and_the_pressures_at_each_start");
     120 "An API server is asked by `kubelet/...`, which is the field manager of what is written."
         .unit("an_api_server_is_asked_by_a_kubelet");
+    129 "Killed at the end of a container that its probe condemned, a kubelet goes by the exit code: 0 is done."
+        [ends::b129_what_a_probe_condemned_is_started_again_by_the_next_agent]
+        .different("it is written down that the container was condemned, and it starts again").seconds(8);
+    130 "The mirror of an edited pod stays as it was at the edit until the old containers have ended."
+        .unit("the_mirror_of_a_pod_that_was_edited_is_told_how_its_containers_end")
+        .different("it is told how they end, so that nobody sends requests to what has ended");
+    131 "What has passed its startup probe has done so under the next agent too, and is not asked again."
+        [ends::b131_what_has_started_stays_so_under_the_next_agent].seconds(10);
+    132 "Events of one object, type and reason are combined into one that counts from the tenth message on."
+        .unit("events_that_differ_by_their_messages_alone_are_combined_into_one_that_counts");
 }
