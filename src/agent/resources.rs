@@ -279,6 +279,24 @@ pub fn quantity(resource: &str, amount: i64) -> Quantity {
     Quantity(text)
 }
 
+/// What a running container was given, as its status says it: of the lists that its spec has, what its pod's limits give it
+/// too.
+pub fn given(pod: &PodSpec, container: &Container) -> ResourceRequirements {
+    let mut given = container.resources.clone().unwrap_or_default();
+    let add = |list: Option<&mut Quantities>, resource: &str| {
+        let amount = limit(pod, container, resource, unit(resource));
+        if let Some(list) = list.filter(|_| amount > 0) {
+            list.entry(resource.to_owned()).or_insert_with(|| quantity(resource, amount));
+        }
+    };
+    for resource in ["cpu", "memory"] {
+        add(given.limits.as_mut(), resource);
+    }
+    // Its weight is that of its limit.
+    add(given.requests.as_mut(), "cpu");
+    given
+}
+
 /// What a pod asks for and may use as a whole, its overhead included, as its status says it; what is none is left out.
 pub fn effective(pod: &PodSpec) -> ResourceRequirements {
     let containers = pod.init_containers.iter().flatten().chain(&pod.containers);
@@ -408,8 +426,13 @@ mod tests {
         assert_eq!(values(&spec), (102, 0, 32 << 20));
         spec.resources = serde_json::from_value(json!({"limits": {"cpu": "500m", "memory": "64Mi"}})).unwrap();
         assert_eq!(values(&spec), (102, 50_000, 32 << 20));
+        let said = |spec: &PodSpec| serde_json::to_value(given(spec, &spec.containers[0])).unwrap();
+        let both = json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "500m", "memory": "32Mi"}});
+        assert_eq!(said(&spec), both);
+        spec.containers[0].resources = serde_json::from_value(json!({"requests": {"memory": "1Mi"}})).unwrap();
+        assert_eq!(said(&spec), json!({"requests": {"cpu": "500m", "memory": "1Mi"}}));
         spec.containers[0].resources = None;
-        assert_eq!(values(&spec), (512, 50_000, 64 << 20));
+        assert_eq!((values(&spec), said(&spec)), ((512, 50_000, 64 << 20), json!({})));
     }
 
     #[test]

@@ -156,6 +156,7 @@ async fn a_status_says_what_is_mounted_and_given_and_which_image_runs() {
     assert_eq!(said["resources"]["limits"]["memory"], "64Mi");
     assert_eq!(said["allocatedResources"], said["resources"]["requests"]);
     assert_eq!(said["allocatedResources"]["cpu"], "100m");
+    assert_eq!(said["user"], serde_json::json!({"linux": {"uid": 0, "gid": 0, "supplementalGroups": [0]}}));
     let whole = serde_json::to_value(&world.entry("a").status).unwrap();
     let given = serde_json::json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}});
     assert_eq!((&whole["resources"], &whole["allocatedResources"]), (&given, &given["requests"]));

@@ -256,4 +256,8 @@ rows! {
         [ends::b131_what_has_started_stays_so_under_the_next_agent].seconds(10);
     132 "Events of one object, type and reason are combined into one that counts from the tenth message on."
         .unit("events_that_differ_by_their_messages_alone_are_combined_into_one_that_counts");
+    133 "A container without a limit has that of its pod (`spec.resources`), which asks for what its containers do."
+        .unit("a_container_without_a_limit_has_that_of_its_pod");
+    134 "The status says what the pod asks for and may use as a whole, and whom containers run as where CRI says it."
+        .unit("a_status_says_what_is_mounted_and_given_and_which_image_runs");
 }
