@@ -268,7 +268,7 @@ pub fn is_of_pods(resource: &str) -> bool {
 /// An amount as a quantity of this resource, in the largest unit that it is a whole number of.
 pub fn quantity(resource: &str, amount: i64) -> Quantity {
     let whole = |(suffix, factor): (&str, i64)| {
-        (amount != 0 && amount % factor == 0)
+        (amount != 0 && amount.checked_rem(factor) == Some(0))
             .then(|| format!("{}{suffix}", amount.checked_div(factor).unwrap_or(amount)))
     };
     let text = match resource {
