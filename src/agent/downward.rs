@@ -76,7 +76,7 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// The value of a `resourceFieldRef`: a request (0 without one) or a limit (the node's amount without one), divided and
+/// The value of a `resourceFieldRef`: a request (0 without one) or a limit (the pod's, else the node's, without one), divided and
 /// rounded up. `own` is the container it is about unless it names another.
 pub fn resource(pod: &StaticPod, own: Option<&Container>, of: &ResourceFieldSelector, facts: &Facts) -> Option<String> {
     let container = match of.container_name.as_deref() {
@@ -96,10 +96,11 @@ pub fn resource(pod: &StaticPod, own: Option<&Container>, of: &ResourceFieldSele
         pages if pages.starts_with("hugepages-") => (resources::bytes, 0),
         _ => return None,
     };
-    let value = match amount(container, is_limit, resource, unit) {
-        0 if is_limit => whole,
-        value => value,
+    let value = match is_limit {
+        true => resources::limit(&pod.spec, container, resource, unit),
+        false => amount(container, false, resource, unit),
     };
+    let value = if is_limit && value == 0 { whole } else { value };
     let default = if resource == "cpu" { 1000 } else { 1 };
     let divisor = match of.divisor.as_ref().and_then(unit) {
         Some(divisor) if divisor > 0 => divisor,

@@ -123,7 +123,7 @@ impl Recorder {
     }
 
     fn record(&self, of: &Object<'_>, kind: Kind, reason: &str, message: String, now: Timestamp) {
-        let message: String = message.chars().take(MESSAGE_LIMIT).collect();
+        let message = limited(&message);
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let sequence = self.sequence.borrow().saturating_add(1);
         let same = events.iter().position(|event| {
@@ -172,6 +172,11 @@ impl Recorder {
     pub fn latest(&self) -> watch::Receiver<u64> {
         self.sequence.subscribe()
     }
+}
+
+/// A message as far as the API takes it.
+pub fn limited(message: &str) -> String {
+    message.chars().take(MESSAGE_LIMIT).collect()
 }
 
 #[cfg(test)]

@@ -38,6 +38,10 @@ const SUFFIXES: &[(&str, f64)] = &[
     ("E", 1e18),
 ];
 
+/// Binary units of bytes, largest first.
+const BINARY: [(&str, i64); 6] =
+    [("Ei", 1 << 60), ("Pi", 1 << 50), ("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
+
 /// The number a quantity stands for; None when it is none.
 fn number(quantity: &Quantity) -> Option<f64> {
     let text = quantity.0.trim();
@@ -81,7 +85,7 @@ pub fn amount(container: &Container, limit: bool, resource: &str, unit: Unit) ->
 
 /// The cgroup values of a container.
 pub fn config(pod: &PodSpec, container: &Container, node_memory: i64) -> ResourceConfig {
-    let cpu_limit = amount(container, true, "cpu", millis);
+    let cpu_limit = limit(pod, container, "cpu", millis);
     let cpu_request = match amount(container, false, "cpu", millis) {
         0 => cpu_limit,
         request => request,
@@ -91,7 +95,7 @@ pub fn config(pod: &PodSpec, container: &Container, node_memory: i64) -> Resourc
         cpu_shares: (cpu_request.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES),
         cpu_quota: if limited { (cpu_limit.saturating_mul(CFS_PERIOD) / 1000).max(1000) } else { 0 },
         cpu_period: if limited { CFS_PERIOD } else { 0 },
-        memory_bytes: amount(container, true, "memory", bytes),
+        memory_bytes: limit(pod, container, "memory", bytes),
         pids: 0,
         oom_score_adj: oom_score(pod, container, node_memory),
     }
@@ -147,13 +151,31 @@ pub fn qos_class(pod: &PodSpec) -> QosClass {
 }
 
 /// What a pod asks for or may use as a whole: its own amount if it has one, else what its containers need at the same
-/// time. Init containers run one after the other; those that stay (sidecars) run beside all that come later.
+/// time.
 pub fn of_pod(pod: &PodSpec, limit: bool, resource: &str, unit: Unit) -> i64 {
-    let own = pod.resources.as_ref().and_then(|r| if limit { r.limits.as_ref() } else { r.requests.as_ref() });
-    let own = listed(own, resource, unit);
-    if own > 0 {
-        return own;
+    match of_pod_alone(pod, limit, resource, unit) {
+        0 => of_containers(pod, limit, resource, unit),
+        own => own,
     }
+}
+
+/// What a pod asks for or may use in its own name (`spec.resources`); 0 where it has nothing of that.
+fn of_pod_alone(pod: &PodSpec, limit: bool, resource: &str, unit: Unit) -> i64 {
+    let own = pod.resources.as_ref().and_then(|r| if limit { r.limits.as_ref() } else { r.requests.as_ref() });
+    listed(own, resource, unit).max(0)
+}
+
+/// What a container may use: its own limit, else that of its pod, which it may use up alone; 0 where neither has one.
+pub fn limit(pod: &PodSpec, container: &Container, resource: &str, unit: Unit) -> i64 {
+    match amount(container, true, resource, unit) {
+        0 => of_pod_alone(pod, true, resource, unit),
+        own => own,
+    }
+}
+
+/// What the containers of a pod need at the same time. Init containers run one after the other; those that stay (sidecars)
+/// run beside all that come later.
+pub fn of_containers(pod: &PodSpec, limit: bool, resource: &str, unit: Unit) -> i64 {
     let (mut staying, mut starting) = (0_i64, 0_i64);
     for container in pod.init_containers.iter().flatten() {
         let amount = amount(container, limit, resource, unit);
@@ -188,10 +210,9 @@ pub fn pod_limits(pod: &PodSpec, period: i64) -> PodLimits {
     if qos_class(pod) == QosClass::BestEffort {
         return PodLimits { cpu_shares: MIN_SHARES, cpu_quota: 0, cpu_period: period, memory_bytes: 0 };
     }
-    let own = pod.resources.as_ref().and_then(|resources| resources.limits.as_ref());
     let limit = |resource: &str, unit: Unit| {
         let mut all = pod.init_containers.iter().flatten().chain(&pod.containers);
-        let declared = listed(own, resource, unit) > 0 || all.all(|c| amount(c, true, resource, unit) > 0);
+        let declared = of_pod_alone(pod, true, resource, unit) > 0 || all.all(|c| amount(c, true, resource, unit) > 0);
         if declared { of_pod(pod, true, resource, unit) } else { 0 }
     };
     let (cpu, limit_cpu) = (of_pod(pod, false, "cpu", millis), limit("cpu", millis));
@@ -220,7 +241,8 @@ fn oom_score(pod: &PodSpec, container: &Container, node_memory: i64) -> i64 {
             let all = || pod.init_containers.iter().flatten().filter(|c| is_sidecar(c)).chain(&pod.containers);
             let sum: i64 = all().map(requested).fold(0, i64::saturating_add);
             let count = i64::try_from(all().count()).unwrap_or(1).max(1);
-            let spare = of_pod_itself(pod).saturating_sub(sum).max(0).checked_div(count).unwrap_or(0);
+            let own = of_pod_alone(pod, false, "memory", bytes);
+            let spare = own.saturating_sub(sum).max(0).checked_div(count).unwrap_or(0);
             let mut score = of(requested(container).saturating_add(spare));
             // A sidecar goes no sooner than the containers it serves.
             let in_init = pod.init_containers.iter().flatten().any(|init| init.name == container.name);
@@ -233,9 +255,64 @@ fn oom_score(pod: &PodSpec, container: &Container, node_memory: i64) -> i64 {
     }
 }
 
-/// The memory a pod asks for in its own name.
-fn of_pod_itself(pod: &PodSpec) -> i64 {
-    listed(pod.resources.as_ref().and_then(|resources| resources.requests.as_ref()), "memory", bytes)
+/// How amounts of this resource are read.
+pub fn unit(resource: &str) -> Unit {
+    if resource == "cpu" { millis } else { bytes }
+}
+
+/// Whether a pod may have an amount of this in its own name.
+pub fn is_of_pods(resource: &str) -> bool {
+    matches!(resource, "cpu" | "memory") || resource.starts_with("hugepages-")
+}
+
+/// An amount as a quantity of this resource, in the largest unit that it is a whole number of.
+pub fn quantity(resource: &str, amount: i64) -> Quantity {
+    let whole = |(suffix, factor): (&str, i64)| {
+        (amount != 0 && amount.checked_rem(factor) == Some(0))
+            .then(|| format!("{}{suffix}", amount.checked_div(factor).unwrap_or(amount)))
+    };
+    let text = match resource {
+        "cpu" if amount % 1000 != 0 => format!("{amount}m"),
+        "cpu" => (amount / 1000).to_string(),
+        _ => BINARY.into_iter().find_map(whole).unwrap_or_else(|| amount.to_string()),
+    };
+    Quantity(text)
+}
+
+/// What a running container was given, as its status says it: of the lists that its spec has, what its pod's limits give it
+/// too.
+pub fn given(pod: &PodSpec, container: &Container) -> ResourceRequirements {
+    let mut given = container.resources.clone().unwrap_or_default();
+    let add = |list: Option<&mut Quantities>, resource: &str| {
+        let amount = limit(pod, container, resource, unit(resource));
+        if let Some(list) = list.filter(|_| amount > 0) {
+            list.entry(resource.to_owned()).or_insert_with(|| quantity(resource, amount));
+        }
+    };
+    for resource in ["cpu", "memory"] {
+        add(given.limits.as_mut(), resource);
+    }
+    // Its weight is that of its limit.
+    add(given.requests.as_mut(), "cpu");
+    given
+}
+
+/// What a pod asks for and may use as a whole, its overhead included, as its status says it; what is none is left out.
+pub fn effective(pod: &PodSpec) -> ResourceRequirements {
+    let containers = pod.init_containers.iter().flatten().chain(&pod.containers);
+    let all = || containers.clone().filter_map(|c| c.resources.as_ref()).chain(&pod.resources);
+    let overhead = |name: &str| listed(pod.overhead.as_ref(), name, unit(name));
+    let list = |limit: bool| {
+        let lists = all().filter_map(|of| if limit { of.limits.as_ref() } else { of.requests.as_ref() });
+        let names =
+            lists.flat_map(BTreeMap::keys).chain(pod.overhead.iter().filter(|_| !limit).flat_map(BTreeMap::keys));
+        let amount =
+            |name: &String| (name.clone(), of_pod(pod, limit, name, unit(name)).saturating_add(overhead(name)));
+        let list: Quantities =
+            names.map(amount).map(|(name, amount)| (name.clone(), quantity(&name, amount))).collect();
+        Some(list).filter(|list| !list.is_empty())
+    };
+    ResourceRequirements { requests: list(false), limits: list(true), claims: None }
 }
 
 #[cfg(test)]
@@ -337,6 +414,46 @@ mod tests {
         assert_eq!(scores(&spec), [500, 900, 500]);
         spec.resources = serde_json::from_value(memory("8Gi")).unwrap();
         assert_eq!(scores(&spec), [400, 800, 400], "2 GiB more, for two");
+    }
+
+    #[test]
+    fn a_container_without_a_limit_has_that_of_its_pod() {
+        let mut spec = pod(json!({"requests": {"cpu": "100m"}, "limits": {"memory": "32Mi"}}), None);
+        let values = |spec: &PodSpec| {
+            let config = config(spec, &spec.containers[0], 8 << 30);
+            (config.cpu_shares, config.cpu_quota, config.memory_bytes)
+        };
+        assert_eq!(values(&spec), (102, 0, 32 << 20));
+        spec.resources = serde_json::from_value(json!({"limits": {"cpu": "500m", "memory": "64Mi"}})).unwrap();
+        assert_eq!(values(&spec), (102, 50_000, 32 << 20));
+        let said = |spec: &PodSpec| serde_json::to_value(given(spec, &spec.containers[0])).unwrap();
+        let both = json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "500m", "memory": "32Mi"}});
+        assert_eq!(said(&spec), both);
+        spec.containers[0].resources = serde_json::from_value(json!({"requests": {"memory": "1Mi"}})).unwrap();
+        assert_eq!(said(&spec), json!({"requests": {"cpu": "500m", "memory": "1Mi"}}));
+        spec.containers[0].resources = None;
+        assert_eq!((values(&spec), said(&spec)), ((512, 50_000, 64 << 20), json!({})));
+    }
+
+    #[test]
+    fn a_pod_says_what_it_asks_for_and_may_use_as_a_whole() {
+        let spec: PodSpec = serde_json::from_value(json!({
+            "overhead": {"cpu": "10m"},
+            "initContainers": [{"name": "i", "image": "x:1", "resources": {"requests": {"memory": "1Gi"}}}],
+            "containers": [
+                {"name": "a", "image": "x:1", "resources": {"requests": {"cpu": "1500m", "memory": "96Mi"}}},
+                {"name": "b", "image": "x:1", "resources": {"requests": {"cpu": "490m"}, "limits": {"cpu": "2"}}},
+            ],
+        }))
+        .unwrap();
+        let said = |spec: &PodSpec| serde_json::to_value(effective(spec)).unwrap();
+        let expected = json!({"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"cpu": "2010m"}});
+        assert_eq!(said(&spec), expected);
+        let own = json!({"requests": {"memory": "1500000"}, "limits": {"cpu": "4"}});
+        let whole = PodSpec { resources: serde_json::from_value(own).unwrap(), ..spec };
+        let expected = json!({"requests": {"cpu": "2", "memory": "1500000"}, "limits": {"cpu": "4010m"}});
+        assert_eq!(said(&whole), expected);
+        assert_eq!(said(&pod(json!({}), None)), json!({}));
     }
 
     #[test]

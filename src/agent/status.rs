@@ -29,9 +29,16 @@ pub struct Entry {
     pub looked: bool,
     /// Containers of the pod that had its name before have not ended yet.
     pub succeeds: bool,
+    /// Statuses of such pods by UID, as far as their manifests are still known.
+    pub predecessors: BTreeMap<String, PodStatus>,
 }
 
 impl Entry {
+    /// The status of the pod of this UID: of the pod itself, or of one that had its name before and has not ended yet.
+    pub fn status_of(&self, uid: &str) -> Option<&PodStatus> {
+        if self.report.uid == uid { Some(&self.status) } else { self.predecessors.get(uid) }
+    }
+
     /// The pod as the API would show it.
     pub fn to_pod(&self) -> Pod {
         let known = self.pod.as_ref().map(|pod| pod.to_pod());
@@ -100,13 +107,18 @@ impl Board {
     /// Sets what is known of a pod. Most of what workers say is what they said before, and costs nothing then.
     pub fn set_pod(&self, key: &PodKey, mut entry: Entry) {
         self.change(|state| {
-            if let Some(before) = state.pods.get(key).filter(|before| before.report.uid == entry.report.uid) {
-                if before.report.healthy == entry.report.healthy {
-                    entry.report.since = before.report.since;
+            if let Some(before) = state.pods.get(key) {
+                for (uid, status) in &mut entry.predecessors {
+                    before.status_of(uid).into_iter().for_each(|known| podstatus::keep(status, known));
                 }
-                podstatus::keep(&mut entry.status, &before.status);
-                if *before == entry {
-                    return Changed::Nothing;
+                if before.report.uid == entry.report.uid {
+                    if before.report.healthy == entry.report.healthy {
+                        entry.report.since = before.report.since;
+                    }
+                    podstatus::keep(&mut entry.status, &before.status);
+                    if *before == entry {
+                        return Changed::Nothing;
+                    }
                 }
             }
             state.pods.insert(key.clone(), entry);
@@ -272,7 +284,8 @@ pub(super) mod tests {
             containers: vec![],
         };
         let gate = Some(("c".into(), Gate { healthy, crashed: false }));
-        Entry { report, gate, pod: None, status: PodStatus::default(), looked: true, succeeds: false }
+        let status = PodStatus::default();
+        Entry { report, gate, pod: None, status, looked: true, succeeds: false, predecessors: BTreeMap::new() }
     }
 
     #[test]

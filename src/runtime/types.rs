@@ -400,6 +400,17 @@ impl ContainerState {
     }
 }
 
+/// Whom the first process of a container was started as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerUser {
+    /// User.
+    pub uid: i64,
+    /// Primary group.
+    pub gid: i64,
+    /// All groups, those among them that the image's `/etc/group` gives.
+    pub groups: Vec<i64>,
+}
+
 /// A container as the runtime has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerRecord {
@@ -421,6 +432,8 @@ pub struct ContainerRecord {
     pub created_at: Option<Timestamp>,
     /// Address in the pod network; None for the host's network or when stopped.
     pub ip: Option<String>,
+    /// Whom it runs as; None where the runtime does not say what that came to, as Docker does not.
+    pub user: Option<ContainerUser>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Annotations.

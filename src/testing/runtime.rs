@@ -414,6 +414,7 @@ impl FakeRuntime {
             state: ContainerState::Created,
             created_at,
             ip: None,
+            user: (!is_sandbox).then(|| ContainerUser { uid: 0, gid: 0, groups: vec![0] }),
             labels: labels.clone(),
             annotations: annotations.clone(),
         };

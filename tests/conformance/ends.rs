@@ -1,4 +1,4 @@
-//! 87 to 91: what is told of pods and containers that end.
+//! 87 to 91, 129 and 131: what is told of pods and containers that end.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -85,4 +85,50 @@ pub async fn b091_a_message_from_the_log_is_the_log(node: &mut Node) {
     node.pod("web", "has failed", |pod| pod.phase == Phase::Failed).await;
     let told = status(node, "containerStatuses").await["state"]["terminated"]["message"].clone();
     assert_eq!(told, "one\ntwo");
+}
+
+pub async fn b129_what_a_probe_condemned_is_started_again_by_the_next_agent(node: &mut Node) {
+    let probe = json!({"exec": {"command": ["test", "-e", "/share/well"]}, "periodSeconds": 1, "failureThreshold": 1});
+    let works_on = "trap 'touch /share/stops; sleep 2; exit 0' TERM; while :; do sleep 1000 & wait $!; done";
+    fs::create_dir(node.path("share")).unwrap();
+    put(&node.path("share/well"), b"");
+    node.start();
+    let pod = Pod::new("web").spec("restartPolicy", "OnFailure").main("livenessProbe", probe);
+    let web = node.up(&pod.script(works_on).mount("share", &node.path("share"))).await;
+    fs::remove_file(node.path("share/well")).unwrap();
+    node.file_says("share/stops", "").await;
+    node.kill();
+    put(&node.path("share/well"), b"");
+    node.eventually("it has ended", || async {
+        let all = node.all().await;
+        all.iter().any(|one| one.id == id(&web) && !one.state.is_running()).then_some(())
+    })
+    .await;
+    node.start();
+    let again = node.pod("web", "is started again", |pod| restarts(pod) == 1 && pod.ready).await;
+    let last = container(&again, "main").last_termination.clone().unwrap();
+    assert_eq!((last.exit_code, again.phase), (0, Phase::Running), "{last:?}");
+}
+
+pub async fn b131_what_has_started_stays_so_under_the_next_agent(node: &mut Node) {
+    let asks = |file: &str| json!({"exec": {"command": ["test", "-e", format!("/share/{file}")]}, "periodSeconds": 1, "failureThreshold": 3});
+    fs::create_dir(node.path("share")).unwrap();
+    put(&node.path("share/starts"), b"");
+    put(&node.path("share/well"), b"");
+    node.start();
+    let pod = Pod::new("web").main("startupProbe", asks("starts")).main("readinessProbe", asks("well"));
+    let web = node.up(&pod.mount("share", &node.path("share"))).await;
+    let marks = node.root().join("pods").join(&web.uid).join("containers/main");
+    let remembered =
+        || std::future::ready((marks.join("started").exists() && marks.join("ready").exists()).then_some(()));
+    node.eventually("it is remembered", remembered).await;
+    node.kill();
+    fs::remove_file(node.path("share/starts")).unwrap();
+    node.start();
+    let found = node.pod("web", "is found", |pod| runs(pod, "main")).await;
+    assert_eq!((container(&found, "main").started, found.ready, id(&found)), (true, true, id(&web)));
+    // Its startup probe is not asked again, or it would be restarted by now.
+    let stays = |pod: &PodReport| container(pod, "main").started && pod.ready && id(pod) == id(&web);
+    let all = |report: &kubeboot::agent::report::HealthReport| report.pods.iter().all(stays);
+    node.all_along(Duration::from_secs(5), "it stays started and ready", all).await;
 }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::{Refusal, Site};
 use crate::agent::pod::StaticPod;
-use crate::agent::resources::{Unit, bytes, millis, of_pod};
+use crate::agent::resources::{of_pod, unit};
 
 /// The resource that every pod takes one of.
 pub(super) const PODS: &str = "pods";
@@ -39,10 +39,6 @@ impl Shortage {
         );
         Refusal::new(&format!("OutOf{resource}"), message)
     }
-}
-
-fn unit(resource: &str) -> Unit {
-    if resource == "cpu" { millis } else { bytes }
 }
 
 /// A list of resources in the numbers of [`Site::allocatable`]. What is no number is left out.

@@ -311,6 +311,7 @@ impl View<'_> {
             hash: &entry.report.uid,
             ending: entry.report.terminating,
             succeeds: entry.succeeds,
+            predecessor: self.mirror.and_then(|mirror| entry.predecessors.get(&mirror.hash)),
             status: entry.looked.then_some(&entry.status),
         });
         let shown = self.shown(track, now, wake);
@@ -352,7 +353,7 @@ impl View<'_> {
             }
             Step::Delete => Some(Task::Delete { uid: self.mirror?.uid.clone() }),
             Step::Status => {
-                let status = Box::new(self.entry?.status.clone());
+                let status = Box::new(self.entry?.status_of(&self.mirror?.hash)?.clone());
                 Some(Task::Status { uid: self.mirror?.uid.clone(), status })
             }
         }

@@ -26,6 +26,8 @@ pub struct Local<'a> {
     pub ending: bool,
     /// Containers of the pod that had its name before have not ended yet.
     pub succeeds: bool,
+    /// The status of the one among them that the mirror is of, as far as its manifest is known.
+    pub predecessor: Option<&'a PodStatus>,
     /// Its status; None before its worker has looked at it. An agent that has just started knows no more than the
     /// manifest, and the mirror more than that.
     pub status: Option<&'a PodStatus>,
@@ -70,7 +72,8 @@ pub fn step(case: &Case<'_>) -> Option<Step> {
             // Before the worker has looked, containers of the mirror's pod may run.
             let awaits = mirror.hash != local.hash && (local.succeeds || local.status.is_none());
             match local.ending {
-                false if awaits => None,
+                // It is as its own containers are until they have ended.
+                false if awaits => local.predecessor.filter(|status| case.shown != Some(*status)).map(|_| Step::Status),
                 // It is left until the containers have ended, whatever became of it.
                 true => sends(case, local, mirror),
                 false if fits => sends(case, local, mirror),

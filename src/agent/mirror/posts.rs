@@ -1,16 +1,18 @@
 //! What happened to pods and to the node, told to the API server: `kubectl describe` and `kubectl get events` show it.
 //!
 //! As by the kubelet an event is about the static pod's own UID, by which kubectl looks for those of a mirror. What
-//! happens again counts in the same event. Each object's events have a queue of their own, in which they are told one
+//! happens again counts in the same event, and what differs by its message alone is combined where there is much of it.
+//! Each object's events have a queue of their own, in which they are told one
 //! after the other: one that cannot be told holds up no other object's. Best effort: what cannot be told while the
 //! recorder still has it is lost, and nothing waits for it.
 
 mod budget;
+mod lru;
+mod similar;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +37,7 @@ use crate::agent::pod::{PodKey, StaticPod};
 use crate::agent::status::{Board, chain};
 use crate::host::clock::{Instant, sleep_until};
 use budget::Budget;
+use similar::{Aggregator, Told};
 
 /// How long to wait for an API server that is away or cannot keep it now.
 const RETRY: Steps = Steps { initial: Duration::from_secs(1), cap: Duration::from_secs(30) };
@@ -87,8 +90,8 @@ struct Lane {
     tries: u32,
     /// When its first one is sent again.
     due: Option<Instant>,
-    /// The budget has been asked for its first one.
-    paid: bool,
+    /// Its first one as it is told; the budget has been asked for it.
+    paid: Option<Told>,
 }
 
 /// Tells for ever.
@@ -99,6 +102,7 @@ pub async fn run(parts: Parts) {
         parts: Arc::new(parts),
         told: 0,
         lanes: HashMap::new(),
+        aggregator: Aggregator::default(),
         budget: Budget::default(),
         sending: FuturesUnordered::new(),
         failures: 0,
@@ -123,6 +127,7 @@ struct Poster {
     told: u64,
     /// By UID of an object.
     lanes: HashMap<String, Lane>,
+    aggregator: Aggregator,
     budget: Budget,
     sending: FuturesUnordered<BoxFuture<'static, Sent>>,
     /// How often in a row there was no answer.
@@ -174,15 +179,20 @@ impl Poster {
     /// Sends an event. Returns whether it may be told at all.
     fn send(&mut self, client: &Client, event: Event, now: Instant) -> bool {
         let lane = self.lanes.entry(event.uid.clone()).or_default();
-        if !lane.paid && !self.budget.take(&event, now) {
-            lane.told = event.sequence;
+        let (uid, sequence, paid) = (event.uid.clone(), event.sequence, lane.paid.take());
+        let is_paid = paid.is_some();
+        // One that has happened again while it waited is told as it is now.
+        let same = paid.filter(|told| told.event.sequence == sequence);
+        let told = same.unwrap_or_else(|| self.aggregator.take(event, now));
+        if !is_paid && !self.budget.take(&told.event, now) {
+            lane.told = sequence;
             return false;
         }
-        (lane.busy, lane.due, lane.paid) = (true, None, true);
+        (lane.busy, lane.due, lane.paid) = (true, None, Some(told.clone()));
         let (parts, client) = (Arc::clone(&self.parts), client.clone());
         self.sending.push(Box::pin(async move {
-            let fate = caught(deliver(&parts, &client, &event)).await.unwrap_or(Fate::Over);
-            Sent { uid: event.uid, sequence: event.sequence, fate }
+            let fate = caught(deliver(&parts, &client, &told)).await.unwrap_or(Fate::Over);
+            Sent { uid, sequence, fate }
         }));
         true
     }
@@ -206,19 +216,21 @@ impl Poster {
 }
 
 /// Sends one event once.
-async fn deliver(parts: &Parts, client: &Client, event: &Event) -> Fate {
-    let Err(error) = parts.post(client, event).await else { return Fate::Over };
+async fn deliver(parts: &Parts, client: &Client, told: &Told) -> Fate {
+    let Err(error) = parts.post(client, told).await else { return Fate::Over };
+    let event = &told.event;
     let fate = fate(&error, namespace(event));
     debug!(object = event.pod, reason = event.reason, error = chain(&error), ?fate, "an event is not told");
     fate
 }
 
 impl Parts {
-    async fn post(&self, client: &Client, event: &Event) -> Result<(), CallError> {
+    async fn post(&self, client: &Client, told: &Told) -> Result<(), CallError> {
+        let Told { name, event } = told;
         let request = Request::new(ApiEvent::url_path(&(), Some(namespace(event))));
         if event.count > 1 {
-            let change = json!({"count": event.count, "lastTimestamp": Time(event.last)});
-            let patch = request.patch(&name(event), &PatchParams::default(), &Patch::Strategic(change));
+            let change = json!({"count": event.count, "lastTimestamp": Time(event.last), "message": event.message});
+            let patch = request.patch(name, &PatchParams::default(), &Patch::Strategic(change));
             match send(client, patch).await {
                 // It was never told, or the API server has forgotten it.
                 Err(error) if error.code() == Some(404) => {}
@@ -226,7 +238,7 @@ impl Parts {
             }
         }
         // These types are structs of texts, numbers and maps of them: there is none that JSON cannot hold.
-        let body = serde_json::to_vec(&self.object(event)).unwrap_or_default();
+        let body = serde_json::to_vec(&self.object(name, event)).unwrap_or_default();
         match send(client, request.create(&PostParams::default(), body)).await {
             // It was told, and the answer was lost.
             Err(error) if error.code() == Some(409) => Ok(()),
@@ -234,14 +246,10 @@ impl Parts {
         }
     }
 
-    fn object(&self, event: &Event) -> ApiEvent {
+    fn object(&self, name: &str, event: &Event) -> ApiEvent {
         let text = |text: &str| Some(text.to_owned());
         ApiEvent {
-            metadata: ObjectMeta {
-                name: Some(name(event)),
-                namespace: text(namespace(event)),
-                ..ObjectMeta::default()
-            },
+            metadata: ObjectMeta { name: text(name), namespace: text(namespace(event)), ..ObjectMeta::default() },
             involved_object: self.involved(event),
             type_: text(match event.kind {
                 Kind::Normal => "Normal",
@@ -313,12 +321,4 @@ fn fate(error: &CallError, namespace: &str) -> Fate {
         Some(429 | 500..) => Fate::Later,
         Some(_) => Fate::Over,
     }
-}
-
-/// The same for each occurrence of an event, and another for any other event: object and a number, as everywhere.
-fn name(event: &Event) -> String {
-    let mut hasher = DefaultHasher::new();
-    let Event { uid, container, kind, reason, message, first, .. } = event;
-    (uid, container, *kind == Kind::Warning, reason, message, first.as_nanosecond()).hash(&mut hasher);
-    format!("{}.{:016x}", event.pod, hasher.finish())
 }

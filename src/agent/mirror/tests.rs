@@ -31,10 +31,11 @@ fn mirror(hash: &str, node: &str, deleting: bool) -> Mirror {
 fn each_pod_and_its_mirror_get_the_step_that_is_next() {
     let running = status("Running");
     let unseen = PodStatus::default();
-    let blank = Local { hash: "h", ending: false, succeeds: false, status: Some(&running) };
+    let blank = Local { hash: "h", ending: false, succeeds: false, predecessor: None, status: Some(&running) };
     let local = |ending| Some(Local { ending, ..blank });
     let unlooked = Some(Local { status: None, ..blank });
     let succeeds = Some(Local { succeeds: true, ..blank });
+    let follows = Some(Local { succeeds: true, predecessor: Some(&unseen), ..blank });
     let (fits, other, gone) = (mirror("h", "n", false), mirror("old", "n", false), mirror("h", "n", true));
     let (moved, orphan) = (mirror("h", "before", false), Mirror { node: None, ..mirror("h", "n", false) });
     let node = Some("n");
@@ -78,6 +79,8 @@ fn each_pod_and_its_mirror_get_the_step_that_is_next() {
         ("nobody has looked at the pod yet", Case { local: unlooked, mirror: Some(&fits), ..base }, None),
         ("its mirror may be of a pod that still runs", Case { local: unlooked, mirror: Some(&other), ..base }, None),
         ("its mirror is of a pod that still runs", Case { local: succeeds, mirror: Some(&other), ..base }, None),
+        ("and is told how that is", Case { local: follows, mirror: Some(&other), ..base }, Some(Step::Status)),
+        ("once", Case { local: follows, mirror: Some(&other), shown: Some(&unseen), ..base }, None),
         ("none is of that pod", Case { local: succeeds, ..base }, Some(Step::Create)),
         ("its own is there already", Case { local: succeeds, mirror: Some(&fits), ..base }, Some(Step::Status)),
         ("its own was deleted", Case { local: succeeds, mirror: Some(&gone), ..base }, Some(Step::Delete)),
@@ -137,7 +140,7 @@ impl World {
         let blank = crate::agent::status::tests::entry(true, 1);
         let mut report = blank.report;
         (report.uid, report.name, report.terminating) = (pod.uid.clone(), pod.key.name.clone(), ending);
-        Entry { report, gate: None, pod: Some(Arc::clone(pod)), status: status(phase), looked: true, succeeds: false }
+        Entry { report, gate: None, pod: Some(Arc::clone(pod)), status: status(phase), ..blank }
     }
 
     fn mirror(&self, key: &PodKey) -> Value {
@@ -276,6 +279,27 @@ async fn the_mirror_of_a_pod_that_was_edited_stays_until_its_containers_have_end
     world.board.set_pod(&new.key, next);
     let is_new = |mirror: &Value| mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] == new.uid;
     world.until(&new.key, "the new pod", is_new).await;
+}
+
+#[tokio::test]
+async fn the_mirror_of_a_pod_that_was_edited_is_told_how_its_containers_end() {
+    let world = World::new().await;
+    let (old, new) = (pod("x:1"), pod("x:2"));
+    world.register("node-1");
+    world.show(&old, "Running", false);
+    let first = world.running(&old.key).await;
+    let next = Entry { succeeds: true, ..World::entry(&new, "Pending", false) };
+    let ends = PodStatus { message: Some("one has ended".to_owned()), ..status("Running") };
+    let predecessors = [(old.uid.clone(), ends)].into();
+    world.board.set_pod(&new.key, Entry { predecessors, ..next });
+    let told = world.until(&old.key, "told", |mirror| mirror["status"]["message"] == "one has ended").await;
+    assert_eq!((uid(&told), &told["status"]["phase"]), (uid(&first), &json!("Running")));
+    let asked = world.quiet().await;
+    assert_eq!(asked.iter().filter(|asked| asked.starts_with("PATCH")).count(), 2, "{asked:#?}");
+    world.show(&new, "Pending", false);
+    let is_new = |mirror: &Value| mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] == new.uid;
+    let told = world.until(&new.key, "the new pod", |mirror| is_new(mirror) && mirror["status"]["phase"] == "Pending");
+    assert!(told.await["status"]["message"].is_null());
 }
 
 #[tokio::test]

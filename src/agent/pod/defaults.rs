@@ -6,6 +6,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::agent::resources;
+
 use super::{CONFIG_HASH, CONFIG_SEEN, CONFIG_SOURCE, Origin, Place};
 
 /// Permissions of files that the agent writes into a volume.
@@ -45,8 +47,25 @@ pub(super) fn spec(spec: &mut PodSpec, origin: Origin<'_>) {
     for one in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
         container(one, host_network);
     }
+    pod_requests(spec);
     for one in spec.volumes.iter_mut().flatten() {
         volume(one);
+    }
+}
+
+/// A pod that has limits of its own asks for what its containers ask for together, else for as much as it may use
+/// (`defaultPodRequests`).
+fn pod_requests(spec: &mut PodSpec) {
+    let own = spec.resources.as_ref().and_then(|own| own.limits.clone());
+    let Some(limits) = own.filter(|limits| !limits.is_empty()) else { return };
+    let asked =
+        ["cpu", "memory"].map(|name| (name, resources::of_containers(spec, false, name, resources::unit(name))));
+    let requests = spec.resources.get_or_insert_default().requests.get_or_insert_default();
+    for (name, amount) in asked.into_iter().filter(|(_, amount)| *amount > 0) {
+        requests.entry(name.to_owned()).or_insert_with(|| resources::quantity(name, amount));
+    }
+    for (name, limit) in limits.into_iter().filter(|(name, _)| resources::is_of_pods(name)) {
+        requests.entry(name).or_insert(limit);
     }
 }
 

@@ -5,11 +5,14 @@
 
 mod conditions;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
-    PodIP, PodSpec, PodStatus, ResourceRequirements, VolumeMountStatus,
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    ContainerUser, HostIP, LinuxContainerUser, PodIP, PodSpec, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::report::Phase;
@@ -74,6 +77,10 @@ pub struct ContainerFacts {
     pub mounts: Vec<VolumeMountStatus>,
     /// What it was given; None before there is an instance.
     pub resources: Option<ResourceRequirements>,
+    /// What it is to have of what it asks for; the same.
+    pub allocated: Option<BTreeMap<String, Quantity>>,
+    /// Whom it runs as, where the runtime says that.
+    pub user: Option<LinuxContainerUser>,
 }
 
 /// State of a container.
@@ -157,8 +164,9 @@ impl ContainerFacts {
             state: Some(state(&self.state, message_limit)),
             last_state: Some(self.last.as_ref().map(|ended| terminated(ended, message_limit)).unwrap_or_default()),
             volume_mounts: Some(self.mounts.clone()).filter(|mounts| !mounts.is_empty()),
-            allocated_resources: self.resources.as_ref().and_then(|given| given.requests.clone()),
+            allocated_resources: self.allocated.clone(),
             resources: self.resources.clone(),
+            user: self.user.clone().map(|user| ContainerUser { linux: Some(user) }),
             ..ContainerStatus::default()
         }
     }
@@ -173,8 +181,11 @@ pub fn status(known: &Known<'_>) -> PodStatus {
     let init: Vec<_> = of(true).collect();
     let host_network = known.spec.and_then(|spec| spec.host_network).unwrap_or(false);
     let pod_ip = if host_network { known.host_ip } else { known.pod_ip };
+    let resources = known.spec.map(resources::effective);
     PodStatus {
         phase: Some(format!("{:?}", known.phase)),
+        allocated_resources: resources.as_ref().and_then(|resources| resources.requests.clone()),
+        resources,
         conditions: Some(conditions::all(known)),
         container_statuses: Some(main),
         init_container_statuses: Some(init).filter(|list| !list.is_empty()),

@@ -24,6 +24,8 @@ fn facts(name: &str, state: State) -> ContainerFacts {
         restarts: 0,
         mounts: vec![],
         resources: None,
+        allocated: None,
+        user: None,
     }
 }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::memory::Memory;
+use super::memory::{Mark, Memory};
 use super::rules::Health;
 use super::worker::{Probed, spawn};
 use super::{Checker, ProbeKind, Probes};
@@ -134,6 +134,18 @@ impl Manager {
         let pods = self.lock();
         let pod = pods.get(uid).into_iter().flatten();
         pod.map(|(name, instance)| (name.clone(), instance.probed.health())).collect()
+    }
+
+    /// Whether an instance was stopped, by this agent or one before it, because its own liveness or startup probe failed for
+    /// good.
+    pub fn was_condemned(&self, uid: &str, container: &str, id: &str) -> bool {
+        self.shared.memory.has(Mark::Condemned, uid, container, id)
+    }
+
+    /// Writes down that this instance is stopped for that or (None) that none of the container's is. Blocks for as long as a
+    /// small file takes to be written.
+    pub fn note_condemned(&self, uid: &str, container: &str, id: Option<&str>) {
+        self.shared.memory.note(Mark::Condemned, uid, container, id);
     }
 
     /// How often the probes of a pod's running containers were made, by how they came out.

@@ -1,5 +1,6 @@
-//! Which instances have passed their startup probes and which are ready, on disk: a restarted agent must not hold a
-//! container's liveness and readiness back again that has long been started, nor call one unready that it has not asked yet.
+//! Which instances have passed their startup probes, which are ready and which were stopped for a probe that failed, on
+//! disk: a restarted agent must not hold a container's liveness and readiness back again that has long been started, nor
+//! call one unready that it has not asked yet, nor take one for done that was stopped to be started again.
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,8 @@ pub(super) enum Mark {
     Started,
     /// Its readiness probe has called it ready, and nothing has been said against that since.
     Ready,
+    /// Its liveness or startup probe has failed for good, for which it is stopped.
+    Condemned,
 }
 
 impl Mark {
@@ -22,6 +25,7 @@ impl Mark {
         match self {
             Self::Started => "started",
             Self::Ready => "ready",
+            Self::Condemned => "condemned",
         }
     }
 }

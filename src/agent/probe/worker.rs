@@ -184,7 +184,7 @@ impl Probed {
         tokio::task::spawn_blocking(move || {
             // Whoever writes last writes what is so then.
             let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-            let holds = mark == Mark::Started || is_ready.load(Ordering::SeqCst);
+            let holds = mark != Mark::Ready || is_ready.load(Ordering::SeqCst);
             memory.note(mark, &uid, &name, holds.then_some(id.as_str()));
         });
     }

@@ -1,5 +1,7 @@
 //! What is known of a pod while it ends, and of its containers once they have.
 
+use k8s_openapi::api::core::v1::ContainerStatus;
+
 use super::*;
 use crate::agent::status::Entry;
 
@@ -63,6 +65,68 @@ async fn an_edited_pod_says_so_until_the_containers_of_the_one_before_have_ended
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_pod_before_an_edited_one_says_how_its_containers_end_until_the_last_has() {
+    let mut world = World::new();
+    let takes = |seconds, code| Behaviour {
+        sigterm_takes: Duration::from_secs(seconds),
+        sigterm_exit_code: code,
+        ..Behaviour::default()
+    };
+    world.fake.behave("quick", takes(2, 3));
+    world.fake.behave("main", takes(9, 0));
+    world.start().await;
+    let ready = "readinessProbe: {httpGet: {path: /ready, port: 1}, periodSeconds: 1, failureThreshold: 1}";
+    let two = |args: &str| pod("a", &format!("{ready}\n    args: [{args}]\n  - {{name: quick, image: 'x:1'}}"));
+    world.want(&[two("one")]).await;
+    let old = world.healthy("a").await.uid;
+    world.want(&[two("other")]).await;
+    world.until("the new one waits", |r| find(r, "a").is_some_and(|p| p.uid != old)).await;
+    let before = |world: &World| world.entry("a").predecessors[&old].container_statuses.clone().unwrap();
+    let ends = |statuses: &[ContainerStatus]| {
+        let end = |one: &ContainerStatus| one.state.clone().unwrap().terminated.map(|end| end.exit_code);
+        statuses.iter().map(|one| (one.name.clone(), one.ready, end(one))).collect::<Vec<_>>()
+    };
+    let row = |name: &str, ready, end| (name.to_owned(), ready, end);
+    assert_eq!(ends(&before(&world)), [row("main", true, None), row("quick", true, None)]);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(ends(&before(&world)), [row("main", true, None), row("quick", false, Some(3))]);
+    world.answers.set("/ready", false);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(ends(&before(&world)), [row("main", false, None), row("quick", false, Some(3))]);
+    let entry = world.entry("a");
+    assert!(entry.succeeds && entry.report.uid != old);
+    assert_eq!(entry.predecessors[&old].phase.as_deref(), Some("Running"));
+    world.answers.set("/ready", true);
+    world.healthy("a").await;
+    assert!(world.entry("a").predecessors.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_its_probe_has_condemned_is_started_again_by_an_agent_that_has_not_seen_it() {
+    for (kind, ended) in [("livenessProbe", true), ("startupProbe", true), ("livenessProbe", false)] {
+        let mut world = World::new();
+        world.answers.set("/dies", false);
+        let takes = Duration::from_secs(8);
+        world.fake.behave("main", Behaviour { sigterm_exit_code: 0, sigterm_takes: takes, ..Behaviour::default() });
+        world.start().await;
+        let probe = format!("{kind}: {{httpGet: {{path: /dies, port: 1}}, periodSeconds: 1, failureThreshold: 1}}");
+        let pod = pod_of("a", "hostNetwork: true\n  restartPolicy: OnFailure", &probe);
+        world.want(std::slice::from_ref(&pod)).await;
+        world.fake.until("it is stopped", |fake| !fake.calls_of("stop").is_empty()).await;
+        world.kill().await;
+        if ended {
+            world.fake.until("it has ended", |fake| fake.containers().iter().all(|one| !one.state.is_running())).await;
+        }
+        world.answers.set("/dies", true);
+        world.start().await;
+        world.want(&[pod]).await;
+        let again = |pod: &PodReport| pod.healthy && pod.containers[0].restarts == 1;
+        let report = world.until("it is started again", |r| find(r, "a").is_some_and(again)).await;
+        assert_eq!(find(&report, "a").unwrap().phase, Phase::Running, "{kind}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_status_says_what_is_mounted_and_given_and_which_image_runs() {
     let mut world = World::new();
     let takes = Duration::from_secs(8);
@@ -92,6 +156,10 @@ async fn a_status_says_what_is_mounted_and_given_and_which_image_runs() {
     assert_eq!(said["resources"]["limits"]["memory"], "64Mi");
     assert_eq!(said["allocatedResources"], said["resources"]["requests"]);
     assert_eq!(said["allocatedResources"]["cpu"], "100m");
+    assert_eq!(said["user"], serde_json::json!({"linux": {"uid": 0, "gid": 0, "supplementalGroups": [0]}}));
+    let whole = serde_json::to_value(&world.entry("a").status).unwrap();
+    let given = serde_json::json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}});
+    assert_eq!((&whole["resources"], &whole["allocatedResources"]), (&given, &given["requests"]));
     // Its image changes: the old one runs until it has ended.
     world.want(&[pod("x:2")]).await;
     world.fake.until("it is stopped", |fake| !fake.calls_of("stop").is_empty()).await;

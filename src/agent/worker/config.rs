@@ -160,8 +160,11 @@ fn mounts(pod: &StaticPod, container: &Container, place: &Place<'_>) -> Result<V
         let wanted = mount.recursive_read_only.as_deref();
         let can = place.features.recursive_read_only;
         if wanted == Some("Enabled") && !can {
-            let path = &mount.mount_path;
-            return Err(format!("recursiveReadOnly Enabled of {path}: this runtime cannot; use IfPossible"));
+            return Err(format!(
+                "failed to resolve recursive read-only mode: volume {:?} requested recursive read-only mode, but it is not \
+                 supported by the runtime",
+                mount.name
+            ));
         }
         let recursive = of_api || matches!(wanted, Some("Enabled" | "IfPossible"));
         Ok(Mount {
@@ -399,6 +402,9 @@ mod tests {
         ] {
             let got = tried(&of(value), "sandbox1", can).map(|made| made.mounts[0].recursive_read_only);
             assert_eq!(got.as_ref().ok().copied(), expected, "{value} {can} {got:?}");
+            let words = "failed to resolve recursive read-only mode: volume \"v\" requested recursive read-only mode, \
+                         but it is not supported by the runtime";
+            assert!(got.is_ok() || got == Err(words.to_owned()), "{got:?}");
         }
     }
 

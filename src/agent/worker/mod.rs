@@ -12,6 +12,7 @@ mod execute;
 mod instance;
 mod observe;
 mod plan;
+mod predecessors;
 mod prepare;
 mod report;
 mod restart;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodStatus;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +43,7 @@ use crate::runtime::{
     ContainerRecord, ContainerState, ImageRecord, RuntimeError, RuntimeEvent, RuntimeEventKind, RuntimeFeatures,
 };
 use action::Plan;
+use predecessors::Predecessor;
 use report::LastWords;
 pub use report::{first_entry, orphan_entry, refused_entry};
 pub use view::Hold;
@@ -137,6 +140,7 @@ pub fn spawn(key: PodKey, context: Arc<Context>, ends: mpsc::UnboundedSender<End
         ends: ends.clone(),
         pod: None,
         wanted: false,
+        predecessors: vec![],
         since: Instant::now(),
         begun: false,
         crashed: false,
@@ -172,6 +176,8 @@ struct Worker {
     /// The pod that is wanted or, when none is, the last one that was.
     pod: Option<(Arc<StaticPod>, PodView)>,
     wanted: bool,
+    /// Pods that had its name before and whose containers have not ended yet.
+    predecessors: Vec<Predecessor>,
     /// When its present UID was first wanted.
     since: Instant,
     /// A container of this UID has been started, or was found running: the start order has no more to say.
@@ -217,6 +223,7 @@ impl Worker {
                 self.hear(message).await;
             }
             self.mark_terminating();
+            self.forget_predecessors();
             self.tell_probes();
             self.hear_last_words().await;
             self.learn_features().await;
@@ -336,7 +343,9 @@ impl Worker {
             (self.since, self.begun, self.crashed) = (Instant::now(), false, false);
             self.released = false;
             self.seen.started = Some(self.since);
-            self.seen.slots = self.fresh_slots(&pod);
+            let fresh = self.fresh_slots(&pod);
+            let slots = std::mem::replace(&mut self.seen.slots, fresh);
+            self.keep_predecessor(slots);
             self.context.routes.add(&pod.uid, &self.myself);
             self.note_first_seen(&pod);
         }
@@ -388,17 +397,8 @@ impl Worker {
         if self.pod.is_none() && self.seen.instances.is_empty() || self.is_taken_away() {
             return;
         }
-        let facts = report::Facts {
-            key: &self.key,
-            pod: self.pod.as_ref().map(|(pod, view)| (pod.as_ref(), view)),
-            wanted: self.wanted,
-            seen: &self.seen,
-            plan,
-            words: &self.words,
-            host_ip: self.context.facts.host_ip.as_deref(),
-            recursive_read_only: self.features.is_some_and(|features| features.recursive_read_only),
-            now: Timestamp::now(),
-        };
+        let pod = self.pod.as_ref().map(|(pod, view)| (pod.as_ref(), view));
+        let facts = report::Facts { pod, wanted: self.wanted, ..self.facts(plan, &self.seen.slots) };
         let report = report::pod(&facts);
         if report.phase == Phase::Running {
             self.context.metrics.startups.running(&report.uid);
@@ -410,7 +410,25 @@ impl Worker {
         if !self.said_idle {
             let pod = self.pod.as_ref().map(|(pod, _)| Arc::clone(pod));
             let succeeds = self.wanted_uid().is_some_and(|uid| self.seen.runs_other_than(uid));
-            self.context.board.set_pod(&self.key, Entry { report, gate, pod, status, looked: true, succeeds });
+            let predecessors = self.predecessor_statuses();
+            let entry = Entry { report, gate, pod, status, looked: true, succeeds, predecessors };
+            self.context.board.set_pod(&self.key, entry);
+        }
+    }
+
+    /// What is reported of no pod yet.
+    fn facts<'a>(&'a self, plan: &'a Plan, slots: &'a BTreeMap<String, Slot>) -> report::Facts<'a> {
+        report::Facts {
+            key: &self.key,
+            pod: None,
+            wanted: false,
+            seen: &self.seen,
+            slots,
+            plan,
+            words: &self.words,
+            host_ip: self.context.facts.host_ip.as_deref(),
+            recursive_read_only: self.features.is_some_and(|features| features.recursive_read_only),
+            now: Timestamp::now(),
         }
     }
 

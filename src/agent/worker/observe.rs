@@ -62,12 +62,19 @@ impl Worker {
                 }
                 if !exited && one.ended.take().is_some() {
                     // Somebody has started it again, whom its end before does not concern.
-                    (one.kill, one.condemned) = (None, false);
+                    one.kill = None;
+                    if std::mem::take(&mut one.condemned) {
+                        let name = &one.record.name;
+                        self.context.probes.note_condemned(&name.uid, &name.container, None);
+                    }
                 }
             }
             None => {
                 let ended = exited.then(|| ended_at(&record));
-                self.seen.instances.insert(id.clone(), Instance::new(record, ended));
+                let name = &record.name;
+                let condemned =
+                    !record.is_sandbox && self.context.probes.was_condemned(&name.uid, &name.container, &id);
+                self.seen.instances.insert(id.clone(), Instance { condemned, ..Instance::new(record, ended) });
             }
         }
         if exited {
@@ -124,6 +131,7 @@ impl Worker {
             let running: Vec<_> = running.map(|one| one.record.id.as_str()).collect();
             self.context.probes.terminating(uid, &running);
         }
+        self.hear_predecessors();
         let Some((pod, view)) = self.pod.as_ref() else { return };
         if self.wanted && !self.seen.is_blocked(&pod.uid) {
             let running = self.probed(pod, view);

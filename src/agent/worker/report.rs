@@ -1,6 +1,6 @@
 //! What a worker reports of its pod, and what is reported before it has looked. Pure but for the moment.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::Plan;
 use super::status;
-use super::view::{ContainerView, Finish, Instance, Observed, PodView, PostStart, Role};
+use super::view::{ContainerView, Finish, Instance, Observed, PodView, PostStart, Role, Slot};
 use crate::agent::admission::Refusal;
 use crate::agent::pacing::{self, Gate};
 use crate::agent::pod::{PodKey, StaticPod};
@@ -43,6 +43,8 @@ pub struct Facts<'a> {
     pub wanted: bool,
     /// What is there.
     pub seen: &'a Observed,
+    /// What is remembered of its containers, by their names.
+    pub slots: &'a BTreeMap<String, Slot>,
     /// What is done next.
     pub plan: &'a Plan,
     /// What ended containers have left.
@@ -203,7 +205,7 @@ impl<'a> Facts<'a> {
         };
         // The instance that ended is the last one as soon as its container waits to run again.
         let last = if matches!(now, Now::Waits(..)) { current } else { instances.pop() };
-        let slot = self.seen.slots.get(&container.name);
+        let slot = self.slots.get(&container.name);
         let health = slot.and_then(|slot| slot.health.as_ref());
         let health = health.filter(|h| current.is_some_and(|one| one.is_running() && one.record.id == h.id));
         // Nobody knows more of a container that was removed by hand than how many came before the next one.
@@ -287,7 +289,8 @@ pub fn first_entry(pod: &Arc<StaticPod>, host_ip: Option<&str>) -> Entry {
     let gate = Gate { healthy: false, crashed: false };
     let gate = pacing::component(pod).map(|component| (component.to_owned(), gate));
     let status = status::first(pod, host_ip, Timestamp::now());
-    Entry { report, gate, pod: Some(Arc::clone(pod)), status, looked: false, succeeds: false }
+    let blank = Entry { report, gate, status, ..blank };
+    Entry { pod: Some(Arc::clone(pod)), ..blank }
 }
 
 /// What is reported of a pod that the node does not run.
@@ -347,5 +350,6 @@ pub fn orphan_entry(key: &PodKey, uid: String) -> Entry {
         message: None,
         containers: vec![],
     };
-    Entry { report, gate: None, pod: None, status: PodStatus::default(), looked: false, succeeds: false }
+    let (status, predecessors) = (PodStatus::default(), BTreeMap::new());
+    Entry { report, gate: None, pod: None, status, looked: false, succeeds: false, predecessors }
 }

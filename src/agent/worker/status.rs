@@ -1,14 +1,17 @@
 //! What a worker knows of its pod, put as the API's status.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodStatus, VolumeMountStatus};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStatus, LinuxContainerUser, PodStatus, ResourceRequirements, VolumeMountStatus,
+};
 
 use super::report::{Facts, Now, Shown};
 use super::view::{ContainerView, Instance, PodView, Pull, Role};
 use crate::agent::pod::StaticPod;
 use crate::agent::podstatus::{self, ContainerFacts, Ended, Known, State};
 use crate::agent::report::{Phase, PodReport};
-use crate::runtime::ContainerState;
+use crate::agent::resources;
+use crate::runtime::{ContainerState, ContainerUser};
 
 /// The status of a pod whose report is this one.
 pub fn pod(facts: &Facts<'_>, report: &PodReport) -> PodStatus {
@@ -59,6 +62,8 @@ pub fn first(pod: &StaticPod, host_ip: Option<&str>, now: Timestamp) -> PodStatu
         restarts: 0,
         mounts: mounts(spec, false),
         resources: None,
+        allocated: None,
+        user: None,
     };
     podstatus::status(&Known {
         spec: Some(&pod.spec),
@@ -89,7 +94,7 @@ impl<'a> Facts<'a> {
             Some((_, view)) if view.needs_sandbox => {
                 self.own(&report.uid).any(|one| one.record.is_sandbox && one.is_running())
             }
-            _ => self.own(&report.uid).next().is_some() || self.seen.slots.values().any(|slot| slot.pull != Pull::Idle),
+            _ => self.own(&report.uid).next().is_some() || self.slots.values().any(|slot| slot.pull != Pull::Idle),
         }
     }
 
@@ -134,7 +139,17 @@ impl<'a> Facts<'a> {
             started: shown.health.is_some_and(|health| health.started),
             restarts: shown.restarts,
             mounts: mounts(spec, self.recursive_read_only),
-            resources: shown.current.map(|_| spec.resources.clone().unwrap_or_default()),
+            resources: shown.current.map(|one| self.given(one, spec)),
+            allocated: shown.current.and(spec.resources.as_ref()).and_then(|resources| resources.requests.clone()),
+            user: shown.current.and_then(|one| one.record.user.as_ref()).map(user),
+        }
+    }
+
+    /// What a container was given: what it has by its pod's limits too, while it runs.
+    fn given(&self, one: &Instance, spec: &Container) -> ResourceRequirements {
+        match self.pod.filter(|_| one.is_running()) {
+            Some((pod, _)) => resources::given(&pod.spec, spec),
+            None => spec.resources.clone().unwrap_or_default(),
         }
     }
 
@@ -154,6 +169,8 @@ impl<'a> Facts<'a> {
             restarts: one.record.name.attempt,
             mounts: vec![],
             resources: None,
+            allocated: None,
+            user: one.record.user.as_ref().map(user),
         }
     }
 
@@ -210,6 +227,11 @@ fn mounts(container: &Container, recursive: bool) -> Vec<VolumeMountStatus> {
         }
     });
     mounts.collect()
+}
+
+fn user(user: &ContainerUser) -> LinuxContainerUser {
+    let groups = Some(user.groups.clone()).filter(|groups| !groups.is_empty());
+    LinuxContainerUser { uid: user.uid, gid: user.gid, supplemental_groups: groups }
 }
 
 /// Docker's images have an id, which the API names with the runtime; who pulls by digest has that one too, but no image

@@ -233,6 +233,11 @@ impl Observed {
         self.instances.values().any(|one| one.is_running() && one.record.name.uid != wanted)
     }
 
+    /// Whether containers of the pod of this UID have not ended yet.
+    pub fn runs(&self, uid: &str) -> bool {
+        self.instances.values().any(|one| one.is_running() && !one.record.is_sandbox && one.record.name.uid == uid)
+    }
+
     /// Nothing seen yet.
     pub fn new(max_backoff: Duration) -> Self {
         Self {

@@ -37,6 +37,7 @@ pub fn container(runtime: &'static str, status: proto::ContainerStatus, sandbox:
         state,
         created_at: timestamp(status.created_at),
         ip: None,
+        user: status.user.and_then(|user| user.linux).map(user),
         labels,
         annotations: status.annotations,
     }
@@ -74,10 +75,15 @@ pub fn sandbox(runtime: &'static str, status: proto::PodSandboxStatus, seen: Tim
         image_id: String::new(),
         ip: status.network.map(|network| network.ip).filter(|ip| !ip.is_empty() && state.is_running()),
         state,
+        user: None,
         created_at: started_at,
         labels,
         annotations: status.annotations,
     }
+}
+
+fn user(user: proto::LinuxContainerUser) -> ContainerUser {
+    ContainerUser { uid: user.uid, gid: user.gid, groups: user.supplemental_groups }
 }
 
 /// The restart count; the runtime's own number may have had to evade another container's.
@@ -157,7 +163,19 @@ pub fn stored_image(image: proto::Image) -> Option<StoredImage> {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
+
+    #[test]
+    fn whom_a_container_runs_as_is_read_where_the_runtime_says_it() {
+        // Field 18: a user whose field 1 has uid 1000, gid 3000 and the groups 3000 and 4000.
+        let wire = [0x92, 1, 14, 0x0a, 12, 8, 0xe8, 7, 16, 0xb8, 0x17, 0x1a, 4, 0xb8, 0x17, 0xa0, 0x1f];
+        let status = proto::ContainerStatus::decode(wire.as_slice()).unwrap();
+        let expected = ContainerUser { uid: 1000, gid: 3000, groups: vec![3000, 4000] };
+        assert_eq!(container("containerd", status, "s").user, Some(expected));
+        assert_eq!(container("containerd", proto::ContainerStatus::default(), "s").user, None);
+    }
 
     #[test]
     fn what_the_runtime_has_lost_or_could_not_run_has_not_ended_well() {

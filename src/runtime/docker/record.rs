@@ -26,6 +26,8 @@ pub fn container(inspected: &ContainerInspectResponse) -> ContainerRecord {
         state: state.map_or(ContainerState::Created, self::state),
         created_at: inspected.created.as_deref().and_then(timestamp),
         ip: address(inspected.network_settings.as_ref().and_then(|network| network.networks.as_ref())),
+        // It says whom it was asked for, not what groups that came to.
+        user: None,
         labels,
         annotations,
     }

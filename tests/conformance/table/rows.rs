@@ -262,4 +262,18 @@ rows! {
         [measures::b127_cadvisors_page_has_what_is_around_containers_and_what_they_have_open];
     128 "/metrics/resource has what is swapped out of the node, pods and containers."
         [measures::b128_the_resource_page_has_swap];
+    129 "Killed at the end of a container that its probe condemned, a kubelet goes by the exit code: 0 is done."
+        [ends::b129_what_a_probe_condemned_is_started_again_by_the_next_agent]
+        .different("it is written down that the container was condemned, and it starts again").seconds(8);
+    130 "The mirror of an edited pod stays as it was at the edit until the old containers have ended."
+        .unit("the_mirror_of_a_pod_that_was_edited_is_told_how_its_containers_end")
+        .different("it is told how they end, so that nobody sends requests to what has ended");
+    131 "What has passed its startup probe has done so under the next agent too, and is not asked again."
+        [ends::b131_what_has_started_stays_so_under_the_next_agent].seconds(10);
+    132 "Events of one object, type and reason are combined into one that counts from the tenth message on."
+        .unit("events_that_differ_by_their_messages_alone_are_combined_into_one_that_counts");
+    133 "A container without a limit has that of its pod (`spec.resources`), which asks for what its containers do."
+        .unit("a_container_without_a_limit_has_that_of_its_pod");
+    134 "The status says what the pod asks for and may use as a whole, and whom containers run as where CRI says it."
+        .unit("a_status_says_what_is_mounted_and_given_and_which_image_runs");
 }

@@ -1,8 +1,8 @@
 //! How many events are told: client-go's spam filter, which a kubelet's events go through.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
+use super::lru::Lru;
 use crate::agent::events::{Event, Kind};
 use crate::host::clock::Instant;
 
@@ -14,14 +14,14 @@ pub(super) const REFILL: Duration = Duration::from_secs(300);
 /// What is left to each object and type of event (Normal, Warning): a probe that fails for hours does not use up what its
 /// pod's end is told with.
 #[derive(Debug, Default)]
-pub(super) struct Budget(HashMap<(String, bool), Bucket>);
+pub(super) struct Budget(Lru<(String, bool), Bucket>);
 
 impl Budget {
     /// Whether one more event of this object and type may be told; it is counted as told.
     pub fn take(&mut self, event: &Event, now: Instant) -> bool {
-        self.0.retain(|_, bucket| !bucket.is_full(now));
+        self.0.retain(|bucket| !bucket.is_full(now));
         let key = (event.uid.clone(), event.kind == Kind::Warning);
-        self.0.entry(key).or_insert_with(|| Bucket::new(now)).take(now)
+        self.0.get_or_insert_with(key, || Bucket::new(now)).take(now)
     }
 }
 

@@ -1,6 +1,7 @@
 use k8s_openapi::api::core::v1::PodStatus;
 
 use super::budget::BURST;
+use super::similar::SIMILAR;
 use super::*;
 use crate::agent::AgentOptions;
 use crate::agent::events::Subject;
@@ -148,4 +149,22 @@ async fn what_happens_to_the_node_is_told_of_it_as_by_a_kubelet() {
     assert_eq!(told["metadata"]["namespace"], "default");
     assert_eq!(told["involvedObject"], json!({"kind": "Node", "name": "n", "uid": "n"}));
     assert_eq!((&told["reason"], &told["message"]), (&json!("Starting"), &json!("Starting kubelet.")));
+}
+
+#[tokio::test]
+async fn events_that_differ_by_their_messages_alone_are_combined_into_one_that_counts() {
+    let world = World::new().await;
+    for number in 1..=SIMILAR + 2 {
+        world.events.warning(world.subject(Some("c")), "Unhealthy", format!("{number}"));
+    }
+    let asked = world.asked(SIMILAR + 2).await;
+    let posted = world.fake.bodies("POST");
+    let messages: Vec<_> = posted.iter().map(|body| body["message"].as_str().unwrap()).collect();
+    let tenth = "(combined from similar events): 10";
+    assert_eq!(messages, ["1", "2", "3", "4", "5", "6", "7", "8", "9", tenth]);
+    let path = format!("{EVENTS}/{}", posted[SIMILAR - 1]["metadata"]["name"].as_str().unwrap());
+    assert_eq!(asked[SIMILAR..], [format!("PATCH {path}"), format!("PATCH {path}")]);
+    let kept = world.fake.get(&path);
+    assert_eq!((&kept["count"], &kept["message"]), (&json!(3), &json!("(combined from similar events): 12")));
+    assert_eq!(kept["firstTimestamp"], posted[SIMILAR - 1]["firstTimestamp"]);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Container, EnvVarSource, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::names::{is_dns_label, is_env_name, is_port_name, is_resource};
@@ -193,7 +193,18 @@ pub(super) fn quantity(field: &str, quantity: &Quantity, problems: &mut Problems
 
 fn amounts(field: &str, container: &Container, problems: &mut Problems) {
     let Some(wanted) = &container.resources else { return };
-    let field = format!("{field}.resources");
+    let known: (fn(&str) -> bool, _) = (is_resource, "no resource of this name; others need a domain, as in x.io/gpu");
+    requirements(&format!("{field}.resources"), wanted, known, problems);
+}
+
+/// Requests and limits of a container or of a pod as a whole, with a test of their names and what is wrong with
+/// others.
+pub(super) fn requirements(
+    field: &str,
+    wanted: &ResourceRequirements,
+    (is_known, words): (fn(&str) -> bool, &str),
+    problems: &mut Problems,
+) {
     problems.refuse(
         filled(&wanted.claims),
         &format!("{field}.claims"),
@@ -207,11 +218,7 @@ fn amounts(field: &str, container: &Container, problems: &mut Problems) {
                 continue;
             }
             let field = format!("{field}.{list}.{name}");
-            problems.refuse(
-                !is_resource(name),
-                &field,
-                "no resource of this name; others need a domain, as in x.io/gpu",
-            );
+            problems.refuse(!is_known(name), &field, words);
             quantity(&field, value, problems);
             if list == "requests" {
                 let (asked, limit) = (resources::millis(value), limit_of(name).and_then(resources::millis));

@@ -4,6 +4,7 @@ mod containers;
 mod handlers;
 pub(super) mod names;
 mod security;
+mod whole;
 
 use std::collections::BTreeSet;
 
@@ -104,6 +105,7 @@ pub(super) fn defaulted(metadata: &ObjectMeta, spec: &PodSpec) -> Result<(), Pod
     security::pod(spec, &mut problems);
     let volumes = volumes(spec, &mut problems);
     containers::all(spec, &volumes, &mut problems);
+    whole::resources(spec, &mut problems);
     problems.finish()
 }
 

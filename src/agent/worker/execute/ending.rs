@@ -16,13 +16,23 @@ impl Worker {
         one.kill = Some(Kill { since: Instant::now(), grace, ordered, hook: one.has_pre_stop() });
         one.stopped_for = Some(why.clone());
         let health = self.seen.slots.get(&one.record.name.container).and_then(|slot| slot.health.as_ref());
-        one.condemned = health.is_some_and(|health| health.id == one.record.id && health.must_restart.is_some());
+        one.condemned |= health.is_some_and(|health| health.id == one.record.id && health.must_restart.is_some());
         let (uid, container, has_hook) =
             (one.record.name.uid.clone(), one.record.name.container.clone(), one.has_pre_stop());
         self.note_killing(&uid, &container, &why);
         if has_hook {
             self.pre_stop(id, grace);
         }
+    }
+
+    /// Before a condemned container is sent its signal, it is written down that it is: under OnFailure it is started again
+    /// whatever it ends with, also by an agent that has not seen its probe fail. (A kubelet that is restarted in between
+    /// goes by the exit code alone.)
+    pub(in crate::agent::worker) async fn remember_condemned(&self, id: &str) {
+        let Some(one) = self.seen.instances.get(id).filter(|one| one.condemned) else { return };
+        let (context, name, id) = (Arc::clone(&self.context), one.record.name.clone(), id.to_owned());
+        let note = move || context.probes.note_condemned(&name.uid, &name.container, Some(&id));
+        let _ = tokio::task::spawn_blocking(note).await;
     }
 
     pub(in crate::agent::worker) fn stop(&mut self, id: String, grace: Duration) {

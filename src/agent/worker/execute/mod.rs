@@ -80,7 +80,10 @@ impl Worker {
         }
         debug!(pod = %self.key, ?action, "step");
         match action {
-            Action::Kill { id, grace, why, ordered } => self.kill(&id, grace, why, ordered),
+            Action::Kill { id, grace, why, ordered } => {
+                self.kill(&id, grace, why, ordered);
+                self.remember_condemned(&id).await;
+            }
             Action::Stop { id, grace } => self.stop(id, grace),
             Action::Hurry { id } => self.hurry(id),
             Action::Remove { id } => self.remove(&id).await,

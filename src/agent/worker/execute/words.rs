@@ -27,12 +27,11 @@ impl Worker {
         }
     }
 
-    /// Containers of the pod that have ended and whose last words are not known yet.
+    /// Containers that have ended and whose last words are not known yet, of what is shown.
     pub(in crate::agent::worker) fn unheard(&self) -> impl Iterator<Item = &Instance> {
-        let uid = self.pod.as_ref().map(|(pod, _)| &pod.uid);
         let ended = self.seen.instances.values().filter(|one| one.exit_code().is_some() && !one.record.is_sandbox);
-        // A predecessor is not shown any more, and its successor waits for it.
-        let shown = ended.filter(move |one| uid.is_none_or(|uid| *uid == one.record.name.uid));
+        // A predecessor of which nothing runs is not shown any more, and its successor waits for it.
+        let shown = ended.filter(|one| self.pod.is_none() || self.known_pod(&one.record.name.uid).is_some());
         shown.filter(|one| !self.words.contains_key(&one.record.id))
     }
 
@@ -47,8 +46,8 @@ impl Worker {
             let badly = one.exit_code() != Some(0);
             let log = if badly { self.last_lines(&record.id).await } else { vec![] };
             let name = &record.name;
-            let mut specs = self.pod.iter().flat_map(|(pod, _)| pod.containers());
-            let falls_back = specs.any(|(_, spec)| spec.name == name.container && falls_back(spec));
+            let spec = self.known_pod(&name.uid).and_then(|pod| pod.container(&name.container));
+            let falls_back = spec.is_some_and(falls_back);
             let tail = if badly && falls_back { self.tail(&record.id).await } else { String::new() };
             let log = logs::last_words(log);
             let root = &self.context.options.root_dir;

@@ -250,6 +250,26 @@ pub struct ContainerStatus {
     pub annotations: BTreeMap<String, String>,
     #[prost(string, tag = "15")]
     pub log_path: String,
+    /// Only newer runtimes say it.
+    #[prost(message, optional, tag = "18")]
+    pub user: Option<ContainerUser>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ContainerUser {
+    #[prost(message, optional, tag = "1")]
+    pub linux: Option<LinuxContainerUser>,
+}
+
+/// Whom the first process of a container was started as.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LinuxContainerUser {
+    #[prost(int64, tag = "1")]
+    pub uid: i64,
+    #[prost(int64, tag = "2")]
+    pub gid: i64,
+    #[prost(int64, repeated, tag = "3")]
+    pub supplemental_groups: Vec<i64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

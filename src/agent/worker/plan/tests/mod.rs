@@ -75,6 +75,7 @@ impl Case {
             state,
             created_at: None,
             ip: None,
+            user: None,
             labels: BTreeMap::from([(labels::SANDBOX_ID.to_owned(), sandbox.to_owned())]),
             annotations: BTreeMap::from([
                 (labels::CONTAINER_HASH.to_owned(), hash.to_owned()),
