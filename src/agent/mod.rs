@@ -251,6 +251,11 @@ async fn run_with(
     if let Err(crash) = crash::caught(supervisor).await {
         context.end_for("the supervisor of the pods", crash);
     }
+    finish(&context).await
+}
+
+/// Waits for all that was begun.
+async fn finish(context: &Context) -> Result<(), AgentError> {
     context.tasks.close();
     context.tasks.wait().await;
     if tokio::time::timeout(FINISH, context.runtime.finish()).await.is_err() {

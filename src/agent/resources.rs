@@ -210,12 +210,15 @@ pub fn pod_limits(pod: &PodSpec, period: i64) -> PodLimits {
     if qos_class(pod) == QosClass::BestEffort {
         return PodLimits { cpu_shares: MIN_SHARES, cpu_quota: 0, cpu_period: period, memory_bytes: 0 };
     }
+    // What its sandbox takes beside its containers (`spec.overhead`, of its RuntimeClass).
+    let overhead = |resource: &str, unit: Unit| listed(pod.overhead.as_ref(), resource, unit).max(0);
     let limit = |resource: &str, unit: Unit| {
         let mut all = pod.init_containers.iter().flatten().chain(&pod.containers);
         let declared = of_pod_alone(pod, true, resource, unit) > 0 || all.all(|c| amount(c, true, resource, unit) > 0);
-        if declared { of_pod(pod, true, resource, unit) } else { 0 }
+        if declared { of_pod(pod, true, resource, unit).saturating_add(overhead(resource, unit)) } else { 0 }
     };
-    let (cpu, limit_cpu) = (of_pod(pod, false, "cpu", millis), limit("cpu", millis));
+    let cpu = of_pod(pod, false, "cpu", millis).saturating_add(overhead("cpu", millis));
+    let limit_cpu = limit("cpu", millis);
     PodLimits {
         cpu_shares: (cpu.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES),
         cpu_quota: if limit_cpu > 0 { (limit_cpu.saturating_mul(period) / 1000).max(1000) } else { 0 },
@@ -317,7 +320,7 @@ pub fn effective(pod: &PodSpec) -> ResourceRequirements {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -478,6 +481,22 @@ mod tests {
         let all = of(both("3", "1Ki"), both("500m", "1Ki"), both("1", "2Ki"));
         assert_eq!(all, (3072, 300_000, 3072), "the init container needs most cpu, the others most memory");
         assert_eq!(of(json!({}), both("500m", "1Ki"), both("1", "2Ki")), (1536, 0, 0));
+    }
+
+    #[test]
+    fn a_pods_cgroup_has_room_for_what_its_sandbox_takes() {
+        let of = |resources: Value| {
+            let spec = json!({
+                "containers": [{"name": "a", "resources": resources}],
+                "overhead": {"cpu": "200m", "memory": "140Ki"},
+            });
+            let limits = pod_limits(&serde_json::from_value(spec).unwrap(), 100_000);
+            (limits.cpu_shares, limits.cpu_quota, limits.memory_bytes)
+        };
+        let list = json!({"cpu": "100m", "memory": "100Ki"});
+        assert_eq!(of(json!({"requests": list, "limits": list})), (307, 30_000, 240 << 10));
+        assert_eq!(of(json!({"requests": list})), (307, 0, 0), "what is not limited is not by the overhead");
+        assert_eq!(of(json!({})), (2, 0, 0));
     }
 
     #[test]

@@ -136,23 +136,31 @@ impl Runner {
                     tokio::time::sleep(*time).await;
                     Ok(())
                 }
-                Hook::Exec(command) => self.exec(command, &place.container, limit).await,
+                Hook::Exec(command) => self.exec(command.clone(), place.container.clone()).await,
                 Hook::Http(get) => self.get(get, place.address.as_deref()).await,
             }
         };
         tokio::time::timeout(limit, done).await.unwrap_or(Err(HookError::Abandoned(limit)))
     }
 
-    async fn exec(&self, command: &[String], container: &str, limit: Duration) -> Result<(), HookError> {
-        match self.runtime.exec(container, command, limit).await {
-            Ok(output) if output.exit_code == 0 => Ok(()),
-            Ok(output) => Err(HookError::Exit {
-                command: command.join(" "),
+    /// A command goes on when it is no more waited for: it has what is left of its container's life, as with a kubelet.
+    async fn exec(&self, command: Vec<String>, container: String) -> Result<(), HookError> {
+        let runtime = Arc::clone(&self.runtime);
+        let shown = command.join(" ");
+        let running = tokio::spawn(async move { runtime.exec(&container, &command, NO_LIMIT).await });
+        match running.await {
+            Ok(Ok(output)) if output.exit_code == 0 => Ok(()),
+            Ok(Ok(output)) => Err(HookError::Exit {
+                command: shown,
                 code: output.exit_code,
                 output: output.output.trim().chars().take(SHOWN).collect(),
             }),
-            Err(RuntimeError::Timeout { limit, .. }) => Err(HookError::Abandoned(limit)),
-            Err(error) => Err(HookError::Runtime(error)),
+            Ok(Err(RuntimeError::Timeout { limit, .. })) => Err(HookError::Abandoned(limit)),
+            Ok(Err(error)) => Err(HookError::Runtime(error)),
+            Err(ended) => Err(HookError::Runtime(RuntimeError::Refused {
+                call: format!("run {shown} in a container"),
+                message: ended.to_string(),
+            })),
         }
     }
 

@@ -110,10 +110,17 @@ async fn a_command_is_judged_by_its_exit_code_and_abandoned_with_the_grace() {
     fake.answer_exec("c", Duration::from_secs(5), |_| Ok(ExecOutput { exit_code: 3, output: "no\n".into() }));
     let error = runner.run(&exec, &place, None).await.unwrap_err();
     assert_eq!(error.to_string(), "a b exited with code 3: no");
+    let (end, mut ended) = tokio::sync::watch::channel(0);
+    fake.answer_exec("c", Duration::from_secs(5), move |_| {
+        end.send_modify(|times| *times += 1);
+        Ok(ExecOutput { exit_code: 0, output: String::new() })
+    });
     for hook in [exec, Hook::Sleep(Duration::from_secs(100))] {
         let begun = crate::host::clock::Instant::now();
         let abandoned = runner.run(&hook, &place, Some(Duration::from_secs(2))).await;
         assert!(matches!(abandoned, Err(HookError::Abandoned(_))), "{hook:?}");
         assert_eq!(begun.elapsed().as_secs(), 2);
     }
+    // What is not waited for any more has the rest of its container's life.
+    ended.wait_for(|times| *times == 1).await.unwrap();
 }
