@@ -156,7 +156,7 @@ impl Trial {
         let all = [("cpu", 64_000), ("memory", 1 << 40), ("pods", 110)];
         let allocatable = all.map(|(name, amount)| (name.to_owned(), amount)).into();
         let site = Site { name: "n".into(), allocatable, ..Site::default() };
-        let ground = Ground { site, network: PodNetwork::Ready };
+        let ground = Ground { site, network: PodNetwork::Ready, has_handlers: true };
         desk.judge(&ground, &[]);
         desk.refused();
         desk.update().pods.pop()

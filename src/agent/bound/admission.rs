@@ -29,6 +29,8 @@ pub struct Ground {
     pub site: Site,
     /// Whether the runtime gives pods a network of their own.
     pub network: PodNetwork,
+    /// Whether the runtime has handlers for classes of runtime, as only one that speaks CRI has.
+    pub has_handlers: bool,
 }
 
 /// A check: None lets the pod pass.
@@ -61,11 +63,19 @@ fn namesake(pod: &StaticPod, _: &Ground, others: &[&StaticPod]) -> Option<Refusa
 }
 
 /// Fields that change how a pod runs and that this agent does not know.
-fn features(pod: &StaticPod, _: &Ground, _: &[&StaticPod]) -> Option<Refusal> {
+fn features(pod: &StaticPod, ground: &Ground, _: &[&StaticPod]) -> Option<Refusal> {
     let spec = &pod.spec;
     let claims = spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty());
-    let message = "this node cannot allocate resource claims (spec.resourceClaims)";
-    claims.then(|| Refusal::new("UnsupportedResourceClaims", message))
+    let class = spec.runtime_class_name.as_deref().filter(|name| !name.is_empty());
+    let rows = [
+        (claims, "UnsupportedResourceClaims", "this node cannot allocate resource claims (spec.resourceClaims)"),
+        (
+            class.is_some() && !ground.has_handlers,
+            "UnsupportedRuntimeClass",
+            "this node's container runtime has no handlers for classes of runtime (spec.runtimeClassName)",
+        ),
+    ];
+    rows.into_iter().find(|(present, ..)| *present).map(|(_, reason, message)| Refusal::new(reason, message))
 }
 
 fn volumes(pod: &StaticPod, _: &Ground, _: &[&StaticPod]) -> Option<Refusal> {
@@ -128,7 +138,7 @@ mod tests {
             allocatable: amounts.map(|(name, amount)| (name.to_owned(), amount)).into(),
             ..Site::default()
         };
-        Ground { site, network: PodNetwork::Absent }
+        Ground { site, network: PodNetwork::Absent, has_handlers: false }
     }
 
     /// A pod of the host's network with these further fields.
@@ -206,6 +216,7 @@ mod tests {
                 "SupplementalGroupsPolicyNotSupported: ",
             ),
             (json!({"resourceClaims": [{"name": "gpu"}]}), "UnsupportedResourceClaims: "),
+            (json!({"runtimeClassName": "kata"}), "UnsupportedRuntimeClass: "),
             (json!({"nodeSelector": {"zone": "b"}}), "NodeAffinity: Predicate NodeAffinity failed"),
             (json!({"nodeSelector": {"zone": "a"}}), ""),
             (

@@ -215,5 +215,5 @@ async fn ground(context: &Context, client: &Client) -> Ground {
     let status = node.and_then(|node| node.status).unwrap_or_default();
     let mut site = context.site(labels);
     site.allocatable.extend(amounts(&status.allocatable.or(status.capacity).unwrap_or_default()));
-    Ground { site, network }
+    Ground { site, network, has_handlers: context.runtime.needs_sandbox() }
 }

@@ -1,5 +1,6 @@
 //! Bound pods from the API server to the runtime and back: both in memory, the agent between them whole.
 
+mod classes;
 mod ends;
 
 use std::path::PathBuf;

@@ -157,10 +157,11 @@ impl Runner {
             }),
             Ok(Err(RuntimeError::Timeout { limit, .. })) => Err(HookError::Abandoned(limit)),
             Ok(Err(error)) => Err(HookError::Runtime(error)),
-            Err(ended) => Err(HookError::Runtime(RuntimeError::Refused {
-                call: format!("run {shown} in a container"),
-                message: ended.to_string(),
-            })),
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Nothing but the agent's own end cuts it off.
+                Err(_) => Err(HookError::Abandoned(Duration::ZERO)),
+            },
         }
     }
 

@@ -110,6 +110,11 @@ const HELP: &[(&str, &[Help])] = &[
             ("max-pods", "N", "The most pods of the node, as its status says [default: 110]"),
             ("system-reserved", "RESOURCES", "What pods cannot have: cpu=100m,memory=1Gi"),
             ("kube-reserved", "RESOURCES", "What pods cannot have besides"),
+            (
+                "eviction-hard",
+                "THRESHOLDS",
+                "When memory and disk are short, which pods cannot have either: memory.available<100Mi,nodefs.available<10%",
+            ),
             ("provider-id", "ID", "The machine's name at its cloud"),
             ("rotate-certificates", "BOOL", "Renew the client certificate before it expires [default: false]"),
             ("rotate-server-certificates", "BOOL", "Ask the cluster for the serving certificate [default: false]"),

@@ -137,13 +137,7 @@ fn every_flag_of_a_kubelet_is_taken_and_an_empty_value_is_as_none() {
         "--eviction-hard=memory.available<5%",
     ];
     let given = flags(&words).unwrap();
-    let ignored = [
-        "containerd",
-        "event-storage-event-limit",
-        "eviction-hard",
-        "global-housekeeping-interval",
-        "housekeeping-interval",
-    ];
+    let ignored = ["containerd", "event-storage-event-limit", "global-housekeeping-interval", "housekeeping-interval"];
     assert_eq!(given.ignored, ignored);
     assert_eq!(given.feature_gates, ["A=t,B=F"]);
     let expected = Flags {
@@ -153,7 +147,11 @@ fn every_flag_of_a_kubelet_is_taken_and_an_empty_value_is_as_none() {
         hostname_override: Some("N1.Example".into()),
         read_only_port: Some(0),
         config_dir: Some("d".into()),
-        node: NodeFlags { node_ip: Some("10.0.0.5,fd00::5".into()), ..NodeFlags::default() },
+        node: NodeFlags {
+            node_ip: Some("10.0.0.5,fd00::5".into()),
+            eviction_hard: Some("memory.available<5%".into()),
+            ..NodeFlags::default()
+        },
         ignored: given.ignored.clone(),
         ..Flags::default()
     };
