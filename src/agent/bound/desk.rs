@@ -134,6 +134,15 @@ impl Desk {
         gone
     }
 
+    /// These pods were admitted, and there are no devices for them.
+    pub fn refuse(&mut self, refusals: &BTreeMap<String, Refusal>) {
+        for (uid, refusal) in refusals {
+            if let Some(known) = self.pods.get_mut(uid).filter(|known| known.verdict == Some(Verdict::Admitted)) {
+                known.verdict = Some(Verdict::Refused(refusal.clone()));
+            }
+        }
+    }
+
     fn of(&self, which: impl Fn(&Known) -> bool) -> Vec<Arc<StaticPod>> {
         self.pods.values().filter(|known| which(known)).map(|known| Arc::clone(&known.pod)).collect()
     }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::machine::Machine;
 use super::status::{Seen, differs, patch, status};
+use crate::agent::devices::Amounts;
 use crate::agent::options::{AgentOptions, NodeOptions};
 use crate::runtime::PodNetwork;
 
@@ -22,6 +23,7 @@ fn machine() -> Machine {
 fn seen<'a>(machine: &'a Machine, options: &'a NodeOptions, network: &'a PodNetwork) -> Seen<'a> {
     Seen {
         machine,
+        devices: const { &BTreeMap::new() },
         options,
         name: "cp1",
         addresses: &[],
@@ -44,6 +46,26 @@ fn of<'s>(status: &'s NodeStatus, type_: &str) -> &'s NodeCondition {
 
 fn words(condition: &NodeCondition) -> (&str, &str) {
     (condition.status.as_str(), condition.reason.as_deref().unwrap())
+}
+
+#[test]
+fn devices_of_plugins_are_the_nodes_and_a_plugin_that_is_gone_has_none() {
+    let (machine, options) = (machine(), AgentOptions::new("cp1").node);
+    let of = |amounts: [usize; 2]| {
+        let [capacity, allocatable] = amounts;
+        BTreeMap::from([("example.com/dev".to_owned(), Amounts { capacity, allocatable })])
+    };
+    let plain = status(&seen(&machine, &options, &PodNetwork::Ready), &NodeStatus::default());
+    let mut before = plain;
+    for amounts in [[2, 2], [2, 0], [0, 0]] {
+        let devices = of(amounts);
+        let now = status(&Seen { devices: &devices, ..seen(&machine, &options, &PodNetwork::Ready) }, &before);
+        assert!(differs(&before, &now), "{amounts:?}: it is told at once");
+        let sent = patch(&before, &now).unwrap();
+        let of = |list: &str| sent["status"][list]["example.com/dev"].clone();
+        assert_eq!([of("capacity"), of("allocatable")], amounts.map(|amount| json!(amount.to_string())));
+        before = now;
+    }
 }
 
 #[test]

@@ -53,6 +53,16 @@ fn starts(context: &Context) -> Vec<Family> {
             "Events that clients of the pods API were too slow for",
             metrics.dropped_pod_events.get(),
         ),
+        counters(
+            ("kubelet_device_plugin_registration_total", "Registrations of device plugins"),
+            ["resource_name"],
+            &context.devices.registrations,
+        ),
+        histograms(
+            ("kubelet_device_plugin_alloc_duration_seconds", "How long device plugins take to allocate devices"),
+            ["resource_name"],
+            &context.devices.allocations,
+        ),
         histogram(
             "kubelet_pod_start_duration_seconds",
             "From the first sight of a pod until it runs",
