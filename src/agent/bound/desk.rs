@@ -236,6 +236,18 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_there_are_no_devices_for_is_run_no_more_and_says_why() {
+        let mut desk = Desk::default();
+        desk.list(vec![pod("a", 1, json!({})), pod("b", 1, json!({}))], at(0));
+        desk.judge(&ground(9), &[]);
+        let refusal = Refusal::new("UnexpectedAdmissionError", "Allocate failed");
+        desk.refuse(&[("a".to_owned(), refusal.clone()), ("other".to_owned(), refusal.clone())].into());
+        assert_eq!(run(&desk), ["b"]);
+        assert_eq!(desk.refused()[0].refusal, refusal);
+        assert!(desk.judge(&ground(9), &[]).is_empty() && run(&desk) == ["b"], "it stays so");
+    }
+
+    #[test]
     fn mirrors_are_left_out_and_the_same_pod_again_is_no_other() {
         let mut desk = Desk::default();
         let mut mirror = pod("m", 1, json!({}));

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, ResourceHealth, ResourceStatus};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -102,6 +102,27 @@ impl Devices {
     /// Whether no plugin has ever registered, or none is known any more.
     pub fn is_idle(&self) -> bool {
         self.lock().state.is_empty()
+    }
+
+    /// Whether a pod has devices.
+    pub fn has(&self, uid: &str) -> bool {
+        self.lock().state.pods().contains_key(uid)
+    }
+
+    /// Adds to the statuses of a pod's containers which devices they have, and whether they are healthy.
+    pub fn show(&self, uid: &str, statuses: &mut [ContainerStatus]) {
+        let state = &self.lock().state;
+        for status in statuses.iter_mut().filter(|_| state.pods().contains_key(uid)) {
+            let health = |(resource_id, is): (String, bool)| {
+                let word = if is { "Healthy" } else { "Unhealthy" };
+                ResourceHealth { resource_id, health: Some(word.to_owned()), ..ResourceHealth::default() }
+            };
+            let all = state.health(uid, &status.name).into_iter().map(|(name, devices)| ResourceStatus {
+                name,
+                resources: Some(devices.into_iter().map(health).collect()),
+            });
+            status.allocated_resources_status = Some(all.collect()).filter(|all: &Vec<_>| !all.is_empty());
+        }
     }
 
     /// Whether a pod asks for devices.

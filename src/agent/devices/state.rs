@@ -22,6 +22,8 @@ struct Resource {
     /// None before they were listed, or the plugin ended.
     unhealthy: Option<Ids>,
     numa: BTreeMap<String, Vec<i64>>,
+    /// Those that were unhealthy when they were listed last; that the plugin has ended since says nothing of a device.
+    ill: Ids,
     options: DevicePluginOptions,
     /// Since when there is no plugin.
     stopped: Option<Instant>,
@@ -122,7 +124,8 @@ impl State {
         let known = self.resources.entry(resource.to_owned()).or_default();
         let (healthy, unhealthy): (Vec<&Device>, _) = devices.iter().partition(|device| device.health == HEALTHY);
         let ids = |devices: Vec<&Device>| devices.into_iter().map(|device| device.id.clone()).collect();
-        (known.healthy, known.unhealthy) = (Some(ids(healthy)), Some(ids(unhealthy)));
+        known.ill = ids(unhealthy);
+        (known.healthy, known.unhealthy) = (Some(ids(healthy)), Some(known.ill.clone()));
         let nodes = |device: &Device| device.topology.iter().flat_map(|all| &all.nodes).map(|node| node.id).collect();
         known.numa = devices.iter().map(|device| (device.id.clone(), nodes(device))).collect();
     }
@@ -272,6 +275,18 @@ impl State {
     pub fn all_of(&self, uid: &str, container: &str) -> BTreeMap<String, Ids> {
         let given = self.pods.get(uid).and_then(|pod| pod.get(container)).into_iter().flatten();
         given.map(|(resource, allocation)| (resource.clone(), allocation.ids().cloned().collect())).collect()
+    }
+
+    /// How the devices of a container are: by resource each one, and whether it is healthy.
+    pub fn health(&self, uid: &str, container: &str) -> BTreeMap<String, Vec<(String, bool)>> {
+        let given = self.pods.get(uid).and_then(|pod| pod.get(container)).into_iter().flatten();
+        let of_resource = |(resource, allocation): (&String, &Allocation)| {
+            let ill = self.resources.get(resource).map(|known| &known.ill);
+            let ids: Ids = allocation.ids().cloned().collect();
+            let is_healthy = |id: &String| !ill.is_some_and(|ill| ill.contains(id));
+            (resource.clone(), ids.iter().map(|id| (id.clone(), is_healthy(id))).collect())
+        };
+        given.filter(|(_, allocation)| allocation.answer.is_some()).map(of_resource).collect()
     }
 
     /// What containers have.

@@ -1,8 +1,7 @@
 //! Pods that ask for devices of a plugin. The clock is the machine's: plugins are at real sockets.
 
 use super::*;
-use crate::agent::devices::tests::plugin::FakePlugin;
-use crate::agent::devices::{self, Amounts};
+use crate::agent::devices::tests::plugin::{FakePlugin, plugged};
 
 const DEV: &str = "test.device/some";
 
@@ -19,19 +18,8 @@ impl World {
     /// Starts an agent at which a plugin with these devices registers.
     async fn start_with_plugin(&mut self, ids: &[&str]) -> Arc<FakePlugin> {
         self.start().await;
-        let desk = Arc::clone(self.desk());
-        desk.devices.restore();
-        let listener = devices::listen(&desk.devices).await.unwrap();
-        tokio::spawn(devices::serve(listener, Arc::clone(&desk.devices), desk.shutdown.clone()));
-        let plugin = Arc::new(FakePlugin::new(ids));
-        let mut changes = desk.devices.changes();
-        let dir = desk.options.root_dir.join("device-plugins");
-        plugin.register(&dir, "p.sock", DEV).await.unwrap();
-        let all = Amounts { capacity: ids.len(), allocatable: ids.len() };
-        while desk.devices.amounts().await.get(DEV) != Some(&all) {
-            changes.changed().await.unwrap();
-        }
-        plugin
+        self.desk().devices.restore();
+        plugged(self.desk(), ids, DEV).await
     }
 }
 

@@ -14,7 +14,9 @@ use tonic::body::Body;
 use tonic::server::Grpc;
 use tonic_prost::ProstCodec;
 
+use crate::agent::context::Context;
 use crate::agent::devices::messages::*;
+use crate::agent::devices::{Amounts, listen, serve};
 use crate::agent::rpc::{self, Service};
 use crate::host::socket;
 use crate::runtime::cri::rpc::Rpc;
@@ -96,6 +98,21 @@ impl FakePlugin {
         };
         register(dir, asked).await
     }
+}
+
+/// Has a plugin with these devices register at an agent, and waits until it knows them.
+pub async fn plugged(context: &Context, ids: &[&str], resource: &str) -> Arc<FakePlugin> {
+    let devices = &context.devices;
+    let listener = listen(devices).await.unwrap();
+    tokio::spawn(serve(listener, Arc::clone(devices), context.shutdown.clone()));
+    let (plugin, mut changes) = (Arc::new(FakePlugin::new(ids)), devices.changes());
+    let dir = context.options.root_dir.join("device-plugins");
+    plugin.register(&dir, "p.sock", resource).await.unwrap();
+    let all = Amounts { capacity: ids.len(), allocatable: ids.len() };
+    while devices.amounts().await.get(resource) != Some(&all) {
+        changes.changed().await.unwrap();
+    }
+    plugin
 }
 
 /// Registers a plugin.
