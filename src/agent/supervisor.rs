@@ -172,13 +172,16 @@ impl Supervisor {
         self.undecided = (whole.pods.len() > update.pods.len()).then_some(whole);
     }
 
-    /// UIDs of the pods that are wanted or still there and have not ended: what the others had of devices is free.
+    /// UIDs of the pods that are wanted and have not ended, and of those of which something still runs: what the others had
+    /// of devices is free.
     fn active(&self, update: &Update) -> BTreeSet<String> {
-        let wanted = update.pods.iter().map(|pod| pod.uid.clone());
-        let mut active: BTreeSet<String> = wanted.chain(self.context.routes.uids()).collect();
+        let wanted: BTreeSet<&str> = update.pods.iter().map(|pod| pod.uid.as_str()).collect();
+        let mut active: BTreeSet<String> = wanted.iter().map(|uid| (*uid).to_owned()).collect();
+        active.extend(self.context.routes.uids());
         self.context.board.visit(|pods, _| {
             for report in pods.values().map(|entry| &entry.report) {
-                match report.phase.is_final() {
+                let is_over = report.phase.is_final() || !wanted.contains(report.uid.as_str()) && !report.is_running();
+                match is_over {
                     true => active.remove(&report.uid),
                     false => active.insert(report.uid.clone()),
                 };

@@ -50,8 +50,10 @@ enum SourceError {
 /// ends.
 pub async fn run(context: Arc<Context>, updates: mpsc::Sender<Update>, refused: watch::Sender<Vec<Refused>>) {
     let Some(api) = context.api.clone() else { return };
-    let preempted = context.preempted.subscribe();
-    let without_devices = context.without_devices.subscribe();
+    let (mut preempted, mut without_devices) = (context.preempted.subscribe(), context.without_devices.subscribe());
+    // What was decided is news where this begins again.
+    preempted.mark_changed();
+    without_devices.mark_changed();
     let source = Source { desk: Desk::default(), updates, refused, preempted, without_devices, context };
     source.run(&api).await;
 }
