@@ -395,7 +395,7 @@ async fn usage_is_measured_and_told_in_three_ways() {
             "/metrics/resource",
             "container_cpu_usage_seconds_total{container=\"main\",namespace=\"default\",pod=\"web-node1\"} ",
         ),
-        ("/metrics/cadvisor", "container_memory_working_set_bytes{container=\"main\",id=\"/kubepods/pod"),
+        ("/metrics/cadvisor", "container_memory_working_set_bytes{container=\"main\",id=\"/kubepods/besteffort/pod"),
         ("/metrics", "kubelet_running_pods 1"),
         ("/metrics/probes", "# TYPE prober_probe_total counter"),
     ] {

@@ -362,7 +362,7 @@ async fn metrics_health_and_configuration_are_on_the_kubelets_paths() {
         "kubelet_running_containers{container_state=\"running\"} 2",
         "kubelet_desired_pods{static=\"true\"} 1",
         "kubelet_started_containers_total{container_type=\"container\"} 2",
-        "kubelet_started_containers_total{container_type=\"pod_sandbox\"} 1",
+        "kubelet_started_pods_total 1",
         "kubelet_working_pods{config=\"desired\",lifecycle=\"sync\",static=\"true\"} 1",
         "kubelet_restarted_pods_total{static=\"true\"} 0",
         "kubelet_orphaned_runtime_pods_total 0",

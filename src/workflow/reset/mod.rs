@@ -19,7 +19,7 @@ use futures::future::join_all;
 
 use super::adopt::manifests::transfer;
 use super::error::chain;
-use super::inventory::Item;
+use super::inventory::{Item, Kind};
 use super::machine::Machine;
 use super::saved::Saved;
 use super::stage::remove_temporaries;
@@ -215,6 +215,7 @@ pub async fn run(machine: &mut Machine, reset: Reset) -> Result<(), ResetError> 
     let total = steps.len();
     let touched: BTreeSet<PathBuf> =
         state.inventory.items().iter().filter_map(|item| item.path.parent().map(PathBuf::from)).collect();
+    let late = trees_without_a_step(&state, &steps);
     let mut state = Some(state);
     let mut failed: Vec<(Step, StepError)> = Vec::new();
     for step in steps {
@@ -225,7 +226,7 @@ pub async fn run(machine: &mut Machine, reset: Reset) -> Result<(), ResetError> 
             // A kubelet would run its pods beside what is left of ours.
             Step::RemoveState(_) | Step::StartKubelet { .. } if !failed.is_empty() => Err(StepError::Kept),
             Step::RemoveState(_) => {
-                let late = remove_late_pods(&machine.paths);
+                let late = remove_late(&machine.paths, &late);
                 if let Some(state) = state.take().filter(|_| late.is_ok()) {
                     state.discard()?;
                 }
@@ -247,8 +248,17 @@ pub async fn run(machine: &mut Machine, reset: Reset) -> Result<(), ResetError> 
     if failed.is_empty() { Ok(()) } else { Err(ResetError::Steps { failed, total }) }
 }
 
-/// Removes what pods have left that the agent has begun since the steps were planned.
-fn remove_late_pods(paths: &Paths) -> Result<(), StepError> {
+/// The trees that were recorded and not there when the steps were planned.
+fn trees_without_a_step(state: &State, steps: &[Step]) -> Vec<PathBuf> {
+    let planned: BTreeSet<&Path> = steps.iter().filter_map(Step::path).collect();
+    let trees = state.inventory.items().into_iter().filter(|item| item.kind == Kind::Tree);
+    trees.map(|item| item.path.clone()).filter(|path| !planned.contains(path.as_path())).collect()
+}
+
+/// Removes what has come to be since the steps were planned: an agent that was being stopped may have made its own
+/// directories (`trees`), and those of pods.
+fn remove_late(paths: &Paths, trees: &[PathBuf]) -> Result<(), StepError> {
+    trees.iter().try_for_each(|tree| remove::tree(&paths.on_host(tree)).map(drop))?;
     let root = paths.on_host(KUBELET_DIR);
     let pods = agent::claimed_pods(&root);
     pods.iter().try_for_each(|uid| agent::remove_pod_dir(&root, uid))?;

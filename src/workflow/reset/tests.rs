@@ -160,6 +160,23 @@ fn what_the_agents_pods_have_mounted_goes_whoever_made_their_directory() {
 }
 
 #[tokio::test]
+async fn what_an_agent_that_is_being_stopped_still_makes_goes_from_a_kubelets_directory_too() {
+    let bench = Bench::new();
+    let kubelet = bench.root.path().join("var/lib/kubelet");
+    make_dirs(&kubelet.join("device-plugins"), 0o755).unwrap();
+    let before = bench.listing();
+    let order = Order { spec: crate::testing::spec(), saved: None, what: What::Everything };
+    init::run(&mut bench.machine(), &order).await.unwrap();
+    let mut machine = bench.machine();
+    let planned = prepare(&machine, &Wanted::everything()).unwrap().unwrap();
+    make_dirs(&kubelet.join("pki"), 0o755).unwrap();
+    write_file(&kubelet.join("pki/kubelet.key"), b"key", 0o600).unwrap();
+    run(&mut machine, planned).await.unwrap();
+    drop(machine);
+    assert_eq!(bench.listing(), before);
+}
+
+#[tokio::test]
 async fn a_stopped_reset_is_finished_by_the_next_one() {
     let (bench, before) = initialised().await;
     let mut machine = bench.machine();

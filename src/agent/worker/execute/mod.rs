@@ -159,8 +159,7 @@ impl Worker {
             Ok(id) => self.context.runtime.start(id).await,
             Err(_) => Ok(()),
         };
-        // No pod has a runtime class: all have the runtime's default handler, which has no name.
-        self.context.metrics.sandboxes.time(["".into()], begun.elapsed());
+        self.context.metrics.sandboxes.time([config.runtime_handler.into()], begun.elapsed());
         if let Ok(id) = &created {
             self.refresh(id).await;
         }
