@@ -7,6 +7,21 @@ use kubeboot::testing::cri::{ctr, import, socket};
 
 use crate::machine::*;
 
+/// CoreDNS has to be scheduled, however full the disk of the machine is that the tests run on: below 10% of free bytes the
+/// Node would be tainted, as a kubelet's is.
+const CONTAINERDS: &str = "apiVersion: kubeadm.k8s.io/v1beta4
+kind: InitConfiguration
+nodeRegistration: {criSocket: 'unix://SOCKET'}
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+kubernetesVersion: VERSION
+---
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+evictionHard: {nodefs.available: 1Mi, nodefs.inodesFree: '10', memory.available: 1Mi}
+";
+
 /// A container runtime.
 #[derive(Debug, Clone)]
 pub enum Engine {
@@ -25,10 +40,12 @@ impl Engine {
     /// `kubeboot init` with the test version, on this runtime.
     #[track_caller]
     pub fn init(&self) -> ControlPlane {
-        match self {
-            Self::Docker => ControlPlane::init(),
-            Self::Containerd(socket) => ControlPlane::init_with(&["--cri-socket", &format!("unix://{socket}")]),
-        }
+        let Self::Containerd(socket) = self else { return ControlPlane::init() };
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config.yaml");
+        let text = CONTAINERDS.replace("SOCKET", socket).replace("VERSION", VERSION);
+        kubeboot::host::fs::write_file(&config, text.as_bytes(), 0o600).unwrap();
+        ControlPlane::init_as(&["--config", config.to_str().unwrap()])
     }
 
     /// Brings images over that Docker has.

@@ -87,9 +87,21 @@ pub fn eventually<T>(what: &str, limit: Duration, mut test: impl FnMut() -> Opti
         if let Some(value) = test() {
             return value;
         }
-        assert!(Instant::now() < deadline, "{what}: not within {} s", limit.as_secs());
+        assert!(Instant::now() < deadline, "{what}: not within {} s\n{}", limit.as_secs(), state());
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// What a failed test is explained by: pods, what has happened to them, and what the agent says.
+fn state() -> String {
+    let asked: [&[&str]; 3] = [
+        &["get", "nodes,pods", "-A", "-o", "wide"],
+        &["get", "events", "-A", "--sort-by=.metadata.creationTimestamp"],
+        &["-n", "kube-system", "get", "pods", "-l", "k8s-app=kube-dns", "-o", "yaml"],
+    ];
+    let mut told: Vec<Ran> = asked.iter().map(|args| kubectl(args)).collect();
+    told.push(kubeboot(&["status"]));
+    told.iter().map(|ran| format!("{}{}\n", ran.stdout, ran.stderr)).collect()
 }
 
 /// Pids of processes whose program has this name.
@@ -211,11 +223,15 @@ impl ControlPlane {
     /// The same with further flags.
     #[track_caller]
     pub fn init_with(flags: &[&str]) -> Self {
+        Self::init_as(&[&["--kubernetes-version", VERSION], flags].concat())
+    }
+
+    /// The same with these flags alone.
+    #[track_caller]
+    pub fn init_as(flags: &[&str]) -> Self {
         ready();
         let guard = Self;
-        let mut args = vec!["init", "--kubernetes-version", VERSION];
-        args.extend(flags);
-        kubeboot(&args).ok();
+        kubeboot(&[&["init"], flags].concat()).ok();
         guard
     }
 }
