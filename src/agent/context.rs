@@ -10,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::AgentOptions;
-use super::admission::Site;
+use super::admission::{Refusal, Site};
 use super::apiserver::ApiServer;
 use super::attempts::Attempts;
 use super::bound::store::Store;
 use super::certificates::Serving;
 use super::cgroups::Cgroups;
 use super::crash::{self, Crash};
+use super::devices::Devices;
 use super::env::Facts;
 use super::events::Recorder;
 use super::hooks::Runner;
@@ -78,6 +79,10 @@ pub struct Context {
     pub allocatable: BTreeMap<String, i64>,
     /// UIDs of pods bound to the node that have to go for a static one.
     pub preempted: watch::Sender<BTreeSet<String>>,
+    /// Why pods bound to the node are not run that its devices were not enough for, by UID.
+    pub without_devices: watch::Sender<BTreeMap<String, Refusal>>,
+    /// Device plugins.
+    pub devices: Arc<Devices>,
     /// The agent ends.
     pub shutdown: CancellationToken,
     /// Everything that runs.
@@ -102,6 +107,8 @@ impl Context {
         let allocatable = super::node::allocatable(&options);
         let wake = routes.clone();
         let wake = Arc::new(move |uid: &str| wake.tell(uid, Message::Probed));
+        let tasks = TaskTracker::new();
+        let devices = Devices::new(&options.root_dir, shutdown.clone(), tasks.clone());
         let (events, memory) = (Arc::new(Recorder::default()), Memory::new(&options.root_dir));
         Arc::new(Self {
             api: options.node.kubeconfig.is_some().then(Arc::default),
@@ -127,8 +134,10 @@ impl Context {
             facts,
             allocatable,
             preempted: watch::Sender::new(BTreeSet::new()),
+            without_devices: watch::Sender::new(BTreeMap::new()),
+            devices: Arc::new(devices),
             shutdown,
-            tasks: TaskTracker::new(),
+            tasks,
             crash: OnceLock::new(),
         })
     }

@@ -21,6 +21,7 @@ pub mod containerlogs;
 pub mod control;
 mod context;
 pub mod crash;
+mod devices;
 mod disk;
 mod dns;
 mod downward;
@@ -51,6 +52,7 @@ pub mod report;
 pub mod resources;
 pub mod restart;
 mod rotation;
+mod rpc;
 mod security;
 pub mod server;
 pub mod source;
@@ -214,6 +216,7 @@ async fn run_with(
     let end = shutdown.child_token();
     let _guard = end.clone().drop_guard();
     let context = Context::new(options, runtime, checker, end.clone());
+    context.devices.restore();
     context.vital("the control socket", control::serve(control, context.board.reports(), context.clone(), end.clone()));
     if let Some(listener) = healthz {
         context.vital("/healthz", healthz::serve(listener, end.clone()));
@@ -227,6 +230,7 @@ async fn run_with(
     if let Some(listener) = pods {
         context.vital("the pods API", pods_api::serve(listener, Arc::clone(&context), end.clone()));
     }
+    listen_for_plugins(&context).await;
     context.kept("watchdog", watchdog::keep);
     context.kept("disk usage", disk::watch);
     context.kept("log rotation", rotation::watch);
@@ -286,8 +290,22 @@ async fn listen_for_pods(options: &AgentOptions) -> Result<Option<socket::Listen
         return Ok(None);
     }
     let path = pods_api::socket(&options.root_dir);
-    let listener = socket::bind(&path, pods_api::DIRECTORY_MODE).await;
+    let listener = socket::bind(&path, rpc::DIRECTORY_MODE).await;
     listener.map(Some).map_err(|source| AgentError::PodsApi { socket: path, source })
+}
+
+/// The socket at which device plugins register. Without it there are no devices, and everything else goes on.
+async fn listen_for_plugins(context: &Arc<Context>) {
+    match devices::listen(&context.devices).await {
+        Ok(listener) => {
+            let (devices, end) = (Arc::clone(&context.devices), context.shutdown.clone());
+            context.vital("the registration of device plugins", devices::serve(listener, devices, end));
+        }
+        Err(error) => {
+            let root = context.options.root_dir.display();
+            warn!(%root, error = status::chain(&error), "no device plugin can register below the root directory");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -89,6 +89,13 @@ pub enum Phase {
     Failed,
 }
 
+impl PodReport {
+    /// Whether a container of it runs.
+    pub fn is_running(&self) -> bool {
+        self.containers.iter().any(|one| matches!(one.state, StateReport::Running { .. }))
+    }
+}
+
 impl Phase {
     /// Whether nothing of the pod is started any more.
     pub fn is_final(self) -> bool {

@@ -9,6 +9,7 @@ use super::admission::statics::{News as Decisions, Node, Statics};
 use super::clearing::{Clearing, Step};
 use super::context::Context;
 use super::crash::{Crash, Crashes, SET_ASIDE_AFTER, Standing, caught_now};
+use super::devices::gate::{self, Gate};
 use super::events::Subject;
 use super::link::News;
 use super::pod::{API_SOURCE, CONFIG_SOURCE, PodKey, StaticPod};
@@ -42,6 +43,10 @@ pub struct Supervisor {
     clearing: Clearing,
     /// The last update, where it wants pods whose remains are being removed.
     waiting: Option<Update>,
+    /// Has pods wait for their devices.
+    gate: Gate,
+    /// The last update, where it wants such pods.
+    undecided: Option<Update>,
     /// The latest list; None before the first one, when nobody knows what runs already.
     records: Option<Vec<ContainerRecord>>,
     /// Pods whose workers have crashed,
@@ -68,6 +73,8 @@ impl Supervisor {
             held: BTreeSet::new(),
             clearing: Clearing::default(),
             waiting: None,
+            gate: Gate::default(),
+            undecided: None,
             records: None,
             crashes: Crashes::default(),
             stale: BTreeSet::new(),
@@ -103,6 +110,7 @@ impl Supervisor {
                     self.context.relink.notify_one();
                 }
                 Some(step) = self.clearing.next() => self.cleared(step),
+                Some(answer) = self.gate.next() => self.given(answer),
                 Ok(()) = labels.changed() => {
                     if let Some(update) = self.provisional.take() {
                         self.update(update);
@@ -117,6 +125,7 @@ impl Supervisor {
         self.waiting = update.pods.iter().any(waits).then(|| update.clone());
         update.pods.retain(|pod| !waits(pod));
         self.admit(&mut update);
+        self.hold_back(&mut update);
         self.context.board.set_problems("source", update.problems);
         let before = std::mem::take(&mut self.wanted);
         self.wanted = update.pods.into_iter().map(|pod| (pod.key.clone(), pod)).collect();
@@ -142,6 +151,58 @@ impl Supervisor {
         }
         self.show_refused();
         self.staff();
+    }
+
+    /// Takes the pods out of `update` that have no devices yet which they ask for.
+    fn hold_back(&mut self, update: &mut Update) {
+        self.undecided = None;
+        if self.context.devices.is_idle() {
+            return;
+        }
+        let is_known = update.synced && update.held.is_empty();
+        let active = is_known.then(|| self.active(update));
+        let known = gate::Known { wanted: &self.wanted, records: self.records.as_deref(), active };
+        let whole = update.clone();
+        self.gate.hold_back(&mut update.pods, &self.context.devices, &known);
+        let gone = |uid: &String| whole.pods.iter().all(|pod| pod.uid != *uid);
+        self.context.without_devices.send_if_modified(|all| {
+            all.retain(|uid, _| !gone(uid));
+            false
+        });
+        self.undecided = (whole.pods.len() > update.pods.len()).then_some(whole);
+    }
+
+    /// UIDs of the pods that are wanted and have not ended, and of those of which something still runs: what the others had
+    /// of devices is free.
+    fn active(&self, update: &Update) -> BTreeSet<String> {
+        let wanted: BTreeSet<&str> = update.pods.iter().map(|pod| pod.uid.as_str()).collect();
+        let mut active: BTreeSet<String> = wanted.iter().map(|uid| (*uid).to_owned()).collect();
+        active.extend(self.context.routes.uids());
+        self.context.board.visit(|pods, _| {
+            for report in pods.values().map(|entry| &entry.report) {
+                let is_over = report.phase.is_final() || !wanted.contains(report.uid.as_str()) && !report.is_running();
+                match is_over {
+                    true => active.remove(&report.uid),
+                    false => active.insert(report.uid.clone()),
+                };
+            }
+        });
+        active
+    }
+
+    /// A pod has the devices that it asks for, or cannot have them.
+    fn given(&mut self, answer: gate::Answer) {
+        let gate::Answer { pod, refusal } = answer;
+        if let Some(refusal) = refusal {
+            self.tell_refused(&pod, &refusal);
+            match pod.bound {
+                Some(_) => self.context.without_devices.send_modify(|all| drop(all.insert(pod.uid.clone(), refusal))),
+                None => self.statics.refuse(&pod, refusal),
+            }
+        }
+        if let Some(update) = self.undecided.take() {
+            self.update(update);
+        }
     }
 
     /// Takes the pods out of `update` that are not run, and tells of those that were until now.
@@ -212,9 +273,12 @@ impl Supervisor {
                 for (key, worker) in &self.workers {
                     worker.tell(Message::Listed(shares.remove(key).unwrap_or_default()));
                 }
-                self.records = Some(records);
+                let is_first = self.records.replace(records).is_none();
                 self.stale.clear();
-                self.staff();
+                match is_first.then(|| self.undecided.take()).flatten() {
+                    Some(update) => self.update(update),
+                    None => self.staff(),
+                }
             }
         }
     }

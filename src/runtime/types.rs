@@ -208,6 +208,10 @@ pub struct ContainerConfig {
     pub env: Vec<(String, Vec<u8>)>,
     /// Mounts.
     pub mounts: Vec<Mount>,
+    /// Device files of the machine's.
+    pub devices: Vec<Device>,
+    /// Names of CDI devices (`vendor.com/class=name`), which the runtime knows by its own files.
+    pub cdi_devices: Vec<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Annotations.
@@ -282,6 +286,17 @@ pub struct Mount {
     pub recursive_read_only: bool,
     /// Propagation.
     pub propagation: Propagation,
+}
+
+/// One device file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Path on the machine.
+    pub host_path: String,
+    /// Path in the container.
+    pub container_path: String,
+    /// What the container may do with it: of `r`, `w` and `m` (mknod).
+    pub permissions: String,
 }
 
 /// Mount propagation, in Kubernetes' words.

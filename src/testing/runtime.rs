@@ -483,6 +483,8 @@ pub fn container_config(owner: &str, pod: &str, container: &str, attempt: u32, i
         working_dir: None,
         env: vec![],
         mounts: vec![],
+        devices: vec![],
+        cdi_devices: vec![],
         labels,
         annotations,
         network: NetworkMode::Host,

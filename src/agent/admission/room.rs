@@ -57,7 +57,7 @@ pub fn requests(pod: &PodSpec, resource: &str) -> i64 {
 }
 
 /// What the node lacks to run `pod` beside `others`, in the kubelet's order. Extended resources (`example.com/gpu`) are not
-/// looked at: the kubelet leaves out those that its node does not have, and this node has none.
+/// looked at: those that the node has are its device plugins', and a pod is given devices before it runs, or refused then.
 pub(super) fn shortages(pod: &StaticPod, site: &Site, others: &[&StaticPod]) -> Vec<Shortage> {
     let huge = huge_pages(&pod.spec);
     let resources = FIRST.into_iter().chain(huge.iter().map(String::as_str));

@@ -92,6 +92,13 @@ impl Statics {
         }
     }
 
+    /// A pod that was admitted is not run all the same.
+    pub fn refuse(&mut self, pod: &StaticPod, refusal: Refusal) {
+        if let Some(known) = self.0.get_mut(&pod.uid) {
+            known.refusal = Some(refusal);
+        }
+    }
+
     /// Those that are not run.
     pub fn refused(&self) -> impl Iterator<Item = (&Arc<StaticPod>, &Refusal)> {
         self.0.values().filter_map(|known| Some((&known.pod, known.refusal.as_ref()?)))

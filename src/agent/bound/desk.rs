@@ -134,6 +134,15 @@ impl Desk {
         gone
     }
 
+    /// These pods were admitted, and there are no devices for them.
+    pub fn refuse(&mut self, refusals: &BTreeMap<String, Refusal>) {
+        for (uid, refusal) in refusals {
+            if let Some(known) = self.pods.get_mut(uid).filter(|known| known.verdict == Some(Verdict::Admitted)) {
+                known.verdict = Some(Verdict::Refused(refusal.clone()));
+            }
+        }
+    }
+
     fn of(&self, which: impl Fn(&Known) -> bool) -> Vec<Arc<StaticPod>> {
         self.pods.values().filter(|known| which(known)).map(|known| Arc::clone(&known.pod)).collect()
     }
@@ -224,6 +233,18 @@ mod tests {
         assert!(!desk.is_open());
         assert_eq!(run(&desk), ["a", "b", "c"], "one that was refused before is not looked after");
         assert!(desk.refused().iter().all(|one| one.uid == "d" && one.told));
+    }
+
+    #[test]
+    fn a_pod_that_there_are_no_devices_for_is_run_no_more_and_says_why() {
+        let mut desk = Desk::default();
+        desk.list(vec![pod("a", 1, json!({})), pod("b", 1, json!({}))], at(0));
+        desk.judge(&ground(9), &[]);
+        let refusal = Refusal::new("UnexpectedAdmissionError", "Allocate failed");
+        desk.refuse(&[("a".to_owned(), refusal.clone()), ("other".to_owned(), refusal.clone())].into());
+        assert_eq!(run(&desk), ["b"]);
+        assert_eq!(desk.refused()[0].refusal, refusal);
+        assert!(desk.judge(&ground(9), &[]).is_empty() && run(&desk) == ["b"], "it stays so");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! When nobody answers, the pods stay what they were: none is ended because the API server is down. Before the first
 //! list nobody knows what is wanted, and what runs of such pods is left alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::admission::{Ground, Verdict};
 use super::desk::{Desk, Refused};
-use crate::agent::admission::amounts;
+use crate::agent::admission::{Refusal, amounts};
 use crate::agent::apiserver::ApiServer;
 use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::backoff::CALL;
@@ -50,8 +50,11 @@ enum SourceError {
 /// ends.
 pub async fn run(context: Arc<Context>, updates: mpsc::Sender<Update>, refused: watch::Sender<Vec<Refused>>) {
     let Some(api) = context.api.clone() else { return };
-    let preempted = context.preempted.subscribe();
-    let source = Source { desk: Desk::default(), updates, refused, preempted, context };
+    let (mut preempted, mut without_devices) = (context.preempted.subscribe(), context.without_devices.subscribe());
+    // What was decided is news where this begins again.
+    preempted.mark_changed();
+    without_devices.mark_changed();
+    let source = Source { desk: Desk::default(), updates, refused, preempted, without_devices, context };
     source.run(&api).await;
 }
 
@@ -62,6 +65,8 @@ struct Source {
     refused: watch::Sender<Vec<Refused>>,
     /// UIDs of pods that go for a static one.
     preempted: watch::Receiver<BTreeSet<String>>,
+    /// Why pods are not run that lack devices, by UID.
+    without_devices: watch::Receiver<BTreeMap<String, Refusal>>,
 }
 
 impl Source {
@@ -122,6 +127,14 @@ impl Source {
                         let uids = self.preempted.borrow_and_update().clone();
                         // The supervisor has told of it, and stops them.
                         self.desk.preempt(&uids);
+                        if self.publish().await.is_err() {
+                            return Ok(());
+                        }
+                        continue;
+                    }
+                    Ok(()) = self.without_devices.changed() => {
+                        let refusals = self.without_devices.borrow_and_update().clone();
+                        self.desk.refuse(&refusals);
                         if self.publish().await.is_err() {
                             return Ok(());
                         }

@@ -1,6 +1,7 @@
 //! Bound pods from the API server to the runtime and back: both in memory, the agent between them whole.
 
 mod classes;
+mod devices;
 mod ends;
 
 use std::path::PathBuf;

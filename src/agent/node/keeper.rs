@@ -189,7 +189,9 @@ impl Keeper {
         let events = call("watch the Node", nodes.watch(&params, &since)).await?;
         let mut events = Box::pin(events);
         let mut reports = self.context.board.reports();
+        let mut devices = self.context.devices.changes();
         loop {
+            devices.mark_unchanged();
             self.identify(&node);
             self.send(&nodes, &version, &mut node).await?;
             let mut due = Box::pin(sleep_until(
@@ -199,6 +201,7 @@ impl Keeper {
             loop {
                 tokio::select! {
                     () = &mut due => break,
+                    Ok(()) = devices.changed() => break,
                     changed = reports.changed() => {
                         // The runtime that comes or goes is news; a pod that does is none.
                         if changed.is_err() || reports.borrow_and_update().agent.runtime.is_some() != runtime {

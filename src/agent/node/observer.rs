@@ -79,7 +79,9 @@ impl Observer {
             .map(|problem| format!("{}: {}", problem.subject, problem.message))
             .collect();
         let disks = disks.join("; ");
+        let devices = context.devices.amounts().await;
         let seen = Seen {
+            devices: &devices,
             machine: &self.machine,
             options: &context.options.node,
             name: &context.options.node_name,

@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::machine::{Machine, architecture};
+use crate::agent::devices::Amounts;
 use crate::agent::options::{NodeOptions, eviction};
 use crate::runtime::PodNetwork;
 
@@ -33,6 +34,8 @@ const FIRST_WITH_WEBSOCKETS: u64 = 36;
 pub struct Seen<'a> {
     /// The machine.
     pub machine: &'a Machine,
+    /// What device plugins have, by resource.
+    pub devices: &'a BTreeMap<String, Amounts>,
     /// What the agent was told of the Node.
     pub options: &'a NodeOptions,
     /// The Node's name, its host name.
@@ -63,7 +66,11 @@ pub struct Seen<'a> {
 
 /// The status after `before`: a condition that is what it was keeps the time of its last transition.
 pub fn status(seen: &Seen<'_>, before: &NodeStatus) -> NodeStatus {
-    let (capacity, allocatable) = resources(seen.machine, seen.options);
+    let (mut capacity, mut allocatable) = resources(seen.machine, seen.options);
+    for (resource, amounts) in seen.devices {
+        capacity.insert(resource.clone(), Quantity(amounts.capacity.to_string()));
+        allocatable.insert(resource.clone(), Quantity(amounts.allocatable.to_string()));
+    }
     let address = |type_: &str, address: &str| NodeAddress { type_: type_.to_owned(), address: address.to_owned() };
     let mut addresses: Vec<_> = seen.addresses.iter().map(|ip| address("InternalIP", ip)).collect();
     addresses.push(address("Hostname", seen.name));

@@ -1,13 +1,22 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{NodeCondition, NodeStatus};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::machine::Machine;
 use super::status::{Seen, differs, patch, status};
+use crate::agent::context::Context;
+use crate::agent::devices::Amounts;
+use crate::agent::devices::tests::plugin::plugged;
 use crate::agent::options::{AgentOptions, NodeOptions};
-use crate::runtime::PodNetwork;
+use crate::agent::probe::Prober;
+use crate::runtime::{ContainerRuntime, PodNetwork};
+use crate::testing::api::FakeApi;
+use crate::testing::runtime::FakeRuntime;
 
 fn machine() -> Machine {
     Machine {
@@ -22,6 +31,7 @@ fn machine() -> Machine {
 fn seen<'a>(machine: &'a Machine, options: &'a NodeOptions, network: &'a PodNetwork) -> Seen<'a> {
     Seen {
         machine,
+        devices: const { &BTreeMap::new() },
         options,
         name: "cp1",
         addresses: &[],
@@ -44,6 +54,69 @@ fn of<'s>(status: &'s NodeStatus, type_: &str) -> &'s NodeCondition {
 
 fn words(condition: &NodeCondition) -> (&str, &str) {
     (condition.status.as_str(), condition.reason.as_deref().unwrap())
+}
+
+#[test]
+fn devices_of_plugins_are_the_nodes_and_a_plugin_that_is_gone_has_none() {
+    let (machine, options) = (machine(), AgentOptions::new("cp1").node);
+    let of = |amounts: [usize; 2]| {
+        let [capacity, allocatable] = amounts;
+        BTreeMap::from([("example.com/dev".to_owned(), Amounts { capacity, allocatable })])
+    };
+    let plain = status(&seen(&machine, &options, &PodNetwork::Ready), &NodeStatus::default());
+    let mut before = plain;
+    for amounts in [[2, 2], [2, 0], [0, 0]] {
+        let devices = of(amounts);
+        let now = status(&Seen { devices: &devices, ..seen(&machine, &options, &PodNetwork::Ready) }, &before);
+        assert!(differs(&before, &now), "{amounts:?}: it is told at once");
+        let sent = patch(&before, &now).unwrap();
+        let of = |list: &str| sent["status"][list]["example.com/dev"].clone();
+        assert_eq!([of("capacity"), of("allocatable")], amounts.map(|amount| json!(amount.to_string())));
+        before = now;
+    }
+}
+
+#[tokio::test]
+async fn the_nodes_resources_follow_the_devices_of_a_plugin_at_once() {
+    let (api, client) = FakeApi::serve().await;
+    let version = json!({"metadata": {"name": "version"}, "major": "1", "minor": "36", "gitVersion": "v1.36.2",
+        "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "", "platform": ""});
+    api.put("", version);
+    let root = tempfile::tempdir().unwrap();
+    let mut options = AgentOptions::new("node1");
+    options.root_dir = root.path().join("root");
+    options.node.kubeconfig = Some("/nonexistent".into());
+    // Far more than the test takes: nothing but what is told changes the status.
+    options.node.status_update = Duration::from_secs(3600);
+    let (end, runtime) = (CancellationToken::new(), Arc::new(FakeRuntime::new()) as Arc<dyn ContainerRuntime>);
+    let checker = Arc::new(Prober::new(Arc::clone(&runtime)));
+    let context = Context::new(options, runtime, checker, end.clone());
+    context.board.set_runtime(Some("docker 1".to_owned()));
+    let server = context.api.clone().unwrap();
+    server.set(client);
+    let keeper = tokio::spawn(super::keeper::keep(Arc::clone(&context), server));
+    let until = async |expected: Value| {
+        let shown = || {
+            let status = api.get("/api/v1/nodes/node1")["status"].clone();
+            json!([status["capacity"]["example.com/dev"], status["allocatable"]["example.com/dev"]])
+        };
+        let found = async {
+            while shown() != expected || !api.get("/api/v1/nodes/node1").is_object() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let found = tokio::time::timeout(Duration::from_secs(20), found).await;
+        found.unwrap_or_else(|_| panic!("{} instead of {expected}: {:?}", shown(), api.requests()));
+    };
+    until(json!([null, null])).await;
+    let plugin = plugged(&context, &["a", "b"], "example.com/dev").await;
+    until(json!(["2", "2"])).await;
+    plugin.set(&[("a", true), ("b", false)]);
+    until(json!(["2", "1"])).await;
+    plugin.stop();
+    until(json!(["2", "0"])).await;
+    keeper.abort();
+    end.cancel();
 }
 
 #[test]

@@ -26,7 +26,7 @@ use serde_json::Value;
 pub use bound::{API_SOURCE, Bound, CONFIG_MIRROR, ephemeral};
 pub use decode::MANIFEST_LIMIT;
 pub use list::PodList;
-pub use validate::is_env_name;
+pub use validate::{is_env_name, is_extended_resource};
 
 /// Annotation: the UID, which is the hash of the manifest (`kubernetes.io/config.hash`).
 pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";

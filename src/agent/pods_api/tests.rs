@@ -10,6 +10,7 @@ use super::*;
 use crate::agent::AgentOptions;
 use crate::agent::pod::tests::read;
 use crate::agent::probe::Prober;
+use crate::agent::rpc::DIRECTORY_MODE;
 use crate::agent::status;
 use crate::host::socket;
 use crate::runtime::ContainerRuntime;

@@ -3,6 +3,7 @@
 mod admission;
 mod containers;
 mod crashes;
+mod devices;
 mod ending;
 mod ends;
 mod events;

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container, VolumeMount};
 use super::plan::SANDBOX;
 use super::prepare::Prepared;
 use crate::agent::AgentOptions;
+use crate::agent::devices::Grant;
 use crate::agent::env;
 use crate::agent::pod::{CONFIG_SOURCE, StaticPod, container_path};
 use crate::agent::security::{self, Ground};
@@ -33,6 +34,8 @@ pub struct Place<'a> {
     pub node_memory: i64,
     /// What is ready on the machine.
     pub prepared: &'a Prepared,
+    /// What it gets for its devices.
+    pub grant: &'a Grant,
     /// The cgroup to make it in.
     pub cgroup_parent: Option<String>,
     /// Whether the machine has AppArmor.
@@ -71,7 +74,7 @@ pub fn container(
     options: &AgentOptions,
 ) -> Result<ContainerConfig, String> {
     let name = name(pod, &container.name, place.attempt);
-    let env = place.prepared.env.clone();
+    let env = place.grant.environment(&place.prepared.env);
     let ground = Ground {
         image_user: place.image_user,
         profiles: &options.root_dir.join("seccomp"),
@@ -87,7 +90,15 @@ pub fn container(
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
         mounts: mounts(pod, container, place)?,
         labels: labels(pod, &name, Some(place.sandbox), options),
-        annotations: annotations(pod, container, place.attempt),
+        annotations: place
+            .grant
+            .annotations
+            .clone()
+            .into_iter()
+            .chain(annotations(pod, container, place.attempt))
+            .collect(),
+        devices: place.grant.devices.clone(),
+        cdi_devices: place.grant.cdi_devices.clone(),
         network: match (pod.host_network(), has_sandbox) {
             (true, _) => NetworkMode::Host,
             (false, true) => NetworkMode::Sandbox(place.sandbox.to_owned()),
@@ -175,7 +186,8 @@ fn mounts(pod: &StaticPod, container: &Container, place: &Place<'_>) -> Result<V
             propagation,
         })
     });
-    own.chain(place.prepared.managed.iter().cloned().map(Ok)).collect()
+    let of_devices = place.grant.mounts.iter().cloned().map(Ok);
+    of_devices.chain(own).chain(place.prepared.managed.iter().cloned().map(Ok)).collect()
 }
 
 /// The kubelet's and dockershim's labels, and the owner's. Containers do not carry the pod's labels.
@@ -333,6 +345,7 @@ mod tests {
             image_user: "",
             node_memory: 1 << 30,
             prepared: &prepared,
+            grant: &Grant::default(),
             cgroup_parent: Some("/kubepods/podx".into()),
             apparmor: false,
             features: RuntimeFeatures { recursive_read_only: recursive, ..RuntimeFeatures::default() },

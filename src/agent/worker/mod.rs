@@ -133,6 +133,7 @@ pub fn spawn(key: PodKey, context: Arc<Context>, ends: mpsc::UnboundedSender<End
     let end = context.shutdown.child_token();
     let worker = Worker {
         gates: context.board.gates(),
+        devices: context.devices.changes(),
         seen: Observed::new(context.options.max_restart_backoff),
         key: key.clone(),
         messages,
@@ -200,6 +201,8 @@ struct Worker {
     /// What the runtime can, once something of the pod depended on it.
     features: Option<RuntimeFeatures>,
     gates: watch::Receiver<Gates>,
+    /// Devices of plugins change.
+    devices: watch::Receiver<()>,
     /// Stops and hooks under way.
     stops: JoinSet<()>,
     /// The hooks among them, by container id.
@@ -269,10 +272,12 @@ impl Worker {
             }
         };
         let held = self.seen.hold.is_some();
+        let has_devices = self.wanted_uid().is_some_and(|uid| self.context.devices.has(uid));
         let message = tokio::select! {
             message = self.messages.recv() => message,
             () = timer, if !self.suspended => None,
             _ = self.gates.changed(), if held => None,
+            Ok(()) = self.devices.changed(), if has_devices => None,
             // What crashes beside the worker would leave it waiting for its end: it crashes too, and begins again.
             Some(ended) = self.stops.join_next() => { crash::hand_on(ended); None }
             Some(ended) = self.pulls.join_next() => { crash::hand_on(ended); None }
@@ -403,7 +408,8 @@ impl Worker {
         if report.phase == Phase::Running {
             self.context.metrics.startups.running(&report.uid);
         }
-        let status = status::pod(&facts, &report);
+        let mut status = status::pod(&facts, &report);
+        self.context.devices.show(&report.uid, status.container_statuses.as_deref_mut().unwrap_or_default());
         let component = self.pod.as_ref().filter(|_| self.wanted).and_then(|(pod, _)| pacing::component(pod));
         let gate = Gate { healthy: report.healthy, crashed: self.crashed };
         let gate = component.map(|component| (component.to_owned(), gate));

@@ -76,7 +76,8 @@ pub fn container(config: &ContainerConfig) -> proto::ContainerConfig {
             .map(|(key, value)| proto::KeyValue { key: key.clone(), value: value.clone() })
             .collect(),
         mounts: config.mounts.iter().map(|one| mount(one, config.users)).collect(),
-        devices: vec![],
+        devices: config.devices.iter().map(device).collect(),
+        cdi_devices: config.cdi_devices.iter().map(|name| proto::CdiDevice { name: name.clone() }).collect(),
         labels: without(&config.labels, |label| DOCKERS_LABELS.contains(label)),
         annotations: config.annotations.clone(),
         log_path: log_path(config).map(|(_, file)| file).unwrap_or_default(),
@@ -134,6 +135,14 @@ fn mount(mount: &Mount, users: Option<UserRange>) -> proto::Mount {
         uid_mappings: mapping(users),
         gid_mappings: mapping(users),
         recursive_read_only: mount.recursive_read_only,
+    }
+}
+
+fn device(device: &Device) -> proto::Device {
+    proto::Device {
+        container_path: device.container_path.clone(),
+        host_path: device.host_path.clone(),
+        permissions: device.permissions.clone(),
     }
 }
 
@@ -255,6 +264,25 @@ mod tests {
         let seen: Vec<_> = own.mounts.iter().map(|one| (&one.uid_mappings, &one.gid_mappings)).collect();
         assert_eq!(seen, [(&mapping, &mapping), (&mapping, &mapping)]);
         assert_eq!(own.mounts.iter().map(|one| one.recursive_read_only).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
+    fn devices_are_handed_on() {
+        let mut config = container_config("o", "p", "c", 0, "x:1");
+        config.devices =
+            vec![Device { host_path: "/dev/a".into(), container_path: "/dev/b".into(), permissions: "rwm".into() }];
+        config.cdi_devices = vec!["vendor.com/gpu=one".into()];
+        let made = container(&config);
+        let device = &made.devices[0];
+        let paths = (device.host_path.as_str(), device.container_path.as_str(), device.permissions.as_str());
+        assert_eq!(paths, ("/dev/a", "/dev/b", "rwm"));
+        assert_eq!(made.cdi_devices, [proto::CdiDevice { name: "vendor.com/gpu=one".into() }]);
+        // The field of `ContainerConfig` in CRI is the 17th.
+        let bytes = prost::Message::encode_to_vec(&proto::ContainerConfig {
+            cdi_devices: made.cdi_devices,
+            ..proto::ContainerConfig::default()
+        });
+        assert_eq!(bytes[..2], [17 << 3 | 2 | 0x80, 1]);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount as ApiMount, MountBindOptions,
-    MountBindOptionsPropagationEnum, MountType, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceMapping, HealthConfig, HostConfig, HostConfigLogConfig, Mount as ApiMount,
+    MountBindOptions, MountBindOptionsPropagationEnum, MountType, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 
 use crate::runtime::*;
@@ -51,8 +51,14 @@ pub fn sandbox(config: &SandboxConfig) -> ContainerCreateBody {
 /// A container.
 ///
 /// # Errors
-/// [`RuntimeError::Refused`] for a group without a user and for a seccomp profile that cannot be read.
+/// [`RuntimeError::Refused`] for a group without a user, for a seccomp profile that cannot be read, and for CDI devices.
 pub fn container(config: &ContainerConfig) -> Result<ContainerCreateBody> {
+    if let Some(name) = config.cdi_devices.first() {
+        return Err(RuntimeError::Refused {
+            call: format!("create container {}", config.name.container),
+            message: format!("the device plugin asks for the CDI device {name}; that takes a runtime that speaks CRI"),
+        });
+    }
     Ok(ContainerCreateBody {
         image: Some(config.image.clone()),
         entrypoint: some_vec(config.command.clone()),
@@ -73,6 +79,14 @@ pub fn container(config: &ContainerConfig) -> Result<ContainerCreateBody> {
     })
 }
 
+fn device(device: &Device) -> DeviceMapping {
+    DeviceMapping {
+        path_on_host: Some(device.host_path.clone()),
+        path_in_container: Some(device.container_path.clone()),
+        cgroup_permissions: Some(device.permissions.clone()),
+    }
+}
+
 fn host_config(config: &ContainerConfig) -> Result<HostConfig> {
     let (security, resources) = (&config.security, &config.resources);
     let of_sandbox = config.sandbox.as_ref().map(|id| format!("{CONTAINER_MODE}{id}"));
@@ -89,6 +103,7 @@ fn host_config(config: &ContainerConfig) -> Result<HostConfig> {
         uts_mode: host(config.network == NetworkMode::Host),
         binds: some_vec(binds.into_iter().map(bind).collect()),
         mounts: some_vec(mounts.into_iter().map(bind_mount).collect()),
+        devices: some_vec(config.devices.iter().map(device).collect()),
         group_add: some_vec(security.supplemental_groups.iter().map(i64::to_string).collect()),
         privileged: Some(security.privileged),
         cap_add: some_vec(security.add_capabilities.clone()),

@@ -173,6 +173,19 @@ fn a_group_without_a_user_is_refused() {
 }
 
 #[test]
+fn devices_are_mapped_and_those_of_cdi_are_refused_by_name() {
+    let mut config = config();
+    assert!(as_json(&config)["HostConfig"].get("Devices").is_none());
+    let device = Device { host_path: "/dev/a".into(), container_path: "/dev/b".into(), permissions: "rw".into() };
+    config.devices = vec![device];
+    let mapped = json!([{"PathOnHost": "/dev/a", "PathInContainer": "/dev/b", "CgroupPermissions": "rw"}]);
+    assert_eq!(as_json(&config)["HostConfig"]["Devices"], mapped);
+    config.cdi_devices = vec!["vendor.com/gpu=one".into()];
+    let error = spec::container(&config).unwrap_err();
+    assert!(error.to_string().contains("vendor.com/gpu=one"), "{error}");
+}
+
+#[test]
 fn mounts_are_binds_except_where_a_path_has_a_colon() {
     let mount = |host: &str, read_only, propagation| Mount {
         host_path: host.into(),

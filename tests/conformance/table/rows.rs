@@ -276,4 +276,12 @@ rows! {
         .unit("a_container_without_a_limit_has_that_of_its_pod");
     134 "The status says what the pod asks for and may use as a whole, and whom containers run as where CRI says it."
         .unit("a_status_says_what_is_mounted_and_given_and_which_image_runs");
+    135 "Device plugins register at device-plugins/kubelet.sock; what they list is capacity and allocatable of the Node at once."
+        .unit("the_nodes_resources_follow_the_devices_of_a_plugin_at_once");
+    136 "A watch of devices that fails is not begun again: allocatable is 0 at once, and capacity after five minutes."
+        .unit("a_watch_that_fails_leaves_the_capacity_and_is_not_begun_again");
+    137 "A pod is given the devices that it asks for before it runs, or has failed with UnexpectedAdmissionError."
+        .unit("a_bound_pod_is_given_devices_and_fails_where_there_are_none");
+    138 "Which container has which device is in kubelet_internal_checkpoint, with the kubelet's checksum, for the next agent."
+        .unit("the_checksum_is_the_kubelets_and_a_file_that_was_changed_is_not_used");
 }

@@ -17,7 +17,7 @@ use crate::yaml::shorten;
 use names::{is_dns_label, is_dns_part, is_label_value, is_qualified};
 
 pub(super) use names::is_dns_subdomain;
-pub use names::is_env_name;
+pub use names::{is_env_name, is_extended_resource};
 
 /// Types of `hostPath` volumes; the empty one checks nothing.
 const HOST_PATH_TYPES: &[&str] =

@@ -63,6 +63,12 @@ pub fn is_resource(text: &str) -> bool {
     }
 }
 
+/// A resource that is none of Kubernetes' own (`IsExtendedResourceName`): it has a domain, and fits in a quota's name.
+pub fn is_extended_resource(text: &str) -> bool {
+    let own = !text.contains('/') || text.contains("kubernetes.io/");
+    !own && !text.starts_with("requests.") && is_qualified(&format!("requests.{text}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +88,19 @@ mod tests {
         ] {
             good.iter().for_each(|name| assert!(check(name), "{name:?}"));
             bad.iter().for_each(|name| assert!(!check(name), "{name:?}"));
+        }
+    }
+
+    #[test]
+    fn an_extended_resource_has_a_domain_that_is_not_kubernetes() {
+        for name in ["example.com/gpu", "test.device/device-plugin-failures-1234"] {
+            assert!(is_extended_resource(name), "{name}");
+        }
+        let long = format!("example.com/{}", "x".repeat(64));
+        for name in
+            ["cpu", "kubernetes.io/batch", "sub.kubernetes.io/x", "requests.example.com/x", "a/b/c", "A/b", &long]
+        {
+            assert!(!is_extended_resource(name), "{name}");
         }
     }
 }

@@ -13,14 +13,14 @@ use crate::pki::inspect::Certificate;
 
 /// All of it.
 pub fn families(context: &Context) -> Vec<Family> {
-    [starts(context), workers(context), runtime(context), requests(context), certificates(context)].concat()
+    [starts(context), startups(context), workers(context), runtime(context), requests(context), certificates(context)]
+        .concat()
 }
 
 /// What was started, refused and found.
 fn starts(context: &Context) -> Vec<Family> {
     let metrics = &context.metrics;
     let restarted = [true, false].map(|bound| (vec![is_static(bound)], number(metrics.restarted(bound).get())));
-    let startups = &metrics.startups;
     vec![
         counters(
             ("kubelet_started_containers_total", "Containers that were started"),
@@ -53,6 +53,23 @@ fn starts(context: &Context) -> Vec<Family> {
             "Events that clients of the pods API were too slow for",
             metrics.dropped_pod_events.get(),
         ),
+        counters(
+            ("kubelet_device_plugin_registration_total", "Registrations of device plugins"),
+            ["resource_name"],
+            &context.devices.registrations,
+        ),
+        histograms(
+            ("kubelet_device_plugin_alloc_duration_seconds", "How long device plugins take to allocate devices"),
+            ["resource_name"],
+            &context.devices.allocations,
+        ),
+    ]
+}
+
+/// How long pods take to start.
+fn startups(context: &Context) -> Vec<Family> {
+    let startups = &context.metrics.startups;
+    vec![
         histogram(
             "kubelet_pod_start_duration_seconds",
             "From the first sight of a pod until it runs",

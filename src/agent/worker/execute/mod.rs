@@ -270,6 +270,9 @@ impl Worker {
         let objects =
             objects.map_err(|why| quiet(Failure::new("ContainerCreating", wording::NOT_MOUNTED.with(&[&why]))))?;
         let given = Given { facts, objects };
+        let Some(container) = pod.container(name) else { return Err(quiet(no_such(name))) };
+        let grant = self.context.devices.grant(&pod.uid, container).await;
+        let grant = grant.map_err(|why| quiet(Failure::new("CreateContainerConfigError", why)))?;
         let prepared = self.prepare(Arc::clone(pod), name.to_owned(), attempt, given).await.map_err(quiet)?;
         let cgroup_parent =
             if sandbox.is_empty() { self.make_cgroup(pod).await } else { self.context.cgroups.parent(pod) };
@@ -281,7 +284,6 @@ impl Worker {
         let pid_target =
             self.target_id(pod, name).map_err(|message| quiet(Failure::new("CreateContainerConfigError", message)))?;
         let config = {
-            let Some(container) = pod.container(name) else { return Err(quiet(no_such(name))) };
             let place = Place {
                 attempt,
                 sandbox: &sandbox,
@@ -289,6 +291,7 @@ impl Worker {
                 image_user: &image.user,
                 node_memory,
                 prepared: &prepared,
+                grant: &grant,
                 cgroup_parent,
                 apparmor: self.context.apparmor,
                 features,
