@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, Args as _, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::host::Paths;
 use crate::ui;
@@ -200,6 +200,25 @@ pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
 
 fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
     let args: Vec<OsString> = dashed(args);
+    match parse_agent(&args) {
+        Some(cli) => Ok(cli),
+        None => parse_any(args),
+    }
+}
+
+/// `kubeboot agent ...` by a parser of it alone; None where that has something to say, which is the whole parser's to do.
+///
+/// An agent runs for months, and the memory that the parser of every command takes is not had back.
+fn parse_agent(args: &[OsString]) -> Option<Cli> {
+    let args = args.get(1..).filter(|args| args.first().is_some_and(|name| name == "agent"))?;
+    let command = Globals::augment_args(agent::Args::augment_args(clap::Command::new("agent")));
+    let mut matches = bools_take_values(command).try_get_matches_from(args).ok()?;
+    let globals = Globals::from_arg_matches_mut(&mut matches).ok()?;
+    let agent = agent::Args::from_arg_matches_mut(&mut matches).ok()?;
+    Some(Cli { globals, command: Some(Command::Agent(Box::new(agent))) })
+}
+
+fn parse_any(args: Vec<OsString>) -> Result<Cli, clap::Error> {
     let parsed = bools_take_values(Cli::command())
         .try_get_matches_from(&args)
         .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
@@ -270,6 +289,32 @@ mod tests {
         };
         assert_eq!((level("--v=1000").unwrap(), level("--v=-1").unwrap()), (Some(255), Some(0)));
         assert!(level("--v=").is_err() && level("--v=x").is_err());
+    }
+
+    #[test]
+    fn an_agents_command_line_means_the_same_to_its_own_parser_and_to_that_of_all_commands() {
+        let lines = [
+            "",
+            "--pod-manifest-path /m --v=4 --rotate-certificates --rotate-certificates=false",
+            "-v 5 --config a --config b --read-only-port 0",
+            "--node-labels a=b,c=d --vmodule x=1 --cluster-dns -1",
+            "ps -v2",
+            "logs etcd-vm -v=3",
+            "--v=1 ps",
+            "events",
+        ];
+        for line in lines {
+            let args: Vec<OsString> =
+                ["kubeboot", "agent"].into_iter().chain(line.split_whitespace()).map(OsString::from).collect();
+            let (alone, any) = (parse_agent(&args), parse_any(args));
+            let alone = alone.map(|cli| format!("{cli:?}"));
+            assert_eq!(alone, any.ok().map(|cli| format!("{cli:?}")), "{line}");
+        }
+        for line in ["agent --help", "agent --no-such-flag", "agent ps -h", "-v5 agent", "agent extra", "version"] {
+            let args: Vec<OsString> =
+                ["kubeboot"].into_iter().chain(line.split_whitespace()).map(OsString::from).collect();
+            assert!(parse_agent(&args).is_none(), "{line}");
+        }
     }
 
     #[test]
