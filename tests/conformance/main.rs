@@ -11,6 +11,7 @@
 
 mod api;
 mod defaults;
+mod devices;
 mod ends;
 mod fields;
 mod files;

@@ -2,7 +2,7 @@
 
 use super::Row;
 use crate::{
-    api, defaults, ends, fields, files, lifecycle, measures, pods_api, probes, restarts, telling, url, volumes,
+    api, defaults, devices, ends, fields, files, lifecycle, measures, pods_api, probes, restarts, telling, url, volumes,
 };
 
 macro_rules! rows {
@@ -284,4 +284,6 @@ rows! {
         .unit("a_bound_pod_is_given_devices_and_fails_where_there_are_none");
     138 "Which container has which device is in kubelet_internal_checkpoint, with the kubelet's checksum, for the next agent."
         .unit("the_checksum_is_the_kubelets_and_a_file_that_was_changed_is_not_used");
+    139 "A container that asks for a device has its files, variables and mounts; the agent after this one leaves it there."
+        [devices::b139_a_container_has_the_device_that_it_asks_for_and_the_next_pod_has_none];
 }
