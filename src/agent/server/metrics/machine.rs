@@ -31,10 +31,39 @@ pub fn families(measured: &Measured, root: &Path, cpu_millis: i64, memory: i64) 
     families
 }
 
+/// A value of a disk: its family, and which number of /proc/diskstats it is, in what units.
+type OfDisk = (&'static str, &'static str, &'static str, usize, f64);
+
+/// Those of cAdvisor that have no sample for a container. The kernel counts times in milliseconds; the kubelet's are a million
+/// times too small, for it takes them for nanoseconds.
+const OF_DISK: &[OfDisk] = &[
+    ("container_fs_reads_merged_total", "counter", "Reads that were merged with others", 1, 1.0),
+    ("container_fs_sector_reads_total", "counter", "Sectors read", 2, 1.0),
+    ("container_fs_read_seconds_total", "counter", "Time that reads took", 3, 1e-3),
+    ("container_fs_writes_merged_total", "counter", "Writes that were merged with others", 5, 1.0),
+    ("container_fs_sector_writes_total", "counter", "Sectors written", 6, 1.0),
+    ("container_fs_write_seconds_total", "counter", "Time that writes took", 7, 1e-3),
+    ("container_fs_io_current", "gauge", "Reads and writes under way", 8, 1.0),
+    ("container_fs_io_time_seconds_total", "counter", "Time in which anything was under way", 9, 1e-3),
+    ("container_fs_io_time_weighted_seconds_total", "counter", "The same, times what was under way", 10, 1e-3),
+];
+
+/// The numbers of the device `8:0` in a /proc/diskstats; none where the kernel keeps none of it.
+fn disk_numbers(diskstats: &str, device: &str) -> Vec<u64> {
+    let numbers = diskstats.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let is_it = format!("{}:{}", words.next()?, words.next()?) == device;
+        is_it.then(|| words.skip(1).map_while(|word| word.parse().ok()).collect())
+    });
+    numbers.unwrap_or_default()
+}
+
 /// The root file system of pods, as a whole.
 fn file_system(root: &Path) -> Vec<Family> {
     let Some((found, device)) = FileSystem::of(root).zip(fs::metadata(root).ok()) else { return Vec::new() };
-    let device = device_name(&format!("{}:{}", major(device.dev()), minor(device.dev())));
+    let device = format!("{}:{}", major(device.dev()), minor(device.dev()));
+    let disk = disk_numbers(&fs::read_to_string("/proc/diskstats").unwrap_or_default(), &device);
+    let device = device_name(&device);
     let empty = ["container", "image", "name", "namespace", "pod"].map(|name| (name, String::new()));
     let own = [("device", device), ("id", "/".to_owned())];
     let labels: Vec<_> = empty.into_iter().chain(own).collect();
@@ -45,11 +74,14 @@ fn file_system(root: &Path) -> Vec<Family> {
         ("container_fs_inodes_total", "untyped", "Files that it can hold", Some(found.inodes)),
         ("container_fs_inodes_free", "gauge", "Files that can still be made", Some(found.inodes_free)),
     ];
-    let family = |(name, kind, help, value): (_, _, _, Option<u64>)| {
-        let samples = vec![(labels.clone(), number(value?))];
+    let family = |(name, kind, help, value): (_, _, _, Option<f64>)| {
+        let samples = vec![(labels.clone(), value?)];
         Some(Family { name, kind, help, samples })
     };
-    values.into_iter().filter_map(family).collect()
+    let values = values.into_iter().map(|(name, kind, help, value)| (name, kind, help, value.map(number)));
+    let of_disk =
+        |(name, kind, help, at, unit): &OfDisk| (*name, *kind, *help, disk.get(*at).map(|value| number(*value) * unit));
+    values.chain(OF_DISK.iter().map(of_disk)).filter_map(family).collect()
 }
 
 /// Cores and sockets of a /proc/cpuinfo. One that says nothing of them has as many cores as processors, in one socket.
@@ -123,6 +155,14 @@ mod tests {
     }
 
     #[test]
+    fn the_numbers_of_a_disk_are_those_of_its_device() {
+        let text =
+            "   7       0 loop0 0 0 0 0 0 0 0 0 0 0 0\n 254       0 vda 13 2 289 2712 19 3 981 12709 1 2240 17080 46\n";
+        assert_eq!(disk_numbers(text, "254:0"), [13, 2, 289, 2712, 19, 3, 981, 12709, 1, 2240, 17080, 46]);
+        assert_eq!(disk_numbers(text, "0:34"), [0_u64; 0]);
+    }
+
+    #[test]
     fn what_all_processes_of_a_container_have_open_is_counted() {
         let proc = tempfile::tempdir().unwrap();
         for (pid, links) in [("7", ["socket:[1]", "/dev/null"].as_slice()), ("8", &["pipe:[2]"])] {
@@ -140,7 +180,8 @@ mod tests {
     #[test]
     fn the_file_system_of_pods_has_a_device_and_a_size() {
         let families = file_system(Path::new("/"));
-        assert_eq!(families.len(), 4);
+        // A file system that is on no disk has no numbers of one.
+        assert!([4, 4 + OF_DISK.len()].contains(&families.len()), "{families:?}");
         let (labels, limit) = &families[0].samples[0];
         assert!(*limit > 0.0 && labels.iter().any(|(name, value)| *name == "device" && !value.is_empty()));
     }
