@@ -21,6 +21,7 @@ pub mod config;
 pub mod release;
 pub mod host;
 pub mod event;
+pub mod error;
 pub mod yaml;
 
 #[cfg(any(test, feature = "testing"))]

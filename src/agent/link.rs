@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::backoff::Steps;
 use super::context::Context;
 use super::report::Problem;
-use super::status::chain;
+use crate::error::chain;
 use crate::host::clock::Instant;
 use crate::runtime::{CgroupDriver, ContainerRecord, RuntimeError, RuntimeEvent};
 

@@ -79,6 +79,7 @@ use tracing::{info, warn};
 
 pub use options::AgentOptions;
 
+use crate::error::chain;
 use crate::host::fs::FsError;
 use crate::host::socket;
 use crate::runtime::{CgroupDriver, ContainerRuntime};
@@ -190,7 +191,7 @@ pub fn remove_cgroups(driver: Option<CgroupDriver>, uids: &BTreeSet<String>) {
     cgroups.set_driver(driver);
     for uid in uids {
         if let Err(error) = cgroups.remove(uid) {
-            warn!(uid, error = status::chain(&error), "a cgroup is left");
+            warn!(uid, error = chain(&error), "a cgroup is left");
         }
     }
 }
@@ -303,7 +304,7 @@ async fn listen_for_plugins(context: &Arc<Context>) {
         }
         Err(error) => {
             let root = context.options.root_dir.display();
-            warn!(%root, error = status::chain(&error), "no device plugin can register below the root directory");
+            warn!(%root, error = chain(&error), "no device plugin can register below the root directory");
         }
     }
 }

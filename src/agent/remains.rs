@@ -15,8 +15,8 @@ use tracing::{info, warn};
 
 use super::AgentOptions;
 use super::cgroups::Cgroups;
-use super::status::chain;
 use super::volumes;
+use crate::error::chain;
 use crate::host::fs::{FsError, entries};
 use crate::host::remove::remove_tree;
 

@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
 use super::context::Context;
-use super::status::chain;
+use crate::error::chain;
 use crate::runtime::labels;
 
 /// Looks at the logs of running containers until the agent ends; returns at once where the runtime rotates them.

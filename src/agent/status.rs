@@ -250,17 +250,6 @@ fn replace_all(report: &mut Arc<HealthReport>, state: &State) -> bool {
     true
 }
 
-/// An error with everything that caused it, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

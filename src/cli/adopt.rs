@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use super::reset::is_denied;
 use super::signals::stop_on_signals;
 use super::spec::program;
 use super::{Globals, Hint};
 use crate::config::spec::NodeAgent;
+use crate::error::is_denied;
 use crate::event::Reporter;
 use crate::kubelet::service::Program;
 use crate::runtime::endpoint::Endpoint;

@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::phases::{Chosen, Sub, table};
-use super::reset::is_denied;
 use super::signals::stop_on_signals;
 use super::spec::{ClusterFlags, SpecFlags, absolute, load, program};
 use super::{Globals, Hint, block_on};
 use crate::cluster::addons::manifests;
 use crate::config::spec::NodeAgent;
 use crate::config::{ClusterSpec, Input, Loaded};
+use crate::error::is_denied;
 use crate::host::tree::{HostTree, NoRecord};
 use crate::kubelet::service::Program;
 use crate::manifests::proxy_env;

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::phases::{Sub, table};
-use super::reset::is_denied;
 use super::signals::stop_on_signals;
 use super::spec::{program, read_file, secret};
 use super::{Globals, Hint};
 use crate::config::spec::{JoinSpec, NodeAgent};
 use crate::config::{self, HostDefaults, Input, JoinFlags, Secret};
+use crate::error::is_denied;
 use crate::host::facts::{self, Interest, find_program};
 use crate::kubelet::service::Program;
 use crate::kubelet::sockets;

@@ -11,6 +11,7 @@ use super::spec::{program, read_file};
 use super::{Globals, Hint};
 use crate::config::spec::{NodeAgent, ResetSpec};
 use crate::config::{self, HostDefaults, Input, Loaded, ResetFlags};
+use crate::error::is_denied;
 use crate::kubelet::service::Program;
 use crate::ui::{self, Output};
 use crate::workflow::machine::Machine;
@@ -197,12 +198,4 @@ fn explain(error: ResetError) -> anyhow::Error {
         Some(hint) => error.context(Hint::new(hint)),
         None => error,
     }
-}
-
-/// Whether an ordinary user tried what only root may.
-pub fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
-    })
 }

@@ -13,14 +13,6 @@ use crate::host::fs::FsError;
 use crate::kubelet::service::ServiceError;
 use crate::pki::PkiError;
 
-/// An error with everything that caused it, in one line; what only repeats its cause says it once.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut words: Vec<String> =
-        std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
-    words.dedup();
-    words.join(": ")
-}
-
 /// Why an `init` or a `join` did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {

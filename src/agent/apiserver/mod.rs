@@ -23,7 +23,7 @@ use super::certificates;
 use super::certificates::store::Store;
 use super::context::Context;
 use super::report::Problem;
-use super::status::chain;
+use crate::error::chain;
 use credentials::Credentials;
 use files::Files;
 use requests::Requests;

@@ -12,9 +12,9 @@ use crate::agent::context::Context;
 use crate::agent::crash::caught;
 use crate::agent::events::Subject;
 use crate::agent::pod::StaticPod;
-use crate::agent::status::chain;
 use crate::agent::volumes::{self, Inputs};
 use crate::agent::wording;
+use crate::error::chain;
 
 /// Follows until the agent ends.
 pub async fn run(context: Arc<Context>) {

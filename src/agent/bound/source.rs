@@ -26,7 +26,7 @@ use crate::agent::context::Context;
 use crate::agent::events::Subject;
 use crate::agent::pod::StaticPod;
 use crate::agent::source::Update;
-use crate::agent::status::chain;
+use crate::error::chain;
 use crate::host::clock::Instant;
 use crate::runtime::PodNetwork;
 

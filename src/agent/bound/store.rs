@@ -15,7 +15,7 @@ use super::services::{KUBERNETES, variables};
 use crate::agent::apiserver::ApiServer;
 use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::pod::StaticPod;
-use crate::agent::status::chain;
+use crate::error::chain;
 
 /// No token is used longer (the kubelet's `maxTTL`).
 const TOKEN_LIVES: SignedDuration = SignedDuration::from_hours(24);

@@ -21,7 +21,7 @@ use crate::agent::context::Context;
 use crate::agent::crash::{Crash, caught};
 use crate::agent::pod::{PodKey, StaticPod};
 use crate::agent::podstatus;
-use crate::agent::status::chain;
+use crate::error::chain;
 use crate::host::clock::Instant;
 
 /// Tells the API server until the agent ends.

@@ -18,7 +18,7 @@ use super::{is_valid, renewal};
 use crate::agent::apiserver::files::Files;
 use crate::agent::backoff::{Steps, fraction};
 use crate::agent::context::Context;
-use crate::agent::status::chain;
+use crate::error::chain;
 use crate::host::fs::{FsError, read_if_exists, remove_file, write_file, write_through};
 use crate::pki::{PkiError, PrivateKey, point_at_client_certificate};
 

@@ -16,8 +16,8 @@ use tracing::{debug, info};
 use super::store::Pair;
 use crate::agent::apiserver::CALL_LIMIT;
 use crate::agent::backoff::Steps;
-use crate::agent::status::chain;
 use crate::config::spec::KeyAlgorithm;
+use crate::error::chain;
 use crate::host::clock::{Instant, timeout_at};
 use crate::pki::{IssueError, KeyError, PrivateKey, San, node_request};
 

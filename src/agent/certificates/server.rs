@@ -14,7 +14,7 @@ use super::store::{Pair, Store};
 use super::{is_valid, renewal};
 use crate::agent::backoff::{Steps, fraction};
 use crate::agent::context::Context;
-use crate::agent::status::chain;
+use crate::error::chain;
 use crate::pki::San;
 
 /// How long to wait after a refusal.

@@ -24,7 +24,7 @@ use super::AgentOptions;
 use super::histogram::{self, Histograms};
 use super::pod::StaticPod;
 use super::resources::{self, QosClass};
-use super::status::chain;
+use crate::error::chain;
 use crate::host::clock::Instant;
 use crate::host::fs::FsError;
 use crate::host::{mounts, process};

@@ -18,7 +18,7 @@ use super::{ControlError, Desk, Refusal, Request, VERSION};
 use crate::agent::containerlogs::LogRequest;
 use crate::agent::events::Recorder;
 use crate::agent::report::HealthReport;
-use crate::agent::status::chain;
+use crate::error::chain;
 use crate::host::socket::{self, Listener};
 
 /// Clients at a time.

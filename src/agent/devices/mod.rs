@@ -31,7 +31,7 @@ pub use state::Amounts;
 use super::histogram::{Counters, DEFAULT, Histograms};
 use super::pod::StaticPod;
 use super::resources::bytes;
-use super::status::chain;
+use crate::error::chain;
 use crate::host::clock::Instant;
 use messages::{ContainerAllocateResponse, Device};
 use plugin::{Plugin, in_words};

@@ -26,7 +26,8 @@ use crate::agent::crash::{Crash, caught, caught_now};
 use crate::agent::events::{Recorder, Subject};
 use crate::agent::node::NodeIdentity;
 use crate::agent::pod::{PodKey, StaticPod};
-use crate::agent::status::{Board, Entry, chain};
+use crate::agent::status::{Board, Entry};
+use crate::error::chain;
 use crate::host::clock::Instant;
 
 /// Requests under way at a time.

@@ -23,7 +23,7 @@ use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::backoff::Steps;
 use crate::agent::node::NodeIdentity;
 use crate::agent::pod::PodKey;
-use crate::agent::status::chain;
+use crate::error::chain;
 use crate::host::clock::Instant;
 
 /// How long to wait for an API server that is away. A refused connection costs nothing, and who starts one waits to see

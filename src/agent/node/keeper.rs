@@ -22,8 +22,8 @@ use crate::agent::backoff::{Steps, jittered};
 use crate::agent::context::Context;
 use crate::agent::events::Kind;
 use crate::agent::report::HealthReport;
-use crate::agent::status::chain;
 use crate::agent::wording;
+use crate::error::chain;
 use crate::host::clock::{Instant, sleep_until};
 
 /// How long to wait for an API server that is away, or refuses: the kubelet's numbers.

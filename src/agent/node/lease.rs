@@ -15,7 +15,7 @@ use super::keeper::{SessionError, call};
 use crate::agent::apiserver::ApiServer;
 use crate::agent::backoff::{Steps, jittered};
 use crate::agent::context::Context;
-use crate::agent::status::chain;
+use crate::error::chain;
 use crate::host::clock;
 
 /// Where leases of nodes are.

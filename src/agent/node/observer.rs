@@ -11,7 +11,7 @@ use tracing::debug;
 use super::machine::{self, Machine};
 use super::status::{Seen, status};
 use crate::agent::context::Context;
-use crate::agent::status::chain;
+use crate::error::chain;
 use crate::host::clock::Instant;
 use crate::runtime::PodNetwork;
 

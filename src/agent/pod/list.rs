@@ -135,7 +135,7 @@ mod tests {
     fn one_bad_item_spoils_the_list_and_is_named() {
         let bad = item("b").replace("x:1", "");
         let error = read(&list(&[item("a"), bad])).unwrap_err();
-        let text = crate::agent::status::chain(&error);
+        let text = crate::error::chain(&error);
         assert_eq!(text, "items[1]: invalid Pod: spec.containers[0].image: is required");
         for (text, words) in [
             (list(&[r#"{"kind": "Service", "apiVersion": "v1"}"#.to_owned()]), "Service (v1) is not run from a URL"),
@@ -145,7 +145,7 @@ mod tests {
             (r#"{"kind": "PodList", "apiVersion": "v1", "items": {}}"#.to_owned(), "items: expected a list"),
             ("<html>".to_owned(), "none (none) is not run"),
         ] {
-            let error = crate::agent::status::chain(&read(&text).unwrap_err());
+            let error = crate::error::chain(&read(&text).unwrap_err());
             assert!(error.contains(words), "{error}");
         }
     }

@@ -14,6 +14,7 @@ use super::Outcome;
 use super::check::{dial_error, is_refusal};
 use super::http::{USER_AGENT, bracketed};
 use crate::agent::wording;
+use crate::error::{causes, deepest};
 
 /// What is read of an answer; a real one has two bytes.
 const ANSWER_LIMIT: usize = 10 * 1024;
@@ -68,26 +69,17 @@ fn failure(message: String) -> Outcome {
 
 /// Who notices first that the time is up, server or client, says it in another way.
 fn is_late(status: &Status) -> bool {
-    status.code() == Code::DeadlineExceeded || causes(status).any(|cause| cause.is::<TimeoutExpired>())
+    status.code() == Code::DeadlineExceeded || causes(Some(status)).any(|cause| cause.is::<TimeoutExpired>())
 }
 
 /// The code, and what the server or the connection said of it.
 fn words(status: &Status) -> String {
     let message = status.message().trim();
-    let why = status.source().map(deepest).unwrap_or_default();
+    let why = status.source().map(|error| deepest(error)).unwrap_or_default();
     let text = if why.is_empty() || message == why { message.to_owned() } else { format!("{message} ({why})") };
     format!("code = {:?} desc = {text}", status.code())
 }
 
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
-}
-
 fn io_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
-    causes(error).find_map(|cause| cause.downcast_ref())
-}
-
-/// The cause of all, which alone says something.
-fn deepest(error: &(dyn Error + 'static)) -> String {
-    causes(error).last().map(ToString::to_string).unwrap_or_default()
+    causes(Some(error)).find_map(|cause| cause.downcast_ref())
 }

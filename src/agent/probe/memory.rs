@@ -56,7 +56,7 @@ impl Memory {
     pub(super) fn note(&self, mark: Mark, uid: &str, container: &str, id: Option<&str>) {
         let file = self.file(uid, container, mark);
         if let Err(error) = self.write(uid, &file, id.unwrap_or_default()) {
-            let error = crate::agent::status::chain(&error);
+            let error = crate::error::chain(&error);
             warn!(uid, container, ?mark, error, "cannot remember what a probe has said");
         }
     }

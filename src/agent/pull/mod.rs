@@ -10,8 +10,8 @@ use tracing::{debug, warn};
 use super::context::Context;
 use super::events::Subject;
 use super::pod::StaticPod;
-use super::status::chain;
 use super::wording;
+use crate::error::chain;
 use crate::runtime::{ContainerRuntime, Credential, ImageRecord, RuntimeError};
 use keyring::{Keyring, KeyringError};
 

@@ -11,7 +11,7 @@ use super::http::{Body, say};
 use super::query::Query;
 use crate::agent::containerlogs::{self, LogError, LogRequest};
 use crate::agent::context::Context;
-use crate::agent::status::chain;
+use crate::error::chain;
 use crate::runtime::RuntimeError;
 
 /// The log of the container that `path` (`NAMESPACE/POD/CONTAINER`) names, as it comes.

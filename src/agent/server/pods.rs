@@ -9,7 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::http::{Body, respond, say};
 use crate::agent::context::Context;
-use crate::agent::status::{Entry, chain};
+use crate::agent::status::Entry;
+use crate::error::chain;
 use crate::runtime::ContainerRecord;
 
 /// Every pod that is wanted, with its present status.

@@ -23,7 +23,7 @@ use super::http::Door;
 use super::own_certificate;
 use crate::agent::context::Context;
 use crate::agent::options::ServerOptions;
-use crate::agent::status::chain;
+use crate::error::chain;
 use crate::pki::inspect::public_key;
 
 /// How often files are looked at, and the time left of a certificate.

@@ -24,7 +24,7 @@ use super::checkpoint::Checkpoint;
 use super::listing::{Entry, Known, Scan, is_manifest};
 use crate::agent::AgentOptions;
 use crate::agent::pod::MANIFEST_LIMIT;
-use crate::agent::status::chain;
+use crate::error::chain;
 use crate::host::clock::Instant;
 
 /// How long a burst of events may grow before the directory is listed.

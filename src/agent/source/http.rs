@@ -17,7 +17,7 @@ use super::checkpoint::Answer;
 use super::remote::Remote;
 use crate::agent::AgentOptions;
 use crate::agent::pod::MANIFEST_LIMIT;
-use crate::agent::status::chain;
+use crate::error::chain;
 use crate::pki::verifier::Verifier;
 
 /// A whole request, redirects included, as by the kubelet.

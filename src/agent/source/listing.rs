@@ -10,7 +10,7 @@ use super::Update;
 use crate::agent::crash::caught_now;
 use crate::agent::pod::{Origin, Place, PodKey, StaticPod, sha256};
 use crate::agent::report::{Problem, Severity};
-use crate::agent::status::chain;
+use crate::error::chain;
 
 /// One manifest file as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::{Kind, Update};
 use crate::agent::crash::caught_now;
 use crate::agent::pod::{Origin, Place, PodList, StaticPod};
 use crate::agent::report::{Problem, Severity};
-use crate::agent::status::chain;
+use crate::error::chain;
 
 /// What is known of a URL: the pods of its last good answer.
 pub struct Remote {

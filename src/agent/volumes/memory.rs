@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::mount::MountFlags;
 use tracing::warn;
 
-use crate::agent::status::chain;
+use crate::error::chain;
 use crate::host::fs::{FsError, make_dirs};
 use crate::host::mounts::is_mount_point;
 

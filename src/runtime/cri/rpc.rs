@@ -9,6 +9,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use crate::error::deepest;
 use crate::runtime::{Result, RuntimeError};
 
 /// A runtime on this machine answers at once or is not there.
@@ -111,8 +112,7 @@ pub fn words(status: &Status) -> &str {
 /// Why nobody was reached: the innermost cause alone, for each one around it repeats what is in it.
 pub fn cause(status: &Status) -> Box<dyn std::error::Error + Send + Sync> {
     let outermost = std::error::Error::source(status);
-    let innermost = std::iter::successors(outermost, |error| error.source()).last();
-    innermost.map_or_else(|| words(status).to_owned(), ToString::to_string).into()
+    outermost.map_or_else(|| words(status).to_owned(), |error| deepest(error)).into()
 }
 
 fn request<Q>(question: Q) -> Request<Q> {

@@ -3,12 +3,13 @@
 use super::table::Work;
 use super::{Init, InitError, StepError};
 use crate::config::differences;
+use crate::error::chain;
 use crate::host::fs::FsError;
 use crate::host::tree::Tree;
 use crate::pki::PkiError;
 use crate::upgrade::UpgradeError;
 use crate::upgrade::journal::{Journal as Upgrade, State as UpgradeState};
-use crate::workflow::error::{chain, failure};
+use crate::workflow::error::failure;
 use crate::workflow::phase::Selected;
 use crate::workflow::saved::Saved;
 use crate::workflow::stage;

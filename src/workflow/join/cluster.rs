@@ -10,6 +10,7 @@ use crate::cluster::discovery::kubeconfig::{ClusterInfo, with_token, with_user};
 use crate::cluster::discovery::{ApiServer, ByToken, DiscoveryError, FileSource, by_file, by_token};
 use crate::cluster::joining::{self, Reader};
 use crate::config::spec::{Discovery, JoinSpec, KubeconfigSource};
+use crate::error::chain;
 use crate::event::Reporter;
 use crate::release::KubernetesVersion;
 use crate::workflow::machine::Cause;
@@ -78,7 +79,7 @@ pub struct Real;
 impl Joining for Real {
     async fn discover(&self, spec: &JoinSpec, reporter: &dyn Reporter) -> Result<Access, Cause> {
         let waiting = |error: &DiscoveryError| {
-            reporter.note("preflight", format!("{}; trying again", words(error)));
+            reporter.note("preflight", format!("{}; trying again", chain(error)));
         };
         let limit = spec.timeouts.discovery;
         let (info, user) = match &spec.discovery {
@@ -128,7 +129,3 @@ impl Joining for Real {
 #[derive(Debug, thiserror::Error)]
 #[error("the discovery file holds no credentials: give a token with --tls-bootstrap-token")]
 struct NoCredentials;
-
-fn words(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::files::{self, KUBELET_CONF};
 use super::{Join, StepError};
 use crate::config::spec::JoinSpec;
+use crate::error::deepest;
 use crate::host::facts::{Facts, Runtime};
 use crate::host::paths::KUBELET_CONFIG;
 use crate::host::tree::Tree;
@@ -64,16 +65,10 @@ async fn ask_runtime(machine: &Machine, spec: &JoinSpec, facts: &mut Facts) {
         Ok((version, has)) => (Runtime::Reachable(version), has),
         Err(error) => {
             let (why, by_environment) = error.silence().unwrap_or_default();
-            let (address, error) = (files::socket(spec).to_owned(), error_words(&error));
+            let (address, error) = (files::socket(spec).to_owned(), deepest(&error));
             (Runtime::Unreachable { address, error, why, by_environment }, None)
         }
     };
-}
-
-fn error_words(error: &RuntimeError) -> String {
-    use std::error::Error;
-    let deepest = std::iter::successors(error.source(), |&error| error.source()).last();
-    deepest.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// `kubelet-start`: the kubelet's files, and the kubelet with them.

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::{Problem, Subject};
 use crate::config::ClusterSpec;
 use crate::config::spec::{EtcdSpec, ExternalEtcd};
+use crate::error::deepest;
 use crate::host::Paths;
 use crate::host::facts::EtcdAnswer;
 use crate::pki::verifier::Verifier;
@@ -47,13 +48,8 @@ async fn version_of(client: &reqwest::Client, endpoint: &str) -> Result<String, 
         let answer = client.get(format!("{endpoint}/version")).send().await?.error_for_status()?;
         answer.text().await
     };
-    let text = asked.await.map_err(|error: reqwest::Error| words(&error))?;
+    let text = asked.await.map_err(|error: reqwest::Error| deepest(&error))?;
     serde_json::from_str(&text).map(|version: Version| version.etcdserver).map_err(|_| "that is no etcd".to_owned())
-}
-
-fn words(error: &dyn std::error::Error) -> String {
-    let mut causes = std::iter::successors(error.source(), |error| error.source());
-    causes.by_ref().last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// With the cluster's own CA and client certificate, and nothing between this machine and etcd.

@@ -11,12 +11,12 @@ use crate::cluster::addons::coredns;
 use crate::cluster::addons::corefile::CorefileError;
 use crate::cluster::object::Object;
 use crate::config::ClusterSpec;
+use crate::error::chain;
 use crate::host::Paths;
 use crate::host::paths::MANIFESTS_DIR;
 use crate::manifests::{COMPONENTS, ETCD};
 use crate::release::{kubeadm_row, pause_image};
 use crate::upgrade::objects::{Api, Cause};
-use crate::workflow::error::chain;
 
 /// What a cluster is like that is to be upgraded.
 #[derive(Debug, Default)]

@@ -18,7 +18,6 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::adopt::manifests::transfer;
-use super::error::chain;
 use super::inventory::{Item, Kind};
 use super::machine::Machine;
 use super::saved::Saved;
@@ -26,6 +25,7 @@ use super::stage::remove_temporaries;
 use super::state::{State, StateError};
 use crate::agent;
 use crate::config::spec::UnmountFlag;
+use crate::error::chain;
 use crate::event::Event;
 use crate::host::Paths;
 use crate::host::fs::FsError;

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use crate::error::chain;
 use crate::host::paths::{KUBELET_DIR, KUBELET_DROP_IN, KUBELET_UNIT, KUBERNETES_DIR};
 use crate::runtime::endpoint::Endpoint;
 use crate::upgrade::copy::aside;
 use crate::upgrade::journal::Journal;
-use crate::workflow::error::chain;
 use crate::workflow::inventory::{Entry, Item};
 use crate::workflow::machine::Machine;
 use crate::workflow::saved::Saved;

@@ -17,7 +17,7 @@ use super::negotiate::{Protocol, Transport};
 use super::spdy;
 use super::websocket::{self, Format, Inlet};
 use crate::agent::server::query::Query;
-use crate::agent::status::chain;
+use crate::error::chain;
 use crate::runtime;
 use crate::runtime::streaming::{Output, Session, Size, Starting, Wanted};
 

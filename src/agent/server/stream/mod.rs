@@ -34,7 +34,8 @@ use super::http::{Body, say};
 use super::query::Query;
 use super::slots::Slot;
 use crate::agent::context::Context;
-use crate::agent::status::{Entry, chain};
+use crate::agent::status::Entry;
+use crate::error::chain;
 use crate::runtime::streaming::{Streamed, Wanted};
 
 /// How long `run` waits for a command.

@@ -6,8 +6,8 @@ use kube::Api;
 use super::Failure;
 use crate::agent::apiserver::call::within_limit;
 use crate::agent::pod::StaticPod;
-use crate::agent::status::chain;
 use crate::agent::worker::Worker;
+use crate::error::chain;
 
 impl Worker {
     /// The runtime's handler for the pod's `runtimeClassName`, empty for its own choice. As with a kubelet, classes are

@@ -21,10 +21,10 @@ use crate::agent::hooks::{self, Hook, HookError, HookKind};
 use crate::agent::pacing;
 use crate::agent::pod::StaticPod;
 use crate::agent::pull;
-use crate::agent::status::chain;
 use crate::agent::volumes::VolumeError;
 use crate::agent::volumes::{self, Inputs};
 use crate::agent::{env, logs, wording};
+use crate::error::chain;
 use crate::host::clock::Instant;
 use crate::runtime::{ContainerState, ImageRecord, PodNetwork, RuntimeError, SandboxConfig};
 

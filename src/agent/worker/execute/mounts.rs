@@ -11,9 +11,9 @@ use super::super::prepare::PrepareError;
 use super::Failure;
 use crate::agent::bound::store::Wanted;
 use crate::agent::pod::StaticPod;
-use crate::agent::status::chain;
 use crate::agent::volumes::{self, Inputs};
 use crate::agent::wording;
+use crate::error::chain;
 
 impl Worker {
     /// Makes the volumes of a pod that has none of its containers yet, as the kubelet does before its sandbox and its images:

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::super::{Worker, config};
 use super::{Failure, runtime_failure};
 use crate::agent::pod::StaticPod;
-use crate::agent::status::chain;
 use crate::agent::volumes;
+use crate::error::chain;
 use crate::runtime::{RuntimeError, RuntimeFeatures, UserRange};
 
 /// The kubelet's words for a pod that is to have its own users where it cannot.
