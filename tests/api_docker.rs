@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
+use kubeboot::agent::control::report::HealthReport;
 use kubeboot::agent::options::{Authorization, ServerOptions};
-use kubeboot::agent::report::HealthReport;
 use kubeboot::agent::server::spdy::{Decoder, Encoder, Frame};
 use kubeboot::agent::{self, AgentError, AgentOptions};
 use kubeboot::runtime::ContainerRuntime;

@@ -26,7 +26,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use kubeboot::agent::report::{PodReport, StateReport};
+use kubeboot::agent::control::report::{PodReport, StateReport};
 use kubeboot::runtime::CgroupDriver;
 use node::Node;
 use pod::Pod;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kubeboot::agent::control::report::{HealthReport, PodReport};
 use kubeboot::agent::options::{Authorization, ServerOptions};
-use kubeboot::agent::report::{HealthReport, PodReport};
 use kubeboot::agent::{self, AgentError, AgentOptions};
 use kubeboot::runtime::ContainerRuntime;
 use kubeboot::runtime::docker::Docker;

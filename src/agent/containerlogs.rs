@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ContainerStatus;
 use serde::{Deserialize, Serialize};
 
+use super::board::Entry;
 use super::context::Context;
-use super::status::Entry;
 use crate::runtime::{self, LogOptions, RuntimeError};
 
 /// What is wanted of a container's log.
@@ -142,11 +142,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::agent::status;
+    use crate::agent::board;
 
     fn entry(containers: serde_json::Value) -> Entry {
         let status: PodStatus = serde_json::from_value(json!({ "containerStatuses": containers })).unwrap();
-        Entry { status, ..status::tests::entry(true, 1) }
+        Entry { status, ..board::tests::entry(true, 1) }
     }
 
     fn container(name: &str, state: serde_json::Value, last: Option<&str>) -> serde_json::Value {

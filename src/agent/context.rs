@@ -1,18 +1,18 @@
 //! What all workers of an agent share.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::UdpSocket;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::AgentOptions;
 use super::admission::{Refusal, Site};
 use super::apiserver::ApiServer;
 use super::attempts::Attempts;
+use super::board::Board;
 use super::bound::store::Store;
 use super::certificates::Serving;
 use super::cgroups::Cgroups;
@@ -21,14 +21,14 @@ use super::devices::Devices;
 use super::env::Facts;
 use super::events::Recorder;
 use super::hooks::Runner;
+use super::messages::{Message, Routes};
 use super::metrics::Metrics;
 use super::mirror::Uids;
 use super::node::NodeState;
 use super::operations::{Counted, Operations};
+use super::options::AgentOptions;
 use super::probe::{Checker, Manager, Memory};
 use super::security;
-use super::status::Board;
-use super::worker::Message;
 use crate::runtime::ContainerRuntime;
 
 /// What all workers of an agent share.
@@ -193,48 +193,6 @@ impl Context {
     /// The port that the Node says its kubelet's API has, None where it is not served.
     pub fn api_port(&self) -> Option<i32> {
         self.options.server.listen.map(|address| i32::from(address.port()))
-    }
-}
-
-/// Which worker hears of what happens to a UID's containers.
-#[derive(Clone, Default)]
-pub struct Routes(Arc<Mutex<HashMap<String, mpsc::UnboundedSender<Message>>>>);
-
-impl Routes {
-    /// From now on `worker` hears of `uid`.
-    pub fn add(&self, uid: &str, worker: &mpsc::UnboundedSender<Message>) {
-        self.lock().entry(uid.to_owned()).or_insert_with(|| worker.clone());
-    }
-
-    /// Nobody does.
-    pub fn remove(&self, uid: &str) {
-        self.lock().remove(uid);
-    }
-
-    /// Forgets the workers that have ended.
-    pub fn forget_ended(&self) {
-        self.lock().retain(|_, worker| !worker.is_closed());
-    }
-
-    /// Whether somebody does.
-    pub fn knows(&self, uid: &str) -> bool {
-        self.lock().contains_key(uid)
-    }
-
-    /// Every UID somebody hears of.
-    pub fn uids(&self) -> Vec<String> {
-        self.lock().keys().cloned().collect()
-    }
-
-    /// Tells the worker of `uid`, if there is one.
-    pub fn tell(&self, uid: &str, message: Message) {
-        if let Some(worker) = self.lock().get(uid) {
-            let _ = worker.send(message);
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, mpsc::UnboundedSender<Message>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::context::Context;
+use super::control::report::{Problem, Severity};
 use super::options::eviction::{self, Thresholds};
-use super::report::{Problem, Severity};
 
 /// How often the disks are looked at. A file system tells nobody that it fills up; looking costs one system call each.
 const INTERVAL: Duration = Duration::from_secs(10);

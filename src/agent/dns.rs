@@ -1,7 +1,7 @@
 //! The resolver of a pod: `dnsPolicy`, `dnsConfig` and the machine's own, by the kubelet's rules
 //! (`pkg/kubelet/network/dns`).
 
-use super::AgentOptions;
+use super::options::AgentOptions;
 use super::pod::StaticPod;
 
 /// The most that a resolver looks at.

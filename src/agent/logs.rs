@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use super::AgentOptions;
+use super::options::AgentOptions;
 use crate::host::fs::{FsError, make_dirs};
 use crate::runtime::ContainerName;
 

@@ -9,6 +9,8 @@
 #![deny(clippy::disallowed_types)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+pub mod status;
+mod board;
 mod admission;
 mod apiserver;
 mod attempts;
@@ -16,7 +18,6 @@ pub mod backoff;
 mod bound;
 mod certificates;
 mod cgroups;
-mod clearing;
 pub mod containerlogs;
 pub mod control;
 mod context;
@@ -28,37 +29,30 @@ mod downward;
 pub mod env;
 mod env_file;
 pub mod events;
-pub mod expect;
 pub mod healthz;
 mod histogram;
 mod hosts;
 mod hooks;
-mod link;
 mod lock;
 mod logs;
+mod messages;
 mod metrics;
 mod mirror;
 mod node;
 mod operations;
 pub mod options;
-mod pacing;
 pub mod pod;
 mod pods_api;
-pub mod podstatus;
 pub mod probe;
 mod pull;
 mod remains;
-pub mod report;
 pub mod resources;
-pub mod restart;
 mod rotation;
 mod rpc;
 mod security;
 pub mod server;
 pub mod source;
 mod startups;
-mod status;
-mod supervisor;
 #[cfg(any(test, feature = "testing"))]
 pub mod trial;
 mod volumes;
@@ -84,7 +78,8 @@ use crate::host::fs::FsError;
 use crate::host::socket;
 use crate::runtime::{CgroupDriver, ContainerRuntime};
 use context::Context;
-use supervisor::Supervisor;
+use worker::runtime_watch;
+use worker::supervisor::Supervisor;
 
 /// Why an agent cannot start. Once it runs, nothing makes it end but its shutdown and [`AgentError::Crashed`].
 #[derive(Debug, thiserror::Error)]
@@ -251,7 +246,7 @@ async fn run_with(
     });
     context.vital("sources", source::watch(context.options.clone(), bound, update_sender, end.clone()));
     let (news_sender, news) = mpsc::channel(64);
-    context.kept("container runtime", move |context| link::run(context, news_sender.clone()));
+    context.kept("container runtime", move |context| runtime_watch::run(context, news_sender.clone()));
     let supervisor = Supervisor::new(Arc::clone(&context)).run(updates, news);
     if let Err(crash) = crash::caught(supervisor).await {
         context.end_for("the supervisor of the pods", crash);

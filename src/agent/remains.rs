@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
-use super::AgentOptions;
 use super::cgroups::Cgroups;
+use super::options::AgentOptions;
 use super::volumes;
 use crate::error::chain;
 use crate::host::fs::{FsError, entries};

@@ -59,7 +59,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::agent::AgentOptions;
+    use crate::agent::options::AgentOptions;
     use crate::agent::probe::Prober;
     use crate::runtime::ContainerRuntime;
     use crate::testing::runtime::FakeRuntime;

@@ -7,8 +7,10 @@ use jiff::Timestamp;
 
 use super::Globals;
 use super::failure::{Hint, report as print_error};
+use crate::agent::control::report::{
+    ContainerReport, HealthReport, Phase, PodReport, Severity, StateReport, TerminationReport,
+};
 use crate::agent::control::{self, ControlError};
-use crate::agent::report::{ContainerReport, HealthReport, Phase, PodReport, Severity, StateReport, TerminationReport};
 use crate::host::paths;
 use crate::ui::{self, Output};
 
@@ -194,7 +196,7 @@ pub(super) fn age(since: Timestamp, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::report::Problem;
+    use crate::agent::control::report::Problem;
     use crate::testing::report::{container, pod, report};
 
     fn now() -> Timestamp {

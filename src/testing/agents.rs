@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 
 use crate::agent::control;
-use crate::agent::report::HealthReport;
+use crate::agent::control::report::HealthReport;
 use crate::runtime::labels;
 
 /// Longer than anything takes on a busy machine.

@@ -8,8 +8,8 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use jiff::Timestamp;
 
-use crate::agent::expect::HealthSource;
-use crate::agent::report::*;
+use crate::agent::control::expect::HealthSource;
+use crate::agent::control::report::*;
 
 /// A report of `pods` by an agent that has synced.
 pub fn report(pods: Vec<PodReport>) -> HealthReport {

@@ -14,7 +14,7 @@ use super::objects::{self, Api, Group};
 use super::plan::Step;
 use super::rollback::roll_back;
 use super::{Outcome, UpgradeError, data};
-use crate::agent::expect::{Expectation, HealthSource, Verdict, until_met};
+use crate::agent::control::expect::{Expectation, HealthSource, Verdict, until_met};
 use crate::config::ClusterSpec;
 use crate::etcd::Etcd;
 use crate::event::{Event, Reporter};

@@ -26,7 +26,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use crate::agent::expect::WaitError;
+use crate::agent::control::expect::WaitError;
 use crate::host::fs::FsError;
 use crate::host::tree::Tree;
 

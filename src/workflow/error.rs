@@ -8,7 +8,7 @@ use super::phase::PhaseError;
 use super::saved::SavedError;
 use super::stage::CommitError;
 use super::state::StateError;
-use crate::agent::expect::WaitError;
+use crate::agent::control::expect::WaitError;
 use crate::host::fs::FsError;
 use crate::kubelet::service::ServiceError;
 use crate::pki::PkiError;

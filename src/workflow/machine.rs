@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::join::cluster::{Joining, Real};
 use crate::agent::control::ControlSocket;
-use crate::agent::expect::HealthSource;
+use crate::agent::control::expect::HealthSource;
 use crate::cluster::admin::ensure_cluster_admins;
 use crate::cluster::apply::{Applied, Target};
 use crate::cluster::client_of;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kubeboot::agent::report::{HealthReport, Phase, PodReport, StateReport};
+use kubeboot::agent::control::report::{HealthReport, Phase, PodReport, StateReport};
 use kubeboot::agent::{self, AgentError, AgentOptions};
 use kubeboot::runtime::cri::Cri;
 use kubeboot::runtime::docker::Docker;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kubeboot::agent::control;
-use kubeboot::agent::report::{HealthReport, Phase, Severity};
+use kubeboot::agent::control::report::{HealthReport, Phase, Severity};
 use serde_json::Value;
 
 use crate::machine::Machine;
@@ -107,7 +107,7 @@ fn containers(kind: &Kind, own: &[&Seen], revision: Option<u32>) -> Vec<String> 
 
 fn summary(report: &HealthReport, name: &str) -> Vec<String> {
     let pod = report.pods.iter().find(|pod| pod.name == name);
-    let of = |c: &kubeboot::agent::report::ContainerReport| {
+    let of = |c: &kubeboot::agent::control::report::ContainerReport| {
         format!("{}: {:?} started {} {:?}", c.name, c.state, c.started, c.probe_message)
     };
     pod.map(|pod| pod.message.iter().cloned().chain(pod.containers.iter().map(of)).collect()).unwrap_or_default()

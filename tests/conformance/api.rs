@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kubeboot::agent::report::HealthReport;
+use kubeboot::agent::control::report::HealthReport;
 use serde_json::json;
 
 use crate::node::{Node, put};

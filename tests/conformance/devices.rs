@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kubeboot::agent::report::Phase;
+use kubeboot::agent::control::report::Phase;
 use serde_json::json;
 use tokio::net::UnixListener;
 use tonic::Status;
@@ -200,7 +200,7 @@ pub async fn b139_a_container_has_the_device_that_it_asks_for_and_the_next_pod_h
     let said = node.exec(&id, &["sh", "-c", look]);
     assert_eq!(said.lines().collect::<Vec<_>>(), ["one", "7", "is a device", "no"], "{said}");
 
-    let is_refused = |pod: &kubeboot::agent::report::PodReport| pod.phase == Phase::Failed;
+    let is_refused = |pod: &kubeboot::agent::control::report::PodReport| pod.phase == Phase::Failed;
     node.run(&asking("second"));
     let refused = node.pod("second", "there is no other device", is_refused).await;
     let why = refused.message.unwrap_or_default();

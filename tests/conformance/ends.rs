@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use kubeboot::agent::report::{Phase, PodReport};
+use kubeboot::agent::control::report::{Phase, PodReport};
 use serde_json::{Value, json};
 
 use crate::images::FOREVER;
@@ -129,6 +129,6 @@ pub async fn b131_what_has_started_stays_so_under_the_next_agent(node: &mut Node
     assert_eq!((container(&found, "main").started, found.ready, id(&found)), (true, true, id(&web)));
     // Its startup probe is not asked again, or it would be restarted by now.
     let stays = |pod: &PodReport| container(pod, "main").started && pod.ready && id(pod) == id(&web);
-    let all = |report: &kubeboot::agent::report::HealthReport| report.pods.iter().all(stays);
+    let all = |report: &kubeboot::agent::control::report::HealthReport| report.pods.iter().all(stays);
     node.all_along(Duration::from_secs(5), "it stays started and ready", all).await;
 }

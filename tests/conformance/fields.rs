@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use kubeboot::agent::report::{PodReport, Severity};
+use kubeboot::agent::control::report::{PodReport, Severity};
 use serde_json::{Value, json};
 
 use crate::images::{FOREVER, IMAGE};
@@ -209,7 +209,7 @@ pub async fn b077_a_full_disk_is_told_and_evicts_nothing(node: &mut Node) {
     let other = node.up(&Pod::new("other")).await;
     let fill = fs::File::create(node.root().join("fill")).unwrap();
     rustix::fs::fallocate(&fill, rustix::fs::FallocateFlags::empty(), 0, 3900 << 10).unwrap();
-    let alarm = |r: &kubeboot::agent::report::HealthReport| {
+    let alarm = |r: &kubeboot::agent::control::report::HealthReport| {
         r.problems.iter().any(|p| p.subject == root && p.severity == Severity::Warning)
     };
     let report = node.until("the disk is told", alarm).await;

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Duration;
 
-use kubeboot::agent::report::{HealthReport, Severity};
+use kubeboot::agent::control::report::{HealthReport, Severity};
 use serde_json::json;
 
 use crate::history::Action::{Create, Die, Start};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use kubeboot::agent::report::HealthReport;
+use kubeboot::agent::control::report::HealthReport;
 use serde_json::json;
 
 use crate::history::Action::{Create, Die, Start};
@@ -80,7 +80,8 @@ pub async fn b040_a_manifest_put_back_identically_runs_again(node: &mut Node) {
     node.delete("web.yaml");
     node.until("it is being ended", |r| r.pods.iter().any(|pod| pod.terminating)).await;
     node.run(&Pod::new("web").script(STUBBORN));
-    let again = |pod: &kubeboot::agent::report::PodReport| pod.ready && !pod.terminating && id(pod) != id(&old);
+    let again =
+        |pod: &kubeboot::agent::control::report::PodReport| pod.ready && !pod.terminating && id(pod) != id(&old);
     let new = node.pod("web", "runs again", again).await;
     assert_eq!((&new.uid, restarts(&new)), (&old.uid, 1));
     let stays = |r: &HealthReport| r.pods.len() == 1 && r.pods[0].ready && id(&r.pods[0]) == id(&new);
@@ -117,7 +118,7 @@ pub async fn b043_a_killed_agent_leaves_containers_and_restart_counts_alone(node
     node.start();
     let after = node.until("both are ready", |r| r.pods.len() == 2 && r.pods.iter().all(|pod| pod.ready)).await;
     for (old, new) in before.pods.iter().zip(&after.pods) {
-        let of = |pod: &kubeboot::agent::report::PodReport| -> Vec<_> {
+        let of = |pod: &kubeboot::agent::control::report::PodReport| -> Vec<_> {
             pod.containers.iter().map(|c| (c.name.clone(), c.id.clone(), c.restarts)).collect()
         };
         assert_eq!((of(old), &old.uid), (of(new), &new.uid));
@@ -158,7 +159,7 @@ pub async fn b046_a_removed_sidecar_runs_again(node: &mut Node) {
     node.kill();
     node.remove_container(id_of(&before, "side"));
     node.start();
-    let again = |pod: &kubeboot::agent::report::PodReport| {
+    let again = |pod: &kubeboot::agent::control::report::PodReport| {
         pod.ready && runs(pod, "side") && id_of(pod, "side") != id_of(&before, "side")
     };
     let after = node.pod("web", "has a sidecar again", again).await;
@@ -171,7 +172,7 @@ pub async fn b047_a_killed_pause_container_rebuilds_the_pod(node: &mut Node) {
     let sandbox = node.sandbox("web").await;
     assert_eq!(sandbox.name.attempt, 0);
     node.kill_container(&sandbox.id);
-    let rebuilt = |pod: &kubeboot::agent::report::PodReport| pod.ready && restarts(pod) == 1;
+    let rebuilt = |pod: &kubeboot::agent::control::report::PodReport| pod.ready && restarts(pod) == 1;
     let after = node.pod("web", "is rebuilt", rebuilt).await;
     assert_eq!(node.sandbox("web").await.name.attempt, 1);
     for name in ["main", "second"] {

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use kubeboot::agent::control;
+use kubeboot::agent::control::report::{HealthReport, PodReport};
 use kubeboot::agent::events::Event;
-use kubeboot::agent::report::{HealthReport, PodReport};
 use kubeboot::runtime::{ContainerRecord, ContainerRuntime};
 use serde_json::{Value, json};
 use tempfile::TempDir;

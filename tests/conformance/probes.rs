@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kubeboot::agent::report::{HealthReport, PodReport, StateReport};
+use kubeboot::agent::control::report::{HealthReport, PodReport, StateReport};
 use serde_json::{Value, json};
 use tonic_health::ServingStatus;
 

@@ -1,6 +1,8 @@
 //! What a report says of a pod, in the few words that tests ask for.
 
-use kubeboot::agent::report::{ContainerReport, HealthReport, PodReport, Problem, StateReport, TerminationReport};
+use kubeboot::agent::control::report::{
+    ContainerReport, HealthReport, PodReport, Problem, StateReport, TerminationReport,
+};
 
 /// The container of this name.
 pub fn container<'a>(pod: &'a PodReport, name: &str) -> &'a ContainerReport {

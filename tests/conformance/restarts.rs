@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use kubeboot::agent::report::{Phase, PodReport, StateReport};
+use kubeboot::agent::control::report::{Phase, PodReport, StateReport};
 use serde_json::json;
 
 use crate::history::Action::{Create, Die, Start};

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Response;
-use kubeboot::agent::report::HealthReport;
+use kubeboot::agent::control::report::HealthReport;
 use serde_json::{Value, json};
 
 use crate::history::Action::Create;

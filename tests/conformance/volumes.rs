@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use kubeboot::agent::report::{Phase, PodReport};
+use kubeboot::agent::control::report::{Phase, PodReport};
 use kubeboot::testing::api::FakeApi;
 use serde_json::{Value, json};
 

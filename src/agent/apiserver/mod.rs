@@ -22,7 +22,7 @@ use super::backoff::Steps;
 use super::certificates;
 use super::certificates::store::Store;
 use super::context::Context;
-use super::report::Problem;
+use super::control::report::Problem;
 use crate::error::chain;
 use credentials::Credentials;
 use files::Files;

@@ -14,10 +14,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::agent::options::AgentOptions;
 use crate::agent::options::PAUSE_IMAGE;
 use crate::agent::probe::{Checker, Prober};
-use crate::agent::supervisor::Supervisor;
-use crate::agent::{AgentOptions, link, source};
+use crate::agent::source;
+use crate::agent::worker::runtime_watch;
+use crate::agent::worker::supervisor::Supervisor;
 use crate::runtime::RuntimeError;
 use crate::testing::api::FakeApi;
 use crate::testing::runtime::{Behaviour, FakeRuntime};
@@ -81,7 +83,7 @@ impl Cluster {
         let boxed = |task: futures::future::BoxFuture<'static, ()>| task;
         until(boxed(Box::pin(run(Arc::clone(&context), bound_sender))));
         until(boxed(Box::pin(source::watch(context.options.clone(), Some(bound), sender, end.clone()))));
-        until(boxed(Box::pin(link::run(Arc::clone(&context), news_sender))));
+        until(boxed(Box::pin(runtime_watch::run(Arc::clone(&context), news_sender))));
         let supervised = Arc::clone(&context);
         let task = tokio::spawn(async move {
             Supervisor::new(Arc::clone(&supervised)).run(updates, news).await;

@@ -20,7 +20,7 @@ use crate::agent::backoff::CALL;
 use crate::agent::context::Context;
 use crate::agent::crash::{Crash, caught};
 use crate::agent::pod::{PodKey, StaticPod};
-use crate::agent::podstatus;
+use crate::agent::status;
 use crate::error::chain;
 use crate::host::clock::Instant;
 
@@ -124,7 +124,7 @@ impl Uploader {
         for (pod, told) in bound.iter().filter(|(pod, _)| is_refused(&pod.uid)) {
             let mut status = told.status.clone();
             if let Some(before) = self.going.get(&pod.uid) {
-                podstatus::keep_ends(&mut status, before);
+                status::keep_ends(&mut status, before);
             }
             self.going.insert(pod.uid.clone(), status);
         }
@@ -156,7 +156,7 @@ impl Uploader {
         if self.gone.contains(&pod.uid) {
             return Ok(());
         }
-        if pod.ended().is_some() && self.sent.get(&pod.uid).is_some_and(|sent| !podstatus::is_final(sent)) {
+        if pod.ended().is_some() && self.sent.get(&pod.uid).is_some_and(|sent| !status::is_final(sent)) {
             // Another client has called it ended, whose words the API server has.
             self.sent.remove(&pod.uid);
         }
@@ -213,8 +213,8 @@ impl Uploader {
                     .unwrap_or_default()
             }
         };
-        podstatus::keep(&mut status, &before);
-        podstatus::keep_end(&mut status, &before);
+        status::keep(&mut status, &before);
+        status::keep_end(&mut status, &before);
         status.observed_generation = generation;
         status.conditions.iter_mut().flatten().for_each(|one| one.observed_generation = generation);
         if before == status {

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
-use super::AgentOptions;
 use super::histogram::{self, Histograms};
+use super::options::AgentOptions;
 use super::pod::StaticPod;
 use super::resources::{self, QosClass};
 use crate::error::chain;

@@ -14,6 +14,9 @@
 //!
 //! A request that cannot be answered gets `{"error":"..."}` and the end.
 
+pub mod restart;
+pub mod expect;
+pub mod report;
 mod client;
 mod server;
 
@@ -33,8 +36,8 @@ use serde::{Deserialize, Serialize};
 use super::containerlogs::{self, LogError, LogRequest};
 use super::context::Context;
 use super::events::Recorder;
-use super::report::PodReport;
-use super::worker::Message;
+use super::messages::Message;
+use crate::agent::control::report::PodReport;
 use crate::runtime;
 
 /// The protocol's version. A missing one in a request means 1.

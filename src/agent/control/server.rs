@@ -16,8 +16,8 @@ use tracing::debug;
 
 use super::{ControlError, Desk, Refusal, Request, VERSION};
 use crate::agent::containerlogs::LogRequest;
+use crate::agent::control::report::HealthReport;
 use crate::agent::events::Recorder;
-use crate::agent::report::HealthReport;
 use crate::error::chain;
 use crate::host::socket::{self, Listener};
 

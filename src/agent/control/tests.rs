@@ -11,9 +11,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::agent::control::report::{HealthReport, Problem};
 use crate::agent::events::Subject;
 use crate::agent::pod::PodKey;
-use crate::agent::report::{HealthReport, Problem};
 use crate::testing::report;
 
 fn numbered(sequence: u64) -> Arc<HealthReport> {

@@ -22,11 +22,11 @@ use crate::agent::apiserver::ApiServer;
 use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::apiserver::pod_status::{Sent, patch_status};
 use crate::agent::backoff::Steps;
+use crate::agent::board::{Board, Entry};
 use crate::agent::crash::{Crash, caught, caught_now};
 use crate::agent::events::{Recorder, Subject};
 use crate::agent::node::NodeIdentity;
 use crate::agent::pod::{PodKey, StaticPod};
-use crate::agent::status::{Board, Entry};
 use crate::error::chain;
 use crate::host::clock::Instant;
 

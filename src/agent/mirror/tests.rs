@@ -8,13 +8,13 @@ use tokio::task::JoinHandle;
 
 use super::plan::{Case, Local, Mirror, Step, step};
 use super::*;
-use crate::agent::AgentOptions;
 use crate::agent::apiserver::ApiServer;
+use crate::agent::board::{Board, Entry};
 use crate::agent::events::Recorder;
 use crate::agent::node::NodeIdentity;
+use crate::agent::options::AgentOptions;
 use crate::agent::pod::tests::read;
 use crate::agent::pod::{PodKey, StaticPod};
-use crate::agent::status::{Board, Entry};
 use crate::testing::api::FakeApi;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -137,7 +137,7 @@ impl World {
     }
 
     fn entry(pod: &Arc<StaticPod>, phase: &str, ending: bool) -> Entry {
-        let blank = crate::agent::status::tests::entry(true, 1);
+        let blank = crate::agent::board::tests::entry(true, 1);
         let mut report = blank.report;
         (report.uid, report.name, report.terminating) = (pod.uid.clone(), pod.key.name.clone(), ending);
         Entry { report, gate: None, pod: Some(Arc::clone(pod)), status: status(phase), ..blank }

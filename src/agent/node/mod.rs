@@ -17,9 +17,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::AgentOptions;
 use super::admission::amounts;
 use super::context::Context;
+use super::options::AgentOptions;
 use machine::Machine;
 
 /// Registers the Node and keeps it until the agent ends; nothing where the agent has no API server.

@@ -24,10 +24,10 @@ use tonic_prost::ProstCodec;
 
 use self::limit::Limiter;
 use self::messages::{Everything, GetPodRequest, GetPodResponse, ListPodsResponse, SERVICE};
+use super::board::{Board, Entry};
 use super::context::Context;
 use super::pod::StaticPod;
 use super::rpc::{self, Service};
-use super::status::{Board, Entry};
 use crate::host::socket::Listener;
 
 /// The socket of an agent with this root directory.

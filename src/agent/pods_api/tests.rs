@@ -7,11 +7,11 @@ use tonic::Code;
 
 use super::messages::{EventType, WatchPodsEvent};
 use super::*;
-use crate::agent::AgentOptions;
+use crate::agent::board;
+use crate::agent::options::AgentOptions;
 use crate::agent::pod::tests::read;
 use crate::agent::probe::Prober;
 use crate::agent::rpc::DIRECTORY_MODE;
-use crate::agent::status;
 use crate::host::socket;
 use crate::runtime::ContainerRuntime;
 use crate::runtime::cri::rpc::Rpc;
@@ -71,7 +71,7 @@ impl Bench {
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: c, image: 'x:1'}}]}}\n"
         );
         let pod = Arc::new(read(&text).unwrap());
-        let mut entry = Entry { pod: Some(Arc::clone(&pod)), ..status::tests::entry(true, 1) };
+        let mut entry = Entry { pod: Some(Arc::clone(&pod)), ..board::tests::entry(true, 1) };
         entry.report.uid.clone_from(&pod.uid);
         (entry.status.phase, entry.status.message) = (Some("Running".into()), Some(message.into()));
         self.context.board.set_pod(&pod.key, entry);

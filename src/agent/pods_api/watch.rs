@@ -15,9 +15,9 @@ use tonic::Status;
 
 use super::messages::{EventType, WatchPodsEvent};
 use super::{bytes, encode, is_wanted, wanted};
+use crate::agent::board::{Board, Entry};
 use crate::agent::context::Context;
 use crate::agent::pod::{PodKey, StaticPod};
-use crate::agent::status::{Board, Entry};
 
 /// Events that a client may be behind. One that reads more slowly is sent away, as by the kubelet: it has to begin anew.
 const QUEUE: usize = 100;

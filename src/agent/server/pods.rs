@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::http::{Body, respond, say};
+use crate::agent::board::Entry;
 use crate::agent::context::Context;
-use crate::agent::status::Entry;
 use crate::error::chain;
 use crate::runtime::ContainerRecord;
 

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::http::{Body, respond};
 use super::negotiate::{Form, Wanted, negotiate};
-use crate::agent::AgentOptions;
+use crate::agent::control::report::AgentReport;
+use crate::agent::options::AgentOptions;
 use crate::agent::options::{Gates, flag_values};
-use crate::agent::report::AgentReport;
 use crate::yaml;
 
 const WARNING: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility \

@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 use super::Update;
 use super::checkpoint::Checkpoint;
 use super::listing::{Entry, Known, Scan, is_manifest};
-use crate::agent::AgentOptions;
+use crate::agent::options::AgentOptions;
 use crate::agent::pod::MANIFEST_LIMIT;
 use crate::error::chain;
 use crate::host::clock::Instant;

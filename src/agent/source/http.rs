@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use super::Update;
 use super::checkpoint::Answer;
 use super::remote::Remote;
-use crate::agent::AgentOptions;
+use crate::agent::options::AgentOptions;
 use crate::agent::pod::MANIFEST_LIMIT;
 use crate::error::chain;
 use crate::pki::verifier::Verifier;

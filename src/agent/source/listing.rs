@@ -7,9 +7,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::Update;
+use crate::agent::control::report::{Problem, Severity};
 use crate::agent::crash::caught_now;
 use crate::agent::pod::{Origin, Place, PodKey, StaticPod, sha256};
-use crate::agent::report::{Problem, Severity};
 use crate::error::chain;
 
 /// One manifest file as it was found.

@@ -6,9 +6,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Kind, Update, dir, http};
-use crate::agent::AgentOptions;
+use crate::agent::control::report::Problem;
+use crate::agent::options::AgentOptions;
 use crate::agent::pod::StaticPod;
-use crate::agent::report::Problem;
 
 /// Publishes what all sources of these options want together, and what is `bound` to the node where it has an API server,
 /// until `shutdown`.

@@ -14,8 +14,8 @@ use std::sync::Arc;
 pub use merge::watch;
 pub use remote::shown;
 
+use super::control::report::Problem;
 use super::pod::StaticPod;
-use super::report::Problem;
 
 /// A kind of source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{Kind, Update};
+use crate::agent::control::report::{Problem, Severity};
 use crate::agent::crash::caught_now;
 use crate::agent::pod::{Origin, Place, PodList, StaticPod};
-use crate::agent::report::{Problem, Severity};
 use crate::error::chain;
 
 /// What is known of a URL: the pods of its last good answer.

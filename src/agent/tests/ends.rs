@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::ContainerStatus;
 
 use super::*;
-use crate::agent::status::Entry;
+use crate::agent::board::Entry;
 
 impl World {
     fn entry(&self, name: &str) -> Entry {

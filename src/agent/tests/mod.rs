@@ -21,10 +21,10 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::control::report::{HealthReport, Phase, PodReport, StateReport};
 use super::pod::tests::read;
 use super::pod::{PodKey, StaticPod};
 use super::probe::{Outcome, Target};
-use super::report::{HealthReport, Phase, PodReport, StateReport};
 use super::source::Update;
 use super::*;
 use crate::host::clock::Instant;
@@ -100,7 +100,7 @@ impl World {
         let (updates, receiver) = mpsc::channel(1);
         let (news_sender, news) = mpsc::channel(64);
         let (linked, until) = (Arc::clone(&context), end.clone());
-        context.tasks.spawn(async move { until.run_until_cancelled(link::run(linked, news_sender)).await });
+        context.tasks.spawn(async move { until.run_until_cancelled(runtime_watch::run(linked, news_sender)).await });
         let task = tokio::spawn(async move {
             Supervisor::new(Arc::clone(&context)).run(receiver, news).await;
             context.tasks.close();

@@ -15,9 +15,9 @@ use tracing::warn;
 
 use super::path;
 use crate::agent::context::Context;
+use crate::agent::control::report::{Problem, Severity};
 use crate::agent::events::Subject;
 use crate::agent::pod::StaticPod;
-use crate::agent::report::{Problem, Severity};
 use crate::agent::resources;
 use crate::host::beneath::{DIRECTORY, open_dir};
 

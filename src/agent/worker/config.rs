@@ -6,9 +6,9 @@ use k8s_openapi::api::core::v1::{Container, VolumeMount};
 
 use super::plan::SANDBOX;
 use super::prepare::Prepared;
-use crate::agent::AgentOptions;
 use crate::agent::devices::Grant;
 use crate::agent::env;
+use crate::agent::options::AgentOptions;
 use crate::agent::pod::{CONFIG_SOURCE, StaticPod, container_path};
 use crate::agent::security::{self, Ground};
 use crate::agent::{logs, resources, volumes};

@@ -6,6 +6,11 @@
 //! source changes, container events, probe results and timers wake it too. It is alone with its pod: nothing it does or
 //! waits for holds up another pod.
 
+mod policy;
+mod clearing;
+mod order;
+pub mod runtime_watch;
+pub mod supervisor;
 mod action;
 mod config;
 mod execute;
@@ -15,7 +20,6 @@ mod plan;
 mod predecessors;
 mod prepare;
 mod report;
-mod restart;
 mod status;
 mod view;
 
@@ -30,65 +34,20 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::board::{Entry, Gate, Gates};
 use super::context::Context;
+use super::control::report::Phase;
 use super::crash::{self, Crash};
-use super::hooks::{HookError, HookKind};
-use super::pacing::{self, Gate, Gates};
+use super::messages::Message;
 use super::pod::{PodKey, StaticPod};
 use super::probe::ProbedContainer;
-use super::report::Phase;
-use super::status::Entry;
 use crate::host::clock::Instant;
-use crate::runtime::{
-    ContainerRecord, ContainerState, ImageRecord, RuntimeError, RuntimeEvent, RuntimeEventKind, RuntimeFeatures,
-};
+use crate::runtime::{ContainerRecord, ContainerState, RuntimeError, RuntimeEvent, RuntimeEventKind, RuntimeFeatures};
 use action::Plan;
 use predecessors::Predecessor;
 use report::LastWords;
 pub use report::{first_entry, orphan_entry, refused_entry};
-pub use view::Hold;
 use view::{Instance, Observed, PodView, PostStart, Slot};
-
-/// What a worker is told.
-#[derive(Debug)]
-pub enum Message {
-    /// The pod that is wanted from now on.
-    Wanted(Option<Arc<StaticPod>>),
-    /// Something happened to one of its containers.
-    Event(RuntimeEvent),
-    /// All its containers, as the runtime listed them a moment ago.
-    Listed(Vec<ContainerRecord>),
-    /// A stop has ended.
-    Stopped(String, Result<(), RuntimeError>),
-    /// A hook of a container has ended.
-    Hooked {
-        /// The container's id.
-        id: String,
-        /// Which hook.
-        kind: HookKind,
-        /// How.
-        result: Result<(), HookError>,
-    },
-    /// A pod that is being stopped has closed its ports.
-    Drained(String),
-    /// A pull for a container of a UID has ended.
-    Pulled {
-        /// For which pod.
-        uid: String,
-        /// For which container.
-        container: String,
-        /// Of which image.
-        image: String,
-        /// How long it took, and how long with waiting for its turn.
-        took: (Duration, Duration),
-        /// How.
-        result: Result<ImageRecord, RuntimeError>,
-    },
-    /// Probe results have changed.
-    Probed,
-    /// Somebody asks for the pod of this UID to be stopped and started again.
-    Restart(String),
-}
 
 /// The other end of a worker.
 pub struct Handle {
@@ -256,7 +215,7 @@ impl Worker {
         let wanted = self.pod.as_ref().filter(|_| self.wanted);
         let gates = self.gates.borrow_and_update();
         self.seen.hold = match wanted {
-            Some((pod, _)) if !self.begun => pacing::hold(pod, &gates, self.since),
+            Some((pod, _)) if !self.begun => order::hold(pod, &gates, self.since),
             _ => None,
         };
         drop(gates);
@@ -410,7 +369,7 @@ impl Worker {
         }
         let mut status = status::pod(&facts, &report);
         self.context.devices.show(&report.uid, status.container_statuses.as_deref_mut().unwrap_or_default());
-        let component = self.pod.as_ref().filter(|_| self.wanted).and_then(|(pod, _)| pacing::component(pod));
+        let component = self.pod.as_ref().filter(|_| self.wanted).and_then(|(pod, _)| order::component(pod));
         let gate = Gate { healthy: report.healthy, crashed: self.crashed };
         let gate = component.map(|component| (component.to_owned(), gate));
         if !self.said_idle {

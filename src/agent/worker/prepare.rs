@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, FileKeySelector, VolumeMount};
 
-use crate::agent::AgentOptions;
 use crate::agent::bound::objects::Objects;
 use crate::agent::dns::{self, Notice};
 use crate::agent::env::{self, Sources};
 use crate::agent::env_file;
 use crate::agent::hosts::{self, Names};
+use crate::agent::options::AgentOptions;
 use crate::agent::pod::{StaticPod, container_path};
 use crate::agent::volumes::{self, Inputs, Slot, VolumeError};
 use crate::host::fs::{FsError, write_file};

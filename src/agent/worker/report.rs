@@ -8,15 +8,16 @@ use k8s_openapi::api::core::v1::PodStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::Plan;
+use super::order;
 use super::status;
 use super::view::{ContainerView, Finish, Instance, Observed, PodView, PostStart, Role, Slot};
 use crate::agent::admission::Refusal;
-use crate::agent::pacing::{self, Gate};
+use crate::agent::board::Entry;
+use crate::agent::board::Gate;
+use crate::agent::control::report::{ContainerReport, Phase, PodReport, StateReport, TerminationReport};
 use crate::agent::pod::{PodKey, StaticPod};
 use crate::agent::probe::Health;
-use crate::agent::report::{ContainerReport, Phase, PodReport, StateReport, TerminationReport};
 use crate::agent::resources;
-use crate::agent::status::Entry;
 use crate::runtime::ContainerState;
 
 /// The last words of ended containers, by id.
@@ -287,7 +288,7 @@ pub fn first_entry(pod: &Arc<StaticPod>, host_ip: Option<&str>) -> Entry {
         ..blank.report
     };
     let gate = Gate { healthy: false, crashed: false };
-    let gate = pacing::component(pod).map(|component| (component.to_owned(), gate));
+    let gate = order::component(pod).map(|component| (component.to_owned(), gate));
     let status = status::first(pod, host_ip, Timestamp::now());
     let blank = Entry { report, gate, status, ..blank };
     Entry { pod: Some(Arc::clone(pod)), ..blank }

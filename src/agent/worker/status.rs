@@ -7,10 +7,11 @@ use k8s_openapi::api::core::v1::{
 
 use super::report::{Facts, Now, Shown};
 use super::view::{ContainerView, Instance, PodView, Pull, Role};
+use crate::agent::control::report::{Phase, PodReport};
 use crate::agent::pod::StaticPod;
-use crate::agent::podstatus::{self, ContainerFacts, Ended, Known, State};
-use crate::agent::report::{Phase, PodReport};
 use crate::agent::resources;
+use crate::agent::status;
+use crate::agent::status::{ContainerFacts, Ended, Known, State};
 use crate::runtime::{ContainerState, ContainerUser};
 
 /// The status of a pod whose report is this one.
@@ -25,10 +26,10 @@ pub fn pod(facts: &Facts<'_>, report: &PodReport) -> PodStatus {
         }
     };
     // Nothing of it runs any more: what was not seen to end will not be.
-    let containers = if facts.plan.finished.is_some() { podstatus::all_ended(containers) } else { containers };
+    let containers = if facts.plan.finished.is_some() { status::all_ended(containers) } else { containers };
     let address = |one: &&Instance| one.is_running() && one.record.ip.is_some();
     let seen = facts.own(&report.uid).filter_map(|one| one.record.created_at).min();
-    let status = podstatus::status(&Known {
+    let status = status::status(&Known {
         spec: facts.pod.map(|(pod, _)| &pod.spec),
         // What the API server has as ended stays so, though its containers may not have ended yet.
         phase: facts.pod.and_then(|(pod, _)| pod.ended()).unwrap_or(report.phase),
@@ -65,7 +66,7 @@ pub fn first(pod: &StaticPod, host_ip: Option<&str>, now: Timestamp) -> PodStatu
         allocated: None,
         user: None,
     };
-    podstatus::status(&Known {
+    status::status(&Known {
         spec: Some(&pod.spec),
         phase: Phase::Pending,
         containers: view.containers.iter().zip(pod.containers()).map(blank).collect(),
@@ -103,7 +104,7 @@ impl<'a> Facts<'a> {
         let (pod, view) = self.pod.filter(|(pod, _)| !pod.ephemeral.is_empty())?;
         let both = view.of_role(Role::Ephemeral).zip(&pod.ephemeral);
         let known = both.map(|(container, spec)| self.container_facts(uid, container, spec));
-        Some(known.map(podstatus::ephemeral).collect())
+        Some(known.map(status::ephemeral).collect())
     }
 
     fn container_facts(&self, uid: &str, container: &'a ContainerView, spec: &Container) -> ContainerFacts {

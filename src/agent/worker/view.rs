@@ -1,14 +1,15 @@
 //! What a worker knows: the pod it is to run, as the plan needs it, and what it has observed.
 
+use super::order::Hold;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::instance::{Instance, Kill, PostStart};
-pub use super::restart::{Policy, Restart};
+pub use super::policy::{Policy, Restart};
+use crate::agent::control::report::Phase;
 use crate::agent::pod::StaticPod;
 use crate::agent::probe::{Health, Probes};
-use crate::agent::report::Phase;
 use crate::host::clock::{self, Instant};
 
 /// What a container is in its pod.
@@ -191,15 +192,6 @@ pub struct Slot {
     pub fault: Option<Fault>,
     /// What its probes say.
     pub health: Option<Health>,
-}
-
-/// A container is held back by the start order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hold {
-    /// What for.
-    pub message: String,
-    /// No longer than this.
-    pub until: Instant,
 }
 
 /// Everything a worker knows about what is there.

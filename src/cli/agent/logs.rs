@@ -121,7 +121,9 @@ mod tests {
     #[test]
     fn the_only_container_is_meant_and_of_several_the_one_that_is_named() {
         let mut view = PodView { pod: Pod::default(), report: pod("web", "hash") };
-        view.report.containers.insert(0, crate::agent::report::ContainerReport { init: true, ..container("init") });
+        view.report
+            .containers
+            .insert(0, crate::agent::control::report::ContainerReport { init: true, ..container("init") });
         assert_eq!(default(&view).unwrap(), "web");
         assert_eq!(known(&view, "init").unwrap(), "init");
         let unknown = known(&view, "other").unwrap_err();

@@ -113,7 +113,7 @@ fn told(state: &ContainerState) -> (String, Option<Timestamp>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::report::{StateReport, TerminationReport};
+    use crate::agent::control::report::{StateReport, TerminationReport};
     use crate::testing::report::pod;
 
     #[test]

@@ -7,8 +7,8 @@ use clap::builder::PossibleValuesParser;
 use jiff::Timestamp;
 
 use super::CertFlags;
+use crate::agent::control::restart::Restarter;
 use crate::agent::control::{self, ControlSocket};
-use crate::agent::restart::Restarter;
 use crate::cli::Hint;
 use crate::config::ClusterSpec;
 use crate::host::Paths;

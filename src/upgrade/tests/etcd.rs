@@ -2,7 +2,7 @@
 //! is killed.
 
 use super::*;
-use crate::agent::report::PodReport;
+use crate::agent::control::report::PodReport;
 use crate::etcd::{Downgrade, Etcd, EtcdError, Minor, Status};
 use crate::upgrade::etcd::Aim;
 use crate::upgrade::manifest::{image, image_version, parse};

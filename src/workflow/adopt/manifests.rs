@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::AdoptError;
-use crate::agent::expect::Expectation;
+use crate::agent::control::expect::Expectation;
 use crate::host::Paths;
 use crate::host::fs::FsError;
 use crate::host::paths::{ADOPTED_MANIFESTS, MANIFESTS_DIR};

@@ -22,7 +22,7 @@ use super::reset::plan::is_adopted;
 use super::reset::{self, ResetError};
 use super::session::with_missing_parents;
 use super::state::{State, StateError};
-use crate::agent::expect::{Expectation, Verdict, WaitError, until_met};
+use crate::agent::control::expect::{Expectation, Verdict, WaitError, until_met};
 use crate::config::spec::PullPolicy;
 use crate::host::fs::FsError;
 use crate::host::paths::{ADOPTED_MANIFESTS, KUBELET_ADOPTED, KUBELET_CONFIG, KUBELET_DIR, MANIFESTS_DIR};

@@ -11,7 +11,7 @@ use futures::future::LocalBoxFuture;
 use tokio::sync::oneshot;
 
 use super::{Init, InitError, StepError, farewell, images};
-use crate::agent::expect::{Expectation, Verdict, judge, until_met};
+use crate::agent::control::expect::{Expectation, Verdict, judge, until_met};
 use crate::cluster::discovery::pins;
 use crate::cluster::object::Object;
 use crate::config::ClusterSpec;

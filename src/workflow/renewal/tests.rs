@@ -10,7 +10,7 @@ use futures::stream::{self, BoxStream};
 use tempfile::TempDir;
 
 use super::*;
-use crate::agent::expect::HealthSource;
+use crate::agent::control::expect::HealthSource;
 use crate::event::Silent;
 use crate::host::tree::{HostTree, NoRecord};
 use crate::pki::{ensure_certificates, ensure_kubeconfigs};
@@ -139,7 +139,7 @@ impl World {
             one.containers[0].id = Some(format!("{component}-{starts}"));
             one.healthy = state.sick != Some(component);
             if !one.healthy {
-                one.containers[0].state = crate::agent::report::StateReport::Waiting {
+                one.containers[0].state = crate::agent::control::report::StateReport::Waiting {
                     reason: "CrashLoopBackOff".into(),
                     message: "it says no".into(),
                 };

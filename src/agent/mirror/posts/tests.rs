@@ -3,10 +3,10 @@ use k8s_openapi::api::core::v1::PodStatus;
 use super::budget::BURST;
 use super::similar::SIMILAR;
 use super::*;
-use crate::agent::AgentOptions;
+use crate::agent::board::Entry;
 use crate::agent::events::Subject;
+use crate::agent::options::AgentOptions;
 use crate::agent::pod::tests::read;
-use crate::agent::status::Entry;
 use crate::testing::api::FakeApi;
 
 const EVENTS: &str = "/api/v1/namespaces/default/events";
@@ -25,7 +25,7 @@ impl World {
         let pod = Arc::new(read(pod).unwrap());
         let (board, events) = (Arc::new(Board::new(&AgentOptions::new("n"))), Arc::new(Recorder::default()));
         let key = pod.key.clone();
-        let entry = crate::agent::status::tests::entry(true, 1);
+        let entry = crate::agent::board::tests::entry(true, 1);
         board.set_pod(&key, Entry { pod: Some(pod), status: PodStatus::default(), ..entry });
         let api = Arc::new(ApiServer::default());
         api.set(client);

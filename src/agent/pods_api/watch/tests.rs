@@ -1,10 +1,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::agent::AgentOptions;
+use crate::agent::board;
+use crate::agent::options::AgentOptions;
 use crate::agent::pod::bound_tests::bound_with;
 use crate::agent::pod::tests::read;
-use crate::agent::status;
 
 struct Bench {
     board: Board,
@@ -25,7 +25,7 @@ impl Bench {
     /// Puts a pod on the board as its worker does.
     fn set(&self, pod: &Arc<StaticPod>, phase: &str, change: impl FnOnce(&mut Entry)) {
         let status = PodStatus { phase: Some(phase.to_owned()), ..PodStatus::default() };
-        let mut entry = Entry { pod: Some(Arc::clone(pod)), status, ..status::tests::entry(true, 1) };
+        let mut entry = Entry { pod: Some(Arc::clone(pod)), status, ..board::tests::entry(true, 1) };
         entry.report.uid.clone_from(&pod.uid);
         change(&mut entry);
         self.board.set_pod(&pod.key, entry);

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use self::defaults::FIELDS;
 use super::http::{Body, respond};
-use crate::agent::AgentOptions;
+use crate::agent::options::AgentOptions;
 use crate::agent::options::{Authorization, NodeTaint};
 use crate::config::GoDuration;
 use crate::runtime::endpoint::Endpoint;

@@ -17,9 +17,9 @@ use ::http::Response;
 use self::family::{Family, gauge, number, series};
 use super::healthz;
 use super::http::Body;
+use crate::agent::board::Entry;
 use crate::agent::context::Context;
-use crate::agent::report::{AgentReport, HealthReport, Severity, StateReport};
-use crate::agent::status::Entry;
+use crate::agent::control::report::{AgentReport, HealthReport, Severity, StateReport};
 use crate::agent::volumes;
 
 pub use self::cadvisor::answer as cadvisor;
@@ -260,12 +260,12 @@ mod tests {
     #[test]
     fn pods_are_counted_apart_by_where_they_come_from() {
         let entry = |name: &str, bound: bool| {
-            let mut entry = crate::agent::status::tests::entry(true, 1);
+            let mut entry = crate::agent::board::tests::entry(true, 1);
             (entry.report.name, entry.report.bound) = (name.to_owned(), bound);
             entry
         };
         let mut ended = entry("c", true);
-        ended.report.phase = crate::agent::report::Phase::Succeeded;
+        ended.report.phase = crate::agent::control::report::Phase::Succeeded;
         let families = pods(&[entry("a", false), entry("b", true), ended]);
         let of = |name: &str| {
             let family = families.iter().find(|family| family.name == name).unwrap();
@@ -280,7 +280,7 @@ mod tests {
         let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers: [{name: c, image: x:1}]\n  \
                    volumes: [{name: a, hostPath: {path: /a}}, {name: b, hostPath: {path: /b}}, {name: c, emptyDir: {}}]\n";
         let pod = std::sync::Arc::new(crate::agent::pod::tests::read(pod).unwrap());
-        let mut entry = Entry { pod: Some(pod), ..crate::agent::status::tests::entry(true, 1) };
+        let mut entry = Entry { pod: Some(pod), ..crate::agent::board::tests::entry(true, 1) };
         entry.report.containers.clear();
         let samples = total_volumes(&[entry]).samples;
         let expected = [("kubernetes.io/empty-dir", 1.0), ("kubernetes.io/host-path", 2.0)];

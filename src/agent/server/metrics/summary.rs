@@ -13,7 +13,7 @@ use super::storage::{FileSystem, PodStorage};
 use super::usage::{AGENT, ContainerUsage, GroupUsage, Interface, MACHINE, Measured, PODS, PodUsage, RUNTIME, Rates};
 use crate::agent::cgroups::{Details, Pressure, Stall, Usage};
 use crate::agent::context::Context;
-use crate::agent::report::AgentReport;
+use crate::agent::control::report::AgentReport;
 use crate::agent::server::http::{Body, respond, say};
 use crate::agent::server::query::Query;
 use crate::runtime::ImageFileSystem;

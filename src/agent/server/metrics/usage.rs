@@ -8,11 +8,11 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 
+use crate::agent::board::Entry;
 use crate::agent::cgroups::{Details, Group, Mounts, Usage};
 use crate::agent::context::Context;
+use crate::agent::control::report::StateReport;
 use crate::agent::pod::StaticPod;
-use crate::agent::report::StateReport;
-use crate::agent::status::Entry;
 use crate::host::clock::Instant;
 
 /// Containers that the runtime is asked of at once.

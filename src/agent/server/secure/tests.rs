@@ -10,12 +10,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
-use crate::agent::AgentOptions;
+use crate::agent::board;
+use crate::agent::control::report::{ContainerReport, StateReport};
+use crate::agent::options::AgentOptions;
 use crate::agent::options::{Authorization, ServerOptions};
 use crate::agent::pod::PodKey;
 use crate::agent::probe::Prober;
-use crate::agent::report::{ContainerReport, StateReport};
-use crate::agent::status;
 use crate::runtime::ContainerRuntime;
 use crate::testing::runtime::{FakeRuntime, container_config};
 use crate::testing::tls::connector;
@@ -55,7 +55,7 @@ impl Bench {
         let (runtime, end) = (Arc::new(fake) as Arc<dyn ContainerRuntime>, CancellationToken::new());
         let checker = Arc::new(Prober::new(Arc::clone(&runtime)));
         let context = Context::new(options, runtime, checker, end.clone());
-        let mut entry = status::tests::entry(true, 1);
+        let mut entry = board::tests::entry(true, 1);
         entry.report.name = "p".into();
         entry.report.containers = vec![ContainerReport {
             name: "c".into(),

@@ -33,8 +33,8 @@ use self::network::Network;
 use super::http::{Body, say};
 use super::query::Query;
 use super::slots::Slot;
+use crate::agent::board::Entry;
 use crate::agent::context::Context;
-use crate::agent::status::Entry;
 use crate::error::chain;
 use crate::runtime::streaming::{Streamed, Wanted};
 

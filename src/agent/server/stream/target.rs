@@ -2,9 +2,9 @@
 
 use http::{Response, StatusCode};
 
-use crate::agent::report::StateReport;
+use crate::agent::board::Entry;
+use crate::agent::control::report::StateReport;
 use crate::agent::server::http::{Body, say};
-use crate::agent::status::Entry;
 
 /// What a path names: `NAMESPACE/POD[/UID][/CONTAINER]`.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,8 +90,8 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::agent::report::ContainerReport;
-    use crate::agent::status::tests::entry;
+    use crate::agent::board::tests::entry;
+    use crate::agent::control::report::ContainerReport;
 
     fn pods() -> Vec<Entry> {
         let container = |name: &str, state: StateReport| ContainerReport {

@@ -65,7 +65,7 @@ impl Worker {
         let for_itself = self.seen.terminating.contains(&uid);
         let wanted = self.pod.as_ref().filter(|(pod, _)| self.wanted && (for_itself || pod.uid != uid));
         let Some((pod, _)) = wanted else { return };
-        let ports = pacing::overlap_ports(pod);
+        let ports = order::overlap_ports(pod);
         if ports.is_empty() {
             return;
         }

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use super::*;
 use crate::agent::pod::tests::pod_with;
 use crate::agent::probe::{Health, MustRestart, ProbeKind};
-use crate::agent::worker::view::{Fault, Hold, Kill};
+use crate::agent::worker::order::Hold;
+use crate::agent::worker::view::{Fault, Kill};
 use crate::runtime::{ContainerName, ContainerRecord, labels};
 
 /// A machine under a plan: a pod and what is there of it.

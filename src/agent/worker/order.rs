@@ -4,11 +4,10 @@
 //! on two processors slow each other. So some components are held back, for a moment and never for ever: until the one
 //! they wait for is healthy, is not wanted, has crashed, or [`LONGEST_HOLD`] is over.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::pod::StaticPod;
-use super::worker::Hold;
+use crate::agent::board::Gates;
+use crate::agent::pod::StaticPod;
 use crate::host::clock::Instant;
 
 /// Nothing is held back longer.
@@ -30,18 +29,6 @@ pub fn overlap_ports(pod: &StaticPod) -> Vec<u16> {
     ports.filter_map(|port| u16::try_from(port.container_port).ok()).collect()
 }
 
-/// How a component that others may wait for is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gate {
-    /// It runs and answers.
-    pub healthy: bool,
-    /// It has ended by itself since the agent looks after it.
-    pub crashed: bool,
-}
-
-/// Every wanted control-plane component by name.
-pub type Gates = BTreeMap<String, Gate>;
-
 /// The component that a pod is, if it is one of a control plane.
 pub fn component(pod: &StaticPod) -> Option<&str> {
     let control_plane = pod.label("tier") == Some("control-plane") && pod.key.namespace == "kube-system";
@@ -57,9 +44,19 @@ pub fn hold(pod: &StaticPod, gates: &Gates, since: Instant) -> Option<Hold> {
     (!open).then(|| Hold { message: format!("waiting for {gate} to become healthy"), until: since + LONGEST_HOLD })
 }
 
+/// A container is held back by the start order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// What for.
+    pub message: String,
+    /// No longer than this.
+    pub until: Instant,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::board::Gate;
     use crate::agent::pod::tests::read;
 
     fn pod(name: &str, tier: &str, namespace: &str) -> StaticPod {

@@ -8,11 +8,10 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::sync::watch;
 
-use super::AgentOptions;
-use super::pacing::{Gate, Gates};
+use super::control::report::{AgentReport, HealthReport, PodReport, Problem};
+use super::options::AgentOptions;
 use super::pod::{PodKey, StaticPod};
-use super::podstatus;
-use super::report::{AgentReport, HealthReport, PodReport, Problem};
+use super::status;
 
 /// One pod on the board.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,13 +108,13 @@ impl Board {
         self.change(|state| {
             if let Some(before) = state.pods.get(key) {
                 for (uid, status) in &mut entry.predecessors {
-                    before.status_of(uid).into_iter().for_each(|known| podstatus::keep(status, known));
+                    before.status_of(uid).into_iter().for_each(|known| status::keep(status, known));
                 }
                 if before.report.uid == entry.report.uid {
                     if before.report.healthy == entry.report.healthy {
                         entry.report.since = before.report.since;
                     }
-                    podstatus::keep(&mut entry.status, &before.status);
+                    status::keep(&mut entry.status, &before.status);
                     if *before == entry {
                         return Changed::Nothing;
                     }
@@ -253,7 +252,7 @@ fn replace_all(report: &mut Arc<HealthReport>, state: &State) -> bool {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::agent::report::Phase;
+    use crate::agent::control::report::Phase;
 
     pub fn entry(healthy: bool, since: i64) -> Entry {
         let report = PodReport {
@@ -307,3 +306,15 @@ pub(super) mod tests {
         assert!(gates.borrow_and_update().is_empty());
     }
 }
+
+/// How a component that others may wait for is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gate {
+    /// It runs and answers.
+    pub healthy: bool,
+    /// It has ended by itself since the agent looks after it.
+    pub crashed: bool,
+}
+
+/// Every wanted control-plane component by name.
+pub type Gates = BTreeMap<String, Gate>;

@@ -347,7 +347,7 @@ fn settle(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::report::Problem;
+    use crate::agent::control::report::Problem;
     use crate::testing::report::{Script, container, pod, report};
 
     fn want(hash: &str) -> Expectation {

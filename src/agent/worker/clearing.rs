@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::context::Context;
-use super::{remains, volumes};
+use crate::agent::context::Context;
+use crate::agent::{remains, volumes};
 use crate::host::clock::Instant;
 
 /// How often what is left of pods that are gone is looked for; where something was left for sure, with each list.
@@ -113,7 +113,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::agent::AgentOptions;
+    use crate::agent::options::AgentOptions;
     use crate::agent::probe::Prober;
     use crate::runtime::ContainerRuntime;
     use crate::testing::runtime::FakeRuntime;

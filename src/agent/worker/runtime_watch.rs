@@ -8,9 +8,9 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::backoff::Steps;
-use super::context::Context;
-use super::report::Problem;
+use crate::agent::backoff::Steps;
+use crate::agent::context::Context;
+use crate::agent::control::report::Problem;
 use crate::error::chain;
 use crate::host::clock::Instant;
 use crate::runtime::{CgroupDriver, ContainerRecord, RuntimeError, RuntimeEvent};
