@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
 use kubeboot::agent::control::report::HealthReport;
 use kubeboot::agent::options::{Authorization, ServerOptions};
-use kubeboot::agent::server::spdy::{Decoder, Encoder, Frame};
+use kubeboot::agent::server::stream::spdy::protocol::{Decoder, Encoder, Frame};
 use kubeboot::agent::{self, AgentError, AgentOptions};
 use kubeboot::runtime::ContainerRuntime;
 use kubeboot::runtime::cri::Cri;

@@ -11,24 +11,24 @@ use tokio_util::task::TaskTracker;
 
 use super::admission::{Refusal, Site};
 use super::apiserver::ApiServer;
+use super::apiserver::certificates::Serving;
 use super::attempts::Attempts;
 use super::board::Board;
-use super::bound::store::Store;
-use super::certificates::Serving;
 use super::cgroups::Cgroups;
+use super::cluster::mirror::Uids;
+use super::cluster::node::NodeState;
+use super::container::env::Facts;
+use super::container::security;
+use super::counters::Metrics;
 use super::crash::{self, Crash};
 use super::devices::Devices;
-use super::env::Facts;
 use super::events::Recorder;
 use super::hooks::Runner;
 use super::messages::{Message, Routes};
-use super::metrics::Metrics;
-use super::mirror::Uids;
-use super::node::NodeState;
+use super::objects::store::Store;
 use super::operations::{Counted, Operations};
 use super::options::AgentOptions;
 use super::probe::{Checker, Manager, Memory};
-use super::security;
 use crate::runtime::ContainerRuntime;
 
 /// What all workers of an agent share.
@@ -104,7 +104,7 @@ impl Context {
         // Commands of probes go past it: they are counted as probes.
         let runtime: Arc<dyn ContainerRuntime> = Arc::new(Counted::new(runtime, Arc::clone(&operations)));
         let pulls = options.parallel_image_pulls.unwrap_or(Semaphore::MAX_PERMITS);
-        let allocatable = super::node::allocatable(&options);
+        let allocatable = super::cluster::node::allocatable(&options);
         let wake = routes.clone();
         let wake = Arc::new(move |uid: &str| wake.tell(uid, Message::Probed));
         let tasks = TaskTracker::new();

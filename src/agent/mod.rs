@@ -9,47 +9,36 @@
 #![deny(clippy::disallowed_types)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+mod counters;
+mod cleanup;
+mod cluster;
+pub mod objects;
+mod container;
 pub mod status;
 mod board;
 mod admission;
 mod apiserver;
 mod attempts;
 pub mod backoff;
-mod bound;
-mod certificates;
 mod cgroups;
-pub mod containerlogs;
 pub mod control;
 mod context;
 pub mod crash;
 mod devices;
 mod disk;
-mod dns;
-mod downward;
-pub mod env;
-mod env_file;
 pub mod events;
-pub mod healthz;
 mod histogram;
-mod hosts;
 mod hooks;
 mod lock;
-mod logs;
+pub mod logs;
 mod messages;
-mod metrics;
-mod mirror;
-mod node;
 mod operations;
 pub mod options;
 pub mod pod;
 mod pods_api;
 pub mod probe;
 mod pull;
-mod remains;
-pub mod resources;
-mod rotation;
 mod rpc;
-mod security;
 pub mod server;
 pub mod source;
 mod startups;
@@ -215,7 +204,7 @@ async fn run_with(
     context.devices.restore();
     context.vital("the control socket", control::serve(control, context.board.reports(), context.clone(), end.clone()));
     if let Some(listener) = healthz {
-        context.vital("/healthz", healthz::serve(listener, end.clone()));
+        context.vital("/healthz", server::serve_healthz(listener, end.clone()));
     }
     if let Some(listener) = read_only {
         context.vital("the read-only paths", server::serve(listener, Arc::clone(&context), end.clone()));
@@ -229,19 +218,19 @@ async fn run_with(
     listen_for_plugins(&context).await;
     context.kept("watchdog", watchdog::keep);
     context.kept("disk usage", disk::watch);
-    context.kept("log rotation", rotation::watch);
+    context.kept("log rotation", logs::rotate::watch);
     context.kept("volume usage", volumes::usage::watch);
     if context.api.is_some() {
         context.kept("API server", apiserver::keep);
-        context.kept("client certificate", certificates::client::keep);
-        context.kept("serving certificate", certificates::server::keep);
-        context.kept("node", node::run);
-        context.kept("mirror pods", mirror::run);
+        context.kept("client certificate", apiserver::certificates::client::keep);
+        context.kept("serving certificate", apiserver::certificates::server::keep);
+        context.kept("node", cluster::node::run);
+        context.kept("mirror pods", cluster::mirror::run);
     }
     let (update_sender, updates) = mpsc::channel(1);
     let bound = context.api.is_some().then(|| {
         let (sender, bound) = mpsc::channel(1);
-        context.kept("bound pods", move |context| bound::run(context, sender.clone()));
+        context.kept("bound pods", move |context| cluster::bound::run(context, sender.clone()));
         bound
     });
     context.vital("sources", source::watch(context.options.clone(), bound, update_sender, end.clone()));

@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Site;
-use super::bound::admission::Ground;
-use super::bound::desk::Desk;
+use super::cluster::bound::admission::Ground;
+use super::cluster::bound::desk::Desk;
 use super::context::Context;
 use super::events::Event;
 use super::options;

@@ -1,8 +1,8 @@
 //! Pods that ask for AppArmor on a node that has none (`pkg/security/apparmor`): they never run without.
 
 use super::Refusal;
+use crate::agent::container::security::APPARMOR_ANNOTATION;
 use crate::agent::pod::StaticPod;
-use crate::agent::security::APPARMOR_ANNOTATION;
 
 /// The refusal of a pod that asks for a profile which the node cannot enforce.
 pub(super) fn refusal(pod: &StaticPod, has_apparmor: bool) -> Option<Refusal> {

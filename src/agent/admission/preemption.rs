@@ -3,7 +3,7 @@
 
 use super::room::{Shortage, requests};
 use crate::agent::pod::StaticPod;
-use crate::agent::resources::{QosClass, qos_class};
+use crate::agent::pod::resources::{QosClass, qos_class};
 
 /// Pods of this priority and above are critical (`scheduling.SystemCriticalPriority`).
 const SYSTEM_CRITICAL: i32 = 2_000_000_000;

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::{Refusal, Site};
 use crate::agent::pod::StaticPod;
-use crate::agent::resources::{of_pod, unit};
+use crate::agent::pod::resources::{of_pod, unit};
 
 /// The resource that every pod takes one of.
 pub(super) const PODS: &str = "pods";

@@ -14,8 +14,8 @@ use kube::{Client, Config};
 use tracing::warn;
 
 use super::requests::{Counting, Requests};
-use crate::agent::certificates::client::choose;
-use crate::agent::certificates::store::{Pair, Store, StoreError};
+use crate::agent::apiserver::certificates::client::choose;
+use crate::agent::apiserver::certificates::store::{Pair, Store, StoreError};
 use crate::host::Paths;
 use crate::host::tree::{HostTree, NoRecord};
 use crate::pki::client::{self, ReadError};

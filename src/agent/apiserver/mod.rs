@@ -3,6 +3,7 @@
 //! Nothing that runs pods waits for it. The kubeconfig need not be there when the agent starts: whoever makes a cluster
 //! of this machine starts the agent first. It is read again whenever it changes.
 
+pub mod certificates;
 mod credentials;
 pub mod files;
 mod requests;
@@ -12,17 +13,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub mod call;
-pub mod pod_status;
 
 use kube::Client;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::backoff::Steps;
-use super::certificates;
-use super::certificates::store::Store;
 use super::context::Context;
 use super::control::report::Problem;
+use crate::agent::apiserver::certificates::store::Store;
 use crate::error::chain;
 use credentials::Credentials;
 use files::Files;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::agent::resources::QosClass;
+use crate::agent::pod::resources::QosClass;
 use crate::runtime::CgroupDriver;
 
 const TOP: &str = "kubepods";

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use tracing::warn;
 
-use crate::agent::resources::PodLimits;
+use crate::agent::pod::resources::PodLimits;
 use crate::host::fs::FsError;
 use crate::host::mounts::Mount;
 

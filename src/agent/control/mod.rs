@@ -33,9 +33,10 @@ use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
-use super::containerlogs::{self, LogError, LogRequest};
 use super::context::Context;
 use super::events::Recorder;
+use super::logs::find;
+use super::logs::find::{LogError, LogRequest};
 use super::messages::Message;
 use crate::agent::control::report::PodReport;
 use crate::runtime;
@@ -99,7 +100,7 @@ impl Desk for Context {
     }
 
     async fn logs(&self, wanted: &LogRequest) -> Result<BoxStream<'static, runtime::Result<Bytes>>, LogError> {
-        containerlogs::open(self, wanted).await
+        find::open(self, wanted).await
     }
 
     fn restart(&self, uid: &str) -> bool {

@@ -30,7 +30,7 @@ pub use state::Amounts;
 
 use super::histogram::{Counters, DEFAULT, Histograms};
 use super::pod::StaticPod;
-use super::resources::bytes;
+use super::pod::resources::bytes;
 use crate::error::chain;
 use crate::host::clock::Instant;
 use messages::{ContainerAllocateResponse, Device};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::agent::resources;
+use crate::agent::pod::resources;
 
 /// `memory.available`.
 pub const MEMORY: &str = "memory.available";

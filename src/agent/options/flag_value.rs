@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::agent::resources;
+use crate::agent::pod::resources;
 use crate::config::GoDuration;
 
 /// How the value of a flag is read. What may be empty then means that the flag is not given.

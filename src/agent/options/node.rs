@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::eviction::{self, Thresholds};
 use super::kubelet_config::KubeletConfiguration;
 use super::{AgentOptions, OptionsError, checked, not_empty, values, wrong};
-use crate::agent::resources;
+use crate::agent::pod::resources;
 
 /// Flags about the API server and the Node, as given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

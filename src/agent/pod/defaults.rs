@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::agent::resources;
+use crate::agent::pod::resources;
 
 use super::{CONFIG_HASH, CONFIG_SEEN, CONFIG_SOURCE, Origin, Place};
 

@@ -3,15 +3,15 @@
 //! Nothing here touches the machine or the runtime: the same bytes at the same path on the same node give the same pod,
 //! with the same UID, on every start of the agent. That is what lets a restarted agent find its containers again.
 
+pub mod resources;
+pub mod downward;
 mod bound;
-mod context_fields;
 mod decode;
 mod defaults;
 mod empties;
 mod list;
 mod unknown;
 mod validate;
-mod volume_fields;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Probe}
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{LOOPBACK, ProbeKind};
-use crate::agent::env::{Known, expand_each};
+use crate::agent::container::env::{Known, expand_each};
 use crate::host::clock;
 
 /// The probes of one container.

@@ -1,5 +1,7 @@
 //! `/healthz` of the kubelet's own port: named checks, of which `syncloop` says whether the agent still turns.
 
+pub mod local;
+
 use std::time::Duration;
 
 use ::http::{Response, StatusCode};

@@ -1,5 +1,7 @@
 //! TLS of the agent's own API: which certificate it serves with, and what its clients present.
 
+mod own_certificate;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,7 +22,6 @@ use tracing::{info, warn};
 
 use super::auth::Presented;
 use super::http::Door;
-use super::own_certificate;
 use crate::agent::context::Context;
 use crate::agent::options::ServerOptions;
 use crate::error::chain;

@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::control::report::Phase;
-use super::resources;
+use super::pod::resources;
 
 /// Bytes that the termination messages of a pod share (the kubelet's `MaxPodTerminationMessageLogLength`).
 const MESSAGES_LIMIT: usize = 12 * 1024;

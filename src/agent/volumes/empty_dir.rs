@@ -8,7 +8,8 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, PodSpec};
 
 use super::memory;
-use crate::agent::resources::{self, amount, bytes};
+use crate::agent::pod::resources;
+use crate::agent::pod::resources::{amount, bytes};
 use crate::host::fs::{FsError, make_dirs};
 use crate::host::mounts::is_mount_point;
 use crate::host::remove::remove_tree;

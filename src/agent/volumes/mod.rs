@@ -1,5 +1,6 @@
 //! Volumes of a pod on the machine, and the pod's own directory `ROOT/pods/UID`, laid out as the kubelet lays it out.
 
+pub mod refresh;
 mod atomic;
 mod empty_dir;
 mod host_path;
@@ -19,9 +20,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Volume;
 use rustix::fs::OFlags;
 
-use super::bound::objects::Objects;
-use super::downward::Facts;
+use super::objects::Objects;
 use super::pod::StaticPod;
+use super::pod::downward::Facts;
 use crate::host::clock::Instant;
 use crate::host::fs::{FsError, make_dirs};
 

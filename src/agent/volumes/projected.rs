@@ -6,9 +6,9 @@ use k8s_openapi::api::core::v1::{
 
 use super::Inputs;
 use super::atomic::{Content, Payload};
-use crate::agent::bound::objects::{Kind, Object, token_key};
-use crate::agent::downward;
+use crate::agent::objects::{Kind, Object, token_key};
 use crate::agent::pod::StaticPod;
+use crate::agent::pod::downward;
 
 const DEFAULT_MODE: i32 = 0o644;
 /// A token is for the user of the pod alone, where it has one.
@@ -173,9 +173,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::agent::bound::objects::Objects;
-    use crate::agent::downward::Facts;
+    use crate::agent::objects::Objects;
     use crate::agent::pod::bound_tests::bound;
+    use crate::agent::pod::downward::Facts;
     use crate::agent::pod::tests::read;
 
     fn payload_of(spec: &str) -> Result<Payload, String> {

@@ -18,7 +18,7 @@ use crate::agent::context::Context;
 use crate::agent::control::report::{Problem, Severity};
 use crate::agent::events::Subject;
 use crate::agent::pod::StaticPod;
-use crate::agent::resources;
+use crate::agent::pod::resources;
 use crate::host::beneath::{DIRECTORY, open_dir};
 
 /// How often they are measured, as by the kubelet's eviction manager. Pods without such a volume cost nothing.
@@ -157,8 +157,8 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::agent::bound::objects::Objects;
-    use crate::agent::downward::Facts;
+    use crate::agent::objects::Objects;
+    use crate::agent::pod::downward::Facts;
     use crate::agent::pod::tests::pod_with;
     use crate::agent::volumes::Inputs;
 

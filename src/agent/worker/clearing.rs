@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::agent::context::Context;
-use crate::agent::{remains, volumes};
+use crate::agent::{cleanup, volumes};
 use crate::host::clock::Instant;
 
 /// How often what is left of pods that are gone is looked for; where something was left for sure, with each list.
@@ -88,7 +88,7 @@ impl Clearing {
         self.state = State::Removing(uids.clone());
         let context = Arc::clone(context);
         self.steps.spawn_blocking(move || {
-            let left = remains::remove_all(&context.options, &context.cgroups, &uids);
+            let left = cleanup::remove_all(&context.options, &context.cgroups, &uids);
             Step::Removed(uids, left)
         });
     }

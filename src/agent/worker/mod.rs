@@ -12,13 +12,11 @@ mod order;
 pub mod runtime_watch;
 pub mod supervisor;
 mod action;
-mod config;
 mod execute;
 mod instance;
 mod observe;
 mod plan;
 mod predecessors;
-mod prepare;
 mod report;
 mod status;
 mod view;
@@ -35,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::board::{Entry, Gate, Gates};
+use super::container;
 use super::context::Context;
 use super::control::report::Phase;
 use super::crash::{self, Crash};
@@ -329,9 +328,9 @@ impl Worker {
 
     /// Restart counts go on where containers that are gone have ended: by the logs they left, or as it is remembered.
     fn fresh_slots(&self, pod: &StaticPod) -> BTreeMap<String, Slot> {
-        let names = pod.every_container().map(|container| container.name.as_str()).chain([plan::SANDBOX]);
+        let names = pod.every_container().map(|container| container.name.as_str()).chain([container::SANDBOX]);
         let slots = names.map(|container| {
-            let name = config::name(pod, container, 0);
+            let name = container::config::name(pod, container, 0);
             let logged =
                 super::logs::last_attempt(&self.context.options, &name).map_or(0, |last| last.saturating_add(1));
             let next_attempt = logged.max(self.context.attempts.next(&pod.uid, container));

@@ -15,9 +15,9 @@ use crate::agent::admission::Refusal;
 use crate::agent::board::Entry;
 use crate::agent::board::Gate;
 use crate::agent::control::report::{ContainerReport, Phase, PodReport, StateReport, TerminationReport};
+use crate::agent::pod::resources;
 use crate::agent::pod::{PodKey, StaticPod};
 use crate::agent::probe::Health;
-use crate::agent::resources;
 use crate::runtime::ContainerState;
 
 /// The last words of ended containers, by id.

@@ -9,7 +9,7 @@ use super::report::{Facts, Now, Shown};
 use super::view::{ContainerView, Instance, PodView, Pull, Role};
 use crate::agent::control::report::{Phase, PodReport};
 use crate::agent::pod::StaticPod;
-use crate::agent::resources;
+use crate::agent::pod::resources;
 use crate::agent::status;
 use crate::agent::status::{ContainerFacts, Ended, Known, State};
 use crate::runtime::{ContainerState, ContainerUser};

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::tests::read_at;
 use super::super::{Origin, Place, PodError, StaticPod};
-use crate::agent::resources;
+use crate::agent::pod::resources;
 
 const TABLE: &str = include_str!("go_reads.tsv");
 /// The parts of a Pod that lines are put into, with what is in them already.

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::names::{is_dns_label, is_env_name, is_port_name, is_resource};
 use super::{Problems, climbs, context_fields, filled, handlers, volume_fields};
-use crate::agent::resources;
+use crate::agent::pod::resources;
 
 /// Fields of a pod that a variable can have, besides single labels and annotations.
 const FIELDS: &[&str] = &[

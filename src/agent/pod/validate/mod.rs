@@ -1,5 +1,7 @@
 //! What Kubernetes refuses in a static pod, and what this agent cannot run. Every problem is told, not only the first.
 
+mod volume_fields;
+mod context_fields;
 mod containers;
 mod handlers;
 pub(super) mod names;
@@ -12,7 +14,7 @@ use k8s_openapi::api::core::v1::{PodSpec, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-use super::{CONFIG_MIRROR, PodError, context_fields, volume_fields};
+use super::{CONFIG_MIRROR, PodError};
 use crate::yaml::shorten;
 use names::{is_dns_label, is_dns_part, is_label_value, is_qualified};
 

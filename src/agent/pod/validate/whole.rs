@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::PodSpec;
 
 use super::{Problems, containers};
-use crate::agent::resources::{amount, is_of_pods, of_containers, unit};
+use crate::agent::pod::resources::{amount, is_of_pods, of_containers, unit};
 
 /// Checks `spec.resources` by themselves and against what the containers have.
 pub(super) fn resources(spec: &PodSpec, problems: &mut Problems) {
@@ -26,8 +26,8 @@ pub(super) fn resources(spec: &PodSpec, problems: &mut Problems) {
 
 #[cfg(test)]
 mod tests {
-    use crate::agent::downward;
-    use crate::agent::env::Facts;
+    use crate::agent::container::env::Facts;
+    use crate::agent::pod::downward;
     use crate::agent::pod::tests::read;
 
     /// A pod with these resources of its own and of its container `a`, beside another container that has none.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::family::{Family, counter, counters, gauge, histogram, histograms, number};
 use super::is_static;
-use crate::agent::certificates::store::Store;
+use crate::agent::apiserver::certificates::store::Store;
 use crate::agent::context::Context;
 use crate::pki::inspect::Certificate;
 

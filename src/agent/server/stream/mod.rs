@@ -9,7 +9,7 @@ mod forward;
 mod negotiate;
 mod network;
 mod passed;
-mod spdy;
+pub mod spdy;
 mod target;
 mod translated;
 mod tunnel;

@@ -1,6 +1,8 @@
 //! SPDY connections: a client's, with the streams that it opens, what comes on them and where to answer; and one to a
 //! runtime, with streams that are opened here.
 
+pub mod protocol;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::channel::{Command, QUEUE, Window, Writer};
-use crate::agent::server::spdy::{Decoder, Encoder, Frame, Headers, status};
+use crate::agent::server::stream::spdy::protocol::{Decoder, Encoder, Frame, Headers, status};
 
 /// Streams at a time; more are refused.
 const STREAMS: usize = 256;

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use super::*;
-use crate::agent::remains;
+use crate::agent::cleanup;
 
 /// How often a pod that is being stopped is asked whether it has closed its ports, and how many times.
 const PORT_LOOK: Duration = Duration::from_millis(10);
@@ -103,7 +103,7 @@ impl Worker {
     pub(in crate::agent::worker) async fn forget(&mut self, uid: String) {
         let (context, removed) = (Arc::clone(&self.context), uid.clone());
         let removal = tokio::task::spawn_blocking(move || {
-            let remove = || remains::remove(&context.options, &context.cgroups, &removed);
+            let remove = || cleanup::remove(&context.options, &context.cgroups, &removed);
             context.bound.forget(&removed, remove)
         });
         let failure = match removal.await {

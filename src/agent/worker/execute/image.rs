@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use super::*;
-use crate::agent::metrics;
+use crate::agent::counters;
 
 /// How long a failure is called that (`ErrImagePull`) before it is called waiting (`ImagePullBackOff`).
 const TOLD: Duration = Duration::from_secs(5);
@@ -74,7 +74,7 @@ impl Worker {
             context.metrics.startups.pulled(&uid, asked);
             if let Ok(record) = &result {
                 // With the time in which it waited for its turn, as by the kubelet.
-                context.metrics.pulls.time([metrics::image_size(record.size).into()], took.1);
+                context.metrics.pulls.time([counters::image_size(record.size).into()], took.1);
             }
             let _ = myself.send(Message::Pulled { uid, container, image, took, result });
         });

@@ -7,9 +7,9 @@ use tracing::warn;
 
 use super::super::Worker;
 use super::super::action::Plan;
-use super::super::prepare::PrepareError;
 use super::Failure;
-use crate::agent::bound::store::Wanted;
+use crate::agent::container::prepare::PrepareError;
+use crate::agent::objects::store::Wanted;
 use crate::agent::pod::StaticPod;
 use crate::agent::volumes::{self, Inputs};
 use crate::agent::wording;

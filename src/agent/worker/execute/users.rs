@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::super::{Worker, config};
 use super::{Failure, runtime_failure};
+use crate::agent::container::config;
 use crate::agent::pod::StaticPod;
 use crate::agent::volumes;
+use crate::agent::worker::Worker;
 use crate::error::chain;
 use crate::runtime::{RuntimeError, RuntimeFeatures, UserRange};
 

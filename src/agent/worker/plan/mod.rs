@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::action::{Action, Plan, Waiting};
 use super::view::{ContainerView, Finish, Instance, Observed, PodView, PostStart, Pull, Role, Slot};
 use crate::agent::backoff::{CALL, CRASH, FORGIVEN_AFTER};
+use crate::agent::container::SANDBOX;
 use crate::agent::pod::PodKey;
 use crate::agent::wording;
 use crate::host::clock::Instant;
@@ -22,8 +23,6 @@ mod whole;
 const MIN_GRACE: Duration = Duration::from_secs(2);
 /// A sandbox that ran this long was a good one.
 const SANDBOX_LIVES: Duration = Duration::from_secs(60);
-/// The kubelet's name for the sandbox among the containers.
-pub const SANDBOX: &str = "POD";
 
 /// The next steps for `pod`, None when none is wanted.
 pub fn plan(pod: Option<&PodView>, seen: &Observed, now: Instant) -> Plan {

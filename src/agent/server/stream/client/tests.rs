@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use super::super::command::{self, Looking};
 use super::super::negotiate::{COMMANDS, Transport};
 use super::*;
-use crate::agent::server::spdy::{Decoder, Encoder, Frame};
+use crate::agent::server::stream::spdy::protocol::{Decoder, Encoder, Frame};
 use crate::runtime::streaming::{Session, Wanted};
 
 const LONG: Duration = Duration::from_secs(3600);

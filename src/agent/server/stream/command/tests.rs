@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::super::negotiate::COMMANDS;
 use super::*;
-use crate::agent::server::spdy::{Decoder, Encoder, Frame};
+use crate::agent::server::stream::spdy::protocol::{Decoder, Encoder, Frame};
 use crate::runtime::RuntimeError;
 
 pub const ALL: Wanted = Wanted { stdin: true, stdout: true, stderr: true, tty: false };

@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::super::negotiate::FORWARDS;
 use super::*;
-use crate::agent::server::spdy::{Decoder, Encoder, Frame};
+use crate::agent::server::stream::spdy::protocol::{Decoder, Encoder, Frame};
 
 fn forwarding(name: &str, ports: Vec<u16>) -> Forwarding {
     let protocol = FORWARDS.iter().find(|one| one.name == name).unwrap();
