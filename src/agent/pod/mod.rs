@@ -3,6 +3,7 @@
 //! Nothing here touches the machine or the runtime: the same bytes at the same path on the same node give the same pod,
 //! with the same UID, on every start of the agent. That is what lets a restarted agent find its containers again.
 
+pub mod sysctls;
 pub mod resources;
 pub mod downward;
 mod bound;
@@ -10,6 +11,7 @@ mod decode;
 mod defaults;
 mod empties;
 mod list;
+pub mod phase;
 mod unknown;
 mod validate;
 

@@ -1,7 +1,5 @@
 //! Security context of a container: its own settings over the pod's.
 
-pub mod sysctls;
-
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, Container, SELinuxOptions, SeccompProfile};
