@@ -30,6 +30,8 @@ pub use decode::MANIFEST_LIMIT;
 pub use list::PodList;
 pub use validate::{is_env_name, is_extended_resource};
 
+/// Annotation of a container's AppArmor profile, from before there was a field; the container's name comes behind it.
+pub const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 /// Annotation: the UID, which is the hash of the manifest (`kubernetes.io/config.hash`).
 pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 /// Annotation: which kind of source the pod came from.
