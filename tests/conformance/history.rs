@@ -114,7 +114,8 @@ impl Events {
             let is_lost = untold && count(Action::Die) > 0 && !now.contains_key(id);
             let is_there = count(Action::Create) == 1 && count(Action::Destroy) == 0 && !is_lost;
             // containerd's shim ends with its sandbox, at times before it has told of the sandbox's end.
-            let has_no_end = events.first().is_some_and(|event| event.container() == "POD") && now.get(id) != Some(&true);
+            let has_no_end =
+                events.first().is_some_and(|event| event.container() == "POD") && now.get(id) != Some(&true);
             let runs = count(Action::Start) > count(Action::Die) && !has_no_end;
             let now = (now.contains_key(id), now.get(id) == Some(&true));
             let actions: Vec<_> = events.iter().map(|event| event.action).collect();
