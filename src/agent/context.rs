@@ -89,6 +89,10 @@ pub struct Context {
     pub initial_labels: BTreeMap<String, String>,
     /// What pods may use of the machine ([`cluster::node::allocatable`]).
     pub allocatable: BTreeMap<String, i64>,
+    /// Memory of the machine in bytes, which OOM scores are shares of.
+    pub memory_capacity: i64,
+    /// Its processors, in thousandths.
+    pub cpu_capacity: i64,
     /// UIDs of pods bound to the node that have to go for a static one.
     pub preempted: watch::Sender<BTreeSet<String>>,
     /// Why pods bound to the node are not run that its devices were not enough for, by UID.
@@ -111,12 +115,17 @@ impl Context {
         checker: Arc<dyn Checker>,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
-        let (routes, facts) = (Routes::default(), node_facts(&options));
+        let (routes, mut facts) = (Routes::default(), node_facts(&options));
+        let (memory_capacity, cpu_capacity) = (facts.node_memory, facts.node_cpu_millis);
         let operations: Arc<Operations> = Arc::default();
         // Commands of probes go past it: they are counted as probes.
         let runtime: Arc<dyn ContainerRuntime> = Arc::new(Counted::new(runtime, Arc::clone(&operations)));
         let pulls = options.parallel_image_pulls.unwrap_or(Semaphore::MAX_PERMITS);
         let allocatable = cluster::node::allocatable(&options);
+        let of_pods = |resource: &str, all: i64| allocatable.get(resource).copied().unwrap_or(all);
+        facts.node_memory = of_pods("memory", facts.node_memory);
+        facts.node_cpu_millis = of_pods("cpu", facts.node_cpu_millis);
+        facts.node_storage = of_pods("ephemeral-storage", facts.node_storage);
         let initial_labels = cluster::node::initial_labels(&options);
         let wake = routes.clone();
         let wake = Arc::new(move |uid: &str| wake.tell(uid, Message::Probed));
@@ -147,6 +156,8 @@ impl Context {
             facts,
             allocatable,
             initial_labels,
+            memory_capacity,
+            cpu_capacity,
             preempted: watch::Sender::new(BTreeSet::new()),
             without_devices: watch::Sender::new(BTreeMap::new()),
             devices: Arc::new(devices),
@@ -318,5 +329,27 @@ impl Desk for Context {
             self.routes.tell(uid, Message::Restart(uid.to_owned()));
         }
         known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::probe::Prober;
+    use crate::testing::runtime::FakeRuntime;
+
+    #[test]
+    fn an_unset_limit_reads_as_what_pods_may_use_of_the_machine_and_scores_are_shares_of_all_of_it() {
+        let root = tempfile::tempdir().unwrap();
+        let mut options = AgentOptions::new("n");
+        options.root_dir = root.path().join("root");
+        options.node.reserved = [("memory".to_owned(), 1 << 28), ("cpu".to_owned(), 250)].into();
+        let runtime = Arc::new(FakeRuntime::new()) as Arc<dyn ContainerRuntime>;
+        let checker = Arc::new(Prober::new(Arc::clone(&runtime)));
+        let context = Context::new(options, runtime, checker, CancellationToken::new());
+        let (facts, all) = (&context.facts, &context.allocatable);
+        assert_eq!((facts.node_memory, facts.node_cpu_millis), (all["memory"], all["cpu"]));
+        assert_eq!(facts.node_cpu_millis, context.cpu_capacity - 250);
+        assert!(facts.node_memory <= context.memory_capacity - (1 << 28), "{facts:?}");
     }
 }

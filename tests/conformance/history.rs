@@ -104,16 +104,19 @@ impl Event {
 
 impl Events {
     /// What is missing for them to lead to what there is now, containers and whether they run: a runtime's events come
-    /// late. Empty when nothing is.
-    pub fn missing(&self, now: &BTreeMap<String, bool>) -> Vec<String> {
+    /// late. Empty when nothing is. With `untold` the removal of what has ended need not have been told: it would have
+    /// come by now, and containerd (1.6) has been seen to tell of one never.
+    pub fn missing(&self, now: &BTreeMap<String, bool>, untold: bool) -> Vec<String> {
         let ids: BTreeSet<&String> = self.0.iter().map(|event| &event.id).chain(now.keys()).collect();
         let differs = |id: &String| {
             let events = self.of(id);
             let count = |action| events.iter().filter(|event| event.action == action).count();
-            let is_there = count(Action::Create) == 1 && count(Action::Destroy) == 0;
+            let is_lost = untold && count(Action::Die) > 0 && !now.contains_key(id);
+            let is_there = count(Action::Create) == 1 && count(Action::Destroy) == 0 && !is_lost;
             // containerd's shim ends with its sandbox, at times before it has told of the sandbox's end.
-            let untold = events.first().is_some_and(|event| event.container() == "POD") && now.get(id) != Some(&true);
-            let runs = count(Action::Start) > count(Action::Die) && !untold;
+            let has_no_end =
+                events.first().is_some_and(|event| event.container() == "POD") && now.get(id) != Some(&true);
+            let runs = count(Action::Start) > count(Action::Die) && !has_no_end;
             let now = (now.contains_key(id), now.get(id) == Some(&true));
             let actions: Vec<_> = events.iter().map(|event| event.action).collect();
             ((is_there, runs) != now).then(|| format!("{id} (is there, runs): {now:?}, but told: {actions:?}"))

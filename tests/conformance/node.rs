@@ -28,6 +28,8 @@ use crate::ports;
 
 /// Longer than anything takes on a busy machine, grace periods aside.
 pub const LIMIT: Duration = Duration::from_secs(60);
+/// After this long an event that has not come is lost.
+const LOST: Duration = Duration::from_secs(15);
 
 /// One machine with one agent.
 pub struct Node {
@@ -340,12 +342,13 @@ impl Node {
 
     /// What is recorded, as soon as it has come to a mark and is what led to now.
     async fn settled(&self, mark: &str) -> Events {
-        let missing = RefCell::new(vec![]);
+        let (missing, begun) = (RefCell::new(vec![]), Instant::now());
         let look = || {
             let recorder = self.recorder();
             assert!(recorder.goes_on(), "what tells of the containers has ended");
             let (marked, events) = (recorder.has_told(mark), recorder.events());
-            missing.replace(events.missing(&self.machine.running(&self.owner())));
+            let untold = marked && begun.elapsed() > LOST;
+            missing.replace(events.missing(&self.machine.running(&self.owner()), untold));
             std::future::ready((marked && missing.borrow().is_empty()).then_some(events))
         };
         let wait = self.within(look);

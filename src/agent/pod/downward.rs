@@ -14,11 +14,11 @@ pub struct Facts {
     pub host_ip: Option<String>,
     /// The pod's address; the node's under the host's network.
     pub pod_ip: Option<String>,
-    /// The node's memory in bytes, which an unset limit reads as.
+    /// What pods may use of the node's memory, in bytes, which an unset limit reads as.
     pub node_memory: i64,
     /// The same of its processors, in thousandths.
     pub node_cpu_millis: i64,
-    /// The same of the bytes of the file system that containers write to.
+    /// The same of the bytes of its file system.
     pub node_storage: i64,
 }
 

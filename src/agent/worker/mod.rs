@@ -85,6 +85,9 @@ pub enum End {
     Crashed(PodKey, Crash),
 }
 
+/// The most bytes that a worker may be, which each pod takes for as long as it runs. What is long and rare is boxed.
+const LARGEST: usize = 12 * 1024;
+
 /// Starts the worker of a pod. `ends` receives how it ends, unless the agent or its handle's owner ends it.
 pub fn spawn(key: PodKey, context: Arc<Context>, ends: mpsc::UnboundedSender<End>, start: Start) -> Handle {
     let (inbox, messages) = mpsc::unbounded_channel();
@@ -117,11 +120,13 @@ pub fn spawn(key: PodKey, context: Arc<Context>, ends: mpsc::UnboundedSender<End
         context,
     };
     let (token, tasks) = (end.clone(), worker.context.tasks.clone());
-    tasks.spawn(async move {
+    let task = async move {
         if let Some(Err(crash)) = token.run_until_cancelled(crash::caught(worker.run(start))).await {
             let _ = ends.send(End::Crashed(key, crash));
         }
-    });
+    };
+    debug_assert!(std::mem::size_of_val(&task) <= LARGEST, "{} bytes", std::mem::size_of_val(&task));
+    tasks.spawn(task);
     Handle { inbox, end }
 }
 
@@ -177,7 +182,7 @@ impl Worker {
             self.context.metrics.startups.forget(&record.name.uid);
             self.observe(record);
         }
-        self.link_logs().await;
+        Box::pin(self.link_logs()).await;
         let mut woken = Instant::now();
         loop {
             while let Ok(message) = self.messages.try_recv() {
@@ -186,8 +191,8 @@ impl Worker {
             self.mark_terminating();
             self.forget_predecessors();
             self.tell_probes();
-            self.hear_last_words().await;
-            self.learn_features().await;
+            Box::pin(self.hear_last_words()).await;
+            Box::pin(self.learn_features()).await;
             let mut plan = self.plan();
             if self.unheard().next().is_some() {
                 // The last status of a pod has all that its containers have left.
@@ -195,10 +200,10 @@ impl Worker {
             }
             self.publish(&plan);
             self.tell_back_offs(&plan);
-            self.release_volumes(&plan).await;
+            Box::pin(self.release_volumes(&plan)).await;
             if !self.suspended && !plan.actions.is_empty() {
                 for action in plan.actions {
-                    self.execute(action).await;
+                    Box::pin(self.execute(action)).await;
                 }
                 continue;
             }
@@ -250,10 +255,10 @@ impl Worker {
             Message::Wanted(pod) => self.want(pod),
             Message::Event(event) => {
                 if self.is_news(&event) {
-                    self.refresh(&event.id).await;
+                    Box::pin(self.refresh(&event.id)).await;
                 }
             }
-            Message::Listed(records) => self.compare(records).await,
+            Message::Listed(records) => Box::pin(self.compare(records)).await,
             Message::Stopped(id, result) => {
                 if let Some(one) = self.seen.instances.get_mut(&id) {
                     one.stopping = false;
@@ -261,7 +266,7 @@ impl Worker {
                 if let Err(error) = result {
                     self.failed_on(&id, &error);
                 }
-                self.refresh(&id).await;
+                Box::pin(self.refresh(&id)).await;
             }
             Message::Hooked { id, kind, result } => self.hooked(&id, kind, result),
             Message::Pulled { uid, container, image, took, result } => {

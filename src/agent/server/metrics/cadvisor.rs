@@ -15,7 +15,7 @@ const NANOS: f64 = 1e9;
 /// The answer.
 pub async fn answer(context: &Context) -> Response<Body> {
     let measured = usage::measure(context).await;
-    let (cpus, memory) = (context.facts.node_cpu_millis, context.facts.node_memory);
+    let (cpus, memory) = (context.cpu_capacity, context.memory_capacity);
     let (root, at) = (context.options.root_dir.clone(), measured.at);
     // Off the runtime's threads: processes are looked through, and a network file system may hang.
     let told = tokio::task::spawn_blocking(move || {

@@ -34,8 +34,8 @@ pub fn families(measured: &Measured, root: &Path, cpu_millis: i64, memory: i64) 
 /// A value of a disk: its family, and which number of /proc/diskstats it is, in what units.
 type OfDisk = (&'static str, &'static str, &'static str, usize, f64);
 
-/// Those of cAdvisor that have no sample for a container. The kernel counts times in milliseconds; the kubelet's are a million
-/// times too small, for it takes them for nanoseconds.
+/// Those of cAdvisor that have no sample for a container. The kernel counts times in milliseconds, which become seconds here;
+/// cAdvisor's source (`metrics/prometheus.go`) divides them as if they were nanoseconds.
 const OF_DISK: &[OfDisk] = &[
     ("container_fs_reads_merged_total", "counter", "Reads that were merged with others", 1, 1.0),
     ("container_fs_sector_reads_total", "counter", "Sectors read", 2, 1.0),

@@ -270,7 +270,7 @@ impl Worker {
         if !pod.host_network() {
             facts.pod_ip = ip;
         }
-        let node_memory = facts.node_memory;
+        let node_memory = self.context.memory_capacity;
         let objects = self.context.objects.objects(self.context.api.as_deref(), pod, Wanted::Container(name)).await;
         let objects =
             objects.map_err(|why| quiet(Failure::new("ContainerCreating", wording::NOT_MOUNTED.with(&[&why]))))?;
