@@ -7,6 +7,7 @@ pub mod disk;
 pub mod facts;
 pub mod fs;
 pub mod kernel;
+pub mod lock;
 pub mod mounts;
 pub mod net;
 pub mod paths;
