@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::memory::MemInfo;
 use super::net::{self, Addresses};
 use super::ports::{self, Listener};
 use super::silence::Silence;
@@ -256,9 +257,7 @@ impl Machine {
     }
 
     fn memory(&self) -> Option<u64> {
-        let info = self.proc("meminfo");
-        let kib = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.split_whitespace().next()?;
-        kib.parse::<u64>().ok().map(|kib| kib / 1024)
+        MemInfo::read_below(&self.proc).kib("MemTotal").map(|kib| kib / 1024)
     }
 
     fn addresses(&self) -> Addresses {

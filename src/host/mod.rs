@@ -8,6 +8,7 @@ pub mod facts;
 pub mod fs;
 pub mod kernel;
 pub mod lock;
+pub mod memory;
 pub mod mounts;
 pub mod net;
 pub mod paths;
