@@ -3,6 +3,7 @@
 
 pub mod beneath;
 pub mod clock;
+pub mod digest;
 pub mod disk;
 pub mod facts;
 pub mod fs;

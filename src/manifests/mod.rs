@@ -1,6 +1,7 @@
 //! Component settings -> askama template -> typed Pod -> patches -> file.
 
 mod args;
+mod images;
 mod json_patch;
 mod settings;
 mod strategic;
@@ -29,6 +30,8 @@ use patches::{PatchError, Patches};
 use settings::{etcd_url, known_authorizers};
 use template::{ApiServerTemplate, ControllerManagerTemplate, EtcdTemplate, SchedulerTemplate};
 use typed::NotTyped;
+
+pub use images::{ComponentImage, cluster_images, coredns_image, etcd_image, images, kube_proxy_image, pause_image};
 
 /// The etcd static pod.
 pub const ETCD: &str = "etcd";

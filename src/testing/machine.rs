@@ -24,6 +24,7 @@ use crate::config::ClusterSpec;
 use crate::config::spec::JoinSpec;
 use crate::event::{Event, Reporter};
 use crate::host::Paths;
+use crate::host::digest::sha256;
 use crate::host::facts::{Cgroup, Facts, Interest};
 use crate::host::fs::{make_dirs, write_file};
 use crate::host::paths::KUBELET_DIR;
@@ -32,7 +33,6 @@ use crate::kubelet::service::{ServiceError, ServiceManager};
 use crate::manifests::COMPONENTS;
 use crate::runtime::cri::{Sandbox, Sandboxes};
 use crate::runtime::{ContainerRuntime, Result, RuntimeError};
-use crate::upgrade::manifest::hash;
 use crate::workflow::join::cluster::{Access, Credentials, Joining};
 use crate::workflow::machine::{Cause, Cluster, FactSource, Machine, Runtimes};
 
@@ -105,7 +105,7 @@ impl Bench {
         }
         let tree = FaultyTree::new(HostTree::new(paths.clone(), NoRecord));
         let runtime = FakeRuntime::new();
-        for image in crate::release::images(&super::spec()) {
+        for image in crate::manifests::images(&super::spec()) {
             runtime.registry_has(&image.reference, Duration::from_millis(1));
         }
         let world = Arc::new_cyclic(|this| World {
@@ -235,7 +235,7 @@ impl World {
     async fn run_pods(&self) {
         let there = self.runtime.containers();
         for component in COMPONENTS.into_iter().filter(|c| !there.iter().any(|one| one.name.container == **c)) {
-            let image = crate::release::images(&super::spec()).remove(0).reference;
+            let image = crate::manifests::images(&super::spec()).remove(0).reference;
             let config = container_config(KUBELET_DIR, &format!("{component}-cp1"), component, 0, &image);
             let id = self.runtime.create_container(&config).await.expect("a container");
             self.runtime.start(&id).await.expect("a start");
@@ -317,7 +317,7 @@ impl HealthSource for World {
         let mut pods = Vec::new();
         for component in COMPONENTS {
             let Ok(content) = std::fs::read(self.paths.manifest(component)) else { continue };
-            let mut one = pod(component, &hash(&content));
+            let mut one = pod(component, &sha256(&content));
             one.healthy = !self.state().sick.contains(&component);
             pods.push(one);
         }

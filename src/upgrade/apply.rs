@@ -9,7 +9,6 @@ use super::certificates::{self, ADMIN};
 use super::etcd::{Aim, call_off_downgrade};
 use super::journal::{BACKUP_PREFIX, Journal, State};
 use super::kept::{self, FileChange};
-use super::manifest::hash;
 use super::objects::{self, Api, Group};
 use super::plan::Step;
 use super::rollback::roll_back;
@@ -19,6 +18,7 @@ use crate::config::ClusterSpec;
 use crate::etcd::Etcd;
 use crate::event::{Event, Reporter};
 use crate::host::Paths;
+use crate::host::digest::sha256;
 use crate::host::disk::Disk;
 use crate::host::paths::{MANIFESTS_DIR, TMP_DIR};
 use crate::host::tree::Tree;
@@ -199,7 +199,7 @@ async fn settle(machine: &Machine<'_>, journal: &Journal, resumed: bool, all: bo
         let file = Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"));
         let replaced = resumed && machine.tree.exists(&journal.backup.join(format!("{component}.yaml")));
         let Some(now) = machine.tree.read(&file)?.filter(|_| replaced || all) else { continue };
-        wait(machine, component, &file, Some(hash(&now))).await?;
+        wait(machine, component, &file, Some(sha256(&now))).await?;
     }
     Ok(())
 }

@@ -50,7 +50,7 @@ impl HealthSource for DiskAgent {
             let file = self.0.join(format!("etc/kubernetes/manifests/{component}.yaml"));
             let Ok(content) = std::fs::read(&file) else { continue };
             let text = String::from_utf8_lossy(&content).into_owned();
-            let mut one = pod(component, &super::manifest::hash(&content));
+            let mut one = pod(component, &crate::host::digest::sha256(&content));
             let crashes = text.contains("crash") || !etcd::suits(&self.0, component, &text);
             one.healthy = !text.contains("never") && !crashes;
             if crashes {

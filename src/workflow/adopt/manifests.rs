@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::AdoptError;
 use crate::agent::control::expect::Expectation;
 use crate::host::Paths;
+use crate::host::digest::sha256;
 use crate::host::fs::FsError;
 use crate::host::paths::{ADOPTED_MANIFESTS, MANIFESTS_DIR};
 use crate::host::tree::Tree;
-use crate::upgrade::manifest::hash;
 use crate::workflow::stage::remove_temporaries;
 use crate::yaml;
 
@@ -103,7 +103,7 @@ impl Found {
         Some(Expectation {
             component: self.pod.pointer("/metadata/labels/component")?.as_str()?.to_owned(),
             file: Path::new(MANIFESTS_DIR).join(&self.name).display().to_string(),
-            file_hash: Some(hash(&self.content)),
+            file_hash: Some(sha256(&self.content)),
         })
     }
 }

@@ -18,13 +18,13 @@ use crate::config::ClusterSpec;
 use crate::config::spec::{NodeAgent, PullPolicy};
 use crate::error::chain;
 use crate::event::Event;
+use crate::host::digest::sha256;
 use crate::host::facts::{Facts, Runtime};
 use crate::host::paths::{KUBELET_DIR, KUBERNETES_DIR, MANIFESTS_DIR};
 use crate::manifests;
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::present;
 use crate::runtime::{ContainerRuntime, RuntimeError};
-use crate::upgrade::manifest::hash;
 use crate::workflow::error::failure;
 use crate::workflow::inventory::{Entry, Kind};
 use crate::workflow::preflight::{self, Ours};
@@ -194,7 +194,7 @@ impl Init<'_> {
                 wants.push(Expectation {
                     component: component.to_owned(),
                     file: file.display().to_string(),
-                    file_hash: Some(hash(&content)),
+                    file_hash: Some(sha256(&content)),
                 });
             }
         }

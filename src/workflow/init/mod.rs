@@ -30,9 +30,9 @@ use super::state::State;
 use crate::config::ClusterSpec;
 use crate::config::spec::NodeAgent;
 use crate::event::Event;
+use crate::host::digest::sha256;
 use crate::host::tree::{MemoryTree, Tree};
 use crate::pki::{PkiError, Problem, Refusal};
-use crate::upgrade::manifest::hash;
 
 use crate::cluster::apply::Outcome as Applied;
 use drawn::Drawn;
@@ -326,7 +326,7 @@ impl Init<'_> {
             none => none.insert(State::open_or_create(&self.machine.paths)?),
         };
         if !std::mem::replace(&mut self.begun, true) {
-            let config = hash(format!("{:?}", self.spec).as_bytes());
+            let config = sha256(format!("{:?}", self.spec).as_bytes());
             state.journal.begin(&self.command, &config)?;
             if let Some(saved) = self.saved {
                 saved.write(&mut *self.machine.tree)?;

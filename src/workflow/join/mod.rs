@@ -20,11 +20,11 @@ use super::session::Session;
 use crate::cluster::discovery::kubeconfig::ClusterInfo;
 use crate::config::spec::JoinSpec;
 use crate::event::Event;
+use crate::host::digest::sha256;
 use crate::host::facts::{Facts, Interest};
 use crate::host::tree::MemoryTree;
 use crate::pki::{Kubeconfig, inspect, text_in};
 use crate::release::{KubeletRow, KubernetesVersion, kubelet_row};
-use crate::upgrade::manifest::hash;
 use crate::workflow::inventory::Entry;
 use crate::workflow::journal::Record;
 use cluster::{Access, Credentials, Found};
@@ -82,7 +82,7 @@ pub async fn run(machine: &mut Machine, spec: &JoinSpec, what: &What) -> Result<
     if !machine.live {
         return Err(JoinError::NotLive { root: machine.paths.root().to_owned() });
     }
-    let config = hash(spec.node.name.as_bytes());
+    let config = sha256(spec.node.name.as_bytes());
     let (session, recovered) = Session::open(&machine.paths, &what.command(), &config).map_err(JoinError::Recover)?;
     if recovered {
         machine.reporter.note("join", "took back what an interrupted run had half written".into());

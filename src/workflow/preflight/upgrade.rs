@@ -14,8 +14,9 @@ use crate::config::ClusterSpec;
 use crate::error::chain;
 use crate::host::Paths;
 use crate::host::paths::MANIFESTS_DIR;
+use crate::manifests::pause_image;
 use crate::manifests::{COMPONENTS, ETCD};
-use crate::release::{kubeadm_row, pause_image};
+use crate::release::kubeadm_row;
 use crate::upgrade::objects::{Api, Cause};
 
 /// What a cluster is like that is to be upgraded.
