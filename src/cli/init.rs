@@ -23,7 +23,7 @@ use crate::workflow::init::objects::addon_objects;
 use crate::workflow::init::options::OPTIONS;
 use crate::workflow::init::{self, Ended, InitError, Order, Outcome, PHASES, StepError, What};
 use crate::workflow::machine::{AdminApi, Machine};
-use crate::workflow::saved::{SAVED, Saved};
+use crate::workflow::state::saved::{SAVED, Saved};
 
 /// Make this machine a Kubernetes control-plane node
 ///

@@ -14,11 +14,11 @@ use crate::host::facts::{self, Interest, find_program};
 use crate::kubelet::service::Program;
 use crate::kubelet::sockets;
 use crate::ui::{self, Output};
-use crate::workflow::join::cluster::Real;
 use crate::workflow::join::dry_run::rehearse;
 use crate::workflow::join::options::OPTIONS;
 use crate::workflow::join::{self, JoinError, PHASES, StepError, What};
 use crate::workflow::machine::Machine;
+use crate::workflow::machine::joining::Real;
 
 /// Make this machine a worker of a cluster
 ///

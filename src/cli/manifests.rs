@@ -7,7 +7,7 @@ use super::{Globals, Hint};
 use crate::host::tree::MemoryTree;
 use crate::manifests::{proxy_env, wanted};
 use crate::ui;
-use crate::workflow::init::files::render;
+use crate::workflow::node_files::render;
 
 /// Print the static pod manifests that init would write
 ///

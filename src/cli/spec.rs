@@ -11,7 +11,7 @@ use crate::config::{self, ClusterSpec, Flags, HostDefaults, Input, Loaded, Secre
 use crate::host::tree::{HostTree, NoRecord};
 use crate::host::{Paths, facts};
 use crate::runtime::endpoint::Endpoint;
-use crate::workflow::saved::Saved;
+use crate::workflow::state::saved::Saved;
 
 /// The configuration file, or flags in its place.
 #[derive(Debug, Clone, Default, clap::Args)]

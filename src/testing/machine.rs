@@ -33,7 +33,7 @@ use crate::kubelet::service::{ServiceError, ServiceManager};
 use crate::manifests::COMPONENTS;
 use crate::runtime::cri::{Sandbox, Sandboxes};
 use crate::runtime::{ContainerRuntime, Result, RuntimeError};
-use crate::workflow::join::cluster::{Access, Credentials, Joining};
+use crate::workflow::machine::joining::{Access, Credentials, Joining};
 use crate::workflow::machine::{Cause, Cluster, FactSource, Machine, Runtimes};
 
 /// What the agent, the components and the service manager make on a real machine.

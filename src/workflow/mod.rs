@@ -3,17 +3,13 @@
 pub mod adopt;
 mod error;
 pub mod init;
-pub mod inventory;
 pub mod join;
-pub mod journal;
-pub mod lock;
 pub mod machine;
+pub mod node_files;
 pub mod phase;
 pub mod preflight;
-mod record;
 pub mod renewal;
 pub mod reset;
-pub mod saved;
 pub mod session;
 pub mod stage;
 pub mod state;

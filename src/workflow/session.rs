@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::inventory::{Entry, Item};
 use super::machine::Machine;
 use super::stage::{self, CommitError};
+use super::state::inventory::{Entry, Item};
 use super::state::{State, StateError};
 use crate::event::Event;
 use crate::host::Paths;

@@ -11,9 +11,9 @@ use crate::config::spec::{PullPolicy, UpgradeCommon};
 use crate::config::{ClusterSpec, GoDuration, HostDefaults, Input, UpgradeFlags, UpgradeSpec, load_upgrade};
 use crate::release::{KubernetesVersion, Leave};
 use crate::ui::Output;
-use crate::upgrade::target::ImageChange;
-use crate::workflow::upgrade::Goal;
+use crate::workflow::upgrade::prepare::Goal;
 use crate::workflow::upgrade::table::Wanted as Parts;
+use crate::workflow::upgrade::target::ImageChange;
 
 /// Where an upgrade goes.
 #[derive(Debug, Clone, Default, clap::Args)]

@@ -18,10 +18,10 @@ use crate::host::tree::{HostTree, NoRecord, Recorder, Tree};
 use crate::kubelet::files::in_cluster;
 use crate::release::Leave;
 use crate::ui;
-use crate::upgrade::target::file;
-use crate::workflow::init::files::RESOLVED;
+use crate::workflow::node_files::RESOLVED;
 use crate::workflow::state::State;
 use crate::workflow::upgrade::table::{NODE_PHASES, OPTIONS, Part, Wanted as Parts};
+use crate::workflow::upgrade::target::file;
 use crate::yaml;
 
 /// Bring this node to the version that the cluster has

@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::init::files::made_by_agent;
-use super::inventory::{Entry, Item};
 use super::machine::Machine;
+use super::node_files::made_by_agent;
 use super::reset::plan::is_adopted;
 use super::reset::{self, ResetError};
 use super::session::with_missing_parents;
+use super::stage::transfer;
+use super::state::inventory::{Entry, Item};
 use super::state::{State, StateError};
 use crate::agent::control::expect::{Expectation, Verdict, WaitError, until_met};
 use crate::config::spec::PullPolicy;
@@ -388,7 +389,7 @@ impl Run<'_> {
         match step {
             Step::SetAside(names) => {
                 tree.make_dir(Path::new(ADOPTED_MANIFESTS), 0o700)?;
-                Ok(manifests::transfer(paths, &mut **tree, names, MANIFESTS_DIR, ADOPTED_MANIFESTS)?)
+                Ok(transfer(paths, &mut **tree, names, MANIFESTS_DIR, ADOPTED_MANIFESTS)?)
             }
             Step::AwaitEnd => self.await_end(STOP_LIMIT).await,
             Step::StopKubelet => {
@@ -402,9 +403,7 @@ impl Run<'_> {
                 tree.write(Path::new(KUBELET_ADOPTED), drop_in.as_bytes(), 0o644)?;
                 Ok(())
             }
-            Step::PutBack(names) => {
-                Ok(manifests::transfer(paths, &mut **tree, names, ADOPTED_MANIFESTS, MANIFESTS_DIR)?)
-            }
+            Step::PutBack(names) => Ok(transfer(paths, &mut **tree, names, ADOPTED_MANIFESTS, MANIFESTS_DIR)?),
             Step::StartAgent => {
                 let mut how = service.start()?;
                 if !service.outlives_machine() {

@@ -26,9 +26,9 @@ use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::present;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use crate::workflow::error::failure;
-use crate::workflow::inventory::{Entry, Kind};
 use crate::workflow::preflight::{self, Ours};
-use crate::workflow::saved::Saved;
+use crate::workflow::state::inventory::{Entry, Kind};
+use crate::workflow::state::saved::Saved;
 
 /// How long an agent may take to answer whether a machine that was initialised before is healthy.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);

@@ -20,13 +20,13 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::error::failure;
-use super::inventory::{Entry, Item};
 use super::machine::Machine;
 use super::phase::Selected;
-use super::saved::Saved;
 use super::session::with_missing_parents;
 use super::stage;
 use super::state::State;
+use super::state::inventory::{Entry, Item};
+use super::state::saved::Saved;
 use crate::config::ClusterSpec;
 use crate::config::spec::NodeAgent;
 use crate::event::Event;

@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 
-use super::cluster::{Found, Joining};
 use super::files::{self, Input};
 use super::{JoinError, StepError, What, kubelet, refuse_control_plane};
 use crate::config::spec::JoinSpec;
@@ -13,6 +12,7 @@ use crate::host::facts::Facts;
 use crate::release::kubelet_row;
 use crate::workflow::error::failure;
 use crate::workflow::init::dry_run::Rehearsal;
+use crate::workflow::machine::joining::{Found, Joining};
 
 /// Where the packages of a kubelet put it: shown on a machine that has none yet.
 const USUAL_KUBELET: &str = "/usr/bin/kubelet";

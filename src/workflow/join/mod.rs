@@ -1,7 +1,6 @@
 //! `join`: the phases of the table, run so that a run that was cut off anywhere is finished by the next one, and so that
 //! a reset takes all of it away again.
 
-pub mod cluster;
 pub mod dry_run;
 pub mod files;
 mod live;
@@ -15,6 +14,7 @@ use std::path::{Path, PathBuf};
 use super::error::failure;
 pub use super::error::{RunError as JoinError, StepError};
 use super::machine::Machine;
+use super::machine::joining::{Access, Credentials, Found};
 use super::phase::Selected;
 use super::session::Session;
 use crate::cluster::discovery::kubeconfig::ClusterInfo;
@@ -25,9 +25,8 @@ use crate::host::facts::{Facts, Interest};
 use crate::host::tree::MemoryTree;
 use crate::pki::{Kubeconfig, inspect, text_in};
 use crate::release::{KubeletRow, KubernetesVersion, kubelet_row};
-use crate::workflow::inventory::Entry;
-use crate::workflow::journal::Record;
-use cluster::{Access, Credentials, Found};
+use crate::workflow::state::inventory::Entry;
+use crate::workflow::state::journal::Record;
 use files::{BOOTSTRAP_CONF, KUBELET_CONF};
 pub use table::{PHASES, Work};
 

@@ -17,7 +17,7 @@ use crate::host::paths::MANIFESTS_DIR;
 use crate::manifests::pause_image;
 use crate::manifests::{COMPONENTS, ETCD};
 use crate::release::kubeadm_row;
-use crate::upgrade::objects::{Api, Cause};
+use crate::workflow::upgrade::objects::{Api, Cause};
 
 /// What a cluster is like that is to be upgraded.
 #[derive(Debug, Default)]

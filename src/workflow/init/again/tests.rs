@@ -3,10 +3,10 @@ use std::path::Path;
 use crate::config::Flags;
 use crate::event::Event;
 use crate::testing::machine::Bench;
-use crate::upgrade::journal::Journal as Upgrade;
 use crate::workflow::init::tests::{init, run_on};
 use crate::workflow::init::{InitError, Order, Outcome, What, run};
-use crate::workflow::saved::Saved;
+use crate::workflow::state::saved::Saved;
+use crate::workflow::upgrade::journal::Journal as Upgrade;
 
 /// An order for the configuration of `flags`, which is kept.
 fn kept(mut flags: Flags) -> Order {

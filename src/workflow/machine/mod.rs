@@ -1,5 +1,7 @@
 //! What the workflows act on. Tests put fakes into it.
 
+pub mod joining;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +10,6 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::join::cluster::{Joining, Real};
 use crate::agent::control::ControlSocket;
 use crate::agent::control::expect::HealthSource;
 use crate::cluster::admin::ensure_cluster_admins;
@@ -25,6 +26,7 @@ use crate::kubelet::service::{Program, ServiceManager, detect};
 use crate::runtime::cri::{Cri, Sandboxes};
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::{self, ContainerRuntime};
+use crate::workflow::machine::joining::{Joining, Real};
 
 /// The machine a command changes.
 pub struct Machine {

@@ -4,8 +4,8 @@
 use super::*;
 use crate::agent::control::report::PodReport;
 use crate::etcd::{Downgrade, Etcd, EtcdError, Minor, Status};
-use crate::upgrade::etcd::Aim;
-use crate::upgrade::manifest::{image, image_version, parse};
+use crate::workflow::upgrade::etcd::Aim;
+use crate::workflow::upgrade::manifest::{image, image_version, parse};
 
 const DATA: &str = "var/lib/etcd/member/db";
 

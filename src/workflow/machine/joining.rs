@@ -1,4 +1,4 @@
-//! What `join` asks the cluster: where it is and whom to trust, what its kubelets are set to, whether the node's name is
+//! What `join` asks of others: where the cluster is and whom to trust, what its kubelets are set to, whether the node's name is
 //! free. Behind a trait, so that the workflow is tested without a cluster.
 
 use std::time::Duration;
