@@ -7,6 +7,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::{Globals, Hint};
+use crate::config::spec::Overrides;
 use crate::config::{self, ClusterSpec};
 use crate::host::silence::Silence;
 use crate::manifests;
@@ -299,16 +300,15 @@ impl Which {
 impl Which {
     /// The same with the runtime at a socket, or else the machine's.
     pub(super) fn spec_at(&self, cri_socket: Option<&str>, globals: &Globals) -> anyhow::Result<ClusterSpec> {
-        let mut spec = self.spec()?;
-        match cri_socket.filter(|socket| !socket.is_empty()).map(Endpoint::parse).transpose()? {
-            Some(Endpoint::Cri(socket)) => spec.node.cri_socket = Some(socket),
-            Some(Endpoint::Docker(address)) => {
-                spec.node.cri_socket = None;
-                spec.kubeboot.docker_host = address.or(spec.kubeboot.docker_host);
+        let spec = self.spec()?;
+        let overrides = match cri_socket.filter(|socket| !socket.is_empty()).map(Endpoint::parse).transpose()? {
+            Some(Endpoint::Cri(socket)) => Overrides { cri_socket: Some(Some(socket)), ..Overrides::default() },
+            Some(Endpoint::Docker(docker_host)) => {
+                Overrides { cri_socket: Some(None), docker_host, ..Overrides::default() }
             }
-            None => Endpoint::choose(&mut spec, &globals.paths())?,
-        }
-        Ok(spec)
+            None => return Ok(Endpoint::choose(spec, &globals.paths())?),
+        };
+        Ok(spec.with(overrides))
     }
 }
 

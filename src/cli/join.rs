@@ -170,10 +170,10 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     };
     let loaded = config::load_join(&flags.input()?)
         .map_err(|error| anyhow::Error::new(error).context(Hint::new("see `kubeboot join --help`")))?;
-    let mut spec = loaded.spec;
-    if spec.node.cri_socket.is_none() {
-        spec.node.cri_socket = sockets::find(&globals.paths())?;
-    }
+    let spec = match loaded.spec.node.cri_socket {
+        Some(_) => loaded.spec,
+        None => loaded.spec.with_cri_socket(sockets::find(&globals.paths())?),
+    };
     let kubelet = find_program("kubelet").map_or_else(program, Ok)?;
     let service = Program { path: kubelet, agent: NodeAgent::Kubelet, docker_host: None };
     let mut machine = Machine::this(&globals.paths(), service, ui::reporter(flags.output));

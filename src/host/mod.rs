@@ -5,6 +5,7 @@ pub mod beneath;
 pub mod clock;
 pub mod digest;
 pub mod disk;
+pub mod environment;
 pub mod facts;
 pub mod fs;
 pub mod kernel;

@@ -3,7 +3,7 @@
 
 mod keyring;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tracing::{debug, warn};
 
@@ -25,7 +25,7 @@ const DOCKERCFG: (&str, &str) = ("kubernetes.io/dockercfg", ".dockercfg");
 /// # Errors
 /// The runtime's; where several credentials were tried, with what was said to each.
 pub async fn pull(context: &Context, pod: &StaticPod, image: &str) -> Result<ImageRecord, RuntimeError> {
-    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let home = crate::host::environment::home();
     let (own, node) = (of_secrets(context, pod).await, of_node(&context.options.root_dir, home.as_deref()).await);
     let credentials = [own.matching(image), node.matching(image)].concat();
     try_each(&*context.runtime, image, credentials).await

@@ -24,6 +24,7 @@ use crate::release::kubeadm_row;
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::ensure_images;
 use crate::ui;
+use crate::workflow::machine::cluster::{AdminApi, Api, Site};
 use crate::workflow::preflight::{conclude, upgrade as checks};
 use crate::workflow::state::State;
 use crate::workflow::state::saved::Saved;
@@ -32,7 +33,6 @@ use crate::workflow::upgrade::data::loss;
 use crate::workflow::upgrade::diff::unified;
 use crate::workflow::upgrade::etcd::Aim;
 use crate::workflow::upgrade::journal::{JOURNAL, Journal, State as JournalState};
-use crate::workflow::upgrade::objects::Admin;
 use crate::workflow::upgrade::prepare::{PrepareError, Prepared, prepare};
 use crate::workflow::upgrade::rollback::rollback;
 use crate::workflow::upgrade::table::{Part, Wanted as Parts};
@@ -89,9 +89,10 @@ pub async fn apply_it(globals: &Globals, to: &Wanted, parts: Parts, how: &How) -
     if !how.yes && !ui::confirm(&question(&prepared), "--yes")? {
         bail!("nothing was changed");
     }
-    let api = Admin { kubeconfig: to.kubeconfig.clone(), spec: &prepared.spec };
+    let cluster = AdminApi { kubeconfig: Some(to.kubeconfig.clone()) };
+    let api = Api { cluster: &cluster, site: Site { paths: &paths, spec: &prepared.spec } };
     if looks && !cut_off {
-        preflight(&prepared, &api, ignored, reporter.as_ref()).await?;
+        preflight(&prepared, api, ignored, reporter.as_ref()).await?;
     }
     fetch(&prepared, how.pull_policy, &reporter).await?;
     let health = ControlSocket(paths.on_host(CONTROL_SOCKET));
@@ -103,7 +104,7 @@ pub async fn apply_it(globals: &Globals, to: &Wanted, parts: Parts, how: &How) -
         disk: &mut HostDisk,
         etcd: &etcd,
         health: &health,
-        api: &api,
+        api,
         reporter: reporter_ref,
         limit,
     };
@@ -115,7 +116,7 @@ pub async fn apply_it(globals: &Globals, to: &Wanted, parts: Parts, how: &How) -
 /// API server.
 async fn preflight(
     prepared: &Prepared,
-    api: &Admin<'_>,
+    api: Api<'_>,
     ignored: &[String],
     reporter: &dyn Reporter,
 ) -> anyhow::Result<()> {
@@ -124,7 +125,7 @@ async fn preflight(
     }
     let maps = prepared.objects.iter().flat_map(|group| &group.objects);
     let mut settings = maps.filter(|object| object.resource.kind == "ConfigMap" && object.name() == coredns::NAME);
-    let seen = checks::see_cluster(api, &prepared.spec, settings.next()).await;
+    let seen = checks::see_cluster(api, settings.next()).await;
     let seen = seen.map_err(|error| hinted(UpgradeError::Unreadable(error)))?;
     Ok(conclude(checks::findings(&seen, ignored), reporter)?)
 }
@@ -247,7 +248,8 @@ pub async fn roll_back(
         bail!("nothing was changed");
     }
     let health = ControlSocket(paths.on_host(CONTROL_SOCKET));
-    let api = Admin { kubeconfig: kubeconfig.unwrap_or_else(|| paths.kubeconfig("admin.conf")), spec: &spec };
+    let cluster = AdminApi { kubeconfig };
+    let api = Api { cluster: &cluster, site: Site { paths: &paths, spec: &spec } };
     let reporter_ref = reporter.as_ref();
     let mut machine = Machine {
         paths: paths.clone(),
@@ -255,7 +257,7 @@ pub async fn roll_back(
         disk: &mut HostDisk,
         etcd: &etcd,
         health: &health,
-        api: &api,
+        api,
         reporter: reporter_ref,
         limit,
     };

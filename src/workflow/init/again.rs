@@ -39,7 +39,7 @@ impl Init<'_> {
 
     /// Whether there is nothing to do: initialised before, with these very files, and healthy.
     pub(super) async fn is_initialised(&mut self, selected: &[Selected<'static, Work>]) -> Result<bool, InitError> {
-        self.initialised = self.state.as_ref().is_some_and(|state| state.journal.has_finished("init"));
+        self.initialised = self.session.state().is_some_and(|state| state.journal.has_finished("init"));
         if !self.initialised {
             return Ok(false);
         }

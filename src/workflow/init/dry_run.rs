@@ -70,7 +70,7 @@ pub enum Shown {
 /// # Errors
 /// What would stop `init` too: phases that do not exist, patches that do not apply, certificates that do not fit.
 pub fn rehearse(spec: &ClusterSpec, what: &What, paths: &Paths, program: &Path) -> Result<Rehearsal, InitError> {
-    let proxy_env = crate::manifests::proxy_env(std::env::vars());
+    let proxy_env = crate::host::environment::proxies();
     let input = Input { spec, proxy_env: &proxy_env, program, now: Timestamp::now() };
     let selected = match what {
         What::Everything => PHASES.select(&spec.skip_phases)?.run,

@@ -430,6 +430,6 @@ async fn a_phase_that_writes_nothing_ends_no_earlier_run() {
     bench.tree.fail_at(30);
     init(&bench).await.unwrap_err();
     run_on(&mut bench.machine(), crate::testing::spec(), What::Phase("preflight".into(), None)).await.unwrap();
-    let state = State::open(&bench.machine().paths).unwrap().unwrap();
+    let state = crate::workflow::state::State::open(&bench.machine().paths).unwrap().unwrap();
     assert!(!state.journal.has_finished("init"));
 }

@@ -82,8 +82,9 @@ pub async fn run(machine: &mut Machine, spec: &JoinSpec, what: &What) -> Result<
         return Err(JoinError::NotLive { root: machine.paths.root().to_owned() });
     }
     let config = sha256(spec.node.name.as_bytes());
-    let (session, recovered) = Session::open(&machine.paths, &what.command(), &config).map_err(JoinError::Recover)?;
-    if recovered {
+    let mut session = Session::new(what.command(), config);
+    session.open(&machine.paths).map_err(|error| JoinError::Recover(error.into()))?;
+    if session.recover(&machine.paths).map_err(JoinError::Recover)? {
         machine.reporter.note("join", "took back what an interrupted run had half written".into());
     }
     let mut join = Join { machine, spec, session, found: None };

@@ -16,9 +16,9 @@ use crate::host::Paths;
 use crate::host::fs::{FsError, sync_dir};
 use crate::host::paths::STATE_DIR;
 use crate::host::remove::remove_tree;
-use crate::workflow::state::inventory::{Entry, Inventory};
-use crate::workflow::state::journal::Journal;
-use crate::workflow::state::lock::{Lock, LockError};
+use inventory::{Entry, Inventory};
+use journal::Journal;
+use lock::{Lock, LockError};
 
 /// What is wrong with kubeboot's own directory.
 #[derive(Debug, thiserror::Error)]

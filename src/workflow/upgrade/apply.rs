@@ -9,7 +9,7 @@ use super::certificates::{self, ADMIN};
 use super::etcd::{Aim, call_off_downgrade};
 use super::journal::{BACKUP_PREFIX, Journal, State};
 use super::kept::{self, FileChange};
-use super::objects::{self, Api, Group};
+use super::objects::{self, Group};
 use super::plan::Step;
 use super::rollback::roll_back;
 use super::{Outcome, UpgradeError, data};
@@ -23,6 +23,7 @@ use crate::host::disk::Disk;
 use crate::host::paths::{MANIFESTS_DIR, TMP_DIR};
 use crate::host::tree::Tree;
 use crate::manifests::COMPONENTS;
+use crate::workflow::machine::cluster::Api;
 
 /// What an upgrade acts on.
 pub struct Machine<'a> {
@@ -37,7 +38,7 @@ pub struct Machine<'a> {
     /// What the agent says.
     pub health: &'a dyn HealthSource,
     /// The API server.
-    pub api: &'a dyn Api,
+    pub api: Api<'a>,
     /// Who is told.
     pub reporter: &'a dyn Reporter,
     /// How long one replaced component may take to be healthy (`timeouts.upgradeManifests`).

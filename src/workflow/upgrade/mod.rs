@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use crate::agent::control::expect::WaitError;
 use crate::host::fs::FsError;
 use crate::host::tree::Tree;
+use crate::workflow::machine::Cause;
 
 const MIB: u64 = 1 << 20;
 
@@ -80,7 +81,7 @@ pub enum UpgradeError {
     Pki(#[from] crate::pki::PkiError),
     /// The cluster's objects cannot be read, and so not be put back.
     #[error("cannot read the objects of the cluster that the upgrade would change")]
-    Unreadable(#[source] objects::Cause),
+    Unreadable(#[source] Cause),
     /// Objects cannot be written.
     #[error("cannot write {what} to the cluster")]
     Objects {
@@ -88,7 +89,7 @@ pub enum UpgradeError {
         what: &'static str,
         /// Why.
         #[source]
-        source: objects::Cause,
+        source: Cause,
     },
     /// The replaced component did not become healthy.
     #[error("{component} did not become healthy")]

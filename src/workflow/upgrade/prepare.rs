@@ -5,23 +5,24 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use super::apply::{Renewal, Work};
+use super::kept::FileChange;
+use super::objects::{self, Group};
+use super::plan::{Step, plan};
+use super::table::{Part, Wanted};
+use super::target::{ImageChange, running_version, targets};
+use super::{UpgradeError, current};
 use crate::config::ClusterSpec;
-use crate::host::Paths;
+use crate::config::spec::Overrides;
 use crate::host::paths::{KUBELET_CONFIG, KUBELET_FLAGS_ENV, KUBELET_INSTANCE_CONFIG};
 use crate::host::tree::{HostTree, MemoryTree, NoRecord, Tree};
+use crate::host::{Paths, environment};
 use crate::kubelet;
 use crate::manifests;
 use crate::release::{KubernetesVersion, Leave, Refusal, upgrade_allowed};
+use crate::workflow::machine::Cause;
 use crate::workflow::node_files::{RESOLVED, render};
 use crate::workflow::state::saved::{SAVED, Saved, SavedError};
-use crate::workflow::upgrade::apply::{Renewal, Work};
-use crate::workflow::upgrade::kept::FileChange;
-use crate::workflow::upgrade::objects;
-use crate::workflow::upgrade::objects::{Cause, Group};
-use crate::workflow::upgrade::plan::{Step, plan};
-use crate::workflow::upgrade::table::{Part, Wanted};
-use crate::workflow::upgrade::target::{ImageChange, running_version, targets};
-use crate::workflow::upgrade::{UpgradeError, current};
 
 /// Where an upgrade goes, and how.
 #[derive(Debug, Clone)]
@@ -120,17 +121,15 @@ pub fn prepare(paths: &Paths, goal: &Goal) -> Result<Prepared, PrepareError> {
     let now = |path: &Path| current(&tree, path);
     let from = running_version(now)?;
     let saved = Saved::read(&tree)?.ok_or(PrepareError::NotInitialised)?;
-    let (mut spec, mut warnings) = saved.spec()?;
+    let (spec, mut warnings) = saved.spec()?;
     if let (Some(to), Some(from)) = (&goal.version, &from) {
         warnings.extend(allowed(from, to, goal.leave)?);
     }
-    if let Some(patches) = &goal.patches_dir {
-        spec.patches_dir = Some(patches.clone());
-    }
+    let (kubernetes_version, patches_dir) = (goal.version.clone(), goal.patches_dir.clone());
+    let spec = spec.with(Overrides { kubernetes_version, patches_dir, ..Overrides::default() });
     let mut rendered = Vec::new();
-    if let Some(version) = &goal.version {
-        spec.kubernetes_version = version.clone();
-        let proxy_env = manifests::proxy_env(std::env::vars());
+    if goal.version.is_some() {
+        let proxy_env = environment::proxies();
         for component in manifests::wanted(&spec) {
             rendered.push(render(&spec, component, &proxy_env, &tree)?);
         }
@@ -210,7 +209,7 @@ fn groups(spec: &ClusterSpec, parts: &Wanted) -> Result<Vec<Group>, Cause> {
         groups.extend(objects::coredns(spec)?);
     }
     if parts.has_child(Part::Addon, "kube-proxy") {
-        groups.extend(objects::kube_proxy(spec, &manifests::proxy_env(std::env::vars()))?);
+        groups.extend(objects::kube_proxy(spec, &environment::proxies())?);
     }
     Ok(groups)
 }
