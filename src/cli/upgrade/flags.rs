@@ -146,11 +146,6 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Whether there is anything to go to.
-    pub fn is_empty(&self) -> bool {
-        self.section.version.is_none() && self.image.is_empty()
-    }
-
     /// The same for the workflow.
     pub fn goal(&self, parts: Parts) -> anyhow::Result<Goal> {
         let images = self.image.iter().map(|image| ImageChange::parse(image)).collect::<Result<Vec<_>, _>>()?;

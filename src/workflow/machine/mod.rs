@@ -81,7 +81,7 @@ impl Machine {
 }
 
 /// What is really there.
-struct Here;
+pub struct Here;
 
 impl FactSource for Here {
     fn gather(&self, paths: &Paths, interest: &Interest) -> Facts {

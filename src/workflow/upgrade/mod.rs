@@ -21,8 +21,10 @@ pub mod objects;
 pub mod plan;
 pub mod prepare;
 pub mod rollback;
+pub mod run;
 pub mod table;
 pub mod target;
+pub mod worker;
 #[cfg(test)]
 mod tests;
 
