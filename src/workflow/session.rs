@@ -179,3 +179,45 @@ pub(super) fn made_below(parent: &Path, names: &[&str], tree: &dyn Tree) -> Vec<
         false => vec![Item::tree(PathBuf::from(parent))],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::listing;
+
+    #[test]
+    fn a_command_is_journalled_when_it_first_writes_and_one_that_makes_nothing_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let (paths, before) = (Paths::new(root.path()), listing(root.path()));
+        let mut session = Session::new("init", "digest");
+        assert!(!session.open(&paths).unwrap() && !session.recover(&paths).unwrap());
+        session.expect(vec![Entry::Adopted]).unwrap();
+        session.finish().unwrap();
+        assert!(session.state().is_none() && !session.has_begun());
+        assert_eq!(listing(root.path()), before);
+
+        assert_eq!(session.state_mut(&paths).unwrap().journal.records().len(), 1);
+        assert_eq!(session.state_mut(&paths).unwrap().journal.records().len(), 1, "it has begun once");
+        session.finish().unwrap();
+        assert!(session.has_begun() && session.state().unwrap().journal.has_finished("init"));
+        session.close().unwrap();
+        assert_eq!(listing(root.path()), before);
+    }
+
+    #[test]
+    fn a_session_takes_over_what_an_earlier_one_has_made_and_back_what_it_has_half_made() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        let mut first = Session::new("init", "");
+        let half = vec![Item::file("/half")];
+        first.state_mut(&paths).unwrap().inventory.begin_batch(half).unwrap();
+        crate::host::fs::write_file(&paths.on_host("/half"), b"x", 0o600).unwrap();
+        drop(first);
+        let mut second = Session::new("init", "");
+        assert!(second.open(&paths).unwrap());
+        second.expect(vec![Entry::Expected { items: vec![Item::file("/ours")] }]).unwrap();
+        assert!(second.owns(Path::new("/ours")));
+        assert!(second.recover(&paths).unwrap() && !second.recover(&paths).unwrap());
+        assert!(!paths.on_host("/half").exists());
+    }
+}

@@ -340,3 +340,6 @@ fn capitalised(text: &str) -> String {
 pub(super) fn stamp() -> String {
     jiff::Zoned::now().strftime("%Y-%m-%d-%H-%M-%S").to_string()
 }
+
+#[cfg(test)]
+mod tests;
