@@ -18,7 +18,8 @@ use crate::kubelet::service::Program;
 use crate::runtime::endpoint::Endpoint;
 use crate::ui::{self, Output};
 use crate::workflow::adopt;
-use crate::workflow::init::dry_run::{Rehearsal, rehearse};
+use crate::workflow::dry_run::DryRun;
+use crate::workflow::init::dry_run::rehearse;
 use crate::workflow::init::objects::addon_objects;
 use crate::workflow::init::options::OPTIONS;
 use crate::workflow::init::{self, Ended, InitError, Order, Outcome, PHASES, StepError, What};
@@ -184,19 +185,19 @@ fn print_manifest(phase: &Chosen<InitPhases>) -> anyhow::Result<ExitCode> {
 }
 
 fn show(spec: &ClusterSpec, what: &What, flags: &InitFlags, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let rehearsal = rehearse(spec, what, &globals.paths(), &program()?).map_err(explain)?;
-    print_rehearsal(&rehearsal, flags.output_dir.as_deref(), flags.output)
+    let run = rehearse(spec, what, &globals.paths(), &program()?).map_err(explain)?;
+    print_dry_run(&run, flags.output_dir.as_deref(), flags.output)
 }
 
 /// Shows a dry run, or writes its files below `dir`.
-pub fn print_rehearsal(rehearsal: &Rehearsal, dir: Option<&Path>, output: Output) -> anyhow::Result<ExitCode> {
+pub fn print_dry_run(run: &DryRun, dir: Option<&Path>, output: Output) -> anyhow::Result<ExitCode> {
     match (dir, output) {
         (Some(dir), _) => {
-            let count = rehearsal.write_below(dir)?;
+            let count = run.write_below(dir)?;
             ui::print(&format!("[dryrun] Wrote {count} files below {}\n", dir.display()))?;
         }
-        (None, Output::Text) => ui::print(&rehearsal.text())?,
-        (None, output) => ui::print_value(output, &rehearsal.shown())?,
+        (None, Output::Text) => ui::print(&run.text())?,
+        (None, output) => ui::print_value(output, &run.shown())?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -193,7 +193,7 @@ async fn show(spec: &JoinSpec, what: &What, flags: &Flags, machine: &Machine) ->
     let interest = Interest { kubelet: true, programs: vec!["kubelet"], ..Interest::default() };
     let facts = machine.facts.gather(&machine.paths, &interest);
     let rehearsed = rehearse(spec, what, (&machine.paths, &facts), &Real, &*machine.reporter).await;
-    super::init::print_rehearsal(&rehearsed.map_err(explain)?, flags.output_dir.as_deref(), flags.output)
+    super::init::print_dry_run(&rehearsed.map_err(explain)?, flags.output_dir.as_deref(), flags.output)
 }
 
 /// kubeadm's words at the end.

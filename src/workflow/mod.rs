@@ -4,6 +4,7 @@
 //! on ([`machine`]), what they know of a node's files ([`node_files`]), and the checks before ([`preflight`]).
 
 pub mod adopt;
+pub mod dry_run;
 mod error;
 pub mod init;
 pub mod join;
