@@ -75,7 +75,7 @@ pub enum RunError {
     Upgrade(#[from] UpgradeError),
 }
 
-/// Who is asked and told while it runs. Tests put fakes into it.
+/// What an upgrade talks to while it runs. Tests put fakes into it.
 #[derive(Clone)]
 pub struct Parts {
     /// The API server.
@@ -84,7 +84,7 @@ pub struct Parts {
     pub runtimes: Arc<dyn Runtimes>,
     /// What the agent says.
     pub health: Arc<dyn HealthSource>,
-    /// Who is told.
+    /// Where events go.
     pub reporter: Arc<dyn Reporter>,
 }
 
@@ -112,7 +112,7 @@ pub struct Request {
     pub ignored: Vec<String>,
     /// What the user should know of the configuration.
     pub warnings: Vec<String>,
-    /// When images are fetched; None as init was told.
+    /// When images are fetched; None as for `init`.
     pub pull_policy: Option<PullPolicy>,
 }
 

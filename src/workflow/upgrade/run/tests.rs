@@ -1,11 +1,11 @@
+use super::super::table::{PHASES, Wanted};
+use super::super::target::ImageChange;
 use super::*;
 use crate::config::{self, Flags, HostDefaults, Input};
 use crate::event::Event;
 use crate::release::Leave;
 use crate::testing::machine::Bench;
 use crate::workflow::init::{self, Order, What};
-use crate::workflow::upgrade::table::{PHASES, Wanted};
-use crate::workflow::upgrade::target::ImageChange;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const NEW: &str = "registry.example.com/kube-scheduler:v9";
