@@ -9,7 +9,6 @@
 pub mod cli;
 pub mod ui;
 pub mod workflow;
-pub mod upgrade;
 pub mod cluster;
 pub mod etcd;
 pub mod agent;

@@ -12,7 +12,6 @@ const ROOMS: &[&str] = &[
     "cli",
     "ui",
     "workflow",
-    "upgrade",
     "cluster",
     "etcd",
     "agent",

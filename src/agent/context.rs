@@ -1,7 +1,6 @@
 //! What all workers of an agent share.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::net::UdpSocket;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -39,6 +38,7 @@ use super::options::AgentOptions;
 use super::probe::{Checker, Manager, Memory};
 use super::pull;
 use super::volumes::refresh;
+use crate::host::memory::MemInfo;
 use crate::runtime::{self, ContainerRuntime};
 
 /// What all workers of an agent share.
@@ -281,9 +281,7 @@ impl Context {
 }
 
 fn node_facts(options: &AgentOptions) -> Facts {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = total.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse::<i64>().ok());
+    let memory = MemInfo::read().bytes("MemTotal").unwrap_or(0);
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let storage = rustix::fs::statvfs("/").map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
     let chosen = options.node.ips.iter().find(|ip| !ip.is_unspecified()).map(ToString::to_string);
@@ -291,7 +289,7 @@ fn node_facts(options: &AgentOptions) -> Facts {
     Facts {
         host_ip: address.clone(),
         pod_ip: address,
-        node_memory: kib.unwrap_or(0).saturating_mul(1024),
+        node_memory: i64::try_from(memory).unwrap_or(i64::MAX),
         node_cpu_millis: i64::try_from(cpus).unwrap_or(1).saturating_mul(1000),
         node_storage: i64::try_from(storage).unwrap_or(i64::MAX),
     }

@@ -89,7 +89,7 @@ pub(super) async fn take_over(machine: &mut Machine, order: &Order) -> anyhow::R
 
 /// The agent has to speak with the Docker this command speaks with.
 fn order() -> Order {
-    Order { docker_host: std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty()) }
+    Order { docker_host: crate::host::environment::docker_host() }
 }
 
 fn machine(order: &Order, globals: &Globals, reporter: std::sync::Arc<dyn Reporter>) -> anyhow::Result<Machine> {

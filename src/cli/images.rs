@@ -7,9 +7,11 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::{Globals, Hint};
+use crate::config::spec::Overrides;
 use crate::config::{self, ClusterSpec};
 use crate::host::silence::Silence;
-use crate::release::{self, KubernetesVersion};
+use crate::manifests;
+use crate::release::KubernetesVersion;
 use crate::runtime::docker::Docker;
 use crate::runtime::docker::build::build_components;
 use crate::runtime::endpoint::Endpoint;
@@ -154,7 +156,7 @@ struct Item {
 
 async fn list(args: ListArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     let spec = args.which.spec_at(args.cri_socket.as_deref(), globals)?;
-    let images = release::images(&spec);
+    let images = manifests::images(&spec);
     let references: Vec<String> = images.iter().map(|image| image.reference.clone()).collect();
     let local = match present(&*Endpoint::of(&spec).connect()?, &references).await {
         Ok(local) => Some(local),
@@ -163,7 +165,7 @@ async fn list(args: ListArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
             None
         }
     };
-    let item = |image: release::ComponentImage| {
+    let item = |image: manifests::ComponentImage| {
         let found = local.as_ref().map(|local| local.iter().find(|(name, _)| *name == image.reference));
         let record = found.map(|found| found.and_then(|(_, record)| record.as_ref()));
         Item {
@@ -215,8 +217,8 @@ async fn pull(args: PullArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     let spec = args.which.spec_at(args.cri_socket.as_deref(), globals)?;
     let reporter = ui::reporter(args.output);
     let runtime = Endpoint::of(&spec).connect()?;
-    let (optional, needed): (Vec<_>, Vec<_>) = release::images(&spec).into_iter().partition(|image| image.optional);
-    let references = |images: Vec<release::ComponentImage>| -> Vec<String> {
+    let (optional, needed): (Vec<_>, Vec<_>) = manifests::images(&spec).into_iter().partition(|image| image.optional);
+    let references = |images: Vec<manifests::ComponentImage>| -> Vec<String> {
         images.into_iter().map(|image| image.reference).collect()
     };
     let policy = spec.node.image_pull_policy;
@@ -244,7 +246,7 @@ async fn build(args: BuildArgs) -> anyhow::Result<ExitCode> {
     };
     let spec = load(None, flags)?;
     let mut wanted: Vec<(&str, String)> =
-        release::images(&spec).into_iter().map(|image| (image.component, image.reference)).collect();
+        manifests::images(&spec).into_iter().map(|image| (image.component, image.reference)).collect();
     let proxy = format!("{}/{KUBE_PROXY}:{}", spec.image_repository, spec.kubernetes_version.image_tag());
     wanted.push((KUBE_PROXY, proxy));
     let reporter = ui::reporter(args.output);
@@ -298,16 +300,15 @@ impl Which {
 impl Which {
     /// The same with the runtime at a socket, or else the machine's.
     pub(super) fn spec_at(&self, cri_socket: Option<&str>, globals: &Globals) -> anyhow::Result<ClusterSpec> {
-        let mut spec = self.spec()?;
-        match cri_socket.filter(|socket| !socket.is_empty()).map(Endpoint::parse).transpose()? {
-            Some(Endpoint::Cri(socket)) => spec.node.cri_socket = Some(socket),
-            Some(Endpoint::Docker(address)) => {
-                spec.node.cri_socket = None;
-                spec.kubeboot.docker_host = address.or(spec.kubeboot.docker_host);
+        let spec = self.spec()?;
+        let overrides = match cri_socket.filter(|socket| !socket.is_empty()).map(Endpoint::parse).transpose()? {
+            Some(Endpoint::Cri(socket)) => Overrides { cri_socket: Some(Some(socket)), ..Overrides::default() },
+            Some(Endpoint::Docker(docker_host)) => {
+                Overrides { cri_socket: Some(None), docker_host, ..Overrides::default() }
             }
-            None => Endpoint::choose(&mut spec, &globals.paths())?,
-        }
-        Ok(spec)
+            None => return Ok(Endpoint::choose(spec, &globals.paths())?),
+        };
+        Ok(spec.with(overrides))
     }
 }
 
@@ -362,7 +363,7 @@ mod tests {
             image_repository: Some("localhost:5000/k".into()),
             feature_gates: vec![],
         };
-        let images = release::images(&which.spec().unwrap());
+        let images = manifests::images(&which.spec().unwrap());
         assert_eq!(images[0].reference, "localhost:5000/k/kube-apiserver:v1.20.2");
     }
 }

@@ -9,21 +9,23 @@ use super::signals::stop_on_signals;
 use super::spec::{ClusterFlags, SpecFlags, absolute, load, program};
 use super::{Globals, Hint, block_on};
 use crate::cluster::addons::manifests;
-use crate::config::spec::NodeAgent;
+use crate::config::spec::{NodeAgent, Overrides};
 use crate::config::{ClusterSpec, Input, Loaded};
 use crate::error::is_denied;
+use crate::host::environment;
 use crate::host::tree::{HostTree, NoRecord};
 use crate::kubelet::service::Program;
-use crate::manifests::proxy_env;
 use crate::runtime::endpoint::Endpoint;
 use crate::ui::{self, Output};
 use crate::workflow::adopt;
-use crate::workflow::init::dry_run::{Rehearsal, rehearse};
+use crate::workflow::dry_run::DryRun;
+use crate::workflow::init::dry_run::rehearse;
 use crate::workflow::init::objects::addon_objects;
 use crate::workflow::init::options::OPTIONS;
 use crate::workflow::init::{self, Ended, InitError, Order, Outcome, PHASES, StepError, What};
-use crate::workflow::machine::{AdminApi, Machine};
-use crate::workflow::saved::{SAVED, Saved};
+use crate::workflow::machine::Machine;
+use crate::workflow::machine::cluster::AdminApi;
+use crate::workflow::state::saved::{SAVED, Saved};
 
 /// Make this machine a Kubernetes control-plane node
 ///
@@ -107,21 +109,20 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let mut input = flags.spec.input()?;
     flags.cluster.add_to(&mut input.flags);
     let earlier = earlier(&input, &what, globals);
-    let (mut loaded, earlier) = match earlier {
+    let (loaded, earlier) = match earlier {
         Some((loaded, saved)) => (loaded, Some(saved)),
         None => (load(&input)?, None),
     };
-    Endpoint::choose(&mut loaded.spec, &globals.paths())?;
-    if let Some(dir) = &kubeconfig_dir {
-        loaded.spec.kubeconfig_dir = absolute(dir)?;
-    }
+    let kubeconfig_dir = kubeconfig_dir.as_deref().map(absolute).transpose()?;
+    let spec = Endpoint::choose(loaded.spec, &globals.paths())?;
+    let spec = spec.with(Overrides { kubeconfig_dir, ..Overrides::default() });
     if flags.dry_run || loaded.dry_run {
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        return show(&loaded.spec, &what, &flags, globals);
+        return show(&spec, &what, &flags, globals);
     }
     let goes_on = earlier.is_some();
-    let saved = Some(earlier.unwrap_or_else(|| Saved::new(&input, &loaded.spec)));
-    let order = Order { spec: loaded.spec, saved, what };
+    let saved = Some(earlier.unwrap_or_else(|| Saved::new(&input, &spec)));
+    let order = Order { spec, saved, what };
     let spec = &order.spec;
     block_on(async {
         let service = Program {
@@ -178,25 +179,25 @@ fn print_manifest(phase: &Chosen<InitPhases>) -> anyhow::Result<ExitCode> {
         anyhow::bail!("--print-manifest goes with the phase addon alone");
     }
     let spec = load(&phase.flags.flags.spec.input()?)?.spec;
-    let objects = addon_objects(&spec, &proxy_env(std::env::vars()), &selected.children)?;
+    let objects = addon_objects(&spec, &environment::proxies(), &selected.children)?;
     ui::print(&manifests(&objects.objects)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn show(spec: &ClusterSpec, what: &What, flags: &InitFlags, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let rehearsal = rehearse(spec, what, &globals.paths(), &program()?).map_err(explain)?;
-    print_rehearsal(&rehearsal, flags.output_dir.as_deref(), flags.output)
+    let run = rehearse(spec, what, &globals.paths(), &program()?).map_err(explain)?;
+    print_dry_run(&run, flags.output_dir.as_deref(), flags.output)
 }
 
 /// Shows a dry run, or writes its files below `dir`.
-pub fn print_rehearsal(rehearsal: &Rehearsal, dir: Option<&Path>, output: Output) -> anyhow::Result<ExitCode> {
+pub fn print_dry_run(run: &DryRun, dir: Option<&Path>, output: Output) -> anyhow::Result<ExitCode> {
     match (dir, output) {
         (Some(dir), _) => {
-            let count = rehearsal.write_below(dir)?;
+            let count = run.write_below(dir)?;
             ui::print(&format!("[dryrun] Wrote {count} files below {}\n", dir.display()))?;
         }
-        (None, Output::Text) => ui::print(&rehearsal.text())?,
-        (None, output) => ui::print_value(output, &rehearsal.shown())?,
+        (None, Output::Text) => ui::print(&run.text())?,
+        (None, output) => ui::print_value(output, &run.shown())?,
     }
     Ok(ExitCode::SUCCESS)
 }

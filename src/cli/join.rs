@@ -14,11 +14,11 @@ use crate::host::facts::{self, Interest, find_program};
 use crate::kubelet::service::Program;
 use crate::kubelet::sockets;
 use crate::ui::{self, Output};
-use crate::workflow::join::cluster::Real;
 use crate::workflow::join::dry_run::rehearse;
 use crate::workflow::join::options::OPTIONS;
 use crate::workflow::join::{self, JoinError, PHASES, StepError, What};
 use crate::workflow::machine::Machine;
+use crate::workflow::machine::joining::Real;
 
 /// Make this machine a worker of a cluster
 ///
@@ -170,10 +170,10 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     };
     let loaded = config::load_join(&flags.input()?)
         .map_err(|error| anyhow::Error::new(error).context(Hint::new("see `kubeboot join --help`")))?;
-    let mut spec = loaded.spec;
-    if spec.node.cri_socket.is_none() {
-        spec.node.cri_socket = sockets::find(&globals.paths())?;
-    }
+    let spec = match loaded.spec.node.cri_socket {
+        Some(_) => loaded.spec,
+        None => loaded.spec.with_cri_socket(sockets::find(&globals.paths())?),
+    };
     let kubelet = find_program("kubelet").map_or_else(program, Ok)?;
     let service = Program { path: kubelet, agent: NodeAgent::Kubelet, docker_host: None };
     let mut machine = Machine::this(&globals.paths(), service, ui::reporter(flags.output));
@@ -193,7 +193,7 @@ async fn show(spec: &JoinSpec, what: &What, flags: &Flags, machine: &Machine) ->
     let interest = Interest { kubelet: true, programs: vec!["kubelet"], ..Interest::default() };
     let facts = machine.facts.gather(&machine.paths, &interest);
     let rehearsed = rehearse(spec, what, (&machine.paths, &facts), &Real, &*machine.reporter).await;
-    super::init::print_rehearsal(&rehearsed.map_err(explain)?, flags.output_dir.as_deref(), flags.output)
+    super::init::print_dry_run(&rehearsed.map_err(explain)?, flags.output_dir.as_deref(), flags.output)
 }
 
 /// kubeadm's words at the end.

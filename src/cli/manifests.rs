@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use super::spec::{SpecFlags, load};
 use super::{Globals, Hint};
+use crate::host::environment;
 use crate::host::tree::MemoryTree;
-use crate::manifests::{proxy_env, wanted};
+use crate::manifests::wanted;
 use crate::ui;
-use crate::workflow::init::files::render;
+use crate::workflow::node_files::render;
 
 /// Print the static pod manifests that init would write
 ///
@@ -39,7 +40,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let proxy_env = proxy_env(std::env::vars());
+    let proxy_env = environment::proxies();
     let mut text = String::new();
     for component in components {
         let manifest = render(&loaded.spec, component, &proxy_env, &tree)

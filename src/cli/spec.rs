@@ -6,12 +6,12 @@ use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::Hint;
-use crate::config::spec::NodeAgent;
+use crate::config::spec::{NodeAgent, Overrides};
 use crate::config::{self, ClusterSpec, Flags, HostDefaults, Input, Loaded, Secret};
 use crate::host::tree::{HostTree, NoRecord};
-use crate::host::{Paths, facts};
+use crate::host::{Paths, environment, facts};
 use crate::runtime::endpoint::Endpoint;
-use crate::workflow::saved::Saved;
+use crate::workflow::state::saved::Saved;
 
 /// The configuration file, or flags in its place.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -165,16 +165,14 @@ pub fn read_file(path: &Path) -> anyhow::Result<(PathBuf, String)> {
 ///
 /// The agent has to speak with the Docker this command speaks with: an address in the environment goes into the unit.
 pub fn load(input: &Input) -> anyhow::Result<Loaded> {
-    let mut loaded = config::load(input).map_err(|error| match &input.file {
+    let loaded = config::load(input).map_err(|error| match &input.file {
         Some(_) => anyhow::Error::new(error),
         None => anyhow::Error::new(error).context(Hint::new("see `kubeboot init --help` for what each flag takes")),
     })?;
     let is_docker = matches!(Endpoint::of(&loaded.spec), Endpoint::Docker(_));
-    let docker_host = &mut loaded.spec.kubeboot.docker_host;
-    if is_docker && docker_host.is_none() {
-        *docker_host = std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty());
-    }
-    Ok(loaded)
+    let is_open = is_docker && loaded.spec.kubeboot.docker_host.is_none();
+    let docker_host = environment::docker_host().filter(|_| is_open);
+    Ok(Loaded { spec: loaded.spec.with(Overrides { docker_host, ..Overrides::default() }), ..loaded })
 }
 
 /// The configuration of a node that is there already.
@@ -196,9 +194,8 @@ impl NodeConfig {
             Some(saved) => saved.spec()?,
             None => {
                 let flags = SpecFlags { config: self.config.clone(), ..SpecFlags::default() };
-                let mut loaded = load(&flags.input()?)?;
-                Endpoint::choose(&mut loaded.spec, paths)?;
-                (loaded.spec, loaded.warnings)
+                let loaded = load(&flags.input()?)?;
+                (Endpoint::choose(loaded.spec, paths)?, loaded.warnings)
             }
         };
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

@@ -8,6 +8,7 @@ use kube::Client;
 
 use super::ClusterError;
 use super::client::{CONNECT_TIMEOUT, READ_TIMEOUT};
+use crate::host::environment;
 use crate::pki::client::{connect, read, settings};
 use crate::pki::inspect::Certificate;
 
@@ -53,8 +54,8 @@ impl Remote {
 /// are there, and `admin` where there is none of them. kubeadm takes the first alone, kubectl all of them: what the first
 /// one says counts in either case.
 pub fn find_kubeconfigs(admin: PathBuf) -> Vec<PathBuf> {
-    let (list, home) = (env::var_os("KUBECONFIG"), env::var_os("HOME"));
-    all_of(list.as_deref(), home.as_deref(), admin, &|path| path.exists())
+    let (list, home) = (environment::kubeconfigs(), environment::home());
+    all_of(list.as_deref(), home.as_deref().map(Path::as_os_str), admin, &|path| path.exists())
 }
 
 fn all_of(list: Option<&OsStr>, home: Option<&OsStr>, admin: PathBuf, exists: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {

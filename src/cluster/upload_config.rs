@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::digest;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ObjectMeta;
 
@@ -11,6 +10,7 @@ use super::object::Object;
 use super::rbac::{JOINING, NODES, reading};
 use crate::config::older::{cluster_configuration, cluster_status};
 use crate::config::spec::ClusterSpec;
+use crate::host::digest::sha256;
 use crate::kubelet::files::{KubeletFilesError, cluster_wide};
 use crate::release::{kubeadm_row, kubelet_config_map};
 use crate::yaml::{self, EmitError};
@@ -66,10 +66,7 @@ pub fn kubelet(spec: &ClusterSpec) -> Result<Vec<Object>, UploadError> {
 
 /// `sha256:HEX` over the values of a config map, in the order of its keys.
 fn component_hash(values: &[&str]) -> String {
-    let mut context = digest::Context::new(&digest::SHA256);
-    values.iter().for_each(|value| context.update(value.as_bytes()));
-    let hex: String = context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", sha256(values.concat().as_bytes()))
 }
 
 fn config_map(name: &str, data: BTreeMap<&str, String>) -> ConfigMap {

@@ -14,9 +14,11 @@ use super::certificate_key::CertificateKey;
 use crate::release::KubernetesVersion;
 
 mod join;
+mod overrides;
 mod upgrade;
 
 pub use join::*;
+pub use overrides::Overrides;
 pub use upgrade::*;
 
 /// Everything `init`, `upgrade` and `manifests` need to know, with every default filled in and every value checked.

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::memory::MemInfo;
 use super::net::{self, Addresses};
 use super::ports::{self, Listener};
 use super::silence::Silence;
-use super::{Paths, kernel};
+use super::{Paths, environment, kernel};
 
 /// What a command wants to know beyond the machine as such.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -193,7 +194,7 @@ pub fn init_system() -> InitSystem {
 
 /// Where a program is: the `PATH`, then the `sbin` directories, which `sudo` and services often lack.
 pub fn find_program(name: &str) -> Option<PathBuf> {
-    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    let mut path = environment::path();
     path.push(":/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin");
     which::which_in(name, Some(path), "/").ok()
 }
@@ -226,7 +227,7 @@ impl Machine {
             forwards_v6: self.flag("sys/net/ipv6/conf/default/forwarding"),
             init: self.init(),
             firewalld: self.firewalld(),
-            proxy: proxy(std::env::vars()),
+            proxy: proxy(environment::variables().into_iter()),
             programs: interest.programs.iter().map(|name| ((*name).to_owned(), find_program(name))).collect(),
             space: ["/etc", "/var/lib"].into_iter().filter_map(|path| space(paths, path.as_ref())).collect(),
             listeners: ports::listeners(&self.proc, &interest.ports),
@@ -256,9 +257,7 @@ impl Machine {
     }
 
     fn memory(&self) -> Option<u64> {
-        let info = self.proc("meminfo");
-        let kib = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.split_whitespace().next()?;
-        kib.parse::<u64>().ok().map(|kib| kib / 1024)
+        MemInfo::read_below(&self.proc).kib("MemTotal").map(|kib| kib / 1024)
     }
 
     fn addresses(&self) -> Addresses {

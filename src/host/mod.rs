@@ -3,10 +3,14 @@
 
 pub mod beneath;
 pub mod clock;
+pub mod digest;
 pub mod disk;
+pub mod environment;
 pub mod facts;
 pub mod fs;
 pub mod kernel;
+pub mod lock;
+pub mod memory;
 pub mod mounts;
 pub mod net;
 pub mod paths;

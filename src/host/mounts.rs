@@ -35,6 +35,14 @@ pub fn read() -> Result<Vec<Mount>, FsError> {
     read_from(Path::new(TABLE))
 }
 
+/// Every mount that the process `pid` has, in the order of mounting.
+///
+/// # Errors
+/// As [`read`], and a process that is no longer there.
+pub fn of_process(pid: u32) -> Result<Vec<Mount>, FsError> {
+    read_from(Path::new(&format!("/proc/{pid}/mountinfo")))
+}
+
 fn read_from(table: &Path) -> Result<Vec<Mount>, FsError> {
     fs::read(table).and_then(|bytes| parse(&bytes)).map_err(|e| FsError::new("read the mounts in", table, e))
 }

@@ -1,6 +1,7 @@
 //! Component settings -> askama template -> typed Pod -> patches -> file.
 
 mod args;
+mod images;
 mod json_patch;
 mod settings;
 mod strategic;
@@ -30,6 +31,8 @@ use settings::{etcd_url, known_authorizers};
 use template::{ApiServerTemplate, ControllerManagerTemplate, EtcdTemplate, SchedulerTemplate};
 use typed::NotTyped;
 
+pub use images::{ComponentImage, cluster_images, coredns_image, etcd_image, images, kube_proxy_image, pause_image};
+
 /// The etcd static pod.
 pub const ETCD: &str = "etcd";
 /// The kube-apiserver static pod.
@@ -46,14 +49,8 @@ pub const COMPONENTS: [&str; 4] = [ETCD, API_SERVER, CONTROLLER_MANAGER, SCHEDUL
 pub struct Host<'a> {
     /// Whether a path, as the node sees it, is there.
     pub exists: &'a dyn Fn(&Path) -> bool,
-    /// The proxy variables of this process ([`proxy_env`]), which the Kubernetes components get too.
+    /// The proxy variables of this process ([`proxies`](crate::host::environment::proxies)), which the Kubernetes components get too.
     pub proxy_env: Vec<(String, String)>,
-}
-
-/// The variables among `environment` whose name ends in `_proxy`, in any case, and that are not empty.
-pub fn proxy_env(environment: impl IntoIterator<Item = (String, String)>) -> Vec<(String, String)> {
-    let is_proxy = |(name, value): &(String, String)| name.to_lowercase().ends_with("_proxy") && !value.is_empty();
-    environment.into_iter().filter(is_proxy).collect()
 }
 
 /// A static pod, ready to be written.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::EnvVar;
 
 use super::args::Flags;
+use super::images::etcd_image;
 use super::template::{PodSettings, Probe};
 use super::volumes::Volumes;
 use super::{API_SERVER, CONTROLLER_MANAGER, ETCD, Host, SCHEDULER};
@@ -26,7 +27,7 @@ pub(super) fn etcd_url(spec: &ClusterSpec, port: u16) -> String {
 
 /// etcd of this node, the first member of its cluster.
 pub(super) fn etcd(spec: &ClusterSpec, local: &LocalEtcd) -> PodSettings {
-    let row = release::etcd_row(release::find(&spec.kubernetes_version).row, local);
+    let row = release::etcd_row(release::find(&spec.kubernetes_version).row, local.image_tag.as_deref());
     let own = |scheme: &str, port| format!("{scheme}://{}", Endpoint { host: spec.loopback().into(), port });
     let pki = spec.certificates_dir.join("etcd");
     let file = |name: &str| display(pki.join(name));
@@ -66,7 +67,7 @@ pub(super) fn etcd(spec: &ClusterSpec, local: &LocalEtcd) -> PodSettings {
     mounts.extend(extra.extra_volumes.iter().cloned());
     PodSettings {
         name: ETCD,
-        image: release::etcd_image(spec, local),
+        image: etcd_image(spec, local),
         args: flags.into_args(&extra.extra_args),
         env: merged_env(&[], &extra.extra_envs),
         probe_host: Some(probe.host),

@@ -124,7 +124,7 @@ fn golden_extra_args_volumes_and_envs() {
     spec.scheduler.extra_envs = vec![variable("GOGC", "50"), variable("HTTP_PROXY", "")];
     local(&mut spec).component.extra_args = vec![arg("listen-metrics-urls", "https://10.0.0.5:9381,http://[::1]:1")];
     local(&mut spec).component.extra_envs = vec![variable("ETCD_LOG_LEVEL", "debug")];
-    let proxy_env = proxy_env([
+    let proxy_env = crate::host::environment::proxies_among([
         ("HTTP_PROXY".into(), "http://proxy:3128".into()),
         ("no_proxy".into(), "10.0.0.0/8,.svc".into()),
         ("HTTPS_PROXY".into(), String::new()),

@@ -17,6 +17,7 @@ use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use super::key::PrivateKey;
 use super::table::{San, Usage};
+use crate::host::digest::sha256;
 
 /// A text that is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -115,8 +116,7 @@ impl Certificate {
 
     /// SHA-256 over its DER, in hex.
     pub fn fingerprint(&self) -> String {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.der);
-        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        sha256(&self.der)
     }
 
     /// Whether `authority` has signed it: names, and then the signature itself. Says nothing of times and uses.

@@ -1,14 +1,12 @@
-//! Versions: which image, flag, probe path and etcd belongs to which Kubernetes minor. The only place that compares
+//! Versions: which image tag, flag, probe path and etcd belongs to which Kubernetes minor. The only place that compares
 //! versions; everything else asks a [`Release`].
 
-mod image;
 mod kubeadm;
 mod kubelet;
 mod table;
 mod upgrade;
 mod version;
 
-pub use image::{ComponentImage, cluster_images, coredns_image, etcd_image, images, kube_proxy_image, pause_image};
 pub use kubeadm::{ConfigApi, KubeadmRow, kubeadm_row, kubelet_config_map};
 pub use kubelet::{KubeletRow, kubelet_refusal, kubelet_row};
 pub use table::{ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_goes_back, etcd_row};

@@ -1,7 +1,6 @@
 //! The rows.
 
 use super::kubeadm::{CONTROL_PLANE, MASTER};
-use crate::config::spec::LocalEtcd;
 
 /// Everything that differs from one Kubernetes minor to the next.
 #[derive(Debug)]
@@ -165,9 +164,9 @@ static ETCD: [EtcdRow; 3] = [
     },
 ];
 
-/// The row of the etcd that `local` runs: by its own image tag where that is a version, else by the release's.
-pub fn etcd_row(release: &Release, local: &LocalEtcd) -> &'static EtcdRow {
-    let version = local.image_tag.as_deref().and_then(major_minor).or_else(|| major_minor(release.etcd_tag));
+/// The row of the etcd that runs: by the image `tag` that it was given where that is a version, else by the release's.
+pub fn etcd_row(release: &Release, tag: Option<&str>) -> &'static EtcdRow {
+    let version = tag.and_then(major_minor).or_else(|| major_minor(release.etcd_tag));
     version.map_or(&ETCD[0], row_of_etcd)
 }
 
@@ -190,12 +189,9 @@ fn major_minor(tag: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::spec::EtcdSpec;
 
     fn flags_of(release: &Release, tag: Option<&str>) -> Vec<&'static str> {
-        let EtcdSpec::Local(mut local) = crate::testing::spec().etcd else { unreachable!() };
-        local.image_tag = tag.map(str::to_owned);
-        etcd_row(release, &local).flags.iter().map(|(name, _)| *name).collect()
+        etcd_row(release, tag).flags.iter().map(|(name, _)| *name).collect()
     }
 
     #[test]

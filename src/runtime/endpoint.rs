@@ -13,7 +13,8 @@ use super::cri::Cri;
 use super::docker::Docker;
 use super::{ContainerRuntime, Result};
 use crate::config::ClusterSpec;
-use crate::host::Paths;
+use crate::config::spec::Overrides;
+use crate::host::{Paths, environment};
 
 /// Docker's socket.
 pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
@@ -82,7 +83,7 @@ impl Endpoint {
     /// [`EndpointError::Ambiguous`]: kubeadm does not choose either.
     pub fn detect(paths: &Paths) -> std::result::Result<Self, EndpointError> {
         let there = |path: &str| paths.on_host(path).exists();
-        if there(DOCKER_SOCKET) || std::env::var_os("DOCKER_HOST").is_some_and(|host| !host.is_empty()) {
+        if there(DOCKER_SOCKET) || environment::docker_host().is_some() {
             return Ok(Self::Docker(None));
         }
         let found: Vec<String> =
@@ -102,18 +103,18 @@ impl Endpoint {
         }
     }
 
-    /// Puts the runtime of this machine into a configuration that names none.
+    /// The configuration with the runtime of this machine, where it names none.
     ///
     /// # Errors
     /// [`EndpointError::Ambiguous`].
-    pub fn choose(spec: &mut ClusterSpec, paths: &Paths) -> std::result::Result<(), EndpointError> {
+    pub fn choose(spec: ClusterSpec, paths: &Paths) -> std::result::Result<ClusterSpec, EndpointError> {
         if spec.node.cri_socket.is_none()
             && spec.kubeboot.docker_host.is_none()
             && let Self::Cri(socket) = Self::detect(paths)?
         {
-            spec.node.cri_socket = Some(socket);
+            return Ok(spec.with(Overrides { cri_socket: Some(Some(socket)), ..Overrides::default() }));
         }
-        Ok(())
+        Ok(spec)
     }
 
     /// The runtime at a recorded address.
@@ -196,7 +197,7 @@ mod tests {
         make(CRI_SOCKETS[1]);
         let crio = Endpoint::Cri("unix:///var/run/crio/crio.sock".into());
         // Whoever runs this may have set DOCKER_HOST.
-        if std::env::var_os("DOCKER_HOST").is_none() {
+        if environment::docker_host().is_none() {
             assert_eq!(Endpoint::detect(&paths), Ok(crio));
             make(CRI_SOCKETS[0]);
             let error = Endpoint::detect(&paths).unwrap_err().to_string();

@@ -20,10 +20,10 @@ use crate::agent::control::report::HealthReport;
 use crate::cluster::apply::{Applied, Outcome};
 use crate::cluster::joining::ClusterFacts;
 use crate::cluster::object::{Key, Manner, Object};
-use crate::config::ClusterSpec;
 use crate::config::spec::JoinSpec;
 use crate::event::{Event, Reporter};
 use crate::host::Paths;
+use crate::host::digest::sha256;
 use crate::host::facts::{Cgroup, Facts, Interest};
 use crate::host::fs::{make_dirs, write_file};
 use crate::host::paths::KUBELET_DIR;
@@ -32,9 +32,9 @@ use crate::kubelet::service::{ServiceError, ServiceManager};
 use crate::manifests::COMPONENTS;
 use crate::runtime::cri::{Sandbox, Sandboxes};
 use crate::runtime::{ContainerRuntime, Result, RuntimeError};
-use crate::upgrade::manifest::hash;
-use crate::workflow::join::cluster::{Access, Credentials, Joining};
-use crate::workflow::machine::{Cause, Cluster, FactSource, Machine, Runtimes};
+use crate::workflow::machine::cluster::{Cluster, Site};
+use crate::workflow::machine::joining::{Access, Credentials, Joining};
+use crate::workflow::machine::{Cause, FactSource, Machine, Runtimes};
 
 /// What the agent, the components and the service manager make on a real machine.
 const TRACES: &[&str] = &[
@@ -105,7 +105,7 @@ impl Bench {
         }
         let tree = FaultyTree::new(HostTree::new(paths.clone(), NoRecord));
         let runtime = FakeRuntime::new();
-        for image in crate::release::images(&super::spec()) {
+        for image in crate::manifests::images(&super::spec()) {
             runtime.registry_has(&image.reference, Duration::from_millis(1));
         }
         let world = Arc::new_cyclic(|this| World {
@@ -235,7 +235,7 @@ impl World {
     async fn run_pods(&self) {
         let there = self.runtime.containers();
         for component in COMPONENTS.into_iter().filter(|c| !there.iter().any(|one| one.name.container == **c)) {
-            let image = crate::release::images(&super::spec()).remove(0).reference;
+            let image = crate::manifests::images(&super::spec()).remove(0).reference;
             let config = container_config(KUBELET_DIR, &format!("{component}-cp1"), component, 0, &image);
             let id = self.runtime.create_container(&config).await.expect("a container");
             self.runtime.start(&id).await.expect("a start");
@@ -317,7 +317,7 @@ impl HealthSource for World {
         let mut pods = Vec::new();
         for component in COMPONENTS {
             let Ok(content) = std::fs::read(self.paths.manifest(component)) else { continue };
-            let mut one = pod(component, &hash(&content));
+            let mut one = pod(component, &sha256(&content));
             one.healthy = !self.state().sick.contains(&component);
             pods.push(one);
         }
@@ -327,11 +327,11 @@ impl HealthSource for World {
 
 #[async_trait]
 impl Cluster for World {
-    async fn ensure_admins(&self, _: &Paths, _: &ClusterSpec, _: Duration) -> std::result::Result<bool, Cause> {
+    async fn ensure_admins(&self, _: Site<'_>, _: Duration) -> std::result::Result<bool, Cause> {
         self.call("ensure_admins").map(|()| true)
     }
 
-    async fn apply(&self, _: &Paths, _: &ClusterSpec, objects: &[Object]) -> std::result::Result<Vec<Applied>, Cause> {
+    async fn apply(&self, _: Site<'_>, objects: &[Object]) -> std::result::Result<Vec<Applied>, Cause> {
         let mut all = Vec::new();
         for object in objects {
             self.call("apply")?;
@@ -350,9 +350,23 @@ impl Cluster for World {
         Ok(all)
     }
 
-    async fn get(&self, _: &Paths, _: &ClusterSpec, object: &Object) -> std::result::Result<Option<Value>, Cause> {
+    async fn get(&self, _: Site<'_>, object: &Object) -> std::result::Result<Option<Value>, Cause> {
         self.call("get")?;
         Ok(self.state().objects.get(&object.key()).cloned())
+    }
+
+    async fn remove(&self, _: Site<'_>, object: &Object) -> std::result::Result<(), Cause> {
+        self.call("remove")?;
+        self.state().objects.remove(&object.key());
+        Ok(())
+    }
+
+    async fn would_make(&self, _: Site<'_>, _: &Object) -> std::result::Result<(), Cause> {
+        self.call("would_make")
+    }
+
+    async fn list_nodes(&self, _: Site<'_>, _: &str) -> std::result::Result<Vec<Value>, Cause> {
+        self.call("list_nodes").map(|()| vec![])
     }
 }
 

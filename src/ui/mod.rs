@@ -11,6 +11,7 @@ use std::io::{IsTerminal, stderr, stdout};
 use std::sync::Arc;
 
 use crate::event::Reporter;
+use crate::host::environment;
 
 pub use lines::{JsonLines, Plain};
 pub use output::{Output, UiError, error_text, print, print_bytes, print_value};
@@ -31,6 +32,6 @@ pub fn reporter(output: Output) -> Arc<dyn Reporter> {
 
 /// Whether a person watches: bars go to stderr, but a redirected stdout asks for lines to keep.
 fn watched() -> bool {
-    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    let dumb = environment::terminal().is_none_or(|term| term == "dumb");
     stdout().is_terminal() && stderr().is_terminal() && !dumb
 }

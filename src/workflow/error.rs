@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::machine::Cause;
 use super::phase::PhaseError;
-use super::saved::SavedError;
 use super::stage::CommitError;
 use super::state::StateError;
+use super::state::saved::SavedError;
 use crate::agent::control::expect::WaitError;
 use crate::host::fs::FsError;
 use crate::kubelet::service::ServiceError;
@@ -31,7 +31,7 @@ pub enum RunError {
     State(#[from] StateError),
     /// An upgrade was cut off, or its journal cannot be read.
     #[error(transparent)]
-    Upgrade(#[from] crate::upgrade::UpgradeError),
+    Upgrade(#[from] crate::workflow::upgrade::UpgradeError),
     /// What an earlier run left half made could not be taken back.
     #[error("cannot take back what an earlier run left half written")]
     Recover(#[source] CommitError),

@@ -1,19 +1,19 @@
-//! Phases of init, join, upgrade and reset: an ordered list of named steps, and the journal that lets a killed run go on.
+//! The commands that change a machine, one room each: an ordered table of named phases, run so that a run that was cut off
+//! is finished by the next one. Beside them is what they share: phases as data ([`phase`]), a run with its lock, journal
+//! and inventory ([`session`], [`state`]), files written as one batch ([`stage`]), the machine and the cluster that they act
+//! on ([`machine`]), what they know of a node's files ([`node_files`]), and the checks before ([`preflight`]).
 
 pub mod adopt;
+pub mod dry_run;
 mod error;
 pub mod init;
-pub mod inventory;
 pub mod join;
-pub mod journal;
-pub mod lock;
 pub mod machine;
+pub mod node_files;
 pub mod phase;
 pub mod preflight;
-mod record;
 pub mod renewal;
 pub mod reset;
-pub mod saved;
 pub mod session;
 pub mod stage;
 pub mod state;

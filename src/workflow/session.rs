@@ -1,11 +1,11 @@
-//! One run of a command that changes the machine: its journal, its inventory, and what is told of its phases.
+//! One run of a command that changes the machine: its lock, its journal, its inventory, and what is reported of its phases.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::inventory::{Entry, Item};
 use super::machine::Machine;
 use super::stage::{self, CommitError};
+use super::state::inventory::{Entry, Item};
 use super::state::{State, StateError};
 use crate::event::Event;
 use crate::host::Paths;
@@ -15,23 +15,31 @@ use crate::host::tree::{MemoryTree, Tree};
 pub struct Session {
     /// None until something is to be written on a machine that had none.
     state: Option<State>,
-    /// What the journal has yet to hear of: the command, and the digest of its configuration.
+    /// What the journal does not know yet: the command, and the digest of its configuration.
     begin: Option<(String, String)>,
 }
 
 impl Session {
-    /// Takes over what an earlier run left, and back what that one had half written; returns whether there was any of
-    /// the latter.
+    /// A run of `command`, with a configuration of the digest `config`, that has looked at nothing yet.
+    pub fn new(command: impl Into<String>, config: impl Into<String>) -> Self {
+        Self { state: None, begin: Some((command.into(), config.into())) }
+    }
+
+    /// Locks the state of an earlier run and takes it over, if there is one; returns whether there is.
     ///
     /// # Errors
-    /// A state that cannot be read, is locked, or a file that cannot be taken back.
-    pub fn open(paths: &Paths, command: &str, config: &str) -> Result<(Self, bool), CommitError> {
-        let mut state = State::open(paths)?;
-        let recovered = match &mut state {
-            Some(state) => stage::recover(&mut state.inventory, paths)?,
-            None => false,
-        };
-        Ok((Self { state, begin: Some((command.to_owned(), config.to_owned())) }, recovered))
+    /// A state that cannot be read, or that another command has locked.
+    pub fn open(&mut self, paths: &Paths) -> Result<bool, StateError> {
+        self.state = State::open(paths)?;
+        Ok(self.state.is_some())
+    }
+
+    /// Takes back what the earlier run had half written; returns whether there was any.
+    ///
+    /// # Errors
+    /// A file that cannot be taken back.
+    pub fn recover(&mut self, paths: &Paths) -> Result<bool, CommitError> {
+        self.state.as_mut().map_or(Ok(false), |state| stage::recover(&mut state.inventory, paths))
     }
 
     /// The state, where there is one.
@@ -39,7 +47,12 @@ impl Session {
         self.state.as_ref()
     }
 
-    /// The state, made now where there is none; the journal hears that the command has begun.
+    /// Whether the journal knows that the command has begun.
+    pub fn has_begun(&self) -> bool {
+        self.begin.is_none()
+    }
+
+    /// The state, made now where there is none; the journal records that the command has begun.
     ///
     /// # Errors
     /// The state directory or one of its files cannot be written.
@@ -52,6 +65,14 @@ impl Session {
             state.journal.begin(&command, &config)?;
         }
         Ok(state)
+    }
+
+    /// Records what will be made, in a state that is there; without one nothing has been made yet.
+    ///
+    /// # Errors
+    /// The inventory cannot be written.
+    pub fn expect(&mut self, entries: Vec<Entry>) -> Result<(), StateError> {
+        self.state.as_mut().map_or(Ok(()), |state| state.inventory.expect(entries))
     }
 
     /// Whether `path` is an earlier run's.
@@ -129,6 +150,14 @@ impl Session {
             _ => Ok(()),
         }
     }
+
+    /// Removes the state: nothing of what it records is there.
+    ///
+    /// # Errors
+    /// The directory cannot be removed.
+    pub fn discard(self) -> Result<(), StateError> {
+        self.state.map_or(Ok(()), State::discard)
+    }
 }
 
 /// `items` that are not there, each with the directories that are missing above it.
@@ -148,5 +177,47 @@ pub(super) fn made_below(parent: &Path, names: &[&str], tree: &dyn Tree) -> Vec<
     match tree.exists(parent) {
         true => names.iter().map(|name| Item::tree(parent.join(name))).collect(),
         false => vec![Item::tree(PathBuf::from(parent))],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::listing;
+
+    #[test]
+    fn a_command_is_journalled_when_it_first_writes_and_one_that_makes_nothing_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let (paths, before) = (Paths::new(root.path()), listing(root.path()));
+        let mut session = Session::new("init", "digest");
+        assert!(!session.open(&paths).unwrap() && !session.recover(&paths).unwrap());
+        session.expect(vec![Entry::Adopted]).unwrap();
+        session.finish().unwrap();
+        assert!(session.state().is_none() && !session.has_begun());
+        assert_eq!(listing(root.path()), before);
+
+        assert_eq!(session.state_mut(&paths).unwrap().journal.records().len(), 1);
+        assert_eq!(session.state_mut(&paths).unwrap().journal.records().len(), 1, "it has begun once");
+        session.finish().unwrap();
+        assert!(session.has_begun() && session.state().unwrap().journal.has_finished("init"));
+        session.close().unwrap();
+        assert_eq!(listing(root.path()), before);
+    }
+
+    #[test]
+    fn a_session_takes_over_what_an_earlier_one_has_made_and_back_what_it_has_half_made() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        let mut first = Session::new("init", "");
+        let half = vec![Item::file("/half")];
+        first.state_mut(&paths).unwrap().inventory.begin_batch(half).unwrap();
+        crate::host::fs::write_file(&paths.on_host("/half"), b"x", 0o600).unwrap();
+        drop(first);
+        let mut second = Session::new("init", "");
+        assert!(second.open(&paths).unwrap());
+        second.expect(vec![Entry::Expected { items: vec![Item::file("/ours")] }]).unwrap();
+        assert!(second.owns(Path::new("/ours")));
+        assert!(second.recover(&paths).unwrap() && !second.recover(&paths).unwrap());
+        assert!(!paths.on_host("/half").exists());
     }
 }

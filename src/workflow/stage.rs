@@ -3,10 +3,11 @@
 //! pair.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::inventory::{Inventory, Item, Kind};
 use super::state::StateError;
+use super::state::inventory::{Inventory, Item, Kind};
 use crate::host::Paths;
 use crate::host::fs::{FsError, NewFile, Written, link_end};
 use crate::host::tree::{MemoryTree, Tree};
@@ -155,6 +156,31 @@ pub fn remove_temporaries(dir: &Path) -> Result<(), FsError> {
     Ok(())
 }
 
+/// Moves files from one directory to another: each is whole in the one before it leaves the other. What a run that was
+/// killed while it copied has left in either goes.
+///
+/// # Errors
+/// A file that cannot be read, written or removed; the same call goes on from there.
+pub fn transfer(paths: &Paths, tree: &mut dyn Tree, names: &[String], from: &str, to: &str) -> Result<(), FsError> {
+    let files: Vec<(PathBuf, PathBuf)> =
+        names.iter().map(|name| (Path::new(from).join(name), Path::new(to).join(name))).collect();
+    for dir in [from, to] {
+        remove_temporaries(&paths.on_host(dir))?;
+    }
+    // All copies first: what watches the other directory sees all go at once.
+    for (from, to) in &files {
+        let Some(content) = tree.read(from)? else { continue };
+        let meta = paths.on_host(from).metadata().map_err(|e| FsError::new("look at", from, e))?;
+        tree.write(to, &content, meta.permissions().mode() & 0o7777)?;
+    }
+    for (from, to) in &files {
+        if tree.exists(to) {
+            tree.remove(from)?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,7 +217,6 @@ mod tests {
         assert!(!commit(&staged, &mut tree, &mut state.inventory, &paths).unwrap());
         let recorded: Vec<_> = state.inventory.items().iter().map(|item| item.path.display().to_string()).collect();
         assert_eq!(recorded, ["/etc/k", "/etc/k/closed", "/etc/k/closed/ca.crt", "/etc/k/closed/ca.key"]);
-        use std::os::unix::fs::PermissionsExt;
         let mode = std::fs::metadata(root.path().join("etc/k/closed")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
     }

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::usage::{Group, Mounts, UNLIMITED, field, number};
+use super::usage::{Group, Mounts, UNLIMITED, number};
+use crate::host::memory::{MemInfo, field};
 
 /// What `cpuacct.stat` counts in, on every Linux: 100 a second.
 const TICK_NANOS: u64 = 10_000_000;
@@ -151,12 +152,11 @@ impl Details {
     }
 
     fn of_proc(proc: &Path) -> Self {
-        let meminfo = text(proc, "meminfo");
-        let bytes = |name: &str| field(&meminfo, name).map(|kib| kib.saturating_mul(1024));
+        let meminfo = MemInfo::read_below(proc);
         let pressure = |what: &str| Pressure::read(&proc.join("pressure").join(what));
-        let swap_limit = bytes("SwapTotal");
+        let swap_limit = meminfo.bytes("SwapTotal");
         Self {
-            swap: swap_limit.zip(bytes("SwapFree")).map(|(total, free)| total.saturating_sub(free)),
+            swap: swap_limit.zip(meminfo.bytes("SwapFree")).map(|(total, free)| total.saturating_sub(free)),
             swap_limit,
             cpu_pressure: pressure("cpu"),
             memory_pressure: pressure("memory"),

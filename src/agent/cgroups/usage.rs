@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::host::memory::{MemInfo, field};
 use crate::host::mounts;
 
 /// What was used so far, and is used.
@@ -88,7 +89,7 @@ impl Mounts {
         let cpu_nanos = cpu.or_else(|| top("").as_deref().and_then(cpu_v2));
         // The kernel counts no pages of the top cgroup of v2.
         let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
-        Usage { cpu_nanos, memory: machine_memory(&read("/proc/meminfo"), &read("/proc/vmstat")) }
+        Usage { cpu_nanos, memory: machine_memory(&MemInfo::read(), &read("/proc/vmstat")) }
     }
 
     /// Whether the hierarchy of v2 says something of this cgroup. Where those of v1 count, everything may be at its top,
@@ -160,12 +161,6 @@ pub(super) fn number(dir: &Path, file: &str) -> Option<u64> {
     fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok()
 }
 
-/// A value of a file of `name value` lines, or of `/proc/meminfo`'s `name: value kB`, as it stands there.
-pub(super) fn field(text: &str, name: &str) -> Option<u64> {
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix([' ', ':']))?;
-    value.split_whitespace().next()?.parse().ok()
-}
-
 fn cpu_v2(dir: &Path) -> Option<u64> {
     let stat = fs::read_to_string(dir.join("cpu.stat")).ok()?;
     field(&stat, "usage_usec").map(|micros| micros.saturating_mul(1000))
@@ -201,8 +196,8 @@ fn memory_v2(dir: &Path) -> Option<MemoryUsage> {
     })
 }
 
-fn machine_memory(meminfo: &str, vmstat: &str) -> Option<MemoryUsage> {
-    let bytes = |name: &str| field(meminfo, name).map(|kib| kib.saturating_mul(1024));
+fn machine_memory(meminfo: &MemInfo, vmstat: &str) -> Option<MemoryUsage> {
+    let bytes = |name: &str| meminfo.bytes(name);
     let (total, free) = (bytes("MemTotal")?, bytes("MemFree")?);
     let usage = total.saturating_sub(free);
     let faults = |name: &str| field(vmstat, name).unwrap_or(0);
@@ -306,7 +301,7 @@ mod tests {
     #[test]
     fn the_machine_is_judged_by_what_it_could_not_give_back() {
         let meminfo = "MemTotal: 100 kB\nMemFree: 30 kB\nCached: 20 kB\nInactive(file): 10 kB\nAnonPages: 15 kB\n";
-        let found = machine_memory(meminfo, "pgfault 9\npgmajfault 2\n").unwrap();
+        let found = machine_memory(&MemInfo::of(meminfo), "pgfault 9\npgmajfault 2\n").unwrap();
         assert_eq!((found.page_faults, found.major_page_faults), (9, 2));
         assert_eq!([found.usage, found.working_set, found.rss], [70, 60, 15].map(|kib| kib * 1024));
     }

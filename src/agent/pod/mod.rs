@@ -19,11 +19,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
+
+use crate::host::digest::sha256;
 
 pub use bound::{API_SOURCE, Bound, CONFIG_MIRROR, ephemeral};
 pub use decode::MANIFEST_LIMIT;
@@ -384,11 +385,6 @@ pub fn container_path(path: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(format!("/{}", parts.join("/")))
-}
-
-/// SHA-256 in lower-case hex.
-pub fn sha256(bytes: &[u8]) -> String {
-    digest::digest(&digest::SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

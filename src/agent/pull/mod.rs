@@ -3,7 +3,7 @@
 
 mod keyring;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tracing::{debug, warn};
 
@@ -41,7 +41,7 @@ pub struct Parts<'a> {
 /// # Errors
 /// The runtime's; where several credentials were tried, with what was said to each.
 pub async fn pull(parts: Parts<'_>, pod: &StaticPod, image: &str) -> Result<ImageRecord, RuntimeError> {
-    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let home = crate::host::environment::home();
     let (own, node) = (of_secrets(parts, pod).await, of_node(parts.root_dir, home.as_deref()).await);
     let credentials = [own.matching(image), node.matching(image)].concat();
     try_each(parts.runtime, image, credentials).await

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::listing::Entry;
-use crate::agent::pod::sha256;
+use crate::host::digest::sha256;
 use crate::host::fs::{FsError, make_dirs, read_if_exists, remove_file, write_file};
 
 /// The directory, below the root directory.

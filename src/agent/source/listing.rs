@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use super::Update;
 use crate::agent::control::report::{Problem, Severity};
 use crate::agent::crash::caught_now;
-use crate::agent::pod::{Origin, Place, PodKey, StaticPod, sha256};
+use crate::agent::pod::{Origin, Place, PodKey, StaticPod};
 use crate::error::chain;
+use crate::host::digest::sha256;
 
 /// One manifest file as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]

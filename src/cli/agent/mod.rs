@@ -26,6 +26,7 @@ use super::failure::Hint;
 use super::version;
 use crate::agent::options::{self, AgentOptions, ConfigFile, Flags};
 use crate::agent::{self, control};
+use crate::host::environment;
 use crate::host::tree::{HostTree, NoRecord};
 use crate::runtime::endpoint::Endpoint;
 use crate::workflow::renewal;
@@ -115,7 +116,7 @@ pub async fn run(mut args: Args, globals: &Globals) -> anyhow::Result<ExitCode> 
 
 /// The runtime that was named, else the machine's.
 fn endpoint(options: &AgentOptions, globals: &Globals) -> anyhow::Result<Endpoint> {
-    let by_environment = std::env::var_os("DOCKER_HOST").is_some_and(|host| !host.is_empty());
+    let by_environment = environment::docker_host().is_some();
     match &options.runtime {
         Some(named) if !(options.runtime_from_file && by_environment) => Ok(named.clone()),
         _ => Endpoint::detect(&globals.paths()).context(Hint::new("or with --container-runtime-endpoint")),
@@ -212,7 +213,7 @@ fn stop_on_signals(shutdown: CancellationToken) -> anyhow::Result<tokio::task::J
 /// Tells the service manager, if there is one, that the agent is ready (its control socket answers and every source has
 /// been read once), and what it does. That it is alive is the agent's own matter ([`AgentOptions::watchdog`]).
 async fn notify(socket: PathBuf) {
-    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+    if !environment::has_notify_socket() {
         return;
     }
     let mut reports = loop {

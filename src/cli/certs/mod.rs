@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::Globals;
 use super::spec::{NodeConfig, SpecFlags, absolute, load};
+use crate::config::spec::Overrides;
 use crate::host::Paths;
 use crate::host::tree::{HostTree, NoRecord};
 use crate::pki;
@@ -83,10 +84,8 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 fn generate(args: &CsrArgs, paths: &Paths) -> anyhow::Result<ExitCode> {
     let loaded = load(&args.spec.input()?)?;
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let mut spec = loaded.spec;
-    if let Some(dir) = &args.kubeconfig_dir {
-        spec.kubeconfig_dir = absolute(dir)?;
-    }
+    let kubeconfig_dir = args.kubeconfig_dir.as_deref().map(absolute).transpose()?;
+    let spec = loaded.spec.with(Overrides { kubeconfig_dir, ..Overrides::default() });
     let mut tree = HostTree::new(paths.clone(), NoRecord);
     for file in pki::generate_requests(&spec, &mut tree, Timestamp::now())? {
         ui::print(&format!("wrote {}\n", file.display()))?;
@@ -109,10 +108,7 @@ struct CertFlags {
 
 impl CertFlags {
     fn spec(&self, paths: &Paths) -> anyhow::Result<crate::config::ClusterSpec> {
-        let mut spec = self.node.spec(paths)?;
-        if let Some(dir) = &self.cert_dir {
-            spec.certificates_dir = absolute(dir)?;
-        }
-        Ok(spec)
+        let certificates_dir = self.cert_dir.as_deref().map(absolute).transpose()?;
+        Ok(self.node.spec(paths)?.with(Overrides { certificates_dir, ..Overrides::default() }))
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::Globals;
 use crate::cli::images::{Which, with_hint};
 use crate::config::ClusterSpec;
-use crate::release;
+use crate::manifests;
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::ensure_images;
 use crate::ui::{self, Output};
@@ -64,7 +64,7 @@ struct Images {
 /// Runs one of the commands.
 pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::List(args) => list(release::cluster_images(&args.which.spec()?), args.output)?,
+        Command::List(args) => list(manifests::cluster_images(&args.which.spec()?), args.output)?,
         Command::Pull(args) => {
             pull(&args.which.spec_at(args.cri_socket.as_deref(), globals)?).await?;
         }
@@ -84,7 +84,7 @@ fn list(images: Vec<String>, output: Output) -> anyhow::Result<()> {
 
 async fn pull(spec: &ClusterSpec) -> anyhow::Result<()> {
     let runtime = Endpoint::of(spec).connect()?;
-    let images = release::cluster_images(spec);
+    let images = manifests::cluster_images(spec);
     let reporter = ui::reporter(Output::Text);
     ensure_images(&*runtime, &images, spec.node.image_pull_policy, &*reporter).await.map_err(with_hint)?;
     ui::print(&images.iter().map(|image| format!("[config/images] Pulled {image}\n")).collect::<String>())?;

@@ -11,9 +11,9 @@ use crate::config::spec::{PullPolicy, UpgradeCommon};
 use crate::config::{ClusterSpec, GoDuration, HostDefaults, Input, UpgradeFlags, UpgradeSpec, load_upgrade};
 use crate::release::{KubernetesVersion, Leave};
 use crate::ui::Output;
-use crate::upgrade::target::ImageChange;
-use crate::workflow::upgrade::Goal;
+use crate::workflow::upgrade::prepare::Goal;
 use crate::workflow::upgrade::table::Wanted as Parts;
+use crate::workflow::upgrade::target::ImageChange;
 
 /// Where an upgrade goes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -146,11 +146,6 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Whether there is anything to go to.
-    pub fn is_empty(&self) -> bool {
-        self.section.version.is_none() && self.image.is_empty()
-    }
-
     /// The same for the workflow.
     pub fn goal(&self, parts: Parts) -> anyhow::Result<Goal> {
         let images = self.image.iter().map(|image| ImageChange::parse(image)).collect::<Result<Vec<_>, _>>()?;

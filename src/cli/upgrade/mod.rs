@@ -15,10 +15,10 @@ use super::Globals;
 use super::phases::{self, table};
 use crate::release::Leave;
 use crate::ui::{self, Output};
-use crate::upgrade::diff::unified;
-use crate::upgrade::plan::Step;
+use crate::workflow::upgrade::diff::unified;
+use crate::workflow::upgrade::plan::Step;
+use crate::workflow::upgrade::prepare::{Prepared, prepare};
 use crate::workflow::upgrade::table::{OPTIONS, PHASES, Wanted as Parts};
-use crate::workflow::upgrade::{Prepared, prepare};
 
 /// Move the running control plane to another version or image, one component after the other.
 #[derive(Debug, clap::Args)]

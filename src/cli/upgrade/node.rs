@@ -1,28 +1,21 @@
 //! `kubeboot upgrade node`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use serde_json::Value;
-use similar::TextDiff;
 
-use super::apply::{apply_it, stamp};
+use super::apply::apply_it;
 use super::flags::{Also, Common, Given, How, Section, To};
 use crate::cli::phases::{Sub, table};
 use crate::cli::{Globals, Hint, NO_KUBECONFIG};
 use crate::cluster::joining::{ClusterFacts, Reader};
 use crate::config::spec::Timeouts;
-use crate::host::paths::{KUBELET_CONFIG, TMP_DIR};
-use crate::host::tree::{HostTree, NoRecord, Recorder, Tree};
-use crate::kubelet::files::in_cluster;
+use crate::host::paths::KUBELET_CONFIG;
 use crate::release::Leave;
 use crate::ui;
-use crate::upgrade::target::file;
-use crate::workflow::init::files::RESOLVED;
-use crate::workflow::state::State;
 use crate::workflow::upgrade::table::{NODE_PHASES, OPTIONS, Part, Wanted as Parts};
-use crate::yaml;
+use crate::workflow::upgrade::worker::{Settings, WorkerError, is_worker, renew_settings};
 
 /// Bring this node to the version that the cluster has
 ///
@@ -82,8 +75,7 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         }
     };
     let paths = globals.paths();
-    let tree = HostTree::new(paths.clone(), NoRecord);
-    let is_worker = !tree.exists(&file("kube-apiserver"));
+    let is_worker = is_worker(&paths);
     let usual = if is_worker { "kubelet.conf" } else { "admin.conf" };
     let kubeconfig = flags.common.kubeconfig.clone().unwrap_or_else(|| paths.kubeconfig(usual));
     if is_worker && !kubeconfig.exists() {
@@ -119,46 +111,31 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         ui::print("[upgrade] Skipping: a worker has kubelet settings alone\n")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let patches = wanted.section.common.patches_dir.as_deref();
-    match State::open(&paths)? {
-        Some(mut state) => worker(HostTree::new(paths, &mut state.inventory), &facts, patches, how.dry_run),
-        None => worker(HostTree::new(paths, NoRecord), &facts, patches, how.dry_run),
+    let settings = renew_settings(&paths, &facts, wanted.section.common.patches_dir.as_deref(), how.dry_run);
+    show(settings.map_err(explain)?, &facts)
+}
+
+/// What to do next, attached to what went wrong.
+fn explain(error: WorkerError) -> anyhow::Error {
+    match error {
+        WorkerError::NotJoined => {
+            anyhow::Error::new(error).context(Hint::new("join the machine to the cluster first: `kubeboot join`"))
+        }
+        error => error.into(),
     }
 }
 
-/// The kubelet's settings, made anew from the cluster's.
-fn worker<R: Recorder>(
-    mut tree: HostTree<R>,
-    facts: &ClusterFacts,
-    patches: Option<&Path>,
-    dry_run: bool,
-) -> anyhow::Result<ExitCode> {
-    let path = Path::new(KUBELET_CONFIG);
-    let Some(old) = tree.read(path)? else {
-        return Err(anyhow::anyhow!("{KUBELET_CONFIG} is not there")
-            .context(Hint::new("join the machine to the cluster first: `kubeboot join`")));
+fn show(settings: Settings, facts: &ClusterFacts) -> anyhow::Result<ExitCode> {
+    let version = &facts.version;
+    let text = match settings {
+        Settings::Same => format!("[upgrade] The kubelet's settings are those of the cluster ({version})\n"),
+        Settings::WouldChange(diff) => diff,
+        Settings::Written(backup) => format!(
+            "[upgrade] Backed up the kubelet's settings to {}\n[upgrade] Wrote {KUBELET_CONFIG} for Kubernetes {version}; \
+             it counts from the kubelet's next start: install its new version, and systemctl restart kubelet\n",
+            backup.display()
+        ),
     };
-    let old = String::from_utf8_lossy(&old).into_owned();
-    let before: Value = yaml::to_value(&old).with_context(|| format!("{KUBELET_CONFIG} is no YAML"))?;
-    let new = in_cluster(&facts.kubelet_config, &before, patches, tree.exists(Path::new(RESOLVED)))?;
-    if new == old {
-        ui::print(&format!("[upgrade] The kubelet's settings are those of the cluster ({})\n", facts.version))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if dry_run {
-        let diff = TextDiff::from_lines(&old, &new);
-        ui::print(&diff.unified_diff().header(KUBELET_CONFIG, &format!("{KUBELET_CONFIG} (new)")).to_string())?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let backup = Path::new(TMP_DIR).join(format!("kubeadm-kubelet-config-{}", stamp()));
-    tree.make_dir(&backup, 0o700)?;
-    tree.write(&backup.join("config.yaml"), old.as_bytes(), 0o600)?;
-    tree.write(path, new.as_bytes(), 0o644)?;
-    ui::print(&format!(
-        "[upgrade] Backed up the kubelet's settings to {}\n[upgrade] Wrote {KUBELET_CONFIG} for Kubernetes {}; it counts \
-         from the kubelet's next start: install its new version, and systemctl restart kubelet\n",
-        backup.display(),
-        facts.version
-    ))?;
+    ui::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,7 @@ use super::corefile::{CorefileError, migrated};
 use super::{AddonError, Objects};
 use crate::config::ClusterSpec;
 use crate::kubelet::files::dns_address;
+use crate::manifests::coredns_image;
 use crate::manifests::patches::{COREDNS_TARGET, Patches};
 use crate::manifests::template::filters;
 use crate::release::{self, RELEASES};
@@ -94,7 +95,7 @@ pub fn objects(spec: &ClusterSpec) -> Result<CoreDns, AddonError> {
         corefile: &corefile,
         replicas: REPLICAS,
         taints: row.control_plane_taints,
-        image: &release::coredns_image(spec),
+        image: &coredns_image(spec),
         address: &dns_address(spec)?,
     };
     let text = template.render().map_err(|source| AddonError::Template { addon, source })?;
@@ -118,7 +119,7 @@ pub fn objects(spec: &ClusterSpec) -> Result<CoreDns, AddonError> {
 
 /// The version of the CoreDNS that `spec` runs; None where its tag is none.
 fn version(spec: &ClusterSpec) -> Option<(u64, u64)> {
-    let image = release::coredns_image(spec);
+    let image = coredns_image(spec);
     let tag = image.rsplit_once(':')?.1.trim_start_matches('v');
     let version = semver::Version::parse(tag).ok()?;
     Some((version.major, version.minor))

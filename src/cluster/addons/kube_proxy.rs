@@ -1,7 +1,6 @@
 //! kube-proxy, which makes services reachable on every node.
 
 use askama::Template;
-use aws_lc_rs::digest::{SHA256, digest};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
@@ -10,6 +9,8 @@ use serde_json::{Map, Value, json};
 use super::super::object::Object;
 use super::{AddonError, Objects};
 use crate::config::ClusterSpec;
+use crate::host::digest::sha256;
+use crate::manifests::kube_proxy_image;
 use crate::manifests::patches::{KUBE_PROXY_TARGET, Patches};
 use crate::manifests::template::filters;
 use crate::release;
@@ -85,7 +86,7 @@ pub fn objects(spec: &ClusterSpec, proxy_env: &[(String, String)]) -> Result<Kub
         hash: hash.as_deref(),
         config: &config,
         kubeconfig: &kubeconfig,
-        image: &release::kube_proxy_image(spec),
+        image: &kube_proxy_image(spec),
         proxy_env,
     };
     let text = template.render().map_err(|source| AddonError::Template { addon, source })?;
@@ -114,9 +115,7 @@ fn is_default(document: &Value) -> bool {
 
 /// kubeadm's hash of a config map: over the values of its data, in the order of their keys.
 fn hash(values: &[&str]) -> String {
-    let digest = digest(&SHA256, values.concat().as_bytes());
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", sha256(values.concat().as_bytes()))
 }
 
 /// The user's KubeProxyConfiguration with kubeadm's values where it has none.

@@ -30,6 +30,15 @@ pub struct JoinSpec {
     pub kubeboot: KubebootSpec,
 }
 
+impl JoinSpec {
+    /// The same configuration with the runtime at `socket`; None is the default one.
+    #[must_use]
+    pub fn with_cri_socket(mut self, socket: Option<String>) -> Self {
+        self.node.cri_socket = socket;
+        self
+    }
+}
+
 /// `controlPlane`; its `localAPIEndpoint` is in [`JoinSpec::node`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlPlaneJoin {

@@ -23,6 +23,7 @@ use futures::stream::BoxStream;
 use tokio::sync::OnceCell;
 
 use super::*;
+use crate::host::environment;
 use address::Address;
 use podman::Engine;
 
@@ -53,7 +54,7 @@ impl Docker {
     /// # Errors
     /// [`RuntimeError::Refused`] for an address that cannot be one.
     pub fn connect(host: Option<&str>) -> Result<Self> {
-        let from_environment = std::env::var("DOCKER_HOST").ok().filter(|value| !value.is_empty());
+        let from_environment = environment::docker_host();
         let address = Address::parse(host.or(from_environment.as_deref()).unwrap_or(address::DEFAULT))?;
         // A daemon elsewhere has rights of its own, which nothing here says anything of.
         let oom_score_floor = if address.is_local() { oom::floor() } else { None };

@@ -1,19 +1,17 @@
-//! The manifests of a node that somebody else made: where they are, what they run, and moving them.
+//! The manifests of a node that somebody else made: where they are and what they run.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
 use super::AdoptError;
 use crate::agent::control::expect::Expectation;
 use crate::host::Paths;
+use crate::host::digest::sha256;
 use crate::host::fs::FsError;
 use crate::host::paths::{ADOPTED_MANIFESTS, MANIFESTS_DIR};
 use crate::host::tree::Tree;
-use crate::upgrade::manifest::hash;
-use crate::workflow::stage::remove_temporaries;
 use crate::yaml;
 
 /// A manifest, wherever it is now.
@@ -103,29 +101,7 @@ impl Found {
         Some(Expectation {
             component: self.pod.pointer("/metadata/labels/component")?.as_str()?.to_owned(),
             file: Path::new(MANIFESTS_DIR).join(&self.name).display().to_string(),
-            file_hash: Some(hash(&self.content)),
+            file_hash: Some(sha256(&self.content)),
         })
     }
-}
-
-/// Moves manifests from one directory to another: each is whole in the one before it leaves the other. What a run that was
-/// killed while it copied has left in either goes.
-pub fn transfer(paths: &Paths, tree: &mut dyn Tree, names: &[String], from: &str, to: &str) -> Result<(), FsError> {
-    let files: Vec<(PathBuf, PathBuf)> =
-        names.iter().map(|name| (Path::new(from).join(name), Path::new(to).join(name))).collect();
-    for dir in [from, to] {
-        remove_temporaries(&paths.on_host(dir))?;
-    }
-    // All copies first: what watches the other directory sees all go at once.
-    for (from, to) in &files {
-        let Some(content) = tree.read(from)? else { continue };
-        let meta = paths.on_host(from).metadata().map_err(|e| FsError::new("look at", from, e))?;
-        tree.write(to, &content, meta.permissions().mode() & 0o7777)?;
-    }
-    for (from, to) in &files {
-        if tree.exists(to) {
-            tree.remove(from)?;
-        }
-    }
-    Ok(())
 }

@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::init::files::made_by_agent;
-use super::inventory::{Entry, Item};
 use super::machine::Machine;
+use super::node_files::made_by_agent;
 use super::reset::plan::is_adopted;
 use super::reset::{self, ResetError};
-use super::session::with_missing_parents;
+use super::session::{Session, with_missing_parents};
+use super::stage::transfer;
+use super::state::inventory::{Entry, Item};
 use super::state::{State, StateError};
 use crate::agent::control::expect::{Expectation, Verdict, WaitError, until_met};
 use crate::config::spec::PullPolicy;
@@ -198,33 +199,30 @@ fn plan_back(machine: &Machine) -> Result<reset::Reset, AdoptError> {
 /// See [`AdoptError`].
 pub async fn run(machine: &mut Machine, order: &Order, processes: &dyn Processes) -> Result<Outcome, AdoptError> {
     State::sweep(&machine.paths)?;
-    let state = State::open(&machine.paths)?;
-    check(machine, state.as_ref())?;
+    let mut session = Session::new(PHASE, "");
+    session.open(&machine.paths)?;
+    check(machine, session.state())?;
     let found = found(machine, &observe(machine)?)?;
     let runtime = machine.runtimes.connect(order.docker_host.as_deref())?;
     let images: Vec<String> = found.iter().flat_map(Found::images).collect();
     let missing: Vec<String> =
         present(&*runtime, &images).await?.into_iter().filter(|(_, image)| image.is_none()).map(|(i, _)| i).collect();
-    let had_finished = state.as_ref().is_some_and(|state| state.journal.has_finished(PHASE));
-    let mut state = match state {
-        Some(state) => state,
-        None => State::open_or_create(&machine.paths)?,
-    };
-    state.journal.begin(PHASE, "")?;
+    let had_finished = session.state().is_some_and(|state| state.journal.has_finished(PHASE));
+    let state = session.state_mut(&machine.paths)?;
     let mut run = Run { machine, order, processes, found };
-    let done = match run.get_images(&*runtime, &mut state, images, missing).await {
-        Ok(()) => run.take_over(&mut state).await,
+    let done = match run.get_images(&*runtime, state, images, missing).await {
+        Ok(()) => run.take_over(state).await,
         Err(error) => Err(error),
     };
     match done {
         Ok(()) => {
-            state.journal.finish()?;
+            session.finish()?;
             Ok(if had_finished { Outcome::AlreadyAdopted } else { Outcome::Adopted })
         }
         // What ran before this run goes on running.
         Err(error) if had_finished => Err(error),
         Err(error) => {
-            drop(state);
+            drop(session);
             Err(take_back(machine, error).await)
         }
     }
@@ -388,7 +386,7 @@ impl Run<'_> {
         match step {
             Step::SetAside(names) => {
                 tree.make_dir(Path::new(ADOPTED_MANIFESTS), 0o700)?;
-                Ok(manifests::transfer(paths, &mut **tree, names, MANIFESTS_DIR, ADOPTED_MANIFESTS)?)
+                Ok(transfer(paths, &mut **tree, names, MANIFESTS_DIR, ADOPTED_MANIFESTS)?)
             }
             Step::AwaitEnd => self.await_end(STOP_LIMIT).await,
             Step::StopKubelet => {
@@ -402,9 +400,7 @@ impl Run<'_> {
                 tree.write(Path::new(KUBELET_ADOPTED), drop_in.as_bytes(), 0o644)?;
                 Ok(())
             }
-            Step::PutBack(names) => {
-                Ok(manifests::transfer(paths, &mut **tree, names, ADOPTED_MANIFESTS, MANIFESTS_DIR)?)
-            }
+            Step::PutBack(names) => Ok(transfer(paths, &mut **tree, names, ADOPTED_MANIFESTS, MANIFESTS_DIR)?),
             Step::StartAgent => {
                 let mut how = service.start()?;
                 if !service.outlives_machine() {

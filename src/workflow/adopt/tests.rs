@@ -53,7 +53,7 @@ impl Processes for Pods {
 }
 
 fn manifest(component: &str) -> String {
-    let image = crate::release::images(&crate::testing::spec()).remove(0).reference;
+    let image = crate::manifests::images(&crate::testing::spec()).remove(0).reference;
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {component}, labels: {{component: {component}}}}}\n\
          spec:\n  containers:\n  - {{name: {component}, image: \"{image}\", command: [{component}, --x]}}\n"

@@ -7,12 +7,12 @@ use crate::error::chain;
 use crate::host::fs::FsError;
 use crate::host::tree::Tree;
 use crate::pki::PkiError;
-use crate::upgrade::UpgradeError;
-use crate::upgrade::journal::{Journal as Upgrade, State as UpgradeState};
 use crate::workflow::error::failure;
 use crate::workflow::phase::Selected;
-use crate::workflow::saved::Saved;
 use crate::workflow::stage;
+use crate::workflow::state::saved::Saved;
+use crate::workflow::upgrade::UpgradeError;
+use crate::workflow::upgrade::journal::{Journal as Upgrade, State as UpgradeState};
 
 impl Init<'_> {
     /// Manifests that an upgrade has taken away must not come back before it is finished: etcd's data may be half restored.
@@ -39,7 +39,7 @@ impl Init<'_> {
 
     /// Whether there is nothing to do: initialised before, with these very files, and healthy.
     pub(super) async fn is_initialised(&mut self, selected: &[Selected<'static, Work>]) -> Result<bool, InitError> {
-        self.initialised = self.state.as_ref().is_some_and(|state| state.journal.has_finished("init"));
+        self.initialised = self.session.state().is_some_and(|state| state.journal.has_finished("init"));
         if !self.initialised {
             return Ok(false);
         }

@@ -1,17 +1,18 @@
 //! The phases that write files, into whichever tree: the machine's or a dry run's.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 
 use super::StepError;
 use crate::config::ClusterSpec;
-use crate::host::paths::{AGENT_LOG, CONTAINER_LOGS_DIR, KUBELET_DIR, POD_LOGS_DIR, RUN_DIR, TMP_DIR};
+use crate::host::paths::KUBELET_DIR;
 use crate::host::tree::Tree;
-use crate::manifests::{self, Manifest};
+use crate::manifests;
 use crate::pki::{self, Action, Outcome};
 use crate::runtime::endpoint::Endpoint;
-use crate::workflow::inventory::{Entry, Item};
+use crate::workflow::node_files::{RESOLVED, made_by_agent, render};
+use crate::workflow::state::inventory::{Entry, Item};
 
 /// What file phases work from.
 pub struct Input<'a> {
@@ -109,18 +110,6 @@ fn host_path(spec: &ClusterSpec, dir: &Path) -> Item {
     }
 }
 
-/// One manifest as it would be written on a machine with this tree.
-pub fn render(
-    spec: &ClusterSpec,
-    component: &str,
-    proxy_env: &[(String, String)],
-    tree: &dyn Tree,
-) -> Result<Manifest, StepError> {
-    let exists = |path: &Path| tree.exists(path);
-    let host = manifests::Host { exists: &exists, proxy_env: proxy_env.to_vec() };
-    Ok(manifests::render(spec, component, &host)?)
-}
-
 /// `kubelet-start`: the kubelet's settings, the unit and its drop-in.
 pub fn kubelet(input: &Input<'_>, _: &[&'static str], tree: &mut dyn Tree) -> Result<Files, StepError> {
     let ignored = crate::workflow::preflight::agent::check(input.spec)?;
@@ -137,33 +126,4 @@ pub fn kubelet(input: &Input<'_>, _: &[&'static str], tree: &mut dyn Tree) -> Re
         will_be_made: made_by_agent(had_dir),
         entries: vec![Entry::Containers { runtime, owner: KUBELET_DIR.to_owned() }],
     })
-}
-
-/// What systemd-resolved makes while it runs.
-pub const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
-
-/// What a kubelet and the agent make below the kubelet's directory, where that was there before.
-const KUBELET_SUBDIRS: &[&str] = &[
-    "pods",
-    "pki",
-    "plugins",
-    "plugins_registry",
-    "device-plugins",
-    "checkpoints",
-    "kubeboot-manifests",
-    "kubeboot-agent.lock",
-];
-
-/// What the agent, and the service manager for it, will make where it is missing.
-pub(in crate::workflow) fn made_by_agent(had_kubelet_dir: bool) -> Vec<Item> {
-    let kubelet = Path::new(KUBELET_DIR);
-    let log_dir = Path::new(AGENT_LOG).parent().map(PathBuf::from);
-    let mut items = match had_kubelet_dir {
-        true => KUBELET_SUBDIRS.iter().map(|name| Item::tree(kubelet.join(name))).collect(),
-        false => vec![Item::tree(kubelet)],
-    };
-    items.extend([POD_LOGS_DIR, CONTAINER_LOGS_DIR, RUN_DIR, TMP_DIR].map(Item::tree));
-    items.extend(log_dir.map(Item::tree));
-    items.push(Item::dir("/etc/systemd/system/multi-user.target.wants"));
-    items
 }

@@ -7,13 +7,13 @@ use tokio::task::JoinHandle;
 
 use crate::config::ClusterSpec;
 use crate::event::{Event, Reporter};
-use crate::release;
+use crate::manifests;
 use crate::runtime::images::{ImagesError, ensure_images};
 use crate::runtime::{ContainerRuntime, RuntimeError};
 
 /// The images without which the node does not come up.
 pub fn needed(spec: &ClusterSpec) -> Vec<String> {
-    release::images(spec).into_iter().filter(|image| !image.optional).map(|image| image.reference).collect()
+    manifests::images(spec).into_iter().filter(|image| !image.optional).map(|image| image.reference).collect()
 }
 
 /// Images on their way; dropping this stops the pulls.

@@ -18,17 +18,18 @@ use crate::config::ClusterSpec;
 use crate::config::spec::{NodeAgent, PullPolicy};
 use crate::error::chain;
 use crate::event::Event;
+use crate::host::digest::sha256;
 use crate::host::facts::{Facts, Runtime};
 use crate::host::paths::{KUBELET_DIR, KUBERNETES_DIR, MANIFESTS_DIR};
 use crate::manifests;
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::present;
 use crate::runtime::{ContainerRuntime, RuntimeError};
-use crate::upgrade::manifest::hash;
 use crate::workflow::error::failure;
-use crate::workflow::inventory::{Entry, Kind};
+use crate::workflow::machine::cluster::Site;
 use crate::workflow::preflight::{self, Ours};
-use crate::workflow::saved::Saved;
+use crate::workflow::state::inventory::{Entry, Kind};
+use crate::workflow::state::saved::Saved;
 
 /// How long an agent may take to answer whether a machine that was initialised before is healthy.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -50,12 +51,10 @@ pub fn preflight<'a>(init: &'a mut Init<'_>, _: bool) -> LocalBoxFuture<'a, Resu
         if missing.is_empty() && init.spec.node.image_pull_policy != PullPolicy::Always {
             return Ok(false);
         }
-        init.open_state()?;
+        init.begin()?;
         let address = Endpoint::of(init.spec).address();
         let entry = |reference: String| Entry::Image { runtime: address.clone(), reference };
-        if let Some(state) = &mut init.state {
-            state.inventory.expect(missing.into_iter().map(entry).collect())?;
-        }
+        init.session.expect(missing.into_iter().map(entry).collect())?;
         init.pulls = Some(images::Pulls::start(runtime, init.spec, init.machine.reporter.clone()));
         Ok(true)
     })
@@ -72,9 +71,7 @@ pub fn start_agent<'a>(init: &'a mut Init<'_>, changed: bool) -> LocalBoxFuture<
     Box::pin(async move {
         let service = &init.machine.service;
         let enabled_before = service.is_enabled()?;
-        if let Some(state) = &mut init.state {
-            state.inventory.expect(vec![Entry::Service { enabled_before }])?;
-        }
+        init.session.expect(vec![Entry::Service { enabled_before }])?;
         if !changed && service.is_running()? {
             return Ok(false);
         }
@@ -113,7 +110,7 @@ pub fn wait<'a>(init: &'a mut Init<'_>, _: bool) -> LocalBoxFuture<'a, Result<bo
             // No API server is waited for: nobody to grant anything.
             let Ok(()) = answering.await else { return Ok(false) };
             let limit = spec.timeouts.kubernetes_api_call;
-            machine.cluster.ensure_admins(&machine.paths, spec, limit).await.map_err(StepError::Admin)
+            machine.cluster.ensure_admins(Site { paths: &machine.paths, spec }, limit).await.map_err(StepError::Admin)
         };
         let both = async { tokio::try_join!(healthy, admins) };
         tokio::select! {
@@ -194,7 +191,7 @@ impl Init<'_> {
                 wants.push(Expectation {
                     component: component.to_owned(),
                     file: file.display().to_string(),
-                    file_hash: Some(hash(&content)),
+                    file_hash: Some(sha256(&content)),
                 });
             }
         }
@@ -262,7 +259,7 @@ impl Init<'_> {
 
     /// What of the machine's state is an earlier run's, and so no obstacle.
     async fn ours(&self, facts: &Facts, runtime: Option<&dyn ContainerRuntime>) -> Ours {
-        let Some(state) = &self.state else { return Ours::default() };
+        let Some(state) = self.session.state() else { return Ours::default() };
         let mut paths: BTreeSet<PathBuf> = state.inventory.items().iter().map(|item| item.path.clone()).collect();
         // A directory that was there, empty, for what is ours in it now.
         let trees = state.inventory.items().into_iter().filter(|item| item.kind == Kind::Tree);

@@ -15,24 +15,22 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use jiff::Timestamp;
 
 use super::error::failure;
-use super::inventory::{Entry, Item};
 use super::machine::Machine;
+use super::machine::cluster::Site;
 use super::phase::Selected;
-use super::saved::Saved;
-use super::session::with_missing_parents;
+use super::session::Session;
 use super::stage;
-use super::state::State;
+use super::state::inventory::Entry;
+use super::state::saved::Saved;
 use crate::config::ClusterSpec;
 use crate::config::spec::NodeAgent;
 use crate::event::Event;
 use crate::host::tree::{MemoryTree, Tree};
 use crate::pki::{PkiError, Problem, Refusal};
-use crate::upgrade::manifest::hash;
 
 use crate::cluster::apply::Outcome as Applied;
 use drawn::Drawn;
@@ -83,19 +81,19 @@ pub enum Outcome {
 pub struct Init<'a> {
     pub(super) machine: &'a mut Machine,
     pub(super) spec: &'a ClusterSpec,
-    state: Option<State>,
+    session: Session,
     pulls: Option<images::Pulls>,
     /// The phases' files, once they have been made in memory.
     staged: BTreeMap<&'static str, Staged>,
     now: Timestamp,
     command: String,
-    /// Whether the journal has heard of the command.
-    begun: bool,
     saved: Option<&'a Saved>,
     /// Directories of other machines' or clusters', which a single phase was given: what is in them is not recorded.
     foreign: Vec<PathBuf>,
     /// What this run gives the cluster, once that has been made up.
     drawn: Option<Drawn>,
+    /// The objects of the addons: they depend on nothing but the configuration, and are made before anything is written.
+    addons: Option<objects::Objects>,
     /// Whether an `init` has come to its end on this machine before.
     initialised: bool,
     text: String,
@@ -120,25 +118,27 @@ pub async fn run(machine: &mut Machine, order: &Order) -> Result<Ended, InitErro
         What::Everything => "init".to_owned(),
         What::Phase(name, _) => format!("init phase {name}"),
     };
+    let config = saved.as_ref().map(Saved::digest).unwrap_or_default();
     let (now, saved) = (Timestamp::now(), saved.as_ref().filter(|_| *what == What::Everything));
     let mut init = Init {
         machine,
         spec,
-        state: None,
+        session: Session::new(command.clone(), config),
         pulls: None,
         staged: BTreeMap::new(),
         now,
         command,
-        begun: false,
         saved,
         foreign: Vec::new(),
         drawn: None,
+        addons: None,
         initialised: false,
         text: String::new(),
     };
     let result = init.run(what).await;
+    let text = std::mem::take(&mut init.text);
     init.forget_if_nothing_was_done().await;
-    result.map(|outcome| Ended { outcome, text: init.text })
+    result.map(|outcome| Ended { outcome, text })
 }
 
 impl Init<'_> {
@@ -153,12 +153,14 @@ impl Init<'_> {
         }
         // What is wrong with the settings of the addons is said now, not when the control plane is up.
         if let Some(addon) = selected.iter().find(|one| one.phase.name == "addon") {
-            let checked = objects::addon_objects(self.spec, &self.machine.proxy_env, &addon.children);
-            checked.map_err(|source| failure("addon", source))?;
+            let made = objects::addon_objects(self.spec, &self.machine.proxy_env, &addon.children);
+            self.addons = Some(made.map_err(|source| failure("addon", source))?);
         }
         // A killed run's directory is there already; on a fresh machine preflight comes before anything is written.
-        if let Some(state) = State::open(&self.machine.paths)? {
-            self.adopt(state)?;
+        if self.session.open(&self.machine.paths)? {
+            if self.session.recover(&self.machine.paths).map_err(InitError::Recover)? {
+                self.machine.reporter.note("init", "took back what an interrupted run had half written".into());
+            }
             self.refuse_half_an_upgrade()?;
             let is_damaged = self.look_at_record();
             if *what == What::Everything && self.is_initialised(&selected).await? {
@@ -173,10 +175,7 @@ impl Init<'_> {
             self.run_phase(phase, &selected[index..]).await?;
         }
         self.await_images().await?;
-        // The journal does not know that a run began which has written nothing: the end would be an earlier run's.
-        if let Some(state) = self.state.as_mut().filter(|_| self.begun) {
-            state.journal.finish()?;
-        }
+        self.session.finish()?;
         self.forget_drawn();
         Ok(Outcome::Done)
     }
@@ -194,15 +193,6 @@ impl Init<'_> {
             return resolved(selection.run);
         };
         resolved(vec![PHASES.one(name, sub.as_deref())?])
-    }
-
-    /// Takes over the state of an earlier run, and back what that one had half written.
-    fn adopt(&mut self, mut state: State) -> Result<(), InitError> {
-        if stage::recover(&mut state.inventory, &self.machine.paths).map_err(InitError::Recover)? {
-            self.machine.reporter.note("init", "took back what an interrupted run had half written".into());
-        }
-        self.state = Some(state);
-        Ok(())
     }
 
     /// Makes the files of all phases in memory: whatever is wrong with any of them shows before the first is written.
@@ -266,12 +256,7 @@ impl Init<'_> {
             }
             self.await_images().await?;
         }
-        let started = Instant::now();
-        let title = selected.phase.title.to_owned();
-        self.machine.reporter.event(Event::PhaseStarted { phase: phase.into(), title });
-        if let Some(state) = &mut self.state {
-            state.journal.start(phase)?;
-        }
+        let started = self.session.start_phase(self.machine, phase, selected.phase.title)?;
         let mut changed = false;
         if work.files.is_some() {
             changed = self.write_staged(phase, work).map_err(|source| failure(phase, source))?;
@@ -283,12 +268,7 @@ impl Init<'_> {
         if let Some(act) = acts {
             changed |= act(self, changed).await.map_err(|source| failure(phase, source))?;
         }
-        if let Some(state) = &mut self.state {
-            state.journal.done(phase)?;
-        }
-        let millis = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-        self.machine.reporter.event(Event::PhaseDone { phase: phase.into(), changed, millis });
-        Ok(())
+        Ok(self.session.end_phase(self.machine, phase, started, changed)?)
     }
 
     /// Writes the files of a phase as one batch.
@@ -296,7 +276,12 @@ impl Init<'_> {
         let Some(Staged { files, said }) = self.staged.remove(phase) else { return Ok(false) };
         let changed = match work.dir.is_some_and(|dir| self.foreign.iter().any(|one| one == (dir.of)(self.spec))) {
             true => stage::write(&files, &mut *self.machine.tree)?,
-            false => self.commit(&files, said.entries, said.will_be_made)?,
+            false => {
+                self.begin()?;
+                let mut items = said.will_be_made;
+                items.retain(|item| !self.foreign.iter().any(|dir| item.path.starts_with(dir)));
+                self.session.commit(self.machine, &files, said.entries, &items)?
+            }
         };
         let machine = &*self.machine;
         said.notes.into_iter().for_each(|text| machine.reporter.note(phase, text));
@@ -304,30 +289,10 @@ impl Init<'_> {
         Ok(changed)
     }
 
-    /// Writes files with everything on record before.
-    fn commit(
-        &mut self,
-        files: &MemoryTree,
-        mut entries: Vec<Entry>,
-        mut will_be_made: Vec<Item>,
-    ) -> Result<bool, StepError> {
-        self.open_state()?;
-        let Self { state: Some(state), machine, foreign, .. } = self else { return Ok(false) };
-        will_be_made.retain(|item| !foreign.iter().any(|dir| item.path.starts_with(dir)));
-        entries.push(Entry::Expected { items: with_missing_parents(&will_be_made, &*machine.tree) });
-        state.inventory.expect(entries)?;
-        Ok(stage::commit(files, &mut *machine.tree, &mut state.inventory, &machine.paths)?)
-    }
-
-    /// Makes the state directory where no earlier run has, and journals that this command begins.
-    fn open_state(&mut self) -> Result<(), StepError> {
-        let state = match &mut self.state {
-            Some(state) => state,
-            none => none.insert(State::open_or_create(&self.machine.paths)?),
-        };
-        if !std::mem::replace(&mut self.begun, true) {
-            let config = hash(format!("{:?}", self.spec).as_bytes());
-            state.journal.begin(&self.command, &config)?;
+    /// Journals that this command begins, where it has not yet, and keeps what it was given.
+    fn begin(&mut self) -> Result<(), StepError> {
+        if !self.session.has_begun() {
+            self.session.state_mut(&self.machine.paths)?;
             if let Some(saved) = self.saved {
                 saved.write(&mut *self.machine.tree)?;
             }
@@ -351,9 +316,12 @@ impl Init<'_> {
             proxy_env: &machine.proxy_env,
             now: self.now,
         };
-        let made = make(&input, select)?;
+        let made = match self.addons.take_if(|_| phase == "addon") {
+            Some(made) => made,
+            None => make(&input, select)?,
+        };
         let written = tokio::select! {
-            written = machine.cluster.apply(&machine.paths, self.spec, &made.objects) => {
+            written = machine.cluster.apply(Site { paths: &machine.paths, spec: self.spec }, &made.objects) => {
                 written.map_err(StepError::Cluster)?
             }
             () = machine.stop.cancelled() => return Err(StepError::Interrupted),
@@ -376,7 +344,7 @@ impl Init<'_> {
     /// What this run gives the cluster; an earlier one that was cut off may have made it up.
     fn draw(&mut self) -> Result<Drawn, StepError> {
         if self.drawn.is_none() {
-            let drawn = match self.state {
+            let drawn = match self.session.state() {
                 Some(_) => Drawn::recall_or_draw(self.spec, &self.command, &mut *self.machine.tree)?,
                 // One phase on a machine that is not ours: nothing of ours stays there.
                 None => Drawn::new(self.spec)?,
@@ -391,7 +359,7 @@ impl Init<'_> {
 
     /// The run has come to its end; whatever goes wrong here is no failure of it, and the next run tries again.
     fn forget_drawn(&mut self) {
-        if self.state.is_some()
+        if self.session.state().is_some()
             && let Err(error) = Drawn::forget(&self.command, &mut *self.machine.tree)
         {
             self.machine.reporter.warn("init", error.to_string());
@@ -399,8 +367,8 @@ impl Init<'_> {
     }
 
     /// Where nothing has been made after all, nothing of ours stays.
-    async fn forget_if_nothing_was_done(&mut self) {
-        let Some(state) = self.state.take() else { return };
+    async fn forget_if_nothing_was_done(self) {
+        let Some(state) = self.session.state() else { return };
         let mut images = Vec::new();
         for entry in state.inventory.entries() {
             match entry {
@@ -415,7 +383,7 @@ impl Init<'_> {
                 return;
             }
         }
-        if let Err(error) = state.discard() {
+        if let Err(error) = self.session.discard() {
             self.machine.reporter.warn("init", error.to_string());
         }
     }

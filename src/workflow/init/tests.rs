@@ -302,7 +302,7 @@ async fn waiting_for_images_is_said_and_their_failure_is_preflights() {
     assert_eq!(started(&bench)[1], waits);
     assert_eq!(started(&bench)[2].0, "certs");
     let bench = Bench::new();
-    for image in crate::release::images(&crate::testing::spec()) {
+    for image in crate::manifests::images(&crate::testing::spec()) {
         bench.runtime.add_image(&image.reference);
     }
     init(&bench).await.unwrap();
@@ -315,7 +315,7 @@ async fn what_is_wrong_with_the_last_file_shows_before_the_first_is_written() {
     let before = bench.listing();
     let mut spec = crate::testing::spec();
     spec.patches_dir = Some("/nonexistent".into());
-    for image in crate::release::images(&spec) {
+    for image in crate::manifests::images(&spec) {
         bench.runtime.add_image(&image.reference);
     }
     let error = run_on(&mut bench.machine(), spec, What::Everything).await.unwrap_err();
@@ -430,6 +430,6 @@ async fn a_phase_that_writes_nothing_ends_no_earlier_run() {
     bench.tree.fail_at(30);
     init(&bench).await.unwrap_err();
     run_on(&mut bench.machine(), crate::testing::spec(), What::Phase("preflight".into(), None)).await.unwrap();
-    let state = State::open(&bench.machine().paths).unwrap().unwrap();
+    let state = crate::workflow::state::State::open(&bench.machine().paths).unwrap().unwrap();
     assert!(!state.journal.has_finished("init"));
 }

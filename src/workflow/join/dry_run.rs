@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 
-use super::cluster::{Found, Joining};
 use super::files::{self, Input};
 use super::{JoinError, StepError, What, kubelet, refuse_control_plane};
 use crate::config::spec::JoinSpec;
@@ -11,8 +10,10 @@ use crate::event::Reporter;
 use crate::host::Paths;
 use crate::host::facts::Facts;
 use crate::release::kubelet_row;
+use crate::workflow::dry_run::DryRun;
 use crate::workflow::error::failure;
-use crate::workflow::init::dry_run::Rehearsal;
+
+use crate::workflow::machine::joining::{Found, Joining};
 
 /// Where the packages of a kubelet put it: shown on a machine that has none yet.
 const USUAL_KUBELET: &str = "/usr/bin/kubelet";
@@ -27,9 +28,9 @@ pub async fn rehearse(
     (paths, facts): (&Paths, &Facts),
     joining: &dyn Joining,
     reporter: &dyn Reporter,
-) -> Result<Rehearsal, JoinError> {
+) -> Result<DryRun, JoinError> {
     refuse_control_plane(spec)?;
-    let mut rehearsal = Rehearsal::above(paths);
+    let mut run = DryRun::above(paths);
     let mut found = None;
     for one in what.select(spec, None)? {
         let (phase, work) = (one.phase.name, one.phase.work);
@@ -42,11 +43,11 @@ pub async fn rehearse(
             let (program, row) = kubelet(facts, &found.version)
                 .unwrap_or_else(|_| (PathBuf::from(USUAL_KUBELET), kubelet_row(&found.version)));
             let input = Input { spec, found, program: &program, row, owns: &|_| false };
-            rehearsal.files(|tree| write(&input, tree).map(drop)).map_err(failed)?;
+            run.files(|tree| write(&input, tree).map(drop)).map_err(failed)?;
         }
-        (work.would)(spec).into_iter().for_each(|text| rehearsal.would(phase, text));
+        (work.would)(spec).into_iter().for_each(|text| run.would(phase, text));
     }
-    Ok(rehearsal)
+    Ok(run)
 }
 
 async fn find(spec: &JoinSpec, joining: &dyn Joining, reporter: &dyn Reporter) -> Result<Found, StepError> {

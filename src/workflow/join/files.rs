@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use super::StepError;
-use super::cluster::Found;
 use crate::config::spec::{JoinSpec, NodeAgent};
 use crate::host::paths::{
     CONTAINER_LOGS_DIR, KUBELET_DIR, KUBELET_DROP_IN, KUBELET_UNIT, KUBERNETES_DIR, MANIFESTS_DIR, POD_LOGS_DIR,
@@ -13,8 +12,10 @@ use crate::kubelet::files::{DEFAULT_CRI_SOCKET, Joining, render_joining, write_f
 use crate::kubelet::service::Program;
 use crate::kubelet::unit;
 use crate::release::KubeletRow;
-use crate::workflow::inventory::{Entry, Item};
+use crate::workflow::machine::joining::Found;
+use crate::workflow::node_files::RESOLVED;
 use crate::workflow::session::made_below;
+use crate::workflow::state::inventory::{Entry, Item};
 
 /// The kubeconfig with which the kubelet asks for its first certificate.
 pub const BOOTSTRAP_CONF: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
@@ -102,7 +103,7 @@ pub fn kubelet(input: &Input<'_>, tree: &mut dyn Tree) -> Result<Files, StepErro
         patches_dir: spec.patches_dir.as_deref(),
         cluster: &found.kubelet_config,
         kubelet: input.row,
-        systemd_resolved: tree.exists(Path::new(crate::workflow::init::files::RESOLVED)),
+        systemd_resolved: tree.exists(Path::new(RESOLVED)),
     };
     for (path, _) in write_files(render_joining(&joining)?, tree)?.files {
         files.notes.push(format!("wrote {path}"));

@@ -20,9 +20,9 @@ use crate::host::tree::Tree;
 use crate::pki::{Kubeconfig, text_in};
 use crate::runtime::RuntimeError;
 use crate::runtime::cri::Sandboxes;
-use crate::workflow::inventory::Kind;
 use crate::workflow::machine::{Cause, Machine};
 use crate::workflow::preflight::{self, Goal, Ours};
+use crate::workflow::state::inventory::Kind;
 use crate::yaml;
 
 /// How often the kubelet is asked for its health; it tells nobody when it is.

@@ -1,7 +1,6 @@
 //! `join`: the phases of the table, run so that a run that was cut off anywhere is finished by the next one, and so that
 //! a reset takes all of it away again.
 
-pub mod cluster;
 pub mod dry_run;
 pub mod files;
 mod live;
@@ -15,19 +14,19 @@ use std::path::{Path, PathBuf};
 use super::error::failure;
 pub use super::error::{RunError as JoinError, StepError};
 use super::machine::Machine;
+use super::machine::joining::{Access, Credentials, Found};
 use super::phase::Selected;
 use super::session::Session;
 use crate::cluster::discovery::kubeconfig::ClusterInfo;
 use crate::config::spec::JoinSpec;
 use crate::event::Event;
+use crate::host::digest::sha256;
 use crate::host::facts::{Facts, Interest};
 use crate::host::tree::MemoryTree;
 use crate::pki::{Kubeconfig, inspect, text_in};
 use crate::release::{KubeletRow, KubernetesVersion, kubelet_row};
-use crate::upgrade::manifest::hash;
-use crate::workflow::inventory::Entry;
-use crate::workflow::journal::Record;
-use cluster::{Access, Credentials, Found};
+use crate::workflow::state::inventory::Entry;
+use crate::workflow::state::journal::Record;
 use files::{BOOTSTRAP_CONF, KUBELET_CONF};
 pub use table::{PHASES, Work};
 
@@ -82,9 +81,10 @@ pub async fn run(machine: &mut Machine, spec: &JoinSpec, what: &What) -> Result<
     if !machine.live {
         return Err(JoinError::NotLive { root: machine.paths.root().to_owned() });
     }
-    let config = hash(spec.node.name.as_bytes());
-    let (session, recovered) = Session::open(&machine.paths, &what.command(), &config).map_err(JoinError::Recover)?;
-    if recovered {
+    let config = sha256(spec.node.name.as_bytes());
+    let mut session = Session::new(what.command(), config);
+    session.open(&machine.paths).map_err(|error| JoinError::Recover(error.into()))?;
+    if session.recover(&machine.paths).map_err(JoinError::Recover)? {
         machine.reporter.note("join", "took back what an interrupted run had half written".into());
     }
     let mut join = Join { machine, spec, session, found: None };

@@ -14,9 +14,11 @@ use crate::config::ClusterSpec;
 use crate::error::chain;
 use crate::host::Paths;
 use crate::host::paths::MANIFESTS_DIR;
+use crate::manifests::pause_image;
 use crate::manifests::{COMPONENTS, ETCD};
-use crate::release::{kubeadm_row, pause_image};
-use crate::upgrade::objects::{Api, Cause};
+use crate::release::kubeadm_row;
+use crate::workflow::machine::Cause;
+use crate::workflow::machine::cluster::Api;
 
 /// What a cluster is like that is to be upgraded.
 #[derive(Debug, Default)]
@@ -87,9 +89,10 @@ pub fn see_files(paths: &Paths) -> Seen {
 ///
 /// # Errors
 /// Those settings cannot be read.
-pub async fn see_cluster(api: &dyn Api, spec: &ClusterSpec, settings: Option<&Object>) -> Result<Seen, Cause> {
+pub async fn see_cluster(api: Api<'_>, settings: Option<&Object>) -> Result<Seen, Cause> {
+    let spec = api.site.spec;
     let there = match settings {
-        Some(map) => api.get(map).await?,
+        Some(map) => api.cluster.get(api.site, map).await?,
         None => None,
     };
     let corefile = there.as_ref().and_then(|map| map["data"][coredns::COREFILE].as_str());
@@ -97,7 +100,7 @@ pub async fn see_cluster(api: &dyn Api, spec: &ClusterSpec, settings: Option<&Ob
     // Every row ends with the name of today, which all of them have.
     let label = kubeadm_row(&spec.kubernetes_version).control_plane_labels.last().copied().unwrap_or_default();
     let job = job(spec);
-    let (job, nodes) = tokio::join!(api.would_make(&job), api.list_nodes(label));
+    let (job, nodes) = tokio::join!(api.cluster.would_make(api.site, &job), api.cluster.list_nodes(api.site, label));
     Ok(Seen {
         missing: Vec::new(),
         no_job: job.err().map(|error| chain(&*error)),
@@ -137,10 +140,13 @@ fn not_ready(nodes: &[Value]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use async_trait::async_trait;
 
     use super::*;
     use crate::cluster::apply::Applied;
+    use crate::workflow::machine::cluster::{self as machine, Site};
 
     /// A cluster with these nodes, which refuses Jobs or not.
     struct Cluster {
@@ -150,20 +156,24 @@ mod tests {
     }
 
     #[async_trait]
-    impl Api for Cluster {
-        async fn get(&self, _: &Object) -> Result<Option<Value>, Cause> {
+    impl machine::Cluster for Cluster {
+        async fn ensure_admins(&self, _: Site<'_>, _: Duration) -> Result<bool, Cause> {
+            Err("no rights are granted".into())
+        }
+
+        async fn get(&self, _: Site<'_>, _: &Object) -> Result<Option<Value>, Cause> {
             Ok(Some(json!({"data": {"Corefile": ".:53 {\n    mine\n}\n"}})))
         }
 
-        async fn apply(&self, _: &[Object]) -> Result<Vec<Applied>, Cause> {
+        async fn apply(&self, _: Site<'_>, _: &[Object]) -> Result<Vec<Applied>, Cause> {
             Err("nothing is written".into())
         }
 
-        async fn remove(&self, _: &Object) -> Result<(), Cause> {
+        async fn remove(&self, _: Site<'_>, _: &Object) -> Result<(), Cause> {
             Err("nothing is removed".into())
         }
 
-        async fn would_make(&self, object: &Object) -> Result<(), Cause> {
+        async fn would_make(&self, _: Site<'_>, object: &Object) -> Result<(), Cause> {
             assert_eq!((object.resource.kind.as_str(), object.namespace()), ("Job", Some("kube-system")));
             let pod = &object.value["spec"]["template"]["spec"];
             assert_eq!(pod["tolerations"][0]["key"], "node-role.kubernetes.io/control-plane");
@@ -171,7 +181,7 @@ mod tests {
             if self.refuses { Err("denied by policy".into()) } else { Ok(()) }
         }
 
-        async fn list_nodes(&self, label: &str) -> Result<Vec<Value>, Cause> {
+        async fn list_nodes(&self, _: Site<'_>, label: &str) -> Result<Vec<Value>, Cause> {
             assert_eq!(label, "node-role.kubernetes.io/control-plane");
             if self.away { Err("connection refused".into()) } else { Ok(self.nodes.clone()) }
         }
@@ -188,7 +198,9 @@ mod tests {
     }
 
     async fn seen(cluster: &Cluster, settings: Option<&Object>) -> Seen {
-        see_cluster(cluster, &crate::testing::spec(), settings).await.unwrap()
+        let (spec, paths) = (crate::testing::spec(), Paths::new("/nonexistent"));
+        let site = Site { paths: &paths, spec: &spec };
+        see_cluster(Api { cluster, site }, settings).await.unwrap()
     }
 
     #[tokio::test]

@@ -28,13 +28,13 @@ use crate::agent::control::restart::{Restarter, containers, replace};
 use crate::config::ClusterSpec;
 use crate::event::{Event, Reporter};
 use crate::host::Paths;
+use crate::host::digest::sha256;
 use crate::host::fs::FsError;
 use crate::host::paths::MANIFESTS_DIR;
 use crate::host::tree::{MemoryTree, Tree};
 use crate::manifests::COMPONENTS;
 use crate::pki::inspect::Certificate;
 use crate::pki::{self, Fate, PkiError, Renewable};
-use crate::upgrade::manifest::hash;
 
 /// How long the agent may take to say what runs.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -292,7 +292,7 @@ async fn restart(machine: &mut Machine<'_>, agent: &dyn Restarter, pending: &Pen
     let want = Expectation {
         component: component.clone(),
         file: file.display().to_string(),
-        file_hash: Some(hash(&manifest)),
+        file_hash: Some(sha256(&manifest)),
     };
     let reporter = machine.reporter;
     let mut changed = |want: &Expectation, verdict: &Verdict| reporter.event(told(want, verdict));

@@ -135,7 +135,7 @@ impl World {
     fn report(&self) -> HealthReport {
         let state = self.0.lock().unwrap();
         let pods = state.starts.iter().map(|(component, starts)| {
-            let mut one = pod(component, &hash(component.as_bytes()));
+            let mut one = pod(component, &sha256(component.as_bytes()));
             one.containers[0].id = Some(format!("{component}-{starts}"));
             one.healthy = state.sick != Some(component);
             if !one.healthy {

@@ -17,11 +17,10 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use super::adopt::manifests::transfer;
-use super::inventory::{Item, Kind};
 use super::machine::Machine;
-use super::saved::Saved;
-use super::stage::remove_temporaries;
+use super::stage::{remove_temporaries, transfer};
+use super::state::inventory::{Item, Kind};
+use super::state::saved::Saved;
 use super::state::{State, StateError};
 use crate::agent;
 use crate::config::spec::UnmountFlag;

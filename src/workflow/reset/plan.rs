@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::host::paths::{CONTAINER_LOGS_DIR, KUBELET_DIR, MANIFESTS_DIR, POD_LOGS_DIR, RUN_DIR, TMP_DIR};
-use crate::workflow::inventory::{Entry, Item, Kind};
+use crate::workflow::state::inventory::{Entry, Item, Kind};
 
 /// One step of a reset. Paths are as the node sees them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::host::fs::{FsError, entries};
 use crate::host::paths::{CONTAINER_LOGS_DIR, POD_LOGS_DIR};
 use crate::host::remove::remove_tree;
 use crate::host::{Paths, mounts};
-use crate::workflow::inventory::{Item, Kind};
+use crate::workflow::state::inventory::{Item, Kind};
 
 /// The mount points below those of the `items` that are trees, in the order of mounting, each as a path below its tree: the
 /// kernel's table resolves every link, and the tree may be behind some.

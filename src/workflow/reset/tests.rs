@@ -3,8 +3,8 @@ use crate::host::fs::{make_dirs, write_file};
 use crate::host::mounts;
 use crate::testing::machine::Bench;
 use crate::testing::threads::{apart, tmpfs};
-use crate::upgrade::journal::{DataCopy, Journal};
 use crate::workflow::init::{self, Order, What};
+use crate::workflow::upgrade::journal::{DataCopy, Journal};
 
 async fn initialised() -> (Bench, Vec<String>) {
     let bench = Bench::new();

@@ -5,12 +5,12 @@ use std::path::Path;
 use crate::error::chain;
 use crate::host::paths::{KUBELET_DIR, KUBELET_DROP_IN, KUBELET_UNIT, KUBERNETES_DIR};
 use crate::runtime::endpoint::Endpoint;
-use crate::upgrade::copy::aside;
-use crate::upgrade::journal::Journal;
-use crate::workflow::inventory::{Entry, Item};
 use crate::workflow::machine::Machine;
-use crate::workflow::saved::Saved;
+use crate::workflow::state::inventory::{Entry, Item};
+use crate::workflow::state::saved::Saved;
 use crate::workflow::state::{State, StateError};
+use crate::workflow::upgrade::copy::aside;
+use crate::workflow::upgrade::journal::Journal;
 
 /// Says what is wrong with the records. Where nothing is left of the inventory, has the reset take away what shows itself
 /// whose it is: containers by their label, the service by its unit. Files show nothing: they stay, and are named.

@@ -1,218 +1,201 @@
-//! What `upgrade` would do on this machine: the phases that were asked for, made into files, manifests and objects
-//! before anything is touched.
+//! Moving a running control plane to other manifests: plan, diff, apply, rollback.
+//!
+//! An upgrade ends exactly new or exactly old; the one exception is an etcd that has served and that cannot go back without
+//! loss, which then stays, with everything else old. The old manifests are copied aside first, each new one replaces its
+//! predecessor in one rename, and the agent is asked, by the hash of the file, whether that very manifest is healthy.
+//! The first that is not brings all of them back. Certificates are renewed with the component that reads them; the
+//! node's settings and the objects of the cluster follow when every component is healthy, and all of it is put back with
+//! the manifests. A journal written before the first rename lets a killed upgrade be finished by the same command or
+//! taken back by `upgrade rollback`.
 
+pub mod apply;
+pub mod certificates;
+pub mod copy;
+pub mod data;
+pub mod diff;
+pub mod etcd;
+pub mod journal;
+pub mod kept;
+pub mod manifest;
+pub mod objects;
+pub mod plan;
+pub mod prepare;
+pub mod rollback;
+pub mod run;
 pub mod table;
+pub mod target;
+pub mod worker;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
+use crate::agent::control::expect::WaitError;
+use crate::host::fs::FsError;
+use crate::host::tree::Tree;
+use crate::workflow::machine::Cause;
 
-use self::table::{Part, Wanted};
-use super::init::StepError;
-use super::init::files::{RESOLVED, render};
-use super::saved::{SAVED, Saved, SavedError};
-use crate::config::ClusterSpec;
-use crate::host::Paths;
-use crate::host::paths::{KUBELET_CONFIG, KUBELET_FLAGS_ENV, KUBELET_INSTANCE_CONFIG};
-use crate::host::tree::{HostTree, MemoryTree, NoRecord, Tree};
-use crate::kubelet;
-use crate::manifests;
-use crate::release::{KubernetesVersion, Leave, Refusal, upgrade_allowed};
-use crate::upgrade::apply::{Renewal, Work};
-use crate::upgrade::kept::FileChange;
-use crate::upgrade::objects::{self, Cause, Group};
-use crate::upgrade::plan::{Step, plan};
-use crate::upgrade::target::{ImageChange, running_version, targets};
-use crate::upgrade::{UpgradeError, current};
+const MIB: u64 = 1 << 20;
 
-/// Where an upgrade goes, and how.
-#[derive(Debug, Clone)]
-pub struct Goal {
-    /// To which version; None where images alone are changed.
-    pub version: Option<KubernetesVersion>,
-    /// Other images.
-    pub images: Vec<ImageChange>,
-    /// Patches in the place of those of init.
-    pub patches_dir: Option<PathBuf>,
-    /// Whether etcd goes too.
-    pub etcd: bool,
-    /// Whether certificates are renewed.
-    pub certificates: bool,
-    /// Which versions are allowed.
-    pub leave: Leave,
-    /// The phases.
-    pub parts: Wanted,
+/// How an upgrade ended. Each has an exit code of its own, so that a script can tell them apart.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Every component runs the new manifest, or did so before.
+    Upgraded {
+        /// The components that were replaced.
+        replaced: Vec<&'static str>,
+    },
+    /// A component failed, and everything is as it was before.
+    RolledBack {
+        /// What failed.
+        cause: UpgradeError,
+        /// The version of the new etcd, where that stays: everything but it is old.
+        etcd: Option<String>,
+    },
+    /// A component failed, and putting the old manifests back did not make everything healthy either.
+    Failed {
+        /// What failed first.
+        cause: UpgradeError,
+        /// What failed while going back.
+        rollback: UpgradeError,
+    },
 }
 
-/// An upgrade that cannot be prepared.
+impl Outcome {
+    /// 0 upgraded, 2 rolled back, 3 failed; 1 is left to every other error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Upgraded { .. } => 0,
+            Self::RolledBack { .. } => 2,
+            Self::Failed { .. } => 3,
+        }
+    }
+}
+
+/// What can go wrong.
 #[derive(Debug, thiserror::Error)]
-pub enum PrepareError {
-    /// The manifests.
+pub enum UpgradeError {
+    /// A file could not be read or written.
     #[error(transparent)]
-    Upgrade(#[from] UpgradeError),
-    /// No control plane of ours.
-    #[error("this machine was not initialised by `kubeboot init`")]
-    NotInitialised,
-    /// What init was given.
+    File(#[from] FsError),
+    /// A certificate cannot be renewed.
     #[error(transparent)]
-    Saved(#[from] SavedError),
-    /// The version is none that this control plane may go to.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// A manifest.
-    #[error(transparent)]
-    Manifest(#[from] StepError),
-    /// The kubelet's files.
-    #[error(transparent)]
-    Kubelet(#[from] kubelet::files::KubeletFilesError),
-    /// Objects of the cluster.
-    #[error("cannot make the objects of the cluster")]
-    Objects(#[source] Cause),
+    Pki(#[from] crate::pki::PkiError),
+    /// The cluster's objects cannot be read, and so not be put back.
+    #[error("cannot read the objects of the cluster that the upgrade would change")]
+    Unreadable(#[source] Cause),
+    /// Objects cannot be written.
+    #[error("cannot write {what} to the cluster")]
+    Objects {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// The replaced component did not become healthy.
+    #[error("{component} did not become healthy")]
+    Unhealthy {
+        /// Which one.
+        component: &'static str,
+        /// Why.
+        #[source]
+        source: Box<WaitError>,
+    },
+    /// A manifest on disk is not one.
+    #[error("{} is not a Pod manifest that can be upgraded: {reason}", path.display())]
+    Manifest {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// There is no control plane to upgrade.
+    #[error("{} is missing: this machine runs no control plane made by `kubeboot init`", path.display())]
+    NoManifest {
+        /// The file that should be there.
+        path: PathBuf,
+    },
+    /// An earlier upgrade was cut off.
+    #[error(
+        "an upgrade to {target} was cut off: finish it with `{command}`, or take it back with `kubeboot upgrade rollback`"
+    )]
+    Interrupted {
+        /// Its target.
+        target: String,
+        /// The command that finishes it.
+        command: String,
+    },
+    /// No room for a copy.
+    #[error(
+        "{what} needs {} MiB in {}, where {} MiB are free: make room there, and run the same command again",
+        need.div_ceil(MIB), path.display(), free / MIB
+    )]
+    NoRoom {
+        /// What needs it.
+        what: &'static str,
+        /// Where, as the node sees it.
+        path: PathBuf,
+        /// Bytes.
+        need: u64,
+        /// Bytes.
+        free: u64,
+    },
+    /// etcd does not take its data back.
+    #[error("etcd does not go back to {to}")]
+    Downgrade {
+        /// The minor version.
+        to: String,
+        /// Why.
+        #[source]
+        source: crate::etcd::EtcdError,
+    },
+    /// etcd takes too long.
+    #[error("etcd has not taken its data back to {to} within {} s", limit.as_secs())]
+    SlowDowngrade {
+        /// The minor version.
+        to: String,
+        /// How long it was waited for.
+        limit: std::time::Duration,
+    },
+    /// The copy of etcd's data was asked for.
+    #[error("there is no copy of etcd's data: the last upgrade has not replaced etcd's image")]
+    NoCopy,
+    /// Nothing to take back.
+    #[error("no upgrade to take back: {} is not there", path.display())]
+    NothingToRollBack {
+        /// The journal's path.
+        path: PathBuf,
+    },
+    /// The journal cannot be understood.
+    #[error("{} is damaged; everything old is below /etc/kubernetes/tmp", path.display())]
+    Journal {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// `--image` names what is no component.
+    #[error("--image {given}: expected COMPONENT=IMAGE with one of {}", known.join(", "))]
+    ImageFlag {
+        /// What was given.
+        given: String,
+        /// The components.
+        known: Vec<&'static str>,
+    },
 }
 
-/// What an upgrade would do.
-pub struct Prepared {
-    /// The cluster as it will be.
-    pub spec: ClusterSpec,
-    /// What runs; None where nobody can tell.
-    pub from: Option<KubernetesVersion>,
-    /// The components to replace.
-    pub steps: Vec<Step>,
-    /// Files of the node that would change.
-    pub files: Vec<FileChange>,
-    /// Objects of the cluster.
-    pub objects: Vec<Group>,
-    /// What the user should know.
-    pub warnings: Vec<String>,
-    renews: bool,
-    settles: bool,
-}
-
-impl Prepared {
-    /// The work, certificates being valid from `now`.
-    pub fn work(&self, now: Timestamp) -> Work<'_> {
-        Work {
-            steps: self.steps.clone(),
-            renewal: self.renews.then_some(Renewal { spec: &self.spec, now }),
-            files: self.files.clone(),
-            objects: self.objects.clone(),
-            settle: self.settles,
+/// The manifest of a running control plane: the file, or, where an upgrade that was cut off had taken it away, its
+/// backup.
+pub fn current(tree: &dyn Tree, file: &Path) -> Result<Option<Vec<u8>>, UpgradeError> {
+    if let Some(content) = tree.read(file)? {
+        return Ok(Some(content));
+    }
+    match (journal::Journal::read(tree)?, file.file_name()) {
+        (Some(journal), Some(name)) if journal.state == journal::State::Applying => {
+            Ok(tree.read(&journal.backup.join(name))?)
         }
+        _ => Ok(None),
     }
-
-    /// Lines for a dry run, besides the manifests.
-    pub fn would(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        if self.renews {
-            let names = self.steps.iter().map(|step| step.component).collect::<Vec<_>>();
-            lines.extend((!names.is_empty()).then(|| format!("Would renew the certificates of {}", names.join(", "))));
-        }
-        lines.extend(self.files.iter().map(|file| format!("Would write {}", file.path.display())));
-        lines.extend(self.objects.iter().map(|group| format!("Would bring {} up to date in the cluster", group.title)));
-        lines
-    }
-}
-
-/// Looks at the machine below `paths` and makes everything that `goal` asks for.
-///
-/// # Errors
-/// A machine without a control plane of ours, a version that may not follow, settings that cannot be used.
-pub fn prepare(paths: &Paths, goal: &Goal) -> Result<Prepared, PrepareError> {
-    let tree = HostTree::new(paths.clone(), NoRecord);
-    let now = |path: &Path| current(&tree, path);
-    let from = running_version(now)?;
-    let saved = Saved::read(&tree)?.ok_or(PrepareError::NotInitialised)?;
-    let (mut spec, mut warnings) = saved.spec()?;
-    if let (Some(to), Some(from)) = (&goal.version, &from) {
-        warnings.extend(allowed(from, to, goal.leave)?);
-    }
-    if let Some(patches) = &goal.patches_dir {
-        spec.patches_dir = Some(patches.clone());
-    }
-    let mut rendered = Vec::new();
-    if let Some(version) = &goal.version {
-        spec.kubernetes_version = version.clone();
-        let proxy_env = manifests::proxy_env(std::env::vars());
-        for component in manifests::wanted(&spec) {
-            rendered.push(render(&spec, component, &proxy_env, &tree)?);
-        }
-    }
-    let mut prepared = Prepared {
-        from,
-        steps: Vec::new(),
-        files: Vec::new(),
-        objects: Vec::new(),
-        warnings,
-        renews: goal.certificates && goal.version.is_some(),
-        settles: goal.parts.has(Part::PostUpgrade) && goal.version.is_some(),
-        spec,
-    };
-    if goal.parts.has(Part::ControlPlane) {
-        prepared.steps = plan(now, &targets(&rendered, &goal.images, goal.etcd, now)?)?;
-    }
-    if goal.version.is_some() {
-        prepared.files = files(&prepared.spec, &saved, &goal.parts, paths, &mut prepared.warnings)?;
-        prepared.objects = groups(&prepared.spec, &goal.parts).map_err(PrepareError::Objects)?;
-    }
-    Ok(prepared)
-}
-
-/// The rules for versions; what `--force` has got past is a warning.
-fn allowed(from: &KubernetesVersion, to: &KubernetesVersion, leave: Leave) -> Result<Option<String>, Refusal> {
-    match upgrade_allowed(from, to, leave) {
-        Err(refusal) if refusal.can_be_forced() && leave.force => {
-            Ok(Some(format!("{refusal}; going on because of --force")))
-        }
-        Err(refusal) => Err(refusal),
-        Ok(()) => Ok(None),
-    }
-}
-
-/// The node's files that would be other than they are.
-fn files(
-    spec: &ClusterSpec,
-    saved: &Saved,
-    parts: &Wanted,
-    paths: &Paths,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<FileChange>, PrepareError> {
-    let tree = HostTree::new(paths.clone(), NoRecord);
-    let mut staged = MemoryTree::staging(paths.clone());
-    if parts.has(Part::ControlPlane) {
-        saved.with_version(&spec.kubernetes_version).write(&mut staged)?;
-    }
-    // A node without these files has no agent of ours.
-    if parts.has(Part::KubeletConfig) && tree.exists(Path::new(KUBELET_CONFIG)) {
-        let resolved = tree.exists(Path::new(RESOLVED));
-        warnings.extend(kubelet::files::write(spec, resolved, &mut staged)?.warnings);
-    }
-    let mut changes = Vec::new();
-    for path in [SAVED, KUBELET_FLAGS_ENV, KUBELET_INSTANCE_CONFIG, KUBELET_CONFIG].map(Path::new) {
-        let Some(file) = staged.files().get(path) else { continue };
-        if tree.read(path).map_err(UpgradeError::File)?.as_ref() != Some(&file.content) {
-            changes.push(FileChange { path: path.to_owned(), content: file.content.clone(), mode: file.mode });
-        }
-    }
-    Ok(changes)
-}
-
-/// The objects of the phases that were asked for.
-fn groups(spec: &ClusterSpec, parts: &Wanted) -> Result<Vec<Group>, Cause> {
-    let mut groups = Vec::new();
-    if parts.has_child(Part::UploadConfig, "kubeadm") {
-        groups.push(objects::kubeadm_config(spec)?);
-    }
-    if parts.has_child(Part::UploadConfig, "kubelet") {
-        groups.push(objects::kubelet_config(spec)?);
-    }
-    if parts.has(Part::BootstrapToken) {
-        groups.push(objects::bootstrap_rights());
-    }
-    if parts.has_child(Part::Addon, "coredns") {
-        groups.extend(objects::coredns(spec)?);
-    }
-    if parts.has_child(Part::Addon, "kube-proxy") {
-        groups.extend(objects::kube_proxy(spec, &manifests::proxy_env(std::env::vars()))?);
-    }
-    Ok(groups)
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use crate::host::memory::MemInfo;
+
 /// The machine, as it was looked at once: none of it changes while it runs, but for huge pages and disks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Machine {
@@ -47,7 +49,7 @@ impl Machine {
             kernel_version: rustix::system::uname().release().to_string_lossy().into_owned(),
             os_image: os_image(&first(&["etc/os-release", "usr/lib/os-release"])),
             cpus: count(&first(&["sys/devices/system/cpu/online"])).unwrap_or_else(cpus),
-            memory_kib: meminfo(&first(&["proc/meminfo"]), "MemTotal:").unwrap_or(0),
+            memory_kib: kib(&MemInfo::read_below(&root.join("proc")), "MemTotal").unwrap_or(0),
             huge_pages: huge_pages(&root.join("sys/kernel/mm/hugepages")),
             storage_bytes: i64::try_from(storage).unwrap_or(i64::MAX),
             apparmor: read("sys/module/apparmor/parameters/enabled").is_some_and(|text| text.starts_with('Y')),
@@ -57,7 +59,7 @@ impl Machine {
 
 /// Memory that can be had now without swapping, in KiB; None where the kernel does not say.
 pub fn available_memory() -> Option<i64> {
-    meminfo(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+    kib(&MemInfo::read(), "MemAvailable")
 }
 
 /// The architecture in Go's words.
@@ -84,9 +86,8 @@ fn count(list: &str) -> Option<i64> {
     list.split(',').map(range).sum::<Option<i64>>().filter(|sum| *sum > 0)
 }
 
-fn meminfo(text: &str, name: &str) -> Option<i64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse().ok()
+fn kib(info: &MemInfo, name: &str) -> Option<i64> {
+    info.kib(name).and_then(|kib| i64::try_from(kib).ok())
 }
 
 fn os_image(release: &str) -> String {

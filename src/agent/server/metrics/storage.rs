@@ -22,7 +22,7 @@ use crate::agent::pod::StaticPod;
 use crate::agent::volumes;
 use crate::agent::volumes::usage::{Taken, taken};
 use crate::host::clock::Instant;
-use crate::host::mounts;
+use crate::host::mounts::{self, Mount};
 use crate::runtime::ContainerName;
 
 /// How long what was found stands: the kubelet's default of `volumeStatsAggPeriod`.
@@ -225,11 +225,10 @@ fn files_in(dir: &Path) -> Taken {
 
 /// Where what a container writes beside its volumes is: the upper directory of its root, where that is an overlay.
 fn written_layer(pid: u32) -> Option<PathBuf> {
-    upper_dir(&fs::read(format!("/proc/{pid}/mountinfo")).ok()?)
+    upper_dir(mounts::of_process(pid).ok()?)
 }
 
-fn upper_dir(table: &[u8]) -> Option<PathBuf> {
-    let mounts = mounts::parse(table).ok()?;
+fn upper_dir(mounts: Vec<Mount>) -> Option<PathBuf> {
     let root = mounts.into_iter().rfind(|mount| mount.point == Path::new("/"))?;
     let upper = root.options.split(',').find_map(|option| option.strip_prefix("upperdir="))?;
     Some(PathBuf::from(upper)).filter(|dir| root.system == "overlay" && dir.is_absolute())
@@ -306,8 +305,12 @@ mod tests {
     fn what_a_container_writes_is_in_the_upper_directory_of_its_root() {
         let table = b"600 500 0:50 / / rw - overlay overlay rw,lowerdir=/l,upperdir=/d/1/diff,workdir=/d/1/work\n\
                       601 600 0:51 / /proc rw - proc proc rw\n";
-        assert_eq!(upper_dir(table), Some("/d/1/diff".into()));
-        assert_eq!(upper_dir(b"600 500 8:1 / / rw - ext4 /dev/sda1 rw\n"), None);
-        assert_eq!(upper_dir(b"600 500 0:50 / / rw - overlay overlay rw,upperdir=1/diff\n"), None, "relative to what?");
+        assert_eq!(upper_dir(mounts::parse(table).unwrap()), Some("/d/1/diff".into()));
+        assert_eq!(upper_dir(mounts::parse(b"600 500 8:1 / / rw - ext4 /dev/sda1 rw\n").unwrap()), None);
+        assert_eq!(
+            upper_dir(mounts::parse(b"600 500 0:50 / / rw - overlay overlay rw,upperdir=1/diff\n").unwrap()),
+            None,
+            "relative to what?"
+        );
     }
 }

@@ -3,10 +3,10 @@ use std::path::Path;
 use crate::config::Flags;
 use crate::event::Event;
 use crate::testing::machine::Bench;
-use crate::upgrade::journal::Journal as Upgrade;
 use crate::workflow::init::tests::{init, run_on};
 use crate::workflow::init::{InitError, Order, Outcome, What, run};
-use crate::workflow::saved::Saved;
+use crate::workflow::state::saved::Saved;
+use crate::workflow::upgrade::journal::Journal as Upgrade;
 
 /// An order for the configuration of `flags`, which is kept.
 fn kept(mut flags: Flags) -> Order {
@@ -128,4 +128,23 @@ async fn a_second_init_does_nothing_and_one_with_another_configuration_is_refuse
     let InitError::Differs { paths, .. } = error else { panic!("{error:?}") };
     assert_eq!(paths, [Path::new("/etc/kubernetes/manifests/kube-scheduler.yaml")]);
     assert_eq!(bench.world.calls().len(), calls);
+}
+
+#[tokio::test]
+async fn the_journal_has_a_digest_of_what_was_given_and_one_of_an_earlier_kubeboot_is_no_obstacle() {
+    let bench = Bench::new();
+    let order = kept(Flags::default());
+    run(&mut bench.machine(), &order).await.unwrap();
+    let journal = bench.machine().paths.state().join("journal.json");
+    let text = std::fs::read_to_string(&journal).unwrap();
+    let digest = order.saved.as_ref().unwrap().digest();
+    assert_ne!(
+        digest,
+        kept(Flags { service_cidr: Some("10.50.0.0/16".into()), ..Flags::default() }).saved.unwrap().digest()
+    );
+    assert!(text.contains(&format!("\"config\":\"{digest}\"")), "{text}");
+    // That one hashed the configuration as its own program printed it.
+    let earlier = crate::host::digest::sha256(format!("{:?}", order.spec).as_bytes());
+    crate::host::fs::write_file(&journal, text.replace(&digest, &earlier).as_bytes(), 0o600).unwrap();
+    assert_eq!(run(&mut bench.machine(), &order).await.unwrap().outcome, Outcome::AlreadyInitialised);
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::StateError;
 use super::record::{self, RecordLog};
-use super::state::StateError;
 use crate::host::fs::FsError;
 use crate::host::tree::Recorder;
 
@@ -169,7 +169,7 @@ impl Inventory {
     }
 
     /// Takes records for written that are in no file.
-    pub(super) fn assume(&mut self, entries: Vec<Entry>) {
+    pub(in crate::workflow) fn assume(&mut self, entries: Vec<Entry>) {
         entries.into_iter().for_each(|entry| self.take(entry));
     }
 

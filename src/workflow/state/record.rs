@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::state::StateError;
+use super::StateError;
 use crate::host::fs::FsError;
 
 /// An open file of records.

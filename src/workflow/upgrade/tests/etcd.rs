@@ -1,11 +1,11 @@
 //! Upgrades across minor versions of etcd, whose data only go forward: nothing acknowledged is lost, wherever one fails or
 //! is killed.
 
+use super::super::etcd::Aim;
+use super::super::manifest::{image, image_version, parse};
 use super::*;
 use crate::agent::control::report::PodReport;
 use crate::etcd::{Downgrade, Etcd, EtcdError, Minor, Status};
-use crate::upgrade::etcd::Aim;
-use crate::upgrade::manifest::{image, image_version, parse};
 
 const DATA: &str = "var/lib/etcd/member/db";
 

@@ -1,4 +1,4 @@
-//! What `join` asks the cluster: where it is and whom to trust, what its kubelets are set to, whether the node's name is
+//! What `join` asks of others: where the cluster is and whom to trust, what its kubelets are set to, whether the node's name is
 //! free. Behind a trait, so that the workflow is tested without a cluster.
 
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::Cause;
 use crate::cluster::discovery::kubeconfig::{ClusterInfo, with_token, with_user};
 use crate::cluster::discovery::{ApiServer, ByToken, DiscoveryError, FileSource, by_file, by_token};
 use crate::cluster::joining::{self, Reader};
@@ -13,7 +14,6 @@ use crate::config::spec::{Discovery, JoinSpec, KubeconfigSource};
 use crate::error::chain;
 use crate::event::Reporter;
 use crate::release::KubernetesVersion;
-use crate::workflow::machine::Cause;
 
 /// kubeadm's name for the cluster in a kubelet's kubeconfig.
 const CLUSTER_NAME: &str = "kubernetes";

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::spec::Overrides;
 use crate::config::{self, ClusterSpec, ConfigError, Flags, HostDefaults, Input};
+use crate::host::digest::sha256;
 use crate::host::fs::FsError;
 use crate::host::tree::Tree;
 use crate::release::KubernetesVersion;
@@ -75,6 +77,12 @@ impl Saved {
         Ok(())
     }
 
+    /// SHA-256 in hex of what was given: the same for the same file and flags on the same machine, whichever kubeboot reads
+    /// them.
+    pub fn digest(&self) -> String {
+        sha256(&serde_json::to_vec(self).unwrap_or_default())
+    }
+
     /// The same with another version.
     pub fn with_version(&self, version: &KubernetesVersion) -> Self {
         Self { kubernetes_version: version.to_string(), ..self.clone() }
@@ -97,10 +105,11 @@ impl Saved {
             host: HostDefaults { hostname: self.hostname.clone(), address: self.address },
         };
         let loaded = config::load(&input).map_err(SavedError::Config)?;
-        let mut spec = loaded.spec;
-        spec.kubernetes_version = self.kubernetes_version.parse().map_err(|e| SavedError::Damaged(Box::new(e)))?;
-        spec.node.cri_socket = spec.node.cri_socket.or_else(|| self.cri_socket.clone());
-        Ok((spec, loaded.warnings))
+        let version = self.kubernetes_version.parse().map_err(|e| SavedError::Damaged(Box::new(e)))?;
+        let found = self.cri_socket.clone().filter(|_| loaded.spec.node.cri_socket.is_none());
+        let overrides =
+            Overrides { kubernetes_version: Some(version), cri_socket: found.map(Some), ..Overrides::default() };
+        Ok((loaded.spec.with(overrides), loaded.warnings))
     }
 }
 
@@ -120,8 +129,8 @@ mod tests {
             },
             host: HostDefaults { hostname: "cp1".into(), address: Some([10, 0, 0, 5].into()) },
         };
-        let mut spec = config::load(&input).unwrap().spec;
-        spec.node.cri_socket = Some("unix:///run/containerd/containerd.sock".into());
+        let found = Some(Some("unix:///run/containerd/containerd.sock".into()));
+        let spec = config::load(&input).unwrap().spec.with(Overrides { cri_socket: found, ..Overrides::default() });
         let mut tree = MemoryTree::empty();
         let saved = Saved::new(&input, &spec);
         saved.write(&mut tree).unwrap();

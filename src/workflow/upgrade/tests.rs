@@ -18,7 +18,7 @@ use super::apply::{Machine, Renewal, Title, Work, apply};
 use super::etcd::Aim;
 use super::journal::{Journal, State};
 use super::kept::FileChange;
-use super::objects::{Api, Cause, Group};
+use super::objects::Group;
 use super::plan::tests::{manifest, target};
 use super::plan::{Step, plan};
 use super::rollback::rollback;
@@ -35,6 +35,8 @@ use crate::manifests::COMPONENTS;
 use crate::pki::{Renewable, renewables};
 use crate::testing::report::{pod, report};
 use crate::testing::tree::FaultyTree;
+use crate::workflow::machine::Cause;
+use crate::workflow::machine::cluster::{Api, Cluster, Site};
 
 mod etcd;
 
@@ -50,7 +52,7 @@ impl HealthSource for DiskAgent {
             let file = self.0.join(format!("etc/kubernetes/manifests/{component}.yaml"));
             let Ok(content) = std::fs::read(&file) else { continue };
             let text = String::from_utf8_lossy(&content).into_owned();
-            let mut one = pod(component, &super::manifest::hash(&content));
+            let mut one = pod(component, &crate::host::digest::sha256(&content));
             let crashes = text.contains("crash") || !etcd::suits(&self.0, component, &text);
             one.healthy = !text.contains("never") && !crashes;
             if crashes {
@@ -83,15 +85,19 @@ impl Shelf {
 }
 
 #[async_trait]
-impl Api for Shelf {
-    async fn get(&self, object: &Object) -> Result<Option<Value>, Cause> {
+impl Cluster for Shelf {
+    async fn ensure_admins(&self, _: Site<'_>, _: Duration) -> Result<bool, Cause> {
+        Err("no upgrade asks for that".into())
+    }
+
+    async fn get(&self, _: Site<'_>, object: &Object) -> Result<Option<Value>, Cause> {
         match self.silent.load(Ordering::SeqCst) {
             true => Err("connection refused".into()),
             false => Ok(self.objects.lock().unwrap().get(&object.key()).cloned()),
         }
     }
 
-    async fn apply(&self, objects: &[Object]) -> Result<Vec<Applied>, Cause> {
+    async fn apply(&self, _: Site<'_>, objects: &[Object]) -> Result<Vec<Applied>, Cause> {
         let one = |object: &Object| {
             let mut all = self.objects.lock().unwrap();
             let outcome = if all.contains_key(&object.key()) { Written::Updated } else { Written::Created };
@@ -106,16 +112,16 @@ impl Api for Shelf {
         Err("forbidden".into())
     }
 
-    async fn remove(&self, object: &Object) -> Result<(), Cause> {
+    async fn remove(&self, _: Site<'_>, object: &Object) -> Result<(), Cause> {
         self.objects.lock().unwrap().remove(&object.key());
         Ok(())
     }
 
-    async fn would_make(&self, _: &Object) -> Result<(), Cause> {
+    async fn would_make(&self, _: Site<'_>, _: &Object) -> Result<(), Cause> {
         Err("no upgrade asks for that once it has begun".into())
     }
 
-    async fn list_nodes(&self, _: &str) -> Result<Vec<Value>, Cause> {
+    async fn list_nodes(&self, _: Site<'_>, _: &str) -> Result<Vec<Value>, Cause> {
         Err("no upgrade asks for that once it has begun".into())
     }
 }
@@ -197,13 +203,14 @@ impl Bench {
         let health = DiskAgent(self.root.path().to_owned());
         let (mut disk, etcd) = (tree.disk(), etcd::FakeEtcd(self.root.path().to_owned()));
         disk.set_free(self.free);
+        let paths = Paths::new(self.root.path());
         let mut machine = Machine {
-            paths: Paths::new(self.root.path()),
+            paths: paths.clone(),
             tree,
             disk: &mut disk,
             etcd: &etcd,
             health: &health,
-            api: &self.shelf,
+            api: Api { cluster: &self.shelf, site: Site { paths: &paths, spec: &self.spec } },
             reporter: &Silent,
             limit: Duration::from_secs(300),
         };

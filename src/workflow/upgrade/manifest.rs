@@ -1,18 +1,12 @@
-//! A manifest as bytes: its image, its hash, and the same with another image.
+//! A manifest as bytes: its image, and the same with another image.
 
 use std::path::Path;
 
-use aws_lc_rs::digest;
 use serde_json::Value;
 
 use super::UpgradeError;
 use crate::etcd::Minor;
 use crate::yaml;
-
-/// SHA-256 in hex, as the agent reports it of the file it read.
-pub fn hash(content: &[u8]) -> String {
-    digest::digest(&digest::SHA256, content).as_ref().iter().map(|b| format!("{b:02x}")).collect()
-}
 
 /// The manifest as a value, read as leniently as the agent reads it; none of its formatting matters for a comparison.
 pub fn parse(path: &Path, content: &[u8]) -> Result<Value, UpgradeError> {
@@ -86,10 +80,5 @@ mod tests {
     fn a_file_without_containers_is_named() {
         let error = parse(Path::new("/m/a.yaml"), b"kind: Pod\n").unwrap_err();
         assert!(error.to_string().starts_with("/m/a.yaml is not a Pod manifest"), "{error}");
-    }
-
-    #[test]
-    fn the_hash_is_sha256_in_hex() {
-        assert_eq!(hash(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     }
 }

@@ -1,18 +1,24 @@
 //! kubeboot's own directory on a machine: lock, inventory and journal, made in one rename and removed last.
 
+pub mod inventory;
+pub mod journal;
+pub mod lock;
+mod record;
+pub mod saved;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::inventory::{Entry, Inventory};
-use super::journal::Journal;
-use super::lock::{Lock, LockError};
 use crate::host::Paths;
 use crate::host::fs::{FsError, sync_dir};
 use crate::host::paths::STATE_DIR;
 use crate::host::remove::remove_tree;
+use inventory::{Entry, Inventory};
+use journal::Journal;
+use lock::{Lock, LockError};
 
 /// What is wrong with kubeboot's own directory.
 #[derive(Debug, thiserror::Error)]

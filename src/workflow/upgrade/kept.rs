@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::journal::{Journal, Kept};
-use super::manifest::hash;
 use super::{UpgradeError, certificates};
+use crate::host::digest::sha256;
 use crate::host::fs::NewFile;
 use crate::host::tree::Tree;
 
@@ -30,7 +30,7 @@ pub fn replace(tree: &mut dyn Tree, journal: &mut Journal, files: &[FileChange])
         return Ok(());
     }
     for file in files {
-        let ours = hash(&file.content);
+        let ours = sha256(&file.content);
         match journal.files.iter_mut().find(|kept| kept.path == file.path) {
             Some(kept) => kept.ours.push(ours),
             None => {
@@ -76,7 +76,7 @@ pub fn restore(
         if current == before {
             continue;
         }
-        let is_ours = current.as_ref().is_none_or(|current| kept.ours.contains(&hash(current)));
+        let is_ours = current.as_ref().is_none_or(|current| kept.ours.contains(&sha256(current)));
         match before {
             _ if !is_ours => left.push((kept.path.clone(), CHANGED)),
             Some(_) if has_expired(tree, journal, &kept.path, now)? => left.push((kept.path.clone(), EXPIRED)),

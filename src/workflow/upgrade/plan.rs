@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::UpgradeError;
-use super::manifest::{hash, image, parse};
+use super::manifest::{image, parse};
+use crate::host::digest::sha256;
 use crate::manifests::COMPONENTS;
 
 /// A manifest for one component.
@@ -39,12 +40,12 @@ pub struct Step {
 impl Step {
     /// The hash by which the agent will report the old manifest.
     pub fn old_hash(&self) -> String {
-        hash(&self.old)
+        sha256(&self.old)
     }
 
     /// The hash by which the agent will report the new manifest.
     pub fn new_hash(&self) -> String {
-        hash(&self.new)
+        sha256(&self.new)
     }
 }
 

@@ -1,14 +1,9 @@
 //! One command at a time may change a machine. The kernel gives the lock back when its holder dies, however it dies.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
-
 use crate::host::fs::FsError;
+use crate::host::lock::{self, Attempt};
 
 /// Why the lock cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -42,46 +37,21 @@ fn holder(pid: Option<u32>) -> String {
 /// The lock, held until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    _lock: lock::Lock,
 }
 
 impl Lock {
     /// Takes the lock at `path`, whose directory must exist, without waiting, and leaves this process' id in the file.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
-        let fail = |source| FsError::new("lock", path, source);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(fail)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(LockError::Held { path: path.to_owned(), pid: read_pid(&mut file) }),
-            Err(errno) => return Err(fail(errno.into()).into()),
-        }
-        // Who had the lock before may have removed the file, and then a third process locks a new one at the same path.
-        let same = match (file.metadata(), std::fs::metadata(path)) {
-            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
-            _ => false,
+        let lock = match lock::try_lock(path).map_err(|error| FsError { action: "lock", ..error })? {
+            Attempt::Taken(lock) => lock,
+            Attempt::Held { pid } => return Err(LockError::Held { path: path.to_owned(), pid }),
         };
-        if !same {
+        if !lock.is_of(path) {
             return Err(LockError::Gone { path: path.to_owned() });
         }
-        file.set_len(0)
-            .and_then(|()| file.seek(SeekFrom::Start(0)))
-            .and_then(|_| writeln!(file, "{}", std::process::id()))
-            .map_err(fail)?;
-        Ok(Self { _file: file })
+        Ok(Self { _lock: lock })
     }
-}
-
-fn read_pid(file: &mut File) -> Option<u32> {
-    let mut text = String::new();
-    file.read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
 }
 
 #[cfg(test)]

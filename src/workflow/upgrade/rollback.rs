@@ -9,9 +9,9 @@ use super::apply::{Machine, tell, wait};
 use super::data::writes_since;
 use super::etcd::{Aim, Facts, Way, call_off_downgrade, downgrade, look, new_manifest, version_that_stays, ways};
 use super::journal::{DataCopy, Journal, State};
-use super::manifest::hash;
 use super::{UpgradeError, data, kept, objects};
 use crate::event::Event;
+use crate::host::digest::sha256;
 use crate::host::paths::MANIFESTS_DIR;
 use crate::manifests::{COMPONENTS, ETCD};
 
@@ -104,7 +104,7 @@ async fn go(machine: &mut Machine<'_>, journal: &mut Journal, way: Way, facts: &
             let which = if kept.is_some() && component == ETCD { "new" } else { "old" };
             tell(machine.reporter, component, format!("{which} manifest put back"), false);
         }
-        restored.push((component, file, hash(&content)));
+        restored.push((component, file, sha256(&content)));
     }
     for (component, file, hash) in restored {
         wait(machine, component, &file, Some(hash)).await?;

@@ -1,7 +1,7 @@
 //! Image references.
 
-use super::find;
 use crate::config::spec::{ClusterSpec, EtcdSpec, LocalEtcd};
+use crate::release::find;
 
 /// kubeadm's default `imageRepository`, the only one with a `coredns/` level.
 const DEFAULT_REPOSITORY: &str = "registry.k8s.io";

@@ -1,82 +1,17 @@
 //! Objects of the cluster that belong to a version: brought up to date, and put back as they were.
 
-use std::path::PathBuf;
-
-use async_trait::async_trait;
 use kube::core::ApiResource;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::UpgradeError;
 use crate::cluster::addons::{coredns, kube_proxy};
-use crate::cluster::apply::{Applied, Outcome, Target};
+use crate::cluster::apply::Outcome;
 use crate::cluster::object::{Manner, Object, stripped};
-use crate::cluster::{bootstrap, client_of, upload_config};
+use crate::cluster::{bootstrap, upload_config};
 use crate::config::ClusterSpec;
-
-/// What the API server, or who made an object, says of a failure.
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
-
-/// The API server, as far as an upgrade needs it.
-#[async_trait]
-pub trait Api: Send + Sync {
-    /// The object of this key as it is; None where there is none.
-    async fn get(&self, object: &Object) -> Result<Option<Value>, Cause>;
-
-    /// Makes the objects or brings them up to date.
-    async fn apply(&self, objects: &[Object]) -> Result<Vec<Applied>, Cause>;
-
-    /// Removes an object, if it is there.
-    async fn remove(&self, object: &Object) -> Result<(), Cause>;
-
-    /// Whether the object could be made: all is done but that.
-    async fn would_make(&self, object: &Object) -> Result<(), Cause>;
-
-    /// The nodes that have this label.
-    async fn list_nodes(&self, label: &str) -> Result<Vec<Value>, Cause>;
-}
-
-/// The API server of this node, with an administrator's kubeconfig.
-pub struct Admin<'a> {
-    /// The kubeconfig.
-    pub kubeconfig: PathBuf,
-    /// The cluster.
-    pub spec: &'a ClusterSpec,
-}
-
-impl Admin<'_> {
-    async fn with<T>(
-        &self,
-        what: impl AsyncFnOnce(Target<'_>) -> Result<T, crate::cluster::ClusterError>,
-    ) -> Result<T, Cause> {
-        let (client, endpoint) =
-            (client_of(&self.kubeconfig, self.spec).await?, format!("https://{}", self.spec.local_endpoint()));
-        Ok(what(Target { client, endpoint: &endpoint, limit: self.spec.timeouts.kubernetes_api_call }).await?)
-    }
-}
-
-#[async_trait]
-impl Api for Admin<'_> {
-    async fn get(&self, object: &Object) -> Result<Option<Value>, Cause> {
-        self.with(async |target| target.get(object).await).await
-    }
-
-    async fn apply(&self, objects: &[Object]) -> Result<Vec<Applied>, Cause> {
-        self.with(async |target| target.apply(objects).await).await
-    }
-
-    async fn remove(&self, object: &Object) -> Result<(), Cause> {
-        self.with(async |target| target.remove(object).await).await
-    }
-
-    async fn would_make(&self, object: &Object) -> Result<(), Cause> {
-        self.with(async |target| target.would_make(object).await).await
-    }
-
-    async fn list_nodes(&self, label: &str) -> Result<Vec<Value>, Cause> {
-        self.with(async |target| target.list_nodes(label).await).await
-    }
-}
+use crate::workflow::machine::Cause;
+use crate::workflow::machine::cluster::Api;
 
 /// Objects that belong together.
 #[derive(Debug, Clone)]
@@ -186,10 +121,10 @@ impl Before {
 ///
 /// # Errors
 /// The API server does not answer.
-pub async fn before(api: &dyn Api, groups: &[Group]) -> Result<Vec<Before>, UpgradeError> {
+pub async fn before(api: Api<'_>, groups: &[Group]) -> Result<Vec<Before>, UpgradeError> {
     let mut all = Vec::new();
     for object in groups.iter().flat_map(|group| &group.objects) {
-        let value = api.get(object).await.map_err(UpgradeError::Unreadable)?;
+        let value = api.cluster.get(api.site, object).await.map_err(UpgradeError::Unreadable)?;
         let resource = &object.resource;
         all.push(Before {
             group: resource.group.clone(),
@@ -214,14 +149,14 @@ pub async fn before(api: &dyn Api, groups: &[Group]) -> Result<Vec<Before>, Upgr
 ///
 /// # Errors
 /// The API server refuses.
-pub async fn write(api: &dyn Api, group: &Group) -> Result<String, UpgradeError> {
+pub async fn write(api: Api<'_>, group: &Group) -> Result<String, UpgradeError> {
     let failed = |source| UpgradeError::Objects { what: group.title, source };
     if let Some(decisive) = group.decisive()
-        && api.get(decisive).await.map_err(failed)?.is_none()
+        && api.cluster.get(api.site, decisive).await.map_err(failed)?.is_none()
     {
         return Ok(format!("{} is not there, and is left out", group.title));
     }
-    let written = api.apply(&group.objects).await.map_err(failed)?;
+    let written = api.cluster.apply(api.site, &group.objects).await.map_err(failed)?;
     let changed = written.iter().filter(|one| matches!(one.outcome, Outcome::Created | Outcome::Updated)).count();
     Ok(match changed {
         0 => format!("{}: as it should be", group.title),
@@ -233,11 +168,11 @@ pub async fn write(api: &dyn Api, group: &Group) -> Result<String, UpgradeError>
 ///
 /// # Errors
 /// The API server refuses.
-pub async fn restore(api: &dyn Api, before: &[Before]) -> Result<(), UpgradeError> {
+pub async fn restore(api: Api<'_>, before: &[Before]) -> Result<(), UpgradeError> {
     let failed = |source| UpgradeError::Objects { what: "the old objects", source };
     for one in before.iter().filter(|one| one.value.is_none()) {
-        api.remove(&one.object()).await.map_err(failed)?;
+        api.cluster.remove(api.site, &one.object()).await.map_err(failed)?;
     }
     let old: Vec<Object> = before.iter().filter(|one| one.value.is_some()).map(Before::object).collect();
-    api.apply(&old).await.map(drop).map_err(failed)
+    api.cluster.apply(api.site, &old).await.map(drop).map_err(failed)
 }

@@ -1,21 +1,16 @@
 //! What the workflows act on. Tests put fakes into it.
 
+pub mod cluster;
+pub mod joining;
+
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::join::cluster::{Joining, Real};
 use crate::agent::control::ControlSocket;
 use crate::agent::control::expect::HealthSource;
-use crate::cluster::admin::ensure_cluster_admins;
-use crate::cluster::apply::{Applied, Target};
-use crate::cluster::client_of;
-use crate::cluster::object::Object;
-use crate::config::ClusterSpec;
 use crate::event::Reporter;
 use crate::host::Paths;
 use crate::host::facts::{self, Facts, Interest};
@@ -25,6 +20,8 @@ use crate::kubelet::service::{Program, ServiceManager, detect};
 use crate::runtime::cri::{Cri, Sandboxes};
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::{self, ContainerRuntime};
+use cluster::{AdminApi, Cluster};
+use joining::{Joining, Real};
 
 /// The machine a command changes.
 pub struct Machine {
@@ -77,14 +74,14 @@ impl Machine {
             health: Arc::new(ControlSocket(paths.on_host(CONTROL_SOCKET))),
             cluster: Arc::new(AdminApi::default()),
             joining: Arc::new(Real),
-            proxy_env: crate::manifests::proxy_env(std::env::vars()),
+            proxy_env: crate::host::environment::proxies(),
             stop: CancellationToken::new(),
         }
     }
 }
 
 /// What is really there.
-struct Here;
+pub struct Here;
 
 impl FactSource for Here {
     fn gather(&self, paths: &Paths, interest: &Interest) -> Facts {
@@ -103,39 +100,6 @@ impl Runtimes for Here {
     }
 }
 
-/// The API server of this node, with an administrator's kubeconfig.
-#[derive(Debug, Default)]
-pub struct AdminApi {
-    /// The kubeconfig; None is admin.conf.
-    pub kubeconfig: Option<PathBuf>,
-}
-
-impl AdminApi {
-    async fn client(&self, paths: &Paths, spec: &ClusterSpec) -> Result<kube::Client, Cause> {
-        let path = self.kubeconfig.clone().unwrap_or_else(|| paths.kubeconfig("admin.conf"));
-        Ok(client_of(&path, spec).await?)
-    }
-}
-
-#[async_trait]
-impl Cluster for AdminApi {
-    async fn ensure_admins(&self, paths: &Paths, spec: &ClusterSpec, limit: Duration) -> Result<bool, Cause> {
-        Ok(ensure_cluster_admins(paths, spec, limit).await?)
-    }
-
-    async fn apply(&self, paths: &Paths, spec: &ClusterSpec, objects: &[Object]) -> Result<Vec<Applied>, Cause> {
-        let (client, endpoint) = (self.client(paths, spec).await?, format!("https://{}", spec.local_endpoint()));
-        let limit = spec.timeouts.kubernetes_api_call;
-        Ok(Target { client, endpoint: &endpoint, limit }.apply(objects).await?)
-    }
-
-    async fn get(&self, paths: &Paths, spec: &ClusterSpec, object: &Object) -> Result<Option<Value>, Cause> {
-        let (client, endpoint) = (self.client(paths, spec).await?, format!("https://{}", spec.local_endpoint()));
-        let limit = spec.timeouts.kubernetes_api_call;
-        Ok(Target { client, endpoint: &endpoint, limit }.get(object).await?)
-    }
-}
-
 /// What somebody outside the workflows reports of a failure.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -147,17 +111,4 @@ pub trait Runtimes: Send + Sync {
 
     /// The kubelet's runtime at `socket`.
     async fn sandboxes(&self, socket: &str) -> runtime::Result<Arc<dyn Sandboxes>>;
-}
-
-/// What `init` does through the API server.
-#[async_trait]
-pub trait Cluster: Send + Sync {
-    /// Grants the administrators of admin.conf their rights; returns whether they had not got them yet.
-    async fn ensure_admins(&self, paths: &Paths, spec: &ClusterSpec, limit: Duration) -> Result<bool, Cause>;
-
-    /// Writes objects side by side, those with an owner last; returns what became of each, in order. Safe to repeat.
-    async fn apply(&self, paths: &Paths, spec: &ClusterSpec, objects: &[Object]) -> Result<Vec<Applied>, Cause>;
-
-    /// What there is of an object, found by its kind and name; None where there is none.
-    async fn get(&self, paths: &Paths, spec: &ClusterSpec, object: &Object) -> Result<Option<Value>, Cause>;
 }

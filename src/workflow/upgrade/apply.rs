@@ -9,8 +9,7 @@ use super::certificates::{self, ADMIN};
 use super::etcd::{Aim, call_off_downgrade};
 use super::journal::{BACKUP_PREFIX, Journal, State};
 use super::kept::{self, FileChange};
-use super::manifest::hash;
-use super::objects::{self, Api, Group};
+use super::objects::{self, Group};
 use super::plan::Step;
 use super::rollback::roll_back;
 use super::{Outcome, UpgradeError, data};
@@ -19,10 +18,12 @@ use crate::config::ClusterSpec;
 use crate::etcd::Etcd;
 use crate::event::{Event, Reporter};
 use crate::host::Paths;
+use crate::host::digest::sha256;
 use crate::host::disk::Disk;
 use crate::host::paths::{MANIFESTS_DIR, TMP_DIR};
 use crate::host::tree::Tree;
 use crate::manifests::COMPONENTS;
+use crate::workflow::machine::cluster::Api;
 
 /// What an upgrade acts on.
 pub struct Machine<'a> {
@@ -37,7 +38,7 @@ pub struct Machine<'a> {
     /// What the agent says.
     pub health: &'a dyn HealthSource,
     /// The API server.
-    pub api: &'a dyn Api,
+    pub api: Api<'a>,
     /// Who is told.
     pub reporter: &'a dyn Reporter,
     /// How long one replaced component may take to be healthy (`timeouts.upgradeManifests`).
@@ -199,7 +200,7 @@ async fn settle(machine: &Machine<'_>, journal: &Journal, resumed: bool, all: bo
         let file = Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"));
         let replaced = resumed && machine.tree.exists(&journal.backup.join(format!("{component}.yaml")));
         let Some(now) = machine.tree.read(&file)?.filter(|_| replaced || all) else { continue };
-        wait(machine, component, &file, Some(hash(&now))).await?;
+        wait(machine, component, &file, Some(sha256(&now))).await?;
     }
     Ok(())
 }

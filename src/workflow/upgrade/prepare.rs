@@ -1,0 +1,215 @@
+//! What `upgrade` would do on this machine: the phases that were asked for, made into files, manifests and objects
+//! before anything is touched.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::apply::{Renewal, Work};
+use super::kept::FileChange;
+use super::objects::{self, Group};
+use super::plan::{Step, plan};
+use super::table::{Part, Wanted};
+use super::target::{ImageChange, running_version, targets};
+use super::{UpgradeError, current};
+use crate::config::ClusterSpec;
+use crate::config::spec::Overrides;
+use crate::host::paths::{KUBELET_CONFIG, KUBELET_FLAGS_ENV, KUBELET_INSTANCE_CONFIG};
+use crate::host::tree::{HostTree, MemoryTree, NoRecord, Tree};
+use crate::host::{Paths, environment};
+use crate::kubelet;
+use crate::manifests;
+use crate::release::{KubernetesVersion, Leave, Refusal, upgrade_allowed};
+use crate::workflow::machine::Cause;
+use crate::workflow::node_files::{RESOLVED, render};
+use crate::workflow::state::saved::{SAVED, Saved, SavedError};
+
+/// Where an upgrade goes, and how.
+#[derive(Debug, Clone)]
+pub struct Goal {
+    /// To which version; None where images alone are changed.
+    pub version: Option<KubernetesVersion>,
+    /// Other images.
+    pub images: Vec<ImageChange>,
+    /// Patches in the place of those of init.
+    pub patches_dir: Option<PathBuf>,
+    /// Whether etcd goes too.
+    pub etcd: bool,
+    /// Whether certificates are renewed.
+    pub certificates: bool,
+    /// Which versions are allowed.
+    pub leave: Leave,
+    /// The phases.
+    pub parts: Wanted,
+}
+
+/// An upgrade that cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The manifests.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+    /// No control plane of ours.
+    #[error("this machine was not initialised by `kubeboot init`")]
+    NotInitialised,
+    /// What init was given.
+    #[error(transparent)]
+    Saved(#[from] SavedError),
+    /// The version is none that this control plane may go to.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A manifest.
+    #[error(transparent)]
+    Manifest(#[from] manifests::ManifestError),
+    /// The kubelet's files.
+    #[error(transparent)]
+    Kubelet(#[from] kubelet::files::KubeletFilesError),
+    /// Objects of the cluster.
+    #[error("cannot make the objects of the cluster")]
+    Objects(#[source] Cause),
+}
+
+/// What an upgrade would do.
+pub struct Prepared {
+    /// The cluster as it will be.
+    pub spec: ClusterSpec,
+    /// What runs; None where nobody can tell.
+    pub from: Option<KubernetesVersion>,
+    /// The components to replace.
+    pub steps: Vec<Step>,
+    /// Files of the node that would change.
+    pub files: Vec<FileChange>,
+    /// Objects of the cluster.
+    pub objects: Vec<Group>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    renews: bool,
+    settles: bool,
+}
+
+impl Prepared {
+    /// The work, certificates being valid from `now`.
+    pub fn work(&self, now: Timestamp) -> Work<'_> {
+        Work {
+            steps: self.steps.clone(),
+            renewal: self.renews.then_some(Renewal { spec: &self.spec, now }),
+            files: self.files.clone(),
+            objects: self.objects.clone(),
+            settle: self.settles,
+        }
+    }
+
+    /// Lines for a dry run, besides the manifests.
+    pub fn would(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.renews {
+            let names = self.steps.iter().map(|step| step.component).collect::<Vec<_>>();
+            lines.extend((!names.is_empty()).then(|| format!("Would renew the certificates of {}", names.join(", "))));
+        }
+        lines.extend(self.files.iter().map(|file| format!("Would write {}", file.path.display())));
+        lines.extend(self.objects.iter().map(|group| format!("Would bring {} up to date in the cluster", group.title)));
+        lines
+    }
+}
+
+/// Looks at the machine below `paths` and makes everything that `goal` asks for.
+///
+/// # Errors
+/// A machine without a control plane of ours, a version that may not follow, settings that cannot be used.
+pub fn prepare(paths: &Paths, goal: &Goal) -> Result<Prepared, PrepareError> {
+    let tree = HostTree::new(paths.clone(), NoRecord);
+    let now = |path: &Path| current(&tree, path);
+    let from = running_version(now)?;
+    let saved = Saved::read(&tree)?.ok_or(PrepareError::NotInitialised)?;
+    let (spec, mut warnings) = saved.spec()?;
+    if let (Some(to), Some(from)) = (&goal.version, &from) {
+        warnings.extend(allowed(from, to, goal.leave)?);
+    }
+    let (kubernetes_version, patches_dir) = (goal.version.clone(), goal.patches_dir.clone());
+    let spec = spec.with(Overrides { kubernetes_version, patches_dir, ..Overrides::default() });
+    let mut rendered = Vec::new();
+    if goal.version.is_some() {
+        let proxy_env = environment::proxies();
+        for component in manifests::wanted(&spec) {
+            rendered.push(render(&spec, component, &proxy_env, &tree)?);
+        }
+    }
+    let mut prepared = Prepared {
+        from,
+        steps: Vec::new(),
+        files: Vec::new(),
+        objects: Vec::new(),
+        warnings,
+        renews: goal.certificates && goal.version.is_some(),
+        settles: goal.parts.has(Part::PostUpgrade) && goal.version.is_some(),
+        spec,
+    };
+    if goal.parts.has(Part::ControlPlane) {
+        prepared.steps = plan(now, &targets(&rendered, &goal.images, goal.etcd, now)?)?;
+    }
+    if goal.version.is_some() {
+        prepared.files = files(&prepared.spec, &saved, &goal.parts, paths, &mut prepared.warnings)?;
+        prepared.objects = groups(&prepared.spec, &goal.parts).map_err(PrepareError::Objects)?;
+    }
+    Ok(prepared)
+}
+
+/// The rules for versions; what `--force` has got past is a warning.
+fn allowed(from: &KubernetesVersion, to: &KubernetesVersion, leave: Leave) -> Result<Option<String>, Refusal> {
+    match upgrade_allowed(from, to, leave) {
+        Err(refusal) if refusal.can_be_forced() && leave.force => {
+            Ok(Some(format!("{refusal}; going on because of --force")))
+        }
+        Err(refusal) => Err(refusal),
+        Ok(()) => Ok(None),
+    }
+}
+
+/// The node's files that would be other than they are.
+fn files(
+    spec: &ClusterSpec,
+    saved: &Saved,
+    parts: &Wanted,
+    paths: &Paths,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<FileChange>, PrepareError> {
+    let tree = HostTree::new(paths.clone(), NoRecord);
+    let mut staged = MemoryTree::staging(paths.clone());
+    if parts.has(Part::ControlPlane) {
+        saved.with_version(&spec.kubernetes_version).write(&mut staged)?;
+    }
+    // A node without these files has no agent of ours.
+    if parts.has(Part::KubeletConfig) && tree.exists(Path::new(KUBELET_CONFIG)) {
+        let resolved = tree.exists(Path::new(RESOLVED));
+        warnings.extend(kubelet::files::write(spec, resolved, &mut staged)?.warnings);
+    }
+    let mut changes = Vec::new();
+    for path in [SAVED, KUBELET_FLAGS_ENV, KUBELET_INSTANCE_CONFIG, KUBELET_CONFIG].map(Path::new) {
+        let Some(file) = staged.files().get(path) else { continue };
+        if tree.read(path).map_err(UpgradeError::File)?.as_ref() != Some(&file.content) {
+            changes.push(FileChange { path: path.to_owned(), content: file.content.clone(), mode: file.mode });
+        }
+    }
+    Ok(changes)
+}
+
+/// The objects of the phases that were asked for.
+fn groups(spec: &ClusterSpec, parts: &Wanted) -> Result<Vec<Group>, Cause> {
+    let mut groups = Vec::new();
+    if parts.has_child(Part::UploadConfig, "kubeadm") {
+        groups.push(objects::kubeadm_config(spec)?);
+    }
+    if parts.has_child(Part::UploadConfig, "kubelet") {
+        groups.push(objects::kubelet_config(spec)?);
+    }
+    if parts.has(Part::BootstrapToken) {
+        groups.push(objects::bootstrap_rights());
+    }
+    if parts.has_child(Part::Addon, "coredns") {
+        groups.extend(objects::coredns(spec)?);
+    }
+    if parts.has_child(Part::Addon, "kube-proxy") {
+        groups.extend(objects::kube_proxy(spec, &environment::proxies())?);
+    }
+    Ok(groups)
+}

@@ -1,0 +1,345 @@
+//! `upgrade apply`, `upgrade node` and `upgrade rollback` on a machine, from what is asked for to how it ended. Each is
+//! prepared first, which touches nothing and says what would be done, and then run.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::apply::{Machine, Title, apply};
+use super::data::loss;
+use super::diff::unified;
+use super::etcd::Aim;
+use super::journal::{JOURNAL, Journal, State as JournalState};
+use super::prepare::{Goal, PrepareError, Prepared, prepare};
+use super::rollback::rollback;
+use super::table::Part;
+use super::target::running_version;
+use super::{Outcome, UpgradeError, current};
+use crate::agent::control::ControlSocket;
+use crate::agent::control::expect::HealthSource;
+use crate::cluster::addons::coredns;
+use crate::config::ClusterSpec;
+use crate::config::spec::PullPolicy;
+use crate::etcd::{Etcd, Member};
+use crate::event::Reporter;
+use crate::host::Paths;
+use crate::host::disk::HostDisk;
+use crate::host::paths::{CONTROL_SOCKET, KUBELET_DIR};
+use crate::host::tree::{HostTree, NoRecord};
+use crate::runtime::RuntimeError;
+use crate::runtime::endpoint::Endpoint;
+use crate::runtime::images::{ImagesError, ensure_images};
+use crate::workflow::machine::cluster::{AdminApi, Api, Cluster, Site};
+use crate::workflow::machine::{Here, Runtimes};
+use crate::workflow::preflight::{PreflightError, conclude, upgrade as checks};
+use crate::workflow::state::saved::{Saved, SavedError};
+use crate::workflow::state::{State, StateError};
+
+/// Why an upgrade, or taking one back, was not begun. What fails after that is in the [`Outcome`].
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Nothing was asked for.
+    #[error("name a version (kubeboot upgrade apply v1.36.3) or an image (--image COMPONENT=IMAGE)")]
+    NoGoal,
+    /// No control plane of ours.
+    #[error("this machine was not initialised by `kubeboot init`: there is nothing to upgrade")]
+    NotOurs,
+    /// Its configuration was not kept.
+    #[error("this machine was not initialised by `kubeboot init`")]
+    NotKept,
+    /// There was no upgrade.
+    #[error("no upgrade to take back: {JOURNAL} is not there")]
+    NoUpgrade,
+    /// kubeboot's own directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// What init was given.
+    #[error(transparent)]
+    Saved(#[from] SavedError),
+    /// What was asked for cannot be made.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The machine or the cluster is not fit.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// The container runtime.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// Images cannot be had.
+    #[error(transparent)]
+    Images(#[from] ImagesError),
+    /// The upgrade itself.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+}
+
+/// What an upgrade talks to while it runs. Tests put fakes into it.
+#[derive(Clone)]
+pub struct Parts {
+    /// The API server.
+    pub cluster: Arc<dyn Cluster>,
+    /// Container runtimes by address.
+    pub runtimes: Arc<dyn Runtimes>,
+    /// What the agent says.
+    pub health: Arc<dyn HealthSource>,
+    /// Where events go.
+    pub reporter: Arc<dyn Reporter>,
+}
+
+impl Parts {
+    /// Those of the running machine; without a `kubeconfig` the API server is asked with admin.conf.
+    pub fn of_machine(paths: &Paths, kubeconfig: Option<PathBuf>, reporter: Arc<dyn Reporter>) -> Self {
+        Self {
+            cluster: Arc::new(AdminApi { kubeconfig }),
+            runtimes: Arc::new(Here),
+            health: Arc::new(ControlSocket(paths.on_host(CONTROL_SOCKET))),
+            reporter,
+        }
+    }
+}
+
+/// What is asked for.
+pub struct Request {
+    /// Where it goes, and how.
+    pub goal: Goal,
+    /// The words of the command that does the same again.
+    pub command: String,
+    /// Whether one phase alone was named.
+    pub one_phase: bool,
+    /// Checks whose errors are only warnings.
+    pub ignored: Vec<String>,
+    /// What the user should know of the configuration.
+    pub warnings: Vec<String>,
+    /// When images are fetched; None as for `init`.
+    pub pull_policy: Option<PullPolicy>,
+}
+
+/// An upgrade that can be run: the locked machine, and what would be done.
+pub struct Upgrade {
+    paths: Paths,
+    parts: Parts,
+    request: Request,
+    state: State,
+    prepared: Prepared,
+    /// Whether a run before this one was cut off.
+    cut_off: bool,
+}
+
+impl Upgrade {
+    /// Looks at the machine below `paths`, which is locked from now on, and makes everything that is asked for.
+    ///
+    /// # Errors
+    /// See [`RunError`]; nothing has been touched.
+    pub fn prepare(paths: &Paths, parts: Parts, request: Request) -> Result<Self, RunError> {
+        let goal = &request.goal;
+        if goal.version.is_none() && goal.images.is_empty() {
+            return Err(RunError::NoGoal);
+        }
+        let state = open(paths)?;
+        if goal.parts.has(Part::Preflight) {
+            conclude(checks::findings(&checks::see_files(paths), &request.ignored), &*parts.reporter)?;
+        }
+        let mut prepared = prepare(paths, goal)?;
+        if !paths.is_live() {
+            prepared.objects.clear();
+        }
+        for warning in prepared.warnings.iter().chain(&request.warnings) {
+            parts.reporter.warn("upgrade", warning.clone());
+        }
+        let journal = Journal::read(&HostTree::new(paths.clone(), NoRecord))?;
+        let cut_off = journal.is_some_and(|journal| journal.state == JournalState::Applying);
+        Ok(Self { paths: paths.clone(), parts, request, state, prepared, cut_off })
+    }
+
+    /// The cluster as it will be.
+    pub fn spec(&self) -> &ClusterSpec {
+        &self.prepared.spec
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        let only_objects = self.request.one_phase && !self.prepared.objects.is_empty();
+        self.prepared.work(Timestamp::now()).is_idle() && !self.cut_off && !only_objects
+    }
+
+    /// How the manifests would change, and what else would be done.
+    pub fn would(&self) -> String {
+        let lines: String = self.prepared.would().iter().map(|line| format!("[dryrun] {line}\n")).collect();
+        unified(&self.prepared.steps, 3) + &lines
+    }
+
+    /// What is asked before.
+    pub fn question(&self) -> String {
+        let replaced: Vec<&str> = self.prepared.steps.iter().map(|step| step.component).collect();
+        match replaced.is_empty() {
+            true => "Go on?".to_owned(),
+            false => format!("Replace {}?", replaced.join(", ")),
+        }
+    }
+
+    /// Carries it out: asks the cluster whether it may be, fetches every image, and replaces one component after the other.
+    /// `limit` is how long one of them may take to be healthy.
+    ///
+    /// # Errors
+    /// Only what happens before anything is touched; from then on the [`Outcome`] tells.
+    pub async fn run(&mut self, limit: Duration) -> Result<Outcome, RunError> {
+        let Self { paths, parts, request, state, prepared, cut_off } = self;
+        let api = Api { cluster: &*parts.cluster, site: Site { paths, spec: &prepared.spec } };
+        if request.goal.parts.has(Part::Preflight) && !*cut_off {
+            preflight(prepared, api, request, &*parts.reporter).await?;
+        }
+        fetch(prepared, request.pull_policy, parts).await?;
+        let mut machine = Machine {
+            paths: paths.clone(),
+            tree: &mut HostTree::new(paths.clone(), &mut state.inventory),
+            disk: &mut HostDisk,
+            etcd: &Member::of(&prepared.spec, paths),
+            health: &*parts.health,
+            api,
+            reporter: &*parts.reporter,
+            limit,
+        };
+        let title = Title { target: request.command.clone(), command: request.command.clone(), stamp: stamp() };
+        let outcome = apply(&mut machine, &prepared.work(Timestamp::now()), &title).await?;
+        if let Outcome::Upgraded { replaced } = &outcome {
+            self.report(replaced);
+        }
+        Ok(outcome)
+    }
+
+    fn report(&self, replaced: &[&str]) {
+        let version = self.request.goal.version.as_ref();
+        let what = version.map_or_else(|| "the new images".to_owned(), |version| format!("Kubernetes {version}"));
+        let replaced = if replaced.is_empty() { "nothing was".to_owned() } else { replaced.join(", ") };
+        self.parts.reporter.note("upgrade", format!("{what} is running: {replaced} replaced"));
+        if self.prepared.files.iter().any(|file| file.path.starts_with(KUBELET_DIR)) {
+            let text = "the kubelet's settings are new: they count from its next start (systemctl restart kubelet)";
+            self.parts.reporter.note("upgrade", text.into());
+        }
+    }
+}
+
+/// Asks the cluster whether it may be upgraded; not of an upgrade that leaves the cluster's objects alone, which needs no
+/// API server.
+async fn preflight(
+    prepared: &Prepared,
+    api: Api<'_>,
+    request: &Request,
+    reporter: &dyn Reporter,
+) -> Result<(), RunError> {
+    if prepared.objects.is_empty() {
+        return Ok(());
+    }
+    let maps = prepared.objects.iter().flat_map(|group| &group.objects);
+    let mut settings = maps.filter(|object| object.resource.kind == "ConfigMap" && object.name() == coredns::NAME);
+    let seen = checks::see_cluster(api, settings.next()).await.map_err(UpgradeError::Unreadable)?;
+    Ok(conclude(checks::findings(&seen, &request.ignored), reporter)?)
+}
+
+/// Every image, before anything is touched.
+async fn fetch(prepared: &Prepared, policy: Option<PullPolicy>, parts: &Parts) -> Result<(), RunError> {
+    let runtime = parts.runtimes.connect(Endpoint::of(&prepared.spec).address().as_deref())?;
+    let images: Vec<String> = prepared.steps.iter().map(|step| step.new_image.clone()).collect();
+    let policy = policy.unwrap_or(prepared.spec.node.image_pull_policy);
+    ensure_images(&*runtime, &images, policy, &*parts.reporter).await?;
+    Ok(())
+}
+
+/// An upgrade that can be taken back: the locked machine, and what the last upgrade has left.
+pub struct Rollback {
+    paths: Paths,
+    parts: Parts,
+    state: State,
+    journal: Journal,
+    spec: ClusterSpec,
+    /// Whether the copy of etcd's data goes back too, whatever was written since.
+    etcd_copy: bool,
+}
+
+impl Rollback {
+    /// Looks at the machine below `paths`, which is locked from now on.
+    ///
+    /// # Errors
+    /// A machine without an upgrade, or whose configuration cannot be read.
+    pub fn prepare(paths: &Paths, parts: Parts, etcd_copy: bool) -> Result<Self, RunError> {
+        let state = open(paths)?;
+        let tree = HostTree::new(paths.clone(), NoRecord);
+        let journal = Journal::read(&tree)?.ok_or(RunError::NoUpgrade)?;
+        let spec = Saved::read(&tree)?.ok_or(RunError::NotKept)?.spec()?.0;
+        Ok(Self { paths: paths.clone(), parts, state, journal, spec, etcd_copy })
+    }
+
+    /// The cluster as the upgrade has left it.
+    pub fn spec(&self) -> &ClusterSpec {
+        &self.spec
+    }
+
+    /// What would be done.
+    pub fn would(&self) -> String {
+        let journal = &self.journal;
+        let mut lines = vec![format!("would put the manifests in {} back\n", journal.backup.display())];
+        if let Some(data) = journal.etcd_data.as_ref().filter(|_| self.etcd_copy) {
+            lines.push(format!("would put {} back in the place of {}\n", data.to.display(), data.from.display()));
+        }
+        lines.extend(journal.files.iter().map(|file| format!("would put {} back\n", file.path.display())));
+        lines.extend(journal.objects_written.then(|| "would put the cluster's objects back\n".to_owned()));
+        lines.concat()
+    }
+
+    /// What is asked before.
+    pub fn question(&self) -> String {
+        let question = format!("Put the manifests in {} back?", self.journal.backup.display());
+        let Some(data) = self.journal.etcd_data.as_ref().filter(|_| self.etcd_copy) else { return question };
+        let (copy, place) = (self.paths.on_host(&data.to), self.paths.on_host(&data.from));
+        let writes = Member::of(&self.spec, &self.paths).writes_since(&copy, &place);
+        format!("{question} {}.", capitalised(&loss(writes)))
+    }
+
+    /// Takes the upgrade back. `limit` is how long one component may take to be healthy.
+    ///
+    /// # Errors
+    /// What stands in the way; the same call goes on from there.
+    pub async fn run(&mut self, limit: Duration) -> Result<(), RunError> {
+        let Self { paths, parts, state, spec, etcd_copy, .. } = self;
+        let mut tree = HostTree::new(paths.clone(), &mut state.inventory);
+        let mut machine = Machine {
+            paths: paths.clone(),
+            tree: &mut tree,
+            disk: &mut HostDisk,
+            etcd: &Member::of(spec, paths),
+            health: &*parts.health,
+            api: Api { cluster: &*parts.cluster, site: Site { paths, spec } },
+            reporter: &*parts.reporter,
+            limit,
+        };
+        let journal = rollback(&mut machine, if *etcd_copy { Aim::Copy } else { Aim::Old }).await?;
+        // An upgrade of an earlier kubeboot's has not kept the version among its files.
+        let version = running_version(|path: &Path| current(&tree, path))?;
+        if let (Some(version), Some(saved)) = (version, Saved::read(&tree)?) {
+            saved.with_version(&version).write(&mut tree)?;
+        }
+        let but = journal.etcd_kept.as_ref().map_or_else(String::new, |version| format!(", with etcd {version}"));
+        let text = format!("the manifests of {} are back and healthy{but}", journal.backup.display());
+        parts.reporter.note("upgrade", text);
+        Ok(())
+    }
+}
+
+fn open(paths: &Paths) -> Result<State, RunError> {
+    State::open(paths)?.ok_or(RunError::NotOurs)
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// The time in the names of backups, as kubeadm writes it.
+pub(super) fn stamp() -> String {
+    jiff::Zoned::now().strftime("%Y-%m-%d-%H-%M-%S").to_string()
+}
+
+#[cfg(test)]
+mod tests;

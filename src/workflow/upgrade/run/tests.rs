@@ -1,0 +1,123 @@
+use super::super::table::{PHASES, Wanted};
+use super::super::target::ImageChange;
+use super::*;
+use crate::config::{self, Flags, HostDefaults, Input};
+use crate::event::Event;
+use crate::release::Leave;
+use crate::testing::machine::Bench;
+use crate::workflow::init::{self, Order, What};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const NEW: &str = "registry.example.com/kube-scheduler:v9";
+
+/// A machine that `init` has made, whose configuration is kept.
+async fn made() -> Bench {
+    let bench = Bench::new();
+    let version = crate::testing::spec().kubernetes_version.to_string();
+    let flags = Flags { kubernetes_version: Some(version), ..Flags::default() };
+    let host = HostDefaults { hostname: "cp1".into(), address: Some([10, 0, 0, 5].into()) };
+    let input = Input { file: None, flags, host };
+    let spec = config::load(&input).unwrap().spec;
+    let order = Order { saved: Some(Saved::new(&input, &spec)), spec, what: What::Everything };
+    init::run(&mut bench.machine(), &order).await.unwrap();
+    bench
+}
+
+fn parts(bench: &Bench) -> Parts {
+    let world = &bench.world;
+    Parts { cluster: world.clone(), runtimes: world.clone(), health: world.clone(), reporter: world.clone() }
+}
+
+fn request(images: &[&str]) -> Request {
+    let goal = Goal {
+        version: None,
+        images: images.iter().map(|image| ImageChange::parse(image).unwrap()).collect(),
+        patches_dir: None,
+        etcd: true,
+        certificates: true,
+        leave: Leave::default(),
+        parts: Wanted::of(&PHASES, &[]).unwrap(),
+    };
+    Request {
+        goal,
+        command: "kubeboot upgrade apply --image x".into(),
+        one_phase: false,
+        ignored: vec![],
+        warnings: vec!["said of the configuration".into()],
+        pull_policy: None,
+    }
+}
+
+fn prepared(bench: &Bench) -> Result<Upgrade, RunError> {
+    let image = format!("kube-scheduler={NEW}");
+    Upgrade::prepare(&bench.machine().paths, parts(bench), request(&[&image]))
+}
+
+fn scheduler(bench: &Bench) -> String {
+    std::fs::read_to_string(bench.machine().paths.manifest("kube-scheduler")).unwrap()
+}
+
+fn said(bench: &Bench, words: &str) -> bool {
+    let texts = bench.world.events().into_iter().filter_map(|event| match event {
+        Event::Note { text, .. } | Event::Warning { text, .. } => Some(text),
+        _ => None,
+    });
+    texts.into_iter().any(|text| text.contains(words))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_is_replaced_and_taken_back_and_nothing_is_left_to_do() {
+    let bench = made().await;
+    bench.runtime.registry_has(NEW, Duration::from_millis(1));
+    let old = scheduler(&bench);
+    let mut upgrade = prepared(&bench).unwrap();
+    assert!(!upgrade.is_idle() && upgrade.would().contains(&format!("+    image: {NEW}")), "{}", upgrade.would());
+    assert_eq!(upgrade.question(), "Replace kube-scheduler?");
+    assert_eq!(scheduler(&bench), old, "nothing is touched before it is run");
+    let outcome = upgrade.run(LIMIT).await.unwrap();
+    assert!(matches!(&outcome, Outcome::Upgraded { replaced } if replaced == &["kube-scheduler"]), "{outcome:?}");
+    assert!(scheduler(&bench).contains(NEW));
+    assert!(said(&bench, "the new images is running: kube-scheduler replaced"), "{:?}", bench.world.events());
+    assert!(said(&bench, "said of the configuration"));
+    drop(upgrade);
+    assert!(prepared(&bench).unwrap().is_idle());
+
+    let mut rollback = Rollback::prepare(&bench.machine().paths, parts(&bench), false).unwrap();
+    assert!(rollback.question().starts_with("Put the manifests in /etc/kubernetes/tmp/kubeadm-backup-manifests-"));
+    assert!(rollback.would().starts_with("would put the manifests in"));
+    rollback.run(LIMIT).await.unwrap();
+    assert_eq!(scheduler(&bench), old);
+    assert!(said(&bench, "are back and healthy"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_cannot_be_had_leaves_everything_as_it_is() {
+    let bench = made().await;
+    let before = bench.listing();
+    let error = prepared(&bench).unwrap().run(LIMIT).await.unwrap_err();
+    assert!(matches!(error, RunError::Images(_)), "{error:?}");
+    assert_eq!(bench.listing(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_begun_is_refused_with_its_reason() {
+    let bench = Bench::new();
+    let paths = bench.machine().paths;
+    let refused = |request: Request| Upgrade::prepare(&paths, parts(&bench), request).err().unwrap().to_string();
+    assert_eq!(
+        refused(request(&[])),
+        "name a version (kubeboot upgrade apply v1.36.3) or an image (--image COMPONENT=IMAGE)"
+    );
+    assert_eq!(
+        refused(request(&["etcd=x:1"])),
+        "this machine was not initialised by `kubeboot init`: there is nothing to upgrade"
+    );
+    let bench = made().await;
+    let none = Rollback::prepare(&bench.machine().paths, parts(&bench), false).err().unwrap().to_string();
+    assert_eq!(none, "no upgrade to take back: /var/lib/kubeboot/upgrade.json is not there");
+    let first = prepared(&bench).unwrap();
+    let second = prepared(&bench).err().unwrap().to_string();
+    assert!(second.contains(&format!("process {}", std::process::id())), "{second}");
+    drop(first);
+    assert!(prepared(&bench).is_ok());
+}
