@@ -1,4 +1,4 @@
-//! Whose log is meant when somebody asks for that of a container of a pod, in the kubelet's sense.
+//! Whose log is meant when a client asks for that of a container of a pod, in the kubelet's sense.
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -101,7 +101,7 @@ pub async fn open(
     wanted: &LogRequest,
 ) -> Result<BoxStream<'static, runtime::Result<Bytes>>, LogError> {
     let id = locate(&context.board.pods(), wanted)?;
-    // Once bytes are under way nobody can be told any more that there are none.
+    // Once bytes are under way the answer can no longer be that there are none.
     context.runtime.inspect(&id).await?;
     Ok(context.runtime.logs(&id, &wanted.options()).await?)
 }
