@@ -88,7 +88,7 @@ pub async fn bootstrap(context: &Context, bootstrap: &Path, client: &Client) -> 
     Ok(())
 }
 
-/// Renews the client certificate of the store until the agent ends. Whoever uses it watches the store.
+/// Renews the client certificate of the store until the agent ends. Its users watch the store.
 pub async fn keep(context: Arc<Context>) {
     let node = &context.options.node;
     let Some(api) = context.api.as_ref().filter(|_| node.rotate_certificates) else { return };

@@ -1,5 +1,5 @@
 //! The Node of this machine in the cluster: it is registered, its status is kept up to date, its lease is renewed, and
-//! whoever makes objects that belong to it knows who it is.
+//! the makers of objects that belong to it know its identity.
 
 mod events;
 mod keeper;
@@ -28,7 +28,7 @@ pub async fn run(context: Arc<Context>) {
     tokio::join!(keeper::keep(Arc::clone(&context), Arc::clone(&api)), lease::keep(context, api));
 }
 
-/// The addresses of the node: those it was told, else the one it would use itself.
+/// The addresses of the node: those it was given, else the one it would use itself.
 pub fn addresses(context: &Context) -> Vec<String> {
     let told: Vec<String> =
         context.options.node.ips.iter().filter(|ip| !ip.is_unspecified()).map(ToString::to_string).collect();
@@ -55,7 +55,7 @@ pub fn initial_labels(options: &AgentOptions) -> BTreeMap<String, String> {
     object::initial_labels(&options.node_name, &options.node)
 }
 
-/// A Node as it is registered. One that is deleted and made anew has another UID.
+/// A Node as it is registered. One that is deleted and recreated has another UID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeIdentity {
     /// Its name.
@@ -64,7 +64,7 @@ pub struct NodeIdentity {
     pub uid: String,
 }
 
-/// Who the Node is, for whoever makes objects that belong to it.
+/// The identity of the Node, for objects that belong to it.
 pub struct NodeState {
     identities: watch::Sender<Option<NodeIdentity>>,
     labels: watch::Sender<Option<BTreeMap<String, String>>>,
@@ -103,7 +103,7 @@ impl NodeState {
         });
     }
 
-    /// From now on this is the Node. Whoever listens hears of it only if it is another.
+    /// From now on this is the Node. Listeners are notified only if it is another.
     pub fn set(&self, identity: Option<NodeIdentity>) {
         self.identities.send_if_modified(|current| {
             let changed = *current != identity;
