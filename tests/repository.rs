@@ -1,4 +1,5 @@
-//! The pages that people read, checked against the tree: links and paths lead somewhere, and a test that is named exists.
+//! The repository checked against itself: links and paths of the pages lead somewhere, a test that is named exists, and every
+//! dependency is used.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
@@ -14,7 +15,8 @@ fn read(path: &str) -> String {
 
 /// The README and everything in docs/, relative to the repository.
 fn pages() -> Vec<PathBuf> {
-    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| Path::new("docs").join(entry.unwrap().file_name()));
+    let docs =
+        fs::read_dir(root().join("docs")).unwrap().map(|entry| Path::new("docs").join(entry.unwrap().file_name()));
     docs.chain([PathBuf::from("README.md")]).collect()
 }
 
@@ -29,7 +31,9 @@ fn sources(dir: &Path, all: &mut String) {
         let path = entry.unwrap().path();
         match path.is_dir() {
             true => sources(&path, all),
-            false if path.extension().is_some_and(|end| end == "rs") => all.push_str(&fs::read_to_string(path).unwrap()),
+            false if path.extension().is_some_and(|end| end == "rs") => {
+                all.push_str(&fs::read_to_string(path).unwrap())
+            }
             false => {}
         }
     }
@@ -89,4 +93,39 @@ fn every_test_that_the_threat_model_names_exists() {
     let missing: Vec<_> = names.iter().filter(|name| !all.contains(&format!("fn {name}"))).collect();
     assert!(names.len() > 30, "{} names: how they are found does not work any more", names.len());
     assert!(missing.is_empty(), "docs/threat-model.md names tests that do not exist: {missing:?}");
+}
+
+/// Whether `text` uses the crate `name`: in a path (`name::`), or as a whole (`use name;`, `use name as other`).
+fn uses(text: &str, name: &str) -> bool {
+    text.match_indices(name).any(|(at, _)| {
+        let before = text[..at].trim_end_matches("::").chars().next_back();
+        let is_whole = !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':');
+        is_whole && ["::", ";", " as "].iter().any(|after| text[at + name.len()..].starts_with(after))
+    })
+}
+
+/// The crates of a table of Cargo.toml, by their names in code.
+fn crates(manifest: &str, table: &str) -> Vec<String> {
+    let lines = manifest.lines().skip_while(|line| *line != table).skip(1).take_while(|line| !line.starts_with('['));
+    let names = lines.filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(" = "));
+    names.map(|(name, _)| name.replace('-', "_")).collect()
+}
+
+#[test]
+fn every_dependency_is_used() {
+    let (manifest, mut code) = (read("Cargo.toml"), String::new());
+    sources(&root().join("src"), &mut code);
+    let (linked, for_tests) = (crates(&manifest, "[dependencies]"), crates(&manifest, "[dev-dependencies]"));
+    let unused: Vec<_> = linked.iter().filter(|name| !uses(&code, name)).collect();
+    assert!(unused.is_empty() && linked.len() > 30, "unused in src/: {unused:?}, of {}", linked.len());
+    sources(&root().join("tests"), &mut code);
+    sources(&root().join("benches"), &mut code);
+    let unused: Vec<_> = for_tests.iter().filter(|name| !uses(&code, name)).collect();
+    assert!(unused.is_empty() && for_tests.len() > 3, "unused in tests: {unused:?}, of {}", for_tests.len());
+}
+
+#[test]
+fn a_crate_is_used_by_its_whole_name() {
+    assert!(uses("use which::which;", "which") && uses("::bytes::Bytes", "bytes") && uses("use tar;", "tar"));
+    assert!(!uses("let http = 1; a_http::x; crate::http::y", "http") && !uses("// which one", "which"));
 }
