@@ -252,7 +252,7 @@ fn replace_all(report: &mut Arc<HealthReport>, state: &State) -> bool {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::agent::control::report::Phase;
+    use crate::agent::pod::phase::Phase;
 
     pub fn entry(healthy: bool, since: i64) -> Entry {
         let report = PodReport {

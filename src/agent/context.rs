@@ -5,46 +5,56 @@ use std::fs;
 use std::net::UdpSocket;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Refusal, Site};
-use super::apiserver::ApiServer;
 use super::apiserver::certificates::Serving;
+use super::apiserver::certificates::server;
+use super::apiserver::registered::NodeState;
+use super::apiserver::{self, ApiServer};
 use super::attempts::Attempts;
 use super::board::Board;
 use super::cgroups::Cgroups;
+use super::cluster;
 use super::cluster::mirror::Uids;
-use super::cluster::node::NodeState;
 use super::container::env::Facts;
 use super::container::security;
+use super::control::log::{LogError, LogRequest};
+use super::control::{Desk, PodList, PodView};
 use super::counters::Metrics;
 use super::crash::{self, Crash};
 use super::devices::Devices;
 use super::events::Recorder;
 use super::hooks::Runner;
+use super::logs::find;
 use super::messages::{Message, Routes};
 use super::objects::store::Store;
 use super::operations::{Counted, Operations};
 use super::options::AgentOptions;
 use super::probe::{Checker, Manager, Memory};
-use crate::runtime::ContainerRuntime;
+use super::pull;
+use super::volumes::refresh;
+use crate::runtime::{self, ContainerRuntime};
 
 /// What all workers of an agent share.
 pub struct Context {
     /// What the agent was told.
-    pub options: AgentOptions,
+    pub options: Arc<AgentOptions>,
     /// The container runtime.
     pub runtime: Arc<dyn ContainerRuntime>,
     /// The API server, where the agent has one: not without a kubeconfig.
     pub api: Option<Arc<ApiServer>>,
     /// The Node of this machine there, once it is registered.
-    pub node: NodeState,
+    pub node: Arc<NodeState>,
     /// What the agent's API serves with, where the cluster signs it.
-    pub serving: Serving,
+    pub serving: Arc<Serving>,
     /// What bound pods were given to read.
-    pub bound: Store,
+    pub objects: Arc<Store>,
     /// What is reported.
     pub board: Arc<Board>,
     /// UIDs of the mirrors of the pods.
@@ -52,7 +62,7 @@ pub struct Context {
     /// What happened.
     pub events: Arc<Recorder>,
     /// What is counted.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// What is asked of the runtime.
     pub operations: Arc<Operations>,
     /// The prober.
@@ -75,7 +85,9 @@ pub struct Context {
     pub apparmor: bool,
     /// What the downward API says of the node.
     pub facts: Facts,
-    /// What pods may use of the machine ([`super::node::allocatable`]).
+    /// Labels of the Node while the API server has told of none.
+    pub initial_labels: BTreeMap<String, String>,
+    /// What pods may use of the machine ([`cluster::node::allocatable`]).
     pub allocatable: BTreeMap<String, i64>,
     /// UIDs of pods bound to the node that have to go for a static one.
     pub preempted: watch::Sender<BTreeSet<String>>,
@@ -104,7 +116,8 @@ impl Context {
         // Commands of probes go past it: they are counted as probes.
         let runtime: Arc<dyn ContainerRuntime> = Arc::new(Counted::new(runtime, Arc::clone(&operations)));
         let pulls = options.parallel_image_pulls.unwrap_or(Semaphore::MAX_PERMITS);
-        let allocatable = super::cluster::node::allocatable(&options);
+        let allocatable = cluster::node::allocatable(&options);
+        let initial_labels = cluster::node::initial_labels(&options);
         let wake = routes.clone();
         let wake = Arc::new(move |uid: &str| wake.tell(uid, Message::Probed));
         let tasks = TaskTracker::new();
@@ -112,20 +125,20 @@ impl Context {
         let (events, memory) = (Arc::new(Recorder::default()), Memory::new(&options.root_dir));
         Arc::new(Self {
             api: options.node.kubeconfig.is_some().then(Arc::default),
-            node: NodeState::default(),
-            serving: Serving::default(),
-            bound: Store::default(),
+            node: Arc::default(),
+            serving: Arc::default(),
+            objects: Arc::default(),
             board: Arc::new(Board::new(&options)),
             cgroups: Cgroups::new(&options),
             apparmor: security::has_apparmor(),
             mirrors: Uids::default(),
-            metrics: Metrics::default(),
+            metrics: Arc::default(),
             operations,
             probes: Manager::new(checker, wake, Arc::clone(&events), memory),
             attempts: Attempts::default(),
             hooks: Runner::new(Arc::clone(&runtime)),
             events,
-            options,
+            options: Arc::new(options),
             runtime,
             routes,
             pulls: Semaphore::new(pulls),
@@ -133,6 +146,7 @@ impl Context {
             left: Mutex::default(),
             facts,
             allocatable,
+            initial_labels,
             preempted: watch::Sender::new(BTreeSet::new()),
             without_devices: watch::Sender::new(BTreeMap::new()),
             devices: Arc::new(devices),
@@ -190,9 +204,68 @@ impl Context {
         self.facts.host_ip.as_deref().filter(|_| self.api.is_some())
     }
 
-    /// The port that the Node says its kubelet's API has, None where it is not served.
-    pub fn api_port(&self) -> Option<i32> {
-        self.options.server.listen.map(|address| i32::from(address.port()))
+    /// What the client of the API server takes.
+    pub fn for_client(&self) -> apiserver::Parts {
+        apiserver::Parts {
+            options: Arc::clone(&self.options),
+            api: self.api.clone(),
+            board: Arc::clone(&self.board),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// What the serving certificate takes.
+    pub fn for_serving(&self) -> server::Parts {
+        server::Parts {
+            options: Arc::clone(&self.options),
+            api: self.api.clone(),
+            addresses: cluster::node::addresses(&self.options, self.facts.host_ip.as_deref()),
+            node: Arc::clone(&self.node),
+            serving: Arc::clone(&self.serving),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// What following the files of volumes takes.
+    pub fn for_files(&self) -> Arc<refresh::Parts> {
+        Arc::new(refresh::Parts {
+            options: Arc::clone(&self.options),
+            api: self.api.clone(),
+            board: Arc::clone(&self.board),
+            objects: Arc::clone(&self.objects),
+            facts: self.facts.clone(),
+            events: Arc::clone(&self.events),
+        })
+    }
+
+    /// What the cluster's side takes; None without an API server.
+    pub fn for_cluster(&self) -> Option<cluster::Parts> {
+        Some(cluster::Parts {
+            options: Arc::clone(&self.options),
+            api: self.api.clone()?,
+            runtime: Arc::clone(&self.runtime),
+            board: Arc::clone(&self.board),
+            events: Arc::clone(&self.events),
+            metrics: Arc::clone(&self.metrics),
+            node: Arc::clone(&self.node),
+            mirrors: self.mirrors.clone(),
+            devices: Arc::clone(&self.devices),
+            address: self.facts.host_ip.clone(),
+            site: self.site(None),
+            preempted: self.preempted.subscribe(),
+            without_devices: self.without_devices.subscribe(),
+        })
+    }
+
+    /// What a pull takes.
+    pub fn for_pull(&self) -> pull::Parts<'_> {
+        pull::Parts {
+            runtime: &*self.runtime,
+            root_dir: &self.options.root_dir,
+            objects: &self.objects,
+            api: self.api.as_deref(),
+            events: &self.events,
+        }
     }
 }
 
@@ -220,4 +293,30 @@ fn node_address() -> Option<String> {
         socket.connect(to).ok()?;
         socket.local_addr().ok().map(|address| address.ip().to_string())
     })
+}
+
+#[async_trait]
+impl Desk for Context {
+    fn pods(&self) -> PodList {
+        let entries = self.board.pods().into_iter();
+        PodList { pods: entries.map(|entry| PodView { pod: entry.to_pod(), report: entry.report }).collect() }
+    }
+
+    fn events(&self) -> &Recorder {
+        &self.events
+    }
+
+    async fn logs(&self, wanted: &LogRequest) -> Result<BoxStream<'static, runtime::Result<Bytes>>, LogError> {
+        find::open(&*self.runtime, &self.board.pods(), wanted).await
+    }
+
+    fn restart(&self, uid: &str) -> bool {
+        // `kubectl get` shows the mirror's.
+        let uid = &self.mirrors.local(uid);
+        let known = self.board.pods().iter().any(|pod| pod.report.uid == *uid && !pod.report.terminating);
+        if known {
+            self.routes.tell(uid, Message::Restart(uid.to_owned()));
+        }
+        known
+    }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::context::Context;
+use super::board::Board;
 use super::control::report::{Problem, Severity};
+use super::options::AgentOptions;
 use super::options::eviction::{self, Thresholds};
 
 /// How often the disks are looked at. A file system tells nobody that it fills up; looking costs one system call each.
@@ -71,8 +72,7 @@ pub fn alarms(found: &[(PathBuf, Left)], thresholds: &Thresholds, before: &[Prob
 }
 
 /// Watches the disks below everything the agent and its pods write, until the agent ends.
-pub async fn watch(context: Arc<Context>) {
-    let options = &context.options;
+pub async fn watch(options: Arc<AgentOptions>, board: Arc<Board>) {
     let paths = [options.root_dir.clone(), options.pod_logs_dir.clone()];
     let mut problems = Vec::new();
     let mut looks = tokio::time::interval(INTERVAL);
@@ -91,7 +91,7 @@ pub async fn watch(context: Arc<Context>) {
         }
         if now != problems {
             problems = now;
-            context.board.set_problems("disk", problems.clone());
+            board.set_problems("disk", problems.clone());
         }
     }
 }

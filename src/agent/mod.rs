@@ -9,45 +9,44 @@
 #![deny(clippy::disallowed_types)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
-mod counters;
-mod cleanup;
-mod cluster;
-pub mod objects;
-mod container;
-pub mod status;
-mod board;
-mod admission;
-mod apiserver;
-mod attempts;
-pub mod backoff;
-mod cgroups;
-pub mod control;
+mod watchdog;
+pub mod server;
+mod worker;
 mod context;
-pub mod crash;
-mod devices;
+mod cluster;
 mod disk;
-pub mod events;
-mod histogram;
-mod hooks;
-mod lock;
-pub mod logs;
+mod pull;
 mod messages;
+mod hooks;
+pub mod probe;
+mod container;
+pub mod logs;
+mod devices;
+mod rpc;
+mod cleanup;
+mod volumes;
+mod wording;
+pub mod objects;
+mod cgroups;
+mod apiserver;
+mod counters;
+mod startups;
 mod operations;
+mod board;
+pub mod status;
+mod admission;
+pub mod source;
+mod lock;
+pub mod crash;
+pub mod backoff;
+pub mod control;
+mod attempts;
+mod histogram;
+pub mod events;
 pub mod options;
 pub mod pod;
-mod pods_api;
-pub mod probe;
-mod pull;
-mod rpc;
-pub mod server;
-pub mod source;
-mod startups;
 #[cfg(any(test, feature = "testing"))]
 pub mod trial;
-mod volumes;
-mod watchdog;
-mod wording;
-mod worker;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -66,6 +65,7 @@ use crate::error::chain;
 use crate::host::fs::FsError;
 use crate::host::socket;
 use crate::runtime::{CgroupDriver, ContainerRuntime};
+use apiserver::certificates;
 use context::Context;
 use worker::runtime_watch;
 use worker::supervisor::Supervisor;
@@ -213,27 +213,14 @@ async fn run_with(
         context.vital("the kubelet's API", server::serve_secure(listener, Arc::clone(&context), end.clone())?);
     }
     if let Some(listener) = pods {
-        context.vital("the pods API", pods_api::serve(listener, Arc::clone(&context), end.clone()));
+        context.vital("the pods API", server::pods_api::serve(listener, Arc::clone(&context), end.clone()));
     }
     listen_for_plugins(&context).await;
-    context.kept("watchdog", watchdog::keep);
-    context.kept("disk usage", disk::watch);
-    context.kept("log rotation", logs::rotate::watch);
-    context.kept("volume usage", volumes::usage::watch);
-    if context.api.is_some() {
-        context.kept("API server", apiserver::keep);
-        context.kept("client certificate", apiserver::certificates::client::keep);
-        context.kept("serving certificate", apiserver::certificates::server::keep);
-        context.kept("node", cluster::node::run);
-        context.kept("mirror pods", cluster::mirror::run);
-    }
+    look_after(&context);
+    let bound = context.for_cluster().map(|parts| join_cluster(&context, parts));
     let (update_sender, updates) = mpsc::channel(1);
-    let bound = context.api.is_some().then(|| {
-        let (sender, bound) = mpsc::channel(1);
-        context.kept("bound pods", move |context| cluster::bound::run(context, sender.clone()));
-        bound
-    });
-    context.vital("sources", source::watch(context.options.clone(), bound, update_sender, end.clone()));
+    let options = AgentOptions::clone(&context.options);
+    context.vital("sources", source::watch(options, bound, update_sender, end.clone()));
     let (news_sender, news) = mpsc::channel(64);
     context.kept("container runtime", move |context| runtime_watch::run(context, news_sender.clone()));
     let supervisor = Supervisor::new(Arc::clone(&context)).run(updates, news);
@@ -241,6 +228,30 @@ async fn run_with(
         context.end_for("the supervisor of the pods", crash);
     }
     finish(&context).await
+}
+
+/// What is looked after beside the pods.
+fn look_after(context: &Arc<Context>) {
+    context.kept("watchdog", |context| watchdog::keep(context.options.clone(), context.metrics.clone()));
+    context.kept("disk usage", |context| disk::watch(context.options.clone(), context.board.clone()));
+    context.kept("log rotation", |context| logs::rotate::watch(context.runtime.clone(), context.options.clone()));
+    context.kept("volume usage", |context| {
+        volumes::usage::watch(context.options.root_dir.clone(), context.board.clone(), context.events.clone())
+    });
+}
+
+/// Has the agent be a node of the cluster; returns the pods that are bound to it, as they come.
+fn join_cluster(context: &Arc<Context>, parts: cluster::Parts) -> mpsc::Receiver<source::Update> {
+    context.kept("API server", |context| apiserver::keep(context.for_client()));
+    context.kept("client certificate", |context| certificates::client::keep(context.for_client()));
+    context.kept("serving certificate", |context| certificates::server::keep(context.for_serving()));
+    context.kept("files of volumes", |context| volumes::refresh::run(context.for_files()));
+    let (node, mirror) = (parts.clone(), parts.clone());
+    context.kept("node", move |_| cluster::node::run(node.clone()));
+    context.kept("mirror pods", move |_| cluster::mirror::run(mirror.clone()));
+    let (sender, bound) = mpsc::channel(1);
+    context.kept("bound pods", move |_| cluster::bound::run(parts.clone(), sender.clone()));
+    bound
 }
 
 /// Waits for all that was begun.
@@ -274,7 +285,7 @@ async fn listen_for_pods(options: &AgentOptions) -> Result<Option<socket::Listen
     if !options.gates.pods_api {
         return Ok(None);
     }
-    let path = pods_api::socket(&options.root_dir);
+    let path = server::pods_api::socket(&options.root_dir);
     let listener = socket::bind(&path, rpc::DIRECTORY_MODE).await;
     listener.map(Some).map_err(|source| AgentError::PodsApi { socket: path, source })
 }

@@ -2,6 +2,7 @@
 //! answers, and starts another agent where it does not. Containers go on meanwhile.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +10,18 @@ use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{debug, warn};
 
-use super::context::Context;
 use super::control;
+use super::counters::Metrics;
+use super::options::AgentOptions;
 
 /// Tells the service manager as often as it asks for that the agent is alive, until the agent ends.
-pub async fn keep(context: Arc<Context>) {
-    let Some(every) = context.options.watchdog else { return };
+pub async fn keep(options: Arc<AgentOptions>, metrics: Arc<Metrics>) {
+    let Some(every) = options.watchdog else { return };
     let ping = || sd_notify::notify(&[NotifyState::Watchdog]);
-    keep_with(&context, every, ping).await;
+    keep_with(&options.control_socket, &metrics, every, ping).await;
 }
 
-async fn keep_with<P>(context: &Context, every: Duration, ping: P)
+async fn keep_with<P>(socket: &Path, metrics: &Metrics, every: Duration, ping: P)
 where
     P: Fn() -> io::Result<()> + Clone + Send + 'static,
 {
@@ -27,7 +29,7 @@ where
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match alive(context, every).await {
+        match alive(socket, metrics, every).await {
             // The service manager may not take it at once.
             Ok(()) => match tokio::task::spawn_blocking(ping.clone()).await {
                 Ok(Ok(())) => {}
@@ -40,12 +42,12 @@ where
 }
 
 /// Whether the loop has turned since the last time, and the agent answers itself.
-async fn alive(context: &Context, every: Duration) -> Result<(), String> {
-    let since = context.metrics.since_turn();
+async fn alive(socket: &Path, metrics: &Metrics, every: Duration) -> Result<(), String> {
+    let since = metrics.since_turn();
     if since > every {
         return Err(format!("the agent's loop has not turned for {} s", since.as_secs()));
     }
-    match timeout(every, control::report(&context.options.control_socket)).await {
+    match timeout(every, control::report(socket)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(format!("the agent does not answer itself ({error})")),
         Err(_) => Err(format!("the agent takes longer than {every:?} to answer itself")),
@@ -59,7 +61,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::agent::options::AgentOptions;
+    use crate::agent::context::Context;
     use crate::agent::probe::Prober;
     use crate::runtime::ContainerRuntime;
     use crate::testing::runtime::FakeRuntime;
@@ -79,7 +81,7 @@ mod tests {
             counted.fetch_add(1, Ordering::SeqCst);
             Ok(())
         };
-        tokio::spawn(async move { keep_with(&watched, every, ping).await });
+        tokio::spawn(async move { keep_with(&watched.options.control_socket, &watched.metrics, every, ping).await });
         let heard = async |seconds: u64, turns: bool| {
             let before = pings.load(Ordering::SeqCst);
             for _ in 0..seconds {

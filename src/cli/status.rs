@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use super::Globals;
 use super::failure::{Hint, report as print_error};
 use crate::agent::control::report::{
-    ContainerReport, HealthReport, Phase, PodReport, Severity, StateReport, TerminationReport,
+    ContainerReport, HealthReport, PodReport, Severity, StateReport, TerminationReport,
 };
 use crate::agent::control::{self, ControlError};
+use crate::agent::pod::phase::Phase;
 use crate::host::paths;
 use crate::ui::{self, Output};
 

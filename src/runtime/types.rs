@@ -191,6 +191,9 @@ pub struct PortMapping {
     pub protocol: String,
 }
 
+/// Variables in order. A value may be any bytes: a secret's need be no UTF-8.
+pub type Env = Vec<(String, Vec<u8>)>;
+
 /// A container to make.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContainerConfig {

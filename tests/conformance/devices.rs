@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kubeboot::agent::control::report::Phase;
+use kubeboot::agent::pod::phase::Phase;
 use serde_json::json;
 use tokio::net::UnixListener;
 use tonic::Status;

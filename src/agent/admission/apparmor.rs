@@ -1,7 +1,7 @@
 //! Pods that ask for AppArmor on a node that has none (`pkg/security/apparmor`): they never run without.
 
 use super::Refusal;
-use crate::agent::container::security::APPARMOR_ANNOTATION;
+use crate::agent::pod::APPARMOR_ANNOTATION;
 use crate::agent::pod::StaticPod;
 
 /// The refusal of a pod that asks for a profile which the node cannot enforce.

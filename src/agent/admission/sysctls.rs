@@ -2,8 +2,8 @@
 //! that the node's owner allows besides.
 
 use super::Refusal;
-use crate::agent::container::security::sysctls;
 use crate::agent::pod::StaticPod;
+use crate::agent::pod::sysctls;
 
 /// The kubelet's safe ones, as of 1.37.
 const SAFE: &[&str] = &[

@@ -6,6 +6,7 @@
 pub mod certificates;
 mod credentials;
 pub mod files;
+pub mod registered;
 mod requests;
 
 use std::path::{Path, PathBuf};
@@ -19,8 +20,10 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::backoff::Steps;
-use super::context::Context;
+use super::board::Board;
 use super::control::report::Problem;
+use super::counters::Metrics;
+use super::options::AgentOptions;
 use crate::agent::apiserver::certificates::store::Store;
 use crate::error::chain;
 use credentials::Credentials;
@@ -66,10 +69,23 @@ impl ApiServer {
     }
 }
 
+/// What keeping the client and the certificates takes.
+#[derive(Clone)]
+pub struct Parts {
+    /// What the agent was told.
+    pub options: Arc<AgentOptions>,
+    /// What is kept, where the agent has an API server.
+    pub api: Option<Arc<ApiServer>>,
+    /// Where problems are reported.
+    pub board: Arc<Board>,
+    /// Where failures are counted.
+    pub metrics: Arc<Metrics>,
+}
+
 /// Keeps the client up to date with the kubeconfig until the agent ends. Needs an agent with a kubeconfig.
-pub async fn keep(context: Arc<Context>) {
-    let node = &context.options.node;
-    let (Some(api), Some(kubeconfig)) = (&context.api, &node.kubeconfig) else { return };
+pub async fn keep(parts: Parts) {
+    let node = &parts.options.node;
+    let (Some(api), Some(kubeconfig)) = (&parts.api, &node.kubeconfig) else { return };
     let first: Vec<_> = std::iter::once(kubeconfig.clone()).chain(node.bootstrap_kubeconfig.clone()).collect();
     let store = node.rotate_certificates.then(|| Store::client(&node.cert_dir));
     let files = Files::new(first.clone());
@@ -82,7 +98,7 @@ pub async fn keep(context: Arc<Context>) {
             failures = 0;
         } else {
             tokio::select! {
-                begun = begin(&context) => match begun {
+                begun = begin(&parts) => match begun {
                     // A certificate that is of no use is not asked for again and again.
                     Ok(true) => {
                         pause = RETRY.spread(failures);
@@ -104,7 +120,7 @@ pub async fn keep(context: Arc<Context>) {
             }
             let problem = Problem::error(kubeconfig.display().to_string(), trouble.clone());
             let problems = Some(problem).filter(|_| !trouble.is_empty()).into_iter().collect();
-            context.board.set_problems("kubeconfig", problems);
+            parts.board.set_problems("kubeconfig", problems);
             said = trouble;
         }
         keeper.files.changed(pause).await;
@@ -146,11 +162,11 @@ impl Keeper<'_> {
 }
 
 /// Has a first certificate made, where there is a kubeconfig for that. Returns whether there was.
-async fn begin(context: &Context) -> Result<bool, String> {
-    let Some(path) = &context.options.node.bootstrap_kubeconfig else { return Ok(false) };
-    let Some(api) = &context.api else { return Ok(false) };
+async fn begin(parts: &Parts) -> Result<bool, String> {
+    let Some(path) = &parts.options.node.bootstrap_kubeconfig else { return Ok(false) };
+    let Some(api) = &parts.api else { return Ok(false) };
     let found = Credentials::load(path, None, &api.requests).await.map_err(|error| chain(&error))?;
     let Some(found) = found else { return Ok(false) };
-    certificates::client::bootstrap(context, path, &found.client).await.map_err(|error| chain(&error))?;
+    certificates::client::bootstrap(&parts.options, path, &found.client).await.map_err(|error| chain(&error))?;
     Ok(true)
 }

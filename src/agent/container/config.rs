@@ -12,7 +12,7 @@ use crate::agent::container::security::Ground;
 use crate::agent::devices::Grant;
 use crate::agent::options::AgentOptions;
 use crate::agent::pod::resources;
-use crate::agent::pod::{CONFIG_SOURCE, StaticPod, container_path};
+use crate::agent::pod::{CONFIG_SOURCE, StaticPod, container_path, sysctls};
 use crate::agent::{logs, volumes};
 use crate::runtime::{
     ContainerConfig, ContainerName, LogLimits, Mount, NetworkMode, PortMapping, Propagation, ResourceConfig,
@@ -278,7 +278,7 @@ pub fn sandbox(
         host_ipc: pod.spec.host_ipc.unwrap_or(false),
         host_pid: pod.spec.host_pid.unwrap_or(false),
         users,
-        sysctls: security::sysctls::sysctls(pod),
+        sysctls: sysctls::sysctls(pod),
         selinux: security::selinux(context.se_linux_options),
         cgroup_parent,
         log: log(options),

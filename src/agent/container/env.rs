@@ -8,14 +8,12 @@ use crate::agent::objects::{Kind, Object, Objects};
 use crate::agent::pod::downward;
 pub use crate::agent::pod::downward::Facts;
 use crate::agent::pod::{StaticPod, is_env_name};
+use crate::runtime::Env;
 
 /// The longest word that a program can be started with, argument or variable (Linux' `MAX_ARG_STRLEN`, its end included).
 const WORD_LIMIT: usize = (128 << 10) - 1;
 /// The most bytes of all arguments or all variables together (no Linux takes more, most take a third of it).
 const ALL_LIMIT: usize = 6 << 20;
-
-/// Variables in order. A value may be any bytes: a secret's need be no UTF-8.
-pub type Env = Vec<(String, Vec<u8>)>;
 
 /// Variables by name.
 pub type Known = HashMap<String, Vec<u8>>;

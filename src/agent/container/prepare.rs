@@ -19,6 +19,7 @@ use crate::agent::options::AgentOptions;
 use crate::agent::pod::{StaticPod, container_path};
 use crate::agent::volumes::{self, Inputs, Slot, VolumeError};
 use crate::host::fs::{FsError, write_file};
+use crate::runtime::Env;
 use crate::runtime::{Mount, Propagation, UserRange};
 
 const HOSTS: &str = "/etc/hosts";
@@ -30,7 +31,7 @@ const FILE_MODE: u32 = 0o644;
 #[derive(Debug, Clone, Default)]
 pub struct Prepared {
     /// The environment.
-    pub env: env::Env,
+    pub env: Env,
     /// Where each of the container's mounts comes from, in their order.
     pub sources: Vec<PathBuf>,
     /// The mounts the agent adds.

@@ -14,10 +14,10 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::{ControlError, PodList, Refusal, Request, VERSION};
 use crate::agent::control::expect::HealthSource;
+use crate::agent::control::log::LogRequest;
 use crate::agent::control::report::HealthReport;
 use crate::agent::control::restart::Restarter;
 use crate::agent::events::Event;
-use crate::agent::logs::find::LogRequest;
 
 /// No report is longer; a peer that sends more is not an agent.
 const LINE_LIMIT: u64 = 16 << 20;

@@ -14,7 +14,8 @@ use futures::stream::BoxStream;
 use crate::event::Event;
 use crate::host::clock::Instant;
 
-use super::report::{ContainerReport, HealthReport, Phase, PodReport, Severity, StateReport, TerminationReport};
+use super::report::{ContainerReport, HealthReport, PodReport, Severity, StateReport, TerminationReport};
+use crate::agent::pod::phase::Phase;
 
 /// A manifest that was written and is to become healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]

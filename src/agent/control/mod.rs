@@ -18,6 +18,7 @@ pub mod restart;
 pub mod expect;
 pub mod report;
 mod client;
+pub mod log;
 mod server;
 
 pub use crate::host::socket::Listener;
@@ -33,11 +34,8 @@ use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
-use super::context::Context;
 use super::events::Recorder;
-use super::logs::find;
-use super::logs::find::{LogError, LogRequest};
-use super::messages::Message;
+use crate::agent::control::log::{LogError, LogRequest};
 use crate::agent::control::report::PodReport;
 use crate::runtime;
 
@@ -86,32 +84,6 @@ pub trait Desk: Send + Sync {
 
     /// Stops a pod and starts it again; returns whether there is one of this UID.
     fn restart(&self, uid: &str) -> bool;
-}
-
-#[async_trait]
-impl Desk for Context {
-    fn pods(&self) -> PodList {
-        let entries = self.board.pods().into_iter();
-        PodList { pods: entries.map(|entry| PodView { pod: entry.to_pod(), report: entry.report }).collect() }
-    }
-
-    fn events(&self) -> &Recorder {
-        &self.events
-    }
-
-    async fn logs(&self, wanted: &LogRequest) -> Result<BoxStream<'static, runtime::Result<Bytes>>, LogError> {
-        find::open(self, wanted).await
-    }
-
-    fn restart(&self, uid: &str) -> bool {
-        // `kubectl get` shows the mirror's.
-        let uid = &self.mirrors.local(uid);
-        let known = self.board.pods().iter().any(|pod| pod.report.uid == *uid && !pod.report.terminating);
-        if known {
-            self.routes.tell(uid, Message::Restart(uid.to_owned()));
-        }
-        known
-    }
 }
 
 /// What a client gets that cannot be answered.

@@ -1,5 +1,6 @@
 //! What the agent says of itself and its pods. One [`HealthReport`] is one line on the control socket.
 
+pub use crate::agent::pod::phase::Phase;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -76,30 +77,10 @@ pub struct PodReport {
     pub containers: Vec<ContainerReport>,
 }
 
-/// Phases of a pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Phase {
-    /// Not every container has been started.
-    Pending,
-    /// At least one runs or will be restarted.
-    Running,
-    /// All ended well and none will be restarted.
-    Succeeded,
-    /// All ended, one of them badly, and none will be restarted; or the node does not run it.
-    Failed,
-}
-
 impl PodReport {
     /// Whether a container of it runs.
     pub fn is_running(&self) -> bool {
         self.containers.iter().any(|one| matches!(one.state, StateReport::Running { .. }))
-    }
-}
-
-impl Phase {
-    /// Whether nothing of the pod is started any more.
-    pub fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed)
     }
 }
 

@@ -15,9 +15,9 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::{ControlError, Desk, Refusal, Request, VERSION};
+use crate::agent::control::log::LogRequest;
 use crate::agent::control::report::HealthReport;
 use crate::agent::events::Recorder;
-use crate::agent::logs::find::LogRequest;
 use crate::error::chain;
 use crate::host::socket::{self, Listener};
 

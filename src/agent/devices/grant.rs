@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tracing::warn;
 
 use super::messages::ContainerAllocateResponse;
-use crate::agent::container::env::Env;
+use crate::runtime::Env;
 use crate::runtime::{Device, Mount, Propagation};
 
 /// See the module.

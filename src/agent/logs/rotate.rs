@@ -12,23 +12,23 @@ use rustix::fs::{CWD, RenameFlags};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
-use crate::agent::context::Context;
+use crate::agent::options::AgentOptions;
 use crate::error::chain;
-use crate::runtime::labels;
+use crate::runtime::{ContainerRuntime, labels};
 
 /// Looks at the logs of running containers until the agent ends; returns at once where the runtime rotates them.
-pub async fn watch(context: Arc<Context>) {
-    if !context.runtime.needs_sandbox() {
+pub async fn watch(runtime: Arc<dyn ContainerRuntime>, options: Arc<AgentOptions>) {
+    if !runtime.needs_sandbox() {
         return;
     }
-    let mut ticks = tokio::time::interval(context.options.container_log_monitor_interval);
+    let mut ticks = tokio::time::interval(options.container_log_monitor_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Ok(all) = context.runtime.list(&context.options.owner()).await else { continue };
+        let Ok(all) = runtime.list(&options.owner()).await else { continue };
         for one in all.into_iter().filter(|one| one.state.is_running() && !one.is_sandbox) {
             if let Some(path) = one.labels.get(labels::LOG_PATH) {
-                look_at(&context, &one.id, Path::new(path)).await;
+                look_at(&*runtime, &options, &one.id, Path::new(path)).await;
             }
         }
     }
@@ -36,10 +36,10 @@ pub async fn watch(context: Arc<Context>) {
 
 /// A log that is not there was renamed by an agent that was killed before it had notified the runtime, which writes on into
 /// the renamed file (`rotateLogs` of the kubelet). Otherwise its size decides.
-async fn look_at(context: &Context, id: &str, path: &Path) {
+async fn look_at(runtime: &dyn ContainerRuntime, options: &AgentOptions, id: &str, path: &Path) {
     match tokio::fs::metadata(path).await {
-        Ok(file) if file.len() >= context.options.container_log_max_size => rotate(context, id, path).await,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => match context.runtime.reopen_log(id).await {
+        Ok(file) if file.len() >= options.container_log_max_size => rotate(runtime, options, id, path).await,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => match runtime.reopen_log(id).await {
             Ok(_) => info!(path = %path.display(), "the log goes on whose rotation was cut off"),
             Err(error) => warn!(path = %path.display(), error = chain(&error), "the runtime writes no log there"),
         },
@@ -47,13 +47,13 @@ async fn look_at(context: &Context, id: &str, path: &Path) {
     }
 }
 
-async fn rotate(context: &Context, id: &str, path: &Path) {
+async fn rotate(runtime: &dyn ContainerRuntime, options: &AgentOptions, id: &str, path: &Path) {
     let old = aside(path, Timestamp::now());
     if let Err(error) = rename_only(path, &old) {
         warn!(path = %path.display(), %error, "cannot rotate the log");
         return;
     }
-    if let Err(error) = context.runtime.reopen_log(id).await {
+    if let Err(error) = runtime.reopen_log(id).await {
         // The runtime writes on into the old file, which has to have its name for that to be seen; unless it has begun
         // a new one all the same.
         let _ = rename_only(&old, path);
@@ -61,7 +61,7 @@ async fn rotate(context: &Context, id: &str, path: &Path) {
         return;
     }
     debug!(path = %path.display(), "rotated the log");
-    for surplus in surplus(path, context.options.container_log_max_files) {
+    for surplus in surplus(path, options.container_log_max_files) {
         let _ = tokio::fs::remove_file(surplus).await;
     }
 }

@@ -124,6 +124,11 @@ pub struct AgentOptions {
 }
 
 impl AgentOptions {
+    /// The port that the Node says its kubelet's API has; None where it is not served.
+    pub fn api_port(&self) -> Option<i32> {
+        self.server.listen.map(|address| i32::from(address.port()))
+    }
+
     /// The kubelet's defaults on a node of this name. No manifests are read until `static_pod_path` is set.
     pub fn new(node_name: &str) -> Self {
         Self {

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
 use super::{NodeTaint, flag_value};
-use crate::agent::container::security::sysctls;
 use crate::agent::pod::resources;
+use crate::agent::pod::sysctls;
 use crate::config::GoDuration;
 
 /// A duration as Go writes it; 0 stands for the default, as it does throughout the configuration.

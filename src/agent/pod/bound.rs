@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::{CONFIG_SEEN, CONFIG_SOURCE, PodKey, StaticPod};
-use crate::agent::control::report::Phase;
+use crate::agent::pod::phase::Phase;
 use crate::host::clock;
 
 /// The value of [`CONFIG_SOURCE`] of such a pod, as the kubelet has it.

@@ -3,6 +3,7 @@
 //! Nothing here touches the machine or the runtime: the same bytes at the same path on the same node give the same pod,
 //! with the same UID, on every start of the agent. That is what lets a restarted agent find its containers again.
 
+pub mod sysctls;
 pub mod resources;
 pub mod downward;
 mod bound;
@@ -10,6 +11,7 @@ mod decode;
 mod defaults;
 mod empties;
 mod list;
+pub mod phase;
 mod unknown;
 mod validate;
 
@@ -28,6 +30,8 @@ pub use decode::MANIFEST_LIMIT;
 pub use list::PodList;
 pub use validate::{is_env_name, is_extended_resource};
 
+/// Annotation of a container's AppArmor profile, from before there was a field; the container's name comes behind it.
+pub const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 /// Annotation: the UID, which is the hash of the manifest (`kubernetes.io/config.hash`).
 pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 /// Annotation: which kind of source the pod came from.

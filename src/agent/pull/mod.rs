@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use tracing::{debug, warn};
 
-use super::context::Context;
-use super::events::Subject;
+use super::apiserver::ApiServer;
+use super::events::{Recorder, Subject};
+use super::objects::store::Store;
 use super::pod::StaticPod;
 use super::wording;
 use crate::error::chain;
@@ -20,15 +21,30 @@ const CONFIG_JSON: (&str, &str) = ("kubernetes.io/dockerconfigjson", ".dockercon
 /// Type and key of one that holds a `.dockercfg`.
 const DOCKERCFG: (&str, &str) = ("kubernetes.io/dockercfg", ".dockercfg");
 
+/// What pulling takes.
+#[derive(Clone, Copy)]
+pub struct Parts<'a> {
+    /// Who pulls.
+    pub runtime: &'a dyn ContainerRuntime,
+    /// Where the node's own credentials are looked for first.
+    pub root_dir: &'a Path,
+    /// Secrets of bound pods.
+    pub objects: &'a Store,
+    /// Whom they are asked of.
+    pub api: Option<&'a ApiServer>,
+    /// What happened.
+    pub events: &'a Recorder,
+}
+
 /// Pulls an image for a pod.
 ///
 /// # Errors
 /// The runtime's; where several credentials were tried, with what was said to each.
-pub async fn pull(context: &Context, pod: &StaticPod, image: &str) -> Result<ImageRecord, RuntimeError> {
+pub async fn pull(parts: Parts<'_>, pod: &StaticPod, image: &str) -> Result<ImageRecord, RuntimeError> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
-    let (own, node) = (of_secrets(context, pod).await, of_node(&context.options.root_dir, home.as_deref()).await);
+    let (own, node) = (of_secrets(parts, pod).await, of_node(parts.root_dir, home.as_deref()).await);
     let credentials = [own.matching(image), node.matching(image)].concat();
-    try_each(&*context.runtime, image, credentials).await
+    try_each(parts.runtime, image, credentials).await
 }
 
 /// Tries one credential after the other, and last of all none: what is public is to be had though a password is too old,
@@ -54,9 +70,9 @@ async fn try_each(
 }
 
 /// What the secrets of a pod hold. Without one of them the image may be had all the same: that is only reported.
-async fn of_secrets(context: &Context, pod: &StaticPod) -> Keyring {
+async fn of_secrets(parts: Parts<'_>, pod: &StaticPod) -> Keyring {
     let (mut keyring, mut missing) = (Keyring::default(), Vec::new());
-    for (name, secret) in context.bound.pull_secrets(context.api.as_deref(), pod).await {
+    for (name, secret) in parts.objects.pull_secrets(parts.api, pod).await {
         let added = secret.and_then(|secret| {
             let of = |(kind, key): (&str, &str)| secret.data.get(key).filter(|_| secret.kind == kind);
             let added = match (of(CONFIG_JSON), of(DOCKERCFG)) {
@@ -74,7 +90,7 @@ async fn of_secrets(context: &Context, pod: &StaticPod) -> Keyring {
     if !missing.is_empty() {
         let subject = Subject { pod: &pod.key, uid: &pod.uid, container: None };
         let message = wording::NO_PULL_SECRETS.with(&[&missing.join(", ")]);
-        context.events.warning(subject, "FailedToRetrieveImagePullSecret", message);
+        parts.events.warning(subject, "FailedToRetrieveImagePullSecret", message);
     }
     keyring
 }

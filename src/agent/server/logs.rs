@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::http::{Body, say};
 use super::query::Query;
 use crate::agent::context::Context;
+use crate::agent::control::log::{LogError, LogRequest};
 use crate::agent::logs::find;
-use crate::agent::logs::find::{LogError, LogRequest};
 use crate::error::chain;
 use crate::runtime::RuntimeError;
 
@@ -21,7 +21,7 @@ pub async fn stream(context: &Context, path: &str, query: &Query) -> Response<Bo
         Ok(request) => request,
         Err((status, message)) => return say(status, message + "\n"),
     };
-    match find::open(context, &request).await {
+    match find::open(&*context.runtime, &context.board.pods(), &request).await {
         Ok(log) => {
             let frames = log.map_ok(Frame::data).map_err(Into::into).boxed();
             let mut response = say(StatusCode::OK, "");

@@ -3,6 +3,7 @@
 //! [`Router`] answers a request of any listener: the listener of the read-only address asks for no credentials and is
 //! for loopback; [`serve_secure`] puts it behind TLS, credentials and rights, together with what only it serves: streams.
 
+pub mod pods_api;
 mod auth;
 mod configz;
 mod connections;

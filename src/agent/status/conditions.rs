@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{ContainerFacts, Known};
-use crate::agent::control::report::Phase;
+use crate::agent::pod::phase::Phase;
 
 /// Why a condition is not true: reason and words.
 type Doubt = (&'static str, String);

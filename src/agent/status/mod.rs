@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::control::report::Phase;
+use super::pod::phase::Phase;
 use super::pod::resources;
 
 /// Bytes that the termination messages of a pod share (the kubelet's `MaxPodTerminationMessageLogLength`).

@@ -29,7 +29,7 @@ async fn refused(world: &World, name: &str) -> PodReport {
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_the_node_is_not_for_has_failed_with_an_event_until_its_manifest_changes() {
     let mut world = World::new();
-    world.start_with(|context| context.options.node.labels = [("disk".to_owned(), "ssd".to_owned())].into()).await;
+    world.start_with(|context| context.initial_labels.extend([("disk".to_owned(), "ssd".to_owned())])).await;
     let selects = |value: &str| pod_of("picky", &format!("hostNetwork: true\n  nodeSelector: {{disk: {value}}}"), "");
     let os = pod_of("other", "hostNetwork: true\n  os: {name: windows}", "");
     let named = pod_of(
@@ -66,12 +66,12 @@ async fn a_pod_that_the_node_is_not_for_has_failed_with_an_event_until_its_manif
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_is_restarted_stops_what_the_node_is_not_for_any_more() {
     let mut world = World::new();
-    let label = |value: &str| [("disk".to_owned(), value.to_owned())].into();
-    world.start_with(|context| context.options.node.labels = label("ssd")).await;
+    let label = |value: &str| [("disk".to_owned(), value.to_owned())];
+    world.start_with(|context| context.initial_labels.extend(label("ssd"))).await;
     let picky = || pod_of("picky", "hostNetwork: true\n  nodeSelector: {disk: ssd}", "");
     world.want(&[picky()]).await;
     world.healthy("picky").await;
-    world.start_with(|context| context.options.node.labels = label("hdd")).await;
+    world.start_with(|context| context.initial_labels.extend(label("hdd"))).await;
     world.want(&[picky()]).await;
     world.fake.until("it is stopped", |fake| fake.containers().is_empty()).await;
     refused(&world, "picky").await;

@@ -21,7 +21,8 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::control::report::{HealthReport, Phase, PodReport, StateReport};
+use super::control::report::{HealthReport, PodReport, StateReport};
+use super::pod::phase::Phase;
 use super::pod::tests::read;
 use super::pod::{PodKey, StaticPod};
 use super::probe::{Outcome, Target};

@@ -14,9 +14,9 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use tracing::warn;
 
 use super::path;
-use crate::agent::context::Context;
+use crate::agent::board::Board;
 use crate::agent::control::report::{Problem, Severity};
-use crate::agent::events::Subject;
+use crate::agent::events::{Recorder, Subject};
 use crate::agent::pod::StaticPod;
 use crate::agent::pod::resources;
 use crate::host::beneath::{DIRECTORY, open_dir};
@@ -34,15 +34,15 @@ struct Excess {
 }
 
 /// Measures until the agent ends.
-pub async fn watch(context: Arc<Context>) {
+pub async fn watch(root: PathBuf, board: Arc<Board>, events: Arc<Recorder>) {
     let mut known: Vec<Problem> = Vec::new();
     let mut looks = tokio::time::interval(INTERVAL);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        let pods = context.board.pods().into_iter().filter_map(|entry| entry.pod);
+        let pods = board.pods().into_iter().filter_map(|entry| entry.pod);
         let pods: Vec<_> = pods.filter(|pod| limited(pod).next().is_some()).collect();
-        let root = context.options.root_dir.clone();
+        let root = root.clone();
         let measure = move || pods.into_iter().map(|pod| (excesses(&pod, &root), pod)).collect::<Vec<_>>();
         let Ok(found) = tokio::task::spawn_blocking(measure).await else { continue };
         let mut problems = Vec::new();
@@ -53,13 +53,13 @@ pub async fn watch(context: Arc<Context>) {
             if !known.contains(&problem) {
                 warn!(pod = %pod.key, "{}", problem.message);
                 let subject = Subject { pod: &pod.key, uid: &pod.uid, container: None };
-                context.events.warning(subject, "VolumeLimitExceeded", &problem.message);
+                events.warning(subject, "VolumeLimitExceeded", &problem.message);
             }
             problems.push(problem);
         }
         if problems != known {
             known = problems;
-            context.board.set_problems("volumes", known.clone());
+            board.set_problems("volumes", known.clone());
         }
     }
 }

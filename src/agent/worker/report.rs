@@ -14,7 +14,8 @@ use super::view::{ContainerView, Finish, Instance, Observed, PodView, PostStart,
 use crate::agent::admission::Refusal;
 use crate::agent::board::Entry;
 use crate::agent::board::Gate;
-use crate::agent::control::report::{ContainerReport, Phase, PodReport, StateReport, TerminationReport};
+use crate::agent::control::report::{ContainerReport, PodReport, StateReport, TerminationReport};
+use crate::agent::pod::phase::Phase;
 use crate::agent::pod::resources;
 use crate::agent::pod::{PodKey, StaticPod};
 use crate::agent::probe::Health;

@@ -7,8 +7,9 @@ use k8s_openapi::api::core::v1::{
 
 use super::report::{Facts, Now, Shown};
 use super::view::{ContainerView, Instance, PodView, Pull, Role};
-use crate::agent::control::report::{Phase, PodReport};
+use crate::agent::control::report::PodReport;
 use crate::agent::pod::StaticPod;
+use crate::agent::pod::phase::Phase;
 use crate::agent::pod::resources;
 use crate::agent::status;
 use crate::agent::status::{ContainerFacts, Ended, Known, State};

@@ -234,7 +234,7 @@ impl Supervisor {
         let context = &self.context;
         let labels = context.node.labels().borrow().clone();
         let is_final = context.api.is_none() || labels.is_some();
-        let labels = labels.unwrap_or_else(|| crate::agent::cluster::node::initial_labels(&context.options));
+        let labels = labels.unwrap_or_else(|| context.initial_labels.clone());
         let site = context.site(Some(labels));
         let has_ended = |pod: &StaticPod| {
             let is_it = |entry: &Entry| entry.report.uid == pod.uid && entry.report.phase.is_final();

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 pub use super::instance::{Instance, Kill, PostStart};
 pub use super::policy::{Policy, Restart};
-use crate::agent::control::report::Phase;
 use crate::agent::pod::StaticPod;
+use crate::agent::pod::phase::Phase;
 use crate::agent::probe::{Health, Probes};
 use crate::host::clock::{self, Instant};
 

@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 
 use super::ask::{Socket, answered, find};
+use crate::agent::control::log::LogRequest;
 use crate::agent::control::{self, PodView};
-use crate::agent::logs::find::LogRequest;
 use crate::cli::Globals;
 use crate::cli::failure::Hint;
 use crate::config::GoDuration;

@@ -5,7 +5,6 @@
 //! who has to mend a node whose certificate has expired writes a new kubeconfig.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,9 +14,10 @@ use tracing::{info, warn};
 use super::request::{self, RequestError, Wanted, ask};
 use super::store::{Pair, Store, StoreError};
 use super::{is_valid, renewal};
+use crate::agent::apiserver::Parts;
 use crate::agent::apiserver::files::Files;
 use crate::agent::backoff::{Steps, fraction};
-use crate::agent::context::Context;
+use crate::agent::options::AgentOptions;
 use crate::error::chain;
 use crate::host::fs::{FsError, read_if_exists, remove_file, write_file, write_through};
 use crate::pki::{PkiError, PrivateKey, point_at_client_certificate};
@@ -58,8 +58,8 @@ pub fn choose(held: Option<Pair>, kept: Option<Pair>, now: Timestamp) -> Option<
 
 /// Asks for a first client certificate with the credentials of `bootstrap`, keeps it, and writes a kubeconfig that
 /// names it. One that was cut off while it waited asks with the same key.
-pub async fn bootstrap(context: &Context, bootstrap: &Path, client: &Client) -> Result<(), BootstrapError> {
-    let node = &context.options.node;
+pub async fn bootstrap(options: &AgentOptions, bootstrap: &Path, client: &Client) -> Result<(), BootstrapError> {
+    let node = &options.node;
     let Some(kubeconfig) = &node.kubeconfig else { return Ok(()) };
     let store = Store::client(&node.cert_dir);
     store.prepare()?;
@@ -73,7 +73,7 @@ pub async fn bootstrap(context: &Context, bootstrap: &Path, client: &Client) -> 
             key
         }
     };
-    let asked = ask(client, Wanted { node: &context.options.node_name, sans: vec![], key: Some(key) }).await;
+    let asked = ask(client, Wanted { node: &options.node_name, sans: vec![], key: Some(key) }).await;
     if matches!(asked, Err(RequestError::Refused { .. } | RequestError::NoPair { .. })) {
         // Asking again with it would be answered the same way.
         remove_file(&pending)?;
@@ -89,9 +89,9 @@ pub async fn bootstrap(context: &Context, bootstrap: &Path, client: &Client) -> 
 }
 
 /// Renews the client certificate of the store until the agent ends. Its users watch the store.
-pub async fn keep(context: Arc<Context>) {
-    let node = &context.options.node;
-    let Some(api) = context.api.as_ref().filter(|_| node.rotate_certificates) else { return };
+pub async fn keep(parts: Parts) {
+    let node = &parts.options.node;
+    let Some(api) = parts.api.as_ref().filter(|_| node.rotate_certificates) else { return };
     let store = Store::client(&node.cert_dir);
     if let Err(error) = store.prepare() {
         warn!(error = chain(&error), "the client certificate cannot be renewed");
@@ -114,7 +114,7 @@ pub async fn keep(context: Arc<Context>) {
             let _ = api.clients().changed().await;
             continue;
         };
-        let asked = ask(&client, Wanted { node: &context.options.node_name, sans: vec![], key: None }).await;
+        let asked = ask(&client, Wanted { node: &parts.options.node_name, sans: vec![], key: None }).await;
         let kept = match asked {
             Ok(pair) => store.keep(&pair, Timestamp::now()).map_err(|error| chain(&error)),
             Err(error) => Err(chain(&error)),
@@ -125,7 +125,7 @@ pub async fn keep(context: Arc<Context>) {
                 failures = 0;
             }
             Err(error) => {
-                context.metrics.client_certificate_errors.count();
+                parts.metrics.client_certificate_errors.count();
                 failures = failures.saturating_add(1);
                 warn!(error, until = %pair.certificate.not_after, "the client certificate is not renewed yet");
                 tokio::time::sleep(RETRY.spread(failures)).await;

@@ -12,19 +12,15 @@ pub mod desk;
 mod source;
 mod upload;
 
-use std::sync::Arc;
-
 use tokio::sync::{mpsc, watch};
 
-use crate::agent::context::Context;
+use crate::agent::cluster::Parts;
 use crate::agent::source::Update;
-use crate::agent::volumes::refresh;
 
 /// Looks after them until the agent ends. `updates` hears which are wanted.
-pub async fn run(context: Arc<Context>, updates: mpsc::Sender<Update>) {
+pub async fn run(parts: Parts, updates: mpsc::Sender<Update>) {
     let (sender, refused) = watch::channel(Vec::new());
-    let (source, upload, refresh) = (Arc::clone(&context), Arc::clone(&context), context);
-    tokio::join!(source::run(source, updates, sender), upload::run(upload, refused), refresh::run(refresh));
+    tokio::join!(source::run(parts.clone(), updates, sender), upload::run(parts, refused));
 }
 
 #[cfg(test)]

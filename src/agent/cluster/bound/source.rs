@@ -18,11 +18,11 @@ use tracing::{debug, info, warn};
 
 use super::admission::{Ground, Verdict};
 use super::desk::{Desk, Refused};
-use crate::agent::admission::{Refusal, amounts};
+use crate::agent::admission::{Refusal, Site, amounts};
 use crate::agent::apiserver::ApiServer;
 use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::backoff::CALL;
-use crate::agent::context::Context;
+use crate::agent::cluster::Parts;
 use crate::agent::events::Subject;
 use crate::agent::pod::StaticPod;
 use crate::agent::source::Update;
@@ -48,18 +48,18 @@ enum SourceError {
 
 /// Publishes the pods that the API server has bound to this node, and those that this node does not run, until the agent
 /// ends.
-pub async fn run(context: Arc<Context>, updates: mpsc::Sender<Update>, refused: watch::Sender<Vec<Refused>>) {
-    let Some(api) = context.api.clone() else { return };
-    let (mut preempted, mut without_devices) = (context.preempted.subscribe(), context.without_devices.subscribe());
+pub async fn run(parts: Parts, updates: mpsc::Sender<Update>, refused: watch::Sender<Vec<Refused>>) {
+    let api = Arc::clone(&parts.api);
+    let (mut preempted, mut without_devices) = (parts.preempted.clone(), parts.without_devices.clone());
     // What was decided is news where this begins again.
     preempted.mark_changed();
     without_devices.mark_changed();
-    let source = Source { desk: Desk::default(), updates, refused, preempted, without_devices, context };
+    let source = Source { desk: Desk::default(), updates, refused, preempted, without_devices, parts };
     source.run(&api).await;
 }
 
 struct Source {
-    context: Arc<Context>,
+    parts: Parts,
     desk: Desk,
     updates: mpsc::Sender<Update>,
     refused: watch::Sender<Vec<Refused>>,
@@ -104,8 +104,7 @@ impl Source {
 
     /// One list and the watches from it. Ends well only when the receiver of pods is gone.
     async fn session(&mut self, client: &Client) -> Result<(), SourceError> {
-        let (pods, mine) =
-            (Api::<Pod>::all(client.clone()), format!("spec.nodeName={}", self.context.options.node_name));
+        let (pods, mine) = (Api::<Pod>::all(client.clone()), format!("spec.nodeName={}", self.parts.options.node_name));
         let list = within_limit(pods.list(&ListParams::default().fields(&mine))).await.map_err(SourceError::List)?;
         let mut version = list.metadata.resource_version.clone().unwrap_or_default();
         self.desk.list(list.items, Timestamp::now());
@@ -195,8 +194,8 @@ impl Source {
         if !self.desk.is_open() {
             return;
         }
-        let ground = ground(&self.context, client).await;
-        let entries = self.context.board.pods().into_iter().filter(|entry| !entry.report.phase.is_final());
+        let ground = ground(&self.parts, client).await;
+        let entries = self.parts.board.pods().into_iter().filter(|entry| !entry.report.phase.is_final());
         let statics: Vec<Arc<StaticPod>> =
             entries.filter_map(|entry| entry.pod).filter(|pod| pod.bound.is_none()).collect();
         for (pod, verdict) in self.desk.judge(&ground, &statics) {
@@ -204,9 +203,9 @@ impl Source {
             match verdict {
                 Verdict::Refused(refusal) => {
                     info!(pod = %pod.key, reason = refusal.reason, message = refusal.message, "pod refused");
-                    self.context.events.warning(subject, &refusal.reason, refusal.message);
+                    self.parts.events.warning(subject, &refusal.reason, refusal.message);
                 }
-                Verdict::Later(why) => self.context.events.warning(subject, "NetworkNotReady", why),
+                Verdict::Later(why) => self.parts.events.warning(subject, "NetworkNotReady", why),
                 Verdict::Admitted => {}
             }
         }
@@ -214,19 +213,19 @@ impl Source {
 }
 
 /// What is known of the node: by its object where there is one, else by the machine.
-async fn ground(context: &Context, client: &Client) -> Ground {
-    let (nodes, name) = (Api::<Node>::all(client.clone()), &context.options.node_name);
+async fn ground(parts: &Parts, client: &Client) -> Ground {
+    let (nodes, name) = (Api::<Node>::all(client.clone()), &parts.options.node_name);
     let node = within_limit(nodes.get_opt(name)).await.unwrap_or_else(|error| {
         debug!(error = chain(&error), "the node's labels are not known");
         None
     });
-    let network = context.runtime.pod_network().await.unwrap_or_else(|error| PodNetwork::NotReady {
+    let network = parts.runtime.pod_network().await.unwrap_or_else(|error| PodNetwork::NotReady {
         reason: "RuntimeUnavailable".to_owned(),
         message: chain(&error),
     });
     let labels = node.as_ref().map(|node| node.metadata.labels.clone().unwrap_or_default());
     let status = node.and_then(|node| node.status).unwrap_or_default();
-    let mut site = context.site(labels);
+    let mut site = Site { labels, ..parts.site.clone() };
     site.allocatable.extend(amounts(&status.allocatable.or(status.capacity).unwrap_or_default()));
-    Ground { site, network, has_handlers: context.runtime.needs_sandbox() }
+    Ground { site, network, has_handlers: parts.runtime.needs_sandbox() }
 }

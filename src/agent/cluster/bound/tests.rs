@@ -5,6 +5,7 @@ mod devices;
 mod ends;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -14,10 +15,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::agent::context::Context;
 use crate::agent::options::AgentOptions;
 use crate::agent::options::PAUSE_IMAGE;
 use crate::agent::probe::{Checker, Prober};
 use crate::agent::source;
+use crate::agent::volumes::refresh;
 use crate::agent::worker::runtime_watch;
 use crate::agent::worker::supervisor::Supervisor;
 use crate::runtime::RuntimeError;
@@ -81,8 +84,9 @@ impl Cluster {
             context.tasks.spawn(async move { end.run_until_cancelled(task).await });
         };
         let boxed = |task: futures::future::BoxFuture<'static, ()>| task;
-        until(boxed(Box::pin(run(Arc::clone(&context), bound_sender))));
-        until(boxed(Box::pin(source::watch(context.options.clone(), Some(bound), sender, end.clone()))));
+        until(boxed(Box::pin(run(context.for_cluster().unwrap(), bound_sender))));
+        until(boxed(Box::pin(refresh::run(context.for_files()))));
+        until(boxed(Box::pin(source::watch(AgentOptions::clone(&context.options), Some(bound), sender, end.clone()))));
         until(boxed(Box::pin(runtime_watch::run(Arc::clone(&context), news_sender))));
         let supervised = Arc::clone(&context);
         let task = tokio::spawn(async move {

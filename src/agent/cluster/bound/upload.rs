@@ -16,8 +16,8 @@ use super::desk::Refused;
 use crate::agent::admission::{PREEMPTED, Refusal};
 use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::backoff::CALL;
+use crate::agent::cluster::Parts;
 use crate::agent::cluster::pod_status::{Sent, patch_status};
-use crate::agent::context::Context;
 use crate::agent::crash::{Crash, caught};
 use crate::agent::pod::{PodKey, StaticPod};
 use crate::agent::status;
@@ -25,16 +25,16 @@ use crate::error::chain;
 use crate::host::clock::Instant;
 
 /// Tells the API server until the agent ends.
-pub async fn run(context: Arc<Context>, mut refused: watch::Receiver<Vec<Refused>>) {
-    let Some(api) = context.api.clone() else { return };
-    let (mut statuses, mut clients) = (context.board.changes(), api.clients());
+pub async fn run(parts: Parts, mut refused: watch::Receiver<Vec<Refused>>) {
+    let api = Arc::clone(&parts.api);
+    let (mut statuses, mut clients) = (parts.board.changes(), api.clients());
     let (mut uploader, mut failures) = (Uploader::default(), 0_u32);
     loop {
         statuses.borrow_and_update();
         clients.borrow_and_update();
         let pods = refused.borrow_and_update().clone();
         let done = match api.client() {
-            Some(client) => uploader.tell(&context, &client, &pods).await,
+            Some(client) => uploader.tell(&parts, &client, &pods).await,
             None => true,
         };
         failures = if done { 0 } else { failures.saturating_add(1) };
@@ -104,8 +104,8 @@ struct Uploader {
 
 impl Uploader {
     /// Reports what is new. Returns whether all of it could be reported.
-    async fn tell(&mut self, context: &Context, client: &Client, refused: &[Refused]) -> bool {
-        let bound: Vec<(Arc<StaticPod>, Told)> = { context.board.pods().into_iter() }
+    async fn tell(&mut self, parts: &Parts, client: &Client, refused: &[Refused]) -> bool {
+        let bound: Vec<(Arc<StaticPod>, Told)> = { parts.board.pods().into_iter() }
             .filter(|entry| entry.looked)
             .filter_map(|entry| {
                 let told = Told { status: entry.status, over: entry.report.phase.is_final() };
@@ -130,7 +130,7 @@ impl Uploader {
         }
         let mut failure = None;
         for (pod, told) in bound.iter().filter(|(pod, _)| !is_refused(&pod.uid)) {
-            let told = caught(self.tell_pod(context, client, (pod, told))).await;
+            let told = caught(self.tell_pod(parts, client, (pod, told))).await;
             let result = told.unwrap_or_else(|crash| skipped(&pod.key, &crash));
             failure = failure.or(result.err().map(|error| (pod.key.clone(), error)));
         }
@@ -149,7 +149,7 @@ impl Uploader {
 
     async fn tell_pod(
         &mut self,
-        context: &Context,
+        parts: &Parts,
         client: &Client,
         (pod, told): (&StaticPod, &Told),
     ) -> Result<(), CallError> {
@@ -165,9 +165,9 @@ impl Uploader {
         let sent = self.tell_status(client, (&pod.key, &pod.uid), told.status.clone(), generation).await?;
         self.behind.remove(&pod.uid);
         if sent {
-            context.metrics.status_sync.time(since.elapsed());
+            parts.metrics.status_sync.time(since.elapsed());
             if let Some(created) = pod.created() {
-                context.metrics.startups.told(&pod.uid, &pod.spec, &told.status, created);
+                parts.metrics.startups.told(&pod.uid, &pod.spec, &told.status, created);
             }
         }
         if told.over && pod.deletion().is_some() {

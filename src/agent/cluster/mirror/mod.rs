@@ -16,27 +16,21 @@ mod watch;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::agent::cluster::event_sink;
-use crate::agent::context::Context;
+use crate::agent::cluster::{self, event_sink};
 use driver::{Driver, Parts};
 
-/// Keeps the mirrors, and tells what happens to pods, until the agent ends; does nothing without an API server.
-pub async fn run(context: Arc<Context>) {
-    let Some(api) = context.api.clone() else { return };
-    let parts = Parts {
-        board: Arc::clone(&context.board),
-        api,
-        events: Arc::clone(&context.events),
-        node_name: context.options.node_name.clone(),
-        uids: context.mirrors.clone(),
-    };
+/// Keeps the mirrors, and tells what happens to pods, until the agent ends.
+pub async fn run(all: cluster::Parts) {
+    let cluster::Parts { board, api, events, node, mirrors: uids, options, .. } = all;
+    let node_name = options.node_name.clone();
     let telling = event_sink::Parts {
-        board: Arc::clone(&context.board),
-        api: Arc::clone(&parts.api),
-        events: Arc::clone(&context.events),
-        node_name: parts.node_name.clone(),
+        board: Arc::clone(&board),
+        api: Arc::clone(&api),
+        events: Arc::clone(&events),
+        node_name: node_name.clone(),
     };
-    tokio::join!(Driver::new(parts, context.node.identities()).run(), event_sink::run(telling));
+    let parts = Parts { board, api, events, node_name, uids };
+    tokio::join!(Driver::new(parts, node.identities()).run(), event_sink::run(telling));
 }
 
 /// Which mirror is whose: a mirror has a UID of its own, and everything local goes by the static pod's.

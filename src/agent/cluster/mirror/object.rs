@@ -8,7 +8,7 @@ use kube::Resource;
 use serde::Deserialize;
 
 use super::plan::Mirror;
-use crate::agent::cluster::node::NodeIdentity;
+use crate::agent::apiserver::registered::NodeIdentity;
 use crate::agent::pod::{CONFIG_MIRROR, PodKey, StaticPod};
 
 /// The mirror of a pod on this node: what NodeRestriction lets a node make, with the one owner it asks for.

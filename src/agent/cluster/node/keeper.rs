@@ -16,10 +16,11 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::observer::{Observer, Version};
-use super::{NodeIdentity, events, object, status};
-use crate::agent::apiserver::{ApiServer, CALL_LIMIT};
+use super::{events, object, status};
+use crate::agent::apiserver::CALL_LIMIT;
+use crate::agent::apiserver::registered::NodeIdentity;
 use crate::agent::backoff::{Steps, jittered};
-use crate::agent::context::Context;
+use crate::agent::cluster::Parts;
 use crate::agent::control::report::HealthReport;
 use crate::agent::events::Kind;
 use crate::agent::wording;
@@ -94,10 +95,11 @@ pub async fn call<T>(
 }
 
 /// Keeps the Node until the agent ends.
-pub async fn keep(context: Arc<Context>, api: Arc<ApiServer>) {
+pub async fn keep(parts: Parts) {
+    let api = Arc::clone(&parts.api);
     let mut clients = api.clients();
-    let observer = Observer::new(&context).await;
-    let mut keeper = Keeper { observer, context, failures: 0, next_report: None, told: None, unschedulable: false };
+    let observer = Observer::new(&parts).await;
+    let mut keeper = Keeper { observer, parts, failures: 0, next_report: None, told: None, unschedulable: false };
     keeper.tell((Kind::Normal, "Starting", wording::STARTING.with(&[])));
     loop {
         let client = clients.borrow_and_update().clone();
@@ -129,7 +131,7 @@ pub async fn keep(context: Arc<Context>, api: Arc<ApiServer>) {
 }
 
 struct Keeper {
-    context: Arc<Context>,
+    parts: Parts,
     observer: Observer,
     failures: u32,
     /// When the status is sent although it is what it was.
@@ -143,18 +145,18 @@ struct Keeper {
 impl Keeper {
     fn gone(&mut self) {
         info!("the Node has been deleted; it is registered again");
-        self.context.node.set(None);
+        self.parts.node.set(None);
         (self.next_report, self.told) = (None, None);
     }
 
     fn tell(&self, (kind, reason, message): events::Told) {
-        self.context.events.node(&self.context.options.node_name, kind, reason, message);
+        self.parts.events.node(&self.parts.options.node_name, kind, reason, message);
     }
 
     /// Tells what has become of the Node, whose status was `there` before the agent said anything.
     fn tell_changes(&mut self, there: &NodeStatus, now: &NodeStatus) {
         let before = self.told.take().unwrap_or_else(|| events::known(there));
-        for told in events::changes(&self.context.options.node_name, &before, now) {
+        for told in events::changes(&self.parts.options.node_name, &before, now) {
             self.tell(told);
         }
         let (conditions, node_info) = (now.conditions.clone(), now.node_info.clone());
@@ -165,7 +167,7 @@ impl Keeper {
     /// become healthy.
     async fn pause(&self) {
         let pause = RETRY.spread(self.failures);
-        let mut reports = self.context.board.reports();
+        let mut reports = self.parts.board.reports();
         if serves(&reports.borrow_and_update()) {
             return sleep(pause).await;
         }
@@ -183,20 +185,19 @@ impl Keeper {
             info!("the Node is kept up to date again");
             self.failures = 0;
         }
-        let name = self.context.options.node_name.clone();
+        let name = self.parts.options.node_name.clone();
         let params = WatchParams::default().fields(&format!("metadata.name={name}"));
         let since = node.resource_version().unwrap_or_default();
         let events = call("watch the Node", nodes.watch(&params, &since)).await?;
         let mut events = Box::pin(events);
-        let mut reports = self.context.board.reports();
-        let mut devices = self.context.devices.changes();
+        let mut reports = self.parts.board.reports();
+        let mut devices = self.parts.devices.changes();
         loop {
             devices.mark_unchanged();
             self.identify(&node);
             self.send(&nodes, &version, &mut node).await?;
-            let mut due = Box::pin(sleep_until(
-                Instant::now() + jittered(self.context.options.node.status_update, UPDATE_JITTER),
-            ));
+            let mut due =
+                Box::pin(sleep_until(Instant::now() + jittered(self.parts.options.node.status_update, UPDATE_JITTER)));
             let runtime = reports.borrow_and_update().agent.runtime.is_some();
             loop {
                 tokio::select! {
@@ -223,16 +224,16 @@ impl Keeper {
     fn identify(&mut self, node: &Node) {
         let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
         if std::mem::replace(&mut self.unschedulable, unschedulable) != unschedulable {
-            self.tell(events::schedulable(&self.context.options.node_name, !unschedulable));
+            self.tell(events::schedulable(&self.parts.options.node_name, !unschedulable));
         }
         let (name, uid) = (node.name_any(), node.uid().unwrap_or_default());
-        self.context.node.set_labels(node.metadata.labels.clone().unwrap_or_default());
-        self.context.node.set(Some(NodeIdentity { name, uid }));
+        self.parts.node.set_labels(node.metadata.labels.clone().unwrap_or_default());
+        self.parts.node.set(Some(NodeIdentity { name, uid }));
     }
 
     /// The Node as it is registered, by now.
     async fn register(&mut self, nodes: &Api<Node>, version: &Version) -> Result<Node, SessionError> {
-        let (options, name) = (&self.context.options.node, &self.context.options.node_name);
+        let (options, name) = (&self.parts.options.node, &self.parts.options.node_name);
         if let Some(node) = call("read the Node", nodes.get_opt(name)).await? {
             return match object::amended(&node, name, options) {
                 Some(patch) => {
@@ -245,11 +246,11 @@ impl Keeper {
         if !options.register {
             return Err(SessionError::NotRegistered);
         }
-        let mut reports = self.context.board.reports();
+        let mut reports = self.parts.board.reports();
         let linked = reports.wait_for(|report| report.agent.runtime.is_some());
         // Without a runtime the Node is one that is not ready.
         let _ = timeout(RUNTIME_WAIT, linked).await;
-        let status = self.observer.status(&self.context, version, &NodeStatus::default()).await;
+        let status = self.observer.status(&self.parts, version, &NodeStatus::default()).await;
         let made = object::node(name, options, status.clone());
         let made = call("register the Node", nodes.create(&PostParams::default(), &made)).await?;
         info!(node = name, uid = made.uid(), version = version.full, "registered the Node");
@@ -262,7 +263,7 @@ impl Keeper {
     /// Sends the status if there is anything to say, or if nothing has been said for long.
     async fn send(&mut self, nodes: &Api<Node>, version: &Version, node: &mut Node) -> Result<(), SessionError> {
         let old = node.status.clone().unwrap_or_default();
-        let new = self.observer.status(&self.context, version, &old).await;
+        let new = self.observer.status(&self.parts, version, &old).await;
         self.tell_changes(&old, &new);
         let quiet = self.next_report.is_some_and(|at| Instant::now() < at);
         if quiet && !status::differs(&old, &new) {
@@ -271,9 +272,9 @@ impl Keeper {
         let what = "send the Node's status";
         let patch = status::patch(&old, &new);
         let patch = patch.map_err(|e| SessionError::Call { what, source: kube::Error::SerdeError(e).into() })?;
-        let (name, params) = (&self.context.options.node_name, PatchParams::default());
+        let (name, params) = (&self.parts.options.node_name, PatchParams::default());
         *node = call(what, nodes.patch_status(name, &params, &Patch::Strategic(&patch))).await?;
-        self.next_report = Some(Instant::now() + jittered(self.context.options.node.status_report, REPORT_JITTER));
+        self.next_report = Some(Instant::now() + jittered(self.parts.options.node.status_report, REPORT_JITTER));
         Ok(())
     }
 }

@@ -10,11 +10,10 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::time::sleep;
 use tracing::debug;
 
-use super::NodeIdentity;
 use super::keeper::{SessionError, call};
-use crate::agent::apiserver::ApiServer;
+use crate::agent::apiserver::registered::NodeIdentity;
 use crate::agent::backoff::{Steps, jittered};
-use crate::agent::context::Context;
+use crate::agent::cluster::Parts;
 use crate::error::chain;
 use crate::host::clock;
 
@@ -28,10 +27,11 @@ const JITTER: f64 = 0.04;
 const RETRY: Steps = Steps { initial: Duration::from_millis(200), cap: Duration::from_secs(7) };
 
 /// Renews the lease until the agent ends.
-pub async fn keep(context: Arc<Context>, api: Arc<ApiServer>) {
-    let seconds = context.options.node.lease_seconds;
+pub async fn keep(parts: Parts) {
+    let api = Arc::clone(&parts.api);
+    let seconds = parts.options.node.lease_seconds;
     let interval = clock::seconds(i64::from(seconds.max(1))).checked_div(RENEWALS).unwrap_or_default();
-    let (mut identities, mut clients) = (context.node.identities(), api.clients());
+    let (mut identities, mut clients) = (parts.node.identities(), api.clients());
     let (mut failures, mut current) = (0_u32, None);
     loop {
         let (identity, client) = (identities.borrow_and_update().clone(), clients.borrow_and_update().clone());

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::machine::{self, Machine};
 use super::status::{Seen, status};
-use crate::agent::context::Context;
+use crate::agent::cluster::Parts;
 use crate::error::chain;
 use crate::host::clock::Instant;
 use crate::runtime::PodNetwork;
@@ -46,13 +46,13 @@ pub struct Observer {
 
 impl Observer {
     /// Nothing is known of the runtime yet.
-    pub async fn new(context: &Context) -> Self {
-        let root = context.options.root_dir.clone();
+    pub async fn new(parts: &Parts) -> Self {
+        let root = parts.options.root_dir.clone();
         // Off the runtime's threads: a network file system may hang.
         let machine = tokio::task::spawn_blocking(move || Machine::look(Path::new("/"), &root)).await;
         Self {
             machine: machine.unwrap_or_default(),
-            addresses: super::addresses(context),
+            addresses: super::addresses(&parts.options, parts.address.as_deref()),
             runtime: String::new(),
             away: None,
             network: PodNetwork::Absent,
@@ -62,29 +62,29 @@ impl Observer {
     }
 
     /// The status as it is now.
-    pub async fn status(&mut self, context: &Context, version: &Version, before: &NodeStatus) -> NodeStatus {
-        let runtime = context.board.reports().borrow().agent.runtime.clone();
+    pub async fn status(&mut self, parts: &Parts, version: &Version, before: &NodeStatus) -> NodeStatus {
+        let runtime = parts.board.reports().borrow().agent.runtime.clone();
         match runtime {
             Some(runtime) => {
                 (self.runtime, self.away) = (runtime, None);
-                self.ask_runtime(context).await;
+                self.ask_runtime(parts).await;
             }
             None => drop(self.away.get_or_insert_with(Instant::now)),
         }
-        let trouble = self.runtime_trouble(context);
-        let disks: Vec<String> = context
+        let trouble = self.runtime_trouble(parts);
+        let disks: Vec<String> = parts
             .board
             .problems("disk")
             .into_iter()
             .map(|problem| format!("{}: {}", problem.subject, problem.message))
             .collect();
         let disks = disks.join("; ");
-        let devices = context.devices.amounts().await;
+        let devices = parts.devices.amounts().await;
         let seen = Seen {
             devices: &devices,
             machine: &self.machine,
-            options: &context.options.node,
-            name: &context.options.node_name,
+            options: &parts.options.node,
+            name: &parts.options.node_name,
             addresses: &self.addresses,
             runtime: &self.runtime,
             runtime_trouble: trouble.as_deref(),
@@ -93,7 +93,7 @@ impl Observer {
             available_memory: machine::available_memory(),
             version: &version.full,
             minor: version.minor,
-            port: context.api_port(),
+            port: parts.options.api_port(),
             images: &self.images,
             now: Timestamp::now(),
         };
@@ -101,17 +101,17 @@ impl Observer {
     }
 
     /// What is wrong with the runtime, once it is away for long or was never there.
-    fn runtime_trouble(&self, context: &Context) -> Option<String> {
+    fn runtime_trouble(&self, parts: &Parts) -> Option<String> {
         let away = self.away?;
         if !self.runtime.is_empty() && away.elapsed() < RUNTIME_AWAY {
             return None;
         }
-        let said = context.board.problems("runtime").into_iter().next().map(|problem| problem.message);
+        let said = parts.board.problems("runtime").into_iter().next().map(|problem| problem.message);
         Some(said.unwrap_or_else(|| "it has not answered yet".to_owned()))
     }
 
-    async fn ask_runtime(&mut self, context: &Context) {
-        match timeout(RUNTIME_LIMIT, context.runtime.pod_network()).await {
+    async fn ask_runtime(&mut self, parts: &Parts) {
+        match timeout(RUNTIME_LIMIT, parts.runtime.pod_network()).await {
             Ok(Ok(network)) => self.network = network,
             Ok(Err(error)) => debug!(error = chain(&error), "the runtime does not say what network pods have"),
             Err(_) => debug!("the runtime does not say in time what network pods have"),
@@ -120,8 +120,8 @@ impl Observer {
             return;
         }
         self.images_at = Some(Instant::now());
-        if let Ok(Ok(images)) = timeout(RUNTIME_LIMIT, context.runtime.images()).await {
-            let most = context.options.node.max_images.unwrap_or(usize::MAX);
+        if let Ok(Ok(images)) = timeout(RUNTIME_LIMIT, parts.runtime.images()).await {
+            let most = parts.options.node.max_images.unwrap_or(usize::MAX);
             let image = |image: crate::runtime::StoredImage| ContainerImage {
                 names: Some(image.names),
                 size_bytes: i64::try_from(image.size).ok(),

@@ -94,7 +94,7 @@ async fn the_nodes_resources_follow_the_devices_of_a_plugin_at_once() {
     context.board.set_runtime(Some("docker 1".to_owned()));
     let server = context.api.clone().unwrap();
     server.set(client);
-    let keeper = tokio::spawn(super::keeper::keep(Arc::clone(&context), server));
+    let keeper = tokio::spawn(super::keeper::keep(context.for_cluster().unwrap()));
     let until = async |expected: Value| {
         let shown = || {
             let status = api.get("/api/v1/nodes/node1")["status"].clone();

@@ -1,16 +1,13 @@
 //! Security context of a container: its own settings over the pod's.
 
-pub mod sysctls;
-
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, Container, SELinuxOptions, SeccompProfile};
 
+use crate::agent::pod::APPARMOR_ANNOTATION;
 use crate::agent::pod::StaticPod;
 use crate::runtime::{AppArmor, Seccomp, SecurityConfig};
 
-/// Annotation of a container's AppArmor profile, from before there was a field; the container's name comes behind it.
-pub const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 /// Where the kernel says whether it has AppArmor.
 const APPARMOR_ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
 

@@ -265,7 +265,7 @@ mod tests {
             entry
         };
         let mut ended = entry("c", true);
-        ended.report.phase = crate::agent::control::report::Phase::Succeeded;
+        ended.report.phase = crate::agent::pod::phase::Phase::Succeeded;
         let families = pods(&[entry("a", false), entry("b", true), ended]);
         let of = |name: &str| {
             let family = families.iter().find(|family| family.name == name).unwrap();

@@ -104,7 +104,7 @@ impl Worker {
         let (context, removed) = (Arc::clone(&self.context), uid.clone());
         let removal = tokio::task::spawn_blocking(move || {
             let remove = || cleanup::remove(&context.options, &context.cgroups, &removed);
-            context.bound.forget(&removed, remove)
+            context.objects.forget(&removed, remove)
         });
         let failure = match removal.await {
             Ok(removed) => removed.err().map(|error| chain(&error)),

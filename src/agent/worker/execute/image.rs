@@ -69,7 +69,7 @@ impl Worker {
             let asked = Instant::now();
             let _turn = context.pulls.acquire().await;
             let begun = Instant::now();
-            let result = pull::pull(&context, &pod, &image).await;
+            let result = pull::pull(context.for_pull(), &pod, &image).await;
             let took = (begun.elapsed(), asked.elapsed());
             context.metrics.startups.pulled(&uid, asked);
             if let Ok(record) = &result {

@@ -271,7 +271,7 @@ impl Worker {
             facts.pod_ip = ip;
         }
         let node_memory = facts.node_memory;
-        let objects = self.context.bound.objects(self.context.api.as_deref(), pod, Wanted::Container(name)).await;
+        let objects = self.context.objects.objects(self.context.api.as_deref(), pod, Wanted::Container(name)).await;
         let objects =
             objects.map_err(|why| quiet(Failure::new("ContainerCreating", wording::NOT_MOUNTED.with(&[&why]))))?;
         let given = Given { facts, objects };
@@ -334,7 +334,7 @@ impl Worker {
             };
             let inputs = Inputs { facts: &given.facts, objects: &given.objects };
             let prepare = || prepare::prepare(&pod, container, attempt, &inputs, &context.options);
-            let prepared = context.bound.alone(&pod, prepare);
+            let prepared = context.objects.alone(&pod, prepare);
             let subject = Subject { pod: &pod.key, uid: &pod.uid, container: Some(&name) };
             for notice in prepared.iter().flat_map(|prepared| &prepared.notices) {
                 context.events.warning(subject, notice.reason, &notice.message);

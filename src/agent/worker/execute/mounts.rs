@@ -22,12 +22,12 @@ impl Worker {
         if pod.spec.volumes.as_ref().is_none_or(Vec::is_empty) {
             return Ok(());
         }
-        let objects = self.context.bound.objects(self.context.api.as_deref(), pod, Wanted::Files).await;
+        let objects = self.context.objects.objects(self.context.api.as_deref(), pod, Wanted::Files).await;
         let objects = objects.map_err(|why| Failure::new("ContainerCreating", wording::NOT_MOUNTED.with(&[&why])))?;
         let (context, pod) = (Arc::clone(&self.context), Arc::clone(pod));
         let made = tokio::task::spawn_blocking(move || {
             let (root, inputs) = (&context.options.root_dir, Inputs { facts: &context.facts, objects: &objects });
-            context.bound.alone(&pod, || {
+            context.objects.alone(&pod, || {
                 volumes::claim(root, &pod.uid)?;
                 let mut made = |volume: &Volume, took, well| {
                     let result = if well { "success" } else { "fail-unknown" };
@@ -57,7 +57,7 @@ impl Worker {
         let (context, pod) = (Arc::clone(&self.context), Arc::clone(pod));
         let removal = tokio::task::spawn_blocking(move || {
             let remove = || volumes::remove_volumes(&context.options.root_dir, &pod.uid);
-            if let Err(error) = context.bound.alone(&pod, remove) {
+            if let Err(error) = context.objects.alone(&pod, remove) {
                 warn!(pod = %pod.key, error = chain(&error), "volumes of a pod that has ended stay until it goes");
             }
         });

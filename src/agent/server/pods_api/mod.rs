@@ -24,10 +24,11 @@ use tonic_prost::ProstCodec;
 
 use self::limit::Limiter;
 use self::messages::{Everything, GetPodRequest, GetPodResponse, ListPodsResponse, SERVICE};
-use super::board::{Board, Entry};
-use super::context::Context;
-use super::pod::StaticPod;
-use super::rpc::{self, Service};
+use crate::agent::board::{Board, Entry};
+use crate::agent::context::Context;
+use crate::agent::pod::StaticPod;
+use crate::agent::rpc;
+use crate::agent::rpc::Service;
 use crate::host::socket::Listener;
 
 /// The socket of an agent with this root directory.
