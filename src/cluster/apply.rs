@@ -165,7 +165,7 @@ impl Target<'_> {
     }
 }
 
-/// One try. Whatever somebody else does in between (deletes it, changes it) is a conflict, which is tried again.
+/// One try. Whatever another client does in between (deletes it, changes it) is a conflict, which is tried again.
 async fn write_once(api: &Api<DynamicObject>, object: &Object) -> Result<Applied, kube::Error> {
     let params = PostParams { field_manager: Some(super::FIELD_MANAGER.into()), ..PostParams::default() };
     let exists = match object.manner {

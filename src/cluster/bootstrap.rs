@@ -16,7 +16,7 @@ use crate::config::bootstrap_token::BootstrapToken;
 use crate::config::spec::ClusterSpec;
 use crate::yaml::{self, EmitError};
 
-/// Where what anybody may read is.
+/// The namespace of what every client may read.
 const PUBLIC: &str = "kube-public";
 /// The config map with the cluster's CA and address.
 const CLUSTER_INFO: &str = "cluster-info";
@@ -44,7 +44,7 @@ pub fn rights() -> Vec<Object> {
     objects
 }
 
-/// The config map `cluster-info`, which anybody may read. The controller manager signs it with each token that may
+/// The config map `cluster-info`, which every client may read. The controller manager signs it with each token that may
 /// sign; its signatures stay.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Whether the API server takes somebody for who a kubeconfig says.
+//! Whether the API server accepts the identity that a kubeconfig has.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::config::ClusterSpec;
 use crate::host::Paths;
 
 /// Asks the API server of this node, with the credentials of the kubeconfig `file` (`admin.conf`), what its user may do:
-/// nobody who is not authenticated gets an answer.
+/// no client that is not authenticated gets an answer.
 ///
 /// # Errors
 /// [`ClusterError::Refused`] when it does not take the credentials, [`ClusterError::Timeout`] when it did not answer

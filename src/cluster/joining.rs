@@ -48,7 +48,7 @@ pub enum JoiningError {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// There is no config map with the kubelets' settings, or nobody may read it.
+    /// There is no config map with the kubelets' settings, or it may not be read.
     #[error(
         "the config map {NAMESPACE}/{name} cannot be read: upload the kubelets' settings on a control-plane node with \
          `kubeboot init phase upload-config kubelet`"
@@ -110,7 +110,7 @@ impl Reader {
         }
     }
 
-    /// None where it is not there, or nobody has allowed a joining node to see whether it is.
+    /// None where it is not there, or a joining node is not allowed to see whether it is.
     async fn config_map(&self, name: &str) -> Result<Option<ConfigMap>, JoiningError> {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), NAMESPACE);
         let what = format!("read the config map {NAMESPACE}/{name}");

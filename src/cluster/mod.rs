@@ -31,7 +31,7 @@ pub const SYSTEM: &str = "kube-system";
 /// As whom objects are written.
 const FIELD_MANAGER: &str = "kubeboot";
 
-/// An API server that did not do as it was told.
+/// An API server that did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// The kubeconfig cannot be used.

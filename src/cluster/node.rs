@@ -1,6 +1,6 @@
 //! Marking the Node of this machine as one of the control plane's.
 //!
-//! The agent registers the Node soon after the API server answers; whoever marks it waits for that. The marks are the
+//! The agent registers the Node soon after the API server answers; marking waits for that. The marks are the
 //! administrator's to set: a node may not give itself the label of a control plane, so a Node that was deleted and came
 //! back is without them until `kubeboot init phase mark-control-plane` is run.
 

@@ -1,4 +1,4 @@
-//! Objects as data: what is to be written to the API server, whoever writes or prints it.
+//! Objects as data: what is to be written to the API server, or printed.
 
 use k8s_openapi::Resource;
 use kube::core::{ApiResource, DynamicObject};
@@ -40,7 +40,7 @@ pub type Amend = fn(current: &Value, wanted: &Value) -> Option<Value>;
 /// Puts what stays of what is there into what is wanted.
 pub type Adapt = fn(current: &Value, wanted: &mut Value);
 
-/// Kinds that are nobody's but their writer's; the others have fields that the API server or a controller fills in.
+/// Kinds that belong to their writer alone; the others have fields that the API server or a controller fills in.
 const OWN_KINDS: &[&str] = &["ConfigMap", "Secret", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
 
 /// An object to write. May hold secrets, hence a Debug that shows its name only.
@@ -99,7 +99,7 @@ impl Object {
         Self { manner, ..self }
     }
 
-    /// The same, but for a field (a JSON pointer) that is somebody else's once the object is there.
+    /// The same, but for a field (a JSON pointer) that another client owns once the object is there.
     pub fn keeping(self, field: &'static str) -> Self {
         Self { kept: Some(field), ..self }
     }

@@ -1,5 +1,5 @@
 //! The certificates that another control-plane node needs, kept for two hours in the Secret `kubeadm-certs`, each
-//! encrypted with a key that only whoever joins the node is told.
+//! encrypted with a key that is shown only to the user who joins the node.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ const TTL_DESCRIPTION: &str = "Proxy for managing TTL for the kubeadm-certs secr
 /// Certificates that cannot be uploaded, or not be read back.
 #[derive(Debug, thiserror::Error)]
 pub enum CertsError {
-    /// A CA whose key somebody else has: another node could not issue certificates with what there is here.
+    /// A CA whose key is elsewhere: another node could not issue certificates with what there is here.
     #[error(
         "cannot upload certificates with an external CA: {} is there and {} is not; copy the certificates of the new \
          node to it by hand",
@@ -59,7 +59,7 @@ pub enum CertsError {
         /// Which file.
         name: String,
     },
-    /// Another key, or a value that somebody has changed.
+    /// Another key, or a value that was changed.
     #[error(
         "cannot decrypt {name} of the Secret {SECRET_NAME}: the certificate key is another one, or the value is damaged"
     )]

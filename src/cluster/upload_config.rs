@@ -17,7 +17,7 @@ use crate::yaml::{self, EmitError};
 
 /// The config map with the ClusterConfiguration.
 pub const KUBEADM_CONFIG: &str = "kubeadm-config";
-/// By this kubeadm knows whether a component's configuration is its own, which it makes anew, or the user's.
+/// By this kubeadm knows whether a component's configuration is its own, which it recreates, or the user's.
 const HASH: &str = "kubeadm.kubernetes.io/component-config.hash";
 
 /// Configuration that cannot be written down.

@@ -12,14 +12,14 @@ pub const USAGES: [&str; 2] = ["signing", "authentication"];
 /// The group of nodes that join with a token, kubeadm's default for `groups`.
 pub const NODE_GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
 
-/// How long a token lives unless somebody says otherwise.
+/// How long a token lives by default.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 
 const ID_LENGTH: usize = 6;
 const SECRET_LENGTH: usize = 16;
 const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
-/// `abcdef.0123456789abcdef`: an id that anybody may see, and a secret. Nothing prints the secret but [`Self::reveal`].
+/// `abcdef.0123456789abcdef`: a public id, and a secret. Nothing prints the secret but [`Self::reveal`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     id: String,
@@ -41,7 +41,7 @@ pub enum TokenError {
     /// A group that tokens may not give.
     #[error("{0:?} is not a group of bootstrap tokens; it begins with system:bootstrappers:")]
     Group(String),
-    /// Groups that nobody would be in.
+    /// Groups without any member.
     #[error("groups need the usage authentication; add it or leave them out")]
     IdleGroups,
     /// No random numbers.
@@ -68,7 +68,7 @@ impl Token {
         &self.secret
     }
 
-    /// The whole token, to be shown only where somebody asked for it.
+    /// The whole token, to be shown only where the user asked for it.
     pub fn reveal(&self) -> String {
         format!("{}.{}", self.id, self.secret)
     }

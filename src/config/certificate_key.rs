@@ -37,7 +37,7 @@ impl CertificateKey {
         &self.0
     }
 
-    /// Its hexadecimal digits, to be shown only where somebody asked for them.
+    /// Its hexadecimal digits, to be shown only where the user asked for them.
     pub fn reveal(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }

@@ -23,7 +23,7 @@ impl fmt::Display for Place {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigProblem {
-    /// Where; None for flags and for fields that nobody wrote.
+    /// Where; None for flags and for fields that were not written.
     pub place: Option<Place>,
     /// The field (`networking.podSubnet`) or the flag (`--pod-network-cidr`); empty for a document as a whole.
     pub field: String,

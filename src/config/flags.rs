@@ -171,7 +171,7 @@ pub(super) fn names<F>(rows: &[FlagRow<F>], flags: &F) -> FlagNames {
 pub(super) fn refuse<F>(rows: &[FlagRow<F>], flags: &F, report: &mut Report) {
     let mut told = Vec::new();
     for row in rows.iter().filter(|row| !row.with_config && (row.given)(flags)) {
-        // A flag that is several fields is told once.
+        // A flag that is several fields is reported once.
         if told.contains(&row.flag) {
             continue;
         }

@@ -213,7 +213,7 @@ migrate` makes v1beta4 of v1beta3, and `kubeboot config schema --kind KIND` prin
 
 ## How a file is read
 
-- Unknown and repeated fields, wrong types and impossible values are errors. All of them are told at once, each with file,
+- Unknown and repeated fields, wrong types and impossible values are errors. All are reported at once, each with file,
   line, column and field.
 - Values are what they are to Kubernetes: `yes`, `no`, `on`, `off`, `y` and `n` are booleans, `0644` is 420 and `1e3` is
   1000. A field that takes a string takes no bare number or boolean: put it in quotes.

@@ -159,7 +159,7 @@ pub struct Networking {
 pub enum EtcdSpec {
     /// A static pod on this node.
     Local(LocalEtcd),
-    /// Somebody else's.
+    /// An external one.
     External(ExternalEtcd),
 }
 

@@ -34,7 +34,7 @@ fn token(wire: &BootstrapToken) -> WantedToken {
     let expires = wire.expires.as_ref().and_then(|time| time.parse().ok());
     let ttl = wire.ttl.map_or(Some(DEFAULT_TTL), super::durations::GoDuration::to_std).unwrap_or_default();
     let usages = or(&wire.usages, &USAGES);
-    // Nobody is in a group through a token that does not authenticate.
+    // A token that does not authenticate puts no user in a group.
     let group: &[&str] = if usages.iter().any(|usage| usage == "authentication") { &[NODE_GROUP] } else { &[] };
     WantedToken {
         token: wire.token.0.parse().ok(),

@@ -33,7 +33,7 @@ const LATER: &[(Part, &[&str])] = &[
     (Part::Cluster, &["etcd", "external", "httpEndpoints"]),
 ];
 
-/// What every document of this version is told.
+/// The warning for every document of this version.
 pub(super) const DEPRECATED: &str =
     "kubeadm.k8s.io/v1beta3 is deprecated; `kubeboot config migrate` makes v1beta4 of it";
 

@@ -199,7 +199,7 @@ pub struct Networking {
 pub struct Etcd {
     /// etcd as a static pod of this node. Excludes `external`.
     pub local: Option<LocalEtcd>,
-    /// etcd that somebody else runs. Excludes `local`.
+    /// An external etcd. Excludes `local`.
     pub external: Option<ExternalEtcd>,
 }
 

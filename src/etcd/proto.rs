@@ -19,8 +19,11 @@ pub struct StatusResponse {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 pub enum DowngradeAction {
+    /// Asks whether a downgrade is possible.
     Validate = 0,
+    /// Begins one.
     Enable = 1,
+    /// Ends one that has begun.
     Cancel = 2,
 }
 

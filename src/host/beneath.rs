@@ -1,4 +1,4 @@
-//! Directories by descriptors: what is below one that is open is never reached by a path which somebody could exchange
+//! Directories by descriptors: what is below one that is open is never reached by a path that a process could exchange
 //! for a link meanwhile.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -3,7 +3,7 @@
 //! `Instant + Duration` of the standard library and of tokio panics when the result does not fit, and a manifest may ask
 //! for a grace period of 292 billion years. [`Instant`] saturates instead, so that no arithmetic on it can end a process;
 //! `clippy.toml` forbids the other two where manifests are run. [`seconds`] is the way in for a number of seconds that
-//! somebody else wrote.
+//! comes from outside.
 
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::pin::Pin;

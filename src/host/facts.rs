@@ -52,7 +52,7 @@ pub struct Facts {
     pub cgroup: Cgroup,
     /// `uname -r`.
     pub kernel: String,
-    /// How the kernel was built; None when nobody asked, or it does not tell.
+    /// How the kernel was built; None when that was not asked, or the kernel does not say.
     pub kernel_options: Option<kernel::Options>,
     /// Whether IPv4 packets are forwarded, None when unknown.
     pub forwards_v4: Option<bool>,
@@ -76,13 +76,13 @@ pub struct Facts {
     pub resolves: Option<bool>,
     /// The container runtime of our own agent; the caller fills this in.
     pub runtime: Runtime,
-    /// The version of the kubelet on the PATH; None when nobody asked, there is none, or it does not say.
+    /// The version of the kubelet on the PATH; None when that was not asked, there is none, or it does not say.
     pub kubelet_version: Option<String>,
     /// The container runtime of the kubelet; the caller fills this in.
     pub cri: Runtime,
     /// What each server of an external etcd says of itself; the caller fills this in.
     pub external_etcd: Vec<EtcdAnswer>,
-    /// Whether that runtime tells its cgroup driver; None when nobody asked.
+    /// Whether that runtime reports its cgroup driver; None when that was not asked.
     pub cri_has_runtime_config: Option<bool>,
 }
 
@@ -114,7 +114,7 @@ pub enum InitSystem {
     Systemd,
     /// OpenRC, and it runs.
     OpenRc,
-    /// Nobody (a container, a CI machine) or one that is not known.
+    /// None (a container, a CI machine) or one that is not known.
     #[default]
     None,
 }
@@ -147,7 +147,7 @@ pub enum Presence {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Runtime {
-    /// Nobody asked.
+    /// Not asked.
     #[default]
     NotAsked,
     /// It does; its name and version.

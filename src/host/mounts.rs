@@ -1,6 +1,6 @@
 //! The kernel's table of mounts, for everything that asks what is mounted where.
 //!
-//! It is read as bytes, because the name of a mount point need not be text, and whole or not at all: whoever deletes
+//! It is read as bytes, because the name of a mount point need not be text, and whole or not at all: a caller that deletes
 //! below a directory would otherwise take a table that cannot be read for one without mounts.
 
 use std::ffi::OsString;

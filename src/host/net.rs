@@ -19,7 +19,7 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// The address to advertise when nobody named one: the default route's, IPv4 before IPv6, as kubeadm takes it; on a
+    /// The address to advertise when none was given: the default route's, IPv4 before IPv6, as kubeadm takes it; on a
     /// machine without a default route the only address it has, None when it has none or several.
     pub fn advertise(&self) -> Option<IpAddr> {
         let default = self.default_v4.map(IpAddr::V4).or(self.default_v6.map(IpAddr::V6));

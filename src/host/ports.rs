@@ -43,7 +43,7 @@ pub fn listeners(proc: &Path, ports: &[u16]) -> Vec<Listener> {
     listeners
 }
 
-/// Whether anybody listens on one of `ports`; cheap, for it asks for nobody's name.
+/// Whether a process listens on one of `ports`; cheap, because it does not look up the process.
 pub fn is_listening(proc: &Path, ports: &[u16]) -> bool {
     ["net/tcp", "net/tcp6"].into_iter().any(|file| {
         let text = fs::read_to_string(proc.join(file)).unwrap_or_default();

@@ -31,7 +31,7 @@ pub enum ProcessError {
     /// Its log or pid file failed.
     #[error(transparent)]
     File(#[from] FsError),
-    /// The process cannot be asked or told anything.
+    /// The process cannot be queried or signalled.
     #[error("cannot {action} process {pid}")]
     Signal {
         /// What was tried.
@@ -71,7 +71,7 @@ impl Daemon {
     /// Starts the program in a process group of its own, without stdin, and writes its pid file. Returns its pid.
     ///
     /// The group of its own is what keeps it alive when the terminal is closed or Ctrl-C is pressed: both signal the
-    /// foreground group only. Nobody waits for it; a caller that lives on must expect a zombie when it ends, and
+    /// foreground group only. It is not waited for; a caller that lives on must expect a zombie when it ends, and
     /// [`Handle::open`] takes those for the dead they are.
     pub fn start(&self) -> Result<u32, ProcessError> {
         for file in [&self.log, &self.pid_file] {
@@ -90,7 +90,7 @@ impl Daemon {
             .spawn()
             .map_err(|source| ProcessError::Start { program: self.program.clone(), source })?;
         if let Err(error) = write_file(&self.pid_file, format!("{}\n", child.id()).as_bytes(), 0o644) {
-            // Nobody would find it again. What the two calls say matters less than why they are made.
+            // It could not be found again. What the two calls say matters less than why they are made.
             let _ = child.kill().and_then(|()| child.wait());
             return Err(error.into());
         }
@@ -99,7 +99,7 @@ impl Daemon {
 
     /// The running process of the pid file, None when none runs.
     ///
-    /// A pid may have been given to somebody else since: the process counts only if it was started as this program (by
+    /// A pid may have been given to another process since: the process counts only if it was started as this program (by
     /// its file name) with this first argument.
     pub fn running(&self) -> Result<Option<Handle>, ProcessError> {
         let Some(text) = read_if_exists(&self.pid_file)? else { return Ok(None) };
@@ -209,7 +209,7 @@ impl Handle {
                     outcome => break outcome.map(drop),
                 }
             };
-            // Nobody may be waiting any more.
+            // The receiver may be gone.
             let _ = sender.send(outcome);
         };
         thread::Builder::new().name(format!("wait-{pid}")).spawn(wait).map_err(fail)?;

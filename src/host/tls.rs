@@ -1,4 +1,4 @@
-//! TLS clients that look at a server rather than trust it: nobody's certificate is verified, but the server has to hold
+//! TLS clients that look at a server rather than trust it: no certificate is verified, but the server has to hold
 //! the key of the certificate it shows.
 
 use std::io;

@@ -40,14 +40,14 @@ pub trait Tree: Send {
     fn remove(&mut self, path: &Path) -> Result<bool, FsError>;
 }
 
-/// Hears of everything a [`HostTree`] is about to make, before it is made, so that whatever happens then, somebody
-/// knows whose it is.
+/// Records everything a [`HostTree`] is about to make, before it is made, so that whatever happens then, the record
+/// says whose it is.
 pub trait Recorder: Send {
     /// `path`, as the node sees it, is not there now and will be made. Must be durable when this returns.
     fn will_create(&mut self, path: &Path, is_dir: bool) -> Result<(), FsError>;
 }
 
-/// A recorder that forgets: for files of somebody else's.
+/// A recorder that forgets: for files that are not kubeboot's.
 #[derive(Debug, Clone, Copy)]
 pub struct NoRecord;
 

@@ -129,7 +129,7 @@ pub fn render_joining(joining: &Joining<'_>) -> Result<KubeletFiles, KubeletFile
     finish(&config, &instance, &flags, vec![])
 }
 
-/// The settings of a node that is in a cluster, made anew from the cluster's: where its runtime is, is the node's own
+/// The settings of a node that is in a cluster, made again from the cluster's: where its runtime is, is the node's own
 /// affair and stays as it is in `before`.
 ///
 /// # Errors
@@ -156,7 +156,7 @@ pub fn in_cluster(
 /// Where the node's kubelet finds its runtime.
 const ENDPOINT_FIELD: &str = "containerRuntimeEndpoint";
 
-/// The socket of the node's runtime, as its kubelet is told of it.
+/// The socket of the node's runtime, as its kubelet gets it.
 pub fn socket(node: &NodeSpec) -> &str {
     node.cri_socket.as_deref().unwrap_or(DEFAULT_CRI_SOCKET)
 }
@@ -304,7 +304,7 @@ pub fn dns_address(spec: &ClusterSpec) -> Result<String, KubeletFilesError> {
 }
 
 /// The node agent's own flags: `--hostname-override` where the node has another name than the machine, then the user's
-/// `kubeletExtraArgs`. One item a flag, unquoted, for whoever starts the agent without a shell or systemd in between.
+/// `kubeletExtraArgs`. One item per flag, unquoted, for starting the agent without a shell or systemd in between.
 pub fn flags(spec: &ClusterSpec) -> Vec<String> {
     arguments(&spec.node).iter().map(|arg| format!("--{}={}", arg.name, arg.value)).collect()
 }

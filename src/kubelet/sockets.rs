@@ -1,4 +1,4 @@
-//! Which container runtime a kubelet is to use where nobody says it.
+//! Which container runtime a kubelet is to use where none is configured.
 
 use crate::host::Paths;
 

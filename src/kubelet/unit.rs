@@ -130,7 +130,7 @@ struct AdoptedTemplate<'a> {
     docker_host: Option<&'a str>,
 }
 
-/// Makes the drop-in that puts the agent into the unit of a kubelet that somebody else has installed.
+/// Makes the drop-in that puts the agent into the unit of a kubelet that kubeboot has not installed.
 ///
 /// # Errors
 /// As [`render`].

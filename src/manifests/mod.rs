@@ -75,7 +75,7 @@ pub enum ManifestError {
         /// What was asked for.
         component: String,
     },
-    /// etcd is somebody else's.
+    /// etcd is external.
     #[error("there is no etcd manifest where the configuration names an external etcd")]
     ExternalEtcd,
     /// The template could not be filled in.

@@ -112,7 +112,7 @@ pub struct Patches {
 }
 
 impl Patches {
-    /// Reads all patches below `dir`, a path of this process: patches belong to whoever runs the command, not to the
+    /// Reads all patches below `dir`, a path of this process: patches belong to the user who runs the command, not to the
     /// node's file tree.
     ///
     /// # Errors

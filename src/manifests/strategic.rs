@@ -17,7 +17,7 @@ pub(super) type Lists = &'static [(&'static [&'static str], &'static str)];
 /// A type without such lists: KubeletConfiguration.
 pub(super) const NO_LISTS: Lists = &[];
 
-/// The key of lists whose items are told apart by themselves.
+/// The key of lists whose items are distinguished by their values.
 const ITSELF: &str = "";
 
 /// The lists of a Pod that the API marks as merged. Containers' own lists are looked up below `containers`, whichever

@@ -21,7 +21,7 @@ pub enum PkiError {
         /// What there is.
         known: Vec<&'static str>,
     },
-    /// Files that are there and cannot be used, or that nobody here can make. Nothing was written.
+    /// Files that are there and cannot be used, or that cannot be made here. Nothing was written.
     #[error("{}", list(refusals))]
     Refused {
         /// Each of them.
@@ -193,7 +193,7 @@ pub enum Problem {
     /// A kubeconfig whose client certificate is of no use.
     #[error("holds a client certificate that {0}")]
     Client(Box<Problem>),
-    /// A kubeconfig that identifies nobody.
+    /// A kubeconfig without an identity.
     #[error("holds no client certificate and no token")]
     NoClient,
     /// A kubeconfig for another cluster.

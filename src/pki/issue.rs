@@ -91,7 +91,7 @@ pub(super) fn leaf(
     Ok(made.pem())
 }
 
-/// Makes a request for a certificate on `key`, as PEM, for whoever has the authority's key. Which validity it gets is not
+/// Makes a request for a certificate on `key`, as PEM, for the holder of the authority's key. Which validity it gets is not
 /// for a request to say.
 pub(super) fn signing_request(request: &Request, key: &PrivateKey) -> Result<String, IssueError> {
     let mut params = params(request)?;

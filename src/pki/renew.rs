@@ -152,7 +152,7 @@ pub struct Expiration {
     pub at: Option<Timestamp>,
     /// The phase name of the authority that signs it; None for an authority.
     pub authority: Option<&'static str>,
-    /// Nobody here has the key that signs it.
+    /// The key that signs it is not here.
     pub external: bool,
 }
 

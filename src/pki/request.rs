@@ -24,7 +24,7 @@ use crate::host::tree::Tree;
 /// files it wrote, as the node sees them.
 ///
 /// A key that is there is used again and stays, so that a run that was cut off is finished by the next one and a
-/// certificate that has been signed meanwhile keeps fitting; requests are written anew. No authority needs to be there;
+/// certificate that has been signed meanwhile keeps fitting; requests are rewritten. No authority needs to be there;
 /// one that is goes into the kubeconfigs.
 ///
 /// # Errors

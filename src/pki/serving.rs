@@ -1,4 +1,4 @@
-//! A certificate to serve with that nobody but its owner vouches for, as a kubelet makes it for itself.
+//! A self-signed certificate to serve with, as a kubelet makes it for itself.
 
 use std::path::PathBuf;
 use std::time::Duration;

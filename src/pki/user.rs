@@ -1,4 +1,4 @@
-//! A kubeconfig for somebody else.
+//! A kubeconfig for another user.
 
 use std::path::PathBuf;
 use std::time::Duration;

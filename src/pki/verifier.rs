@@ -1,5 +1,5 @@
 //! Servers that Go's TLS clients take and webpki does not: one whose certificate is that of a CA, as `openssl req -x509`
-//! makes it and everybody's self-signed certificate is, and one whose IPv4 address stands in it in 16 bytes.
+//! makes it and every self-signed certificate is, and one whose IPv4 address stands in it in 16 bytes.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What differs from one kubelet to the next, for whoever starts one.
+//! What differs from one kubelet to the next, for the code that starts one.
 
 use super::KubernetesVersion;
 

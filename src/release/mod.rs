@@ -13,7 +13,7 @@ pub use table::{ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_goes_
 pub use upgrade::{Leave, Refusal, upgrade_allowed};
 pub use version::{KubernetesVersion, VersionError};
 
-/// What runs when nobody names a version: the newest release that the table covers whole.
+/// What runs when no version is given: the newest release that the table covers whole.
 pub const DEFAULT_VERSION: &str = "v1.37.1";
 
 /// The row that serves a version.

@@ -28,7 +28,7 @@ pub struct Release {
     pub control_plane_taints: &'static [&'static str],
     /// Feature gate that two service networks need while dual-stack is not on by itself.
     pub dual_stack_gate: Option<&'static str>,
-    /// The mode that kube-proxy is told where the user chose none. kubeadm 1.37 writes it down, because kube-proxy then warns
+    /// The mode that kube-proxy gets where the user chose none. kubeadm 1.37 writes it down, because kube-proxy then warns
     /// of a mode that is left open: its default is going to change.
     pub kube_proxy_mode: Option<&'static str>,
     /// Whether kube-proxy's mode `ipvs` is deprecated.
@@ -114,7 +114,7 @@ pub static RELEASES: [Release; 5] = [
         least_external_etcd: "3.2.18",
         coredns_nested: false,
         coredns_uncached_zones: false,
-        // The old name until 1.24; both until nobody joins nodes of that age.
+        // The old name until 1.24; both as long as nodes of that age may join.
         control_plane_taints: &[MASTER, CONTROL_PLANE],
         // Alpha in 1.20, on by default from 1.21.
         dual_stack_gate: Some("IPv6DualStack=true"),

@@ -129,7 +129,7 @@ impl<W: Write + Send> Reporter for JsonLines<W> {
     fn event(&self, event: Event) {
         let Some(text) = (self.encode)(&event) else { return };
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        // As above: nobody listens any more, the work goes on.
+        // As above: the reader is gone, the work goes on.
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 }

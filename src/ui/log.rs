@@ -18,7 +18,7 @@ pub fn init(verbosity: u8) {
 
 /// Our own entries by the level asked for; those of libraries only when everything is wanted. Never bollard's, which are
 /// whole requests with the environments of containers, nor kube's, which are each refused connection and whole answers
-/// that it could not read, secrets among them: what comes of either is told by who called.
+/// that it could not read, secrets among them: the caller reports what comes of either.
 fn filter(verbosity: u8) -> &'static str {
     match verbosity {
         0 => "warn,kube_client=off",

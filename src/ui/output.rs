@@ -43,7 +43,7 @@ pub enum UiError {
         /// What to do instead: `pass --force to go on without asking`.
         otherwise: String,
     },
-    /// The terminal failed while somebody was asked.
+    /// The terminal failed during a question.
     #[error("cannot read the answer to \"{question}\"")]
     Prompt {
         /// The question.
@@ -63,7 +63,7 @@ pub fn print(text: &str) -> Result<(), UiError> {
     }
 }
 
-/// Writes `bytes` to stdout as they are. Returns whether somebody still reads.
+/// Writes `bytes` to stdout as they are. Returns whether stdout still has a reader.
 pub fn print_bytes(bytes: &[u8]) -> Result<bool, UiError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
@@ -75,7 +75,7 @@ pub fn print_bytes(bytes: &[u8]) -> Result<bool, UiError> {
 
 /// Writes `text` to stderr: errors only, everything else is a log line or an event.
 pub fn error_text(text: &str) {
-    // Nobody is left to tell when stderr is closed.
+    // A closed stderr cannot be reported anywhere.
     let _ = suspended(|| io::stderr().lock().write_all(text.as_bytes()));
 }
 

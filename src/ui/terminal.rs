@@ -45,7 +45,7 @@ impl Terminal {
 
     /// A line that stays.
     fn keep(&self, text: impl AsRef<str>) {
-        // The screen is there to be looked at; when it is gone nobody looks.
+        // The screen is there to be looked at; when it is gone there is nothing to show.
         let _ = self.screen.println(text);
     }
 

@@ -19,7 +19,7 @@ use super::YamlError;
 use super::node::{Entry, Kind, Node, Position, Segment, path_to_string};
 use super::words::{nearest, shorten};
 
-/// More faults than anybody reads at once.
+/// More faults than a user reads at once.
 const MAX_FAULTS: usize = 100;
 
 /// One fault of a document.
@@ -201,7 +201,7 @@ impl Node {
     }
 }
 
-/// Whether `field` of the map at `path` is missing because it was written with a slip that has been told.
+/// Whether `field` of the map at `path` is missing because it was written with a slip that has been reported.
 fn misspelt(faults: &[DecodeError], path: &[Segment], field: &str) -> bool {
     faults.iter().any(|fault| match (&fault.problem, fault.path.split_last()) {
         (Problem::UnknownField(name, known), Some((_, above))) => above == path && nearest(name, known) == Some(field),

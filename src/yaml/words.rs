@@ -1,6 +1,6 @@
 //! Words for messages.
 
-/// Longer texts from a file are cut in messages: somebody may have put a whole key there.
+/// Longer texts from a file are cut in messages: a whole key may have been put there by mistake.
 const MAX_QUOTED: usize = 80;
 
 /// `message` with everything in double quotes cut at its first line end, and after 80 characters.

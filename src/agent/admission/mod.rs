@@ -72,7 +72,7 @@ pub struct Site {
 /// What becomes of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
-    /// It is run, once the pods with these UIDs are told to go; as a rule none.
+    /// It is run, once the pods with these UIDs are being stopped; as a rule none.
     Admitted {
         /// UIDs of pods that are not critical.
         preempts: Vec<String>,

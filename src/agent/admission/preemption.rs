@@ -39,7 +39,7 @@ pub(super) fn victims(pod: &StaticPod, others: &[&StaticPod], short: &[Shortage]
     if !unmet.is_empty() {
         return Err(in_words(&unmet));
     }
-    // Those that are Guaranteed go only for what nobody else could give, and so on down.
+    // Those that are Guaranteed go only for what no other pod could give, and so on down.
     let guaranteed = nearest(guaranteed, beside([&best_effort, &burstable]))?;
     let burstable = nearest(burstable, beside([&best_effort, &guaranteed]))?;
     let best_effort = nearest(best_effort, beside([&burstable, &guaranteed]))?;

@@ -111,7 +111,7 @@ impl Statics {
 }
 
 impl Decided {
-    /// Whether it is decided anew. A pod that sets its own UID keeps it when its manifest changes.
+    /// Whether it is decided again. A pod that sets its own UID keeps it when its manifest changes.
     fn is_open(&self, pod: &StaticPod, node: &Node<'_>) -> bool {
         self.refusal.is_some() && (self.pod.spec != pod.spec || self.provisional && node.is_final)
     }

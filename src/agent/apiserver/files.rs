@@ -15,7 +15,7 @@ const COALESCE: Duration = Duration::from_millis(50);
 /// Where a directory is missing, there is nothing to watch.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Nobody waits for longer: a clock has an end.
+/// No wait is longer: a clock has an end.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// Files, there or not, by their paths.

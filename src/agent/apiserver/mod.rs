@@ -1,6 +1,6 @@
 //! The agent's way to an API server, where it has one: clients with the node's own credentials.
 //!
-//! Nothing that runs pods waits for it. The kubeconfig need not be there when the agent starts: whoever makes a cluster
+//! Nothing that runs pods waits for it. The kubeconfig need not be there when the agent starts: a tool that makes a cluster
 //! of this machine starts the agent first. It is read again whenever it changes.
 
 pub mod certificates;
@@ -53,7 +53,7 @@ impl Default for ApiServer {
 }
 
 impl ApiServer {
-    /// The client to use now; None while there are no credentials. A call may still fail: nobody asked the server.
+    /// The client to use now; None while there are no credentials. A call may still fail: the server was not asked.
     pub fn client(&self) -> Option<Client> {
         self.clients.borrow().clone()
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::sync::watch;
 
-/// A Node as it is registered. One that is deleted and made anew has another UID.
+/// A Node as it is registered. One that is deleted and recreated has another UID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeIdentity {
     /// Its name.
@@ -13,7 +13,7 @@ pub struct NodeIdentity {
     pub uid: String,
 }
 
-/// Who the Node is, for whoever makes objects that belong to it.
+/// The identity of the Node, for objects that belong to it.
 pub struct NodeState {
     identities: watch::Sender<Option<NodeIdentity>>,
     labels: watch::Sender<Option<BTreeMap<String, String>>>,
@@ -52,7 +52,7 @@ impl NodeState {
         });
     }
 
-    /// From now on this is the Node. Whoever listens hears of it only if it is another.
+    /// From now on this is the Node. Listeners are notified only if it is another.
     pub fn set(&self, identity: Option<NodeIdentity>) {
         self.identities.send_if_modified(|current| {
             let changed = *current != identity;

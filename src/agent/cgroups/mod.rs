@@ -3,7 +3,7 @@
 //!
 //! The runtime makes what is missing when it starts a container, so a machine on which none can be made here loses the
 //! limits of pods as a whole, which is said once, and nothing else. With the systemd driver the slices are systemd's:
-//! it makes them with the first container, and is told when the last one is gone.
+//! it makes them with the first container, and is notified when the last one is gone.
 
 mod names;
 mod tree;
@@ -108,7 +108,7 @@ impl Cgroups {
         }
     }
 
-    /// The runtime has said what it uses; None where it keeps no cgroups that it can be told of.
+    /// The runtime has said what it uses; None where it keeps no cgroups that can be passed to it.
     pub fn set_driver(&self, driver: Option<CgroupDriver>) {
         *lock(&self.names) = driver.filter(|_| self.enabled).map(|driver| Names::new(driver, &self.root));
     }
@@ -125,7 +125,7 @@ impl Cgroups {
         lock(&self.names).clone()
     }
 
-    /// What the runtime is told as the parent of a pod's containers.
+    /// What the runtime is given as the parent of a pod's containers.
     pub fn parent(&self, pod: &StaticPod) -> Option<String> {
         self.names().map(|names| names.parent(resources::qos_class(&pod.spec), &pod.uid))
     }
@@ -165,7 +165,7 @@ impl Cgroups {
     /// # Errors
     /// A cgroup in which something does not end, or it is not known where cgroups are; try again later.
     pub fn remove(&self, uid: &str) -> Result<(), FsError> {
-        // The UID may come from a label that anybody can set.
+        // The UID may come from a label that any user of the runtime can set.
         let plain = !uid.is_empty() && uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
         let Some(names) = self.names().filter(|_| plain) else { return Ok(()) };
         let Some(tree) = self.machine.tree()? else { return Ok(()) };
@@ -219,7 +219,7 @@ fn share(tree: &Tree, names: &Names) {
     let burstable = names.tier_dir(QosClass::Burstable);
     let shares = tree.sum_of_shares(&burstable).clamp(2, 262_144);
     for (dir, shares) in [(burstable, shares), (names.tier_dir(QosClass::BestEffort), 2)] {
-        // What is not there needs none, and whoever cannot write has been told.
+        // What is not there needs none, and a failure to write was reported before.
         let _ = tree.set_shares(&dir, shares);
     }
 }

@@ -25,7 +25,7 @@ impl Names {
         Self { driver, root }
     }
 
-    /// Whether somebody else makes and removes the directories.
+    /// Whether another program makes and removes the directories.
     pub fn is_managed(&self) -> bool {
         self.driver == CgroupDriver::Systemd
     }
@@ -40,7 +40,7 @@ impl Names {
         self.root.iter().cloned().chain([TOP.to_owned()]).chain(tier).chain(own).collect()
     }
 
-    /// What the runtime is told as the parent of a pod's containers.
+    /// What the runtime is given as the parent of a pod's containers.
     pub fn parent(&self, class: QosClass, uid: &str) -> String {
         let parts = self.parts(class, Some(uid));
         match self.driver {

@@ -30,7 +30,7 @@ impl Stuck {
         fs::create_dir_all(self.root.join(dir)).unwrap();
     }
 
-    /// Waits until somebody waits for systemd.
+    /// Waits until a task waits for systemd.
     pub fn until_called(&self) {
         let state = lock(&self.state);
         let (state, late) =

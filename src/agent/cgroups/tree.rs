@@ -13,7 +13,7 @@ use crate::agent::pod::resources::PodLimits;
 use crate::host::fs::FsError;
 use crate::host::mounts::Mount;
 
-/// How often a cgroup whose last process has just ended is asked to go, and how long apart: the kernel tells nobody.
+/// How often a cgroup whose last process has just ended is asked to go, and how long apart: the kernel sends no event.
 const REMOVALS: u32 = 50;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
 /// The controllers that children need, where there are any.
@@ -156,7 +156,7 @@ impl Tree {
     ///
     /// # Errors
     /// The first that is still busy when the patience is over: a process that was killed keeps its place until all it
-    /// had is taken down, and a machine may have better to do. Whoever called tries again later.
+    /// had is taken down, and a machine may have better to do. The caller retries later.
     pub fn remove(&self, dir: &Path) -> Result<(), FsError> {
         let mut told = BTreeSet::new();
         for round in 0.. {
@@ -226,7 +226,7 @@ fn remove_below(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Kills every process in a cgroup and in those below it; 0 is one that this process cannot see. Of each it is told once.
+/// Kills every process in a cgroup and in those below it; 0 is one that this process cannot see. Each is signalled once.
 fn kill_below(dir: &Path, told: &mut BTreeSet<i32>) {
     for dir in with_below(dir) {
         let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();

@@ -1,9 +1,9 @@
-//! What happened to pods and to the node, told to the API server: `kubectl describe` and `kubectl get events` show it.
+//! What happened to pods and to the node, sent to the API server: `kubectl describe` and `kubectl get events` show it.
 //!
 //! As by the kubelet an event is about the static pod's own UID, by which kubectl looks for those of a mirror. What
 //! happens again counts in the same event, and what differs by its message alone is combined where there is much of it.
-//! Each object's events have a queue of their own, in which they are told one
-//! after the other: one that cannot be told holds up no other object's. Best effort: what cannot be told while the
+//! Each object's events have a queue of their own, in which they are sent one
+//! after the other: one that cannot be sent delays no other object's. Best effort: what cannot be sent while the
 //! recorder still has it is lost, and nothing waits for it.
 
 mod budget;
@@ -46,7 +46,7 @@ const RETRY: Steps = Steps { initial: Duration::from_secs(1), cap: Duration::fro
 const TRIES: u32 = 4;
 /// How many are under way at a time.
 const AT_ONCE: usize = 8;
-/// Who tells, as everybody expects of a node.
+/// The source of the events, as for every kubelet.
 const COMPONENT: &str = "kubelet";
 /// The namespace of events about what has none.
 const NO_NAMESPACE: &str = "default";
@@ -91,7 +91,7 @@ struct Lane {
     tries: u32,
     /// When its first one is sent again.
     due: Option<Instant>,
-    /// Its first one as it is told; the budget has been asked for it.
+    /// Its first one as it is sent; the budget has been asked for it.
     paid: Option<Told>,
 }
 
@@ -160,14 +160,14 @@ impl Poster {
             }
         }
         if self.sending.is_empty() && self.lanes.values().all(|lane| lane.due.is_none()) {
-            // Everything is told, and the recorder is not asked for it again.
+            // Everything is sent, and the recorder is not asked for it again.
             self.told = self.lanes.values().map(|lane| lane.told).fold(self.told, u64::max);
             self.lanes.clear();
         }
         self.lanes.values().filter_map(|lane| lane.due.filter(|_| !lane.busy)).min()
     }
 
-    /// The first event that is not told of each object of which none is under way or waits.
+    /// The first event that is not sent yet of each object of which none is under way or waits.
     fn heads(&self, now: Instant) -> Vec<Event> {
         let mut seen = HashSet::new();
         self.parts.events.pick(self.told, |event| {
@@ -177,12 +177,12 @@ impl Poster {
         })
     }
 
-    /// Sends an event. Returns whether it may be told at all.
+    /// Sends an event. Returns whether it may be sent at all.
     fn send(&mut self, client: &Client, event: Event, now: Instant) -> bool {
         let lane = self.lanes.entry(event.uid.clone()).or_default();
         let (uid, sequence, paid) = (event.uid.clone(), event.sequence, lane.paid.take());
         let is_paid = paid.is_some();
-        // One that has happened again while it waited is told as it is now.
+        // One that has happened again while it waited is sent as it is now.
         let same = paid.filter(|told| told.event.sequence == sequence);
         let told = same.unwrap_or_else(|| self.aggregator.take(event, now));
         if !is_paid && !self.budget.take(&told.event, now) {
@@ -233,7 +233,7 @@ impl Parts {
             let change = json!({"count": event.count, "lastTimestamp": Time(event.last), "message": event.message});
             let patch = request.patch(name, &PatchParams::default(), &Patch::Strategic(change));
             match send(client, patch).await {
-                // It was never told, or the API server has forgotten it.
+                // It was never sent, or the API server has forgotten it.
                 Err(error) if error.code() == Some(404) => {}
                 other => return other,
             }
@@ -241,7 +241,7 @@ impl Parts {
         // These types are structs of texts, numbers and maps of them: there is none that JSON cannot hold.
         let body = serde_json::to_vec(&self.object(name, event)).unwrap_or_default();
         match send(client, request.create(&PostParams::default(), body)).await {
-            // It was told, and the answer was lost.
+            // It was sent, and the answer was lost.
             Err(error) if error.code() == Some(409) => Ok(()),
             other => other,
         }

@@ -1,4 +1,4 @@
-//! Writing a pod's status to the API server, whoever made the pod: a static one's mirror, or one that was bound to the
+//! Writing a pod's status to the API server, whichever pod it is: a static one's mirror, or one that was bound to the
 //! node.
 //!
 //! As the kubelet does it (`pkg/util/pod`, `PatchPodStatus`): a strategic merge patch of `pods/status` that names the UID,

@@ -225,7 +225,7 @@ impl Devices {
         }
     }
 
-    /// What a container gets that is about to be made, once plugins that want to be told have been. One that was never
+    /// What a container gets that is about to be made, once plugins that want to be notified have been. One that was never
     /// given its devices, for its plugin came later, is given them now.
     ///
     /// # Errors

@@ -149,7 +149,7 @@ impl State {
         some
     }
 
-    /// What the Node has. A resource that was removed stays, as nothing, as with the kubelet: so it is told from those of
+    /// What the Node has. A resource that was removed stays, as nothing, as with the kubelet: so it differs from those of
     /// the cluster, which Nodes do not have.
     pub fn amounts(&self) -> BTreeMap<String, Amounts> {
         let none = Amounts { capacity: 0, allocatable: 0 };

@@ -15,7 +15,7 @@ use super::probe::{self, HttpGet};
 use crate::host::clock;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 
-/// What a command may take that has no limit: longer than anybody waits, short enough for every clock.
+/// What a command may take that has no limit: longer than any caller waits, short enough for every clock.
 const NO_LIMIT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// What is kept of a failing command's output.
 const SHOWN: usize = 200;
@@ -59,7 +59,7 @@ pub enum HookError {
     /// The command could not be run.
     #[error("the command could not be run in the container")]
     Runtime(#[source] RuntimeError),
-    /// Nobody answered.
+    /// No server answered.
     #[error("{0}")]
     Http(String),
     /// The pod has no address that could be asked.

@@ -1,4 +1,4 @@
-//! Whose log is meant when somebody asks for that of a container of a pod, in the kubelet's sense.
+//! Whose log is meant when a client asks for that of a container of a pod, in the kubelet's sense.
 
 use bytes::Bytes;
 use futures::stream::BoxStream;

@@ -30,7 +30,7 @@ const TAIL_BYTES: usize = 2048;
 /// The last lines that say something, oldest first.
 ///
 /// Kubernetes' components answer a wrong flag with one line of error and behind it the list of all their flags: that
-/// list is left out, or nobody would see the error.
+/// list is left out, or the error would not be seen.
 pub fn last_words(mut lines: Vec<String>) -> Vec<String> {
     let is_error = |line: &String| line.to_ascii_lowercase().starts_with("error:");
     if let Some(usage) = lines.iter().rposition(|line| line.trim_end() == "Usage:")

@@ -1,4 +1,4 @@
-//! Rotation of the logs that a CRI runtime writes and nobody else looks after (the kubelet's `containerLogManager`):
+//! Rotation of the logs that a CRI runtime writes and no other program rotates (the kubelet's `containerLogManager`):
 //! what has grown to `containerLogMaxSize` is renamed, and the runtime goes on in a new file. What was renamed stays
 //! uncompressed, as with Docker, so that any tool reads it.
 
@@ -34,7 +34,7 @@ pub async fn watch(runtime: Arc<dyn ContainerRuntime>, options: Arc<AgentOptions
     }
 }
 
-/// A log that is not there was renamed by an agent that was killed before it had told the runtime, which writes on into
+/// A log that is not there was renamed by an agent that was killed before it had notified the runtime, which writes on into
 /// the renamed file (`rotateLogs` of the kubelet). Otherwise its size decides.
 async fn look_at(runtime: &dyn ContainerRuntime, options: &AgentOptions, id: &str, path: &Path) {
     match tokio::fs::metadata(path).await {

@@ -1,5 +1,5 @@
 //! What bound pods are given to read: asked of the API server, one object by its name at a time, which is all that a
-//! node may ask (the Node authorizer), and remembered a pod for the time when nobody answers.
+//! node may ask (the Node authorizer), and remembered per pod for the time when no API server answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -136,14 +136,14 @@ impl Store {
         all
     }
 
-    /// Runs `write` with nobody else at the files of a bound pod.
+    /// Runs `write` with no other task at the files of a bound pod.
     pub fn alone<T>(&self, pod: &StaticPod, write: impl FnOnce() -> T) -> T {
         let desk = pod.bound.as_ref().map(|_| self.desk(&pod.uid));
         let _files = desk.as_ref().map(|desk| lock(&desk.files));
         write()
     }
 
-    /// The same of a pod whose files are there, made by this agent or one before it; None where somebody has removed them
+    /// The same of a pod whose files are there, made by this agent or one before it; None where they were removed
     /// meanwhile. `write` looks whether they are there.
     pub fn alone_unless_gone<T>(&self, uid: &str, write: impl FnOnce() -> Option<T>) -> Option<T> {
         let desk = self.desk(uid);
@@ -157,7 +157,7 @@ impl Store {
         let mut gone = lock(&desk.files);
         *gone = true;
         let removed = remove();
-        // Only now may there be another desk for the same pod, which may be made anew.
+        // Only now may there be another desk for the same pod, which may be recreated.
         lock(&self.0).remove(uid);
         removed
     }

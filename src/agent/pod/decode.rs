@@ -29,7 +29,7 @@ use crate::yaml::{self, Document, Node, Repeated, YamlError, path_to_string, sho
 
 /// A manifest of this size or more is refused, as by the kubelet.
 pub const MANIFEST_LIMIT: usize = 10 * 1024 * 1024;
-/// Warnings of one kind; more, nobody reads.
+/// Warnings of one kind; more are not read.
 const TOLD: usize = 10;
 
 /// An object and what was odd about its file.

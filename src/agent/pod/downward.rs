@@ -1,4 +1,4 @@
-//! The downward API: what a pod can be told of itself and of its node, in its environment and in files.
+//! The downward API: what a pod can learn of itself and of its node, in its environment and in files.
 
 use std::collections::BTreeMap;
 

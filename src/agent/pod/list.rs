@@ -20,7 +20,7 @@ impl PodList {
     /// Reads a body: JSON or YAML, one v1 Pod or a v1 PodList. An empty one holds no pods.
     ///
     /// # Errors
-    /// Every kind of [`PodError`]; one item that cannot run spoils the list, since nobody can tell a pod that is
+    /// Every kind of [`PodError`]; one item that cannot run spoils the list, since there is no telling a pod that is
     /// meant to go from one that was written wrongly.
     pub fn from_bytes(bytes: &[u8], origin: Origin<'_>) -> Result<Self, PodError> {
         if bytes.is_empty() {

@@ -301,7 +301,7 @@ impl StaticPod {
     }
 
     /// Whether it needs a pause container to hold its namespaces: all do but a single container in the host's network,
-    /// which has nobody to share them with and no sysctls to set in them.
+    /// which has no container to share them with and no sysctls to set in them.
     pub fn needs_sandbox(&self) -> bool {
         let sysctls = self.spec.security_context.as_ref().and_then(|context| context.sysctls.as_ref());
         let alone = self.host_network() && self.containers().count() == 1 && sysctls.is_none_or(Vec::is_empty);

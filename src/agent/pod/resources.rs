@@ -108,7 +108,7 @@ pub enum QosClass {
     Guaranteed,
     /// In between.
     Burstable,
-    /// Nobody asks for cpu or memory.
+    /// No container asks for cpu or memory.
     BestEffort,
 }
 

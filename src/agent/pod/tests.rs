@@ -153,7 +153,7 @@ fn what_needs_the_api_server_and_what_is_malformed_is_refused_with_its_field() {
     assert!(matches!(read("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n"), Err(PodError::Invalid { .. })));
 }
 
-/// What is told of a pod with these lines in its spec and its container; empty if it may run.
+/// What is reported of a pod with these lines in its spec and its container; empty if it may run.
 fn told(spec: &str, container: &str) -> String {
     let text = format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  {spec}\n  containers:\n  - name: c\n    image: x:1\n    {container}\n"

@@ -1,9 +1,9 @@
-//! Fields that no Pod has. Kubernetes passes over them in silence, and so does the pod; but somebody meant something.
+//! Fields that no Pod has. Kubernetes passes over them in silence, and so does the pod; but the author meant something.
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
-/// More than anybody reads at once.
+/// More than a user reads at once.
 const TOLD: usize = 10;
 
 /// One sentence for each field of `value` that this build's `pod` has no place for.

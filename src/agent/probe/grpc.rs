@@ -19,7 +19,7 @@ use crate::error::{causes, deepest};
 /// What is read of an answer; a real one has two bytes.
 const ANSWER_LIMIT: usize = 10 * 1024;
 
-/// Asks for the health of `service` (empty: of the server). Only `SERVING` is a success. `limit` is told to the server;
+/// Asks for the health of `service` (empty: of the server). Only `SERVING` is a success. `limit` is sent to the server;
 /// keeping it is the caller's.
 pub(super) async fn check(host: &str, port: u16, service: &str, limit: Duration) -> Outcome {
     let channel = match connect(host, port).await {

@@ -1,7 +1,7 @@
 //! Liveness, readiness and startup probes by the kubelet's rules, and the eager check that finds out that a container
 //! answers long before its probes' delays and periods would.
 //!
-//! [`Probes::of`] reads a container's probes once. The [`Manager`] runs them for the containers it is told of and keeps
+//! [`Probes::of`] reads a container's probes once. The [`Manager`] runs them for the containers it is given and keeps
 //! one [`Health`] a container; [`Prober`] is the part that opens sockets. Rules ([`rules`]) are apart from doing.
 
 mod check;
@@ -62,7 +62,7 @@ pub enum Outcome {
     Failure {
         /// What it did instead.
         message: String,
-        /// Nobody listens at all: asking again at once costs next to nothing.
+        /// No process listens at all: asking again at once costs next to nothing.
         refused: bool,
     },
     /// The check could not be made (a port name that no port has, an exec that cannot start). Counts as nothing.

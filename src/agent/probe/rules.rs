@@ -86,7 +86,7 @@ impl Rules {
     pub fn start(&mut self) {
         self.started = true;
         if self.eager == Some(ProbeKind::Startup) {
-            // Nobody asks that one again: the others say how it is now.
+            // That one is not asked again: the others say how it is now.
             self.eager = self.probes.liveness.is_some().then_some(ProbeKind::Liveness);
             self.answered = self.eager.is_none();
         }

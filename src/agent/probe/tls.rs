@@ -1,4 +1,4 @@
-//! TLS for probes: as in the kubelet nobody's certificate is verified, but the server has to hold the key of the
+//! TLS for probes: as in the kubelet no certificate is verified, but the server has to hold the key of the
 //! certificate it shows.
 
 use std::sync::Arc;

@@ -149,7 +149,7 @@ impl Probed {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state and tells whoever has to know. Returns whether no probe has condemned the container.
+    /// Changes the state and notifies those that depend on it. Returns whether no probe has condemned the container.
     fn update(&self, change: impl FnOnce(&mut Rules)) -> bool {
         let (wake, started, ready, go_on) = {
             let mut state = self.lock();
@@ -182,7 +182,7 @@ impl Probed {
         let (name, id) = (self.container.name.clone(), self.container.id.clone());
         let (turn, is_ready) = (Arc::clone(&self.writing), Arc::clone(&self.is_ready));
         tokio::task::spawn_blocking(move || {
-            // Whoever writes last writes what is so then.
+            // The last writer writes the state of that moment.
             let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
             let holds = mark != Mark::Ready || is_ready.load(Ordering::SeqCst);
             memory.note(mark, &uid, &name, holds.then_some(id.as_str()));

@@ -23,7 +23,7 @@ const DEFAULT_INDEX: &str = "index.docker.io";
 /// write a megabyte of them, of which every entry would be compared with every image.
 const HOST_LIMIT: usize = 260;
 
-/// What is wrong with a document of credentials. Nothing that is in it is told but names of registries.
+/// What is wrong with a document of credentials. Of its content only names of registries are reported.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum KeyringError {
     /// No JSON, or not of this form.
@@ -85,7 +85,7 @@ impl Keyring {
         for (location, entry) in entries {
             match entry.map_or(Some(None), Entry::credential) {
                 Some(Some(credential)) => self.0.entry(key(&location)).or_default().push(credential),
-                // Somebody else, a helper of Docker's, has the password.
+                // A credential helper of Docker's has the password.
                 Some(None) => {}
                 None => wrong = wrong.or(Some(KeyringError::Auth { registry: location })),
             }

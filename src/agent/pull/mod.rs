@@ -69,7 +69,7 @@ async fn try_each(
     Err(RuntimeError::Pull { image: image.to_owned(), message: refusals.join("; ") })
 }
 
-/// What the secrets of a pod hold. Without one of them the image may be had all the same: that is told, and no more.
+/// What the secrets of a pod hold. Without one of them the image may be had all the same: that is only reported.
 async fn of_secrets(parts: Parts<'_>, pod: &StaticPod) -> Keyring {
     let (mut keyring, mut missing) = (Keyring::default(), Vec::new());
     for (name, secret) in parts.objects.pull_secrets(parts.api, pod).await {

@@ -35,7 +35,7 @@ impl Connections {
     }
 
     /// Takes a new connection in, which waits for nothing. Where there are too many of clients that have not been let in,
-    /// it ends the oldest of the address that has most of them: whoever opens many ends their own, and a client needs its
+    /// it ends the oldest of the address that has most of them: a peer that opens many ends its own, and a client needs its
     /// place only for a handshake and one request.
     pub fn enter(self: &Arc<Self>, from: IpAddr, patience: Duration) -> Arc<Connection> {
         let (from, ended) = (network(from), CancellationToken::new());

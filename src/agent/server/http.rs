@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(begun.elapsed().as_secs(), WRITE_TIMEOUT.as_secs());
     }
 
-    /// Lets in whoever asks for `/in`.
+    /// Lets in a request for `/in`.
     #[derive(Clone, Copy)]
     struct Guarded;
 

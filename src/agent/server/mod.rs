@@ -1,6 +1,6 @@
 //! The kubelet's HTTP paths, read-only: what runs, what is wanted, how it is.
 //!
-//! [`Router`] answers a request, whoever let it in: the listener of the read-only address asks for no credentials and is
+//! [`Router`] answers a request of any listener: the listener of the read-only address asks for no credentials and is
 //! for loopback; [`serve_secure`] puts it behind TLS, credentials and rights, together with what only it serves: streams.
 
 pub mod pods_api;

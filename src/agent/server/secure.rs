@@ -83,7 +83,7 @@ impl Secured<Option<Arc<ApiServer>>> {
         if let Some(connection) = connection {
             connection.patience().set(slot.patience);
         }
-        // Only here: logs of the machine are for nobody who has not said who he is.
+        // Only here: logs of the machine are not for clients without an identity.
         if let Some(below) = path.strip_prefix("/logs")
             && (below.is_empty() || below.starts_with('/'))
         {

@@ -16,7 +16,7 @@ use super::http::{Body, say};
 
 /// How long a client may take nothing of an answer that is there at once.
 const SHORT: Duration = Duration::from_secs(60);
-/// The same of a log or a stream: somebody may look at it page by page. Dead connections are found by the system's own
+/// The same of a log or a stream: a user may look at it page by page. Dead connections are found by the system's own
 /// probes.
 const LONG: Duration = Duration::from_secs(4 * 3600);
 

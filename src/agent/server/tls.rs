@@ -74,9 +74,9 @@ impl ResolvesServerCert for Served {
 struct AnyClient(WebPkiSupportedAlgorithms);
 
 /// The public key of a certificate that rustls does not read, as those of X.509 version 1 (`openssl x509 -req` makes them
-/// without further words), in both its forms; None of any other. Nobody is let in with it, for
+/// without further words), in both its forms; None of any other. No client is let in with it, for
 /// [`auth`](super::auth) reads it no more than rustls does. But it is no reason to end a handshake that a kubelet would
-/// go through with, if the client has the key: he is answered like anybody who has not said who he is.
+/// go through with, if the client has the key: it is answered like any client without an identity.
 fn unread_key(certificate: &CertificateDer<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
     if ParsedCertificate::try_from(certificate).is_ok() { None } else { public_key(certificate) }
 }

@@ -41,7 +41,7 @@ impl Checkpoint {
         self.kept.iter().map(|(name, bytes)| Entry { name: name.clone(), content: Ok(bytes.to_vec()) }).collect()
     }
 
-    /// Keeps these, and only these. Manifests may hold what is nobody else's business: 0600, as they have it
+    /// Keeps these, and only these. Manifests may hold secrets: 0600, as they have it
     /// themselves.
     pub fn keep(&mut self, good: BTreeMap<String, Arc<[u8]>>) -> Result<(), FsError> {
         if good == self.kept && (good.is_empty() || self.dir.is_dir()) {

@@ -1,7 +1,7 @@
 //! The directory source: a full list at the start, after every event and each `fileCheckFrequency`. Events are hints,
 //! the list is the truth.
 //!
-//! The directory and its parent are both watched, so that a directory that is removed, made anew or replaced is noticed
+//! The directory and its parent are both watched, so that a directory that is removed, recreated or replaced is noticed
 //! at once; and each list checks that the watch is still on the directory of that name.
 
 use std::collections::HashMap;
@@ -108,7 +108,7 @@ impl DirSource {
         }
     }
 
-    /// Keeps what is good, after everybody who waits for it has it.
+    /// Keeps what is good, after every receiver that waits for it has it.
     async fn keep(&mut self) {
         let Some(known) = self.known.as_ref().filter(|_| self.recalled) else { return };
         let (good, mut checkpoint) = (known.good(), self.checkpoint.clone());
@@ -160,7 +160,7 @@ impl DirSource {
         known.take(&self.path, scan, now)
     }
 
-    /// Reads what is there, and where files have gone once more until none goes any more: whoever removes a directory
+    /// Reads what is there, and where files have gone once more until none goes any more: a program that removes a directory
     /// removes its files first, and the pods of a directory that is gone are kept.
     async fn scan_settled(&self) -> Scanned {
         let mut before = 0;
@@ -305,7 +305,7 @@ fn scan_dir(path: &Path) -> io::Result<Vec<Entry>> {
         if !is_manifest(&name) {
             continue;
         }
-        // Links are followed; directories, pipes and sockets are nobody's manifest.
+        // Links are followed; directories, pipes and sockets are not manifests.
         let content = match fs::metadata(entry.path()) {
             Ok(meta) if meta.is_file() => read(&entry.path()),
             Ok(_) => continue,

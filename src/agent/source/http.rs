@@ -92,7 +92,7 @@ impl HttpSource {
         }
     }
 
-    /// Keeps what is good, after everybody who waits for it has it.
+    /// Keeps what is good, after every receiver that waits for it has it.
     async fn keep(&mut self) {
         let Some(body) = self.remote.good() else { return };
         if let Some(Err(error)) = self.on_disk(move |kept| kept.keep(&body)).await {

@@ -68,7 +68,7 @@ impl Merged {
                 Some(update) = bound.recv() => self.bound = Some(update),
                 else => return,
             }
-            // The directory is read at once, and goes before the URL: without it nobody can say what the URL may add.
+            // The directory is read at once, and goes before the URL: without it there is no telling what the URL may add.
             if self.file.is_some() == self.has_file && updates.send(self.merge()).await.is_err() {
                 return;
             }

@@ -73,7 +73,7 @@ fn containers_ready(known: &Known<'_>) -> Option<Doubt> {
         .then(|| ("ContainersNotReady", format!("containers with unready status: [{}]", names.join(" "))))
 }
 
-/// Nobody but the API sets the conditions that `readinessGates` name; a static pod has none of them.
+/// Only the API sets the conditions that `readinessGates` name; a static pod has none of them.
 fn gates(known: &Known<'_>) -> Option<Doubt> {
     let gates = known.spec?.readiness_gates.iter().flatten().map(|gate| &gate.condition_type);
     let closed = gates.filter(|gate| !known.conditions.contains(gate));

@@ -20,13 +20,13 @@ use super::pod::resources;
 
 /// Bytes that the termination messages of a pod share (the kubelet's `MaxPodTerminationMessageLogLength`).
 const MESSAGES_LIMIT: usize = 12 * 1024;
-/// Exit code of a container nobody knows the end of.
+/// Exit code of a container whose end is not known.
 const LOST_EXIT_CODE: i64 = 137;
 
 /// What is known of a pod.
 #[derive(Debug, Clone)]
 pub struct Known<'a> {
-    /// Its spec with defaults; None for a pod whose manifest nobody has any more.
+    /// Its spec with defaults; None for a pod whose manifest is lost.
     pub spec: Option<&'a PodSpec>,
     /// Phase.
     pub phase: Phase,

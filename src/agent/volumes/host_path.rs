@@ -36,7 +36,7 @@ pub(super) fn prepare(volume: &str, source: &HostPathVolumeSource) -> Result<(),
                 let made = make_dirs(path, 0o755).map(drop);
                 return made.map_err(|source| VolumeError::Io { volume: volume.to_owned(), source });
             }
-            // Parents are not made: a file in a directory nobody made is a mistake in the manifest.
+            // Parents are not made: a file in a directory that is missing is a mistake in the manifest.
             "FileOrCreate" => {
                 let made = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
                 return made.map(drop).map_err(|e| io("create", e));

@@ -44,7 +44,7 @@ pub fn payload(pod: &StaticPod, volume: &Volume, inputs: &Inputs<'_>) -> Option<
     Some(writer.finish(|files| source.sources.iter().flatten().try_for_each(|one| files.source(one))))
 }
 
-/// Whether the files of a volume are nobody else's business: they are kept in memory.
+/// Whether the files of a volume are secret: they are kept in memory.
 pub fn is_secret(volume: &Volume) -> bool {
     let secret = |projected: &ProjectedVolumeSource| {
         let mut sources = projected.sources.iter().flatten();
@@ -117,7 +117,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A token is its pod's user's, whoever that is, where all containers have the same one (`FsUserFrom`).
+    /// A token belongs to its pod's user where all containers have the same one (`FsUserFrom`).
     fn token(&mut self, of: &ServiceAccountTokenProjection) -> Result<(), String> {
         let (objects, key) = (self.inputs.objects, token_key(of));
         let missing = || match objects.refused.get(&key) {

@@ -42,7 +42,7 @@ pub fn remove_volumes(root: &Path, uid: &str) -> Result<(), FsError> {
     Ok(())
 }
 
-/// A UID may come from a label that anybody can set.
+/// A UID may come from a label that any user of the runtime can set.
 fn is_plain(uid: &str) -> bool {
     !uid.is_empty() && !uid.contains('/') && !uid.starts_with('.')
 }
@@ -59,7 +59,7 @@ fn unmount_below(dir: &Path) -> Result<(), FsError> {
     }
 }
 
-/// A mount that somebody uses goes from the tree now, and altogether when he is done.
+/// A mount that is in use goes from the tree now, and altogether when its last user is done.
 pub(super) fn unmount(mount: &Path) -> Result<(), FsError> {
     let result = match rustix::mount::unmount(mount, UnmountFlags::NOFOLLOW) {
         Err(rustix::io::Errno::BUSY) => rustix::mount::unmount(mount, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH),

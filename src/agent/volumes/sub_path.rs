@@ -1,7 +1,7 @@
 //! subPath: a part of a volume as a mount of its own.
 //!
 //! What is in the volume is the containers' to write, so a path in it is never trusted: it is opened by the kernel with
-//! the order not to leave the volume, and what was opened is bound to a place of the agent's own, which nobody can
+//! the order not to leave the volume, and what was opened is bound to a place of the agent's own, which no container can
 //! swap for a link before the runtime mounts it.
 
 use std::ffi::OsStr;

@@ -9,7 +9,7 @@ use crate::host::clock::Instant;
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Begin to end a container: its `preStop` hook runs, if it has one. Nobody waits for it here.
+    /// Begin to end a container: its `preStop` hook runs, if it has one. It is not waited for here.
     Kill {
         /// Which.
         id: String,

@@ -59,7 +59,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// An instance nobody does anything with.
+    /// An instance that nothing is done with.
     pub fn new(record: ContainerRecord, ended: Option<Instant>) -> Self {
         Self {
             record,

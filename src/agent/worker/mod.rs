@@ -155,9 +155,9 @@ struct Worker {
     about: &'static str,
     /// The volumes of the pod, which has ended, have been removed.
     released: bool,
-    /// Containers that back off, with the reason that was told.
+    /// Containers that back off, with the reason that was reported.
     backing_off: BTreeMap<String, String>,
-    /// The reason for which the pod was ended as a whole that was told.
+    /// The reason for which the pod was ended as a whole that was reported.
     ended_for: Option<&'static str>,
     seen: Observed,
     words: LastWords,
@@ -281,7 +281,7 @@ impl Worker {
             }
             Message::Probed => {}
             Message::Restart(uid) => {
-                // As a pod that was given up and is wanted again: its containers, sandbox and volumes are made anew.
+                // As a pod that was given up and is wanted again: its containers, sandbox and volumes are recreated.
                 if self.wanted_uid() == Some(uid.as_str()) && self.seen.terminating.insert(uid) {
                     self.crashed = false;
                     info!(pod = %self.key, "restarting on request");
@@ -306,7 +306,7 @@ impl Worker {
             if let Some(before) = before {
                 self.seen.terminating.insert(before);
             }
-            // Pulls for the old one are of no use. Its stops go on: an edit must not give it its grace anew.
+            // Pulls for the old one are of no use. Its stops go on: an edit must not give it its grace again.
             self.pulls.abort_all();
             (self.since, self.begun, self.crashed) = (Instant::now(), false, false);
             self.released = false;

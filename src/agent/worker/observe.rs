@@ -34,7 +34,7 @@ impl Worker {
             Ok(record) => self.observe(record),
             Err(RuntimeError::NotFound { .. }) => self.vanish(id),
             Err(error) => {
-                // Nobody knows whether a container runs: nothing is done before the next list says so.
+                // It is not known whether a container runs: nothing is done before the next list says so.
                 self.suspended = true;
                 self.failed_on(id, &error);
                 self.context.relink.notify_one();
@@ -61,7 +61,7 @@ impl Worker {
                     one.stopping = false;
                 }
                 if !exited && one.ended.take().is_some() {
-                    // Somebody has started it again, whom its end before does not concern.
+                    // It was started again from outside, which its end before does not concern.
                     one.kill = None;
                     if std::mem::take(&mut one.condemned) {
                         let name = &one.record.name;
@@ -157,7 +157,7 @@ impl Worker {
                 continue;
             };
             if one.post_start != PostStart::None {
-                // The kubelet asks nobody whose hook is not done.
+                // The kubelet probes no container whose hook is not done.
                 continue;
             }
             probed.push(ProbedContainer {

@@ -18,7 +18,7 @@ pub const LONGEST_HOLD: Duration = Duration::from_secs(30);
 const ORDER: &[(&str, &str)] = &[("kube-controller-manager", "kube-apiserver"), ("kube-scheduler", "kube-apiserver")];
 
 /// Components whose successor may start while the predecessor still drains. An API server closes its port when it is asked to
-/// stop and then serves what it has begun, watches among it, for as long as it is let; nobody reaches it any more, and
+/// stop and then serves what it has begun, watches among it, for as long as it is let; no client reaches it any more, and
 /// several of them work on one etcd as a matter of course. Waiting for its end would be an outage of the whole grace period.
 const OVERLAPPING: &[&str] = &["kube-apiserver"];
 

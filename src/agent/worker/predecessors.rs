@@ -1,4 +1,4 @@
-//! Pods that had the name of the wanted pod before: their mirrors stay, and are told how they end, until their containers
+//! Pods that had the name of the wanted pod before: their mirrors stay, and show how they end, until their containers
 //! have ended.
 
 use super::*;

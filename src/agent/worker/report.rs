@@ -62,7 +62,7 @@ pub struct Facts<'a> {
 /// Why a container waits, when there is no better reason.
 const CREATING: &str = "ContainerCreating";
 
-/// What is to be told of a container, whoever it is told to.
+/// What is to be reported of a container, wherever it is reported.
 pub(super) struct Shown<'a> {
     /// Its state.
     pub now: Now<'a>,
@@ -146,7 +146,7 @@ impl<'a> Facts<'a> {
                     .map(|(container, image)| self.container(uid, container, image))
                     .collect()
             }
-            // Nobody knows the manifest any more: what the labels say.
+            // The manifest is not known any more: what the labels say.
             None => {
                 let instances = self.seen.instances.values();
                 instances
@@ -187,7 +187,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// What is to be told of a container.
+    /// What is to be reported of a container.
     pub(super) fn shown(&self, uid: &str, container: &'a ContainerView) -> Shown<'a> {
         let mut instances: Vec<&'a Instance> = self
             .seen
@@ -210,7 +210,7 @@ impl<'a> Facts<'a> {
         let slot = self.slots.get(&container.name);
         let health = slot.and_then(|slot| slot.health.as_ref());
         let health = health.filter(|h| current.is_some_and(|one| one.is_running() && one.record.id == h.id));
-        // Nobody knows more of a container that was removed by hand than how many came before the next one.
+        // No more is known of a container that was removed by hand than how many came before the next one.
         let gone = slot.map_or(0, |slot| slot.next_attempt);
         let restarts = current.map_or(gone.saturating_sub(1), |one| one.record.name.attempt);
         let lost = current.is_none() && gone > 0 && !matches!(now, Now::Completed);

@@ -45,7 +45,7 @@ pub async fn run(context: Arc<Context>, news: mpsc::Sender<News>) {
     }
 }
 
-/// One connection, from the first answer to the first failure. Ends well only when nobody wants news any more.
+/// One connection, from the first answer to the first failure. Ends well only when the receiver of news is gone.
 async fn session(context: &Context, news: &mpsc::Sender<News>, failures: &mut u32) -> Result<(), RuntimeError> {
     let owner = context.options.owner();
     // First the events, then the list: what happens in between is an event.

@@ -47,7 +47,7 @@ pub fn pod(facts: &Facts<'_>, report: &PodReport) -> PodStatus {
     PodStatus { ephemeral_container_statuses: facts.ephemeral(&report.uid), ..status }
 }
 
-/// The status of a pod nobody has looked at yet.
+/// The status of a pod that was not looked at yet.
 pub fn first(pod: &StaticPod, host_ip: Option<&str>, now: Timestamp) -> PodStatus {
     let view = PodView::of(pod, false);
     let blank = |(container, (_, spec)): (&ContainerView, (bool, &Container))| ContainerFacts {
@@ -155,7 +155,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Nobody knows the manifest any more: what the labels say.
+    /// The manifest is not known any more: what the labels say.
     fn orphan_facts(&self, one: &Instance) -> ContainerFacts {
         ContainerFacts {
             name: one.record.name.container.clone(),

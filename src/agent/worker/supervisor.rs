@@ -50,7 +50,7 @@ pub struct Supervisor {
     gate: Gate,
     /// The last update, where it wants such pods.
     undecided: Option<Update>,
-    /// The latest list; None before the first one, when nobody knows what runs already.
+    /// The latest list; None before the first one, when it is not known what runs already.
     records: Option<Vec<ContainerRecord>>,
     /// Pods whose workers have crashed,
     crashes: Crashes,
@@ -91,7 +91,7 @@ impl Supervisor {
     pub async fn run(mut self, mut updates: mpsc::Receiver<Update>, mut news: mpsc::Receiver<News>) {
         let shutdown = self.context.shutdown.clone();
         // A quiet agent is not a stuck one: the loop turns without news too.
-        // More often than the service manager is told of it.
+        // More often than the service manager is notified of it.
         let turn =
             self.context.options.watchdog.and_then(|every| every.checked_div(2)).map_or(TURN, |half| TURN.min(half));
         let mut ticks = tokio::time::interval(turn.max(Duration::from_millis(1)));
@@ -286,7 +286,7 @@ impl Supervisor {
         }
     }
 
-    /// What is left of pods that nobody knows goes once everything that may be known is, before any pod can be made that is
+    /// What is left of unknown pods goes once everything that may be known is, before any pod can be made that is
     /// not known yet, and later again: it may have been in use when its pod went.
     fn clear_remains(&mut self) {
         if self.records.is_some() && self.synced && self.held.is_empty() {

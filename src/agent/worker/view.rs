@@ -137,7 +137,7 @@ pub fn grace(seconds: Option<i64>) -> Duration {
 /// How far an image is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Pull {
-    /// Nobody pulls it.
+    /// It is not being pulled.
     #[default]
     Idle,
     /// It is being pulled.
@@ -201,7 +201,7 @@ pub struct Observed {
     pub instances: BTreeMap<String, Instance>,
     /// UIDs that are being taken down; none of them comes back before it is gone.
     pub terminating: BTreeSet<String>,
-    /// Those among them that serve nobody any more, beside which a successor may start.
+    /// Those among them that serve no client any more, beside which a successor may start.
     pub drained: BTreeSet<String>,
     /// By container name.
     pub slots: BTreeMap<String, Slot>,

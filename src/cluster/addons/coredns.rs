@@ -21,7 +21,7 @@ use crate::release::{self, RELEASES};
 pub const NAME: &str = "coredns";
 /// The key of the config map that the Corefile is under.
 pub const COREFILE: &str = "Corefile";
-/// The key that kubeadm keeps the old one under when it changes a Corefile of somebody's own.
+/// The key that kubeadm keeps the old one under when it changes a user's own Corefile.
 const COREFILE_BACKUP: &str = "Corefile-backup";
 /// The first CoreDNS that does not take a Corefile of every older one, as the releases of the table have it.
 const STRICTER: (u64, u64) = (1, 8);
@@ -49,7 +49,7 @@ pub struct CoreDns {
 }
 
 impl CoreDns {
-    /// All of them, to be written. A Corefile and a number of servers that somebody has chosen stay; of the Corefile goes
+    /// All of them, to be written. A Corefile and a number of servers that a user has chosen stay; of the Corefile goes
     /// what this CoreDNS does not take any more.
     pub fn objects(&self) -> Vec<Object> {
         let is_old = self.version.is_some_and(|version| version < STRICTER);
@@ -125,7 +125,7 @@ fn version(spec: &ClusterSpec) -> Option<(u64, u64)> {
     Some((version.major, version.minor))
 }
 
-/// Whether the Corefile that is there, if it is somebody's own, can be brought to the CoreDNS that `spec` runs.
+/// Whether the Corefile that is there, if it is a user's own, can be brought to the CoreDNS that `spec` runs.
 ///
 /// # Errors
 /// See [`CorefileError`].
@@ -143,7 +143,7 @@ fn keep_corefile(current: &Value, wanted: &mut Value) {
     }
 }
 
-/// The same for a CoreDNS that takes less. One that cannot be changed stays: whoever goes on was told.
+/// The same for a CoreDNS that takes less. One that cannot be changed stays: the user was warned.
 fn migrate_corefile(current: &Value, wanted: &mut Value) {
     keep_corefile(current, wanted);
     let Some(own) = wanted["data"][COREFILE].as_str().map(str::to_owned).filter(|text| !is_ours(text)) else { return };

@@ -1,7 +1,7 @@
-//! A Corefile of somebody's own on its way to a newer CoreDNS: what that does not know any more is taken out, and all
+//! A user's own Corefile on its way to a newer CoreDNS: what that does not know any more is taken out, and all
 //! else, comments too, stays as it is. Facts from the release notes of CoreDNS and from its plugins' documentation.
 
-/// Plugins of the CoreDNS that Kubernetes ships. Another one is of a build of somebody's own, and nobody here can tell
+/// Plugins of the CoreDNS that Kubernetes ships. Another one is of a custom build, and it is not known here
 /// whether the next CoreDNS has it.
 const PLUGINS: &[&str] = &[
     "acl",
@@ -116,7 +116,7 @@ pub enum CorefileError {
         /// Which.
         plugins: Vec<String>,
     },
-    /// Something whose work nobody but its owner can give to another.
+    /// Something whose work only its owner can give to another.
     #[error("line {line} of the Corefile: CoreDNS {}.{} has no {what} any more; change it (kubectl -n kube-system edit configmap coredns) and try again", since.0, since.1)]
     Unsolved {
         /// Which line, from 1.

@@ -80,7 +80,7 @@ pub fn objects(spec: &ClusterSpec, proxy_env: &[(String, String)]) -> Result<Kub
     let emit = |source| AddonError::Emit { addon, source };
     let config = yaml::to_string(&configuration).map_err(emit)?;
     let kubeconfig = yaml::to_string(&kubeconfig(spec)).map_err(emit)?;
-    // kubeadm knows by the hash that the document is its own, and makes it anew when it upgrades.
+    // kubeadm knows by the hash that the document is its own, and recreates it when it upgrades.
     let hash = is_default(&spec.kube_proxy).then(|| hash(&[&config, &kubeconfig]));
     let template = KubeProxyTemplate {
         hash: hash.as_deref(),

@@ -93,7 +93,7 @@ async fn who_may_not_gives_way_to_who_may() {
     let (super_admin, made) = server(vec![(201, "")]).await;
     assert!(create_binding(vec![admin, super_admin], "x", MINUTE).await.unwrap());
     assert_eq!((asked.lock().unwrap().len(), made.lock().unwrap().len()), (1, 1));
-    // The next time admin.conf may, and nobody else is asked.
+    // The next time admin.conf may, and no other is asked.
     let (admin, _) = server(vec![(409, "AlreadyExists")]).await;
     let (super_admin, asked) = server(vec![(201, "")]).await;
     assert!(!create_binding(vec![admin, super_admin], "x", MINUTE).await.unwrap());

@@ -161,7 +161,7 @@ async fn one_that_somebody_deletes_or_changes_in_between_is_written_all_the_same
     // There when it was made, gone when it was read.
     server.lock().unwrap().faults = vec![(409, ""), (404, "")];
     assert_eq!(outcomes(&client, &[config_map("a", "v")]).await, [Outcome::Created]);
-    // Exists; read; changed by somebody else before the update.
+    // Exists; read; changed by another client before the update.
     server.lock().unwrap().requests.clear();
     let read = server.lock().unwrap().objects[&format!("{PATH}/a")].clone();
     let shared = server.clone();

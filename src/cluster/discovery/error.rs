@@ -23,7 +23,7 @@ pub enum FetchError {
     /// There is no cluster-info.
     #[error("it has no config map cluster-info in kube-public")]
     Missing,
-    /// Nobody without credentials may read it.
+    /// It cannot be read without credentials.
     #[error("it lets nobody read kube-public/cluster-info without credentials")]
     Forbidden,
     /// Anything else it answered.
@@ -63,7 +63,7 @@ pub enum DiscoveryError {
         /// URL.
         server: String,
     },
-    /// Nobody has signed it with this token.
+    /// It is not signed with this token.
     #[error(
         "cluster-info is not signed with token {id}: it is unknown to the cluster or has expired{}; make a new one on \
          the control plane with `kubeboot token create --print-join-command`",

@@ -33,7 +33,7 @@ fn client(server: &str, ca: Option<&[u8]>) -> Result<Client, FetchError> {
     // Tries are made where they are counted against the deadline.
     config.default_retry = false;
     match ca {
-        // Whoever it is: the signature and the pins will tell.
+        // Whichever server it is: the signature and the pins will tell.
         None => config.accept_invalid_certs = true,
         Some(pem) => {
             let certificates = CertificateDer::pem_slice_iter(pem).map(|der| der.map(|der| der.to_vec()));

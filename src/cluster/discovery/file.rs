@@ -1,4 +1,4 @@
-//! Discovery by a file: a kubeconfig that somebody handed over, on this machine or behind an https URL.
+//! Discovery by a file: a kubeconfig that was handed over, on this machine or behind an https URL.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -83,7 +83,7 @@ pub async fn by_file(
         .repeat(|| async {
             match source.cluster_info(&info.server, Some(&info.ca)).await {
                 Ok(data) => Ok(Some(data)),
-                // Not everybody publishes it, and the file says all there is to know.
+                // Not every cluster publishes it, and the file says all there is to know.
                 Err(FetchError::Forbidden | FetchError::Missing) => Ok(None),
                 Err(error) => Err(error.at(&info.server)),
             }

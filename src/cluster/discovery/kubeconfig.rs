@@ -10,7 +10,7 @@ use crate::config::bootstrap_token::Token;
 use crate::pki::{Kubeconfig, Problem, data_in, text_in};
 use crate::yaml::{self, EmitError};
 
-/// kubeadm's name for whoever comes with a token.
+/// kubeadm's name for the user of a token.
 const TOKEN_USER: &str = "tls-bootstrap-token-user";
 
 /// A kubeconfig that cannot be used.
@@ -87,7 +87,7 @@ pub fn with_token(info: &ClusterInfo, cluster_name: &str, token: &Token) -> Resu
     with_user(info, cluster_name, TOKEN_USER, &json!({ "token": token.reveal() }))
 }
 
-/// The same with the credentials of somebody (`users[].user`).
+/// The same with a user's credentials (`users[].user`).
 ///
 /// # Errors
 /// Credentials that are no YAML.

@@ -1,5 +1,5 @@
 //! How a machine that wants to join finds the cluster and learns whom to trust: by a bootstrap token and pins of the
-//! CA, or by a file that somebody handed over.
+//! CA, or by a file that was handed over.
 //!
 //! The checks are pure functions of what was fetched; [`Source`] is the thin edge that fetches.
 
@@ -56,7 +56,7 @@ pub struct ByToken {
     pub limit: Duration,
 }
 
-/// Finds the cluster by a token, as kubeadm does: cluster-info is fetched from a server that could be anybody, its
+/// Finds the cluster by a token, as kubeadm does: cluster-info is fetched from a server that is not trusted yet, its
 /// signature and the pins say whether the CA in it is the cluster's, and then it is fetched again from a server that
 /// has to prove itself to that CA.
 ///

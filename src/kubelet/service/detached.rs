@@ -1,4 +1,4 @@
-//! No service manager: the agent is a detached process, which nobody starts again.
+//! No service manager: the agent is a detached process, which is not restarted.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl Detached {
 
     /// What the unit and its drop-in would run.
     fn daemon(&self) -> Daemon {
-        // Where it is not Docker, what this process was told of Docker means nothing to the agent.
+        // Where it is not Docker, this process's settings of Docker mean nothing to the agent.
         let host = self.program.docker_host.clone().unwrap_or_default();
         let variables = [("DOCKER_HOST", host.as_str()), ARENAS];
         let env = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
@@ -123,7 +123,7 @@ impl ServiceManager for Detached {
         if let Some(handle) = &handle {
             handle.terminate(STOP_GRACE).map_err(fail("stop"))?;
         }
-        // One that nobody stopped, or that ended by itself, has left its pid file behind.
+        // One that was not stopped, or that ended by itself, has left its pid file behind.
         self.daemon().forget().map_err(fail("stop"))?;
         Ok(handle.is_some())
     }
@@ -146,13 +146,13 @@ impl ServiceManager for Detached {
     async fn ended(&self) -> Vec<String> {
         let daemon = self.daemon();
         if !daemon.pid_file.exists() {
-            // Never started by us: somebody else's affair (an agent in a terminal).
+            // Never started by us (an agent in a terminal): not ours to restart.
             std::future::pending::<()>().await;
         }
         if let Ok(Some(handle)) = daemon.running()
             && handle.ended().await.is_err()
         {
-            // It cannot be watched; whoever waits for it has a deadline of its own.
+            // It cannot be watched; what waits for it has a deadline of its own.
             std::future::pending::<()>().await;
         }
         self.last_words()

@@ -1,4 +1,4 @@
-//! Who keeps the node agent running: systemd through its unit `kubelet`, or nobody, and then it is a detached process
+//! What keeps the node agent running: systemd through its unit `kubelet`; without one it is a detached process
 //! with a pid file and a log.
 
 mod detached;
@@ -23,7 +23,7 @@ pub const UNIT: &str = "kubelet";
 /// How many of the agent's last words an error carries.
 const LOG_LINES: usize = 20;
 
-/// A service manager that did not do as it was told.
+/// A service manager that did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// A command of the service manager failed.
@@ -82,7 +82,7 @@ pub trait ServiceManager: Send + Sync {
     /// Its process, while it runs.
     fn pid(&self) -> Option<u32>;
 
-    /// Makes it start with the machine and starts it now, anew if it runs, with what its files say now. Returns one
+    /// Makes it start with the machine and starts (or restarts) it now, with what its files say now. Returns one
     /// sentence for the user.
     fn start(&self) -> Result<String, ServiceError>;
 

@@ -16,7 +16,7 @@ pub(in crate::manifests) fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// What an item is told apart by.
+/// What distinguishes an item.
 fn id<'a>(item: &'a Value, key: &str) -> Option<&'a Value> {
     if key == ITSELF { Some(item) } else { item.get(key) }
 }

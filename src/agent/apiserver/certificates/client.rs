@@ -88,7 +88,7 @@ pub async fn bootstrap(options: &AgentOptions, bootstrap: &Path, client: &Client
     Ok(())
 }
 
-/// Renews the client certificate of the store until the agent ends. Whoever uses it watches the store.
+/// Renews the client certificate of the store until the agent ends. Its users watch the store.
 pub async fn keep(parts: Parts) {
     let node = &parts.options.node;
     let Some(api) = parts.api.as_ref().filter(|_| node.rotate_certificates) else { return };

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::pki::inspect::Certificate;
 
 /// The certificate that the agent's own API serves with, where it is asked of the cluster (`serverTLSBootstrap`): None
-/// until somebody has approved it, and another one each time it is renewed.
+/// until it is approved, and another one each time it is renewed.
 pub struct Serving {
     current: watch::Sender<Option<Arc<CertifiedKey>>>,
 }

@@ -23,7 +23,7 @@ use crate::pki::{IssueError, KeyError, PrivateKey, San, node_request};
 
 /// How long an answer is waited for before another request is made, as by a kubelet.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15 * 60);
-/// How long a controller may take to approve it, before somebody is told that he may have to.
+/// How long a controller may take to approve it, before a warning says that an administrator may have to.
 const APPROVAL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait for an API server that is away meanwhile.
 const RETRY: Steps = Steps { initial: Duration::from_millis(200), cap: Duration::from_secs(7) };
@@ -46,13 +46,13 @@ pub enum RequestError {
         #[source]
         source: Box<kube::Error>,
     },
-    /// Nobody answered.
+    /// No server answered.
     #[error("cannot {what}: no answer in time")]
     Timeout {
         /// What was tried.
         what: &'static str,
     },
-    /// Somebody said no.
+    /// It was denied.
     #[error("the request {name} was refused: {message}")]
     Refused {
         /// The request.
@@ -60,7 +60,7 @@ pub enum RequestError {
         /// Why.
         message: String,
     },
-    /// Nobody approved it.
+    /// It was not approved in time.
     #[error("nobody has approved the request {name} within {} min", ANSWER_LIMIT.as_secs() / 60)]
     Pending {
         /// The request.

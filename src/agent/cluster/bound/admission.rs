@@ -36,7 +36,7 @@ pub struct Ground {
 /// A check: None lets the pod pass.
 type Check = fn(&StaticPod, &Ground, &[&StaticPod]) -> Option<Refusal>;
 
-/// The checks that only bound pods need, in the order in which the first that fails is told.
+/// The checks that only bound pods need, in the order in which the first that fails is reported.
 const CHECKS: &[Check] = &[namesake, |pod, ground, _| system(pod, &ground.site), features, volumes, network];
 
 /// What becomes of `pod` beside `others`, the pods that the node runs already; and UIDs of pods that have to go for it,

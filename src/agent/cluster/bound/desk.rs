@@ -97,7 +97,7 @@ impl Desk {
         self.pods.values().any(|known| matches!(known.verdict, None | Some(Verdict::Later(_))))
     }
 
-    /// Decides what becomes of pods, the oldest first, and returns those of which something is to be told: they are
+    /// Decides what becomes of pods, the oldest first, and returns those of which something is to be reported: they are
     /// refused, or wait from now on. `statics` are the node's own pods.
     pub fn judge(&mut self, ground: &Ground, statics: &[Arc<StaticPod>]) -> Vec<(Arc<StaticPod>, Verdict)> {
         let mut open: Vec<Arc<StaticPod>> = self.of(|known| matches!(known.verdict, None | Some(Verdict::Later(_))));

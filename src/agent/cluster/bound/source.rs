@@ -1,7 +1,7 @@
 //! The API server as a source of pods: a list of those with `spec.nodeName` of this node, then a watch from there.
 //!
-//! When nobody answers, the pods stay what they were: none is ended because the API server is down. Before the first
-//! list nobody knows what is wanted, and what runs of such pods is left alone.
+//! When no API server answers, pods stay what they were: none is ended because the API server is down. Before the first
+//! list it is not known what is wanted, and what runs of such pods is left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// A watch that held this long was a good one.
 const LASTS: Duration = Duration::from_secs(10);
 
-/// Why a watch is begun anew with a list.
+/// Why a watch begins again with a list.
 #[derive(Debug, thiserror::Error)]
 enum SourceError {
     #[error("cannot list the pods of this node")]
@@ -102,7 +102,7 @@ impl Source {
         }
     }
 
-    /// One list and the watches from it. Ends well only when nobody wants pods any more.
+    /// One list and the watches from it. Ends well only when the receiver of pods is gone.
     async fn session(&mut self, client: &Client) -> Result<(), SourceError> {
         let (pods, mine) = (Api::<Pod>::all(client.clone()), format!("spec.nodeName={}", self.parts.options.node_name));
         let list = within_limit(pods.list(&ListParams::default().fields(&mine))).await.map_err(SourceError::List)?;
@@ -124,7 +124,7 @@ impl Source {
                     event = events.try_next() => event,
                     Ok(()) = self.preempted.changed() => {
                         let uids = self.preempted.borrow_and_update().clone();
-                        // The supervisor has told of it, and stops them.
+                        // The supervisor has reported it, and stops them.
                         self.desk.preempt(&uids);
                         if self.publish().await.is_err() {
                             return Ok(());

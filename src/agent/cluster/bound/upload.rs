@@ -1,4 +1,4 @@
-//! What becomes of bound pods is told to the API server: their statuses, that they are refused, and at the end of a
+//! What becomes of bound pods is reported to the API server: their statuses, that they are refused, and at the end of a
 //! deletion that nothing of them is left, which is the node's to say.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,7 +87,7 @@ struct Told {
     over: bool,
 }
 
-/// What the API server has been told.
+/// What was reported to the API server.
 #[derive(Default)]
 struct Uploader {
     /// The status of each pod, by UID.
@@ -103,7 +103,7 @@ struct Uploader {
 }
 
 impl Uploader {
-    /// Tells what is new. Returns whether all of it could be told.
+    /// Reports what is new. Returns whether all of it could be reported.
     async fn tell(&mut self, parts: &Parts, client: &Client, refused: &[Refused]) -> bool {
         let bound: Vec<(Arc<StaticPod>, Told)> = { parts.board.pods().into_iter() }
             .filter(|entry| entry.looked)

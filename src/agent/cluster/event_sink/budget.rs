@@ -1,4 +1,4 @@
-//! How many events are told: client-go's spam filter, which a kubelet's events go through.
+//! How many events are sent: client-go's spam filter, which a kubelet's events go through.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ pub(super) const BURST: u32 = 25;
 pub(super) const REFILL: Duration = Duration::from_secs(300);
 
 /// What is left to each object and type of event (Normal, Warning): a probe that fails for hours does not use up what its
-/// pod's end is told with.
+/// pod's end is reported with.
 #[derive(Debug, Default)]
 pub(super) struct Budget(Lru<(String, bool), Bucket>);
 
 impl Budget {
-    /// Whether one more event of this object and type may be told; it is counted as told.
+    /// Whether one more event of this object and type may be sent; it is counted as sent.
     pub fn take(&mut self, event: &Event, now: Instant) -> bool {
         self.0.retain(|bucket| !bucket.is_full(now));
         let key = (event.uid.clone(), event.kind == Kind::Warning);
@@ -25,7 +25,7 @@ impl Budget {
     }
 }
 
-/// How many more events may be told.
+/// How many more events may be sent.
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     left: u32,

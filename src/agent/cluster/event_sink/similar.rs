@@ -1,6 +1,6 @@
 //! Which events are combined: client-go's aggregation, which a kubelet's events go through before they are counted.
 //!
-//! Events of one object, type and reason that differ by their messages alone are told one by one while they are few.
+//! Events of one object, type and reason that differ by their messages alone are sent one by one while they are few.
 //! From the tenth message on, as long as each comes within ten minutes of the one before, they are one event that counts
 //! and has the latest message.
 
@@ -20,7 +20,7 @@ pub(super) const INTERVAL: Duration = Duration::from_secs(600);
 /// What the message of a combined event begins with.
 pub(super) const COMBINED: &str = "(combined from similar events): ";
 
-/// An event as it is told.
+/// An event as it is sent.
 #[derive(Debug, Clone)]
 pub(super) struct Told {
     /// Its name, the same for each of its occurrences.
@@ -35,7 +35,7 @@ pub(super) struct Aggregator(Lru<(String, bool, String), Record>);
 
 #[derive(Debug)]
 struct Record {
-    /// Hashes of the messages that are told by themselves: fewer than [`SIMILAR`].
+    /// Hashes of the messages that are sent by themselves: fewer than [`SIMILAR`].
     messages: Vec<u64>,
     /// When the last event came.
     at: Instant,
@@ -52,7 +52,7 @@ struct Combined {
 }
 
 impl Aggregator {
-    /// The event as it is to be told: itself, or the one that stands for it and others.
+    /// The event as it is to be sent: itself, or the one that stands for it and others.
     pub fn take(&mut self, event: Event, now: Instant) -> Told {
         let key = (event.uid.clone(), event.kind == Kind::Warning, event.reason.clone());
         let new = || Record { messages: vec![], at: now, last: Timestamp::MIN, combined: None };
@@ -61,7 +61,7 @@ impl Aggregator {
             record.messages.clear();
         }
         record.at = now;
-        // What began after the last one that was told has not been told at all.
+        // What began after the last one that was sent has not been sent at all.
         let times = if event.first > record.last { event.count } else { 1 };
         record.last = event.last;
         let message = hash(&event.message);

@@ -35,7 +35,7 @@ const IN_FLIGHT: usize = 4;
 /// How long to wait after a request that was refused. There is no event for a namespace that appears: a node may not
 /// watch them.
 const REFUSED: Steps = Steps { initial: Duration::from_secs(1), cap: Duration::from_secs(20) };
-/// How soon a status is given again to a mirror that somebody else has changed (the kubelet's interval).
+/// How soon a status is given again to a mirror that another client has changed (the kubelet's interval).
 const RECONCILE: Duration = Duration::from_secs(10);
 /// How long the watch may take to show what a request has done.
 const AWAIT: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ struct Track {
     failures: u32,
     tried: (String, Option<String>),
     retry_at: Option<Instant>,
-    /// Why there is no mirror, as it was told last.
+    /// Why there is no mirror, as it was reported last.
     told: String,
 }
 
@@ -263,7 +263,7 @@ impl Driver {
     }
 }
 
-/// It is tried again later, and told when it was not told before. An API server that is away is nothing to tell.
+/// It is retried later, and reported when it was not reported before. An API server that does not answer is not reported.
 fn refused(parts: &Parts, key: &PodKey, track: &mut Track, what: &str, error: &CallError) {
     track.failures = track.failures.saturating_add(1);
     track.retry_at = Some(Instant::now() + REFUSED.spread(track.failures));
@@ -332,7 +332,7 @@ impl View<'_> {
         self.of(step)
     }
 
-    /// The status that this mirror has, None where that is not known: somebody else has changed it since.
+    /// The status that this mirror has, None where that is not known: another client has changed it since.
     fn shown<'t>(&self, track: &'t Track, now: Instant, wake: &mut Wake) -> Option<&'t PodStatus> {
         let mirror = self.mirror?;
         let shown = track.shown.as_ref().filter(|shown| shown.uid == mirror.uid)?;

@@ -6,7 +6,7 @@
 //! pods ever waits for it.
 //!
 //! As with the kubelet (`pkg/kubelet/pod/mirror_client.go`), a mirror is matched by its name and by the hash in its
-//! annotation, and by nothing else: what somebody changes in it otherwise stays.
+//! annotation, and by nothing else: other changes that a client makes to it stay.
 
 mod driver;
 mod object;

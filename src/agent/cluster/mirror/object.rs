@@ -62,7 +62,7 @@ struct Owner {
 #[derive(Debug, Deserialize)]
 pub struct FoundList {
     metadata: ListMetadata,
-    /// null where there are none: Go's lists are so where nobody has made them.
+    /// null where there are none: Go's lists are so where they were never made.
     items: Option<Vec<Found>>,
 }
 

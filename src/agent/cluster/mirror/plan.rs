@@ -13,7 +13,7 @@ pub struct Mirror {
     pub hash: String,
     /// UID of the Node that owns it, None where none does.
     pub node: Option<String>,
-    /// Somebody has deleted it: it waits for the node to agree.
+    /// A client has deleted it: it waits for the node to agree.
     pub deleting: bool,
 }
 
@@ -53,7 +53,7 @@ pub struct Case<'a> {
 pub enum Step {
     /// Makes the mirror.
     Create,
-    /// Deletes it, at once: nobody but the node can say that a mirror has ended.
+    /// Deletes it, at once: only the node can say that a mirror has ended.
     Delete,
     /// Gives it the pod's status.
     Status,
@@ -77,7 +77,7 @@ pub fn step(case: &Case<'_>) -> Option<Step> {
                 // It is left until the containers have ended, whatever became of it.
                 true => sends(case, local, mirror),
                 false if fits => sends(case, local, mirror),
-                // Deleted without a Node, it could not be made anew.
+                // Deleted without a Node, it could not be recreated.
                 false => case.node.map(|_| Step::Delete),
             }
         }

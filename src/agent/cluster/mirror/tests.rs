@@ -229,7 +229,7 @@ async fn a_mirror_that_somebody_deletes_comes_back_with_another_uid() {
         (&deletions[0]["gracePeriodSeconds"], &deletions[0]["preconditions"]["uid"]),
         (&json!(0), &json!(second))
     );
-    // What somebody writes on it stays.
+    // What a client writes on it stays.
     world.fake.change(&path, &json!({"metadata": {"labels": {"a": "c"}}}));
     world.quiet().await;
     assert_eq!(world.mirror(&pod.key)["metadata"]["labels"]["a"], "c");

@@ -55,12 +55,12 @@ enum Ended {
     Expired,
     /// It is away.
     Failed(CallError),
-    /// Nobody listens.
+    /// The receiver is gone.
     Unwanted,
 }
 
-/// Watches until nobody listens. Begins anew with each new client, and does not wait any longer once the Node is known to be
-/// registered: the API server has answered somebody then.
+/// Watches until its receiver is gone. Restarts with each client, and does not wait any longer once the Node is known to be
+/// registered: the API server has answered then.
 pub async fn run(
     api: Arc<ApiServer>,
     node_name: String,

@@ -17,14 +17,14 @@ const READY: &str = "Ready";
 /// An event: its kind, reason and message.
 pub type Told = (Kind, &'static str, String);
 
-/// What an agent that has just begun takes for told of a Node that is there: whether it was ready, and when it was booted.
-/// The pressures are told at each start, as a kubelet tells them.
+/// What an agent that has just begun assumes to be reported of a Node: whether it was ready, and when it was booted.
+/// The pressures are reported at each start, as by a kubelet.
 pub fn known(there: &NodeStatus) -> NodeStatus {
     let ready = there.conditions.iter().flatten().filter(|one| one.type_ == READY).cloned().collect();
     NodeStatus { conditions: Some(ready), node_info: there.node_info.clone(), ..NodeStatus::default() }
 }
 
-/// What is to be told of the Node of this name whose status was `before` and is `now`.
+/// What is to be reported of the Node of this name whose status was `before` and is `now`.
 pub fn changes(name: &str, before: &NodeStatus, now: &NodeStatus) -> Vec<Told> {
     let of = |status: &NodeStatus, type_: &str| {
         let found = status.conditions.iter().flatten().find(|one| one.type_ == type_);

@@ -136,7 +136,7 @@ struct Keeper {
     failures: u32,
     /// When the status is sent although it is what it was.
     next_report: Option<Instant>,
-    /// The status of which events have told.
+    /// The status that events have reported.
     told: Option<NodeStatus>,
     /// Whether the Node was closed for new pods.
     unschedulable: bool,
@@ -171,7 +171,7 @@ impl Keeper {
         if serves(&reports.borrow_and_update()) {
             return sleep(pause).await;
         }
-        // Nobody stops publishing reports while the agent runs.
+        // Reports are published as long as the agent runs.
         let _ = timeout(pause, reports.wait_for(|report| serves(report))).await;
     }
 

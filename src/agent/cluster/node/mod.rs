@@ -1,5 +1,5 @@
 //! The Node of this machine in the cluster: it is registered, its status is kept up to date, its lease is renewed, and
-//! whoever makes objects that belong to it knows who it is.
+//! the makers of objects that belong to it know its identity.
 
 mod events;
 mod keeper;
@@ -24,7 +24,7 @@ pub async fn run(parts: Parts) {
     tokio::join!(keeper::keep(parts.clone()), lease::keep(parts));
 }
 
-/// The addresses of the node: those it was told, else the one it would use itself.
+/// The addresses of the node: those it was given, else the one it would use itself.
 pub fn addresses(options: &AgentOptions, own: Option<&str>) -> Vec<String> {
     let given = options.node.ips.iter().filter(|ip| !ip.is_unspecified()).map(ToString::to_string);
     let given: Vec<String> = given.collect();

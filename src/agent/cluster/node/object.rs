@@ -12,14 +12,14 @@ use crate::agent::options::NodeOptions;
 /// That volumes are attached by the cluster's controller, as a kubelet says by default.
 const ATTACH_DETACH: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 
-/// The labels that a Node is made with: a kubelet's own and those it is told, which go before.
+/// The labels that a Node is made with: a kubelet's own and those it is given, which go before.
 pub(super) fn initial_labels(name: &str, options: &NodeOptions) -> BTreeMap<String, String> {
     let mut labels = own_labels(name, options);
     labels.extend(options.labels.clone());
     labels
 }
 
-/// The labels that every kubelet gives its Node, with the values it is told where it is told some.
+/// The labels that every kubelet gives its Node, with the values it is given where it is given some.
 fn own_labels(name: &str, options: &NodeOptions) -> BTreeMap<String, String> {
     let labels = [
         ("kubernetes.io/hostname", name),

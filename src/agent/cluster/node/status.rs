@@ -36,7 +36,7 @@ pub struct Seen<'a> {
     pub machine: &'a Machine,
     /// What device plugins have, by resource.
     pub devices: &'a BTreeMap<String, Amounts>,
-    /// What the agent was told of the Node.
+    /// The agent's options for the Node.
     pub options: &'a NodeOptions,
     /// The Node's name, its host name.
     pub name: &'a str,

@@ -86,7 +86,7 @@ async fn the_nodes_resources_follow_the_devices_of_a_plugin_at_once() {
     let mut options = AgentOptions::new("node1");
     options.root_dir = root.path().join("root");
     options.node.kubeconfig = Some("/nonexistent".into());
-    // Far more than the test takes: nothing but what is told changes the status.
+    // Far more than the test takes: nothing but what is sent changes the status.
     options.node.status_update = Duration::from_secs(3600);
     let (end, runtime) = (CancellationToken::new(), Arc::new(FakeRuntime::new()) as Arc<dyn ContainerRuntime>);
     let checker = Arc::new(Prober::new(Arc::clone(&runtime)));

@@ -127,7 +127,7 @@ async fn a_token_is_asked_for_the_pod_and_again_when_it_is_old() {
     assert_eq!(ask().await.unwrap(), "one", "it still holds");
     assert_eq!(fake.bodies("POST").len(), 1);
 
-    // One that has expired is no use, and nobody gives another.
+    // One that has expired is no use, and no server gives another.
     store.forget("u", || ());
     assert_eq!(ask().await.unwrap(), "two");
     fake.fail("POST", TOKEN, &[403]);

@@ -213,7 +213,7 @@ pub(super) fn requirements(
     let limit_of = |name: &str| wanted.limits.as_ref().and_then(|limits| limits.get(name));
     for (list, values) in [("limits", &wanted.limits), ("requests", &wanted.requests)] {
         for (name, value) in values.iter().flatten() {
-            // A request that is a copy of its limit has been told of there.
+            // A request that is a copy of its limit has been reported there.
             if list == "requests" && limit_of(name) == Some(value) {
                 continue;
             }

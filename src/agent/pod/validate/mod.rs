@@ -1,4 +1,4 @@
-//! What Kubernetes refuses in a static pod, and what this agent cannot run. Every problem is told, not only the first.
+//! What Kubernetes refuses in a static pod, and what this agent cannot run. Every problem is reported, not only the first.
 
 mod volume_fields;
 mod context_fields;
@@ -38,7 +38,7 @@ const API_VOLUMES: &[(&str, &str)] = &[
 ];
 /// Other volume sources that may name a secret.
 const SECRET_VOLUMES: &[&str] = &["cephfs", "cinder", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"];
-/// Problems that are told of one pod; more, nobody reads.
+/// Problems that are reported of one pod; more are not read.
 const TOLD: usize = 20;
 /// Bytes of all annotations together.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;

@@ -55,7 +55,7 @@ pub fn is_env_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|c| (b' '..=b'~').contains(&c) && c != b'=')
 }
 
-/// A resource that a container can ask for: one of Kubernetes' own, or somebody's with a domain.
+/// A resource that a container can ask for: one of Kubernetes' own, or another with a domain.
 pub fn is_resource(text: &str) -> bool {
     match text.split_once('/') {
         None => matches!(text, "cpu" | "memory" | "ephemeral-storage") || text.starts_with("hugepages-"),

@@ -119,7 +119,7 @@ fn probed(id: &str, age: Duration, probes: &serde_json::Value) -> ProbedContaine
     }
 }
 
-/// The age of a container is told by the wall clock, which goes on while tokio's stands still.
+/// The age of a container is read from the wall clock, which goes on while tokio's stands still.
 const WALL_CLOCK: Duration = Duration::from_millis(500);
 
 fn seconds(range: std::ops::Range<u64>, found: Duration) {

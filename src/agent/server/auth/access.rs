@@ -3,7 +3,7 @@
 
 use http::Method;
 
-/// The paths that have a subresource of their own. Those with several are allowed to whoever may the first or one of the
+/// The paths that have a subresource of their own. Those with several are allowed to a user who may the first or one of the
 /// others. Everything else is `proxy`.
 const SUBRESOURCES: &[(&str, &[&str])] = &[
     ("/stats", &["stats"]),
@@ -19,7 +19,7 @@ const SUBRESOURCES: &[(&str, &[&str])] = &[
 ];
 const PROXY: &str = "proxy";
 
-/// What somebody wants to do.
+/// What a client wants to do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Attributes {
     /// `get`, `create`, ...
@@ -43,7 +43,7 @@ pub fn subresources(path: &str) -> &'static [&'static str] {
     found.map_or(&[PROXY], |(_, subresources)| subresources)
 }
 
-/// The verb of a method; empty, which nobody may, for one that has none.
+/// The verb of a method; empty, which is allowed to no user, for one that has none.
 pub fn verb(method: &Method) -> &'static str {
     match *method {
         Method::GET | Method::HEAD => "get",

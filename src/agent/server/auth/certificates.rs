@@ -1,4 +1,4 @@
-//! Client certificates. Anybody may present any in the handshake; whether one is good is asked here, so that a stranger
+//! Client certificates. A client may present any in the handshake; whether one is good is asked here, so that a stranger
 //! gets an answer in HTTP, as by the kubelet.
 
 use std::path::{Path, PathBuf};

@@ -93,7 +93,7 @@ impl<R: Reviews> Gate<R> {
     /// Lets a request in.
     ///
     /// # Errors
-    /// The answer to somebody who is not: 401, 403, or 500 where nobody can say it.
+    /// The answer to a client that is not: 401, 403, or 500 where that cannot be decided.
     #[allow(clippy::result_large_err, reason = "the answer is on its way to the client")]
     pub async fn admit(
         &self,
@@ -125,7 +125,7 @@ impl<R: Reviews> Gate<R> {
     }
 
     async fn token(&self, token: &str, cache: &Cache<[u8; 32], Option<User>>) -> Option<User> {
-        // A token is a secret: only what it cannot be told from is kept.
+        // A token is a secret: only what it cannot be derived from is kept.
         let key = <[u8; 32]>::try_from(digest(&SHA256, token.as_bytes()).as_ref()).unwrap_or_default();
         if let Some(known) = cache.get(&key) {
             return known;

@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Who knows users and what they may do.
 #[async_trait]
 pub trait Reviews: Send + Sync {
-    /// Whose a token is; None where it is nobody's.
+    /// The user of a token; None where it has none.
     async fn token(&self, token: &str) -> Result<Option<User>, String>;
 
     /// Whether a user may do something.

@@ -83,7 +83,7 @@ pub fn number(count: u64) -> f64 {
     count as f64
 }
 
-/// The answer with all families. `at` is when they were measured, in milliseconds since the epoch, where that is told.
+/// The answer with all families. `at` is when they were measured, in milliseconds since the epoch, where that is written.
 pub fn answer(families: &[Family], at: Option<i64>) -> Response<Body> {
     let text = families.iter().fold(String::new(), |text, family| text + &render(family, at));
     respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)

@@ -1,7 +1,7 @@
 //! What pods take on disks: their volumes, what their containers write, and their logs.
 //!
 //! Finding that out means looking at every file, so it is done when it is asked for, off the runtime's threads, and a pod
-//! is looked at once a minute at most, as by a kubelet. Whoever asks waits for a moment only: of what takes longer the
+//! is looked at once a minute at most, as by a kubelet. A client waits for a moment only: of what takes longer the
 //! next one hears, and until then what was found before stands.
 
 use std::collections::{BTreeMap, HashMap};

@@ -19,7 +19,7 @@ use crate::agent::board::{Board, Entry};
 use crate::agent::context::Context;
 use crate::agent::pod::{PodKey, StaticPod};
 
-/// Events that a client may be behind. One that reads more slowly is sent away, as by the kubelet: it has to begin anew.
+/// Events that a client may be behind. One that reads more slowly is sent away, as by the kubelet: it has to begin again.
 const QUEUE: usize = 100;
 
 /// The events for one client, and why they end.
@@ -105,7 +105,7 @@ impl Known {
         (Arc::ptr_eq(&self.pod, pod) || self.pod == *pod) && self.status == entry.status
     }
 
-    /// What has become of it since it was sent. That it has ended is told once.
+    /// What has become of it since it was sent. That it has ended is sent once.
     fn follow(&mut self, pod: &Arc<StaticPod>, entry: &Entry, events: &mut Vec<Event>) {
         if self.shows(pod, entry) || self.deleted {
             return;

@@ -45,7 +45,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// One that nobody has spoken of.
+    /// One that the client has not mentioned yet.
     pub fn new(bytes: u32) -> Self {
         Self { counts: AtomicBool::new(false), left: Semaphore::new(bytes as usize) }
     }
@@ -71,7 +71,7 @@ impl Window {
         fits
     }
 
-    /// Nobody will take anything any more.
+    /// The reader is gone.
     pub fn close(&self) {
         self.left.close();
     }
@@ -105,7 +105,7 @@ impl Writer {
     /// Sends bytes; returns when they are on their way.
     ///
     /// # Errors
-    /// Nobody is there to take them.
+    /// There is no reader for them.
     pub async fn write(&self, mut bytes: Bytes) -> Result<(), Gone> {
         loop {
             let piece = bytes.split_to(bytes.len().min(PIECE));
@@ -121,7 +121,7 @@ impl Writer {
 
     /// Says that nothing more comes.
     pub async fn finish(&self) {
-        // Who is gone need not be told.
+        // A client that is gone need not be notified.
         let _ = self.send(Command::Finish(self.id)).await;
     }
 

@@ -1,4 +1,4 @@
-//! `exec` and `attach`: a command, or a container, and somebody who looks at it.
+//! `exec` and `attach`: a command, or a container, and a client that looks at it.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -161,7 +161,7 @@ where
 enum Outcome {
     Exited(i64),
     Failed(String),
-    /// Nobody is there to be told.
+    /// There is no client to be notified.
     Unwatched,
 }
 
@@ -237,7 +237,7 @@ async fn resizes(
                 debug!(error = chain(&error), "cannot resize a terminal");
             }
         }
-        // Nobody sends so long a size.
+        // No client sends so long a size.
         text.truncate(1024);
     }
 }
@@ -271,7 +271,7 @@ async fn relay(
     Ok(())
 }
 
-/// What the client is told at the end: JSON whatever it is, or words where something failed.
+/// What the client gets at the end: JSON whatever it is, or words where something failed.
 fn status(outcome: &Outcome, failure: &str, json: bool) -> Option<Bytes> {
     let failed = |message: &str, reason: &str, causes: Value| json!({"metadata": {}, "status": "Failure", "message": message, "reason": reason, "details": {"causes": causes}});
     let value = match outcome {

@@ -75,7 +75,7 @@ impl Streams {
     /// keeps the slot.
     ///
     /// # Errors
-    /// The request, which is for somebody else.
+    /// The request, which is for another handler.
     pub async fn answer(&self, request: Request<Incoming>, slot: &Slot) -> Result<Response<Body>, Request<Incoming>> {
         let path = request.uri().path().trim_end_matches('/').to_owned();
         let Some((kind, rest)) = path.get(1..).and_then(|path| path.split_once('/')) else { return Err(request) };

@@ -35,9 +35,9 @@ pub struct Protocol {
     pub name: &'static str,
     /// What it is on.
     pub transport: Transport,
-    /// Whether the end is told in JSON, rather than a failure in words.
+    /// Whether the end is sent in JSON, rather than a failure in words.
     pub json_status: bool,
-    /// Whether the size of a terminal is told.
+    /// Whether the size of a terminal is sent.
     pub resizes: bool,
 }
 
@@ -89,7 +89,7 @@ pub fn negotiate(
     }
 }
 
-/// Whether a client asks for what runtimes do not speak on a WebSocket: channels whose end is told
+/// Whether a client asks for what runtimes do not speak on a WebSocket: channels whose end is sent
 /// (`v5.channel.k8s.io`). The kubelet looks at the same (`ExtendWebSocketsToKubelet`).
 pub fn tells_ends(headers: &HeaderMap) -> bool {
     let has = |name: &HeaderName, word: &str| words(headers, name).iter().any(|one| one.eq_ignore_ascii_case(word));

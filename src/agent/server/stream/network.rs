@@ -12,7 +12,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-/// Whoever listens on this machine answers at once.
+/// A server on this machine answers at once.
 const CONNECT: Duration = Duration::from_secs(10);
 const OWN: &str = "/proc/self/ns/net";
 /// What is listened on in a pod that is reached from within.

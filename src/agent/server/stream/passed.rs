@@ -45,7 +45,7 @@ pub struct Turning {
 /// Asks at `url` what the client has asked.
 ///
 /// # Errors
-/// Nobody answers there in time, or not in HTTP.
+/// No server answers there in time, or not in HTTP.
 pub async fn ask(url: &str, request: &Request<Incoming>) -> Result<Asked, Failure> {
     let url: Uri = url.parse()?;
     let authority = authority(&url)?;
@@ -95,8 +95,8 @@ fn late(limit: Duration) -> String {
     format!("not within {} s", limit.as_secs())
 }
 
-/// Who is asked. A runtime serves its streams on this machine alone, unless somebody has made it serve them to others, and
-/// by TLS with a certificate that nobody knows.
+/// Who is asked. A runtime serves its streams on this machine alone, unless it was configured to serve them to others, and
+/// by TLS with a certificate that is not known.
 fn authority(url: &Uri) -> Result<&Authority, Failure> {
     if url.scheme_str() == Some("https") {
         return Err("it serves streams by TLS (enable_tls_streaming of containerd), which is not spoken".into());
@@ -104,7 +104,7 @@ fn authority(url: &Uri) -> Result<&Authority, Failure> {
     Ok(url.authority().ok_or("the runtime's URL has no host")?)
 }
 
-/// What the runtime is told of the request: everything but who has asked.
+/// What the runtime gets of the request: everything but who has asked.
 fn forwarded(headers: &HeaderMap) -> HeaderMap {
     let mut headers = headers.clone();
     headers.remove(header::AUTHORIZATION);

@@ -20,11 +20,11 @@ use crate::agent::server::stream::spdy::protocol::{Decoder, Encoder, Frame, Head
 
 /// Streams at a time; more are refused.
 const STREAMS: usize = 256;
-/// Pieces of a stream that nobody has taken yet. A stream that nobody reads holds its connection up, as by the kubelet.
+/// Pieces of a stream that are not read yet. A stream without a reader holds its connection up, as by the kubelet.
 const PIECES: usize = 8;
 /// Bytes in a piece, at most.
 const READ: usize = 16 << 10;
-/// What a window is where nobody says otherwise.
+/// What a window is by default.
 const WINDOW: u32 = 64 << 10;
 /// How long a client may take to leave after everything was said.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -251,7 +251,7 @@ impl<I: AsyncRead> Reader<I> {
     async fn data(&mut self, id: u32, fin: bool, bytes: Bytes) {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let stream = self.open.get(&id).and_then(|stream| stream.data.as_ref());
-        // What nobody wants any more is taken all the same, else the others would never come.
+        // What has no reader any more is taken all the same, else the others would never come.
         if let (Some(data), 1..) = (stream, length) {
             let _ = data.send(bytes).await;
         }
@@ -267,7 +267,7 @@ impl<I: AsyncRead> Reader<I> {
     fn finish(&mut self, id: u32) {
         if let Entry::Occupied(mut stream) = self.open.entry(id) {
             stream.get_mut().data = None;
-            // Both sides have said everything where nobody has its writer any more; kept, it would count for ever.
+            // Both sides have said everything where its writer is gone; kept, it would count for ever.
             if Arc::strong_count(&stream.get().window) == 1 {
                 stream.remove();
             }
@@ -289,7 +289,7 @@ impl<I: AsyncRead> Reader<I> {
     }
 }
 
-/// Writes what is to be said until nobody says anything more, then takes leave.
+/// Writes what is to be sent until its senders are gone, then closes the session.
 async fn write<I: AsyncWrite>(mut io: WriteHalf<I>, mut commands: mpsc::Receiver<Command>) {
     let (mut encoder, mut bytes, mut last) = (Encoder::default(), BytesMut::new(), 0);
     while let Some(command) = commands.recv().await {

@@ -1,6 +1,6 @@
 //! `exec` and `attach` behind a runtime's own server, for clients of a protocol that it does not speak: their channels
 //! become streams of SPDY. The kubelet has the same (`ExtendWebSocketsToKubelet`): on a WebSocket runtimes speak
-//! `v4.channel.k8s.io`, in which nobody can say that a command's input has ended.
+//! `v4.channel.k8s.io`, in which there is no way to say that a command's input has ended.
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;

@@ -1,4 +1,4 @@
-//! The certificate the agent serves with where nobody gives it one: made by itself for itself, in the kubelet's files.
+//! The certificate the agent serves with where none is configured: made by itself for itself, in the kubelet's files.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -58,7 +58,7 @@ impl Subject {
     }
 }
 
-/// The certificate in `dir`, made anew where there is none that can be used for long enough.
+/// The certificate in `dir`, recreated where there is none that can be used for long enough.
 pub fn ensure(dir: &Path, subject: &Subject) -> Result<Arc<CertifiedKey>, OwnCertificateError> {
     let [certificate, key] = ["kubelet.crt", "kubelet.key"].map(|name| dir.join(name));
     let now = Timestamp::now();
@@ -69,7 +69,7 @@ pub fn ensure(dir: &Path, subject: &Subject) -> Result<Arc<CertifiedKey>, OwnCer
     let made = serving_pair(&subject.node, subject.sans(), VALIDITY, now)?;
     fs::make_dirs(dir, 0o755)?;
     let file = |path: &PathBuf, content: &[u8], mode| fs::write_file(path, content, mode);
-    // The key first: a certificate without its key is of no use, and made anew.
+    // The key first: a certificate without its key is of no use, and recreated.
     file(&key, &made.key, 0o600)?;
     file(&certificate, made.certificate.as_bytes(), 0o644)?;
     info!(file = %certificate.display(), node = subject.node, "made a certificate to serve with");

@@ -45,7 +45,7 @@ fn encoded(tag: u8, content: &[u8]) -> Vec<u8> {
     [&[tag, 0x82], length.as_slice(), content].concat()
 }
 
-/// The same certificate in version 1: without its version and its extensions, signed anew.
+/// The same certificate in version 1: without its version and its extensions, signed again.
 fn version_1(certificate: &CertificateDer<'_>, authority: &KeyPair) -> CertificateDer<'static> {
     let ((_, _, content), _) = value(certificate);
     let ((_, _, mut fields), rest) = value(content);

@@ -137,7 +137,7 @@ async fn a_directory_that_is_removed_file_by_file_keeps_all_its_pods_and_one_tha
         tokio::time::sleep(COALESCE * 2).await;
     }
     fs::remove_dir(watched.path("m")).unwrap();
-    // The next thing that is told is that the directory is missing, and all three are there.
+    // The next thing that is reported is that the directory is missing, and all three are there.
     let update = watched.updates.recv().await.unwrap();
     assert_eq!(update.pods.len(), 3, "{update:?}");
     assert!(update.problems[0].message.starts_with("is missing; its pods are kept"), "{update:?}");

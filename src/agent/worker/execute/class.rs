@@ -14,7 +14,7 @@ impl Worker {
     /// objects of an API server: without one the field means nothing.
     ///
     /// # Errors
-    /// There is no such class, or nobody to ask.
+    /// There is no such class, or no API server to ask.
     pub(super) async fn runtime_handler(&self, pod: &StaticPod) -> Result<String, Failure> {
         let class = pod.spec.runtime_class_name.as_deref().filter(|name| !name.is_empty());
         let (Some(class), Some(api)) = (class, &self.context.api) else { return Ok(String::new()) };

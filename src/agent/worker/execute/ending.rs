@@ -60,7 +60,7 @@ impl Worker {
     }
 
     /// Tells when the ports that the wanted pod needs are closed by the pod of `uid`, which is being stopped for it: by its
-    /// predecessor, or by itself where it is to be started anew.
+    /// predecessor, or by itself where it is to be restarted.
     pub(in crate::agent::worker) fn watch_ports(&mut self, uid: String) {
         let for_itself = self.seen.terminating.contains(&uid);
         let wanted = self.pod.as_ref().filter(|(pod, _)| self.wanted && (for_itself || pod.uid != uid));
@@ -71,7 +71,7 @@ impl Worker {
         }
         let myself = self.myself.clone();
         self.stops.spawn(async move {
-            // The kernel tells nobody that a port was closed. Bounded: by then the grace period is over.
+            // The kernel sends no event when a port is closed. Bounded: by then the grace period is over.
             for _ in 0..PORT_LOOKS {
                 // The table may be long, and this is looked at often.
                 let wanted = ports.clone();

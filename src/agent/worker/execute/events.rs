@@ -48,7 +48,7 @@ impl Worker {
         self.ended_for = reason;
     }
 
-    /// A container is being stopped. Why is told as a kubelet tells it; all of it is in the agent's log.
+    /// A container is being stopped. The reason is reported as by a kubelet; all of it is in the agent's log.
     pub(super) fn note_killing(&self, uid: &str, container: &str, why: &str) {
         if container != SANDBOX {
             let restarts =
@@ -75,7 +75,7 @@ impl Worker {
     }
 }
 
-/// What is told of a container that is stopped, by the plan's reason for it.
+/// What is reported of a container that is stopped, by the plan's reason for it.
 fn killing(container: &str, why: &str, restarts: bool) -> String {
     let forms = [
         ("Liveness probe failed", wording::FAILED_LIVENESS),

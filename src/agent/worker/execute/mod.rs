@@ -193,7 +193,7 @@ impl Worker {
                 let words = format!("NetworkReady=false reason:{reason} message:{message}");
                 Some(wording::NO_NETWORK.with(&[&format!("container runtime network not ready: {words}")]))
             }
-            // Whoever does not answer refuses the sandbox too.
+            // A runtime that does not answer refuses the sandbox too.
             Ok(PodNetwork::Ready | PodNetwork::Absent) | Err(_) => None,
         }
     }

@@ -59,7 +59,7 @@ impl Planner<'_> {
         }
     }
 
-    /// A pod that is wanted again and only drains, its ports closed, serves nobody: its grace ends now, for it is in its own
+    /// A pod that is wanted again and only drains, its ports closed, is idle: its grace ends now, for it is in its own
     /// way.
     pub(super) fn hurry(&mut self, pod: &PodView) {
         if !self.seen.drained.contains(&pod.uid) {

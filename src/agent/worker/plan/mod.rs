@@ -1,6 +1,6 @@
 //! What to do next for one pod, from what is wanted and what is there. Pure: no clock, no runtime, no file.
 //!
-//! The plan is level-triggered: it is made anew from the whole state after every step, so that an event that was missed
+//! The plan is level-triggered: it is recomputed from the whole state after every step, so that an event that was missed
 //! or a step that failed changes nothing but the moment at which it is made.
 
 use std::collections::BTreeSet;
@@ -214,7 +214,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Containers of this UID that the pod has not (its manifest keeps its own UID), running ones of another sandbox,
-    /// and those that somebody has started again after another had taken their place.
+    /// and those that were started again from outside after another had taken their place.
     fn stop_strangers(&mut self, pod: &PodView, sandbox: &str) {
         let names: BTreeSet<&str> = pod.containers.iter().map(|c| c.name.as_str()).collect();
         let strangers: Vec<_> = self.instances(&pod.uid).filter(|one| !one.record.is_sandbox).collect();

@@ -14,7 +14,7 @@ fn forwarding(name: &str, ports: Vec<u16>) -> Forwarding {
     Forwarding { network: Network::Host, pod: "p-n, uid u".into(), ports, protocol }
 }
 
-/// A port that answers what it is told, in capitals, once everything is said.
+/// A port that answers what it receives, in capitals, once everything is said.
 async fn shouting() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -34,7 +34,7 @@ fn a_successor_starts_beside_a_predecessor_that_has_closed_its_ports_and_beside_
     assert!(drained.actions().contains(&run));
     assert!(!drained.terminating("another").actions().contains(&run));
 
-    // Wanted again while it drains: nobody is started beside it, and its grace ends.
+    // Wanted again while it drains: no other is started beside it, and its grace ends.
     let uid = Case::host().view.uid;
     let mut again = Case::host().with("own", "c-0", "", "running").terminating(&uid);
     again.seen.drained.insert(uid);

@@ -34,7 +34,7 @@ pub mod status {
     pub const PROTOCOL_ERROR: u32 = 1;
     /// The stream is not taken.
     pub const REFUSED_STREAM: u32 = 3;
-    /// Nobody wants the stream any more.
+    /// The stream is not wanted any more.
     pub const CANCEL: u32 = 5;
     /// More was granted than can be counted.
     pub const FLOW_CONTROL_ERROR: u32 = 7;
@@ -75,7 +75,7 @@ pub enum Frame {
         /// Bytes that may be under way to it on a new stream, if it says so.
         initial_window: Option<u32>,
     },
-    /// Is somebody there?
+    /// Is the peer there?
     Ping {
         /// To be sent back.
         id: u32,
