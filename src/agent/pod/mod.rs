@@ -10,6 +10,7 @@ mod decode;
 mod defaults;
 mod empties;
 mod list;
+mod quantity;
 mod unknown;
 mod validate;
 
