@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Read};
 use std::path::Path;
-use std::process::{Command, Stdio};
+
+use flate2::read::MultiGzDecoder;
 
 /// The options that are set: `y`, `m` or a value, by their names without `CONFIG_`. None where the kernel, and its
 /// package, do not tell.
@@ -25,15 +27,18 @@ pub fn options(root: &Path, release: &str) -> Option<Options> {
     places.iter().map(|place| root.join(place)).find_map(|path| text(&path)).map(|text| parse(&text))
 }
 
+/// A file that is not there, or is not whole, does not count.
 fn text(path: &Path) -> Option<String> {
-    if path.extension().is_none_or(|extension| extension != "gz") {
-        return fs::read_to_string(path).ok();
+    match path.extension() {
+        Some(extension) if extension == "gz" => unpacked(path).ok(),
+        _ => fs::read_to_string(path).ok(),
     }
-    fs::metadata(path).ok()?;
-    // The one place where something is compressed; every machine has the program.
-    let unpacked =
-        Command::new("gzip").arg("-dc").arg(path).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    unpacked.status.success().then(|| String::from_utf8_lossy(&unpacked.stdout).into_owned())
+}
+
+fn unpacked(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    MultiGzDecoder::new(fs::File::open(path)?).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn parse(text: &str) -> Options {
@@ -46,6 +51,11 @@ fn parse(text: &str) -> Options {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
     use super::*;
     use crate::host::fs::{make_dirs, write_file};
 
@@ -65,12 +75,32 @@ mod tests {
         assert_eq!(options(root.path(), "6.2.0"), None, "another kernel's");
     }
 
+    /// `bytes` as one member of a gzip file.
+    fn packed(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
     #[test]
     fn the_kernels_own_word_comes_first_though_it_is_compressed() {
         let root = tempfile::tempdir().unwrap();
-        make_dirs(&root.path().join("proc"), 0o755).unwrap();
-        write_file(&root.path().join("proc/config"), TEXT.as_bytes(), 0o644).unwrap();
-        assert!(Command::new("gzip").arg(root.path().join("proc/config")).status().unwrap().success());
-        assert_eq!(options(root.path(), "6.1.0"), Some(expected()));
+        for dir in ["proc", "boot"] {
+            make_dirs(&root.path().join(dir), 0o755).unwrap();
+        }
+        write_file(&root.path().join("boot/config-6.1.0"), b"CONFIG_HZ=100\n", 0o644).unwrap();
+        let own = root.path().join("proc/config.gz");
+        let (first, second) = TEXT.split_at(20);
+        let whole = packed(TEXT.as_bytes());
+        let members = [packed(first.as_bytes()), packed(second.as_bytes())].concat();
+        for file in [&whole, &members] {
+            write_file(&own, file, 0o644).unwrap();
+            assert_eq!(options(root.path(), "6.1.0"), Some(expected()));
+        }
+        // What is cut off, or is not compressed at all, leaves it to the package's file.
+        for file in [&whole[..whole.len() - 4], TEXT.as_bytes()] {
+            write_file(&own, file, 0o644).unwrap();
+            assert_eq!(options(root.path(), "6.1.0").unwrap()["HZ"], "100");
+        }
     }
 }

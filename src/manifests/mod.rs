@@ -87,7 +87,7 @@ pub enum ManifestError {
         #[source]
         source: askama::Error,
     },
-    /// What the template gave is no YAML.
+    /// What the template gave is no YAML, or not the same to two readers of it.
     #[error("the template of {component} gave no YAML")]
     Yaml {
         /// Whose.
@@ -158,7 +158,7 @@ pub fn render(spec: &ClusterSpec, component: &str, host: &Host<'_>) -> Result<Ma
         return Err(ManifestError::Unknown { component: component.to_owned() });
     };
     let text = fill_in(spec, component, host)?;
-    let value = yaml::to_value(&text).map_err(|source| ManifestError::Yaml { component, source })?;
+    let value = yaml::to_confirmed_value(&text).map_err(|source| ManifestError::Yaml { component, source })?;
     let mut pod = serde_json::to_value(decode(component, value)?)
         .map_err(|source| ManifestError::NotAPod { component, source })?;
     if let Some(dir) = &spec.patches_dir {

@@ -4,7 +4,8 @@
 //! -> a type, or a [`serde_json::Value`]. A duplicate key is an error but for [`Node::parse_lenient`], an unknown field
 //! where the type says so.
 //!
-//! Writing: [`to_string`] sorts keys and quotes every string that Go would read as something else.
+//! Writing: [`to_string`] sorts keys and quotes every string that Go would read as something else. What it has written,
+//! and what templates give, is read by two readers, which have to agree ([`to_confirmed_value`]).
 
 mod compose;
 mod decode;
@@ -12,6 +13,7 @@ mod documents;
 mod emit;
 mod node;
 mod scalar;
+mod second;
 mod words;
 
 use serde::de::DeserializeOwned;
@@ -21,6 +23,7 @@ pub use decode::{DecodeError, Problem};
 pub use documents::{Document, documents};
 pub use emit::{EmitError, to_string};
 pub use node::{Entry, Kind, Located, Node, Position, Segment, path_from_str, path_to_string};
+pub use second::{confirmed, to_confirmed_value};
 pub(crate) use words::{nearest, shorten};
 
 /// A text that is no YAML, or not of the wanted shape.

@@ -12,6 +12,7 @@ mod defaults;
 mod empties;
 mod list;
 pub mod phase;
+mod quantity;
 mod unknown;
 mod validate;
 

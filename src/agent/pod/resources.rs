@@ -1,4 +1,4 @@
-//! Quantities, cgroup values and OOM scores, by the kubelet's arithmetic (`pkg/kubelet/cm`, `pkg/kubelet/qos`).
+//! Requests, limits, cgroup values and OOM scores, by the kubelet's arithmetic (`pkg/kubelet/cm`, `pkg/kubelet/qos`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,6 +6,7 @@ use std::fmt;
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+pub use super::quantity::{bytes, millis};
 use crate::runtime::ResourceConfig;
 
 /// Adjustment for a pause container.
@@ -19,54 +20,9 @@ const CFS_PERIOD: i64 = 100_000;
 const MIN_SHARES: i64 = 2;
 const MAX_SHARES: i64 = 262_144;
 
-/// Suffixes of a quantity, longest first, with the power of ten or of two they stand for.
-const SUFFIXES: &[(&str, f64)] = &[
-    ("Ki", 1024.0),
-    ("Mi", 1_048_576.0),
-    ("Gi", 1_073_741_824.0),
-    ("Ti", 1_099_511_627_776.0),
-    ("Pi", 1_125_899_906_842_624.0),
-    ("Ei", 1_152_921_504_606_846_976.0),
-    ("n", 1e-9),
-    ("u", 1e-6),
-    ("m", 1e-3),
-    ("k", 1e3),
-    ("M", 1e6),
-    ("G", 1e9),
-    ("T", 1e12),
-    ("P", 1e15),
-    ("E", 1e18),
-];
-
 /// Binary units of bytes, largest first.
 const BINARY: [(&str, i64); 6] =
     [("Ei", 1 << 60), ("Pi", 1 << 50), ("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
-
-/// The number a quantity stands for; None when it is none.
-fn number(quantity: &Quantity) -> Option<f64> {
-    let text = quantity.0.trim();
-    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-')) {
-        return None;
-    }
-    if let Ok(plain) = text.parse::<f64>() {
-        return plain.is_finite().then_some(plain);
-    }
-    let (suffix, factor) = SUFFIXES.iter().find(|(suffix, _)| text.ends_with(suffix))?;
-    let mantissa = text.strip_suffix(suffix)?;
-    let valid = mantissa.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '+' | '-'));
-    mantissa.parse::<f64>().ok().filter(|_| valid).map(|n| n * factor)
-}
-
-/// A quantity in whole units, rounded up.
-pub fn bytes(quantity: &Quantity) -> Option<i64> {
-    number(quantity).map(|n| n.ceil() as i64)
-}
-
-/// A quantity in thousandths, rounded up.
-pub fn millis(quantity: &Quantity) -> Option<i64> {
-    // A hair less than the next thousandth is floating-point noise, not a request for one more.
-    number(quantity).map(|n| (n * 1000.0 - 1e-6).ceil() as i64)
-}
 
 /// Resource lists of the API.
 type Quantities = BTreeMap<String, Quantity>;
@@ -330,31 +286,6 @@ mod tests {
             "containers": [{"name": "c", "image": "x:1", "resources": resources}],
         }))
         .unwrap()
-    }
-
-    #[test]
-    fn quantities_read_as_kubernetes_reads_them() {
-        for (text, expected) in [
-            ("100m", Some(1)),
-            ("1", Some(1)),
-            ("1.5", Some(2)),
-            ("512Mi", Some(536_870_912)),
-            ("1Gi", Some(1_073_741_824)),
-            ("1e3", Some(1000)),
-            ("2k", Some(2000)),
-            ("12E", Some(12_000_000_000_000_000_000_i128.min(i64::MAX as i128) as i64)),
-            ("", None),
-            ("abc", None),
-            ("1Zi", None),
-            ("inf", None),
-            ("NaN", None),
-        ] {
-            assert_eq!(bytes(&Quantity(text.into())), expected, "{text:?}");
-        }
-        for (text, expected) in [("250m", 250), ("0.1", 100), ("1", 1000), ("1500m", 1500), ("100u", 1), ("0.25", 250)]
-        {
-            assert_eq!(millis(&Quantity(text.into())), Some(expected), "{text:?}");
-        }
     }
 
     #[test]

@@ -103,8 +103,8 @@ impl Objects {
     fn parse(addon: &'static str, text: &str) -> Result<Self, AddonError> {
         let yaml = |source| AddonError::Yaml { addon, source };
         let documents = yaml::documents(text).map_err(yaml)?;
-        let values = documents.iter().map(|document| yaml::Node::parse(document).map(|node| node.to_value()));
-        Ok(Self { addon, values: values.collect::<Result<_, _>>().map_err(yaml)? })
+        let values = documents.iter().map(yaml::confirmed).collect::<Result<_, _>>();
+        Ok(Self { addon, values: values.map_err(yaml)? })
     }
 
     /// The object of a kind, taken out.

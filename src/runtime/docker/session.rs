@@ -156,8 +156,9 @@ async fn connect(address: &Address) -> io::Result<Box<dyn Stream>> {
     })
 }
 
-/// Posts `body` to `path`, and takes the connection over: what comes out of it, and what goes in. The client's own way
-/// would read the raw bytes of a terminal as frames whenever they begin like one.
+/// Posts `body` to `path`, and takes the connection over: what comes out of it, and what goes in. Not by bollard's `start_exec`
+/// and `attach_container`: they have no raw mode, and lose what a terminal says wherever it begins like a frame (a test below
+/// says when that has changed).
 async fn hijack(
     address: &Address,
     path: &str,
@@ -317,6 +318,41 @@ mod tests {
     async fn a_terminal_may_say_what_looks_like_a_frame() {
         let bytes = [1, 0, 0, 0, 0, 0, 0, 200, b'x', 0, 2];
         assert_eq!(read(&bytes, true, 3).await, (bytes.to_vec(), vec![]));
+    }
+
+    /// A daemon that turns one connection over, says these bytes and ends it.
+    async fn daemon(socket: &std::path::Path, says: &'static [u8]) -> Address {
+        let listener = tokio::net::UnixListener::bind(socket).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"}") {
+                stream.read_buf(&mut request).await.unwrap();
+            }
+            let head = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            stream.write_all(says).await.unwrap();
+        });
+        Address::parse(socket.to_str().unwrap()).unwrap()
+    }
+
+    /// Ctrl-A, Ctrl-B, as a terminal's program may send them, and more.
+    const LIKE_FRAMES: &[u8] = b"\x01\x02 a line\r\n";
+
+    #[tokio::test]
+    async fn a_terminal_that_begins_like_a_frame_is_read_whole_which_the_clients_own_way_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = daemon(&dir.path().join("one"), LIKE_FRAMES).await;
+        let (output, _input) = hijack(&address, "/exec/e/start", &json!({"Tty": true}), EXEC, "e").await.unwrap();
+        let all: Vec<_> = pieces(output, true).try_collect().await.unwrap();
+        let all: Vec<u8> = all.into_iter().flat_map(|(_, bytes)| bytes).collect();
+        assert_eq!(all, LIKE_FRAMES);
+        let address = daemon(&dir.path().join("two"), LIKE_FRAMES).await;
+        let options = bollard::exec::StartExecOptions { tty: true, ..Default::default() };
+        let started = address.client(CALL).unwrap().start_exec("e", Some(options)).await.unwrap();
+        let bollard::exec::StartExecResults::Attached { output, .. } = started else { panic!() };
+        let said: Vec<_> = output.map(|piece| piece.unwrap().into_bytes()).collect().await;
+        assert_ne!(said.concat(), LIKE_FRAMES, "bollard reads terminals now: hijack() and pieces() can go");
     }
 
     #[test]
