@@ -24,7 +24,7 @@ use super::cluster::mirror::Uids;
 use super::container::env::Facts;
 use super::container::security;
 use super::control::log::{LogError, LogRequest};
-use super::control::{Desk, PodList, PodView};
+use super::control::{AgentView, PodList, PodView};
 use super::counters::Metrics;
 use super::crash::{self, Crash};
 use super::devices::Devices;
@@ -305,7 +305,7 @@ fn node_address() -> Option<String> {
 }
 
 #[async_trait]
-impl Desk for Context {
+impl AgentView for Context {
     fn pods(&self) -> PodList {
         let entries = self.board.pods().into_iter();
         PodList { pods: entries.map(|entry| PodView { pod: entry.to_pod(), report: entry.report }).collect() }

@@ -8,7 +8,7 @@ use super::SANDBOX;
 use super::prepare::Prepared;
 use super::security;
 use crate::agent::container::env;
-use crate::agent::container::security::Ground;
+use crate::agent::container::security::SecurityDefaults;
 use crate::agent::devices::Grant;
 use crate::agent::options::AgentOptions;
 use crate::agent::pod::resources;
@@ -77,13 +77,13 @@ pub fn container(
 ) -> Result<ContainerConfig, String> {
     let name = name(pod, &container.name, place.attempt);
     let env = place.grant.environment(&place.prepared.env);
-    let ground = Ground {
+    let defaults = SecurityDefaults {
         image_user: place.image_user,
         profiles: &options.root_dir.join("seccomp"),
         seccomp_default: options.seccomp_default,
         apparmor: place.apparmor,
     };
-    let security = security::config(pod, container, &ground)?;
+    let security = security::config(pod, container, &defaults)?;
     let has_sandbox = !place.sandbox.is_empty();
     Ok(ContainerConfig {
         image: container.image.clone().unwrap_or_default(),

@@ -119,7 +119,7 @@ const HOPELESS: &[&str] = &[
 ];
 
 /// How long a component's last words may take to follow the news of its end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LOG_TAIL: Duration = Duration::from_secs(1);
 
 /// Restarts that are nothing new: what each container had when it was first seen, by the pod's UID and its name.
 ///
@@ -279,7 +279,7 @@ pub async fn until_met(
         };
         let mut newest = None;
         loop {
-            let until = unheard.map_or(deadline, |since| deadline.min(since + LAST_WORDS));
+            let until = unheard.map_or(deadline, |since| deadline.min(since + LOG_TAIL));
             let heard = match crate::host::clock::timeout_at(until, reports.next()).await {
                 Ok(Some(report)) => newest.insert(report),
                 Ok(None) => break,
@@ -289,7 +289,7 @@ pub async fn until_met(
                     _ => break,
                 },
             };
-            let patient = unheard.is_none_or(|since| Instant::now() < since + LAST_WORDS);
+            let patient = unheard.is_none_or(|since| Instant::now() < since + LOG_TAIL);
             match settle(heard, wants, (&mut last, &mut baseline), patient, changed)? {
                 Settled::Met => return Ok(()),
                 Settled::Unheard => unheard = unheard.or_else(|| Some(Instant::now())),
@@ -476,7 +476,7 @@ mod tests {
         let source = Script::new(vec![vec![silent()]]);
         let error = until_met(&source, &[want("new")], Duration::from_secs(60), &mut |_, _| {}).await.unwrap_err();
         assert!(matches!(error, WaitError::Failed(failure) if failure.log.is_empty()));
-        assert_eq!(started.elapsed(), LAST_WORDS);
+        assert_eq!(started.elapsed(), LOG_TAIL);
     }
 
     #[tokio::test(start_paused = true)]

@@ -72,7 +72,7 @@ pub struct PodView {
 
 /// What the socket answers from, besides the reports.
 #[async_trait]
-pub trait Desk: Send + Sync {
+pub trait AgentView: Send + Sync {
     /// Every pod that is wanted or still being stopped.
     fn pods(&self) -> PodList;
 

@@ -221,8 +221,9 @@ pub(super) fn read(files: &[ConfigFile]) -> Result<Read, OptionsError> {
     for file in files {
         let parsed = parse(file)?;
         let name = file.path.display();
-        if !parsed.let_be.is_empty() {
-            read.notes.push(format!("{name}: these fields mean nothing to this agent: {}", parsed.let_be.join(", ")));
+        if !parsed.ignored_flags.is_empty() {
+            read.notes
+                .push(format!("{name}: these fields mean nothing to this agent: {}", parsed.ignored_flags.join(", ")));
         }
         if !parsed.doubts.is_empty() {
             let doubts: Vec<String> = parsed.doubts.iter().map(|doubt| place(&file.path, doubt)).collect();
@@ -239,7 +240,7 @@ pub(super) fn read(files: &[ConfigFile]) -> Result<Read, OptionsError> {
         _ => Map::new(),
     };
     written.remove(HEADERS);
-    drop_let_be(&mut merged);
+    drop_ignored_flags(&mut merged);
     let (config, faults) = merged.decode_all::<KubeletConfiguration>();
     match faults.into_iter().find(|fault| !is_unknown(fault)) {
         Some(fault) => Err(invalid(&file.path, &[YamlError::from(fault)])),
@@ -248,7 +249,7 @@ pub(super) fn read(files: &[ConfigFile]) -> Result<Read, OptionsError> {
 }
 
 /// Takes out the fields that mean nothing to this agent, and returns their names.
-fn drop_let_be(node: &mut Node) -> Vec<String> {
+fn drop_ignored_flags(node: &mut Node) -> Vec<String> {
     let Kind::Map(entries) = &mut node.kind else { return Vec::new() };
     let is_let_be = |entry: &Entry| LET_BE.contains(&entry.key.as_str());
     let names = entries.iter().filter(|entry| is_let_be(entry)).map(|entry| entry.key.clone()).collect();
@@ -269,7 +270,7 @@ pub fn unknown_fields(config: &serde_json::Value) -> Vec<String> {
     }) else {
         return vec![];
     };
-    drop_let_be(&mut node);
+    drop_ignored_flags(&mut node);
     let (_, faults) = node.decode_all::<KubeletConfiguration>();
     faults.into_iter().filter(is_unknown).map(|fault| YamlError::from(fault).path).collect()
 }
@@ -279,7 +280,7 @@ struct Parsed {
     /// Its fields.
     node: Node,
     /// Those that mean nothing, by name, in the order of the file.
-    let_be: Vec<String>,
+    ignored_flags: Vec<String>,
     /// What is wrong with it and does not matter.
     doubts: Vec<YamlError>,
 }
@@ -296,7 +297,7 @@ fn parse(file: &ConfigFile) -> Result<Parsed, OptionsError> {
         doubts.push(whole("only the first document is used".to_owned()));
     }
     let mut followed = node.clone();
-    let let_be = drop_let_be(&mut followed);
+    let ignored_flags = drop_ignored_flags(&mut followed);
     let (config, faults) = followed.decode_all::<KubeletConfiguration>();
     let (unknown, faults): (Vec<_>, Vec<_>) = faults.into_iter().partition(is_unknown);
     let mut problems: Vec<YamlError> = faults.into_iter().map(YamlError::from).collect();
@@ -312,7 +313,7 @@ fn parse(file: &ConfigFile) -> Result<Parsed, OptionsError> {
     }
     doubts.extend(unknown.into_iter().map(YamlError::from));
     anchor(&mut node, &file.base);
-    Ok(Parsed { node, let_be, doubts })
+    Ok(Parsed { node, ignored_flags, doubts })
 }
 
 /// Of a key that stands twice the last one counts, as for a kubelet that reads the document the second, lenient time.

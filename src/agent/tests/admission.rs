@@ -13,7 +13,7 @@ fn asking(name: &str, spec: &str, cpu: &str) -> StaticPod {
 
 fn status(world: &World, name: &str) -> PodStatus {
     let agent = world.agent.as_ref().unwrap();
-    agent.desk.board.pods().into_iter().find(|entry| entry.report.name == format!("{name}-node1")).unwrap().status
+    agent.view.board.pods().into_iter().find(|entry| entry.report.name == format!("{name}-node1")).unwrap().status
 }
 
 fn events(world: &World, reason: &str) -> Vec<String> {
@@ -117,7 +117,7 @@ async fn a_bound_pod_that_is_not_critical_goes_for_a_static_one() {
     world.until("one goes, as few as will do", |report| find(report, "large").is_none()).await;
     assert_eq!(world.report().pods.len(), 3);
     assert_eq!(events(&world, "Preempting"), ["large-node1: Preempted in order to admit critical pod"]);
-    let preempted = || world.agent.as_ref().unwrap().desk.preempted.borrow().clone();
+    let preempted = || world.agent.as_ref().unwrap().view.preempted.borrow().clone();
     assert_eq!(preempted(), ["large".to_owned()].into());
     let two: Vec<StaticPod> = [asking("a", "", "1"), asking("b", "", "3")].into_iter().chain(pods()).collect();
     world.want(&two).await;
@@ -135,9 +135,9 @@ async fn labels_that_only_the_api_server_knows_are_waited_for() {
     world.want(&[pod_of("picky", "hostNetwork: true\n  nodeSelector: {role: db}", "")]).await;
     refused(&world, "picky").await;
     let agent = world.agent.as_ref().unwrap();
-    agent.desk.node.set_labels([("role".to_owned(), "db".to_owned())].into());
+    agent.view.node.set_labels([("role".to_owned(), "db".to_owned())].into());
     world.healthy("picky").await;
-    agent.desk.node.set_labels([("role".to_owned(), "web".to_owned())].into());
+    agent.view.node.set_labels([("role".to_owned(), "web".to_owned())].into());
     world.settle().await;
     assert!(find(&world.report(), "picky").unwrap().healthy, "what was admitted stays so");
 }

@@ -22,11 +22,11 @@ use crate::agent::probe::Health;
 use crate::runtime::ContainerState;
 
 /// The last words of ended containers, by id.
-pub type LastWords = HashMap<String, Words>;
+pub type LogTails = HashMap<String, LogTail>;
 
 /// What an ended container has left.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Words {
+pub struct LogTail {
     /// Its last log lines.
     pub log: Vec<String>,
     /// Its termination message.
@@ -50,7 +50,7 @@ pub struct Facts<'a> {
     /// What is done next.
     pub plan: &'a Plan,
     /// What ended containers have left.
-    pub words: &'a LastWords,
+    pub log_tails: &'a LogTails,
     /// The node's address.
     pub host_ip: Option<&'a str>,
     /// The runtime can mount read-only all the way down.
@@ -245,8 +245,8 @@ impl<'a> Facts<'a> {
         let ContainerState::Exited { exit_code, reason, message, finished_at, .. } = &one.record.state else {
             return None;
         };
-        let words = self.words.get(&one.record.id).cloned().unwrap_or_default();
-        let message = match (&one.stopped_for, words.message) {
+        let tail = self.log_tails.get(&one.record.id).cloned().unwrap_or_default();
+        let message = match (&one.stopped_for, tail.message) {
             (Some(why), said) if said.is_empty() => why.clone(),
             (Some(why), said) => format!("{why}; it said: {said}"),
             (None, said) if said.is_empty() => message.clone(),
@@ -257,7 +257,7 @@ impl<'a> Facts<'a> {
             reason: reason.clone(),
             message,
             finished_at: *finished_at,
-            log: words.log,
+            log: tail.log,
         })
     }
 

@@ -190,7 +190,7 @@ impl<'a> Facts<'a> {
         let ContainerState::Exited { exit_code, reason, message, started_at, finished_at } = &one.record.state else {
             return None;
         };
-        let words = self.words.get(&one.record.id);
+        let words = self.log_tails.get(&one.record.id);
         let written = words.map_or("", |words| &words.message);
         let tail = words.map_or("", |words| &words.tail);
         let message = match (written, falls_back && *exit_code != 0) {

@@ -131,7 +131,7 @@ fn with(change: impl Fn(&mut Facts)) -> Facts {
 }
 
 fn found<'a>(goal: impl Into<Goal<'a>>, facts: &Facts) -> Vec<(String, Severity, String)> {
-    run(goal, facts, &Ours::default()).into_iter().map(|f| (f.check, f.severity, f.message)).collect()
+    run(goal, facts, &OwnLeftovers::default()).into_iter().map(|f| (f.check, f.severity, f.message)).collect()
 }
 
 #[test]
@@ -395,13 +395,13 @@ fn what_is_ours_is_no_finding() {
         f.paths.insert("/var/lib/etcd".into(), Presence::Directory(1));
         f.listeners = vec![listening(6443), listening(2379)];
     });
-    let ours = Ours {
+    let ours = OwnLeftovers {
         paths: ["/etc/kubernetes/manifests/etcd.yaml", "/var/lib/etcd"].map(PathBuf::from).into(),
         ports: [2379].into(),
         pids: [4242].into(),
     };
     assert_eq!(run(&testing::spec(), &facts, &ours), []);
-    assert_eq!(run(&testing::spec(), &facts, &Ours::default()).len(), 4);
+    assert_eq!(run(&testing::spec(), &facts, &OwnLeftovers::default()).len(), 4);
 }
 
 #[test]
@@ -423,7 +423,7 @@ fn ignored_errors_become_warnings_in_any_case_and_all_means_all() {
     {
         let mut spec = testing::spec();
         spec.node.ignore_preflight_errors = ignored.iter().map(|name| (*name).to_owned()).collect();
-        let findings = run(&spec, &facts, &Ours::default());
+        let findings = run(&spec, &facts, &OwnLeftovers::default());
         assert_eq!(findings.len(), 2, "{ignored:?}");
         assert_eq!(findings.iter().filter(|f| f.severity == Severity::Error).count(), errors, "{ignored:?}");
     }
@@ -435,7 +435,7 @@ fn names_of_checks_that_only_kubeadm_has_are_taken_and_slips_of_the_pen_are_told
     let names =
         ["kubeletversion", "service-kubelet", "fileexisting-conntrack", "swap", "port-10250", "imagepull", "numcpus"];
     spec.node.ignore_preflight_errors = names.map(str::to_owned).to_vec();
-    let findings = run(&spec, &fit(), &Ours::default());
+    let findings = run(&spec, &fit(), &OwnLeftovers::default());
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert!(findings[0].message.contains("\"numcpus\"") && findings[0].severity == Severity::Warning);
 }
@@ -454,7 +454,7 @@ fn all_errors_come_at_once_and_warnings_are_reported() {
         (f.uid, f.cpus) = (1000, 1);
         f.swap = vec!["/swapfile".into()];
     });
-    let error = check_machine(&testing::spec(), &facts, &Ours::default(), &reporter).unwrap_err();
+    let error = check_machine(&testing::spec(), &facts, &OwnLeftovers::default(), &reporter).unwrap_err();
     insta::assert_snapshot!(error.to_string(), @r"
     [preflight] Some fatal errors occurred:
     	[ERROR IsPrivilegedUser]: not run as root: run it with sudo, or look at what it would do with --dry-run
@@ -463,7 +463,7 @@ fn all_errors_come_at_once_and_warnings_are_reported() {
     ");
     let warnings = reporter.0.into_inner().unwrap();
     assert!(matches!(&warnings[..], [Event::Warning { text, .. }] if text.starts_with("Swap: ")), "{warnings:?}");
-    check_machine(&testing::spec(), &fit(), &Ours::default(), &crate::event::Silent).unwrap();
+    check_machine(&testing::spec(), &fit(), &OwnLeftovers::default(), &crate::event::Silent).unwrap();
 }
 
 #[test]

@@ -75,7 +75,7 @@ pub enum RequestError {
 }
 
 /// What is asked for.
-pub struct Wanted<'a> {
+pub struct RequestedCertificate<'a> {
     /// The node.
     pub node: &'a str,
     /// Names and addresses it serves under; none for a client certificate.
@@ -90,9 +90,9 @@ pub fn new_key() -> Result<PrivateKey, RequestError> {
 }
 
 /// Asks for a certificate and waits for it, for a quarter of an hour at most.
-pub async fn ask(client: &Client, wanted: Wanted<'_>) -> Result<Pair, RequestError> {
+pub async fn ask(client: &Client, wanted: RequestedCertificate<'_>) -> Result<Pair, RequestError> {
     let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
-    let Wanted { node, sans, key } = wanted;
+    let RequestedCertificate { node, sans, key } = wanted;
     let (key, name) = match key {
         Some(key) => {
             let name = name_of(&key);
