@@ -72,7 +72,7 @@ impl ApiServer {
 /// What keeping the client and the certificates takes.
 #[derive(Clone)]
 pub struct Parts {
-    /// What the agent was told.
+    /// What the agent was started with.
     pub options: Arc<AgentOptions>,
     /// What is kept, where the agent has an API server.
     pub api: Option<Arc<ApiServer>>,

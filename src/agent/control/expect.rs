@@ -1,7 +1,7 @@
 //! Waiting for the agent to report what somebody wrote: the very manifest, by the hash of its bytes, running and
 //! healthy.
 //!
-//! `init` waits for all four components this way, `upgrade` for one after the other. Nobody asks the API server: it may
+//! `init` waits for all four components this way, `upgrade` for one after the other. No one asks the API server: it may
 //! be the component that is being replaced.
 
 use std::collections::HashMap;
@@ -169,7 +169,7 @@ fn judge_problem(report: &HealthReport, want: &Expectation, hash: &str) -> Optio
         of_file && p.file_hash.as_deref().is_none_or(|refused| refused == hash)
     })?;
     if problem.file_hash.is_none() {
-        // Nobody could read it: that may pass.
+        // No one could read it: that may pass.
         return Some(Verdict::Waiting(problem.message.clone()));
     }
     Some(Verdict::Failed(Failure {

@@ -99,7 +99,7 @@ fn first_version() -> u32 {
 /// What can go wrong on the control socket, on either side.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Nobody answers.
+    /// No one answers.
     #[error("no agent answers at {}", socket.display())]
     NotRunning {
         /// The socket.

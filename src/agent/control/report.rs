@@ -179,7 +179,7 @@ pub struct Problem {
     /// How bad it is.
     #[serde(default)]
     pub severity: Severity,
-    /// SHA-256 in hex of the manifest's bytes it is about; None where it is about no content, or about one nobody could
+    /// SHA-256 in hex of the manifest's bytes it is about; None where it is about no content, or about one that could not be
     /// read.
     #[serde(default)]
     pub file_hash: Option<String>,

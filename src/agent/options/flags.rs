@@ -1,6 +1,6 @@
 //! The kubelet's flags: those the agent follows, each with how it is read and what it sets.
 //!
-//! One table for the command line and for whoever has to know beforehand whether an agent will take some flags
+//! One table for the command line and for code that has to know beforehand whether an agent will take some flags
 //! ([`Flags::read`]).
 
 use std::collections::BTreeMap;

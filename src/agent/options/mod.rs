@@ -1,4 +1,4 @@
-//! What the agent is told: a `KubeletConfiguration` file and the kubelet's flags, resolved into [`AgentOptions`].
+//! How the agent is configured: a `KubeletConfiguration` file and the kubelet's flags, resolved into [`AgentOptions`].
 
 mod config_files;
 mod flag_defaults;
@@ -37,7 +37,7 @@ use kubelet_config::KubeletConfiguration;
 /// The pause image where none is named.
 pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
 
-/// Everything the agent is told, defaults applied. Make one with [`AgentOptions::new`] and change what differs.
+/// Everything the agent is configured with, defaults applied. Make one with [`AgentOptions::new`] and change what differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentOptions {
     /// Directory (or single file) of manifests; `staticPodPath`.
@@ -250,7 +250,7 @@ fn indented(problems: &[String]) -> String {
 /// each over those before it; `hostname` is the machine's.
 ///
 /// Without a file the kubelet falls back to older defaults, a read-only port 10255 among them; this agent has the same
-/// defaults with and without, and opens no port nobody asked for.
+/// defaults with and without, and opens no port that was not asked for.
 ///
 /// # Errors
 /// Every kind of [`OptionsError`].

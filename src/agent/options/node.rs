@@ -1,4 +1,4 @@
-//! What the agent is told of the API server and of its Node.
+//! How the agent is configured for the API server and its Node.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

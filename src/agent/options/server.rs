@@ -1,4 +1,4 @@
-//! What the agent is told of its own API.
+//! How the agent is configured for its own API.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

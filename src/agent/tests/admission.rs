@@ -106,7 +106,7 @@ async fn a_bound_pod_that_is_not_critical_goes_for_a_static_one() {
         bound_with(metadata, json!({"hostNetwork": true, "priority": priority, "containers": containers}), json!({}))
     };
     let pods = || [bound("small", "400m", 0), bound("large", "1", 0), bound("system", "500m", 2_000_000_000)];
-    // Without an API server they are begun with and no more: what their services are nobody says.
+    // Without an API server they are begun with and no more: their services are not known.
     world.want(&pods()).await;
     world
         .until("they are begun with", |report| report.pods.iter().filter(|pod| pod.message.is_some()).count() == 3)

@@ -21,7 +21,7 @@ use crate::error::chain;
 
 /// What following takes.
 pub struct Parts {
-    /// What the agent was told.
+    /// What the agent was started with.
     pub options: Arc<AgentOptions>,
     /// The API server, where the agent has one.
     pub api: Option<Arc<ApiServer>>,

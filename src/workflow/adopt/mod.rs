@@ -72,7 +72,7 @@ pub enum AdoptError {
     /// Below another root there is no kubelet to take over from.
     #[error("a node is taken over on the running machine alone, not below --rootfs")]
     NotLive,
-    /// Nobody keeps a kubelet running here.
+    /// No one keeps a kubelet running here.
     #[error("no systemd runs here, so there is no unit of a kubelet to take over")]
     NoServiceManager,
     /// Not a node of kubeadm's.
@@ -87,7 +87,7 @@ pub enum AdoptError {
         /// What is there.
         path: String,
     },
-    /// Nobody runs the manifests now.
+    /// No one runs the manifests now.
     #[error(
         "the kubelet does not run, so its control plane cannot be healthy: start it first (systemctl start kubelet)"
     )]
@@ -98,7 +98,7 @@ pub enum AdoptError {
     /// There is nothing to give back.
     #[error("this node was not taken over by kubeboot adopt: there is nothing to give back")]
     NotAdopted,
-    /// A manifest that nobody can run, or that cannot be moved.
+    /// A manifest that no one can run, or that cannot be moved.
     #[error("{}: {reason}", path.display())]
     Manifest {
         /// Which one.

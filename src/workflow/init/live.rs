@@ -107,7 +107,7 @@ pub fn wait<'a>(init: &'a mut Init<'_>, _: bool) -> LocalBoxFuture<'a, Result<bo
         let healthy =
             async { until_met(&*machine.health, &wants, limit, &mut changed).await.map_err(StepError::Unhealthy) };
         let admins = async {
-            // No API server is waited for: nobody to grant anything.
+            // No API server is waited for: no one to grant anything.
             let Ok(()) = answering.await else { return Ok(false) };
             let limit = spec.timeouts.kubernetes_api_call;
             machine.cluster.ensure_admins(Site { paths: &machine.paths, spec }, limit).await.map_err(StepError::Admin)

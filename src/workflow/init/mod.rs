@@ -205,7 +205,7 @@ impl Init<'_> {
             let before = tree.clone();
             let said = match write(&self.input(), &one.children, &mut tree) {
                 Ok(said) => said,
-                // Whoever has certificates made elsewhere wants to hear of all that are missing at once.
+                // With certificates made elsewhere, all that are missing are reported at once.
                 Err(StepError::Pki(PkiError::Refused { refusals })) => {
                     let first = refused.is_none();
                     // That refused certificates are missing says nothing new.

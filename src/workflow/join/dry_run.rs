@@ -62,7 +62,7 @@ async fn find(spec: &JoinSpec, joining: &dyn Joining, reporter: &dyn Reporter) -
     })
 }
 
-/// The socket that the kubelet would be told of.
+/// The socket that the kubelet would be given.
 pub fn socket(spec: &JoinSpec) -> &str {
     files::socket(spec)
 }

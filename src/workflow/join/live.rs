@@ -25,7 +25,7 @@ use crate::workflow::preflight::{self, Goal, OwnLeftovers};
 use crate::workflow::state::inventory::Kind;
 use crate::yaml;
 
-/// How often the kubelet is asked for its health; it tells nobody when it is.
+/// How often the kubelet is asked for its health; it tells no one when it is.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the kubelet's kubeconfig is looked at where the kernel does not tell of changes: kubeadm's interval.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -111,7 +111,7 @@ async fn sandboxes_before(join: &Join<'_>) -> Vec<String> {
         let runtime: std::sync::Arc<dyn Sandboxes> = join.machine.runtimes.sandboxes(files::socket(join.spec)).await?;
         runtime.list().await
     };
-    // A runtime that does not answer, which preflight has told of, runs none.
+    // A runtime that does not answer, which preflight has reported, runs none.
     listed.await.unwrap_or_default().into_iter().map(|sandbox| sandbox.id).collect()
 }
 

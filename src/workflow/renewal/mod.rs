@@ -55,7 +55,7 @@ pub struct Machine<'a> {
     pub agent: Option<&'a dyn Restarter>,
     /// Who sees what is in use.
     pub live_certificates: &'a dyn LiveCertificates,
-    /// Who is told of restarts.
+    /// Where restarts are reported.
     pub reporter: &'a dyn Reporter,
     /// Hears what became of each certificate, once its file is in place.
     pub told: &'a mut (dyn FnMut(&str, RenewalStatus) + Send),
@@ -322,10 +322,10 @@ fn told(want: &Expectation, verdict: &Verdict) -> Event {
     Event::Component { name: want.component.clone(), state, healthy, detail: None }
 }
 
-/// Sees that a new certificate is in use; false where nobody uses it.
+/// Sees that a new certificate is in use; false where it is not used.
 async fn prove(machine: &Machine<'_>, name: &str) -> Result<bool, RenewalError> {
     let Some(Use { shows, component, .. }) = use_of(name) else { return Ok(false) };
-    // Without its component there is nobody to show it.
+    // Without its component no server shows it.
     if let Some(component) = component
         && machine.tree.read(&file_of(component))?.is_none()
     {

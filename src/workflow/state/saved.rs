@@ -1,4 +1,4 @@
-//! The configuration that this control plane was made from, as it was given: what `upgrade` renders anew for another
+//! The configuration that this control plane was made from, as it was given: what `upgrade` renders again for another
 //! version, and what a second `init` is compared with.
 
 use std::net::IpAddr;

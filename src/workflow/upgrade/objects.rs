@@ -20,7 +20,7 @@ pub struct Group {
     pub title: &'static str,
     /// The objects.
     pub objects: Vec<Object>,
-    /// Kind of the object without which the others are not wanted: an addon that nobody has is not installed.
+    /// Kind of the object without which the others are not wanted: an addon that no one has is not installed.
     pub only_with: Option<&'static str>,
     /// What the user should know of.
     pub warnings: Vec<String>,

@@ -73,7 +73,7 @@ pub enum PrepareError {
 pub struct Prepared {
     /// The cluster as it will be.
     pub spec: ClusterSpec,
-    /// What runs; None where nobody can tell.
+    /// What runs; None where no one can tell.
     pub from: Option<KubernetesVersion>,
     /// The components to replace.
     pub steps: Vec<Step>,

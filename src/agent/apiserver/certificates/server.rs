@@ -25,7 +25,7 @@ const RETRY: Steps = Steps { initial: Duration::from_secs(2), cap: Duration::fro
 
 /// What it takes to have a serving certificate.
 pub struct Parts {
-    /// What the agent was told.
+    /// What the agent was started with.
     pub options: Arc<AgentOptions>,
     /// Whom it is asked of, where the agent has an API server.
     pub api: Option<Arc<ApiServer>>,

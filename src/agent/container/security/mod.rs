@@ -97,7 +97,7 @@ fn annotated(pod: &StaticPod, container: &str) -> Option<AppArmorProfile> {
     }
 }
 
-/// Whoever asks for a profile must get it: on a machine without AppArmor that is nobody.
+/// A container that asks for a profile must get it, which none can on a machine without AppArmor.
 fn apparmor(profile: Option<AppArmorProfile>, enabled: bool) -> Result<AppArmor, String> {
     let Some(profile) = profile else { return Ok(AppArmor::RuntimeDefault) };
     match profile.type_.as_str() {

@@ -36,7 +36,7 @@ pub struct PullImageRequest {
 }
 
 impl PullImageRequest {
-    /// Asks for an image, as somebody or as nobody.
+    /// Asks for an image, as somebody or as no one.
     pub fn of(reference: &str, credential: Option<&Credential>) -> Self {
         let auth = |of: &Credential| AuthConfig { username: of.username.clone(), password: of.password.clone() };
         Self { image: ByImage::of(reference).image, auth: credential.map(auth) }
