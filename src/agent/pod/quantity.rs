@@ -69,7 +69,7 @@ impl Amount {
         let size = times(size, 2, self.twos.into());
         let size = size.saturating_add(fraction_times(fraction, gap, self.twos));
         let size = i128::try_from(size).unwrap_or(i128::MAX);
-        let (signed, most) = if self.is_negative { (-size, i64::MIN) } else { (size, i64::MAX) };
+        let (signed, most) = if self.is_negative { (size.saturating_neg(), i64::MIN) } else { (size, i64::MAX) };
         i64::try_from(signed).unwrap_or(most)
     }
 }
