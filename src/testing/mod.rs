@@ -8,6 +8,8 @@ pub mod cri;
 pub mod golden;
 pub mod log;
 pub mod machine;
+#[cfg(test)]
+mod messages;
 pub mod pods;
 pub mod tls;
 pub mod tree;

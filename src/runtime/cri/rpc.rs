@@ -112,7 +112,7 @@ pub fn words(status: &Status) -> &str {
 /// Why no one was reached: the innermost cause alone, for each one around it repeats what is in it.
 pub fn cause(status: &Status) -> Box<dyn std::error::Error + Send + Sync> {
     let outermost = std::error::Error::source(status);
-    outermost.map_or_else(|| words(status).to_owned(), |error| deepest(error)).into()
+    outermost.map_or_else(|| words(status).to_owned(), deepest).into()
 }
 
 fn request<Q>(question: Q) -> Request<Q> {

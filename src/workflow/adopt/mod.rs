@@ -94,7 +94,7 @@ pub enum AdoptError {
     NotRunning,
     /// One of our own.
     #[error("this node was made by kubeboot, and its agent runs the static pods already")]
-    OwnLeftovers,
+    MadeByKubeboot,
     /// There is nothing to give back.
     #[error("this node was not taken over by kubeboot adopt: there is nothing to give back")]
     NotAdopted,
@@ -272,7 +272,7 @@ fn check(machine: &Machine, state: Option<&State>) -> Result<(), AdoptError> {
         return Err(AdoptError::NotLive);
     }
     if state.is_some_and(|state| !state.inventory.entries().all(is_trace)) && !is_begun {
-        return Err(AdoptError::OwnLeftovers);
+        return Err(AdoptError::MadeByKubeboot);
     }
     if machine.service.name() == "none" {
         return Err(AdoptError::NoServiceManager);

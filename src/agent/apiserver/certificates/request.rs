@@ -184,7 +184,8 @@ async fn answer(
     Err(RequestError::Pending { name: name.to_owned() })
 }
 
-/// Waits until the request is another than at `version`, or for that moment; false where that cannot be watched.
+/// Waits until the request is another than at `version`, or for that moment; false where that cannot be watched. One watch
+/// from a known version: kube's `watcher` would list first.
 async fn changes(requests: &Api<CertificateSigningRequest>, name: &str, version: &str, deadline: Instant) -> bool {
     let params = WatchParams::default().fields(&format!("metadata.name={name}"));
     let Ok(events) = call("watch the signing request", requests.watch(&params, version)).await else { return false };

@@ -2,6 +2,10 @@
 //!
 //! When no API server answers, pods stay what they were: none is ended because the API server is down. Before the first
 //! list it is not known what is wanted, and what runs of such pods is left alone.
+//!
+//! Not kube's `watcher`, though it takes no more memory (10.3 MB for 100 pods, and 10.1 MB this way): it has no limit for a
+//! list that is never answered, and opens a watch that a server ends at once again without a pause (25 times a second
+//! where it was measured).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

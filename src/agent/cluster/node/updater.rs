@@ -187,6 +187,7 @@ impl NodeUpdater {
         }
         let name = self.parts.options.node_name.clone();
         let params = WatchParams::default().fields(&format!("metadata.name={name}"));
+        // From the version that was just read: kube's `watcher` would list first, and go on where a session is to end.
         let since = node.resource_version().unwrap_or_default();
         let events = call("watch the Node", nodes.watch(&params, &since)).await?;
         let mut events = Box::pin(events);
