@@ -1,5 +1,6 @@
 //! The house: which room may know which. The order is that of the modules in src/lib.rs and src/agent/mod.rs, and there are
 //! no exceptions. Paths are read from the tokens of every file, those inside of macros too; tests may know everything.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
