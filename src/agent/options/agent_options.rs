@@ -16,7 +16,7 @@ use crate::runtime::endpoint::Endpoint;
 /// The pause image where none is named.
 pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
 
-/// Everything the agent is told, defaults applied. Make one with [`AgentOptions::new`] and change what differs.
+/// Every option of the agent, defaults applied. Make one with [`AgentOptions::new`] and change what differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentOptions {
     /// Directory (or single file) of manifests; `staticPodPath`.
@@ -46,7 +46,7 @@ pub struct AgentOptions {
     pub control_socket: PathBuf,
     /// Where `/healthz` is served; None: nowhere.
     pub healthz: Option<SocketAddr>,
-    /// The container runtime, if somebody has named one.
+    /// The container runtime, if one is named.
     pub runtime: Option<Endpoint>,
     /// It was named by the configuration file, over which the environment's DOCKER_HOST goes: kubeadm writes a socket there
     /// on every node.
@@ -73,7 +73,7 @@ pub struct AgentOptions {
     pub container_log_max_size: u64,
     /// How many files of a container's log are kept, the live one included; `containerLogMaxFiles`.
     pub container_log_max_files: u32,
-    /// How often the service manager is told that the agent is alive, as it asks for; None: never.
+    /// How often the service manager hears that the agent is alive, as it asks for; None: never.
     pub watchdog: Option<Duration>,
     /// How often logs are looked at where the agent rotates them; `containerLogMonitorInterval`.
     pub container_log_monitor_interval: Duration,

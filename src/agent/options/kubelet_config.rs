@@ -264,8 +264,8 @@ fn parse(file: &ConfigFile) -> Result<Parsed, OptionsError> {
     let (unknown, faults): (Vec<_>, Vec<_>) = faults.into_iter().partition(is_unknown);
     let mut problems: Vec<YamlError> = faults.into_iter().map(YamlError::from).collect();
     for (field, found, wanted) in [("apiVersion", &config.api_version, API_VERSION), ("kind", &config.kind, KIND)] {
-        let told = problems.iter().any(|p| p.path == field);
-        if !told && found.as_deref() != Some(wanted) {
+        let reported = problems.iter().any(|p| p.path == field);
+        if !reported && found.as_deref() != Some(wanted) {
             let found = found.as_deref().unwrap_or("nothing");
             problems.push(whole(format!("{field} must be {wanted}, found {found}")));
         }

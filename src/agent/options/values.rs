@@ -1,4 +1,4 @@
-//! Values of flags and fields, checked where they are written: a field's fault is told with its line, a flag's with the
+//! Values of flags and fields, checked where they are written: a field's fault is reported with its line, a flag's with the
 //! flag.
 
 use std::collections::BTreeMap;

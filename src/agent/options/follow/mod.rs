@@ -1,4 +1,4 @@
-//! Flags over files over defaults: what the agent is told, resolved into its options.
+//! Flags over files over defaults, resolved into the agent's options.
 
 mod gates;
 mod node;
@@ -30,7 +30,7 @@ pub struct Resolved {
 /// each over those before it; `hostname` is the machine's.
 ///
 /// Without a file the kubelet falls back to older defaults, a read-only port 10255 among them; this agent has the same
-/// defaults with and without, and opens no port nobody asked for.
+/// defaults with and without, and opens no port that is not asked for.
 ///
 /// # Errors
 /// Every kind of [`OptionsError`].
