@@ -12,7 +12,7 @@ use kubeboot::config::spec::{ClusterSpec, KeyAlgorithm};
 use kubeboot::config::{self, HostDefaults, Input};
 use kubeboot::host::Paths;
 use kubeboot::host::tree::MemoryTree;
-use kubeboot::workflow::init::What;
+use kubeboot::workflow::init::PhaseSelection;
 use kubeboot::workflow::init::dry_run::rehearse;
 use kubeboot::{manifests, pki, ui};
 
@@ -61,7 +61,7 @@ fn render(spec: &ClusterSpec) -> Result<usize> {
 }
 
 fn dry_run(spec: &ClusterSpec, paths: &Paths) -> Result<usize> {
-    let rehearsal = rehearse(spec, &What::Everything, paths, Path::new("/usr/local/bin/kubeboot"))?;
+    let rehearsal = rehearse(spec, &PhaseSelection::Everything, paths, Path::new("/usr/local/bin/kubeboot"))?;
     Ok(rehearsal.text().len())
 }
 

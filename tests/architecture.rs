@@ -147,7 +147,8 @@ fn walk(tokens: &[TokenTree], here: &[String], found: &mut Vec<(Vec<String>, Vec
             (TokenTree::Group(group), ..) => walk(&group.stream().into_iter().collect::<Vec<_>>(), here, found),
             (TokenTree::Ident(word), ..) if ["crate", "super", "self"].contains(&word.to_string().as_str()) => {
                 let goes_on = at > 0
-                    && matches!(&tokens[at - 1], TokenTree::Punct(punct) if [':', '$'].contains(&punct.as_char()));
+                    && (matches!(&tokens[at - 1], TokenTree::Punct(punct) if punct.as_char() == '$')
+                        || at > 1 && is_colons(tokens, at - 2));
                 if !goes_on && is_colons(tokens, at + 1) {
                     let mut path = if *word == "crate" { vec![] } else { here.to_vec() };
                     if *word == "super" {

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use kubeboot::runtime::cri::Cri;
 use kubeboot::runtime::docker::Docker;
 use kubeboot::runtime::docker::build::{ImageSpec, build_image};
-use kubeboot::runtime::streaming::{Streamed, Wanted};
+use kubeboot::runtime::streaming::{StdStreams, Streamed};
 use kubeboot::runtime::*;
 use kubeboot::testing::cri::{import, socket};
 use kubeboot::testing::runtime_behaviour::{
@@ -278,7 +278,7 @@ async fn commands_and_containers_are_served_at_a_url_of_the_runtimes() {
         let cri = &cri;
         async move {
             let id = start(cri, script(&owner, "polite", IMAGE, POLITE)).await;
-            let wanted = Wanted { stdout: true, ..Wanted::default() };
+            let wanted = StdStreams { stdout: true, ..StdStreams::default() };
             let streaming = cri.streaming().unwrap();
             for (streamed, path) in [
                 (streaming.exec(&id, &["id".into()], wanted).await.unwrap(), "/exec/"),

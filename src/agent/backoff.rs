@@ -20,7 +20,7 @@ pub const MOUNT: Steps = Steps { initial: Duration::from_millis(500), cap: Durat
 /// A call that the runtime refused. The kubelet waits 10 s; what is cheap to ask is asked sooner at first.
 pub const CALL: Steps = Steps { initial: Duration::from_secs(1), cap: Duration::from_secs(10) };
 
-/// A container that has run this long is not crashing: its back-off begins anew. Not changed by a lower cap.
+/// A container that has run this long is not crashing: its back-off begins again. Not changed by a lower cap.
 pub const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
 /// `duration` and a random part of it besides, of `share` at the most: what many agents do often they do not all do at

@@ -20,7 +20,7 @@ pub struct Entry {
     pub report: PodReport,
     /// Its state as a gate of the start order, by component; None for what is no component or not wanted any more.
     pub gate: Option<(String, Gate)>,
-    /// The pod as it is run; None for containers whose manifest nobody has any more.
+    /// The pod as it is run; None for containers whose manifest no one has any more.
     pub pod: Option<Arc<StaticPod>>,
     /// Its status as the API has it.
     pub status: PodStatus,
@@ -143,7 +143,7 @@ impl Board {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).pods.values().cloned().collect()
     }
 
-    /// Looks at all of them without copying any, and at whether there are no others: see [`Board::set_settled`]. Whoever
+    /// Looks at all of them without copying any, and at whether there are no others: see [`Board::set_settled`]. What
     /// writes on the board waits meanwhile.
     pub fn visit<T>(&self, look: impl FnOnce(&BTreeMap<PodKey, Entry>, bool) -> T) -> T {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

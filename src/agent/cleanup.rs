@@ -3,7 +3,7 @@
 //!
 //! A container that somebody else removes takes none of this along, and an agent that is killed between two steps
 //! leaves it to the next one, which may never hear of the pod. So all of it goes by the pod's UID, and an agent that
-//! starts looks for UIDs that nobody knows any more (the kubelet's `cleanupOrphanedPodDirs` and
+//! starts looks for UIDs that no one knows any more (the kubelet's `cleanupOrphanedPodDirs` and
 //! `evictPodLogsDirectories`).
 
 use std::collections::BTreeSet;

@@ -24,7 +24,7 @@ use super::cluster::mirror::Uids;
 use super::container::env::Facts;
 use super::container::security;
 use super::control::log::{LogError, LogRequest};
-use super::control::{Desk, PodList, PodView};
+use super::control::{AgentView, PodList, PodView};
 use super::counters::Metrics;
 use super::crash::{self, Crash};
 use super::devices::Devices;
@@ -43,7 +43,7 @@ use crate::runtime::{self, ContainerRuntime};
 
 /// What all workers of an agent share.
 pub struct Context {
-    /// What the agent was told.
+    /// What the agent was started with.
     pub options: Arc<AgentOptions>,
     /// The container runtime.
     pub runtime: Arc<dyn ContainerRuntime>,
@@ -85,7 +85,7 @@ pub struct Context {
     pub apparmor: bool,
     /// What the downward API says of the node.
     pub facts: Facts,
-    /// Labels of the Node while the API server has told of none.
+    /// Labels of the Node while the API server has reported none.
     pub initial_labels: BTreeMap<String, String>,
     /// What pods may use of the machine ([`cluster::node::allocatable`]).
     pub allocatable: BTreeMap<String, i64>,
@@ -305,7 +305,7 @@ fn node_address() -> Option<String> {
 }
 
 #[async_trait]
-impl Desk for Context {
+impl AgentView for Context {
     fn pods(&self) -> PodList {
         let entries = self.board.pods().into_iter();
         PodList { pods: entries.map(|entry| PodView { pod: entry.to_pod(), report: entry.report }).collect() }

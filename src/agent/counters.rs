@@ -47,7 +47,7 @@ pub struct Metrics {
     pub restarted_bound_pods: Counter,
     /// Events of pods that a client of the pods API was too slow for.
     pub dropped_pod_events: Counter,
-    /// Pods that were found in the runtime and that nobody wanted.
+    /// Pods that were found in the runtime and that were not wanted.
     pub orphans: Counter,
     /// Pods that were refused, by the reason.
     pub refused_pods: Counters<1>,

@@ -59,7 +59,7 @@ pub fn caught_now<T>(work: impl FnOnce() -> T) -> Result<T, Crash> {
     std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|payload| Crash::of(&*payload))
 }
 
-/// Hands a panic of a task on to whoever waits for the task; every other end is none of its concern.
+/// Hands a panic of a task on to what waits for the task; every other end is none of its concern.
 pub fn hand_on<T>(ended: Result<T, tokio::task::JoinError>) {
     if let Err(error) = ended
         && let Ok(panic) = error.try_into_panic()

@@ -13,7 +13,7 @@ use super::control::report::{Problem, Severity};
 use super::options::AgentOptions;
 use super::options::eviction::{self, Thresholds};
 
-/// How often the disks are looked at. A file system tells nobody that it fills up; looking costs one system call each.
+/// How often the disks are looked at. A file system tells no one that it fills up; looking costs one system call each.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// How much of a file system is left.

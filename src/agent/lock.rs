@@ -1,24 +1,39 @@
 //! One agent a root directory: two would stop each other's pods.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::AgentError;
-use crate::host::fs::make_dirs;
+use crate::host::fs::{FsError, make_dirs};
 use crate::host::lock::{Attempt, Lock, try_lock};
 
 /// The file, below the root directory.
 const FILE: &str = "kubeboot-agent.lock";
 
+/// Why the lock of a root directory was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another agent has it.
+    #[error("another agent runs on {} ({})", root.display(), pid.map_or("process unknown".to_owned(), |pid| format!("process {pid}")))]
+    Held {
+        /// The root directory.
+        root: PathBuf,
+        /// The other's process id, if it has written it.
+        pid: Option<u32>,
+    },
+    /// The file or its directory cannot be made.
+    #[error("cannot take the agent's lock")]
+    File(#[source] FsError),
+}
+
 /// Takes the lock of a root directory, making the directory where it is missing. It is held as long as the agent runs; the
 /// file stays.
 ///
 /// # Errors
-/// [`AgentError::Running`] with the other's process id when another agent has it.
-pub fn acquire(root: &Path) -> Result<Lock, AgentError> {
-    make_dirs(root, 0o755).map_err(|source| AgentError::Lock { source })?;
-    match try_lock(&root.join(FILE)).map_err(|source| AgentError::Lock { source })? {
+/// [`LockError::Held`] with the other's process id when another agent has it.
+pub fn acquire(root: &Path) -> Result<Lock, LockError> {
+    make_dirs(root, 0o755).map_err(LockError::File)?;
+    match try_lock(&root.join(FILE)).map_err(LockError::File)? {
         Attempt::Taken(lock) => Ok(lock),
-        Attempt::Held { pid } => Err(AgentError::Running { root: root.to_owned(), pid }),
+        Attempt::Held { pid } => Err(LockError::Held { root: root.to_owned(), pid }),
     }
 }
 
@@ -32,7 +47,7 @@ mod tests {
         let first = acquire(root.path()).unwrap();
         let error = acquire(root.path()).unwrap_err();
         let pid = std::process::id();
-        assert!(matches!(error, AgentError::Running { pid: Some(other), .. } if other == pid), "{error}");
+        assert!(matches!(error, LockError::Held { pid: Some(other), .. } if other == pid), "{error}");
         assert!(error.to_string().contains(&format!("process {pid}")), "{error}");
         drop(first);
         acquire(root.path()).unwrap();

@@ -10,7 +10,7 @@ use super::hooks::{HookError, HookKind};
 use super::pod::StaticPod;
 use crate::runtime::{ContainerRecord, ImageRecord, RuntimeError, RuntimeEvent};
 
-/// What a worker is told.
+/// What a worker is sent.
 #[derive(Debug)]
 pub enum Message {
     /// The pod that is wanted from now on.
@@ -61,7 +61,7 @@ impl Routes {
         self.lock().entry(uid.to_owned()).or_insert_with(|| worker.clone());
     }
 
-    /// Nobody does.
+    /// No one does.
     pub fn remove(&self, uid: &str) {
         self.lock().remove(uid);
     }

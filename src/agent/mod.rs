@@ -73,21 +73,9 @@ use worker::supervisor::Supervisor;
 /// Why an agent cannot start. Once it runs, nothing makes it end but its shutdown and [`AgentError::Crashed`].
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// Another agent has the root directory.
-    #[error("another agent runs on {} ({})", root.display(), pid.map_or("process unknown".to_owned(), |pid| format!("process {pid}")))]
-    Running {
-        /// The root directory.
-        root: PathBuf,
-        /// The other's process id, if it has written it.
-        pid: Option<u32>,
-    },
-    /// The lock could not be taken.
-    #[error("cannot take the agent's lock")]
-    Lock {
-        /// What failed.
-        #[source]
-        source: FsError,
-    },
+    /// The root directory is not free.
+    #[error(transparent)]
+    Lock(#[from] lock::LockError),
     /// The control socket could not be made.
     #[error("cannot serve the control socket")]
     Control {

@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Site;
-use super::cluster::bound::admission::Ground;
-use super::cluster::bound::desk::Desk;
+use super::cluster::bound::admission::NodeOffers;
+use super::cluster::bound::bound_pods::BoundPods;
 use super::context::Context;
 use super::events::Event;
 use super::options;
@@ -153,15 +153,15 @@ impl Trial {
             json["metadata"]["deletionGracePeriodSeconds"] = serde_json::json!(i64::MAX);
         }
         let pod: Pod = serde_json::from_value(json).ok()?;
-        let mut desk = Desk::default();
-        desk.list(vec![pod], Timestamp::UNIX_EPOCH);
+        let mut bound_pods = BoundPods::default();
+        bound_pods.list(vec![pod], Timestamp::UNIX_EPOCH);
         let all = [("cpu", 64_000), ("memory", 1 << 40), ("pods", 110)];
         let allocatable = all.map(|(name, amount)| (name.to_owned(), amount)).into();
         let site = Site { name: "n".into(), allocatable, ..Site::default() };
-        let ground = Ground { site, network: PodNetwork::Ready, has_handlers: true };
-        desk.judge(&ground, &[]);
-        desk.refused();
-        desk.update().pods.pop()
+        let node = NodeOffers { site, network: PodNetwork::Ready, has_handlers: true };
+        bound_pods.judge(&node, &[]);
+        bound_pods.refused();
+        bound_pods.update().pods.pop()
     }
 
     /// Makes a call fail once, or a container behave badly.

@@ -14,7 +14,7 @@ use crate::kubelet::service::Program;
 use crate::runtime::endpoint::Endpoint;
 use crate::ui::{self, Output};
 use crate::workflow::adopt::processes::Running;
-use crate::workflow::adopt::{self, AdoptError, Order, Outcome};
+use crate::workflow::adopt::{self, AdoptError, AdoptRequest, Outcome};
 use crate::workflow::machine::Machine;
 
 /// Take over a control-plane node that kubeadm made, or give it back
@@ -78,7 +78,7 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 }
 
 /// What `adopt` does once everybody agrees; `init phase kubelet-start` does the same on a node that kubeadm made.
-pub(super) async fn take_over(machine: &mut Machine, order: &Order) -> anyhow::Result<()> {
+pub(super) async fn take_over(machine: &mut Machine, order: &AdoptRequest) -> anyhow::Result<()> {
     let text = match adopt::run(machine, order, &Running::default()).await.map_err(explain)? {
         Outcome::Adopted => "kubeboot's agent runs the static pods of this node; `kubeboot adopt --back` gives it back",
         Outcome::AlreadyAdopted => "this node was taken over before, and is healthy",
@@ -88,11 +88,11 @@ pub(super) async fn take_over(machine: &mut Machine, order: &Order) -> anyhow::R
 }
 
 /// The agent has to speak with the Docker this command speaks with.
-fn order() -> Order {
-    Order { docker_host: crate::host::environment::docker_host() }
+fn order() -> AdoptRequest {
+    AdoptRequest { docker_host: crate::host::environment::docker_host() }
 }
 
-fn machine(order: &Order, globals: &Globals, reporter: std::sync::Arc<dyn Reporter>) -> anyhow::Result<Machine> {
+fn machine(order: &AdoptRequest, globals: &Globals, reporter: std::sync::Arc<dyn Reporter>) -> anyhow::Result<Machine> {
     let service = Program {
         path: program()?,
         agent: NodeAgent::Embedded,
@@ -108,7 +108,7 @@ fn explain(error: AdoptError) -> anyhow::Error {
         AdoptError::Stuck { .. } | AdoptError::Back(_) => {
             Some("mend the cause and run `kubeboot adopt --back`: it goes on with what is left")
         }
-        AdoptError::Ours => Some("see `kubeboot status`"),
+        AdoptError::OwnLeftovers => Some("see `kubeboot status`"),
         AdoptError::Images(_) => Some(
             "load the images into Docker first, for example out of containerd: \
              ctr -n k8s.io images export - IMAGE | docker load",

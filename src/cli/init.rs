@@ -22,7 +22,7 @@ use crate::workflow::dry_run::DryRun;
 use crate::workflow::init::dry_run::rehearse;
 use crate::workflow::init::objects::addon_objects;
 use crate::workflow::init::options::OPTIONS;
-use crate::workflow::init::{self, Ended, InitError, Order, Outcome, PHASES, StepError, What};
+use crate::workflow::init::{self, Ended, InitError, InitRequest, Outcome, PHASES, PhaseSelection, StepError};
 use crate::workflow::machine::Machine;
 use crate::workflow::machine::cluster::AdminApi;
 use crate::workflow::state::saved::{SAVED, Saved};
@@ -103,8 +103,10 @@ struct InitFlags {
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let (what, flags, kubeconfig_dir) = match args.command {
         Some(Sub::Phase(phase)) if phase.flags.print_manifest => return print_manifest(&phase),
-        Some(Sub::Phase(phase)) => (What::Phase(phase.name, phase.sub), phase.flags.flags, phase.flags.kubeconfig_dir),
-        None => (What::Everything, args.flags, None),
+        Some(Sub::Phase(phase)) => {
+            (PhaseSelection::Phase(phase.name, phase.sub), phase.flags.flags, phase.flags.kubeconfig_dir)
+        }
+        None => (PhaseSelection::Everything, args.flags, None),
     };
     let mut input = flags.spec.input()?;
     flags.cluster.add_to(&mut input.flags);
@@ -122,7 +124,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     }
     let goes_on = earlier.is_some();
     let saved = Some(earlier.unwrap_or_else(|| Saved::new(&input, &spec)));
-    let order = Order { spec, saved, what };
+    let order = InitRequest { spec, saved, what };
     let spec = &order.spec;
     block_on(async {
         let service = Program {
@@ -141,8 +143,11 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         stop_on_signals(&machine.stop);
         // A node that kubeadm made has its own kubelet, files and pods: these are kept.
         if is_start_of_agent(&order) && adopt::is_foreign_node(&machine) {
-            super::adopt::take_over(&mut machine, &adopt::Order { docker_host: spec.kubeboot.docker_host.clone() })
-                .await?;
+            super::adopt::take_over(
+                &mut machine,
+                &adopt::AdoptRequest { docker_host: spec.kubeboot.docker_host.clone() },
+            )
+            .await?;
             return Ok(ExitCode::SUCCESS);
         }
         if let Some(path) = flags.kubeconfig {
@@ -150,15 +155,15 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         }
         let ended = init::run(&mut machine, &order).await.map_err(explain)?;
         if flags.output == Output::Text {
-            ui::print(&farewell(globals, ended, &order.what))?;
+            ui::print(&join_instructions(globals, ended, &order.what))?;
         }
         Ok(ExitCode::SUCCESS)
     })
 }
 
 /// What this machine was initialised with, where neither a file nor a flag says what to make: that run is gone on with.
-fn earlier(input: &Input, what: &What, globals: &Globals) -> Option<(Loaded, Saved)> {
-    if *what != What::Everything || input.file.is_some() || input.flags.configure() {
+fn earlier(input: &Input, what: &PhaseSelection, globals: &Globals) -> Option<(Loaded, Saved)> {
+    if *what != PhaseSelection::Everything || input.file.is_some() || input.flags.configure() {
         return None;
     }
     let saved = Saved::read(&HostTree::new(globals.paths(), NoRecord)).ok().flatten()?;
@@ -167,8 +172,8 @@ fn earlier(input: &Input, what: &What, globals: &Globals) -> Option<(Loaded, Sav
 }
 
 /// `init phase kubelet-start` with our own agent.
-fn is_start_of_agent(order: &Order) -> bool {
-    matches!(&order.what, What::Phase(name, None) if name == "kubelet-start")
+fn is_start_of_agent(order: &InitRequest) -> bool {
+    matches!(&order.what, PhaseSelection::Phase(name, None) if name == "kubelet-start")
         && order.spec.kubeboot.node_agent == NodeAgent::Embedded
 }
 
@@ -184,7 +189,7 @@ fn print_manifest(phase: &Chosen<InitPhases>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(spec: &ClusterSpec, what: &What, flags: &InitFlags, globals: &Globals) -> anyhow::Result<ExitCode> {
+fn show(spec: &ClusterSpec, what: &PhaseSelection, flags: &InitFlags, globals: &Globals) -> anyhow::Result<ExitCode> {
     let run = rehearse(spec, what, &globals.paths(), &program()?).map_err(explain)?;
     print_dry_run(&run, flags.output_dir.as_deref(), flags.output)
 }
@@ -229,14 +234,14 @@ fn explain(error: InitError) -> anyhow::Error {
 }
 
 /// What is printed at the end.
-fn farewell(globals: &Globals, ended: Ended, what: &What) -> String {
+fn join_instructions(globals: &Globals, ended: Ended, what: &PhaseSelection) -> String {
     let paths = globals.paths();
     if !paths.is_live() {
         return match what {
-            What::Everything => {
+            PhaseSelection::Everything => {
                 format!("\nThe files of a Kubernetes control-plane node are below {}.\n", paths.root().display())
             }
-            What::Phase(..) => String::new(),
+            PhaseSelection::Phase(..) => String::new(),
         };
     }
     match ended.outcome {

@@ -16,7 +16,7 @@ use crate::kubelet::sockets;
 use crate::ui::{self, Output};
 use crate::workflow::join::dry_run::rehearse;
 use crate::workflow::join::options::OPTIONS;
-use crate::workflow::join::{self, JoinError, PHASES, StepError, What};
+use crate::workflow::join::{self, JoinError, PHASES, PhaseSelection, StepError};
 use crate::workflow::machine::Machine;
 use crate::workflow::machine::joining::Real;
 
@@ -165,8 +165,8 @@ impl Flags {
 /// Runs join, one phase of it, or the dry run of either.
 pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     let (what, flags) = match args.command {
-        Some(Sub::Phase(phase)) => (What::Phase(phase.name, phase.sub), phase.flags),
-        None => (What::Everything, args.flags),
+        Some(Sub::Phase(phase)) => (PhaseSelection::Phase(phase.name, phase.sub), phase.flags),
+        None => (PhaseSelection::Everything, args.flags),
     };
     let loaded = config::load_join(&flags.input()?)
         .map_err(|error| anyhow::Error::new(error).context(Hint::new("see `kubeboot join --help`")))?;
@@ -183,13 +183,13 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         return show(&spec, &what, &flags, &machine).await;
     }
     join::run(&mut machine, &spec, &what).await.map_err(explain)?;
-    if flags.output == Output::Text && what == What::Everything {
-        ui::print(FAREWELL)?;
+    if flags.output == Output::Text && what == PhaseSelection::Everything {
+        ui::print(JOINED)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn show(spec: &JoinSpec, what: &What, flags: &Flags, machine: &Machine) -> anyhow::Result<ExitCode> {
+async fn show(spec: &JoinSpec, what: &PhaseSelection, flags: &Flags, machine: &Machine) -> anyhow::Result<ExitCode> {
     let interest = Interest { kubelet: true, programs: vec!["kubelet"], ..Interest::default() };
     let facts = machine.facts.gather(&machine.paths, &interest);
     let rehearsed = rehearse(spec, what, (&machine.paths, &facts), &Real, &*machine.reporter).await;
@@ -197,7 +197,7 @@ async fn show(spec: &JoinSpec, what: &What, flags: &Flags, machine: &Machine) ->
 }
 
 /// kubeadm's words at the end.
-const FAREWELL: &str = "\nThis node has joined the cluster:\n\
+const JOINED: &str = "\nThis node has joined the cluster:\n\
     * Certificate signing request was sent to apiserver and a response was received.\n\
     * The Kubelet was informed of the new secure connection details.\n\n\
     Run 'kubectl get nodes' on the control-plane to see this node join the cluster.\n\n";

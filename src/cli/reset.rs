@@ -17,7 +17,7 @@ use crate::ui::{self, Output};
 use crate::workflow::machine::Machine;
 use crate::workflow::preflight::{Finding, Severity, conclude, is_ignored};
 use crate::workflow::reset::plan::Step;
-use crate::workflow::reset::{self, OPTIONS, PHASES, Part, ResetError, Wanted};
+use crate::workflow::reset::{self, OPTIONS, PHASES, Part, ResetError, ResetOptions};
 
 /// Take everything away that init or join made on this machine
 ///
@@ -123,7 +123,7 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     };
     let loaded = flags.spec()?;
     let spec = loaded.spec;
-    let wanted = Wanted::of(&spec, phase.as_deref())?;
+    let wanted = ResetOptions::of(&spec, phase.as_deref())?;
     let service = Program { path: program()?, agent: NodeAgent::Embedded, docker_host: None };
     let mut machine = Machine::this(&globals.paths(), service, ui::reporter(flags.output));
     loaded.warnings.into_iter().for_each(|warning| machine.reporter.warn("config", warning));

@@ -181,7 +181,7 @@ impl Create {
             let mut flags = SpecFlags::default();
             flags.config = Some(config.clone());
             let wanted = load(&flags.input()?)?.spec.bootstrap_tokens;
-            let with = |wanted: &crate::config::spec::WantedToken| token(wanted.token.clone()).map(|t| wanted.with(t));
+            let with = |wanted: &crate::config::spec::TokenSpec| token(wanted.token.clone()).map(|t| wanted.with(t));
             return Ok(wanted.iter().map(with).collect::<Result<_, _>>()?);
         }
         let given = self.token.as_ref().map(|text| text.0.parse()).transpose()?;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::ClusterError;
 use super::client::Attempt;
-use super::object::{Manner, Object, Update};
+use super::object::{Object, Update, WriteMode};
 
 /// Requests that are under way at a time: more only queue up in the API server and etcd.
 const AT_A_TIME: usize = 8;
@@ -168,8 +168,8 @@ impl Target<'_> {
 /// One try. Whatever another client does in between (deletes it, changes it) is a conflict, which is tried again.
 async fn write_once(api: &Api<DynamicObject>, object: &Object) -> Result<Applied, kube::Error> {
     let params = PostParams { field_manager: Some(super::FIELD_MANAGER.into()), ..PostParams::default() };
-    let exists = match object.manner {
-        Manner::Amend(_) => None,
+    let exists = match object.mode {
+        WriteMode::Amend(_) => None,
         _ => match api.create(&params, &typed(object, object.value.clone())?).await {
             Ok(made) => return Ok(Applied { outcome: Outcome::Created, uid: uid(&made) }),
             Err(error) if may_be_there(&error) => Some(error),

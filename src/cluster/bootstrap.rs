@@ -10,7 +10,7 @@ use kube::api::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::bootstrap_token::to_secret;
-use super::object::{Manner, Object};
+use super::object::{Object, WriteMode};
 use super::rbac::{JOINING, NODES, bind, getting, reading};
 use crate::config::bootstrap_token::BootstrapToken;
 use crate::config::spec::ClusterSpec;
@@ -75,5 +75,5 @@ pub fn cluster_info(spec: &ClusterSpec, authority: &[u8]) -> Result<Vec<Object>,
     };
     let name = "kubeadm:bootstrap-signer-clusterinfo";
     let (role, binding) = reading(PUBLIC, name, ("configmaps", CLUSTER_INFO), &[("User", "system:anonymous")]);
-    Ok(vec![Object::new(&config_map).with(Manner::Merge), Object::new(&role), Object::new(&binding)])
+    Ok(vec![Object::new(&config_map).with(WriteMode::Merge), Object::new(&role), Object::new(&binding)])
 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Node, NodeSpec, Taint};
 use kube::api::ObjectMeta;
 use serde_json::{Value, json};
 
-use super::object::{Manner, Object};
+use super::object::{Object, WriteMode};
 use crate::config::spec::ClusterSpec;
 use crate::release::kubeadm_row;
 
@@ -32,7 +32,7 @@ pub fn mark(spec: &ClusterSpec) -> Object {
         spec: Some(NodeSpec { taints: Some(taints).filter(|taints| !taints.is_empty()), ..NodeSpec::default() }),
         status: None,
     };
-    Object::new(&node).with(Manner::Amend(amend))
+    Object::new(&node).with(WriteMode::Amend(amend))
 }
 
 /// By this annotation kubeadm finds the node's runtime again, up to the release that keeps it in a file.
@@ -50,7 +50,9 @@ pub fn cri_socket(spec: &ClusterSpec) -> Option<Object> {
         },
         ..Node::default()
     };
-    kubeadm_row(&spec.kubernetes_version).annotates_cri_socket.then(|| Object::new(&node).with(Manner::Amend(annotate)))
+    kubeadm_row(&spec.kubernetes_version)
+        .annotates_cri_socket
+        .then(|| Object::new(&node).with(WriteMode::Amend(annotate)))
 }
 
 /// Annotations are set.

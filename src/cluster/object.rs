@@ -21,7 +21,7 @@ const SERVERS_OWN: &[&str] =
 /// keys, which the API servers from 1.20 to 1.37 do not all know alike. Create, then update on what was read, means the
 /// same on all of them.
 #[derive(Debug, Clone, Copy)]
-pub enum Manner {
+pub enum WriteMode {
     /// It is ours whole: made, or put in the place of what is there.
     Replace,
     /// Others write into it too: made, or merged into what is there.
@@ -51,7 +51,7 @@ pub struct Object {
     /// Whole, with `apiVersion` and `kind`.
     pub value: Value,
     /// What is done where it is there.
-    pub manner: Manner,
+    pub mode: WriteMode,
     /// JSON pointer of a field that stays as it is where the object is there.
     pub kept: Option<&'static str>,
     /// Name of an object of the same kind and namespace, written before it, which takes it along when it goes.
@@ -90,13 +90,13 @@ impl Object {
         };
         // These types are structs of texts, numbers and maps of them: there is none that JSON cannot hold.
         let value = without_nulls(serde_json::to_value(object).unwrap_or_default());
-        let manner = if OWN_KINDS.contains(&K::KIND) { Manner::Replace } else { Manner::Merge };
-        Self { resource, value, manner, kept: None, owner: None }
+        let mode = if OWN_KINDS.contains(&K::KIND) { WriteMode::Replace } else { WriteMode::Merge };
+        Self { resource, value, mode, kept: None, owner: None }
     }
 
     /// The same with another manner.
-    pub fn with(self, manner: Manner) -> Self {
-        Self { manner, ..self }
+    pub fn with(self, mode: WriteMode) -> Self {
+        Self { mode, ..self }
     }
 
     /// The same, but for a field (a JSON pointer) that another client owns once the object is there.
@@ -132,7 +132,7 @@ impl Object {
 
     /// `kubeadm`'s word for what is done, and its name for the resource: `CREATE`, `configmaps`, `core/v1`.
     pub fn action(&self) -> (&'static str, &str, String) {
-        let verb = if matches!(self.manner, Manner::Amend(_)) { "PATCH" } else { "CREATE" };
+        let verb = if matches!(self.mode, WriteMode::Amend(_)) { "PATCH" } else { "CREATE" };
         let group = if self.resource.group.is_empty() { "core" } else { self.resource.group.as_str() };
         (verb, &self.resource.plural, format!("{group}/{}", self.resource.version))
     }
@@ -160,15 +160,15 @@ impl Object {
         {
             *own = there.clone();
         }
-        match self.manner {
-            Manner::Keep => None,
-            Manner::Amend(amend) => amend(current, &wanted).map(|patch| Update::Patch(versioned(patch, current))),
-            Manner::Adapt(adapt) => {
+        match self.mode {
+            WriteMode::Keep => None,
+            WriteMode::Amend(amend) => amend(current, &wanted).map(|patch| Update::Patch(versioned(patch, current))),
+            WriteMode::Adapt(adapt) => {
                 adapt(current, &mut wanted);
                 (!holds(current, &wanted)).then(|| Update::Patch(versioned(wanted, current)))
             }
-            Manner::Merge => (!holds(current, &wanted)).then(|| Update::Patch(versioned(wanted, current))),
-            Manner::Replace => {
+            WriteMode::Merge => (!holds(current, &wanted)).then(|| Update::Patch(versioned(wanted, current))),
+            WriteMode::Replace => {
                 let (own, there) = (stripped(&wanted), stripped(current));
                 (own != there).then(|| Update::Put(versioned(wanted, current)))
             }
@@ -266,13 +266,13 @@ mod tests {
         let mut put = object.value.clone();
         put["metadata"]["resourceVersion"] = json!("7");
         assert_eq!(object.update(&current), Some(Update::Put(put.clone())));
-        let merged = object.clone().with(Manner::Merge);
+        let merged = object.clone().with(WriteMode::Merge);
         assert_eq!(merged.update(&current), None);
         current["data"]["k"] = json!("old");
         assert_eq!(merged.update(&current), Some(Update::Patch(put)));
         current["data"].as_object_mut().unwrap().remove("other");
         assert_eq!(object.clone().keeping("/data/k").update(&current), None);
-        assert_eq!(object.with(Manner::Keep).update(&current), None);
+        assert_eq!(object.with(WriteMode::Keep).update(&current), None);
     }
 
     #[test]

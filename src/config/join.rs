@@ -8,7 +8,7 @@ use super::kinds;
 use super::load::{Input, Loaded, conclude, directory, report_on};
 use super::names;
 use super::network::{check_port, or};
-use super::node::{Given, node, timeouts, token};
+use super::node::{NodeInputs, node, timeouts, token};
 use super::report::{Part, Report};
 use super::spec::{CaPin, ControlPlaneJoin, Discovery, JoinSpec, KubebootSpec, KubeconfigSource, TokenDiscovery};
 use super::wire::{self, BootstrapTokenDiscovery, FileDiscovery, JoinConfiguration, JoinControlPlane, Secret};
@@ -161,7 +161,7 @@ pub(super) fn resolve(
     report: &mut Report,
 ) -> Option<JoinSpec> {
     let endpoint = join.control_plane.as_ref().map(|wire| (&wire.local_api_endpoint, "controlPlane.localAPIEndpoint"));
-    let given = Given {
+    let given = NodeInputs {
         part: Part::Join,
         registration: &join.node_registration,
         endpoint,

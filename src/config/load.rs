@@ -13,9 +13,9 @@ use super::flags::{self, FLAGS, FlagRow, Flags};
 use super::kinds;
 use super::names;
 use super::network::{self, or};
-use super::node::{Given, check_tokens, node, timeouts};
+use super::node::{NodeInputs, check_tokens, node, timeouts};
 use super::report::{Part, Report};
-use super::spec::{ClusterSpec, EtcdSpec, KubebootSpec, NodeSpec, ProxySpec, Withheld};
+use super::spec::{ClusterSpec, EtcdSpec, HideSecrets, KubebootSpec, NodeSpec, ProxySpec};
 use super::tokens::tokens;
 use super::wire::{ClusterConfiguration, Component, InitConfiguration};
 
@@ -122,7 +122,7 @@ pub(super) fn directory(text: &str) -> Option<PathBuf> {
 }
 
 fn this_node(init: &InitConfiguration, input: &Input, report: &mut Report) -> NodeSpec {
-    let given = Given {
+    let given = NodeInputs {
         part: Part::Init,
         registration: &init.node_registration,
         endpoint: Some((&init.local_api_endpoint, "localAPIEndpoint")),
@@ -177,7 +177,7 @@ pub(super) fn resolve(documents: Documents, input: &Input, report: &mut Report) 
         bootstrap_tokens: tokens(&init.bootstrap_tokens, report),
         certificate_key: certificate_key((Part::Init, "certificateKey"), &init.certificate_key, report),
         upload_certs: input.flags.upload_certs,
-        withheld: Withheld {
+        hide_secrets: HideSecrets {
             token: input.flags.skip_token_print,
             certificate_key: input.flags.skip_certificate_key_print,
         },

@@ -16,7 +16,7 @@ use super::spec::{NodeSpec, Timeouts};
 use super::wire::{self, BootstrapToken, LocalApiEndpoint, NodeRegistration, Secret};
 
 /// What a node is made of.
-pub(super) struct Given<'a> {
+pub(super) struct NodeInputs<'a> {
     /// The document whose `nodeRegistration` it is.
     pub part: Part,
     pub registration: &'a NodeRegistration,
@@ -30,7 +30,7 @@ pub(super) struct Given<'a> {
 }
 
 /// `nodeRegistration` and `localAPIEndpoint`, with the flags that may go beside a file.
-pub(super) fn node(given: &Given<'_>, report: &mut Report) -> NodeSpec {
+pub(super) fn node(given: &NodeInputs<'_>, report: &mut Report) -> NodeSpec {
     let (wire, part) = (given.registration, given.part);
     let (advertise_address, bind_port) = match given.endpoint {
         Some((endpoint, field)) => local_endpoint((part, field), endpoint, given.host.address, report),
@@ -52,7 +52,7 @@ pub(super) fn node(given: &Given<'_>, report: &mut Report) -> NodeSpec {
 }
 
 /// The flag, else the file, else the host name; trimmed and in lower case, as kubeadm does.
-fn name(given: &Given<'_>, report: &mut Report) -> String {
+fn name(given: &NodeInputs<'_>, report: &mut Report) -> String {
     const FIELD: &str = "nodeRegistration.name";
     let wire = given.registration;
     let flag = given.name.map(str::trim).filter(|name| !name.is_empty());
@@ -87,7 +87,7 @@ pub(super) fn cri_socket((part, field): (Part, &str), text: &str, report: &mut R
 
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
-fn taints(given: &Given<'_>, report: &mut Report) -> Option<Vec<core::Taint>> {
+fn taints(given: &NodeInputs<'_>, report: &mut Report) -> Option<Vec<core::Taint>> {
     let (taints, part) = (given.registration.taints.as_ref()?, given.part);
     for (index, taint) in taints.iter().enumerate() {
         let field = |name: &str| format!("nodeRegistration.taints[{index}].{name}");

@@ -15,7 +15,7 @@ use super::durations::GoDuration;
 use super::reset::UNMOUNT_FLAGS;
 use super::spec::{
     ClusterSpec, ComponentSpec, Discovery, EtcdSpec, ExternalEtcd, JoinSpec, KubeconfigSource, LocalEtcd, NodeSpec,
-    PullPolicy, ResetSpec, Timeouts, UpgradeCommon, UpgradeSpec, WantedToken,
+    PullPolicy, ResetSpec, Timeouts, TokenSpec, UpgradeCommon, UpgradeSpec,
 };
 
 /// The newest version of kubeadm's API.
@@ -168,7 +168,7 @@ pub fn init_configuration(spec: &ClusterSpec) -> Value {
     document("InitConfiguration", fields)
 }
 
-fn token(token: &WantedToken) -> Value {
+fn token(token: &TokenSpec) -> Value {
     let (ttl, expires) = match token.lifetime {
         Lifetime::Endless => (duration(Duration::ZERO), Value::Null),
         Lifetime::For(ttl) => (duration(ttl), Value::Null),

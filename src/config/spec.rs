@@ -65,13 +65,13 @@ pub struct ClusterSpec {
     /// `featureGates`.
     pub feature_gates: Vec<(String, bool)>,
     /// `bootstrapTokens`; never empty.
-    pub bootstrap_tokens: Vec<WantedToken>,
+    pub bootstrap_tokens: Vec<TokenSpec>,
     /// `certificateKey`; None makes one when certificates are uploaded.
     pub certificate_key: Option<CertificateKey>,
     /// `--upload-certs`.
     pub upload_certs: bool,
     /// What is not printed in the end.
-    pub withheld: Withheld,
+    pub hide_secrets: HideSecrets,
     /// `dns`.
     pub dns: DnsSpec,
     /// `proxy`.
@@ -280,7 +280,7 @@ pub enum PullPolicy {
 
 /// One of `bootstrapTokens`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WantedToken {
+pub struct TokenSpec {
     /// `token`; None makes one at random.
     pub token: Option<Token>,
     /// `description`.
@@ -293,7 +293,7 @@ pub struct WantedToken {
     pub groups: Vec<String>,
 }
 
-impl WantedToken {
+impl TokenSpec {
     /// The whole of it, once it is known which token it is.
     pub fn with(&self, token: Token) -> BootstrapToken {
         BootstrapToken {
@@ -308,7 +308,7 @@ impl WantedToken {
 
 /// Secrets that the join command is printed without.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Withheld {
+pub struct HideSecrets {
     /// `--skip-token-print`.
     pub token: bool,
     /// `--skip-certificate-key-print`.

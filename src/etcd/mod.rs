@@ -1,6 +1,8 @@
 //! The etcd of this node: what it says of itself, and its own downgrade.
 
 mod client;
+#[rustfmt::skip]
+#[allow(dead_code, missing_docs, clippy::all, reason = "generated from proto/etcd.proto")]
 mod proto;
 #[cfg(test)]
 mod tests;

@@ -8,43 +8,10 @@ use std::path::Path;
 
 use prost::Message;
 
-/// `walpb.Record`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Record {
-    #[prost(int64, tag = "1")]
-    kind: i64,
-    #[prost(bytes = "vec", tag = "3")]
-    data: Vec<u8>,
-}
+use super::proto::{Entry, RaftRequest, Record};
 
 /// [`Record::kind`] of an entry of the log.
 const ENTRY: i64 = 2;
-
-/// `raftpb.Entry`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Entry {
-    /// 0 for everything but changes of the membership.
-    #[prost(int32, tag = "1")]
-    kind: i32,
-    #[prost(uint64, tag = "3")]
-    index: u64,
-    #[prost(bytes = "vec", tag = "4")]
-    data: Vec<u8>,
-}
-
-/// `etcdserverpb.InternalRaftRequest`, as far as it writes keys. Before 3.6 there are entries of another kind too, without the
-/// header; they are about the members.
-#[derive(Clone, PartialEq, prost::Message)]
-struct RaftRequest {
-    #[prost(bytes = "vec", optional, tag = "100")]
-    header: Option<Vec<u8>>,
-    #[prost(bytes = "vec", optional, tag = "4")]
-    put: Option<Vec<u8>>,
-    #[prost(bytes = "vec", optional, tag = "5")]
-    delete_range: Option<Vec<u8>>,
-    #[prost(bytes = "vec", optional, tag = "6")]
-    txn: Option<Vec<u8>>,
-}
 
 impl Entry {
     /// Whether it writes or deletes keys.

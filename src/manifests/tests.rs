@@ -220,7 +220,7 @@ fn golden_patches() {
 }
 
 /// Words that some YAML reader or writer takes for something else.
-const HOSTILE: [&str; 16] = [
+const HOSTILE: [&str; 24] = [
     "on",
     "Yes",
     "~",
@@ -237,6 +237,14 @@ const HOSTILE: [&str; 16] = [
     "{{ x }}",
     "%!&*",
     "é\u{7f}\u{85}\u{1f600}",
+    "yes",
+    "0x1F",
+    "0o17",
+    "1e3",
+    "2001-01-01",
+    ".inf",
+    "18446744073709551616",
+    "a\u{2028}b\r\nc\t\u{fffe}\n\n",
 ];
 
 #[test]

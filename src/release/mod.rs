@@ -10,7 +10,7 @@ mod version;
 pub use kubeadm::{ConfigApi, KubeadmRow, kubeadm_row, kubelet_config_map};
 pub use kubelet::{KubeletRow, kubelet_refusal, kubelet_row};
 pub use table::{ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_goes_back, etcd_row};
-pub use upgrade::{Leave, Refusal, upgrade_allowed};
+pub use upgrade::{Refusal, UpgradePolicy, upgrade_allowed};
 pub use version::{KubernetesVersion, VersionError};
 
 /// What runs when no version is given: the newest release that the table covers whole.

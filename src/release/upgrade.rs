@@ -52,7 +52,7 @@ impl Refusal {
 
 /// What was asked for besides releases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Leave {
+pub struct UpgradePolicy {
     /// `--allow-experimental-upgrades`: alpha, beta and release candidates.
     pub experimental: bool,
     /// `--allow-release-candidate-upgrades`.
@@ -61,7 +61,7 @@ pub struct Leave {
     pub force: bool,
 }
 
-impl Leave {
+impl UpgradePolicy {
     fn allows(self, to: &KubernetesVersion) -> bool {
         let is_candidate = to.semver().pre.starts_with("rc.");
         !to.is_prerelease() || self.experimental || (self.release_candidate && is_candidate)
@@ -72,7 +72,7 @@ impl Leave {
 /// is the caller's affair.
 ///
 /// The same version and a lower patch or one lower minor pass, as they do in kubeadm.
-pub fn upgrade_allowed(from: &KubernetesVersion, to: &KubernetesVersion, leave: Leave) -> Result<(), Refusal> {
+pub fn upgrade_allowed(from: &KubernetesVersion, to: &KubernetesVersion, policy: UpgradePolicy) -> Result<(), Refusal> {
     let (from, to) = (from.clone(), to.clone());
     let newest = RELEASES[RELEASES.len() - 1].minor;
     if to.minor() > from.minor() + 1 {
@@ -84,7 +84,7 @@ pub fn upgrade_allowed(from: &KubernetesVersion, to: &KubernetesVersion, leave: 
     if to.minor() > newest {
         return Err(Refusal::TooNew { to, newest });
     }
-    if !leave.allows(&to) {
+    if !policy.allows(&to) {
         return Err(Refusal::Prerelease { to });
     }
     Ok(())
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     fn check(from: &str, to: &str) -> Result<(), Refusal> {
-        upgrade_allowed(&from.parse().unwrap(), &to.parse().unwrap(), Leave::default())
+        upgrade_allowed(&from.parse().unwrap(), &to.parse().unwrap(), UpgradePolicy::default())
     }
 
     #[test]
@@ -125,9 +125,11 @@ mod tests {
 
     #[test]
     fn pre_releases_are_allowed_by_the_flag_that_is_for_them() {
-        let check = |to: &str, leave: Leave| upgrade_allowed(&"v1.36.0".parse().unwrap(), &to.parse().unwrap(), leave);
-        let candidates = Leave { release_candidate: true, ..Leave::default() };
-        let all = Leave { experimental: true, ..Leave::default() };
+        let check = |to: &str, policy: UpgradePolicy| {
+            upgrade_allowed(&"v1.36.0".parse().unwrap(), &to.parse().unwrap(), policy)
+        };
+        let candidates = UpgradePolicy { release_candidate: true, ..UpgradePolicy::default() };
+        let all = UpgradePolicy { experimental: true, ..UpgradePolicy::default() };
         assert!(check("v1.37.0-rc.1", candidates).is_ok() && check("v1.37.0-rc.1", all).is_ok());
         assert!(check("v1.37.0-beta.0", candidates).is_err() && check("v1.37.0-beta.0", all).is_ok());
     }

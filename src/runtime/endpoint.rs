@@ -76,7 +76,7 @@ impl Endpoint {
         })
     }
 
-    /// The runtime of a machine on which nobody has chosen one: Docker where its socket is, else the only one that speaks
+    /// The runtime of a machine on which no one has chosen one: Docker where its socket is, else the only one that speaks
     /// CRI. Where there is none it is Docker, of which somebody will say then that it is missing.
     ///
     /// # Errors
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(Endpoint::detect(&paths), Ok(Endpoint::Docker(None)));
         make(CRI_SOCKETS[1]);
         let crio = Endpoint::Cri("unix:///var/run/crio/crio.sock".into());
-        // Whoever runs this may have set DOCKER_HOST.
+        // What runs this may have set DOCKER_HOST.
         if environment::docker_host().is_none() {
             assert_eq!(Endpoint::detect(&paths), Ok(crio));
             make(CRI_SOCKETS[0]);

@@ -10,8 +10,10 @@ pub mod endpoint;
 pub mod images;
 mod oom;
 pub mod streaming;
+mod records;
 mod types;
 
+pub use records::*;
 pub use types::*;
 
 use std::time::Duration;
@@ -50,7 +52,7 @@ impl RuntimeError {
 /// What went wrong in a runtime. Decisions match on the variant, never on the text.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// Nobody answers at the address.
+    /// No one answers at the address.
     #[error("cannot reach the container runtime at {address}")]
     Unreachable {
         /// The socket or URL.
@@ -171,7 +173,7 @@ pub trait ContainerRuntime: Send + Sync {
     /// The image if it is present locally.
     async fn image(&self, reference: &str) -> Result<Option<ImageRecord>>;
 
-    /// Pulls an image, as whom `credential` says or as nobody, telling `progress` the bytes so far and, when known, in all. Returns when it is usable.
+    /// Pulls an image, as whom `credential` says or as no one, telling `progress` the bytes so far and, when known, in all. Returns when it is usable.
     async fn pull(
         &self,
         reference: &str,

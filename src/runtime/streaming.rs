@@ -14,7 +14,7 @@ use super::Result;
 
 /// Which streams somebody wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Wanted {
+pub struct StdStreams {
     /// Bytes go in.
     pub stdin: bool,
     /// Standard output comes back.
@@ -70,8 +70,8 @@ pub enum Streamed {
 #[async_trait]
 pub trait Streaming: Send + Sync {
     /// Runs a command in a running container.
-    async fn exec(&self, id: &str, command: &[String], wanted: Wanted) -> Result<Streamed>;
+    async fn exec(&self, id: &str, command: &[String], wanted: StdStreams) -> Result<Streamed>;
 
     /// Looks at a running container's main process.
-    async fn attach(&self, id: &str, wanted: Wanted) -> Result<Streamed>;
+    async fn attach(&self, id: &str, wanted: StdStreams) -> Result<Streamed>;
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::host::fs::{make_dirs, write_file};
 use crate::host::tree::MemoryTree;
 
-/// Set to `1` this writes the golden files anew; the tests that did so fail on purpose, so that no run passes by
+/// Set to `1` this writes the golden files again; the tests that did so fail on purpose, so that no run passes by
 /// writing down what it found.
 const UPDATE: &str = "KUBEBOOT_UPDATE_GOLDEN";
 

@@ -19,7 +19,7 @@ use crate::agent::control::expect::HealthSource;
 use crate::agent::control::report::HealthReport;
 use crate::cluster::apply::{Applied, Outcome};
 use crate::cluster::joining::ClusterFacts;
-use crate::cluster::object::{Key, Manner, Object};
+use crate::cluster::object::{Key, Object, WriteMode};
 use crate::config::spec::JoinSpec;
 use crate::event::{Event, Reporter};
 use crate::host::Paths;
@@ -294,7 +294,7 @@ impl ServiceManager for Shared {
         self.0.call("reload").map_err(service_error)
     }
 
-    fn last_words(&self) -> Vec<String> {
+    fn log_tail(&self) -> Vec<String> {
         vec!["kubelet: told to fail".to_owned()]
     }
 
@@ -336,8 +336,8 @@ impl Cluster for World {
         for object in objects {
             self.call("apply")?;
             let (key, mut state) = (object.key(), self.state());
-            let outcome = match (state.objects.get(&key), object.manner) {
-                (None, Manner::Amend(_)) => Outcome::Absent,
+            let outcome = match (state.objects.get(&key), object.mode) {
+                (None, WriteMode::Amend(_)) => Outcome::Absent,
                 (None, _) => Outcome::Created,
                 (Some(there), _) if *there == object.value => Outcome::Unchanged,
                 (Some(_), _) => Outcome::Updated,

@@ -152,7 +152,7 @@ impl FakeRuntime {
         self.lock().registry.insert(reference.to_owned(), takes);
     }
 
-    /// Lets nobody but this user with this password pull an image.
+    /// Lets no one but this user with this password pull an image.
     pub fn registry_demands(&self, reference: &str, username: &str, password: &str) {
         self.lock().demands.insert(reference.to_owned(), (username.to_owned(), password.to_owned()));
     }
@@ -342,7 +342,7 @@ impl FakeRuntime {
         done
     }
 
-    /// Looks at a container, which wakes nobody.
+    /// Looks at a container, which wakes no one.
     fn with_quietly<T>(&self, id: &str, look: impl FnOnce(&FakeContainer) -> T) -> Option<T> {
         self.lock().containers.get(id).map(look)
     }

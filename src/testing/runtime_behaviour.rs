@@ -242,7 +242,7 @@ pub async fn pulls_as_who_it_is_told(runtime: &dyn ContainerRuntime) {
 }
 
 async fn misses_what_is_not_there(runtime: &dyn ContainerRuntime, owner: &str) {
-    // Nobody listens on this port of this machine.
+    // No one listens on this port of this machine.
     const NOWHERE: &str = "127.0.0.1:1/kubeboot/none:1";
     assert_eq!(runtime.image(NOWHERE).await.unwrap(), None);
     runtime.remove_image(NOWHERE).await.unwrap();

@@ -107,7 +107,7 @@ impl ServiceManager for FakeService {
         self.call("reload").map(drop)
     }
 
-    fn last_words(&self) -> Vec<String> {
+    fn log_tail(&self) -> Vec<String> {
         vec!["the fake's last words".to_owned()]
     }
 

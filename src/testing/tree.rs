@@ -58,7 +58,7 @@ impl<T: Tree> FaultyTree<T> {
         self.faults.fail_at.store(self.changes() + n, Ordering::SeqCst);
     }
 
-    /// Ends the process, so to speak, at the `n`-th change from now on: unwinds with [`Killed`], so that nobody tidies
+    /// Ends the process, so to speak, at the `n`-th change from now on: unwinds with [`Killed`], so that no one tidies
     /// up.
     pub fn die_at(&mut self, n: usize) {
         self.faults.deadly.store(true, Ordering::SeqCst);

@@ -50,7 +50,7 @@ pub enum RunError {
         /// The phase that was not finished.
         phase: &'static str,
     },
-    /// A kubelet runs the pods, and nobody here can ask it how they are.
+    /// A kubelet runs the pods, and no one here can ask it how they are.
     #[error(
         "nodeAgent kubelet: this version of kubeboot cannot see how a kubelet's pods are; pass \
          --skip-phases=wait-control-plane, or leave nodeAgent at embedded"

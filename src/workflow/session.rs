@@ -48,7 +48,7 @@ impl Session {
     }
 
     /// Whether the journal knows that the command has begun.
-    pub fn has_begun(&self) -> bool {
+    pub fn has_started(&self) -> bool {
         self.begin.is_none()
     }
 
@@ -193,13 +193,13 @@ mod tests {
         assert!(!session.open(&paths).unwrap() && !session.recover(&paths).unwrap());
         session.expect(vec![Entry::Adopted]).unwrap();
         session.finish().unwrap();
-        assert!(session.state().is_none() && !session.has_begun());
+        assert!(session.state().is_none() && !session.has_started());
         assert_eq!(listing(root.path()), before);
 
         assert_eq!(session.state_mut(&paths).unwrap().journal.records().len(), 1);
         assert_eq!(session.state_mut(&paths).unwrap().journal.records().len(), 1, "it has begun once");
         session.finish().unwrap();
-        assert!(session.has_begun() && session.state().unwrap().journal.has_finished("init"));
+        assert!(session.has_started() && session.state().unwrap().journal.has_finished("init"));
         session.close().unwrap();
         assert_eq!(listing(root.path()), before);
     }

@@ -72,7 +72,7 @@ impl ApiServer {
 /// What keeping the client and the certificates takes.
 #[derive(Clone)]
 pub struct Parts {
-    /// What the agent was told.
+    /// What the agent was started with.
     pub options: Arc<AgentOptions>,
     /// What is kept, where the agent has an API server.
     pub api: Option<Arc<ApiServer>>,
@@ -89,10 +89,10 @@ pub async fn keep(parts: Parts) {
     let first: Vec<_> = std::iter::once(kubeconfig.clone()).chain(node.bootstrap_kubeconfig.clone()).collect();
     let store = node.rotate_certificates.then(|| Store::client(&node.cert_dir));
     let files = Files::new(first.clone());
-    let mut keeper = Keeper { api, kubeconfig, store, first, files, used: None };
+    let mut refresher = Refresher { api, kubeconfig, store, first, files, used: None };
     let (mut failures, mut said) = (0, String::new());
     loop {
-        let (usable, mut trouble) = keeper.load().await;
+        let (usable, mut trouble) = refresher.load().await;
         let mut pause = REREAD;
         if usable {
             failures = 0;
@@ -111,7 +111,7 @@ pub async fn keep(parts: Parts) {
                     }
                 },
                 // Whatever came may be the kubeconfig itself.
-                () = keeper.files.changed(Duration::MAX) => continue,
+                () = refresher.files.changed(Duration::MAX) => continue,
             }
         }
         if said != trouble {
@@ -123,11 +123,11 @@ pub async fn keep(parts: Parts) {
             parts.board.set_problems("kubeconfig", problems);
             said = trouble;
         }
-        keeper.files.changed(pause).await;
+        refresher.files.changed(pause).await;
     }
 }
 
-struct Keeper<'a> {
+struct Refresher<'a> {
     api: &'a ApiServer,
     kubeconfig: &'a Path,
     /// Where certificates are that are renewed.
@@ -139,7 +139,7 @@ struct Keeper<'a> {
     used: Option<Vec<u8>>,
 }
 
-impl Keeper<'_> {
+impl Refresher<'_> {
     /// Uses what the kubeconfig says now. Returns whether that is of any use, and what is wrong.
     async fn load(&mut self) -> (bool, String) {
         let found = match Credentials::load(self.kubeconfig, self.store.as_ref(), &self.api.requests).await {

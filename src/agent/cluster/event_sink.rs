@@ -38,7 +38,7 @@ use crate::agent::pod::{PodKey, StaticPod};
 use crate::error::chain;
 use crate::host::clock::{Instant, sleep_until};
 use budget::Budget;
-use similar::{Aggregator, Told};
+use similar::{Aggregator, SentEvent};
 
 /// How long to wait for an API server that is away or cannot keep it now.
 const RETRY: Steps = Steps { initial: Duration::from_secs(1), cap: Duration::from_secs(30) };
@@ -92,7 +92,7 @@ struct Lane {
     /// When its first one is sent again.
     due: Option<Instant>,
     /// Its first one as it is sent; the budget has been asked for it.
-    paid: Option<Told>,
+    paid: Option<SentEvent>,
 }
 
 /// Tells for ever.
@@ -217,7 +217,7 @@ impl Poster {
 }
 
 /// Sends one event once.
-async fn deliver(parts: &Parts, client: &Client, told: &Told) -> Fate {
+async fn deliver(parts: &Parts, client: &Client, told: &SentEvent) -> Fate {
     let Err(error) = parts.post(client, told).await else { return Fate::Over };
     let event = &told.event;
     let fate = fate(&error, namespace(event));
@@ -226,8 +226,8 @@ async fn deliver(parts: &Parts, client: &Client, told: &Told) -> Fate {
 }
 
 impl Parts {
-    async fn post(&self, client: &Client, told: &Told) -> Result<(), CallError> {
-        let Told { name, event } = told;
+    async fn post(&self, client: &Client, told: &SentEvent) -> Result<(), CallError> {
+        let SentEvent { name, event } = told;
         let request = Request::new(ApiEvent::url_path(&(), Some(namespace(event))));
         if event.count > 1 {
             let change = json!({"count": event.count, "lastTimestamp": Time(event.last), "message": event.message});

@@ -26,7 +26,7 @@ use mirror::Uids;
 /// What all of it takes. Cheap to clone.
 #[derive(Clone)]
 pub struct Parts {
-    /// What the agent was told.
+    /// What the agent was started with.
     pub options: Arc<AgentOptions>,
     /// The API server.
     pub api: Arc<ApiServer>,

@@ -22,7 +22,7 @@ pub struct Resolver {
     pub options: Vec<String>,
 }
 
-/// Something the user is told: an event's reason and its message.
+/// What is reported to the user: an event's reason and its message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     /// The kubelet's reason.

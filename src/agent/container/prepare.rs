@@ -38,7 +38,7 @@ pub struct Prepared {
     pub managed: Vec<Mount>,
     /// The pod's own users; None for the machine's.
     pub users: Option<UserRange>,
-    /// What the user is told.
+    /// What is reported to the user.
     pub notices: Vec<Notice>,
 }
 

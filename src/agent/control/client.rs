@@ -25,7 +25,7 @@ const LINE_LIMIT: u64 = 16 << 20;
 /// The agent's present report.
 ///
 /// # Errors
-/// [`ControlError::NotRunning`] when nobody answers at the socket.
+/// [`ControlError::NotRunning`] when no agent answers at the socket.
 pub async fn report(socket: &Path) -> Result<HealthReport, ControlError> {
     let mut connection = Connection::open(socket, "report").await?;
     connection.next().await?.ok_or_else(|| unanswered(socket))
@@ -35,7 +35,7 @@ pub async fn report(socket: &Path) -> Result<HealthReport, ControlError> {
 /// stream ends when the agent does: connect again, or say that it is gone.
 ///
 /// # Errors
-/// [`ControlError::NotRunning`] when nobody answers at the socket.
+/// [`ControlError::NotRunning`] when no agent answers at the socket.
 pub async fn watch(
     socket: &Path,
 ) -> Result<impl Stream<Item = Result<HealthReport, ControlError>> + Send + Unpin + 'static, ControlError> {
@@ -48,7 +48,7 @@ pub async fn watch(
 /// Every pod the agent knows.
 ///
 /// # Errors
-/// [`ControlError::NotRunning`] when nobody answers at the socket.
+/// [`ControlError::NotRunning`] when no agent answers at the socket.
 pub async fn pods(socket: &Path) -> Result<PodList, ControlError> {
     let mut connection = Connection::open(socket, "pods").await?;
     connection.next().await?.ok_or_else(|| unanswered(socket))
@@ -57,7 +57,7 @@ pub async fn pods(socket: &Path) -> Result<PodList, ControlError> {
 /// What happened to pods, oldest first; with `watching` also what happens from now on, until the agent ends.
 ///
 /// # Errors
-/// [`ControlError::NotRunning`] when nobody answers at the socket.
+/// [`ControlError::NotRunning`] when no agent answers at the socket.
 pub async fn events(
     socket: &Path,
     watching: bool,
@@ -71,7 +71,7 @@ pub async fn events(
 /// Has the pod of this UID stopped and started again; returns once the agent has taken the request.
 ///
 /// # Errors
-/// [`ControlError::Refused`] when there is none, [`ControlError::NotRunning`] when nobody answers at the socket.
+/// [`ControlError::Refused`] when there is none, [`ControlError::NotRunning`] when no agent answers at the socket.
 pub async fn restart(socket: &Path, uid: &str) -> Result<(), ControlError> {
     let request = Request { version: VERSION, request: "restart".to_owned(), log: None, uid: Some(uid.to_owned()) };
     let begun: Option<serde_json::Value> = Connection::ask(socket, &request).await?.next().await?;
@@ -81,7 +81,7 @@ pub async fn restart(socket: &Path, uid: &str) -> Result<(), ControlError> {
 /// A container's log.
 ///
 /// # Errors
-/// [`ControlError::Refused`] when there is none, [`ControlError::NotRunning`] when nobody answers at the socket.
+/// [`ControlError::Refused`] when there is none, [`ControlError::NotRunning`] when no agent answers at the socket.
 pub async fn logs(socket: &Path, wanted: &LogRequest) -> Result<Log, ControlError> {
     let request = Request { version: VERSION, request: "logs".to_owned(), log: Some(wanted.clone()), uid: None };
     let mut connection = Connection::ask(socket, &request).await?;

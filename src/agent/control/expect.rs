@@ -1,7 +1,7 @@
 //! Waiting for the agent to report what somebody wrote: the very manifest, by the hash of its bytes, running and
 //! healthy.
 //!
-//! `init` waits for all four components this way, `upgrade` for one after the other. Nobody asks the API server: it may
+//! `init` waits for all four components this way, `upgrade` for one after the other. No one asks the API server: it may
 //! be the component that is being replaced.
 
 use std::collections::HashMap;
@@ -119,7 +119,7 @@ const HOPELESS: &[&str] = &[
 ];
 
 /// How long a component's last words may take to follow the news of its end.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LOG_TAIL: Duration = Duration::from_secs(1);
 
 /// Restarts that are nothing new: what each container had when it was first seen, by the pod's UID and its name.
 ///
@@ -169,7 +169,7 @@ fn judge_problem(report: &HealthReport, want: &Expectation, hash: &str) -> Optio
         of_file && p.file_hash.as_deref().is_none_or(|refused| refused == hash)
     })?;
     if problem.file_hash.is_none() {
-        // Nobody could read it: that may pass.
+        // No one could read it: that may pass.
         return Some(Verdict::Waiting(problem.message.clone()));
     }
     Some(Verdict::Failed(Failure {
@@ -279,7 +279,7 @@ pub async fn until_met(
         };
         let mut newest = None;
         loop {
-            let until = unheard.map_or(deadline, |since| deadline.min(since + LAST_WORDS));
+            let until = unheard.map_or(deadline, |since| deadline.min(since + LOG_TAIL));
             let heard = match crate::host::clock::timeout_at(until, reports.next()).await {
                 Ok(Some(report)) => newest.insert(report),
                 Ok(None) => break,
@@ -289,7 +289,7 @@ pub async fn until_met(
                     _ => break,
                 },
             };
-            let patient = unheard.is_none_or(|since| Instant::now() < since + LAST_WORDS);
+            let patient = unheard.is_none_or(|since| Instant::now() < since + LOG_TAIL);
             match settle(heard, wants, (&mut last, &mut baseline), patient, changed)? {
                 Settled::Met => return Ok(()),
                 Settled::Unheard => unheard = unheard.or_else(|| Some(Instant::now())),
@@ -476,7 +476,7 @@ mod tests {
         let source = Script::new(vec![vec![silent()]]);
         let error = until_met(&source, &[want("new")], Duration::from_secs(60), &mut |_, _| {}).await.unwrap_err();
         assert!(matches!(error, WaitError::Failed(failure) if failure.log.is_empty()));
-        assert_eq!(started.elapsed(), LAST_WORDS);
+        assert_eq!(started.elapsed(), LOG_TAIL);
     }
 
     #[tokio::test(start_paused = true)]

@@ -72,7 +72,7 @@ pub struct PodView {
 
 /// What the socket answers from, besides the reports.
 #[async_trait]
-pub trait Desk: Send + Sync {
+pub trait AgentView: Send + Sync {
     /// Every pod that is wanted or still being stopped.
     fn pods(&self) -> PodList;
 
@@ -99,7 +99,7 @@ fn first_version() -> u32 {
 /// What can go wrong on the control socket, on either side.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Nobody answers.
+    /// No one answers.
     #[error("no agent answers at {}", socket.display())]
     NotRunning {
         /// The socket.

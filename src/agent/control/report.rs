@@ -112,10 +112,13 @@ pub struct ContainerReport {
     pub probe_message: Option<String>,
 }
 
-/// State of a container.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// State of a container as it is reported.
+pub type StateReport = State<TerminationReport>;
+
+/// What the agent makes of the runtime's state of a container; `Termination` is what is said of its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "state")]
-pub enum StateReport {
+pub enum State<Termination> {
     /// Not running yet, or not again.
     Waiting {
         /// `ContainerCreating`, `CrashLoopBackOff`, `ErrImagePull`, ...
@@ -129,7 +132,23 @@ pub enum StateReport {
         started_at: Timestamp,
     },
     /// Ended.
-    Terminated(TerminationReport),
+    Terminated(Termination),
+}
+
+impl<Termination> State<Termination> {
+    /// It does not run, for this reason.
+    pub fn waiting(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Waiting { reason: reason.into(), message: message.into() }
+    }
+
+    /// The same, with its end said by `of`.
+    pub fn map<Other>(self, of: impl FnOnce(Termination) -> Other) -> State<Other> {
+        match self {
+            Self::Waiting { reason, message } => State::Waiting { reason, message },
+            Self::Running { started_at } => State::Running { started_at },
+            Self::Terminated(termination) => State::Terminated(of(termination)),
+        }
+    }
 }
 
 /// How a container ended.
@@ -160,7 +179,7 @@ pub struct Problem {
     /// How bad it is.
     #[serde(default)]
     pub severity: Severity,
-    /// SHA-256 in hex of the manifest's bytes it is about; None where it is about no content, or about one nobody could
+    /// SHA-256 in hex of the manifest's bytes it is about; None where it is about no content, or about one that could not be
     /// read.
     #[serde(default)]
     pub file_hash: Option<String>,

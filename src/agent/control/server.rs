@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use super::{ControlError, Desk, Refusal, Request, VERSION};
+use super::{AgentView, ControlError, Refusal, Request, VERSION};
 use crate::agent::control::log::LogRequest;
 use crate::agent::control::report::HealthReport;
 use crate::agent::events::Recorder;
@@ -48,7 +48,7 @@ pub async fn bind(path: &Path) -> Result<Listener, ControlError> {
 pub async fn serve(
     listener: Listener,
     reports: watch::Receiver<Arc<HealthReport>>,
-    desk: Arc<dyn Desk>,
+    view: Arc<dyn AgentView>,
     shutdown: CancellationToken,
 ) {
     let (clients, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(CLIENTS)));
@@ -67,11 +67,11 @@ pub async fn serve(
             }
         };
         let slot = Arc::clone(&slots).try_acquire_owned().ok();
-        let (reports, desk, shutdown) = (reports.clone(), Arc::clone(&desk), shutdown.clone());
+        let (reports, view, shutdown) = (reports.clone(), Arc::clone(&view), shutdown.clone());
         clients.spawn(async move {
             let talk = async {
                 match slot {
-                    Some(_slot) => answer(stream, reports, &*desk).await,
+                    Some(_slot) => answer(stream, reports, &*view).await,
                     None => refuse(stream, format!("{CLIENTS} clients are connected already")).await,
                 }
             };
@@ -87,7 +87,7 @@ pub async fn serve(
 async fn answer(
     mut stream: UnixStream,
     reports: watch::Receiver<Arc<HealthReport>>,
-    desk: &dyn Desk,
+    view: &dyn AgentView,
 ) -> io::Result<()> {
     let (read, mut write) = stream.split();
     let mut lines = BufReader::new(read);
@@ -109,14 +109,14 @@ async fn answer(
     let answering = async {
         let uid = request.uid.as_deref().unwrap_or_default();
         match (request.request.as_str(), &request.log) {
-            ("restart", _) if desk.restart(uid) => send(&mut write, &serde_json::json!({})).await,
+            ("restart", _) if view.restart(uid) => send(&mut write, &serde_json::json!({})).await,
             ("restart", _) => send(&mut write, &Refusal { error: format!("no pod has the UID {uid:?}") }).await,
-            ("report", _) => tell_reports(&mut write, reports, false).await,
-            ("watch", _) => tell_reports(&mut write, reports, true).await,
-            ("pods", _) => send(&mut write, &desk.pods()).await,
-            ("events", _) => tell_events(&mut write, desk.events(), false).await,
-            ("watch-events", _) => tell_events(&mut write, desk.events(), true).await,
-            ("logs", Some(wanted)) => tell_log(&mut write, wanted, desk).await,
+            ("report", _) => send_reports(&mut write, reports, false).await,
+            ("watch", _) => send_reports(&mut write, reports, true).await,
+            ("pods", _) => send(&mut write, &view.pods()).await,
+            ("events", _) => send_events(&mut write, view.events(), false).await,
+            ("watch-events", _) => send_events(&mut write, view.events(), true).await,
+            ("logs", Some(wanted)) => send_log(&mut write, wanted, view).await,
             ("logs", None) => {
                 send(&mut write, &Refusal { error: "the request does not say whose log".to_owned() }).await
             }
@@ -134,7 +134,7 @@ async fn answer(
     }
 }
 
-async fn tell_reports(
+async fn send_reports(
     write: &mut (impl AsyncWriteExt + Unpin),
     mut reports: watch::Receiver<Arc<HealthReport>>,
     watching: bool,
@@ -148,7 +148,7 @@ async fn tell_reports(
     }
 }
 
-async fn tell_events(write: &mut (impl AsyncWriteExt + Unpin), recorder: &Recorder, watching: bool) -> io::Result<()> {
+async fn send_events(write: &mut (impl AsyncWriteExt + Unpin), recorder: &Recorder, watching: bool) -> io::Result<()> {
     let (mut latest, mut told) = (recorder.latest(), 0);
     loop {
         latest.borrow_and_update();
@@ -162,8 +162,12 @@ async fn tell_events(write: &mut (impl AsyncWriteExt + Unpin), recorder: &Record
     }
 }
 
-async fn tell_log(write: &mut (impl AsyncWriteExt + Unpin), wanted: &LogRequest, desk: &dyn Desk) -> io::Result<()> {
-    let mut log = match desk.logs(wanted).await {
+async fn send_log(
+    write: &mut (impl AsyncWriteExt + Unpin),
+    wanted: &LogRequest,
+    view: &dyn AgentView,
+) -> io::Result<()> {
+    let mut log = match view.logs(wanted).await {
         Ok(log) => log,
         Err(error) => return send(write, &Refusal { error: chain(&error) }).await,
     };

@@ -25,7 +25,7 @@ fn numbered(sequence: u64) -> Arc<HealthReport> {
 struct Bare(Recorder);
 
 #[async_trait]
-impl Desk for Bare {
+impl AgentView for Bare {
     fn pods(&self) -> PodList {
         PodList { pods: vec![PodView { pod: Pod::default(), report: crate::testing::report::pod("etcd", "hash") }] }
     }
@@ -48,7 +48,7 @@ impl Desk for Bare {
 }
 
 struct Bench {
-    desk: Arc<Bare>,
+    view: Arc<Bare>,
     _dir: tempfile::TempDir,
     socket: PathBuf,
     reports: watch::Sender<Arc<HealthReport>>,
@@ -62,9 +62,9 @@ async fn bench() -> Bench {
     let (reports, receiver) = watch::channel(numbered(1));
     let shutdown = CancellationToken::new();
     let listener = bind(&socket).await.unwrap();
-    let desk = Arc::new(Bare::default());
-    let server = tokio::spawn(serve(listener, receiver, desk.clone(), shutdown.clone()));
-    Bench { desk, _dir: dir, socket, reports, shutdown, server }
+    let view = Arc::new(Bare::default());
+    let server = tokio::spawn(serve(listener, receiver, view.clone(), shutdown.clone()));
+    Bench { view, _dir: dir, socket, reports, shutdown, server }
 }
 
 /// What the server says to `request`, to the end.
@@ -107,9 +107,9 @@ async fn a_watcher_gets_the_present_report_and_each_that_follows_until_the_agent
 #[tokio::test]
 async fn pods_are_told_once_and_events_as_they_happen() {
     let bench = bench().await;
-    assert_eq!(pods(&bench.socket).await.unwrap(), bench.desk.pods());
+    assert_eq!(pods(&bench.socket).await.unwrap(), bench.view.pods());
     let key = PodKey { namespace: "default".into(), name: "p-n".into() };
-    let happen = |reason: &str| bench.desk.0.normal(Subject { pod: &key, uid: "u", container: None }, reason, "so");
+    let happen = |reason: &str| bench.view.0.normal(Subject { pod: &key, uid: "u", container: None }, reason, "so");
     happen("Pulled");
     let mut watching = events(&bench.socket, true).await.unwrap();
     assert_eq!(watching.next().await.unwrap().unwrap().reason, "Pulled");

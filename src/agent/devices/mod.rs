@@ -11,6 +11,9 @@ pub mod gate;
 mod grant;
 mod messages;
 mod plugin;
+#[rustfmt::skip]
+#[allow(dead_code, missing_docs, clippy::all, reason = "generated from proto/device_plugin.proto")]
+mod proto;
 mod server;
 mod state;
 

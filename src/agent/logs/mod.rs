@@ -18,7 +18,7 @@ use crate::runtime::ContainerName;
 /// The longest file name Linux has.
 const NAME_MAX: usize = 255;
 
-/// How many lines are read of a container that ended badly; more than are kept, for [`last_words`].
+/// How many lines are read of a container that ended badly; more than are kept, for [`log_tail`].
 pub const READ_LINES: usize = 500;
 /// Log lines kept of a container that ended badly.
 const LAST_LINES: usize = 20;
@@ -31,7 +31,7 @@ const TAIL_BYTES: usize = 2048;
 ///
 /// Kubernetes' components answer a wrong flag with one line of error and behind it the list of all their flags: that
 /// list is left out, or the error would not be seen.
-pub fn last_words(mut lines: Vec<String>) -> Vec<String> {
+pub fn log_tail(mut lines: Vec<String>) -> Vec<String> {
     let is_error = |line: &String| line.to_ascii_lowercase().starts_with("error:");
     if let Some(usage) = lines.iter().rposition(|line| line.trim_end() == "Usage:")
         && lines[..usage].iter().rev().take(2).any(is_error)
@@ -131,13 +131,13 @@ mod tests {
     #[test]
     fn the_error_behind_which_a_component_lists_its_flags_is_its_last_word() {
         let mut said: Vec<String> = (0..30).map(|n| format!("line {n}")).collect();
-        assert_eq!(last_words(said.clone()), said[10..]);
+        assert_eq!(log_tail(said.clone()), said[10..]);
         said.push("Error: unknown flag: --no-such-flag".into());
         let list = ["Usage:", "  kube-scheduler [flags]", "", "Misc flags:", "", "      --config string  The path", ""];
         said.extend(list.map(str::to_owned));
-        assert_eq!(last_words(said.clone()).last().unwrap(), "Error: unknown flag: --no-such-flag");
+        assert_eq!(log_tail(said.clone()).last().unwrap(), "Error: unknown flag: --no-such-flag");
         said.push("F1123 20:00:00 main.go:1] failed".into());
-        let words = last_words(said);
+        let words = log_tail(said);
         assert_eq!(words.len(), 20);
         assert_eq!(words[18..], ["Error: unknown flag: --no-such-flag", "F1123 20:00:00 main.go:1] failed"]);
     }

@@ -22,11 +22,11 @@ const TOKEN_LIVES: SignedDuration = SignedDuration::from_hours(24);
 
 /// What is remembered of every bound pod that has been given something.
 #[derive(Default)]
-pub struct Store(Mutex<BTreeMap<String, Arc<Desk>>>);
+pub struct Store(Mutex<BTreeMap<String, Arc<PodObjects>>>);
 
 /// What is remembered of one pod.
 #[derive(Default)]
-struct Desk {
+struct PodObjects {
     /// Held by who writes the pod's files; true once they are gone for good.
     files: Mutex<bool>,
     cache: Mutex<Cache>,
@@ -60,7 +60,7 @@ type Answers<K, V> = (BTreeMap<K, V>, BTreeMap<K, String>);
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted<'a> {
+pub enum ObjectScope<'a> {
     /// What the volumes refer to.
     Files,
     /// That, and what the environment of this container does.
@@ -77,19 +77,19 @@ impl Store {
         &self,
         api: Option<&ApiServer>,
         pod: &StaticPod,
-        wanted: Wanted<'_>,
+        wanted: ObjectScope<'_>,
     ) -> Result<Objects, String> {
         if pod.bound.is_none() {
             return Ok(Objects::default());
         }
         let client = api.and_then(ApiServer::client);
-        let desk = self.desk(&pod.uid);
+        let of_pod = self.of_pod(&pod.uid);
         let container = match wanted {
-            Wanted::Files => None,
-            Wanted::Container(name) => Some(name),
+            ObjectScope::Files => None,
+            ObjectScope::Container(name) => Some(name),
         };
         let references = references(pod, container);
-        let ask = Ask { client: client.as_ref(), pod, before: lock(&desk.cache).clone() };
+        let ask = Ask { client: client.as_ref(), pod, before: lock(&of_pod.cache).clone() };
         let (found, unread) = ask.objects(&references.objects).await;
         let (tokens, refused) = ask.tokens(&references.tokens).await;
         let mut now = Cache { found, tokens, services: ask.before.services.clone() };
@@ -100,7 +100,7 @@ impl Store {
         let there = now.found.iter().filter_map(|(key, object)| Some((key.clone(), object.clone()?)));
         let objects = Objects { found: there.collect(), unread, tokens, refused, services: now.services.clone() };
         // What was not asked for this time stays known.
-        let mut cache = lock(&desk.cache);
+        let mut cache = lock(&of_pod.cache);
         cache.found.extend(now.found);
         cache.tokens.extend(now.tokens);
         cache.services = now.services;
@@ -117,13 +117,13 @@ impl Store {
         let mut all = Vec::new();
         let secrets = pod.spec.image_pull_secrets.iter().flatten().filter(|one| !one.name.is_empty());
         for name in secrets.filter(|_| pod.bound.is_some()).map(|one| &one.name) {
-            let (client, desk) = (api.and_then(ApiServer::client), self.desk(&pod.uid));
-            let ask = Ask { client: client.as_ref(), pod, before: lock(&desk.cache).clone() };
+            let (client, of_pod) = (api.and_then(ApiServer::client), self.of_pod(&pod.uid));
+            let ask = Ask { client: client.as_ref(), pod, before: lock(&of_pod.cache).clone() };
             let key = (Kind::Secret, name.clone());
             let (mut found, unread) = ask.objects(&BTreeSet::from([key.clone()])).await;
             let secret = match found.remove(&key) {
                 Some(object) => {
-                    lock(&desk.cache).found.insert(key, object.clone());
+                    lock(&of_pod.cache).found.insert(key, object.clone());
                     object.ok_or_else(|| format!("secret {name:?} not found"))
                 }
                 None => {
@@ -138,23 +138,23 @@ impl Store {
 
     /// Runs `write` with no other task at the files of a bound pod.
     pub fn alone<T>(&self, pod: &StaticPod, write: impl FnOnce() -> T) -> T {
-        let desk = pod.bound.as_ref().map(|_| self.desk(&pod.uid));
-        let _files = desk.as_ref().map(|desk| lock(&desk.files));
+        let of_pod = pod.bound.as_ref().map(|_| self.of_pod(&pod.uid));
+        let _files = of_pod.as_ref().map(|of_pod| lock(&of_pod.files));
         write()
     }
 
     /// The same of a pod whose files are there, made by this agent or one before it; None where they were removed
     /// meanwhile. `write` looks whether they are there.
     pub fn alone_unless_gone<T>(&self, uid: &str, write: impl FnOnce() -> Option<T>) -> Option<T> {
-        let desk = self.desk(uid);
-        let gone = lock(&desk.files);
+        let of_pod = self.of_pod(uid);
+        let gone = lock(&of_pod.files);
         if *gone { None } else { write() }
     }
 
     /// Runs `remove`, which takes the files of the pod away, and forgets the pod.
     pub fn forget<T>(&self, uid: &str, remove: impl FnOnce() -> T) -> T {
-        let desk = self.desk(uid);
-        let mut gone = lock(&desk.files);
+        let of_pod = self.of_pod(uid);
+        let mut gone = lock(&of_pod.files);
         *gone = true;
         let removed = remove();
         // Only now may there be another desk for the same pod, which may be recreated.
@@ -162,7 +162,7 @@ impl Store {
         removed
     }
 
-    fn desk(&self, uid: &str) -> Arc<Desk> {
+    fn of_pod(&self, uid: &str) -> Arc<PodObjects> {
         Arc::clone(lock(&self.0).entry(uid.to_owned()).or_default())
     }
 }

@@ -16,7 +16,7 @@ use crate::runtime::endpoint::Endpoint;
 /// The pause image where none is named.
 pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
 
-/// Every option of the agent, defaults applied. Make one with [`AgentOptions::new`] and change what differs.
+/// Everything the agent is configured with, defaults applied. Make one with [`AgentOptions::new`] and change what differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentOptions {
     /// Directory (or single file) of manifests; `staticPodPath`.

@@ -1,4 +1,4 @@
-//! The agent's settings: `KubeletConfiguration` files and the kubelet's flags, resolved into [`AgentOptions`].
+//! How the agent is configured: `KubeletConfiguration` files and the kubelet's flags, resolved into [`AgentOptions`].
 //!
 //! Every flag and field is one row of the [`table`], from which the command line, its help, the reader of files, `/configz`,
 //! `/flagz`, the documentation and the log line about what means nothing are made.

@@ -30,7 +30,7 @@ use crate::yaml::{self, Document, Node, Repeated, YamlError, path_to_string, sho
 /// A manifest of this size or more is refused, as by the kubelet.
 pub const MANIFEST_LIMIT: usize = 10 * 1024 * 1024;
 /// Warnings of one kind; more are not read.
-const TOLD: usize = 10;
+const REPORTED: usize = 10;
 
 /// An object and what was odd about its file.
 pub(super) struct Decoded {
@@ -97,11 +97,11 @@ fn yaml(text: &str) -> Result<Decoded, PodError> {
 
 /// One sentence for each key that stands twice.
 fn twice(repeated: &[Repeated]) -> Vec<String> {
-    let told = repeated.iter().take(TOLD).map(|one| {
+    let told = repeated.iter().take(REPORTED).map(|one| {
         let (field, at, before) = (path_to_string(&one.path), one.at.line, one.before.line);
         shorten(&format!("\"{field}\" is written twice: line {at} counts, line {before} does not"))
     });
-    let more = repeated.len().saturating_sub(TOLD);
+    let more = repeated.len().saturating_sub(REPORTED);
     told.chain((more > 0).then(|| format!("and {more} more fields are written twice"))).collect()
 }
 

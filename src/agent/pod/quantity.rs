@@ -10,7 +10,7 @@ const DECIMAL: [(&str, i64); 10] =
 
 /// A quantity in whole units (`Value`), None where the text is none. What is between two of them is rounded away from
 /// zero. What an i64 does not hold is the largest or the smallest one, where Go has 0 or a number that has wrapped
-/// around.
+/// around; Go also rounds some negative fractions towards zero, and a negative quantity is refused wherever one counts.
 pub fn bytes(quantity: &Quantity) -> Option<i64> {
     Some(parse(&quantity.0)?.times_ten_to(0))
 }
@@ -29,16 +29,17 @@ struct Amount {
     twos: u32,
 }
 
-/// Reads a sign, digits with a point among them, and a suffix or an exponent. Go takes a text without digits (`m`) for 0,
-/// which is a slip of the pen.
+/// Reads a sign, digits with a point among them, and a suffix or an exponent, with spaces around it. As in Go, a text
+/// without digits (`m`) is 0, but an empty one is no quantity.
 fn parse(text: &str) -> Option<Amount> {
-    let text = text.trim();
+    // Not a line break: Go sees it as an escape of JSON, which is no quantity.
+    let text = text.trim_matches(' ');
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at(end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).map(|digit| digit.wrapping_sub(b'0')).collect();
-    if digits.is_empty() || fraction.contains('.') {
+    if text.is_empty() || fraction.contains('.') {
         return None;
     }
     let (tens, twos) = scale(suffix)?;
@@ -68,7 +69,7 @@ impl Amount {
         let size = times(size, 2, self.twos.into());
         let size = size.saturating_add(fraction_times(fraction, gap, self.twos));
         let size = i128::try_from(size).unwrap_or(i128::MAX);
-        let (signed, most) = if self.is_negative { (-size, i64::MIN) } else { (size, i64::MAX) };
+        let (signed, most) = if self.is_negative { (size.saturating_neg(), i64::MIN) } else { (size, i64::MAX) };
         i64::try_from(signed).unwrap_or(most)
     }
 }
@@ -122,7 +123,7 @@ mod tests {
     }
 
     /// Texts with what `Value` and `MilliValue` of Kubernetes' `resource.Quantity` are.
-    const GO: [(&str, i64, i64); 40] = [
+    const GO: [(&str, i64, i64); 69] = [
         ("0", 0, 0),
         ("00", 0, 0),
         ("0Gi", 0, 0),
@@ -163,6 +164,36 @@ mod tests {
         ("9007199254740993m", 9_007_199_254_741, 9_007_199_254_740_993),
         ("9223372036854775.807", 9_223_372_036_854_776, i64::MAX),
         ("9223372036854775807m", 9_223_372_036_854_776, i64::MAX),
+        ("9223372036854775806m", 9_223_372_036_854_776, 9_223_372_036_854_775_806),
+        ("9223372036854775", 9_223_372_036_854_775, 9_223_372_036_854_775_000),
+        ("-9223372036854775.8", -9_223_372_036_854_776, -9_223_372_036_854_775_800),
+        ("100000000000000000000u", 100_000_000_000_000, 100_000_000_000_000_000),
+        ("9223372036854775807u", 9_223_372_036_855, 9_223_372_036_854_776),
+        ("9223372036854775807n", 9_223_372_037, 9_223_372_036_855),
+        ("0.9223372036854775807", 1, 923),
+        ("9.223372036854775807", 10, 9224),
+        ("1.0000000001", 2, 1001),
+        ("0.0000000001Ei", 115_292_151, 115_292_150_461),
+        ("1.1Ki", 1127, 1_126_400),
+        ("0.3m", 1, 1),
+        ("1.5m", 1, 2),
+        ("-0.3m", -1, -1),
+        ("-1n", -1, -1),
+        ("10e-1", 1, 1000),
+        ("0.1e-1", 1, 10),
+        ("1E2", 100, 100_000),
+        ("00012", 12, 12_000),
+        ("+.5", 1, 500),
+        ("1.Ki", 1024, 1_024_000),
+        (" 1Gi", 1_073_741_824, 1_073_741_824_000),
+        // Without digits.
+        ("m", 0, 0),
+        ("Mi", 0, 0),
+        ("-", 0, 0),
+        ("+", 0, 0),
+        (".", 0, 0),
+        ("-.", 0, 0),
+        ("e3", 0, 0),
     ];
 
     #[test]
@@ -190,11 +221,24 @@ mod tests {
         }
     }
 
+    /// Go has wrapped around or rounded the other way here: Value is 0, 1, -101 and 0.
+    #[test]
+    fn a_negative_one_is_rounded_away_from_zero_however_long_it_is() {
+        for (text, value, milli) in [
+            ("-9223372036854775.808", -9_223_372_036_854_776, i64::MIN),
+            ("-9223372036854775.807", -9_223_372_036_854_776, -i64::MAX),
+            ("-0.1Ki", -103, -102_400),
+            ("-1.0000000001", -2, -1001),
+        ] {
+            assert_eq!(read(text), Some((value, milli)), "{text:?}");
+        }
+    }
+
     #[test]
     fn what_is_no_quantity_is_refused() {
         for text in [
-            "", "abc", "1Zi", "1K", "1KI", "1gi", "1Mb", "1 Gi", "1m3", "1e", "1e1.5", "1e3Mi", "1k-3", "1..5",
-            "1.5.5", "--1", "+-1", "-", "+", ".", "m", "Mi", "e3", "inf", "NaN", "0x10", "1_000", "1,5",
+            "", " ", "abc", "1Zi", "1K", "1KI", "1gi", "1Mb", "1 Gi", "1m3", "1e", "e", "n3", "1e1.5", "1e3Mi", "1k-3",
+            "1e18m", "1..5", "1.5.5", "..", "--1", "+-1", "inf", "NaN", "0x10", "1_000", "1,5", "1\n", "\t1", "１",
         ] {
             assert_eq!(read(text), None, "{text:?}");
         }

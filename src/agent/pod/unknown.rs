@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
 /// More than a user reads at once.
-const TOLD: usize = 10;
+const REPORTED: usize = 10;
 
 /// One sentence for each field of `value` that this build's `pod` has no place for.
 pub(super) fn fields(value: &Value, pod: &Pod) -> Vec<String> {
@@ -22,7 +22,7 @@ fn walk(written: &Value, known: &Value, path: &mut String, found: &mut Vec<Strin
     match (written, known) {
         (Value::Object(written), Value::Object(known)) => {
             for (key, value) in written.iter().filter(|(_, value)| !value.is_null()) {
-                if found.len() == TOLD {
+                if found.len() == REPORTED {
                     return;
                 }
                 if end > 0 {

@@ -75,7 +75,7 @@ fn is_late(status: &Status) -> bool {
 /// The code, and what the server or the connection said of it.
 fn words(status: &Status) -> String {
     let message = status.message().trim();
-    let why = status.source().map(|error| deepest(error)).unwrap_or_default();
+    let why = status.source().map(deepest).unwrap_or_default();
     let text = if why.is_empty() || message == why { message.to_owned() } else { format!("{message} ({why})") };
     format!("code = {:?} desc = {text}", status.code())
 }

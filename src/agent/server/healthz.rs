@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::http::{Response, StatusCode};
 
-use super::http::{Body, say};
+use super::http::{Body, text_response};
 use super::query::Query;
 use crate::agent::context::Context;
 
@@ -36,14 +36,14 @@ pub fn answer(context: &Context, name: &str, query: &Query) -> Option<Response<B
     let results: Vec<(&str, bool)> = chosen.iter().map(|(name, check)| (*name, check(context))).collect();
     let well = results.iter().all(|(_, well)| *well);
     if well && !query.has("verbose") {
-        return Some(say(StatusCode::OK, "ok"));
+        return Some(text_response(StatusCode::OK, "ok"));
     }
     let lines: String = results
         .iter()
         .map(|(name, well)| if *well { format!("[+]{name} ok\n") } else { format!("[-]{name} failed\n") })
         .collect();
     Some(match well {
-        true => say(StatusCode::OK, format!("{lines}healthz check passed\n")),
-        false => say(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}healthz check failed\n")),
+        true => text_response(StatusCode::OK, format!("{lines}healthz check passed\n")),
+        false => text_response(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}healthz check failed\n")),
     })
 }

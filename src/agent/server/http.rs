@@ -54,13 +54,13 @@ pub fn respond(status: StatusCode, content_type: &'static str, body: impl Into<B
 }
 
 /// An answer in words.
-pub fn say(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+pub fn text_response(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     respond(status, "text/plain; charset=utf-8", text)
 }
 
 /// How a client's connection is opened: what it becomes, and what is known of its client then, which goes with each of its
 /// requests as an extension, as the [`Connection`] does.
-pub trait Door: Clone + Send + Sync + 'static {
+pub trait Transport: Clone + Send + Sync + 'static {
     /// The connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// What is known of the client.
@@ -77,9 +77,9 @@ pub trait Door: Clone + Send + Sync + 'static {
 
 /// Nothing is known of clients, none of which is let in: they all have the same few places.
 #[derive(Clone, Copy)]
-pub struct Ajar;
+pub struct PlainTransport;
 
-impl Door for Ajar {
+impl Transport for PlainTransport {
     type Io = TcpStream;
     type Peer = ();
     const PATIENCE: Duration = WRITE_TIMEOUT;
@@ -91,9 +91,9 @@ impl Door for Ajar {
 }
 
 /// Answers clients until `shutdown`, then ends their connections.
-pub async fn serve<D, H, F>(listener: TcpListener, door: D, answer: H, shutdown: CancellationToken)
+pub async fn serve<D, H, F>(listener: TcpListener, transport: D, answer: H, shutdown: CancellationToken)
 where
-    D: Door,
+    D: Transport,
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -113,10 +113,10 @@ where
             }
         };
         let connection = connections.enter(from.ip(), D::PATIENCE);
-        let (door, answer, shutdown) = (door.clone(), answer.clone(), shutdown.clone());
+        let (transport, answer, shutdown) = (transport.clone(), answer.clone(), shutdown.clone());
         tasks.spawn(async move {
             let served = tokio::select! {
-                served = shutdown.run_until_cancelled(open(stream, door, answer, &connection)) => served,
+                served = shutdown.run_until_cancelled(open(stream, transport, answer, &connection)) => served,
                 why = connection.cut_off(D::FIRST_REQUEST) => Some(Err(why.into())),
             };
             connection.leave();
@@ -131,16 +131,16 @@ where
 
 async fn open<D, H, F>(
     stream: TcpStream,
-    door: D,
+    transport: D,
     answer: H,
     known: &Arc<Connection>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
 where
-    D: Door,
+    D: Transport,
     H: Fn(Request<Incoming>) -> F + Send,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let opened = tokio::time::timeout(HEADER_TIMEOUT, door.open(stream)).await?;
+    let opened = tokio::time::timeout(HEADER_TIMEOUT, transport.open(stream)).await?;
     let (io, peer) = opened?;
     let answer = |mut request: Request<Incoming>| {
         known.ask();
@@ -254,7 +254,7 @@ mod tests {
     #[derive(Clone, Copy)]
     struct Guarded;
 
-    impl Door for Guarded {
+    impl Transport for Guarded {
         type Io = TcpStream;
         type Peer = ();
         const PATIENCE: Duration = WRITE_TIMEOUT;
@@ -272,7 +272,7 @@ mod tests {
         let answer = |request: Request<Incoming>| async move {
             let connection = request.extensions().get::<Arc<Connection>>().unwrap();
             let admitted = request.uri().path() == "/in" && connection.admit();
-            say(StatusCode::OK, if admitted { "in" } else { "out" })
+            text_response(StatusCode::OK, if admitted { "in" } else { "out" })
         };
         let (shutdown, begun) = (CancellationToken::new(), crate::host::clock::Instant::now());
         let server = tokio::spawn(serve(listener, Guarded, answer, shutdown.clone()));

@@ -7,7 +7,7 @@ use hyper::body::Frame;
 use jiff::Timestamp;
 use std::time::Duration;
 
-use super::http::{Body, say};
+use super::http::{Body, text_response};
 use super::query::Query;
 use crate::agent::context::Context;
 use crate::agent::control::log::{LogError, LogRequest};
@@ -19,12 +19,12 @@ use crate::runtime::RuntimeError;
 pub async fn stream(context: &Context, path: &str, query: &Query) -> Response<Body> {
     let request = match request(path, query, Timestamp::now()) {
         Ok(request) => request,
-        Err((status, message)) => return say(status, message + "\n"),
+        Err((status, message)) => return text_response(status, message + "\n"),
     };
     match find::open(&*context.runtime, &context.board.pods(), &request).await {
         Ok(log) => {
             let frames = log.map_ok(Frame::data).map_err(Into::into).boxed();
-            let mut response = say(StatusCode::OK, "");
+            let mut response = text_response(StatusCode::OK, "");
             *response.body_mut() = StreamBody::new(frames).boxed_unsync();
             response
         }
@@ -35,7 +35,7 @@ pub async fn stream(context: &Context, path: &str, query: &Query) -> Response<Bo
                 LogError::Runtime { source: RuntimeError::NotFound { .. } } => StatusCode::BAD_REQUEST,
                 LogError::Runtime { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             };
-            say(status, format!("{}\n", chain(&error)))
+            text_response(status, format!("{}\n", chain(&error)))
         }
     }
 }

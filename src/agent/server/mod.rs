@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use self::healthz::local::serve as serve_healthz;
-use self::http::{Ajar, Body, say};
+use self::http::{Body, PlainTransport, text_response};
 use self::metrics::Measurer;
 use self::query::Query;
 pub use self::secure::serve as serve_secure;
@@ -59,7 +59,7 @@ pub async fn serve(listener: TcpListener, context: Arc<Context>, shutdown: Cance
         let router = router.clone();
         async move { router.answer(&request).await }
     };
-    http::serve(listener, Ajar, answer, shutdown).await;
+    http::serve(listener, PlainTransport, answer, shutdown).await;
 }
 
 impl Router {
@@ -74,7 +74,7 @@ impl Router {
         match self.debugging {
             true => None,
             false if DEBUGGING.iter().any(|one| is_below(one)) => {
-                Some(say(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n"))
+                Some(text_response(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n"))
             }
             false => DEBUGGING_UNSAID.iter().any(|one| is_below(one)).then(not_found),
         }
@@ -87,7 +87,7 @@ impl Router {
             return refusal;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return say(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+            return text_response(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
         }
         let (query, gates) = (Query::of(request.uri().query()), self.context.options.gates);
         match path {
@@ -118,5 +118,5 @@ impl Router {
 }
 
 fn not_found() -> Response<Body> {
-    say(StatusCode::NOT_FOUND, "404 page not found\n")
+    text_response(StatusCode::NOT_FOUND, "404 page not found\n")
 }

@@ -10,7 +10,7 @@ pub enum Form {
 
 /// What is to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum ResponseFormat {
     Text,
     Object { form: Form, version: &'static str },
 }
@@ -33,9 +33,9 @@ struct Clause<'a> {
 }
 
 /// The best of what `accept` takes, text where it says nothing; None for nothing that there is.
-pub fn negotiate(accept: &str, kind: &str) -> Option<Wanted> {
+pub fn negotiate(accept: &str, kind: &str) -> Option<ResponseFormat> {
     if accept.trim().is_empty() {
-        return Some(Wanted::Text);
+        return Some(ResponseFormat::Text);
     }
     let mut clauses: Vec<Clause> = accept.split(',').filter_map(clause).collect();
     // The finer one first among equals, then in the order of the header.
@@ -65,16 +65,16 @@ fn clause(text: &str) -> Option<Clause<'_>> {
 }
 
 impl Clause<'_> {
-    fn takes(&self, (group, subtype, form): (&str, &str, Option<Form>), kind: &str) -> Option<Wanted> {
+    fn takes(&self, (group, subtype, form): (&str, &str, Option<Form>), kind: &str) -> Option<ResponseFormat> {
         let is = |own: &str, other: &str| own == "*" || own == other;
         if self.impossible || !is(self.group.0, group) || !is(self.group.1, subtype) {
             return None;
         }
         match (form, self.object) {
-            (None, None) => Some(Wanted::Text),
+            (None, None) => Some(ResponseFormat::Text),
             (Some(form), Some([of_kind, GROUP, version])) if of_kind == kind => {
                 let version = VERSIONS.into_iter().find(|known| *known == version)?;
-                Some(Wanted::Object { form, version })
+                Some(ResponseFormat::Object { form, version })
             }
             _ => None,
         }
@@ -87,13 +87,13 @@ mod tests {
 
     #[test]
     fn pages_are_text_unless_their_object_is_asked_for_by_name() {
-        let json = |version| Some(Wanted::Object { form: Form::Json, version });
-        let yaml = Some(Wanted::Object { form: Form::Yaml, version: "v1beta1" });
+        let json = |version| Some(ResponseFormat::Object { form: Form::Json, version });
+        let yaml = Some(ResponseFormat::Object { form: Form::Yaml, version: "v1beta1" });
         for (accept, expected) in [
-            ("", Some(Wanted::Text)),
-            ("*/*", Some(Wanted::Text)),
-            ("text/plain", Some(Wanted::Text)),
-            ("text/*;q=0.1", Some(Wanted::Text)),
+            ("", Some(ResponseFormat::Text)),
+            ("*/*", Some(ResponseFormat::Text)),
+            ("text/plain", Some(ResponseFormat::Text)),
+            ("text/*;q=0.1", Some(ResponseFormat::Text)),
             ("text/html", None),
             ("application/json", None),
             ("application/json;v=v1alpha1;g=config.k8s.io;as=Flagz", json("v1alpha1")),
@@ -109,7 +109,7 @@ mod tests {
             ("*/*, application/json;v=v1beta1;g=config.k8s.io;as=Flagz", json("v1beta1")),
             ("text/html,application/json;v=v1beta1;g=config.k8s.io;as=Flagz;q=0.5", json("v1beta1")),
             ("text/plain;stream=watch", None),
-            ("nonsense, text/plain", Some(Wanted::Text)),
+            ("nonsense, text/plain", Some(ResponseFormat::Text)),
         ] {
             assert_eq!(negotiate(accept, "Flagz"), expected, "{accept}");
         }

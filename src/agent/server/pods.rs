@@ -7,7 +7,7 @@ use k8s_openapi::List;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::http::{Body, respond, say};
+use super::http::{Body, respond, text_response};
 use crate::agent::board::Entry;
 use crate::agent::context::Context;
 use crate::error::chain;
@@ -23,7 +23,7 @@ pub fn desired(context: &Context) -> Response<Body> {
 pub async fn running(context: &Context) -> Response<Body> {
     match context.runtime.list(&context.options.owner()).await {
         Ok(records) => list(from_records(records)),
-        Err(error) => say(StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", chain(&error))),
+        Err(error) => text_response(StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", chain(&error))),
     }
 }
 
@@ -52,6 +52,6 @@ fn list(items: Vec<Pod>) -> Response<Body> {
     let list = List { items, ..List::default() };
     match serde_json::to_vec(&list) {
         Ok(json) => respond(StatusCode::OK, "application/json", json),
-        Err(error) => say(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        Err(error) => text_response(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
 }

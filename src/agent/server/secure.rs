@@ -11,10 +11,10 @@ use tracing::warn;
 
 use super::auth::{self, Gate, Presented};
 use super::connections::Connection;
-use super::http::{self, Body, say};
+use super::http::{self, Body, text_response};
 use super::slots::Slots;
 use super::stream::Streams;
-use super::tls::{self, Served, TlsDoor, TlsError};
+use super::tls::{self, Served, TlsError, TlsTransport};
 use super::{Router, syslogs};
 use crate::agent::apiserver::ApiServer;
 use crate::agent::context::Context;
@@ -30,7 +30,7 @@ pub fn serve(
 ) -> Result<impl Future<Output = ()> + Send, TlsError> {
     let options = &context.options.server;
     let served = Arc::new(Served::default());
-    let door = TlsDoor::new(options, Arc::clone(&served))?;
+    let transport = TlsTransport::new(options, Arc::clone(&served))?;
     tls::begin(&context, &served)?;
     if let Some(file) = &options.client_ca
         && let Err(error) = auth::check_authorities(file)
@@ -51,7 +51,7 @@ pub fn serve(
     Ok(async move {
         let until = shutdown.clone();
         let kept = until.run_until_cancelled(tls::keep(context, served));
-        tokio::join!(http::serve(listener, door, answer, shutdown), kept);
+        tokio::join!(http::serve(listener, transport, answer, shutdown), kept);
     })
 }
 
@@ -71,7 +71,7 @@ impl Secured<Option<Arc<ApiServer>>> {
             return if stays { refusal } else { closing(refusal) };
         }
         if connection.as_ref().is_some_and(|one| !one.admit()) {
-            return closing(say(StatusCode::TOO_MANY_REQUESTS, "too many connections at a time\n"));
+            return closing(text_response(StatusCode::TOO_MANY_REQUESTS, "too many connections at a time\n"));
         }
         if let Some(refusal) = self.router.disabled(path) {
             return refusal;
@@ -100,7 +100,7 @@ impl Secured<Option<Arc<ApiServer>>> {
         if self.router.context.options.server.system_logs {
             return syslogs::answer(below).await;
         }
-        say(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n")
+        text_response(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n")
     }
 }
 

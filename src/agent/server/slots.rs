@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::http::{Body, say};
+use super::http::{Body, text_response};
 
 /// How long a client may take nothing of an answer that is there at once.
 const SHORT: Duration = Duration::from_secs(60);
@@ -59,7 +59,7 @@ impl Slots {
             Err(_) => {
                 let names = if kind.words.is_empty() { "this kind".to_owned() } else { kind.words.join(" and ") };
                 let words = format!("too many requests of {names} at a time: {} are being answered\n", kind.most);
-                Err(say(StatusCode::TOO_MANY_REQUESTS, words))
+                Err(text_response(StatusCode::TOO_MANY_REQUESTS, words))
             }
         }
     }
@@ -133,7 +133,7 @@ mod tests {
     async fn a_slot_is_held_as_long_as_its_answer_is_on_its_way() {
         let slots = Slots::new();
         let mut others: Vec<Slot> = std::iter::from_fn(|| slots.take("/pods").ok()).collect();
-        let answer = others.pop().unwrap().hold(say(StatusCode::OK, "words"));
+        let answer = others.pop().unwrap().hold(text_response(StatusCode::OK, "words"));
         assert_eq!(answer.body().size_hint().exact(), Some(5));
         assert!(slots.take("/pods").is_err());
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "words");

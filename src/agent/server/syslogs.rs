@@ -9,7 +9,7 @@ use hyper::body::Frame;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
-use super::http::{Body, respond, say};
+use super::http::{Body, respond, text_response};
 
 /// Where the machine's logs are.
 const LOGS: &str = "/var/log";
@@ -18,7 +18,7 @@ const PIECE: usize = 32 << 10;
 
 /// The answer to `/logs/PATH`; `path` is what is behind `/logs`.
 pub async fn answer(path: &str) -> Response<Body> {
-    of(Path::new(LOGS), path).await.unwrap_or_else(|_| say(StatusCode::NOT_FOUND, "404 page not found\n"))
+    of(Path::new(LOGS), path).await.unwrap_or_else(|_| text_response(StatusCode::NOT_FOUND, "404 page not found\n"))
 }
 
 async fn of(root: &Path, path: &str) -> std::io::Result<Response<Body>> {
@@ -26,7 +26,7 @@ async fn of(root: &Path, path: &str) -> std::io::Result<Response<Body>> {
     let at = if below.is_empty() { root.to_owned() } else { within(root, below)? };
     let found = tokio::fs::metadata(&at).await?;
     if found.is_dir() && !path.ends_with('/') {
-        let mut response = say(StatusCode::MOVED_PERMANENTLY, "");
+        let mut response = text_response(StatusCode::MOVED_PERMANENTLY, "");
         // Relative to the request's own path, whatever is before it.
         let last = path.rsplit('/').next().filter(|last| !last.is_empty()).unwrap_or("logs");
         let to = HeaderValue::from_str(&format!("{last}/")).map_err(std::io::Error::other)?;
@@ -46,7 +46,7 @@ async fn of(root: &Path, path: &str) -> std::io::Result<Response<Body>> {
         let length = (&mut file).take(PIECE as u64).read_to_end(&mut piece).await?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>((length > 0).then(|| (Frame::data(piece.into()), file)))
     });
-    let mut response = say(StatusCode::OK, "");
+    let mut response = text_response(StatusCode::OK, "");
     *response.body_mut() = StreamBody::new(pieces).boxed_unsync();
     Ok(response)
 }

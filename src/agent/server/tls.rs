@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::{info, warn};
 
 use super::auth::Presented;
-use super::http::Door;
+use super::http::Transport;
 use crate::agent::context::Context;
 use crate::agent::options::ServerOptions;
 use crate::error::chain;
@@ -137,9 +137,9 @@ impl ClientCertVerifier for AnyClient {
 
 /// Where clients come in.
 #[derive(Clone)]
-pub struct TlsDoor(TlsAcceptor);
+pub struct TlsTransport(TlsAcceptor);
 
-impl TlsDoor {
+impl TlsTransport {
     /// One that serves with `served`.
     pub fn new(options: &ServerOptions, served: Arc<Served>) -> Result<Self, TlsError> {
         let provider = Arc::new(provider(&options.cipher_suites)?);
@@ -179,7 +179,7 @@ fn provider(names: &[String]) -> Result<CryptoProvider, TlsError> {
     Ok(provider)
 }
 
-impl Door for TlsDoor {
+impl Transport for TlsTransport {
     type Io = TlsStream<TcpStream>;
     type Peer = Presented;
     const PATIENCE: Duration = PATIENCE;

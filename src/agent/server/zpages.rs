@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::http::{Body, respond};
-use super::negotiate::{Form, Wanted, negotiate};
+use super::negotiate::{Form, ResponseFormat, negotiate};
 use crate::agent::control::report::AgentReport;
 use crate::agent::options::AgentOptions;
 use crate::agent::options::{Gates, table};
@@ -68,11 +68,11 @@ pub fn flags(options: &AgentOptions, headers: &HeaderMap) -> Response<Body> {
 fn page(kind: &str, headers: &HeaderMap, text: impl FnOnce() -> String, fields: Value) -> Response<Body> {
     let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     match negotiate(&accept.collect::<Vec<_>>().join(","), kind) {
-        Some(Wanted::Text) => {
+        Some(ResponseFormat::Text) => {
             let text = format!("\nkubelet {}\n{WARNING}\n{}", kind.to_lowercase(), text());
             respond(StatusCode::OK, "text/plain; charset=utf-8", text)
         }
-        Some(Wanted::Object { form, version }) => object(kind, form, version, fields),
+        Some(ResponseFormat::Object { form, version }) => object(kind, form, version, fields),
         None => not_acceptable(),
     }
 }

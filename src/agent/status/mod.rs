@@ -83,24 +83,8 @@ pub struct ContainerFacts {
     pub user: Option<LinuxContainerUser>,
 }
 
-/// State of a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// Not running yet, or not again.
-    Waiting {
-        /// The kubelet's reason.
-        reason: String,
-        /// More words, or none.
-        message: String,
-    },
-    /// Running.
-    Running {
-        /// Since when.
-        started_at: Timestamp,
-    },
-    /// Ended.
-    Terminated(Ended),
-}
+/// State of a container, with what the API wants to know of its end.
+pub type State = crate::agent::control::report::State<Ended>;
 
 /// How an instance of a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

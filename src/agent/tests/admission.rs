@@ -13,7 +13,7 @@ fn asking(name: &str, spec: &str, cpu: &str) -> StaticPod {
 
 fn status(world: &World, name: &str) -> PodStatus {
     let agent = world.agent.as_ref().unwrap();
-    agent.desk.board.pods().into_iter().find(|entry| entry.report.name == format!("{name}-node1")).unwrap().status
+    agent.view.board.pods().into_iter().find(|entry| entry.report.name == format!("{name}-node1")).unwrap().status
 }
 
 fn events(world: &World, reason: &str) -> Vec<String> {
@@ -106,7 +106,7 @@ async fn a_bound_pod_that_is_not_critical_goes_for_a_static_one() {
         bound_with(metadata, json!({"hostNetwork": true, "priority": priority, "containers": containers}), json!({}))
     };
     let pods = || [bound("small", "400m", 0), bound("large", "1", 0), bound("system", "500m", 2_000_000_000)];
-    // Without an API server they are begun with and no more: what their services are nobody says.
+    // Without an API server they are begun with and no more: their services are not known.
     world.want(&pods()).await;
     world
         .until("they are begun with", |report| report.pods.iter().filter(|pod| pod.message.is_some()).count() == 3)
@@ -117,7 +117,7 @@ async fn a_bound_pod_that_is_not_critical_goes_for_a_static_one() {
     world.until("one goes, as few as will do", |report| find(report, "large").is_none()).await;
     assert_eq!(world.report().pods.len(), 3);
     assert_eq!(events(&world, "Preempting"), ["large-node1: Preempted in order to admit critical pod"]);
-    let preempted = || world.agent.as_ref().unwrap().desk.preempted.borrow().clone();
+    let preempted = || world.agent.as_ref().unwrap().view.preempted.borrow().clone();
     assert_eq!(preempted(), ["large".to_owned()].into());
     let two: Vec<StaticPod> = [asking("a", "", "1"), asking("b", "", "3")].into_iter().chain(pods()).collect();
     world.want(&two).await;
@@ -135,9 +135,9 @@ async fn labels_that_only_the_api_server_knows_are_waited_for() {
     world.want(&[pod_of("picky", "hostNetwork: true\n  nodeSelector: {role: db}", "")]).await;
     refused(&world, "picky").await;
     let agent = world.agent.as_ref().unwrap();
-    agent.desk.node.set_labels([("role".to_owned(), "db".to_owned())].into());
+    agent.view.node.set_labels([("role".to_owned(), "db".to_owned())].into());
     world.healthy("picky").await;
-    agent.desk.node.set_labels([("role".to_owned(), "web".to_owned())].into());
+    agent.view.node.set_labels([("role".to_owned(), "web".to_owned())].into());
     world.settle().await;
     assert!(find(&world.report(), "picky").unwrap().healthy, "what was admitted stays so");
 }

@@ -269,7 +269,7 @@ async fn a_log_whose_rotation_was_cut_off_goes_on() {
     let (log, renamed) = (Path::new(&log), format!("{log}.20260102-030405"));
     std::fs::create_dir_all(log.parent().unwrap()).unwrap();
     std::fs::File::create(&renamed).unwrap();
-    let context = Arc::clone(&world.agent.as_ref().unwrap().desk);
+    let context = Arc::clone(&world.agent.as_ref().unwrap().view);
     let watch = tokio::spawn(logs::rotate::watch(Arc::clone(&context.runtime), Arc::clone(&context.options)));
     world.fake.until("the runtime goes on", |fake| !fake.calls_of("reopen_log").is_empty()).await;
     tokio::time::sleep(Duration::from_secs(600)).await;

@@ -11,15 +11,15 @@ fn asking(name: &str, count: u32) -> StaticPod {
 }
 
 impl World {
-    fn desk(&self) -> &Arc<Context> {
-        &self.agent.as_ref().unwrap().desk
+    fn view(&self) -> &Arc<Context> {
+        &self.agent.as_ref().unwrap().view
     }
 
     /// Starts an agent at which a plugin with these devices registers.
     async fn start_with_plugin(&mut self, ids: &[&str]) -> Arc<FakePlugin> {
         self.start().await;
-        self.desk().devices.restore();
-        plugged(self.desk(), ids, DEV).await
+        self.view().devices.restore();
+        plugged(self.view(), ids, DEV).await
     }
 }
 
@@ -62,7 +62,7 @@ async fn a_pod_that_runs_keeps_its_devices_when_the_agent_is_restarted_without_i
     let before = world.running();
     plugin.stop();
     world.start().await;
-    world.desk().devices.restore();
+    world.view().devices.restore();
     world.want(&[asking("one", 1)]).await;
     world.healthy("one").await;
     assert_eq!(world.running(), before);

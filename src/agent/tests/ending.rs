@@ -215,14 +215,14 @@ async fn sidecars_end_last_and_in_reverse_also_when_the_agent_was_restarted_and_
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_is_restarted_on_request_once_and_no_other() {
-    use crate::agent::control::Desk;
+    use crate::agent::control::AgentView;
     let mut world = World::new();
     world.start().await;
     world.want(&[pod("a", ""), pod("b", "")]).await;
     let (a, b) = (world.healthy("a").await, world.healthy("b").await);
-    let desk = world.agent.as_ref().unwrap().desk.clone();
-    assert!(!desk.restart("nobody"));
-    assert!(desk.restart(&a.uid) && desk.restart(&a.uid), "asked twice");
+    let view = world.agent.as_ref().unwrap().view.clone();
+    assert!(!view.restart("nobody"));
+    assert!(view.restart(&a.uid) && view.restart(&a.uid), "asked twice");
     let is_new = |report: &HealthReport| {
         find(report, "a").is_some_and(|pod| pod.healthy && pod.containers[0].id != a.containers[0].id)
     };

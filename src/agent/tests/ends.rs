@@ -8,7 +8,7 @@ use crate::agent::board::Entry;
 impl World {
     fn entry(&self, name: &str) -> Entry {
         let key = PodKey { namespace: "default".into(), name: format!("{name}-node1") };
-        self.agent.as_ref().unwrap().desk.board.visit(|pods, _| pods[&key].clone())
+        self.agent.as_ref().unwrap().view.board.visit(|pods, _| pods[&key].clone())
     }
 }
 

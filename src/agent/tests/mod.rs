@@ -66,7 +66,7 @@ struct Running {
     updates: mpsc::Sender<Update>,
     reports: watch::Receiver<Arc<HealthReport>>,
     events: Arc<super::events::Recorder>,
-    desk: Arc<Context>,
+    view: Arc<Context>,
     end: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -97,7 +97,7 @@ impl World {
         own.allocatable.clear();
         change(own);
         let (reports, events) = (context.board.reports(), Arc::clone(&context.events));
-        let desk = Arc::clone(&context);
+        let view = Arc::clone(&context);
         let (updates, receiver) = mpsc::channel(1);
         let (news_sender, news) = mpsc::channel(64);
         let (linked, until) = (Arc::clone(&context), end.clone());
@@ -107,7 +107,7 @@ impl World {
             context.tasks.close();
             context.tasks.wait().await;
         });
-        self.agent = Some(Running { updates, reports, events, desk, end, task });
+        self.agent = Some(Running { updates, reports, events, view, end, task });
     }
 
     async fn kill(&mut self) {

@@ -11,7 +11,7 @@ use crate::agent::board::Board;
 use crate::agent::crash::caught;
 use crate::agent::events::{Recorder, Subject};
 use crate::agent::objects::has_files;
-use crate::agent::objects::store::{Store, Wanted};
+use crate::agent::objects::store::{ObjectScope, Store};
 use crate::agent::options::AgentOptions;
 use crate::agent::pod::StaticPod;
 use crate::agent::pod::downward::Facts;
@@ -21,7 +21,7 @@ use crate::error::chain;
 
 /// What following takes.
 pub struct Parts {
-    /// What the agent was told.
+    /// What the agent was started with.
     pub options: Arc<AgentOptions>,
     /// The API server, where the agent has one.
     pub api: Option<Arc<ApiServer>>,
@@ -54,7 +54,7 @@ pub async fn run(parts: Arc<Parts>) {
 }
 
 async fn follow(parts: &Arc<Parts>, pod: Arc<StaticPod>) {
-    let objects = match parts.objects.objects(parts.api.as_deref(), &pod, Wanted::Files).await {
+    let objects = match parts.objects.objects(parts.api.as_deref(), &pod, ObjectScope::Files).await {
         Ok(objects) => objects,
         Err(why) => return debug!(pod = %pod.key, why, "files stay as they are"),
     };

@@ -44,7 +44,7 @@ use crate::host::clock::Instant;
 use crate::runtime::{ContainerRecord, ContainerState, RuntimeError, RuntimeEvent, RuntimeEventKind, RuntimeFeatures};
 use action::Plan;
 use predecessors::Predecessor;
-use report::LastWords;
+use report::LogTails;
 pub use report::{first_entry, orphan_entry, refused_entry};
 use view::{Instance, Observed, PodView, PostStart, Slot};
 
@@ -112,7 +112,7 @@ pub fn spawn(key: PodKey, context: Arc<Context>, ends: mpsc::UnboundedSender<End
         released: false,
         backing_off: BTreeMap::new(),
         ended_for: None,
-        words: LastWords::new(),
+        log_tails: LogTails::new(),
         features: None,
         stops: JoinSet::new(),
         hooks: HashMap::new(),
@@ -160,7 +160,7 @@ struct Worker {
     /// The reason for which the pod was ended as a whole that was reported.
     ended_for: Option<&'static str>,
     seen: Observed,
-    words: LastWords,
+    log_tails: LogTails,
     /// What the runtime can, once something of the pod depended on it.
     features: Option<RuntimeFeatures>,
     gates: watch::Receiver<Gates>,
@@ -186,12 +186,12 @@ impl Worker {
         let mut woken = Instant::now();
         loop {
             while let Ok(message) = self.messages.try_recv() {
-                self.hear(message).await;
+                self.on_message(message).await;
             }
             self.mark_terminating();
             self.forget_predecessors();
-            self.tell_probes();
-            Box::pin(self.hear_last_words()).await;
+            self.report_probes();
+            Box::pin(self.read_log_tails()).await;
             Box::pin(self.learn_features()).await;
             let mut plan = self.plan();
             if self.unheard().next().is_some() {
@@ -199,7 +199,7 @@ impl Worker {
                 (plan.finished, plan.failure) = (None, None);
             }
             self.publish(&plan);
-            self.tell_back_offs(&plan);
+            self.report_back_offs(&plan);
             Box::pin(self.release_volumes(&plan)).await;
             if !self.suspended && !plan.actions.is_empty() {
                 for action in plan.actions {
@@ -207,7 +207,7 @@ impl Worker {
                 }
                 continue;
             }
-            self.say_idle();
+            self.report_idle();
             let about = if self.wanted { std::mem::replace(&mut self.about, "sync") } else { "kill" };
             self.context.metrics.worker.time([about.into()], woken.elapsed());
             self.sleep(plan.wake).await;
@@ -246,11 +246,11 @@ impl Worker {
             Some(ended) = self.pulls.join_next() => { crash::hand_on(ended); None }
         };
         if let Some(message) = message {
-            self.hear(message).await;
+            self.on_message(message).await;
         }
     }
 
-    async fn hear(&mut self, message: Message) {
+    async fn on_message(&mut self, message: Message) {
         match message {
             Message::Wanted(pod) => self.want(pod),
             Message::Event(event) => {
@@ -347,10 +347,11 @@ impl Worker {
     /// Every UID but the wanted one is taken down, and stays so until it is gone.
     fn mark_terminating(&mut self) {
         let wanted = self.wanted_uid().map(str::to_owned);
-        let strangers = self.seen.instances.values().map(|one| &one.record.name.uid);
-        let strangers: Vec<String> = strangers.filter(|uid| Some(*uid) != wanted.as_ref()).cloned().collect();
+        let unknown_containers = self.seen.instances.values().map(|one| &one.record.name.uid);
+        let unknown_containers: Vec<String> =
+            unknown_containers.filter(|uid| Some(*uid) != wanted.as_ref()).cloned().collect();
         let left = self.pod.as_ref().filter(|_| !self.wanted && !self.said_idle).map(|(pod, _)| pod.uid.clone());
-        for uid in strangers.into_iter().chain(left) {
+        for uid in unknown_containers.into_iter().chain(left) {
             if self.seen.terminating.insert(uid.clone()) {
                 info!(pod = %self.key, %uid, "stopping");
             }
@@ -394,7 +395,7 @@ impl Worker {
             seen: &self.seen,
             slots,
             plan,
-            words: &self.words,
+            log_tails: &self.log_tails,
             host_ip: self.context.facts.host_ip.as_deref(),
             recursive_read_only: self.features.is_some_and(|features| features.recursive_read_only),
             now: Timestamp::now(),
@@ -410,7 +411,7 @@ impl Worker {
             && self.context.board.visit(|pods, _| pods.get(&self.key).is_some_and(shown))
     }
 
-    fn say_idle(&mut self) {
+    fn report_idle(&mut self) {
         let left = !self.seen.instances.is_empty() || !self.seen.terminating.is_empty();
         if !self.wanted && !left && !self.said_idle {
             debug!(pod = %self.key, "gone");

@@ -32,7 +32,7 @@ impl Worker {
     pub(super) async fn refresh(&mut self, id: &str) {
         match self.context.runtime.inspect(id).await {
             Ok(record) => self.observe(record),
-            Err(RuntimeError::NotFound { .. }) => self.vanish(id),
+            Err(RuntimeError::NotFound { .. }) => self.forget_container(id),
             Err(error) => {
                 // It is not known whether a container runs: nothing is done before the next list says so.
                 self.suspended = true;
@@ -103,8 +103,8 @@ impl Worker {
     }
 
     /// A container is gone; its restart count is not.
-    pub(super) fn vanish(&mut self, id: &str) {
-        self.words.remove(id);
+    pub(super) fn forget_container(&mut self, id: &str) {
+        self.log_tails.remove(id);
         self.end_hook(id);
         let Some(one) = self.seen.instances.remove(id) else { return };
         let (name, ran) = (&one.record.name, one.record.state != ContainerState::Created);
@@ -125,7 +125,7 @@ impl Worker {
     }
 
     /// Tells the prober which containers run, and reads what it knows.
-    pub(super) fn tell_probes(&mut self) {
+    pub(super) fn report_probes(&mut self) {
         for uid in &self.seen.terminating {
             let running = self.seen.instances.values().filter(|one| one.record.name.uid == *uid && one.is_running());
             let running: Vec<_> = running.map(|one| one.record.id.as_str()).collect();

@@ -14,7 +14,7 @@ use super::view::{ContainerView, Finish, Instance, Observed, PodView, PostStart,
 use crate::agent::admission::Refusal;
 use crate::agent::board::Entry;
 use crate::agent::board::Gate;
-use crate::agent::control::report::{ContainerReport, PodReport, StateReport, TerminationReport};
+use crate::agent::control::report::{ContainerReport, PodReport, State, TerminationReport};
 use crate::agent::pod::phase::Phase;
 use crate::agent::pod::resources;
 use crate::agent::pod::{PodKey, StaticPod};
@@ -22,11 +22,11 @@ use crate::agent::probe::Health;
 use crate::runtime::ContainerState;
 
 /// The last words of ended containers, by id.
-pub type LastWords = HashMap<String, Words>;
+pub type LogTails = HashMap<String, LogTail>;
 
 /// What an ended container has left.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Words {
+pub struct LogTail {
     /// Its last log lines.
     pub log: Vec<String>,
     /// Its termination message.
@@ -50,7 +50,7 @@ pub struct Facts<'a> {
     /// What is done next.
     pub plan: &'a Plan,
     /// What ended containers have left.
-    pub words: &'a LastWords,
+    pub log_tails: &'a LogTails,
     /// The node's address.
     pub host_ip: Option<&'a str>,
     /// The runtime can mount read-only all the way down.
@@ -65,11 +65,11 @@ const CREATING: &str = "ContainerCreating";
 /// What is to be reported of a container, wherever it is reported.
 pub(super) struct Shown<'a> {
     /// Its state.
-    pub now: Now<'a>,
+    pub state: State<Exit<'a>>,
     /// Its newest instance that was ever started.
     pub current: Option<&'a Instance>,
     /// The one before; the newest itself while its successor is waited for.
-    pub last: Option<&'a Instance>,
+    pub last: Option<Exit<'a>>,
     /// What its probes say of the newest.
     pub health: Option<&'a Health>,
     /// How often it was restarted.
@@ -78,14 +78,43 @@ pub(super) struct Shown<'a> {
     pub lost: bool,
 }
 
-/// State of a container.
-pub(super) enum Now<'a> {
-    /// It does not run and will: reason and words.
-    Waits(&'a str, &'a str),
-    /// What this instance is.
-    Is(&'a Instance),
-    /// It has ended well, and nothing is left of it.
-    Completed,
+/// The end of a container, as the runtime knows it.
+#[derive(Clone, Copy)]
+pub(super) struct Exit<'a> {
+    /// What has ended; None of one that has ended well, and of which nothing is left.
+    pub instance: Option<&'a Instance>,
+    /// Exit code.
+    pub exit_code: i64,
+    /// Reason.
+    pub reason: &'a str,
+    /// The runtime's message.
+    pub message: &'a str,
+    /// When it was started, if ever.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+impl<'a> Exit<'a> {
+    const COMPLETED: Self =
+        Self { instance: None, exit_code: 0, reason: "Completed", message: "", started_at: None, finished_at: None };
+
+    fn of(one: &'a Instance) -> Option<Self> {
+        let ContainerState::Exited { exit_code, reason, message, started_at, finished_at } = &one.record.state else {
+            return None;
+        };
+        let (exit_code, started_at, finished_at) = (*exit_code, *started_at, *finished_at);
+        Some(Self { instance: Some(one), exit_code, reason, message, started_at, finished_at })
+    }
+}
+
+/// The state of what is there.
+pub(super) fn state_of(one: &Instance) -> State<Exit<'_>> {
+    match (&one.record.state, Exit::of(one)) {
+        (ContainerState::Running { started_at }, _) => State::Running { started_at: *started_at },
+        (_, Some(exit)) => State::Terminated(exit),
+        _ => State::waiting(CREATING, ""),
+    }
 }
 
 impl Shown<'_> {
@@ -159,31 +188,18 @@ impl<'a> Facts<'a> {
 
     fn container(&self, uid: &str, container: &ContainerView, image: String) -> ContainerReport {
         let shown = self.shown(uid, container);
-        let state = match &shown.now {
-            Now::Waits(reason, message) => {
-                StateReport::Waiting { reason: (*reason).to_owned(), message: (*message).to_owned() }
-            }
-            Now::Is(one) => self.state(one),
-            Now::Completed => StateReport::Terminated(TerminationReport {
-                exit_code: 0,
-                reason: "Completed".to_owned(),
-                message: String::new(),
-                finished_at: None,
-                log: vec![],
-            }),
-        };
         ContainerReport {
             name: container.name.clone(),
             init: container.role != Role::Main,
             image,
             id: shown.current.map(|one| one.record.id.clone()),
-            last_termination: shown.last.and_then(|one| self.termination(one)),
+            last_termination: shown.last.map(|exit| self.termination(exit)),
             started: shown.health.is_some_and(|health| health.started),
             ready: shown.health.is_some_and(|health| health.ready && !shown.stopping()),
             healthy: shown.health.is_some_and(|health| health.healthy && !shown.stopping()),
             restarts: shown.restarts,
             probe_message: shown.health.and_then(|health| health.message.clone()),
-            state,
+            state: shown.state.map(|exit| self.termination(exit)),
         }
     }
 
@@ -198,23 +214,24 @@ impl<'a> Facts<'a> {
             .collect();
         instances.sort_by_key(|one| (one.record.name.attempt, one.record.created_at));
         let current = instances.pop();
-        let now = match (current, self.plan.waiting.get(&container.name)) {
-            (Some(one), _) if one.is_running() && !matches!(one.post_start, PostStart::Failed(_)) => Now::Is(one),
-            (_, Some(waiting)) => Now::Waits(&waiting.reason, &waiting.message),
-            (Some(one), None) => Now::Is(one),
-            (None, None) if self.plan.completed.contains(&container.name) => Now::Completed,
-            (None, None) => Now::Waits(self.pod.map_or(CREATING, |(_, view)| view.initial_reason()), ""),
+        let state = match (current, self.plan.waiting.get(&container.name)) {
+            (Some(one), _) if one.is_running() && !matches!(one.post_start, PostStart::Failed(_)) => state_of(one),
+            (_, Some(waiting)) => State::waiting(&*waiting.reason, &*waiting.message),
+            (Some(one), None) => state_of(one),
+            (None, None) if self.plan.completed.contains(&container.name) => State::Terminated(Exit::COMPLETED),
+            (None, None) => State::waiting(self.pod.map_or(CREATING, |(_, view)| view.initial_reason()), ""),
         };
         // The instance that ended is the last one as soon as its container waits to run again.
-        let last = if matches!(now, Now::Waits(..)) { current } else { instances.pop() };
+        let last = if matches!(state, State::Waiting { .. }) { current } else { instances.pop() };
+        let last = last.and_then(Exit::of);
         let slot = self.slots.get(&container.name);
         let health = slot.and_then(|slot| slot.health.as_ref());
         let health = health.filter(|h| current.is_some_and(|one| one.is_running() && one.record.id == h.id));
         // No more is known of a container that was removed by hand than how many came before the next one.
         let gone = slot.map_or(0, |slot| slot.next_attempt);
         let restarts = current.map_or(gone.saturating_sub(1), |one| one.record.name.attempt);
-        let lost = current.is_none() && gone > 0 && !matches!(now, Now::Completed);
-        Shown { now, current, last, health, restarts, lost }
+        let lost = current.is_none() && gone > 0 && !matches!(state, State::Terminated(_));
+        Shown { state, current, last, health, restarts, lost }
     }
 
     fn orphan(&self, one: &Instance) -> ContainerReport {
@@ -223,7 +240,7 @@ impl<'a> Facts<'a> {
             init: false,
             image: one.record.image.clone(),
             id: Some(one.record.id.clone()),
-            state: self.state(one),
+            state: state_of(one).map(|exit| self.termination(exit)),
             last_termination: None,
             started: false,
             ready: false,
@@ -233,32 +250,22 @@ impl<'a> Facts<'a> {
         }
     }
 
-    fn state(&self, one: &Instance) -> StateReport {
-        match (&one.record.state, self.termination(one)) {
-            (ContainerState::Running { started_at }, _) => StateReport::Running { started_at: *started_at },
-            (_, Some(termination)) => StateReport::Terminated(termination),
-            _ => StateReport::Waiting { reason: CREATING.to_owned(), message: String::new() },
-        }
-    }
-
-    fn termination(&self, one: &Instance) -> Option<TerminationReport> {
-        let ContainerState::Exited { exit_code, reason, message, finished_at, .. } = &one.record.state else {
-            return None;
-        };
-        let words = self.words.get(&one.record.id).cloned().unwrap_or_default();
-        let message = match (&one.stopped_for, words.message) {
+    fn termination(&self, exit: Exit<'_>) -> TerminationReport {
+        let tail = exit.instance.and_then(|one| self.log_tails.get(&one.record.id)).cloned().unwrap_or_default();
+        let stopped_for = exit.instance.and_then(|one| one.stopped_for.as_ref());
+        let message = match (stopped_for, tail.message) {
             (Some(why), said) if said.is_empty() => why.clone(),
             (Some(why), said) => format!("{why}; it said: {said}"),
-            (None, said) if said.is_empty() => message.clone(),
+            (None, said) if said.is_empty() => exit.message.to_owned(),
             (None, said) => said,
         };
-        Some(TerminationReport {
-            exit_code: *exit_code,
-            reason: reason.clone(),
+        TerminationReport {
+            exit_code: exit.exit_code,
+            reason: exit.reason.to_owned(),
             message,
-            finished_at: *finished_at,
-            log: words.log,
-        })
+            finished_at: exit.finished_at,
+            log: tail.log,
+        }
     }
 
     /// The API's phase (`getPhase`): Pending until every main container has run once.
@@ -300,7 +307,7 @@ pub fn refused_entry(pod: &Arc<StaticPod>, refusal: &Refusal, now: Timestamp) ->
     let first = first_entry(pod, None);
     let message = refusal.status_message();
     let waits = |container: ContainerReport| ContainerReport {
-        state: StateReport::Waiting { reason: refusal.reason.clone(), message: message.clone() },
+        state: State::waiting(&*refusal.reason, &*message),
         ..container
     };
     let containers = first_containers(pod).map(waits).collect();
@@ -324,7 +331,7 @@ fn first_containers(pod: &StaticPod) -> impl Iterator<Item = ContainerReport> {
         init,
         image: container.image.clone().unwrap_or_default(),
         id: None,
-        state: StateReport::Waiting { reason: CREATING.to_owned(), message: String::new() },
+        state: State::waiting(CREATING, ""),
         last_termination: None,
         started: false,
         ready: false,

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerStatus, LinuxContainerUser, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
 
-use super::report::{Facts, Now, Shown};
+use super::report::{Exit, Facts, Shown, state_of};
 use super::view::{ContainerView, Instance, PodView, Pull, Role};
 use crate::agent::control::report::PodReport;
 use crate::agent::pod::StaticPod;
@@ -13,7 +13,7 @@ use crate::agent::pod::phase::Phase;
 use crate::agent::pod::resources;
 use crate::agent::status;
 use crate::agent::status::{ContainerFacts, Ended, Known, State};
-use crate::runtime::{ContainerState, ContainerUser};
+use crate::runtime::ContainerUser;
 
 /// The status of a pod whose report is this one.
 pub fn pod(facts: &Facts<'_>, report: &PodReport) -> PodStatus {
@@ -57,7 +57,7 @@ pub fn first(pod: &StaticPod, host_ip: Option<&str>, now: Timestamp) -> PodStatu
         image: spec.image.clone().unwrap_or_default(),
         image_id: String::new(),
         id: None,
-        state: State::Waiting { reason: view.initial_reason().to_owned(), message: String::new() },
+        state: State::waiting(view.initial_reason(), ""),
         last: None,
         ready: false,
         started: false,
@@ -113,7 +113,7 @@ impl<'a> Facts<'a> {
         let falls_back = falls_back(spec);
         // What runs may be of another image than the manifest names by now, or have another name in the runtime.
         let image = shown.current.map(|one| &one.record.image).filter(|image| !image.is_empty());
-        let last = shown.last.and_then(|one| self.ended(one, falls_back));
+        let last = shown.last.map(|exit| self.ended(exit, falls_back));
         ContainerFacts {
             name: container.name.clone(),
             init: container.role != Role::Main,
@@ -121,20 +121,7 @@ impl<'a> Facts<'a> {
             image: image.or(spec.image.as_ref()).cloned().unwrap_or_default(),
             image_id: shown.current.map(image_id).unwrap_or_default(),
             id: shown.current.map(|one| one.record.reference()),
-            state: match shown.now {
-                Now::Waits(reason, message) => {
-                    State::Waiting { reason: reason.to_owned(), message: message.to_owned() }
-                }
-                Now::Is(one) => self.api_state(one, falls_back),
-                Now::Completed => State::Terminated(Ended {
-                    id: None,
-                    exit_code: 0,
-                    reason: "Completed".to_owned(),
-                    message: String::new(),
-                    started_at: None,
-                    finished_at: None,
-                }),
-            },
+            state: shown.state.map(|exit| self.ended(exit, falls_back)),
             last: last.or_else(|| shown.lost.then(Ended::lost)),
             // What is being stopped serves until it has ended, by its own probe's word.
             ready: shown.health.is_some_and(|health| health.ready),
@@ -164,7 +151,7 @@ impl<'a> Facts<'a> {
             image: one.record.image.clone(),
             image_id: image_id(one),
             id: Some(one.record.reference()),
-            state: self.api_state(one, false),
+            state: state_of(one).map(|exit| self.ended(exit, false)),
             last: None,
             ready: false,
             started: false,
@@ -176,36 +163,25 @@ impl<'a> Facts<'a> {
         }
     }
 
-    fn api_state(&self, one: &Instance, falls_back: bool) -> State {
-        match (&one.record.state, self.ended(one, falls_back)) {
-            (ContainerState::Running { started_at }, _) => State::Running { started_at: *started_at },
-            (_, Some(ended)) => State::Terminated(ended),
-            _ => State::Waiting { reason: "ContainerCreating".to_owned(), message: String::new() },
-        }
-    }
-
     /// How an instance ended: its message is what it wrote, else, where it asked for that and failed, the end of its
     /// log, else what the runtime says.
-    fn ended(&self, one: &Instance, falls_back: bool) -> Option<Ended> {
-        let ContainerState::Exited { exit_code, reason, message, started_at, finished_at } = &one.record.state else {
-            return None;
-        };
-        let words = self.words.get(&one.record.id);
-        let written = words.map_or("", |words| &words.message);
-        let tail = words.map_or("", |words| &words.tail);
-        let message = match (written, falls_back && *exit_code != 0) {
-            ("", true) if !tail.is_empty() => tail,
-            ("", _) => message,
+    fn ended(&self, exit: Exit<'_>, falls_back: bool) -> Ended {
+        let tail = exit.instance.and_then(|one| self.log_tails.get(&one.record.id));
+        let written = tail.map_or("", |tail| &tail.message);
+        let log = tail.map_or("", |tail| &tail.tail);
+        let message = match (written, falls_back && exit.exit_code != 0) {
+            ("", true) if !log.is_empty() => log,
+            ("", _) => exit.message,
             (written, _) => written,
         };
-        Some(Ended {
-            id: Some(one.record.reference()),
-            exit_code: *exit_code,
-            reason: reason.clone(),
+        Ended {
+            id: exit.instance.map(|one| one.record.reference()),
+            exit_code: exit.exit_code,
+            reason: exit.reason.to_owned(),
             message: message.to_owned(),
-            started_at: *started_at,
-            finished_at: *finished_at,
-        })
+            started_at: exit.started_at,
+            finished_at: exit.finished_at,
+        }
     }
 }
 

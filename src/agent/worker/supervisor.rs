@@ -153,7 +153,7 @@ impl Supervisor {
             }
         }
         self.show_refused();
-        self.staff();
+        self.clear_and_ensure_workers();
     }
 
     /// Takes the pods out of `update` that have no devices yet which they ask for.
@@ -197,7 +197,7 @@ impl Supervisor {
     fn given(&mut self, answer: gate::Answer) {
         let gate::Answer { pod, refusal } = answer;
         if let Some(refusal) = refusal {
-            self.tell_refused(&pod, &refusal);
+            self.report_refused(&pod, &refusal);
             match pod.bound {
                 Some(_) => self.context.without_devices.send_modify(|all| drop(all.insert(pod.uid.clone(), refusal))),
                 None => self.statics.refuse(&pod, refusal),
@@ -216,10 +216,10 @@ impl Supervisor {
         let decisions = self.decide(update);
         self.provisional = self.statics.is_provisional().then_some(whole);
         for (pod, refusal) in decisions.refused {
-            self.tell_refused(&pod, &refusal);
+            self.report_refused(&pod, &refusal);
         }
         for pod in decisions.preempted {
-            self.tell_refused(&pod, &Refusal::preempted());
+            self.report_refused(&pod, &Refusal::preempted());
         }
         let now: BTreeSet<&str> = self.statics.refused().map(|(pod, _)| pod.uid.as_str()).collect();
         for (key, uid) in before {
@@ -247,7 +247,7 @@ impl Supervisor {
         decisions
     }
 
-    fn tell_refused(&self, pod: &StaticPod, refusal: &Refusal) {
+    fn report_refused(&self, pod: &StaticPod, refusal: &Refusal) {
         info!(pod = %pod.key, reason = refusal.reason, message = refusal.message, "pod refused");
         self.context.metrics.refused_pods.count([refusal.reason.clone().into()]);
         let subject = Subject { pod: &pod.key, uid: &pod.uid, container: None };
@@ -280,7 +280,7 @@ impl Supervisor {
                 self.stale.clear();
                 match is_first.then(|| self.undecided.take()).flatten() {
                     Some(update) => self.update(update),
-                    None => self.staff(),
+                    None => self.clear_and_ensure_workers(),
                 }
             }
         }
@@ -326,7 +326,7 @@ impl Supervisor {
 
     /// Starts the workers that are missing: those of wanted pods, and those of orphans once it is sure that they are
     /// some.
-    fn staff(&mut self) {
+    fn clear_and_ensure_workers(&mut self) {
         self.clear_remains();
         self.ensure_workers();
     }
@@ -397,7 +397,7 @@ impl Supervisor {
             self.context.board.set_pod(key, entry);
         }
         self.show_set_aside();
-        self.staff();
+        self.clear_and_ensure_workers();
     }
 
     fn show_set_aside(&self) {

@@ -81,15 +81,15 @@ pub fn text(view: &PodView, events: &[Event], now: Timestamp) -> String {
         page.line(0, title, "");
         for container in containers {
             let status = statuses.iter().flatten().find(|status| status.name == container.name);
-            tell_container(&mut page, container, status, now);
+            print_container(&mut page, container, status, now);
         }
     }
-    tell_rest(&mut page, &spec, &status);
-    tell_events(&mut page, events, now);
+    print_rest(&mut page, &spec, &status);
+    print_events(&mut page, events, now);
     page.0
 }
 
-fn tell_container(page: &mut Page, container: &Container, status: Option<&ContainerStatus>, now: Timestamp) {
+fn print_container(page: &mut Page, container: &Container, status: Option<&ContainerStatus>, now: Timestamp) {
     let blank = ContainerStatus::default();
     let status = status.unwrap_or(&blank);
     page.line(2, &container.name, "");
@@ -106,9 +106,9 @@ fn tell_container(page: &mut Page, container: &Container, status: Option<&Contai
             page.list(4, name, words.iter().map(|word| clean(word)));
         }
     }
-    tell_state(page, "State", status.state.as_ref(), now);
+    print_state(page, "State", status.state.as_ref(), now);
     if status.last_state.as_ref().is_some_and(|state| state.terminated.is_some()) {
-        tell_state(page, "Last State", status.last_state.as_ref(), now);
+        print_state(page, "Last State", status.last_state.as_ref(), now);
     }
     page.line(4, "Ready", yes(status.ready));
     page.line(4, "Restart Count", status.restart_count.to_string());
@@ -126,7 +126,7 @@ fn tell_container(page: &mut Page, container: &Container, status: Option<&Contai
         ("Liveness", &container.liveness_probe),
         ("Readiness", &container.readiness_probe),
     ] {
-        page.maybe(4, name, probe.as_ref().map(told_probe));
+        page.maybe(4, name, probe.as_ref().map(probe_text));
     }
     let env = container.env.iter().flatten().map(|variable| match (&variable.value, &variable.value_from) {
         (Some(value), _) => format!("{}={}", variable.name, clean(value)),
@@ -141,7 +141,7 @@ fn tell_container(page: &mut Page, container: &Container, status: Option<&Contai
     page.list(4, "Mounts", mounts);
 }
 
-fn tell_state(page: &mut Page, name: &str, state: Option<&ContainerState>, now: Timestamp) {
+fn print_state(page: &mut Page, name: &str, state: Option<&ContainerState>, now: Timestamp) {
     let at =
         |at: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| at.as_ref().map(|at| moment(at.0, now));
     match state {
@@ -168,7 +168,7 @@ fn tell_state(page: &mut Page, name: &str, state: Option<&ContainerState>, now: 
 }
 
 /// One line with what is asked, and by which rules.
-fn told_probe(probe: &Probe) -> String {
+fn probe_text(probe: &Probe) -> String {
     let port = |port: &IntOrString| match port {
         IntOrString::Int(number) => number.to_string(),
         IntOrString::String(name) => name.clone(),
@@ -197,21 +197,21 @@ fn told_probe(probe: &Probe) -> String {
     )
 }
 
-fn tell_rest(page: &mut Page, spec: &PodSpec, status: &PodStatus) {
+fn print_rest(page: &mut Page, spec: &PodSpec, status: &PodStatus) {
     page.line(0, "Conditions", "");
     for condition in status.conditions.iter().flatten() {
         let words = [condition.reason.clone(), condition.message.clone()].into_iter().flatten().collect::<Vec<_>>();
         let why = if words.is_empty() { String::new() } else { format!("  {}", clean(&words.join(": "))) };
         let _ = writeln!(page.0, "  {:27}{}{why}", condition.type_, condition.status);
     }
-    page.list(0, "Volumes", spec.volumes.iter().flatten().map(told_volume));
+    page.list(0, "Volumes", spec.volumes.iter().flatten().map(volume_text));
     page.maybe(0, "QoS Class", status.qos_class.as_deref());
     page.maybe(0, "Restart Policy", spec.restart_policy.as_deref());
     page.maybe(0, "Grace Period", spec.termination_grace_period_seconds.map(|seconds| format!("{seconds}s")));
 }
 
 /// `name: hostPath path=/x type=Directory`.
-fn told_volume(volume: &Volume) -> String {
+fn volume_text(volume: &Volume) -> String {
     let value = serde_json::to_value(volume).unwrap_or_default();
     let source = value.as_object().and_then(|fields| fields.iter().find(|(name, _)| *name != "name"));
     let Some((kind, fields)) = source else { return volume.name.clone() };
@@ -233,7 +233,7 @@ fn told_volume(volume: &Volume) -> String {
     .to_owned()
 }
 
-fn tell_events(page: &mut Page, events: &[Event], now: Timestamp) {
+fn print_events(page: &mut Page, events: &[Event], now: Timestamp) {
     if events.is_empty() {
         page.line(0, "Events", "<none>");
         return;

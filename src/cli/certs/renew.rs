@@ -17,8 +17,8 @@ use crate::host::tree::{HostTree, NoRecord, Tree};
 use crate::manifests::COMPONENTS;
 use crate::pki::{self, Renewable, renewable_names};
 use crate::ui::{self, Output};
-use crate::workflow::renewal::witness::Here;
-use crate::workflow::renewal::{self, Machine, Summary, Told};
+use crate::workflow::renewal::live_certificates::Here;
+use crate::workflow::renewal::{self, Machine, RenewalStatus, Summary};
 use crate::workflow::state::State;
 
 /// Renew certificates, and restart what reads them only when it starts
@@ -78,7 +78,7 @@ pub async fn run(args: Args, paths: &Paths) -> anyhow::Result<ExitCode> {
     let answers = paths.is_live() && control::report(&socket.0).await.is_ok();
     let agent = Some(&socket as &dyn Restarter).filter(|_| answers && !args.no_restart && !is_elsewhere);
     let mut unprinted = None;
-    let mut told = |name: &str, told: Told| {
+    let mut told = |name: &str, told: RenewalStatus| {
         let title = titles(&wanted, name);
         unprinted = ui::print(&line(&title, told)).err();
     };
@@ -87,7 +87,7 @@ pub async fn run(args: Args, paths: &Paths) -> anyhow::Result<ExitCode> {
         tree: &mut HostTree::new(paths.clone(), NoRecord),
         spec: &spec,
         agent,
-        witness: &Here(paths.clone()),
+        live_certificates: &Here(paths.clone()),
         reporter: &*ui::reporter(Output::Text),
         told: &mut told,
         limit: spec.timeouts.upgrade_manifests,
@@ -127,11 +127,11 @@ fn titles(wanted: &[Renewable], name: &str) -> String {
 }
 
 /// kubeadm's words.
-fn line(title: &str, told: Told) -> String {
+fn line(title: &str, told: RenewalStatus) -> String {
     match told {
-        Told::Renewed => format!("{title} renewed\n"),
-        Told::External(authority) => format!("Detected external {authority}, {title} can't be renewed\n"),
-        Told::Missing => format!("MISSING! {title}\n"),
+        RenewalStatus::Renewed => format!("{title} renewed\n"),
+        RenewalStatus::External(authority) => format!("Detected external {authority}, {title} can't be renewed\n"),
+        RenewalStatus::Missing => format!("MISSING! {title}\n"),
     }
 }
 

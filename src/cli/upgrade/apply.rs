@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use super::flags::{How, Wanted};
+use super::flags::{How, UpgradeTarget};
 use crate::cli::{Globals, Hint, report};
 use crate::config::ClusterSpec;
 use crate::config::older::cluster_configuration;
@@ -13,7 +13,7 @@ use crate::release::kubeadm_row;
 use crate::ui;
 use crate::workflow::upgrade::prepare::PrepareError;
 use crate::workflow::upgrade::run::{Parts, Request, Rollback, RunError, Upgrade};
-use crate::workflow::upgrade::table::Wanted as Phases;
+use crate::workflow::upgrade::table::SelectedPhases as Phases;
 use crate::workflow::upgrade::{Outcome, UpgradeError};
 use crate::yaml;
 
@@ -28,7 +28,7 @@ pub fn configuration(spec: &ClusterSpec) -> anyhow::Result<String> {
 }
 
 /// Prepares and carries out.
-pub async fn apply_it(globals: &Globals, to: &Wanted, phases: Phases, how: &How) -> anyhow::Result<ExitCode> {
+pub async fn apply_it(globals: &Globals, to: &UpgradeTarget, phases: Phases, how: &How) -> anyhow::Result<ExitCode> {
     let (paths, reporter) = (globals.paths(), ui::reporter(how.output));
     let parts = Parts::of_machine(&paths, Some(to.kubeconfig.clone()), reporter.clone());
     let request = Request {

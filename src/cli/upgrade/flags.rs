@@ -9,10 +9,10 @@ use crate::cli::Globals;
 use crate::cli::spec::read_file;
 use crate::config::spec::{PullPolicy, UpgradeCommon};
 use crate::config::{ClusterSpec, GoDuration, HostDefaults, Input, UpgradeFlags, UpgradeSpec, load_upgrade};
-use crate::release::{KubernetesVersion, Leave};
+use crate::release::{KubernetesVersion, UpgradePolicy};
 use crate::ui::Output;
 use crate::workflow::upgrade::prepare::Goal;
-use crate::workflow::upgrade::table::Wanted as Parts;
+use crate::workflow::upgrade::table::SelectedPhases as Parts;
 use crate::workflow::upgrade::target::ImageChange;
 
 /// Where an upgrade goes.
@@ -118,7 +118,7 @@ impl How {
 /// What a command takes from its section of the configuration.
 pub struct Section {
     pub version: Option<KubernetesVersion>,
-    pub leave: Leave,
+    pub policy: UpgradePolicy,
     pub print_config: bool,
     pub common: UpgradeCommon,
 }
@@ -126,17 +126,17 @@ pub struct Section {
 impl Section {
     /// A section that only looks: what it does not say is as for `upgrade apply` without flags.
     pub fn looking(version: Option<KubernetesVersion>, apply: &crate::config::spec::UpgradeApply) -> Self {
-        let leave = Leave {
+        let policy = UpgradePolicy {
             experimental: apply.allow_experimental_upgrades,
             release_candidate: apply.allow_rc_upgrades,
             force: apply.force,
         };
-        Self { version, leave, print_config: false, common: apply.common.clone() }
+        Self { version, policy, print_config: false, common: apply.common.clone() }
     }
 }
 
 /// Where an upgrade goes, flags and file together.
-pub struct Wanted {
+pub struct UpgradeTarget {
     pub section: Section,
     image: Vec<String>,
     pub warnings: Vec<String>,
@@ -145,7 +145,7 @@ pub struct Wanted {
     pub kubeconfig: PathBuf,
 }
 
-impl Wanted {
+impl UpgradeTarget {
     /// The same for the workflow.
     pub fn goal(&self, parts: Parts) -> anyhow::Result<Goal> {
         let images = self.image.iter().map(|image| ImageChange::parse(image)).collect::<Result<Vec<_>, _>>()?;
@@ -155,14 +155,14 @@ impl Wanted {
             patches_dir: self.section.common.patches_dir.clone(),
             etcd: self.section.common.etcd_upgrade,
             certificates: self.section.common.certificate_renewal,
-            leave: self.section.leave,
+            policy: self.section.policy,
             parts,
         })
     }
 }
 
 /// All flags of a command, as far as it has them.
-pub struct Given {
+pub struct CommandFlags {
     /// The words of the command.
     pub command: String,
     pub to: To,
@@ -171,9 +171,13 @@ pub struct Given {
     pub context_lines: Option<usize>,
 }
 
-impl Given {
+impl CommandFlags {
     /// Merges the flags with the file; `section` takes the command's own part out of both.
-    pub fn wanted(self, globals: &Globals, section: impl FnOnce(UpgradeSpec) -> Section) -> anyhow::Result<Wanted> {
+    pub fn wanted(
+        self,
+        globals: &Globals,
+        section: impl FnOnce(UpgradeSpec) -> Section,
+    ) -> anyhow::Result<UpgradeTarget> {
         let Self { command, to, also, dry_run, context_lines } = self;
         let file = to.common.config.as_ref().map(|path| read_file(path)).transpose()?;
         let set = |flag: bool| flag.then_some(true);
@@ -195,7 +199,7 @@ impl Given {
         let section = section(loaded.spec);
         let command = again(command, &to, &also, section.version.as_ref());
         let kubeconfig = to.common.kubeconfig.unwrap_or_else(|| globals.paths().kubeconfig("admin.conf"));
-        Ok(Wanted { section, image: to.image, warnings: loaded.warnings, command, kubeconfig })
+        Ok(UpgradeTarget { section, image: to.image, warnings: loaded.warnings, command, kubeconfig })
     }
 }
 

@@ -10,15 +10,15 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use self::apply::{apply_it, roll_back};
-use self::flags::{Also, Given, How, Section, To};
+use self::flags::{Also, CommandFlags, How, Section, To};
 use super::Globals;
 use super::phases::{self, table};
-use crate::release::Leave;
+use crate::release::UpgradePolicy;
 use crate::ui::{self, Output};
 use crate::workflow::upgrade::diff::unified;
 use crate::workflow::upgrade::plan::Step;
 use crate::workflow::upgrade::prepare::{Prepared, prepare};
-use crate::workflow::upgrade::table::{OPTIONS, PHASES, Wanted as Parts};
+use crate::workflow::upgrade::table::{OPTIONS, PHASES, SelectedPhases as Parts};
 
 /// Move the running control plane to another version or image, one component after the other.
 #[derive(Debug, clap::Args)]
@@ -151,11 +151,11 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 
 fn plan(to: To, output: Output, globals: &Globals) -> anyhow::Result<ExitCode> {
     let command = "kubeboot upgrade apply".to_owned();
-    let given = Given { command, to, also: Also::default(), dry_run: None, context_lines: None };
+    let given = CommandFlags { command, to, also: Also::default(), dry_run: None, context_lines: None };
     let wanted = given.wanted(globals, |spec| {
         let mut section = Section::looking(spec.plan.kubernetes_version, &spec.apply);
-        section.leave.experimental = spec.plan.allow_experimental_upgrades;
-        section.leave.release_candidate = spec.plan.allow_rc_upgrades;
+        section.policy.experimental = spec.plan.allow_experimental_upgrades;
+        section.policy.release_candidate = spec.plan.allow_rc_upgrades;
         section.common.etcd_upgrade = spec.plan.etcd_upgrade;
         section.print_config = spec.plan.print_config;
         section
@@ -171,7 +171,7 @@ fn plan(to: To, output: Output, globals: &Globals) -> anyhow::Result<ExitCode> {
 fn diff(to: To, context_lines: Option<usize>, globals: &Globals) -> anyhow::Result<ExitCode> {
     let mut lines = 0;
     let command = "kubeboot upgrade diff".to_owned();
-    let given = Given { command, to, also: Also::default(), dry_run: None, context_lines };
+    let given = CommandFlags { command, to, also: Also::default(), dry_run: None, context_lines };
     let wanted = given.wanted(globals, |spec| {
         lines = spec.diff.context_lines;
         Section::looking(spec.diff.kubernetes_version, &spec.apply)
@@ -188,19 +188,19 @@ async fn apply_command(
     globals: &Globals,
 ) -> anyhow::Result<ExitCode> {
     let ApplyFlags { to, also, mut how } = flags;
-    let given = Given { command, to, also, dry_run: how.dry_run.then_some(true), context_lines: None };
+    let given = CommandFlags { command, to, also, dry_run: how.dry_run.then_some(true), context_lines: None };
     let wanted = given.wanted(globals, |spec| {
         how.dry_run = spec.apply.dry_run;
         how.pull_policy = spec.apply.common.image_pull_policy;
         how.configured = spec.timeouts.map(|timeouts| timeouts.upgrade_manifests);
-        let leave = Leave {
+        let policy = UpgradePolicy {
             experimental: spec.apply.allow_experimental_upgrades,
             release_candidate: spec.apply.allow_rc_upgrades,
             force: spec.apply.force,
         };
         Section {
             version: spec.apply.kubernetes_version,
-            leave,
+            policy,
             print_config: spec.apply.print_config,
             common: spec.apply.common,
         }
@@ -212,7 +212,7 @@ async fn apply_command(
     apply_it(globals, &wanted, parts, &how).await
 }
 
-fn show_plan(prepared: &Prepared, wanted: &flags::Wanted, output: Output) -> anyhow::Result<ExitCode> {
+fn show_plan(prepared: &Prepared, wanted: &flags::UpgradeTarget, output: Output) -> anyhow::Result<ExitCode> {
     let rows: Vec<Row> = prepared.steps.iter().map(row).collect();
     if output != Output::Text {
         ui::print_value(output, &rows)?;

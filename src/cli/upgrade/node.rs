@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use super::apply::apply_it;
-use super::flags::{Also, Common, Given, How, Section, To};
+use super::flags::{Also, CommandFlags, Common, How, Section, To};
 use crate::cli::phases::{Sub, table};
 use crate::cli::{Globals, Hint, NO_KUBECONFIG};
 use crate::cluster::joining::{ClusterFacts, Reader};
 use crate::config::spec::Timeouts;
 use crate::host::paths::KUBELET_CONFIG;
-use crate::release::Leave;
+use crate::release::UpgradePolicy;
 use crate::ui;
-use crate::workflow::upgrade::table::{NODE_PHASES, OPTIONS, Part, Wanted as Parts};
+use crate::workflow::upgrade::table::{NODE_PHASES, OPTIONS, Part, SelectedPhases as Parts};
 use crate::workflow::upgrade::worker::{Settings, WorkerError, is_worker, renew_settings};
 
 /// Bring this node to the version that the cluster has
@@ -83,7 +83,8 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     }
     let mut how = flags.how;
     let to = To::node(flags.patches, flags.etcd_upgrade, flags.common);
-    let given = Given { command, to, also: flags.also, dry_run: how.dry_run.then_some(true), context_lines: None };
+    let given =
+        CommandFlags { command, to, also: flags.also, dry_run: how.dry_run.then_some(true), context_lines: None };
     let mut limit = Timeouts::default().kubernetes_api_call;
     let mut wanted = given.wanted(globals, |spec| {
         how.dry_run = spec.node.dry_run;
@@ -92,7 +93,7 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
             limit = timeouts.kubernetes_api_call;
             how.configured = Some(timeouts.upgrade_manifests);
         }
-        Section { version: None, leave: Leave::default(), print_config: false, common: spec.node.common }
+        Section { version: None, policy: UpgradePolicy::default(), print_config: false, common: spec.node.common }
     })?;
     let parts = match parts {
         Some(parts) => parts,

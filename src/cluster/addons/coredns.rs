@@ -7,7 +7,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 
 use serde_json::Value;
 
-use super::super::object::{Manner, Object};
+use super::super::object::{Object, WriteMode};
 use super::corefile::{CorefileError, migrated};
 use super::{AddonError, Objects};
 use crate::config::ClusterSpec;
@@ -58,8 +58,8 @@ impl CoreDns {
             Object::new(&self.service_account),
             Object::new(&self.cluster_role),
             Object::new(&self.cluster_role_binding),
-            Object::new(&self.config_map).with(Manner::Adapt(adapt)),
-            Object::new(&self.deployment).with(Manner::Adapt(keep_replicas)),
+            Object::new(&self.config_map).with(WriteMode::Adapt(adapt)),
+            Object::new(&self.deployment).with(WriteMode::Adapt(keep_replicas)),
             Object::new(&self.service),
         ]
     }

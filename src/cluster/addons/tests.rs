@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::object::{Manner, Object};
+use super::super::object::{Object, WriteMode};
 use super::{AddonError, coredns, kube_proxy, manifests};
 use crate::config::ClusterSpec;
 use crate::config::spec::Endpoint;
@@ -82,7 +82,7 @@ fn a_corefile_takes_nothing_but_a_domain() {
 
 /// What becomes of `object` where `current` is there.
 fn adapted(object: &Object, current: Value) -> Value {
-    let Manner::Adapt(adapt) = object.manner else { panic!("{object:?} does not adapt") };
+    let WriteMode::Adapt(adapt) = object.mode else { panic!("{object:?} does not adapt") };
     let mut wanted = object.value.clone();
     adapt(&current, &mut wanted);
     wanted
@@ -240,7 +240,7 @@ fn a_corefile_of_somebodys_own_is_brought_to_a_newer_coredns_and_the_old_one_kep
         let spec = ClusterSpec { kubernetes_version: version.parse().unwrap(), ..spec() };
         let object = coredns::objects(&spec).unwrap().objects().remove(3);
         let current = serde_json::json!({"data": {"Corefile": own}});
-        let Manner::Adapt(adapt) = object.manner else { panic!("a Corefile may be somebody's") };
+        let WriteMode::Adapt(adapt) = object.mode else { panic!("a Corefile may be somebody's") };
         let mut wanted = object.value;
         adapt(&current, &mut wanted);
         wanted["data"].clone()

@@ -188,7 +188,7 @@ async fn what_others_write_into_an_object_stays_where_it_is_merged() {
     let path = format!("{PATH}/a");
     outcomes(&client, &[config_map("a", "v")]).await;
     server.lock().unwrap().objects.get_mut(&path).unwrap()["data"]["theirs"] = json!("x");
-    assert_eq!(outcomes(&client, &[config_map("a", "w").with(Manner::Merge)]).await, [Outcome::Updated]);
+    assert_eq!(outcomes(&client, &[config_map("a", "w").with(WriteMode::Merge)]).await, [Outcome::Updated]);
     assert_eq!(server.lock().unwrap().objects[&path]["data"], json!({"k": "w", "theirs": "x"}));
     assert_eq!(outcomes(&client, &[config_map("a", "w")]).await, [Outcome::Updated]);
     assert_eq!(server.lock().unwrap().objects[&path]["data"], json!({"k": "w"}));

@@ -136,7 +136,7 @@ impl ServiceManager for Detached {
         Ok(())
     }
 
-    fn last_words(&self) -> Vec<String> {
+    fn log_tail(&self) -> Vec<String> {
         let log = std::fs::read(self.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
@@ -155,7 +155,7 @@ impl ServiceManager for Detached {
             // It cannot be watched; what waits for it has a deadline of its own.
             std::future::pending::<()>().await;
         }
-        self.last_words()
+        self.log_tail()
     }
 }
 

@@ -96,7 +96,7 @@ pub trait ServiceManager: Send + Sync {
     fn reload(&self) -> Result<(), ServiceError>;
 
     /// The last lines of its log, for an error that has to say why it did not do what it should.
-    fn last_words(&self) -> Vec<String>;
+    fn log_tail(&self) -> Vec<String>;
 
     /// Waits until the service has ended for good, and returns the last lines of its log. One that is started again by
     /// its manager never does.

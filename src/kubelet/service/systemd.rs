@@ -103,7 +103,7 @@ impl ServiceManager for Systemd {
         self.output(&["reset-failed", UNIT]).map(drop)
     }
 
-    fn last_words(&self) -> Vec<String> {
+    fn log_tail(&self) -> Vec<String> {
         self.status()
     }
 

@@ -248,7 +248,7 @@ impl Cri {
         self.made(answer, call, &what)
     }
 
-    /// Removes what has this name if it does not run and is its owner's (or nobody's); returns whether something was.
+    /// Removes what has this name if it does not run and is its owner's (or no one's); returns whether something was.
     async fn make_way(&self, name: &ContainerName, of: &BTreeMap<String, String>, is_sandbox: bool) -> Result<bool> {
         let owner = of.get(labels::OWNER).cloned().unwrap_or_default();
         let all = self.list_all(&owner).await?;

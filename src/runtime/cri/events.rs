@@ -1,4 +1,4 @@
-//! What happens to containers, from whoever tells first: containerd's own events, the API's where a runtime offers them
+//! What happens to containers, from what reports first: containerd's own events, the API's where a runtime offers them
 //! (containerd 1.7, CRI-O), else a list each second.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +40,7 @@ const MARK_PAUSE: Duration = Duration::from_millis(20);
 /// How long a runtime has to say that it knows nothing of events; one that does says nothing before the first.
 const UNKNOWN_WITHIN: Duration = Duration::from_millis(200);
 
-/// What is told of a container before anybody knows whose it is.
+/// What is reported of a container before it is known whose it is.
 type Told = std::result::Result<(String, RuntimeEventKind), Status>;
 
 impl Cri {
@@ -87,7 +87,7 @@ impl Cri {
         Some(RuntimeEvent { id, pod_uid: known.name.uid, kind })
     }
 
-    /// Whether the runtime's answer is older than what it has told.
+    /// Whether the runtime's answer is older than what it has reported.
     async fn lags_behind(&self, id: &str, kind: RuntimeEventKind) -> bool {
         let state = self.look_at(id).await.map(|record| record.state);
         match (kind, state) {
@@ -105,7 +105,7 @@ impl Cri {
         let filters = topics.map(|topic| format!("topic==\"{topic}\",namespace==k8s.io")).collect();
         let open = self.0.rpc.stream::<_, Envelope>(SUBSCRIBE, SubscribeRequest { filters });
         let mut open = std::pin::pin!(open);
-        // containerd answers with the first event only: until then nobody can know whether it listens yet.
+        // containerd answers with the first event only: until then no one can know whether it listens yet.
         let begin = Instant::now();
         let envelopes = loop {
             let event = Some(Any { type_url: "containerd.events.NamespaceUpdate".to_owned(), value: vec![] });
@@ -165,7 +165,7 @@ impl Cri {
     }
 }
 
-/// containerd's event; None for one nobody asked for, such as the end of a command in a container.
+/// containerd's event; None for one that was not asked for, such as the end of a command in a container.
 fn read(envelope: &Envelope) -> Option<(String, RuntimeEventKind)> {
     let (_, kind) = TOPICS.into_iter().find(|(topic, _)| *topic == envelope.topic)?;
     let value = envelope.event.as_ref()?.value.as_slice();

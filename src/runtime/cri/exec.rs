@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use super::{Cri, proto, rpc};
 use crate::host::clock;
-use crate::runtime::streaming::{Streamed, Streaming, Wanted};
+use crate::runtime::streaming::{StdStreams, Streamed, Streaming};
 use crate::runtime::*;
 
 /// What a command's output is cut to (the kubelet's `maxRespBodyLength` for probes).
@@ -67,7 +67,7 @@ impl Cri {
 
 #[async_trait]
 impl Streaming for Cri {
-    async fn exec(&self, id: &str, command: &[String], wanted: Wanted) -> Result<Streamed> {
+    async fn exec(&self, id: &str, command: &[String], wanted: StdStreams) -> Result<Streamed> {
         let question = proto::ExecRequest {
             container_id: id.to_owned(),
             cmd: command.to_vec(),
@@ -79,7 +79,7 @@ impl Streaming for Cri {
         self.served(id, "Exec", question).await
     }
 
-    async fn attach(&self, id: &str, wanted: Wanted) -> Result<Streamed> {
+    async fn attach(&self, id: &str, wanted: StdStreams) -> Result<Streamed> {
         let question = proto::AttachRequest {
             container_id: id.to_owned(),
             stdin: wanted.stdin,

@@ -91,7 +91,7 @@ impl Cri {
         }
     }
 
-    /// Takes one name from an image, and removes it with its last. The API would take all of them, and ask nobody.
+    /// Takes one name from an image, and removes it with its last. The API would take all of them, and ask no one.
     pub(super) async fn delete_image(&self, reference: &str) -> Result<()> {
         let Some(image) = self.image_status(reference).await? else { return Ok(()) };
         let failed = |status| self.error("remove an image", &format!("image {reference}"), status);

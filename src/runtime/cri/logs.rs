@@ -102,7 +102,7 @@ impl Reader {
                 }
                 continue;
             }
-            // Whoever followed the file under its old name goes on in the new one.
+            // A client that followed the file under its old name goes on in the new one.
             if self.follow.is_some() && self.reopen().await? {
                 continue;
             }
@@ -117,7 +117,7 @@ impl Reader {
         }
     }
 
-    /// Opens the log anew if its name belongs to another file now.
+    /// Opens the log again if its name belongs to another file now.
     async fn reopen(&mut self) -> io::Result<bool> {
         use std::os::unix::fs::MetadataExt;
         let Ok(named) = tokio::fs::metadata(&self.path).await else { return Ok(false) };

@@ -54,7 +54,7 @@ fn features(handlers: Vec<proto::RuntimeHandler>) -> RuntimeFeatures {
     }
 }
 
-/// Whoever has ended has no process, whatever number it had.
+/// A container that has ended has no process, whatever number it had.
 fn process(answer: &proto::ContainerStatusResponse) -> Process {
     let runs = answer.status.as_ref().is_some_and(|status| status.state() == proto::ContainerState::Running);
     let info: Value = answer.info.get(INFO).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();

@@ -74,7 +74,7 @@ impl Cri {
     /// Connects to `address`, a `unix://` URL, in the newest version of the API that it speaks.
     ///
     /// # Errors
-    /// Nobody answers there, or nobody that speaks CRI.
+    /// No one answers there, or no one that speaks CRI.
     pub async fn connect(address: &str) -> Result<Self> {
         let cri = Self::new(address)?;
         cri.spoken().await?;

@@ -110,7 +110,7 @@ fn container_state(status: &proto::ContainerStatus) -> ContainerState {
             reason: reason(status),
             message: status.message.clone(),
             started_at,
-            // The start is noted after the runtime has told of it: what ends at once seems to have ended before.
+            // The start is noted after the runtime has reported it: what ends at once seems to have ended before.
             finished_at: finished_at.max(started_at.filter(|_| finished_at.is_some())),
         },
     }
@@ -155,7 +155,7 @@ pub fn image(image: proto::Image) -> ImageRecord {
     ImageRecord { id: image.id, tags: image.repo_tags, size: image.size, user: user.unwrap_or(image.username) }
 }
 
-/// An image in a list; None where nobody can name it.
+/// An image in a list; None where no one can name it.
 pub fn stored_image(image: proto::Image) -> Option<StoredImage> {
     let names: Vec<String> = image.repo_digests.into_iter().chain(image.repo_tags).collect();
     (!names.is_empty()).then_some(StoredImage { names, size: image.size })

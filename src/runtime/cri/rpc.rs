@@ -97,7 +97,7 @@ impl Rpc {
     }
 }
 
-/// Whether nobody has heard the call, or the other side went away over it.
+/// Whether no one has heard the call, or the other side went away over it.
 fn is_away(status: &Status) -> bool {
     let broken = || std::error::Error::source(status).is_some();
     status.code() == Code::Unavailable || (matches!(status.code(), Code::Unknown | Code::Internal) && broken())
@@ -109,10 +109,10 @@ pub fn words(status: &Status) -> &str {
     message.split_once(" desc = ").filter(|_| message.starts_with("rpc error: ")).map_or(message, |(_, words)| words)
 }
 
-/// Why nobody was reached: the innermost cause alone, for each one around it repeats what is in it.
+/// Why no one was reached: the innermost cause alone, for each one around it repeats what is in it.
 pub fn cause(status: &Status) -> Box<dyn std::error::Error + Send + Sync> {
     let outermost = std::error::Error::source(status);
-    outermost.map_or_else(|| words(status).to_owned(), |error| deepest(error)).into()
+    outermost.map_or_else(|| words(status).to_owned(), deepest).into()
 }
 
 fn request<Q>(question: Q) -> Request<Q> {

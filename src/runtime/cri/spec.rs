@@ -231,7 +231,7 @@ fn selinux(options: &[String]) -> Option<proto::SelinuxOption> {
         let found = options.iter().find_map(|option| option.strip_prefix(name)?.strip_prefix(':'));
         found.unwrap_or_default().to_owned()
     };
-    Some(proto::SelinuxOption { user: part("user"), role: part("role"), type_: part("type"), level: part("level") })
+    Some(proto::SelinuxOption { user: part("user"), role: part("role"), r#type: part("type"), level: part("level") })
 }
 
 #[cfg(test)]

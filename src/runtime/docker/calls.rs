@@ -146,7 +146,7 @@ impl Docker {
         Ok(created.id)
     }
 
-    /// Removes the container of this name if it does not run and is its owner's (or nobody's); returns whether the name
+    /// Removes the container of this name if it does not run and is its owner's (or no one's); returns whether the name
     /// is free now.
     async fn remove_leftover(&self, name: &str, owner: Option<&String>) -> Result<bool> {
         let inspected = match self.inspect_container(name).await {
@@ -186,7 +186,7 @@ impl Docker {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         match client.remove_container(id, Some(options)).await.map_err(|error| self.as_docker(error)) {
             Ok(()) | Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
-            // Somebody else is at it: gone is gone, whoever did it.
+            // Something else removes it too: what counts is that it is gone.
             Err(BollardError::DockerResponseServerError { status_code: 409, .. }) => {
                 let options = WaitContainerOptionsBuilder::default().condition("removed").build();
                 let gone = client.wait_container(id, Some(options)).collect::<Vec<_>>();

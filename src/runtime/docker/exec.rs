@@ -17,7 +17,7 @@ const LOOKS: u32 = 20;
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 impl Docker {
-    /// Runs a command and waits for it, for `limit` at most. Whoever gives up waiting ends the command.
+    /// Runs a command and waits for it, for `limit` at most. A caller that gives up waiting ends the command.
     pub(super) async fn exec_limited(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecOutput> {
         let timeout = || RuntimeError::Timeout { call: format!("{} in container {id}", command.join(" ")), limit };
         tokio::time::timeout(limit, self.run_in_container(id, command)).await.map_err(|_| timeout())?

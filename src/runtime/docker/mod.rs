@@ -107,7 +107,7 @@ impl Docker {
         translate(&self.address(), call, what, self.as_docker(error))
     }
 
-    /// An error as Docker would answer it, whoever did.
+    /// An error as Docker would answer it.
     fn as_docker(&self, error: BollardError) -> BollardError {
         if self.is_podman() { podman::as_docker(error) } else { error }
     }

@@ -16,7 +16,7 @@ const RAISED: [(&str, &str); 2] = [("nofile", "Max open files"), ("nproc", "Max 
 /// Who answers at a Docker engine's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
-    /// Docker, or whoever claims to be nobody else.
+    /// Docker, or a runtime that does not say that it is another.
     Docker,
     /// podman.
     Podman,

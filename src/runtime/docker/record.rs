@@ -80,7 +80,7 @@ pub fn state(state: &ApiState) -> ContainerState {
     if state.running == Some(true) {
         return ContainerState::Running { started_at: started_at.unwrap_or_default() };
     }
-    // Docker notes the start after containerd has told of it: what ends at once seems to have ended before.
+    // Docker notes the start after containerd has reported it: what ends at once seems to have ended before.
     let finished_at = finished_at.max(started_at.filter(|_| finished_at.is_some()));
     let reason = match (finished_at, exit_code) {
         (Some(_), _) if state.oom_killed == Some(true) => "OOMKilled",
@@ -104,7 +104,7 @@ pub fn address(networks: Option<&HashMap<String, EndpointSettings>>) -> Option<S
     networks?.values().find_map(|network| network.ip_address.clone().filter(|ip| !ip.is_empty()))
 }
 
-/// An event of a container, None for one nobody asked for.
+/// An event of a container, None for one that was not asked for.
 pub fn event(message: EventMessage) -> Option<RuntimeEvent> {
     let kind = match message.action.as_deref()? {
         "start" => RuntimeEventKind::Started,
@@ -127,7 +127,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// None where nobody can name it.
+    /// None where no one can name it.
     pub fn named(self) -> Option<StoredImage> {
         let names = self.repo_digests.into_iter().chain(self.repo_tags).flatten();
         let names: Vec<String> = names.filter(|name| !name.contains("<none>")).collect();

@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::address::Address;
 use super::{Docker, podman, translate};
-use crate::runtime::streaming::{Output, Session, Size, Streamed, Streaming, Wanted};
+use crate::runtime::streaming::{Output, Session, Size, StdStreams, Streamed, Streaming};
 use crate::runtime::{Process, Result, RuntimeError};
 
 /// Bytes that are read at once.
@@ -42,7 +42,7 @@ type Resizer = Box<dyn Fn(Size) -> BoxFuture<'static, Result<()>> + Send + Sync>
 
 #[async_trait::async_trait]
 impl Streaming for Docker {
-    async fn exec(&self, id: &str, command: &[String], wanted: Wanted) -> Result<Streamed> {
+    async fn exec(&self, id: &str, command: &[String], wanted: StdStreams) -> Result<Streamed> {
         let (client, address) = (self.client().await?.clone(), self.address.clone());
         let (what, command) = (format!("container {id}"), command.to_vec());
         let (id, podman) = (id.to_owned(), self.is_podman());
@@ -73,7 +73,7 @@ impl Streaming for Docker {
         Ok(Streamed::Session(starting.boxed()))
     }
 
-    async fn attach(&self, id: &str, wanted: Wanted) -> Result<Streamed> {
+    async fn attach(&self, id: &str, wanted: StdStreams) -> Result<Streamed> {
         let (client, address) = (self.client().await?.clone(), self.address.clone());
         // Whether its output stands in frames is the container's matter, whatever the client calls a terminal.
         let tty = self.inspect_container(id).await?.config.and_then(|config| config.tty).unwrap_or(false);

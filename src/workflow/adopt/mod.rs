@@ -52,7 +52,7 @@ const WITHOUT_A_KUBELET: &str = "without its kubelet the cluster calls this node
 
 /// What is to be done.
 #[derive(Debug, Clone, Default)]
-pub struct Order {
+pub struct AdoptRequest {
     /// Address of the runtime; None for the default.
     pub docker_host: Option<String>,
 }
@@ -72,7 +72,7 @@ pub enum AdoptError {
     /// Below another root there is no kubelet to take over from.
     #[error("a node is taken over on the running machine alone, not below --rootfs")]
     NotLive,
-    /// Nobody keeps a kubelet running here.
+    /// No one keeps a kubelet running here.
     #[error("no systemd runs here, so there is no unit of a kubelet to take over")]
     NoServiceManager,
     /// Not a node of kubeadm's.
@@ -87,18 +87,18 @@ pub enum AdoptError {
         /// What is there.
         path: String,
     },
-    /// Nobody runs the manifests now.
+    /// No one runs the manifests now.
     #[error(
         "the kubelet does not run, so its control plane cannot be healthy: start it first (systemctl start kubelet)"
     )]
     NotRunning,
     /// One of our own.
     #[error("this node was made by kubeboot, and its agent runs the static pods already")]
-    Ours,
+    MadeByKubeboot,
     /// There is nothing to give back.
     #[error("this node was not taken over by kubeboot adopt: there is nothing to give back")]
     NotAdopted,
-    /// A manifest that nobody can run, or that cannot be moved.
+    /// A manifest that no one can run, or that cannot be moved.
     #[error("{}: {reason}", path.display())]
     Manifest {
         /// Which one.
@@ -186,7 +186,7 @@ pub fn prepare_back(machine: &Machine) -> Result<Vec<reset::plan::Step>, AdoptEr
 }
 
 fn plan_back(machine: &Machine) -> Result<reset::Reset, AdoptError> {
-    reset::prepare(machine, &reset::Wanted::everything())?
+    reset::prepare(machine, &reset::ResetOptions::everything())?
         .filter(reset::Reset::gives_back)
         .ok_or(AdoptError::NotAdopted)
 }
@@ -197,7 +197,11 @@ fn plan_back(machine: &Machine) -> Result<reset::Reset, AdoptError> {
 ///
 /// # Errors
 /// See [`AdoptError`].
-pub async fn run(machine: &mut Machine, order: &Order, processes: &dyn Processes) -> Result<Outcome, AdoptError> {
+pub async fn run(
+    machine: &mut Machine,
+    order: &AdoptRequest,
+    processes: &dyn Processes,
+) -> Result<Outcome, AdoptError> {
     State::sweep(&machine.paths)?;
     let mut session = Session::new(PHASE, "");
     session.open(&machine.paths)?;
@@ -268,7 +272,7 @@ fn check(machine: &Machine, state: Option<&State>) -> Result<(), AdoptError> {
         return Err(AdoptError::NotLive);
     }
     if state.is_some_and(|state| !state.inventory.entries().all(is_trace)) && !is_begun {
-        return Err(AdoptError::Ours);
+        return Err(AdoptError::MadeByKubeboot);
     }
     if machine.service.name() == "none" {
         return Err(AdoptError::NoServiceManager);
@@ -311,7 +315,7 @@ fn found(machine: &Machine, observed: &Observed) -> Result<Vec<Found>, AdoptErro
 /// Puts everything back as it was.
 async fn take_back(machine: &mut Machine, error: AdoptError) -> AdoptError {
     let source = Box::new(error);
-    let planned = match reset::prepare(machine, &reset::Wanted::everything()) {
+    let planned = match reset::prepare(machine, &reset::ResetOptions::everything()) {
         Ok(Some(planned)) => planned,
         Ok(None) => return AdoptError::Undone(source),
         Err(undo) => return AdoptError::Stuck { source, undo },
@@ -331,7 +335,7 @@ async fn take_back(machine: &mut Machine, error: AdoptError) -> AdoptError {
 /// One run.
 struct Run<'a> {
     machine: &'a mut Machine,
-    order: &'a Order,
+    order: &'a AdoptRequest,
     processes: &'a dyn Processes,
     found: Vec<Found>,
 }

@@ -77,7 +77,7 @@ pub async fn all_ended(
 ) -> Result<Vec<u32>, ProcessError> {
     let deadline = Instant::now() + limit;
     loop {
-        // Looked for anew each time: the kubelet may just have started one again.
+        // Looked for again each time: the kubelet may just have started one again.
         let left = processes.find(commands);
         let Some(first) = left.first() else { return Ok(left) };
         match tokio::time::timeout_at(deadline, processes.ended(*first)).await {

@@ -84,7 +84,7 @@ fn before(bench: &Bench) -> Vec<String> {
 }
 
 async fn adopt(bench: &Bench, pods: &Pods) -> Result<Outcome, AdoptError> {
-    run(&mut bench.machine(), &Order::default(), pods).await
+    run(&mut bench.machine(), &AdoptRequest::default(), pods).await
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn what_a_kill_in_the_middle_of_a_copy_leaves_is_no_manifest() {
     while std::fs::read_dir(&aside).map_or(0, Iterator::count) == 0 {
         bench.tree.die_at(n);
         let mut machine = bench.machine();
-        let order = Order::default();
+        let order = AdoptRequest::default();
         assert!(AssertUnwindSafe(run(&mut machine, &order, &pods)).catch_unwind().await.is_err(), "{n}");
         n += 1;
     }
@@ -173,7 +173,7 @@ async fn a_run_that_was_killed_is_finished_by_the_next_one_or_taken_back() {
             let pods = Pods::of(&bench);
             bench.tree.die_at(n);
             let mut machine = bench.machine();
-            let order = Order::default();
+            let order = AdoptRequest::default();
             let killed = AssertUnwindSafe(run(&mut machine, &order, &pods)).catch_unwind().await;
             if killed.is_ok() {
                 break;

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::drawn::Drawn;
 use super::files::Input;
-use super::{InitError, PHASES, What, failure, objects, resolved};
+use super::generated_secrets::GeneratedSecrets;
+use super::{InitError, PHASES, PhaseSelection, failure, objects, resolved};
 use crate::config::ClusterSpec;
 use crate::host::{Paths, environment};
 use crate::workflow::dry_run::DryRun;
@@ -15,15 +15,15 @@ use crate::workflow::dry_run::DryRun;
 ///
 /// # Errors
 /// What would stop `init` too: phases that do not exist, patches that do not apply, certificates that do not fit.
-pub fn rehearse(spec: &ClusterSpec, what: &What, paths: &Paths, program: &Path) -> Result<DryRun, InitError> {
+pub fn rehearse(spec: &ClusterSpec, what: &PhaseSelection, paths: &Paths, program: &Path) -> Result<DryRun, InitError> {
     let proxy_env = environment::proxies();
     let input = Input { spec, proxy_env: &proxy_env, program, now: Timestamp::now() };
     let selected = match what {
-        What::Everything => PHASES.select(&spec.skip_phases)?.run,
-        What::Phase(name, sub) => vec![PHASES.one(name, sub.as_deref())?],
+        PhaseSelection::Everything => PHASES.select(&spec.skip_phases)?.run,
+        PhaseSelection::Phase(name, sub) => vec![PHASES.one(name, sub.as_deref())?],
     };
     let selected = resolved(selected)?;
-    let drawn = Drawn::new(spec).map_err(|source| failure("preflight", source))?;
+    let generated_secrets = GeneratedSecrets::new(spec).map_err(|source| failure("preflight", source))?;
     let mut run = DryRun::above(paths);
     for one in &selected {
         let phase = one.phase.name;
@@ -33,7 +33,8 @@ pub fn rehearse(spec: &ClusterSpec, what: &What, paths: &Paths, program: &Path) 
         }
         if let Some(make) = one.phase.work.objects {
             let (tree, now) = (run.tree(), input.now);
-            let input = objects::Input { spec, tree, drawn: &drawn, proxy_env: &proxy_env, now };
+            let input =
+                objects::Input { spec, tree, generated_secrets: &generated_secrets, proxy_env: &proxy_env, now };
             let made = make(&input, &one.children).map_err(|source| failure(phase, source))?;
             made.warnings.into_iter().for_each(|text| run.warn(phase, text));
             run.apply(made.objects);
@@ -51,7 +52,7 @@ mod tests {
 
     fn rehearsal(root: &Path) -> DryRun {
         let program = Path::new("/usr/local/bin/kubeboot");
-        rehearse(&crate::testing::spec(), &What::Everything, &Paths::new(root), program).unwrap()
+        rehearse(&crate::testing::spec(), &PhaseSelection::Everything, &Paths::new(root), program).unwrap()
     }
 
     #[test]

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::future::LocalBoxFuture;
 use tokio::sync::oneshot;
 
-use super::{Init, InitError, StepError, farewell, images};
+use super::{Init, InitError, StepError, images, join_instructions};
 use crate::agent::control::expect::{Expectation, Verdict, judge, until_met};
 use crate::cluster::discovery::pins;
 use crate::cluster::object::Object;
@@ -27,7 +27,7 @@ use crate::runtime::images::present;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use crate::workflow::error::failure;
 use crate::workflow::machine::cluster::Site;
-use crate::workflow::preflight::{self, Ours};
+use crate::workflow::preflight::{self, OwnLeftovers};
 use crate::workflow::state::inventory::{Entry, Kind};
 use crate::workflow::state::saved::Saved;
 
@@ -42,8 +42,8 @@ pub fn preflight<'a>(init: &'a mut Init<'_>, _: bool) -> LocalBoxFuture<'a, Resu
         if init.machine.live {
             facts.external_etcd = preflight::etcd::ask(init.spec, &init.machine.paths).await;
         }
-        let ours = init.ours(&facts, runtime.as_deref()).await;
-        preflight::check_machine(init.spec, &facts, &ours, &*init.machine.reporter)?;
+        let own_leftovers = init.own_leftovers(&facts, runtime.as_deref()).await;
+        preflight::check_machine(init.spec, &facts, &own_leftovers, &*init.machine.reporter)?;
         let Some(runtime) = runtime else { return Ok(false) };
         let there = present(&*runtime, &images::needed(init.spec)).await?;
         let missing: Vec<String> =
@@ -107,7 +107,7 @@ pub fn wait<'a>(init: &'a mut Init<'_>, _: bool) -> LocalBoxFuture<'a, Result<bo
         let healthy =
             async { until_met(&*machine.health, &wants, limit, &mut changed).await.map_err(StepError::Unhealthy) };
         let admins = async {
-            // No API server is waited for: nobody to grant anything.
+            // No API server is waited for: no one to grant anything.
             let Ok(()) = answering.await else { return Ok(false) };
             let limit = spec.timeouts.kubernetes_api_call;
             machine.cluster.ensure_admins(Site { paths: &machine.paths, spec }, limit).await.map_err(StepError::Admin)
@@ -163,12 +163,12 @@ pub fn would_finalize_kubelet(_: &ClusterSpec) -> Vec<String> {
 /// `show-join-command`: what is printed in the end.
 pub fn show_join_command<'a>(init: &'a mut Init<'_>, _: bool) -> LocalBoxFuture<'a, Result<bool, StepError>> {
     Box::pin(async move {
-        let drawn = init.draw()?;
+        let generated_secrets = init.draw()?;
         let path = init.spec.certificates_dir.join("ca.crt");
         let Some(authority) = init.machine.tree.read(&path)? else { return Err(StepError::NoAuthority { path }) };
         let pins = pins::of_pem(&authority).map_err(|error| StepError::Cluster(Box::new(error)))?;
         let admin = init.machine.paths.kubeconfig("admin.conf").display().to_string();
-        init.text += &farewell::text(init.spec, &admin, &drawn, &pins);
+        init.text += &join_instructions::text(init.spec, &admin, &generated_secrets, &pins);
         Ok(false)
     })
 }
@@ -258,8 +258,8 @@ impl Init<'_> {
     }
 
     /// What of the machine's state is an earlier run's, and so no obstacle.
-    async fn ours(&self, facts: &Facts, runtime: Option<&dyn ContainerRuntime>) -> Ours {
-        let Some(state) = self.session.state() else { return Ours::default() };
+    async fn own_leftovers(&self, facts: &Facts, runtime: Option<&dyn ContainerRuntime>) -> OwnLeftovers {
+        let Some(state) = self.session.state() else { return OwnLeftovers::default() };
         let mut paths: BTreeSet<PathBuf> = state.inventory.items().iter().map(|item| item.path.clone()).collect();
         // A directory that was there, empty, for what is ours in it now.
         let trees = state.inventory.items().into_iter().filter(|item| item.kind == Kind::Tree);
@@ -275,6 +275,6 @@ impl Init<'_> {
         };
         let mut pids: BTreeSet<u32> = listening.into_iter().filter(is_ours).collect();
         pids.extend(self.machine.service.pid());
-        Ours { paths, ports: BTreeSet::new(), pids }
+        OwnLeftovers { paths, ports: BTreeSet::new(), pids }
     }
 }

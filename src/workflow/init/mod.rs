@@ -1,9 +1,9 @@
 //! `init`: the phases of the table, run so that a run that was cut off anywhere is finished by the next one.
 
 mod again;
-mod drawn;
+mod generated_secrets;
 pub mod dry_run;
-mod farewell;
+mod join_instructions;
 pub mod files;
 mod images;
 mod live;
@@ -33,7 +33,7 @@ use crate::host::tree::{MemoryTree, Tree};
 use crate::pki::{PkiError, Problem, Refusal};
 
 use crate::cluster::apply::Outcome as Applied;
-use drawn::Drawn;
+use generated_secrets::GeneratedSecrets;
 use table::{Directory, MakeObjects};
 
 pub use super::error::{RunError as InitError, StepError};
@@ -41,18 +41,18 @@ pub use table::{PHASES, Work};
 
 /// What a run works from.
 #[derive(Debug, Clone)]
-pub struct Order {
+pub struct InitRequest {
     /// The configuration.
     pub spec: ClusterSpec,
     /// The same as it was given, kept for upgrades; None keeps nothing.
     pub saved: Option<Saved>,
     /// What is to be run.
-    pub what: What,
+    pub what: PhaseSelection,
 }
 
 /// What is to be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
+pub enum PhaseSelection {
     /// Every phase that is not skipped.
     Everything,
     /// One phase, or one of a group, or `all` of a group.
@@ -91,7 +91,7 @@ pub struct Init<'a> {
     /// Directories of other machines' or clusters', which a single phase was given: what is in them is not recorded.
     foreign: Vec<PathBuf>,
     /// What this run gives the cluster, once that has been made up.
-    drawn: Option<Drawn>,
+    generated_secrets: Option<GeneratedSecrets>,
     /// The objects of the addons: they depend on nothing but the configuration, and are made before anything is written.
     addons: Option<objects::Objects>,
     /// Whether an `init` has come to its end on this machine before.
@@ -112,14 +112,14 @@ struct Staged {
 ///
 /// # Errors
 /// See [`InitError`]. Unless it says otherwise, what was done stays, for the same command to go on from or for `reset`.
-pub async fn run(machine: &mut Machine, order: &Order) -> Result<Ended, InitError> {
-    let Order { spec, saved, what } = order;
+pub async fn run(machine: &mut Machine, order: &InitRequest) -> Result<Ended, InitError> {
+    let InitRequest { spec, saved, what } = order;
     let command = match what {
-        What::Everything => "init".to_owned(),
-        What::Phase(name, _) => format!("init phase {name}"),
+        PhaseSelection::Everything => "init".to_owned(),
+        PhaseSelection::Phase(name, _) => format!("init phase {name}"),
     };
     let config = saved.as_ref().map(Saved::digest).unwrap_or_default();
-    let (now, saved) = (Timestamp::now(), saved.as_ref().filter(|_| *what == What::Everything));
+    let (now, saved) = (Timestamp::now(), saved.as_ref().filter(|_| *what == PhaseSelection::Everything));
     let mut init = Init {
         machine,
         spec,
@@ -130,7 +130,7 @@ pub async fn run(machine: &mut Machine, order: &Order) -> Result<Ended, InitErro
         command,
         saved,
         foreign: Vec::new(),
-        drawn: None,
+        generated_secrets: None,
         addons: None,
         initialised: false,
         text: String::new(),
@@ -142,9 +142,9 @@ pub async fn run(machine: &mut Machine, order: &Order) -> Result<Ended, InitErro
 }
 
 impl Init<'_> {
-    async fn run(&mut self, what: &What) -> Result<Outcome, InitError> {
+    async fn run(&mut self, what: &PhaseSelection) -> Result<Outcome, InitError> {
         let selected = self.select(what)?;
-        if *what != What::Everything {
+        if *what != PhaseSelection::Everything {
             self.foreign = foreign_dirs(self.spec, &*self.machine.tree);
         }
         let waits = selected.iter().any(|one| one.phase.name == "wait-control-plane");
@@ -163,7 +163,7 @@ impl Init<'_> {
             }
             self.refuse_half_an_upgrade()?;
             let is_damaged = self.look_at_record();
-            if *what == What::Everything && self.is_initialised(&selected).await? {
+            if *what == PhaseSelection::Everything && self.is_initialised(&selected).await? {
                 if let Some(saved) = self.saved.filter(|_| is_damaged) {
                     saved.write(&mut *self.machine.tree).map_err(|error| failure("preflight", error.into()))?;
                 }
@@ -180,8 +180,8 @@ impl Init<'_> {
         Ok(Outcome::Done)
     }
 
-    fn select(&self, what: &What) -> Result<Vec<Selected<'static, Work>>, InitError> {
-        let What::Phase(name, sub) = what else {
+    fn select(&self, what: &PhaseSelection) -> Result<Vec<Selected<'static, Work>>, InitError> {
+        let PhaseSelection::Phase(name, sub) = what else {
             let selection = PHASES.select(&self.spec.skip_phases)?;
             for phase in selection.skipped {
                 self.machine.reporter.event(Event::PhaseSkipped { phase, reason: "--skip-phases".into() });
@@ -205,7 +205,7 @@ impl Init<'_> {
             let before = tree.clone();
             let said = match write(&self.input(), &one.children, &mut tree) {
                 Ok(said) => said,
-                // Whoever has certificates made elsewhere wants to hear of all that are missing at once.
+                // With certificates made elsewhere, all that are missing are reported at once.
                 Err(StepError::Pki(PkiError::Refused { refusals })) => {
                     let first = refused.is_none();
                     // That refused certificates are missing says nothing new.
@@ -291,7 +291,7 @@ impl Init<'_> {
 
     /// Journals that this command begins, where it has not yet, and keeps what it was given.
     fn begin(&mut self) -> Result<(), StepError> {
-        if !self.session.has_begun() {
+        if !self.session.has_started() {
             self.session.state_mut(&self.machine.paths)?;
             if let Some(saved) = self.saved {
                 saved.write(&mut *self.machine.tree)?;
@@ -307,12 +307,12 @@ impl Init<'_> {
         make: MakeObjects,
         select: &[&'static str],
     ) -> Result<bool, StepError> {
-        let drawn = self.draw()?;
+        let generated_secrets = self.draw()?;
         let machine = &*self.machine;
         let input = objects::Input {
             spec: self.spec,
             tree: &*machine.tree,
-            drawn: &drawn,
+            generated_secrets: &generated_secrets,
             proxy_env: &machine.proxy_env,
             now: self.now,
         };
@@ -342,25 +342,25 @@ impl Init<'_> {
     }
 
     /// What this run gives the cluster; an earlier one that was cut off may have made it up.
-    fn draw(&mut self) -> Result<Drawn, StepError> {
-        if self.drawn.is_none() {
-            let drawn = match self.session.state() {
-                Some(_) => Drawn::recall_or_draw(self.spec, &self.command, &mut *self.machine.tree)?,
+    fn draw(&mut self) -> Result<GeneratedSecrets, StepError> {
+        if self.generated_secrets.is_none() {
+            let generated_secrets = match self.session.state() {
+                Some(_) => GeneratedSecrets::recall_or_draw(self.spec, &self.command, &mut *self.machine.tree)?,
                 // One phase on a machine that is not ours: nothing of ours stays there.
-                None => Drawn::new(self.spec)?,
+                None => GeneratedSecrets::new(self.spec)?,
             };
-            self.drawn = Some(match self.initialised {
-                true => drawn.without_random_tokens(self.spec),
-                false => drawn,
+            self.generated_secrets = Some(match self.initialised {
+                true => generated_secrets.without_random_tokens(self.spec),
+                false => generated_secrets,
             });
         }
-        self.drawn.clone().map_or_else(|| Drawn::new(self.spec), Ok)
+        self.generated_secrets.clone().map_or_else(|| GeneratedSecrets::new(self.spec), Ok)
     }
 
     /// The run has come to its end; whatever goes wrong here is no failure of it, and the next run tries again.
     fn forget_drawn(&mut self) {
         if self.session.state().is_some()
-            && let Err(error) = Drawn::forget(&self.command, &mut *self.machine.tree)
+            && let Err(error) = GeneratedSecrets::forget(&self.command, &mut *self.machine.tree)
         {
             self.machine.reporter.warn("init", error.to_string());
         }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::StepError;
-use super::drawn::Drawn;
+use super::generated_secrets::GeneratedSecrets;
 use crate::cluster::addons::{coredns, kube_proxy};
 use crate::cluster::object::Object;
 use crate::cluster::{bootstrap, node, upload_certs, upload_config};
@@ -17,7 +17,7 @@ pub struct Input<'a> {
     /// The files of this node.
     pub tree: &'a dyn Tree,
     /// Tokens and keys.
-    pub drawn: &'a Drawn,
+    pub generated_secrets: &'a GeneratedSecrets,
     /// Proxy variables that the components are to have.
     pub proxy_env: &'a [(String, String)],
     /// The moment tokens live from.
@@ -74,10 +74,10 @@ pub fn mark_control_plane(input: &Input<'_>, _: &[&'static str]) -> Result<Objec
 pub fn bootstrap_token(input: &Input<'_>, _: &[&'static str]) -> Result<Objects, StepError> {
     let path = input.spec.certificates_dir.join("ca.crt");
     let Some(authority) = input.tree.read(&path)? else { return Err(StepError::NoAuthority { path }) };
-    let mut objects = bootstrap::tokens(&input.drawn.tokens, input.now);
+    let mut objects = bootstrap::tokens(&input.generated_secrets.tokens, input.now);
     objects.extend(bootstrap::rights());
     objects.extend(bootstrap::cluster_info(input.spec, &authority).map_err(cause)?);
-    let ids: Vec<&str> = input.drawn.tokens.iter().map(|token| token.token.id()).collect();
+    let ids: Vec<&str> = input.generated_secrets.tokens.iter().map(|token| token.token.id()).collect();
     let note = match ids.is_empty() {
         true => "gave the cluster no new bootstrap token".to_owned(),
         false => format!("gave the cluster the bootstrap token {}", ids.join(", ")),
@@ -87,20 +87,20 @@ pub fn bootstrap_token(input: &Input<'_>, _: &[&'static str]) -> Result<Objects,
 
 /// `upload-certs`.
 pub fn upload_certs(input: &Input<'_>, _: &[&'static str]) -> Result<Objects, StepError> {
-    let (spec, key) = (input.spec, &input.drawn.certificate_key);
+    let (spec, key) = (input.spec, &input.generated_secrets.certificate_key);
     if !spec.upload_certs {
         let note = "Skipping phase. Please see --upload-certs".to_owned();
         return Ok(Objects { notes: vec![note], ..Objects::default() });
     }
     upload_certs::check_authorities(spec, input.tree).map_err(cause)?;
     let sealed = upload_certs::seal_files(spec, input.tree, key).map_err(cause)?;
-    let ttl = upload_certs::ttl_token(input.drawn.certificates_token.clone());
+    let ttl = upload_certs::ttl_token(input.generated_secrets.certificates_token.clone());
     let note = "Storing the certificates in Secret \"kubeadm-certs\" in the \"kube-system\" Namespace";
-    let text = match spec.withheld.certificate_key {
+    let text = match spec.hide_secrets.certificate_key {
         true => String::new(),
         false => format!("[upload-certs] Using certificate key:\n{}\n", key.reveal()),
     };
-    let certificate_key = (!spec.withheld.certificate_key).then(|| key.reveal());
+    let certificate_key = (!spec.hide_secrets.certificate_key).then(|| key.reveal());
     Ok(Objects { text, certificate_key, ..Objects::new(upload_certs::objects(sealed, &ttl, input.now), note) })
 }
 

@@ -7,11 +7,15 @@ use crate::testing::machine::Bench;
 use crate::workflow::reset;
 
 pub(super) async fn init(bench: &Bench) -> Result<Outcome, InitError> {
-    run_on(&mut bench.machine(), crate::testing::spec(), What::Everything).await
+    run_on(&mut bench.machine(), crate::testing::spec(), PhaseSelection::Everything).await
 }
 
-pub(super) async fn run_on(machine: &mut Machine, spec: ClusterSpec, what: What) -> Result<Outcome, InitError> {
-    Ok(run(machine, &Order { spec, saved: None, what }).await?.outcome)
+pub(super) async fn run_on(
+    machine: &mut Machine,
+    spec: ClusterSpec,
+    what: PhaseSelection,
+) -> Result<Outcome, InitError> {
+    Ok(run(machine, &InitRequest { spec, saved: None, what }).await?.outcome)
 }
 
 /// What the cluster has; tokens, which are random, without their ids.
@@ -27,7 +31,7 @@ fn objects(bench: &Bench) -> Vec<String> {
 
 async fn reset(bench: &Bench) -> Result<(), reset::ResetError> {
     let mut machine = bench.machine();
-    match reset::prepare(&machine, &reset::Wanted::everything())? {
+    match reset::prepare(&machine, &reset::ResetOptions::everything())? {
         Some(planned) => reset::run(&mut machine, planned).await,
         None => Ok(()),
     }
@@ -99,14 +103,14 @@ async fn a_fresh_machine_is_initialised_and_reset_leaves_no_trace() {
     assert_eq!(bench.listing(), before);
     assert!(bench.runtime.containers().is_empty() && !bench.world.is_running());
     assert_eq!(bench.runtime.calls_of("remove_image").len(), 4);
-    assert!(reset::prepare(&bench.machine(), &reset::Wanted::everything()).unwrap().is_none());
+    assert!(reset::prepare(&bench.machine(), &reset::ResetOptions::everything()).unwrap().is_none());
 }
 
 #[tokio::test]
 async fn the_cluster_gets_what_kubeadm_gives_it() {
     let bench = Bench::new();
     let mut machine = bench.machine();
-    let order = Order { spec: crate::testing::spec(), saved: None, what: What::Everything };
+    let order = InitRequest { spec: crate::testing::spec(), saved: None, what: PhaseSelection::Everything };
     let text = run(&mut machine, &order).await.unwrap().text;
     assert_eq!(
         objects(&bench),
@@ -151,12 +155,12 @@ async fn phases_that_others_need_cannot_be_left_out_alone() {
     let bench = Bench::new();
     let mut spec = crate::testing::spec();
     spec.skip_phases = vec!["bootstrap-token".into()];
-    let error = run_on(&mut bench.machine(), spec.clone(), What::Everything).await.unwrap_err();
+    let error = run_on(&mut bench.machine(), spec.clone(), PhaseSelection::Everything).await.unwrap_err();
     let expected =
         "unresolved dependencies:\n\tmissing \"bootstrap-token\" phase needed by \"show-join-command\" phase";
     assert_eq!(error.to_string(), expected);
     spec.skip_phases.extend(["show-join-command".into(), "addon/coredns".into()]);
-    run_on(&mut bench.machine(), spec, What::Everything).await.unwrap();
+    run_on(&mut bench.machine(), spec, PhaseSelection::Everything).await.unwrap();
     assert!(!objects(&bench).contains(&"a token".to_owned()));
 }
 
@@ -164,7 +168,7 @@ async fn phases_that_others_need_cannot_be_left_out_alone() {
 async fn a_kubelet_that_rotates_its_certificate_is_pointed_at_it_once() {
     let bench = Bench::new();
     init(&bench).await.unwrap();
-    let what = || What::Phase("kubelet-finalize".into(), Some("all".into()));
+    let what = || PhaseSelection::Phase("kubelet-finalize".into(), Some("all".into()));
     let rotated = bench.root.path().join("var/lib/kubelet/pki/kubelet-client-current.pem");
     crate::host::fs::make_dirs(rotated.parent().unwrap(), 0o755).unwrap();
     crate::host::fs::write_file(&rotated, b"x", 0o600).unwrap();
@@ -318,7 +322,7 @@ async fn what_is_wrong_with_the_last_file_shows_before_the_first_is_written() {
     for image in crate::manifests::images(&spec) {
         bench.runtime.add_image(&image.reference);
     }
-    let error = run_on(&mut bench.machine(), spec, What::Everything).await.unwrap_err();
+    let error = run_on(&mut bench.machine(), spec, PhaseSelection::Everything).await.unwrap_err();
     assert!(matches!(error, InitError::Failed { phase: "addon", .. }), "{error:?}");
     assert_eq!(bench.listing(), before);
 }
@@ -329,7 +333,7 @@ async fn a_component_that_stays_ill_is_named_at_the_limit() {
     bench.world.make_sick("kube-scheduler");
     let mut spec = crate::testing::spec();
     spec.timeouts.control_plane_component_health_check = std::time::Duration::from_millis(20);
-    let error = run_on(&mut bench.machine(), spec, What::Everything).await.unwrap_err();
+    let error = run_on(&mut bench.machine(), spec, PhaseSelection::Everything).await.unwrap_err();
     let InitError::Failed { phase: "wait-control-plane", source } = error else { panic!("{error:?}") };
     let StepError::Unhealthy(cause) = *source else { panic!("{source:?}") };
     assert!(cause.to_string().contains("kube-scheduler"), "{cause}");
@@ -340,7 +344,7 @@ async fn a_stopped_init_says_where_and_is_gone_on_with() {
     let bench = Bench::new();
     let mut machine = bench.machine();
     machine.stop.cancel();
-    let error = run_on(&mut machine, crate::testing::spec(), What::Everything).await.unwrap_err();
+    let error = run_on(&mut machine, crate::testing::spec(), PhaseSelection::Everything).await.unwrap_err();
     assert!(matches!(error, InitError::Interrupted { phase: "preflight" }));
     init(&bench).await.unwrap();
 }
@@ -351,7 +355,7 @@ async fn a_kubelet_whose_pods_nobody_could_see_is_refused_before_the_first_write
     let before = bench.listing();
     let mut spec = crate::testing::spec();
     spec.kubeboot.node_agent = NodeAgent::Kubelet;
-    let error = run_on(&mut bench.machine(), spec, What::Everything).await.unwrap_err();
+    let error = run_on(&mut bench.machine(), spec, PhaseSelection::Everything).await.unwrap_err();
     assert!(error.to_string().contains("--skip-phases=wait-control-plane"), "{error}");
     assert_eq!(bench.listing(), before);
 }
@@ -361,24 +365,24 @@ async fn one_phase_runs_alone_and_below_another_root_only_files_are_written() {
     let bench = Bench::new();
     let mut machine = bench.machine();
     machine.live = false;
-    let what = What::Phase("certs".into(), Some("ca".into()));
+    let what = PhaseSelection::Phase("certs".into(), Some("ca".into()));
     run_on(&mut machine, crate::testing::spec(), what).await.unwrap();
     let there = bench.listing();
     assert!(there.contains(&"etc/kubernetes/pki/ca.crt".into()) && !there.iter().any(|p| p.contains("apiserver")));
-    run_on(&mut machine, crate::testing::spec(), What::Everything).await.unwrap();
+    run_on(&mut machine, crate::testing::spec(), PhaseSelection::Everything).await.unwrap();
     assert!(bench.world.calls().is_empty() && bench.runtime.calls().is_empty());
     assert!(bench.listing().contains(&"etc/kubernetes/manifests/etcd.yaml".into()));
 }
 
 #[tokio::test]
 async fn the_key_of_uploaded_certificates_is_an_event_of_its_own_unless_it_is_withheld() {
-    for withheld in [false, true] {
+    for hide_secrets in [false, true] {
         let (bench, mut spec) = (Bench::new(), crate::testing::spec());
         spec.upload_certs = true;
-        spec.withheld.certificate_key = withheld;
-        run_on(&mut bench.machine(), spec, What::Everything).await.unwrap();
+        spec.hide_secrets.certificate_key = hide_secrets;
+        run_on(&mut bench.machine(), spec, PhaseSelection::Everything).await.unwrap();
         let is_key = |event: &Event| matches!(event, Event::CertificateKey { key } if key.len() == 64);
-        assert_eq!(bench.world.events().iter().filter(|event| is_key(event)).count(), usize::from(!withheld));
+        assert_eq!(bench.world.events().iter().filter(|event| is_key(event)).count(), usize::from(!hide_secrets));
     }
 }
 
@@ -397,7 +401,7 @@ async fn what_a_single_phase_writes_into_directories_of_its_own_belongs_to_no_ma
         let mut spec = crate::testing::spec();
         (spec.certificates_dir, spec.kubeconfig_dir) = ("/root/other/pki".into(), "/root/other".into());
         for phase in ["certs", "kubeconfig"] {
-            let what = What::Phase(phase.into(), Some("all".into()));
+            let what = PhaseSelection::Phase(phase.into(), Some("all".into()));
             run_on(&mut bench.machine(), spec.clone(), what).await.unwrap();
         }
         let theirs = others(&bench);
@@ -415,9 +419,11 @@ async fn a_manifest_with_certificates_of_elsewhere_is_this_machines_and_they_are
     let bench = Bench::new();
     let mut spec = crate::testing::spec();
     spec.certificates_dir = "/root/other/pki".into();
-    run_on(&mut bench.machine(), spec.clone(), What::Phase("certs".into(), Some("all".into()))).await.unwrap();
+    run_on(&mut bench.machine(), spec.clone(), PhaseSelection::Phase("certs".into(), Some("all".into())))
+        .await
+        .unwrap();
     let theirs = others(&bench);
-    run_on(&mut bench.machine(), spec, What::Phase("etcd".into(), Some("local".into()))).await.unwrap();
+    run_on(&mut bench.machine(), spec, PhaseSelection::Phase("etcd".into(), Some("local".into()))).await.unwrap();
     assert!(bench.listing().contains(&"etc/kubernetes/manifests/etcd.yaml".to_owned()));
     reset(&bench).await.unwrap();
     assert!(!bench.listing().iter().any(|path| path.starts_with("etc/kubernetes")));
@@ -429,7 +435,9 @@ async fn a_phase_that_writes_nothing_ends_no_earlier_run() {
     let mut bench = Bench::new();
     bench.tree.fail_at(30);
     init(&bench).await.unwrap_err();
-    run_on(&mut bench.machine(), crate::testing::spec(), What::Phase("preflight".into(), None)).await.unwrap();
+    run_on(&mut bench.machine(), crate::testing::spec(), PhaseSelection::Phase("preflight".into(), None))
+        .await
+        .unwrap();
     let state = crate::workflow::state::State::open(&bench.machine().paths).unwrap().unwrap();
     assert!(!state.journal.has_finished("init"));
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::files::{self, Input};
-use super::{JoinError, StepError, What, kubelet, refuse_control_plane};
+use super::{JoinError, PhaseSelection, StepError, kubelet, refuse_control_plane};
 use crate::config::spec::JoinSpec;
 use crate::event::Reporter;
 use crate::host::Paths;
@@ -24,7 +24,7 @@ const USUAL_KUBELET: &str = "/usr/bin/kubelet";
 /// What would stop `join` too.
 pub async fn rehearse(
     spec: &JoinSpec,
-    what: &What,
+    what: &PhaseSelection,
     (paths, facts): (&Paths, &Facts),
     joining: &dyn Joining,
     reporter: &dyn Reporter,
@@ -62,7 +62,7 @@ async fn find(spec: &JoinSpec, joining: &dyn Joining, reporter: &dyn Reporter) -
     })
 }
 
-/// The socket that the kubelet would be told of.
+/// The socket that the kubelet would be given.
 pub fn socket(spec: &JoinSpec) -> &str {
     files::socket(spec)
 }

@@ -21,11 +21,11 @@ use crate::pki::{Kubeconfig, text_in};
 use crate::runtime::RuntimeError;
 use crate::runtime::cri::Sandboxes;
 use crate::workflow::machine::{Cause, Machine};
-use crate::workflow::preflight::{self, Goal, Ours};
+use crate::workflow::preflight::{self, Goal, OwnLeftovers};
 use crate::workflow::state::inventory::Kind;
 use crate::yaml;
 
-/// How often the kubelet is asked for its health; it tells nobody when it is.
+/// How often the kubelet is asked for its health; it tells no one when it is.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the kubelet's kubeconfig is looked at where the kernel does not tell of changes: kubeadm's interval.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ pub fn preflight<'a>(join: &'a mut Join<'_>) -> LocalBoxFuture<'a, Result<bool, 
         let machine = &*join.machine;
         let mut facts = machine.facts.gather(&machine.paths, &preflight::interest(goal));
         ask_runtime(machine, join.spec, &mut facts).await;
-        preflight::check_machine(goal, &facts, &ours(join), &*machine.reporter)?;
+        preflight::check_machine(goal, &facts, &own_leftovers(join), &*machine.reporter)?;
         let version = join.find().await?.version.clone();
         preflight::check_kubelet(join.spec, &version, &facts, &*join.machine.reporter)?;
         let reading = "Reading configuration from the \"kubeadm-config\" ConfigMap in namespace \"kube-system\"";
@@ -47,12 +47,12 @@ pub fn preflight<'a>(join: &'a mut Join<'_>) -> LocalBoxFuture<'a, Result<bool, 
 }
 
 /// What of the machine's state is an earlier run's, and so no obstacle.
-fn ours(join: &Join<'_>) -> Ours {
-    let Some(state) = join.session.state() else { return Ours::default() };
+fn own_leftovers(join: &Join<'_>) -> OwnLeftovers {
+    let Some(state) = join.session.state() else { return OwnLeftovers::default() };
     let items = state.inventory.items();
     let mut paths: BTreeSet<PathBuf> = items.iter().map(|item| item.path.clone()).collect();
     paths.extend(items.iter().filter(|i| i.kind == Kind::Tree).filter_map(|i| i.path.parent().map(PathBuf::from)));
-    Ours { paths, ports: BTreeSet::new(), pids: join.machine.service.pid().into_iter().collect() }
+    OwnLeftovers { paths, ports: BTreeSet::new(), pids: join.machine.service.pid().into_iter().collect() }
 }
 
 /// Fills in whether the kubelet's runtime answers.
@@ -111,7 +111,7 @@ async fn sandboxes_before(join: &Join<'_>) -> Vec<String> {
         let runtime: std::sync::Arc<dyn Sandboxes> = join.machine.runtimes.sandboxes(files::socket(join.spec)).await?;
         runtime.list().await
     };
-    // A runtime that does not answer, which preflight has told of, runs none.
+    // A runtime that does not answer, which preflight has reported, runs none.
     listed.await.unwrap_or_default().into_iter().map(|sandbox| sandbox.id).collect()
 }
 
@@ -160,7 +160,7 @@ async fn healthy(join: &Join<'_>) -> Result<(), StepError> {
         }
         sleep(HEALTH_INTERVAL).await;
     }
-    Err(StepError::Sick { url, limit, log: join.machine.service.last_words(), last })
+    Err(StepError::Sick { url, limit, log: join.machine.service.log_tail(), last })
 }
 
 /// Where the kubelet answers, by its own settings; None where it does not.
@@ -188,7 +188,7 @@ async fn certified(join: &Join<'_>) -> Result<(), StepError> {
     }
     while !has_certificate(join)? {
         if Instant::now() >= deadline {
-            return Err(StepError::NoCertificate { limit, log: join.machine.service.last_words() });
+            return Err(StepError::NoCertificate { limit, log: join.machine.service.log_tail() });
         }
         tokio::select! {
             Some(()) = events.recv() => {}

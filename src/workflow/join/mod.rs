@@ -32,14 +32,14 @@ pub use table::{PHASES, Work};
 
 /// What is to be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
+pub enum PhaseSelection {
     /// Every phase that is not skipped.
     Everything,
     /// One phase.
     Phase(String, Option<String>),
 }
 
-impl What {
+impl PhaseSelection {
     fn select(&self, spec: &JoinSpec, machine: Option<&Machine>) -> Result<Vec<Selected<'static, Work>>, JoinError> {
         let Self::Phase(name, sub) = self else {
             let selection = PHASES.select(&spec.skip_phases)?;
@@ -75,7 +75,7 @@ pub struct Join<'a> {
 ///
 /// # Errors
 /// See [`JoinError`]. What was done stays, for the same command to go on from or for `reset`.
-pub async fn run(machine: &mut Machine, spec: &JoinSpec, what: &What) -> Result<(), JoinError> {
+pub async fn run(machine: &mut Machine, spec: &JoinSpec, what: &PhaseSelection) -> Result<(), JoinError> {
     refuse_control_plane(spec)?;
     let selected = what.select(spec, Some(machine))?;
     if !machine.live {

@@ -11,12 +11,12 @@ fn spec() -> JoinSpec {
 }
 
 async fn join(bench: &Bench) -> Result<(), JoinError> {
-    run(&mut bench.machine(), &spec(), &What::Everything).await
+    run(&mut bench.machine(), &spec(), &PhaseSelection::Everything).await
 }
 
 async fn reset(bench: &Bench) -> Result<(), reset::ResetError> {
     let mut machine = bench.machine();
-    match reset::prepare(&machine, &reset::Wanted::everything())? {
+    match reset::prepare(&machine, &reset::ResetOptions::everything())? {
         Some(planned) => reset::run(&mut machine, planned).await,
         None => Ok(()),
     }
@@ -148,7 +148,8 @@ async fn a_machine_without_a_kubelet_is_refused_with_all_that_is_missing() {
     assert!(source.to_string().contains("[ERROR FileExisting-kubelet]"), "{source}");
     let mut ignoring = spec();
     ignoring.node.ignore_preflight_errors = vec!["all".into()];
-    let JoinError::Failed { source, .. } = run(&mut bench.machine(), &ignoring, &What::Everything).await.unwrap_err()
+    let JoinError::Failed { source, .. } =
+        run(&mut bench.machine(), &ignoring, &PhaseSelection::Everything).await.unwrap_err()
     else {
         panic!()
     };
@@ -165,17 +166,17 @@ async fn a_node_of_another_tool_and_a_control_plane_are_left_alone() {
     assert!(source.to_string().contains("[ERROR FileAvailable--etc-kubernetes-kubelet.conf]"), "{source}");
 
     let bench = Bench::new();
-    let order = crate::workflow::init::Order {
+    let order = crate::workflow::init::InitRequest {
         spec: crate::testing::spec(),
         saved: None,
-        what: crate::workflow::init::What::Everything,
+        what: crate::workflow::init::PhaseSelection::Everything,
     };
     crate::workflow::init::run(&mut bench.machine(), &order).await.unwrap();
     assert!(matches!(join(&bench).await.unwrap_err(), JoinError::IsControlPlane));
 
     let control_plane = crate::config::spec::ControlPlaneJoin { certificate_key: None };
     let spec = JoinSpec { control_plane: Some(control_plane), ..spec() };
-    let error = run(&mut Bench::new().machine(), &spec, &What::Everything).await.unwrap_err();
+    let error = run(&mut Bench::new().machine(), &spec, &PhaseSelection::Everything).await.unwrap_err();
     assert!(error.to_string().contains("high availability"), "{error}");
 }
 
@@ -203,7 +204,9 @@ async fn a_dry_run_shows_every_file_without_the_token_and_touches_nothing() {
     let facts = machine.facts.gather(&machine.paths, &interest);
     let place = (&machine.paths, &facts);
     let rehearsed =
-        dry_run::rehearse(&spec(), &What::Everything, place, &*machine.joining, &*machine.reporter).await.unwrap();
+        dry_run::rehearse(&spec(), &PhaseSelection::Everything, place, &*machine.joining, &*machine.reporter)
+            .await
+            .unwrap();
     let text = rehearsed.text();
     for words in [
         "[dryrun] Would write file \"/etc/kubernetes/bootstrap-kubelet.conf\"",
@@ -221,9 +224,9 @@ async fn a_dry_run_shows_every_file_without_the_token_and_touches_nothing() {
 async fn a_kubelet_that_does_not_come_up_is_told_of_with_its_last_words() {
     let bench = Bench::new();
     let mut machine = bench.machine();
-    run(&mut machine, &spec(), &What::Phase("kubelet-start".into(), None)).await.unwrap();
+    run(&mut machine, &spec(), &PhaseSelection::Phase("kubelet-start".into(), None)).await.unwrap();
     machine.service.stop().unwrap();
-    let phase = What::Phase("kubelet-wait-bootstrap".into(), None);
+    let phase = PhaseSelection::Phase("kubelet-wait-bootstrap".into(), None);
     let JoinError::Failed { source, .. } = run(&mut machine, &spec(), &phase).await.unwrap_err() else { panic!() };
     let StepError::Sick { url, log, .. } = &*source else { panic!("{source}") };
     assert_eq!(
@@ -236,9 +239,9 @@ async fn a_kubelet_that_does_not_come_up_is_told_of_with_its_last_words() {
 async fn a_kubelet_without_a_certificate_is_told_of_when_its_time_is_up() {
     let bench = Bench::new();
     let mut machine = bench.machine();
-    run(&mut machine, &spec(), &What::Phase("kubelet-start".into(), None)).await.unwrap();
+    run(&mut machine, &spec(), &PhaseSelection::Phase("kubelet-start".into(), None)).await.unwrap();
     std::fs::remove_file(bench.root.path().join("etc/kubernetes/kubelet.conf")).unwrap();
-    let phase = What::Phase("kubelet-wait-bootstrap".into(), None);
+    let phase = PhaseSelection::Phase("kubelet-wait-bootstrap".into(), None);
     let JoinError::Failed { source, .. } = run(&mut machine, &spec(), &phase).await.unwrap_err() else { panic!() };
     assert!(source.to_string().contains("kubectl get csr"), "{source}");
     assert!(bench.root.path().join("etc/kubernetes/bootstrap-kubelet.conf").exists(), "for the next try");

@@ -31,7 +31,7 @@ pub struct Machine {
     pub live: bool,
     /// How they are written. What is made must be recorded before.
     pub tree: Box<dyn Tree>,
-    /// Who is told.
+    /// Where events go.
     pub reporter: Arc<dyn Reporter>,
     /// Who runs the node agent.
     pub service: Box<dyn ServiceManager>,

@@ -25,7 +25,7 @@ struct Version {
     etcdserver: String,
 }
 
-/// Asks every server of an external etcd, side by side; nobody where etcd is local.
+/// Asks every server of an external etcd, side by side; no one where etcd is local.
 pub async fn ask(spec: &ClusterSpec, paths: &Paths) -> Vec<EtcdAnswer> {
     let EtcdSpec::External(etcd) = &spec.etcd else { return vec![] };
     let endpoints = if etcd.http_endpoints.is_empty() { &etcd.endpoints } else { &etcd.http_endpoints };

@@ -56,7 +56,7 @@ impl fmt::Display for Finding {
 
 /// What an earlier, unfinished run of ours left, which is no finding.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ours {
+pub struct OwnLeftovers {
     /// Files and directories of the inventory, as the node sees them.
     pub paths: BTreeSet<PathBuf>,
     /// Ports that our own pods listen on.
@@ -65,7 +65,7 @@ pub struct Ours {
     pub pids: BTreeSet<u32>,
 }
 
-impl Ours {
+impl OwnLeftovers {
     fn has(&self, path: &Path) -> bool {
         self.paths.contains(path)
     }
@@ -123,7 +123,7 @@ impl<'a> Goal<'a> {
 pub(crate) struct Subject<'a> {
     goal: Goal<'a>,
     facts: &'a Facts,
-    ours: &'a Ours,
+    ours: &'a OwnLeftovers,
 }
 
 impl<'a> Subject<'a> {
@@ -285,14 +285,14 @@ pub fn interest<'a>(goal: impl Into<Goal<'a>>) -> Interest {
 }
 
 /// Runs every check that makes sense here. Errors named by `--ignore-preflight-errors` come as warnings.
-pub fn run<'a>(goal: impl Into<Goal<'a>>, facts: &Facts, ours: &Ours) -> Vec<Finding> {
+pub fn run<'a>(goal: impl Into<Goal<'a>>, facts: &Facts, ours: &OwnLeftovers) -> Vec<Finding> {
     let goal = goal.into();
     let mut findings = run_those(goal, facts, ours, |_| true);
     findings.extend(unknown_names(&goal.node().ignore_preflight_errors));
     findings
 }
 
-fn run_those(goal: Goal<'_>, facts: &Facts, ours: &Ours, wanted: fn(&Check) -> bool) -> Vec<Finding> {
+fn run_those(goal: Goal<'_>, facts: &Facts, ours: &OwnLeftovers, wanted: fn(&Check) -> bool) -> Vec<Finding> {
     let subject = Subject { goal, facts, ours };
     let ignored = &goal.node().ignore_preflight_errors;
     let mut findings = Vec::new();
@@ -313,7 +313,7 @@ fn run_those(goal: Goal<'_>, facts: &Facts, ours: &Ours, wanted: fn(&Check) -> b
 pub fn check_machine<'a>(
     goal: impl Into<Goal<'a>>,
     facts: &Facts,
-    ours: &Ours,
+    ours: &OwnLeftovers,
     reporter: &dyn Reporter,
 ) -> Result<(), PreflightError> {
     conclude(run(goal, facts, ours), reporter)
@@ -330,7 +330,7 @@ pub fn check_kubelet(
     reporter: &dyn Reporter,
 ) -> Result<(), PreflightError> {
     let goal = Goal::Join(spec, Some(control_plane));
-    conclude(run_those(goal, facts, &Ours::default(), |row| row.name == "KubeletVersion"), reporter)
+    conclude(run_those(goal, facts, &OwnLeftovers::default(), |row| row.name == "KubeletVersion"), reporter)
 }
 
 /// Reports the warnings among `findings`.

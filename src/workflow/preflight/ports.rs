@@ -1,5 +1,5 @@
 //! Checks of the ports that a node's components will listen on, each at the addresses it is configured for, as kubeadm
-//! looks at them from 1.37 on: what listens on another address of this machine is in nobody's way.
+//! looks at them from 1.37 on: what listens on another address of this machine is in no one's way.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

@@ -8,7 +8,7 @@ pub mod journal;
 pub mod table;
 #[cfg(test)]
 mod tests;
-pub mod witness;
+pub mod live_certificates;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -19,8 +19,8 @@ use futures::StreamExt;
 use jiff::Timestamp;
 
 use self::journal::{Journal, Pending};
+use self::live_certificates::LiveCertificates;
 use self::table::{Shows, Use, own_port, use_of};
-use self::witness::Witness;
 use super::machine::Cause;
 use crate::agent::control::expect::{Expectation, Verdict, WaitError};
 use crate::agent::control::report::HealthReport;
@@ -54,18 +54,18 @@ pub struct Machine<'a> {
     /// Who restarts components; None where files are all that is wanted.
     pub agent: Option<&'a dyn Restarter>,
     /// Who sees what is in use.
-    pub witness: &'a dyn Witness,
-    /// Who is told of restarts.
+    pub live_certificates: &'a dyn LiveCertificates,
+    /// Where restarts are reported.
     pub reporter: &'a dyn Reporter,
     /// Hears what became of each certificate, once its file is in place.
-    pub told: &'a mut (dyn FnMut(&str, Told) + Send),
+    pub told: &'a mut (dyn FnMut(&str, RenewalStatus) + Send),
     /// How long one restarted component may take to be healthy.
     pub limit: Duration,
 }
 
 /// What became of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum RenewalStatus {
     /// There is a new one.
     Renewed,
     /// Its authority's key is elsewhere.
@@ -160,8 +160,8 @@ pub async fn run(machine: &mut Machine<'_>, wanted: &[Renewable], now: Timestamp
         }
         match renewal.fate {
             Fate::Renewed(_) => names.push(renewal.renewable.name.to_owned()),
-            Fate::External => idle.push((renewal.renewable, Told::External(renewal.renewable.authority()))),
-            Fate::Missing => idle.push((renewal.renewable, Told::Missing)),
+            Fate::External => idle.push((renewal.renewable, RenewalStatus::External(renewal.renewable.authority()))),
+            Fate::Missing => idle.push((renewal.renewable, RenewalStatus::Missing)),
         }
     }
     idle.into_iter().for_each(|(renewable, told)| (machine.told)(renewable.name, told));
@@ -194,7 +194,7 @@ async fn finish(machine: &mut Machine<'_>, mut journal: Journal, summary: &mut S
             }
             other => other?,
         }
-        journal.names.iter().for_each(|name| (machine.told)(name, Told::Renewed));
+        journal.names.iter().for_each(|name| (machine.told)(name, RenewalStatus::Renewed));
     }
     let users = components(&journal.names);
     let Some(agent) = machine.agent.filter(|_| journal.restart) else {
@@ -249,7 +249,9 @@ async fn pending(
             none => none.insert(ask(agent).await.map_err(RenewalError::Agent)?),
         };
         let served = match own_port(machine.spec, component) {
-            Some(address) => machine.witness.served(address).await.ok().map(|certificate| certificate.fingerprint()),
+            Some(address) => {
+                machine.live_certificates.served(address).await.ok().map(|certificate| certificate.fingerprint())
+            }
             None => None,
         };
         let before = containers(report, component);
@@ -269,7 +271,7 @@ async fn serves_all(machine: &Machine<'_>, component: &str, names: &[String]) ->
     for row in used {
         let Shows::Served(address) = row.shows else { return Ok(false) };
         let Some(expected) = current(machine, row.name)? else { return Ok(false) };
-        match machine.witness.served(address(machine.spec)).await {
+        match machine.live_certificates.served(address(machine.spec)).await {
             Ok(served) if served == expected => {}
             _ => return Ok(false),
         }
@@ -305,7 +307,7 @@ async fn restart(machine: &mut Machine<'_>, agent: &dyn Restarter, pending: &Pen
         return Ok(());
     };
     let unseen = |source| RenewalError::Unseen { name: component.clone(), source };
-    match machine.witness.served(address).await.map_err(unseen)?.fingerprint() {
+    match machine.live_certificates.served(address).await.map_err(unseen)?.fingerprint() {
         same if same == *before => Err(unseen(format!("{address} is served by the same process as before").into())),
         _ => Ok(()),
     }
@@ -320,10 +322,10 @@ fn told(want: &Expectation, verdict: &Verdict) -> Event {
     Event::Component { name: want.component.clone(), state, healthy, detail: None }
 }
 
-/// Sees that a new certificate is in use; false where nobody uses it.
+/// Sees that a new certificate is in use; false where it is not used.
 async fn prove(machine: &Machine<'_>, name: &str) -> Result<bool, RenewalError> {
     let Some(Use { shows, component, .. }) = use_of(name) else { return Ok(false) };
-    // Without its component there is nobody to show it.
+    // Without its component no server shows it.
     if let Some(component) = component
         && machine.tree.read(&file_of(component))?.is_none()
     {
@@ -334,7 +336,7 @@ async fn prove(machine: &Machine<'_>, name: &str) -> Result<bool, RenewalError> 
         // It was started, and became healthy, after the file was in place.
         Shows::Works => Ok(true),
         Shows::Known => {
-            let known = machine.witness.known(machine.spec, name).await;
+            let known = machine.live_certificates.known(machine.spec, name).await;
             known.map(|()| true).map_err(|source| RenewalError::Unseen { name: name.to_owned(), source })
         }
         Shows::Served(address) => see(machine, name, address(machine.spec)).await,
@@ -345,7 +347,7 @@ async fn see(machine: &Machine<'_>, name: &str, address: SocketAddr) -> Result<b
     let Some(expected) = current(machine, name)? else { return Ok(false) };
     let until = tokio::time::Instant::now() + SHOW_LIMIT;
     loop {
-        let error = match machine.witness.served(address).await {
+        let error = match machine.live_certificates.served(address).await {
             Ok(served) if served == expected => return Ok(true),
             Ok(served) => RenewalError::Other {
                 name: name.to_owned(),

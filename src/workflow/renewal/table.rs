@@ -24,7 +24,7 @@ pub enum Shows {
     Known,
     /// The component that was started after it was written works.
     Works,
-    /// Nobody uses it now.
+    /// No one uses it now.
     Nowhere,
 }
 

@@ -71,9 +71,13 @@ impl Bench {
         Self { _root: root, paths, spec, tree, world }
     }
 
-    async fn renew(&mut self, names: &[&str], restart: bool) -> (Result<Summary, RenewalError>, Vec<(String, Told)>) {
+    async fn renew(
+        &mut self,
+        names: &[&str],
+        restart: bool,
+    ) -> (Result<Summary, RenewalError>, Vec<(String, RenewalStatus)>) {
         let mut said = Vec::new();
-        let mut told = |name: &str, told: Told| said.push((name.to_owned(), told));
+        let mut told = |name: &str, told: RenewalStatus| said.push((name.to_owned(), told));
         let wanted: Vec<Renewable> = pki::renewables(&self.spec)
             .into_iter()
             .filter(|one| names.is_empty() || names.contains(&one.name))
@@ -83,7 +87,7 @@ impl Bench {
             tree: &mut self.tree,
             spec: &self.spec,
             agent: Some(&self.world as &dyn Restarter).filter(|_| restart),
-            witness: &self.world,
+            live_certificates: &self.world,
             reporter: &Silent,
             told: &mut told,
             limit: Duration::from_secs(60),
@@ -169,7 +173,7 @@ impl Restarter for World {
 }
 
 #[async_trait]
-impl Witness for World {
+impl LiveCertificates for World {
     async fn served(&self, address: SocketAddr) -> Result<Certificate, Cause> {
         let state = self.0.lock().unwrap();
         let pem = state.serving.get(&address).ok_or("connection refused")?;
@@ -210,7 +214,7 @@ async fn only_what_must_be_is_restarted_and_every_new_certificate_is_seen() {
         assert_eq!(summary.restarted, restarted, "{names:?}");
         assert_eq!(bench.world.0.lock().unwrap().restarts, restarted, "{names:?}");
         assert_eq!((summary.proven.len(), summary.left), (proven, vec![]), "{names:?}");
-        assert!(told.iter().all(|(_, told)| *told == Told::Renewed) && !told.is_empty());
+        assert!(told.iter().all(|(_, told)| *told == RenewalStatus::Renewed) && !told.is_empty());
         let after = bench.serials();
         for (name, serial) in before {
             assert_eq!(serial != after[name], names.is_empty() || names.contains(&name), "{name}");
@@ -317,13 +321,13 @@ async fn a_server_that_shows_another_certificate_is_an_error() {
     let address = SocketAddr::new(bench.spec.node.advertise_address, 6443);
     let other = Bench::new().world.served(address).await.unwrap().pem();
     stubborn.0.lock().unwrap().serving.insert(address, other);
-    let mut told = |_: &str, _: Told| {};
+    let mut told = |_: &str, _: RenewalStatus| {};
     let machine = Machine {
         paths: bench.paths.clone(),
         tree: &mut bench.tree,
         spec: &bench.spec,
         agent: Some(&stubborn),
-        witness: &stubborn,
+        live_certificates: &stubborn,
         reporter: &Silent,
         told: &mut told,
         limit: Duration::from_secs(1),

@@ -37,7 +37,7 @@ use crate::runtime::cri::Sandboxes;
 use crate::runtime::{ContainerRecord, ContainerRuntime, RuntimeError};
 pub use leftovers::sweep;
 use plan::{Observed, Step, plan};
-pub use table::{OPTIONS, PHASES, Part, Wanted};
+pub use table::{OPTIONS, PHASES, Part, ResetOptions};
 
 /// How long a container may take to stop. Its data go too, so it has nothing to save.
 const GRACE: Duration = Duration::from_secs(5);
@@ -131,7 +131,7 @@ impl Reset {
 ///
 /// # Errors
 /// See [`StateError`]; another command that runs is one. An etcd that runs keeps its data.
-pub fn prepare(machine: &Machine, wanted: &Wanted) -> Result<Option<Reset>, ResetError> {
+pub fn prepare(machine: &Machine, wanted: &ResetOptions) -> Result<Option<Reset>, ResetError> {
     let paths = &machine.paths;
     State::sweep(paths)?;
     let Some((mut state, wrong)) = State::open_leniently(paths)? else { return Ok(None) };

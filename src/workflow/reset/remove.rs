@@ -94,7 +94,7 @@ fn remove_cgroups(dir: &Path) {
 }
 
 /// Removes the logs of the agent's pods, and the links to them. Those of the control plane are steps of their own, but
-/// nobody recorded the pods that the API server gave, or whose manifests somebody else wrote; and the last of them may
+/// no one recorded the pods that the API server gave, or whose manifests somebody else wrote; and the last of them may
 /// have come after the steps were planned.
 pub fn pod_logs(paths: &Paths, uids: &BTreeSet<String>) -> Result<(), StepError> {
     let (pods, containers) = (paths.on_host(POD_LOGS_DIR), paths.on_host(CONTAINER_LOGS_DIR));

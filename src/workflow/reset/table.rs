@@ -52,7 +52,7 @@ pub const OPTIONS: &[PhaseOptions] = &[
 
 /// What of a reset is to be done, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct ResetOptions {
     /// The phases.
     pub parts: Vec<Part>,
     /// Empty `/etc/kubernetes/tmp` even where it was there before.
@@ -63,7 +63,7 @@ pub struct Wanted {
     pub unmount_flags: Vec<UnmountFlag>,
 }
 
-impl Wanted {
+impl ResetOptions {
     /// Everything, as it was made.
     pub fn everything() -> Self {
         let parts = PHASES.list.iter().map(|phase| phase.work).collect();

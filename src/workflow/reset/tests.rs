@@ -3,20 +3,20 @@ use crate::host::fs::{make_dirs, write_file};
 use crate::host::mounts;
 use crate::testing::machine::Bench;
 use crate::testing::threads::{apart, tmpfs};
-use crate::workflow::init::{self, Order, What};
+use crate::workflow::init::{self, InitRequest, PhaseSelection};
 use crate::workflow::upgrade::journal::{DataCopy, Journal};
 
 async fn initialised() -> (Bench, Vec<String>) {
     let bench = Bench::new();
     let before = bench.listing();
-    let order = Order { spec: crate::testing::spec(), saved: None, what: What::Everything };
+    let order = InitRequest { spec: crate::testing::spec(), saved: None, what: PhaseSelection::Everything };
     init::run(&mut bench.machine(), &order).await.unwrap();
     (bench, before)
 }
 
 async fn reset(bench: &Bench) -> Result<(), ResetError> {
     let mut machine = bench.machine();
-    let planned = prepare(&machine, &Wanted::everything())?.unwrap();
+    let planned = prepare(&machine, &ResetOptions::everything())?.unwrap();
     run(&mut machine, planned).await
 }
 
@@ -110,7 +110,7 @@ async fn what_was_there_before_init_stays() {
     write_file(&root.join("etc/kubernetes/mine"), b"x", 0o600).unwrap();
     write_file(&root.join("var/lib/kubelet/mine"), b"x", 0o600).unwrap();
     let before = bench.listing();
-    let order = Order { spec: crate::testing::spec(), saved: None, what: What::Everything };
+    let order = InitRequest { spec: crate::testing::spec(), saved: None, what: PhaseSelection::Everything };
     init::run(&mut bench.machine(), &order).await.unwrap();
     reset(&bench).await.unwrap();
     assert_eq!(bench.listing(), before);
@@ -141,12 +141,12 @@ fn what_the_agents_pods_have_mounted_goes_whoever_made_their_directory() {
                 std::os::unix::fs::symlink(root.join("disk"), root.join("var")).unwrap();
             }
             let before = bench.listing();
-            let order = Order { spec: crate::testing::spec(), saved: None, what: What::Everything };
+            let order = InitRequest { spec: crate::testing::spec(), saved: None, what: PhaseSelection::Everything };
             runtime().block_on(init::run(&mut bench.machine(), &order)).unwrap();
             let secret = pod(&root, "ours");
             make_dirs(&root.join("var/log/pods/shop_web_ours/c"), 0o755).unwrap();
             let mut machine = bench.machine();
-            let planned = prepare(&machine, &Wanted::everything()).unwrap().unwrap();
+            let planned = prepare(&machine, &ResetOptions::everything()).unwrap().unwrap();
             // The agent of this world leaves one without a mark.
             write_file(&root.join("var/lib/kubelet/pods/uid/.kubeboot"), b"", 0o600).unwrap();
             // It comes to be while the agent is being stopped.
@@ -165,10 +165,10 @@ async fn what_an_agent_that_is_being_stopped_still_makes_goes_from_a_kubelets_di
     let kubelet = bench.root.path().join("var/lib/kubelet");
     make_dirs(&kubelet.join("device-plugins"), 0o755).unwrap();
     let before = bench.listing();
-    let order = Order { spec: crate::testing::spec(), saved: None, what: What::Everything };
+    let order = InitRequest { spec: crate::testing::spec(), saved: None, what: PhaseSelection::Everything };
     init::run(&mut bench.machine(), &order).await.unwrap();
     let mut machine = bench.machine();
-    let planned = prepare(&machine, &Wanted::everything()).unwrap().unwrap();
+    let planned = prepare(&machine, &ResetOptions::everything()).unwrap().unwrap();
     make_dirs(&kubelet.join("pki"), 0o755).unwrap();
     write_file(&kubelet.join("pki/kubelet.key"), b"key", 0o600).unwrap();
     run(&mut machine, planned).await.unwrap();
@@ -181,7 +181,7 @@ async fn a_stopped_reset_is_finished_by_the_next_one() {
     let (bench, before) = initialised().await;
     let mut machine = bench.machine();
     machine.stop.cancel();
-    let planned = prepare(&machine, &Wanted::everything()).unwrap().unwrap();
+    let planned = prepare(&machine, &ResetOptions::everything()).unwrap().unwrap();
     assert!(matches!(run(&mut machine, planned).await, Err(ResetError::Interrupted)));
     drop(machine);
     reset(&bench).await.unwrap();
@@ -191,7 +191,7 @@ async fn a_stopped_reset_is_finished_by_the_next_one() {
 /// What a reset of some phases leaves undone of `steps`.
 async fn reset_parts(bench: &Bench, parts: &[Part]) {
     let mut machine = bench.machine();
-    let wanted = Wanted { parts: parts.to_vec(), ..Wanted::everything() };
+    let wanted = ResetOptions { parts: parts.to_vec(), ..ResetOptions::everything() };
     let planned = prepare(&machine, &wanted).unwrap().unwrap();
     run(&mut machine, planned).await.unwrap();
 }
@@ -201,7 +201,7 @@ async fn phases_one_by_one_end_as_the_whole_does_and_the_records_stay_until_then
     let (bench, before) = initialised().await;
     let etcd = bench.root.path().join("var/lib/etcd");
     let machine = bench.machine();
-    let alone = Wanted { parts: vec![Part::Etcd], ..Wanted::everything() };
+    let alone = ResetOptions { parts: vec![Part::Etcd], ..ResetOptions::everything() };
     assert!(matches!(prepare(&machine, &alone), Err(ResetError::EtcdRuns)));
     drop(machine);
     reset_parts(&bench, &[Part::Preflight]).await;
@@ -225,9 +225,9 @@ fn phases_are_kubeadms_and_skipping_leaves_the_others() {
         host: Default::default(),
     };
     let spec = crate::config::load_reset(&input).unwrap().spec;
-    assert_eq!(Wanted::of(&spec, None).unwrap().parts, [Part::Preflight, Part::Node]);
-    assert_eq!(Wanted::of(&spec, Some("remove-etcd-member")).unwrap().parts, [Part::Etcd]);
-    assert!(Wanted::of(&spec, Some("nope")).is_err());
+    assert_eq!(ResetOptions::of(&spec, None).unwrap().parts, [Part::Preflight, Part::Node]);
+    assert_eq!(ResetOptions::of(&spec, Some("remove-etcd-member")).unwrap().parts, [Part::Etcd]);
+    assert!(ResetOptions::of(&spec, Some("nope")).is_err());
 }
 
 fn warnings(bench: &Bench) -> Vec<String> {
@@ -322,7 +322,7 @@ async fn what_a_restore_of_etcds_data_has_left_beside_them_goes_too() {
     let bench = Bench::new();
     make_dirs(&bench.root.path().join("var/lib/etcd"), 0o700).unwrap();
     let before = bench.listing();
-    let order = Order { spec: crate::testing::spec(), saved: None, what: What::Everything };
+    let order = InitRequest { spec: crate::testing::spec(), saved: None, what: PhaseSelection::Everything };
     init::run(&mut bench.machine(), &order).await.unwrap();
     let mut journal = Journal::new("v2", "c", "/etc/kubernetes/tmp/b".into());
     let (from, to) = ("/var/lib/etcd".into(), "/etc/kubernetes/tmp/e".into());

@@ -136,7 +136,7 @@ impl State {
         Ok(Self { paths: paths.clone(), inventory, journal, _lock: lock })
     }
 
-    /// Removes the directory and those above it that were made for it. Everything else must be gone: nobody knows of it
+    /// Removes the directory and those above it that were made for it. Everything else must be gone: no one knows of it
     /// afterwards.
     pub fn discard(self) -> Result<(), StateError> {
         let made = opened_dirs(self.inventory.entries());

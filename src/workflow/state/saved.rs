@@ -1,4 +1,4 @@
-//! The configuration that this control plane was made from, as it was given: what `upgrade` renders anew for another
+//! The configuration that this control plane was made from, as it was given: what `upgrade` renders again for another
 //! version, and what a second `init` is compared with.
 
 use std::net::IpAddr;
@@ -165,7 +165,7 @@ mod tests {
         let (spec, _) = saved.spec_for(&run).unwrap();
         assert_eq!(config::differences(&first, &spec), Vec::<String>::new());
         assert_eq!(spec.skip_phases, ["addon"]);
-        assert!(!spec.upload_certs && spec.withheld.token);
+        assert!(!spec.upload_certs && spec.hide_secrets.token);
         assert_eq!(spec.node.ignore_preflight_errors, ["swap"]);
     }
 

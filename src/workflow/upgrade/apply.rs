@@ -39,7 +39,7 @@ pub struct Machine<'a> {
     pub health: &'a dyn HealthSource,
     /// The API server.
     pub api: Api<'a>,
-    /// Who is told.
+    /// Where events go.
     pub reporter: &'a dyn Reporter,
     /// How long one replaced component may take to be healthy (`timeouts.upgradeManifests`).
     pub limit: Duration,
@@ -177,7 +177,7 @@ async fn components(machine: &mut Machine<'_>, work: &Work<'_>, journal: &mut Jo
     Ok(())
 }
 
-/// New certificates for `component`, which reads them when it starts anew; a run that was cut off may have made them.
+/// New certificates for `component`, which reads them when it starts again; a run that was cut off may have made them.
 fn renew(
     machine: &mut Machine<'_>,
     work: &Work<'_>,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::UpgradeError;
 use crate::cluster::addons::{coredns, kube_proxy};
 use crate::cluster::apply::Outcome;
-use crate::cluster::object::{Manner, Object, stripped};
+use crate::cluster::object::{Object, WriteMode, stripped};
 use crate::cluster::{bootstrap, upload_config};
 use crate::config::ClusterSpec;
 use crate::workflow::machine::Cause;
@@ -20,7 +20,7 @@ pub struct Group {
     pub title: &'static str,
     /// The objects.
     pub objects: Vec<Object>,
-    /// Kind of the object without which the others are not wanted: an addon that nobody has is not installed.
+    /// Kind of the object without which the others are not wanted: an addon that no one has is not installed.
     pub only_with: Option<&'static str>,
     /// What the user should know of.
     pub warnings: Vec<String>,
@@ -113,7 +113,7 @@ impl Before {
             kind: self.kind.clone(),
             plural: self.plural.clone(),
         };
-        Object { resource, value, manner: Manner::Replace, kept: None, owner: None }
+        Object { resource, value, mode: WriteMode::Replace, kept: None, owner: None }
     }
 }
 

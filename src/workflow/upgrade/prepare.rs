@@ -9,7 +9,7 @@ use super::apply::{Renewal, Work};
 use super::kept::FileChange;
 use super::objects::{self, Group};
 use super::plan::{Step, plan};
-use super::table::{Part, Wanted};
+use super::table::{Part, SelectedPhases};
 use super::target::{ImageChange, running_version, targets};
 use super::{UpgradeError, current};
 use crate::config::ClusterSpec;
@@ -19,7 +19,7 @@ use crate::host::tree::{HostTree, MemoryTree, NoRecord, Tree};
 use crate::host::{Paths, environment};
 use crate::kubelet;
 use crate::manifests;
-use crate::release::{KubernetesVersion, Leave, Refusal, upgrade_allowed};
+use crate::release::{KubernetesVersion, Refusal, UpgradePolicy, upgrade_allowed};
 use crate::workflow::machine::Cause;
 use crate::workflow::node_files::{RESOLVED, render};
 use crate::workflow::state::saved::{SAVED, Saved, SavedError};
@@ -38,9 +38,9 @@ pub struct Goal {
     /// Whether certificates are renewed.
     pub certificates: bool,
     /// Which versions are allowed.
-    pub leave: Leave,
+    pub policy: UpgradePolicy,
     /// The phases.
-    pub parts: Wanted,
+    pub parts: SelectedPhases,
 }
 
 /// An upgrade that cannot be prepared.
@@ -73,7 +73,7 @@ pub enum PrepareError {
 pub struct Prepared {
     /// The cluster as it will be.
     pub spec: ClusterSpec,
-    /// What runs; None where nobody can tell.
+    /// What runs; None where no one can tell.
     pub from: Option<KubernetesVersion>,
     /// The components to replace.
     pub steps: Vec<Step>,
@@ -123,7 +123,7 @@ pub fn prepare(paths: &Paths, goal: &Goal) -> Result<Prepared, PrepareError> {
     let saved = Saved::read(&tree)?.ok_or(PrepareError::NotInitialised)?;
     let (spec, mut warnings) = saved.spec()?;
     if let (Some(to), Some(from)) = (&goal.version, &from) {
-        warnings.extend(allowed(from, to, goal.leave)?);
+        warnings.extend(allowed(from, to, goal.policy)?);
     }
     let (kubernetes_version, patches_dir) = (goal.version.clone(), goal.patches_dir.clone());
     let spec = spec.with(Overrides { kubernetes_version, patches_dir, ..Overrides::default() });
@@ -155,9 +155,9 @@ pub fn prepare(paths: &Paths, goal: &Goal) -> Result<Prepared, PrepareError> {
 }
 
 /// The rules for versions; what `--force` has got past is a warning.
-fn allowed(from: &KubernetesVersion, to: &KubernetesVersion, leave: Leave) -> Result<Option<String>, Refusal> {
-    match upgrade_allowed(from, to, leave) {
-        Err(refusal) if refusal.can_be_forced() && leave.force => {
+fn allowed(from: &KubernetesVersion, to: &KubernetesVersion, policy: UpgradePolicy) -> Result<Option<String>, Refusal> {
+    match upgrade_allowed(from, to, policy) {
+        Err(refusal) if refusal.can_be_forced() && policy.force => {
             Ok(Some(format!("{refusal}; going on because of --force")))
         }
         Err(refusal) => Err(refusal),
@@ -169,7 +169,7 @@ fn allowed(from: &KubernetesVersion, to: &KubernetesVersion, leave: Leave) -> Re
 fn files(
     spec: &ClusterSpec,
     saved: &Saved,
-    parts: &Wanted,
+    parts: &SelectedPhases,
     paths: &Paths,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<FileChange>, PrepareError> {
@@ -194,7 +194,7 @@ fn files(
 }
 
 /// The objects of the phases that were asked for.
-fn groups(spec: &ClusterSpec, parts: &Wanted) -> Result<Vec<Group>, Cause> {
+fn groups(spec: &ClusterSpec, parts: &SelectedPhases) -> Result<Vec<Group>, Cause> {
     let mut groups = Vec::new();
     if parts.has_child(Part::UploadConfig, "kubeadm") {
         groups.push(objects::kubeadm_config(spec)?);

@@ -110,9 +110,9 @@ pub const OPTIONS: &[PhaseOptions] = &[
 
 /// The phases that are to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted(Vec<(Part, Vec<&'static str>)>);
+pub struct SelectedPhases(Vec<(Part, Vec<&'static str>)>);
 
-impl Wanted {
+impl SelectedPhases {
     /// All of `phases` but those in `skip`.
     ///
     /// # Errors
@@ -168,13 +168,14 @@ mod tests {
 
     #[test]
     fn phases_are_left_out_and_picked() {
-        let skip = |names: &[&str]| Wanted::of(&PHASES, &names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
+        let skip =
+            |names: &[&str]| SelectedPhases::of(&PHASES, &names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
         let all = skip(&["addon/coredns", "kubelet-config", "kubeconfig"]).unwrap();
         assert!(!all.has(Part::KubeletConfig) && all.has(Part::ControlPlane));
         assert!(!all.has_child(Part::Addon, "coredns") && all.has_child(Part::Addon, "kube-proxy"));
         assert!(skip(&["etcd"]).is_err());
-        let one = Wanted::one(&PHASES, "upload-config", Some("all")).unwrap();
+        let one = SelectedPhases::one(&PHASES, "upload-config", Some("all")).unwrap();
         assert!(one.has_child(Part::UploadConfig, "kubelet") && !one.has(Part::ControlPlane));
-        assert!(Wanted::one(&NODE_PHASES, "upload-config", Some("all")).is_err());
+        assert!(SelectedPhases::one(&NODE_PHASES, "upload-config", Some("all")).is_err());
     }
 }

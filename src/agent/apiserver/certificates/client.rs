@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tracing::{info, warn};
 
-use super::request::{self, RequestError, Wanted, ask};
+use super::request::{self, RequestError, RequestedCertificate, ask};
 use super::store::{Pair, Store, StoreError};
 use super::{is_valid, renewal};
 use crate::agent::apiserver::Parts;
@@ -73,7 +73,7 @@ pub async fn bootstrap(options: &AgentOptions, bootstrap: &Path, client: &Client
             key
         }
     };
-    let asked = ask(client, Wanted { node: &options.node_name, sans: vec![], key: Some(key) }).await;
+    let asked = ask(client, RequestedCertificate { node: &options.node_name, sans: vec![], key: Some(key) }).await;
     if matches!(asked, Err(RequestError::Refused { .. } | RequestError::NoPair { .. })) {
         // Asking again with it would be answered the same way.
         remove_file(&pending)?;
@@ -114,7 +114,8 @@ pub async fn keep(parts: Parts) {
             let _ = api.clients().changed().await;
             continue;
         };
-        let asked = ask(&client, Wanted { node: &parts.options.node_name, sans: vec![], key: None }).await;
+        let asked =
+            ask(&client, RequestedCertificate { node: &parts.options.node_name, sans: vec![], key: None }).await;
         let kept = match asked {
             Ok(pair) => store.keep(&pair, Timestamp::now()).map_err(|error| chain(&error)),
             Err(error) => Err(chain(&error)),

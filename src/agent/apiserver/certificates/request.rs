@@ -75,7 +75,7 @@ pub enum RequestError {
 }
 
 /// What is asked for.
-pub struct Wanted<'a> {
+pub struct RequestedCertificate<'a> {
     /// The node.
     pub node: &'a str,
     /// Names and addresses it serves under; none for a client certificate.
@@ -90,9 +90,9 @@ pub fn new_key() -> Result<PrivateKey, RequestError> {
 }
 
 /// Asks for a certificate and waits for it, for a quarter of an hour at most.
-pub async fn ask(client: &Client, wanted: Wanted<'_>) -> Result<Pair, RequestError> {
+pub async fn ask(client: &Client, wanted: RequestedCertificate<'_>) -> Result<Pair, RequestError> {
     let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
-    let Wanted { node, sans, key } = wanted;
+    let RequestedCertificate { node, sans, key } = wanted;
     let (key, name) = match key {
         Some(key) => {
             let name = name_of(&key);
@@ -184,7 +184,8 @@ async fn answer(
     Err(RequestError::Pending { name: name.to_owned() })
 }
 
-/// Waits until the request is another than at `version`, or for that moment; false where that cannot be watched.
+/// Waits until the request is another than at `version`, or for that moment; false where that cannot be watched. One watch
+/// from a known version: kube's `watcher` would list first.
 async fn changes(requests: &Api<CertificateSigningRequest>, name: &str, version: &str, deadline: Instant) -> bool {
     let params = WatchParams::default().fields(&format!("metadata.name={name}"));
     let Ok(events) = call("watch the signing request", requests.watch(&params, version)).await else { return false };

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::client::until;
-use super::request::{Wanted, ask};
+use super::request::{RequestedCertificate, ask};
 use super::store::{Pair, Store};
 use super::{Serving, is_valid, renewal};
 use crate::agent::apiserver::ApiServer;
@@ -25,7 +25,7 @@ const RETRY: Steps = Steps { initial: Duration::from_secs(2), cap: Duration::fro
 
 /// What it takes to have a serving certificate.
 pub struct Parts {
-    /// What the agent was told.
+    /// What the agent was started with.
     pub options: Arc<AgentOptions>,
     /// Whom it is asked of, where the agent has an API server.
     pub api: Option<Arc<ApiServer>>,
@@ -69,7 +69,7 @@ pub async fn keep(parts: Parts) {
         let _ = parts.node.identities().wait_for(Option::is_some).await;
         let client = clients.wait_for(Option::is_some).await.ok().and_then(|client| client.clone());
         let Some(client) = client else { return };
-        let wanted = Wanted { node: &parts.options.node_name, sans: sans.clone(), key: None };
+        let wanted = RequestedCertificate { node: &parts.options.node_name, sans: sans.clone(), key: None };
         let kept = match ask(&client, wanted).await {
             Ok(pair) => store.keep(&pair, Timestamp::now()).map_err(|error| chain(&error)),
             Err(error) => Err(chain(&error)),

@@ -24,7 +24,7 @@ pub enum Verdict {
 
 /// The node, as far as it matters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ground {
+pub struct NodeOffers {
     /// What matters to every pod.
     pub site: Site,
     /// Whether the runtime gives pods a network of their own.
@@ -34,22 +34,22 @@ pub struct Ground {
 }
 
 /// A check: None lets the pod pass.
-type Check = fn(&StaticPod, &Ground, &[&StaticPod]) -> Option<Refusal>;
+type Check = fn(&StaticPod, &NodeOffers, &[&StaticPod]) -> Option<Refusal>;
 
 /// The checks that only bound pods need, in the order in which the first that fails is reported.
-const CHECKS: &[Check] = &[namesake, |pod, ground, _| system(pod, &ground.site), features, volumes, network];
+const CHECKS: &[Check] = &[name_conflict, |pod, node, _| system(pod, &node.site), features, volumes, network];
 
 /// What becomes of `pod` beside `others`, the pods that the node runs already; and UIDs of pods that have to go for it,
 /// which only a critical one has.
-pub fn judge(pod: &StaticPod, ground: &Ground, others: &[&StaticPod]) -> (Verdict, Vec<String>) {
-    if let Some(refusal) = CHECKS.iter().find_map(|check| check(pod, ground, others)) {
+pub fn judge(pod: &StaticPod, node: &NodeOffers, others: &[&StaticPod]) -> (Verdict, Vec<String>) {
+    if let Some(refusal) = CHECKS.iter().find_map(|check| check(pod, node, others)) {
         return (Verdict::Refused(refusal), vec![]);
     }
-    let preempts = match fit(pod, &ground.site, others) {
+    let preempts = match fit(pod, &node.site, others) {
         Admission::Admitted { preempts } => preempts,
         Admission::Refused(refusal) => return (Verdict::Refused(refusal), vec![]),
     };
-    match &ground.network {
+    match &node.network {
         PodNetwork::NotReady { reason, message } if !pod.host_network() => {
             (Verdict::Later(format!("{reason}: {message}")), vec![])
         }
@@ -57,20 +57,20 @@ pub fn judge(pod: &StaticPod, ground: &Ground, others: &[&StaticPod]) -> (Verdic
     }
 }
 
-fn namesake(pod: &StaticPod, _: &Ground, others: &[&StaticPod]) -> Option<Refusal> {
+fn name_conflict(pod: &StaticPod, _: &NodeOffers, others: &[&StaticPod]) -> Option<Refusal> {
     let same = others.iter().any(|other| other.key == pod.key);
     same.then(|| Refusal::new("NameConflict", format!("a static pod of this node is named {} too", pod.key)))
 }
 
 /// Fields that change how a pod runs and that this agent does not know.
-fn features(pod: &StaticPod, ground: &Ground, _: &[&StaticPod]) -> Option<Refusal> {
+fn features(pod: &StaticPod, node: &NodeOffers, _: &[&StaticPod]) -> Option<Refusal> {
     let spec = &pod.spec;
     let claims = spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty());
     let class = spec.runtime_class_name.as_deref().filter(|name| !name.is_empty());
     let rows = [
         (claims, "UnsupportedResourceClaims", "this node cannot allocate resource claims (spec.resourceClaims)"),
         (
-            class.is_some() && !ground.has_handlers,
+            class.is_some() && !node.has_handlers,
             "UnsupportedRuntimeClass",
             "this node's container runtime has no handlers for classes of runtime (spec.runtimeClassName)",
         ),
@@ -78,7 +78,7 @@ fn features(pod: &StaticPod, ground: &Ground, _: &[&StaticPod]) -> Option<Refusa
     rows.into_iter().find(|(present, ..)| *present).map(|(_, reason, message)| Refusal::new(reason, message))
 }
 
-fn volumes(pod: &StaticPod, _: &Ground, _: &[&StaticPod]) -> Option<Refusal> {
+fn volumes(pod: &StaticPod, _: &NodeOffers, _: &[&StaticPod]) -> Option<Refusal> {
     let (volume, what) = pod.spec.volumes.iter().flatten().find_map(|volume| Some((volume, unsupported(volume)?)))?;
     let message = format!(
         "volume {:?}: this node mounts no {what}; it mounts configMap, secret, projected, downwardAPI, emptyDir and hostPath",
@@ -117,8 +117,8 @@ fn unsupported(volume: &Volume) -> Option<String> {
     })
 }
 
-fn network(pod: &StaticPod, ground: &Ground, _: &[&StaticPod]) -> Option<Refusal> {
-    let lacks = !pod.host_network() && ground.network == PodNetwork::Absent;
+fn network(pod: &StaticPod, node: &NodeOffers, _: &[&StaticPod]) -> Option<Refusal> {
+    let lacks = !pod.host_network() && node.network == PodNetwork::Absent;
     let message = "this node has no pod network: it runs pods with hostNetwork: true only";
     lacks.then(|| Refusal::new("PodNetworkUnavailable", message))
 }
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
     use crate::agent::pod::bound_tests::bound;
 
-    fn ground() -> Ground {
+    fn node() -> NodeOffers {
         let amounts = [("cpu", 2000), ("memory", 1 << 30), ("pods", 3)];
         let site = Site {
             name: "node1".into(),
@@ -138,7 +138,7 @@ mod tests {
             allocatable: amounts.map(|(name, amount)| (name.to_owned(), amount)).into(),
             ..Site::default()
         };
-        Ground { site, network: PodNetwork::Absent, has_handlers: false }
+        NodeOffers { site, network: PodNetwork::Absent, has_handlers: false }
     }
 
     /// A pod of the host's network with these further fields.
@@ -186,7 +186,7 @@ mod tests {
             json!({"emptyDir": {}}),
             json!({"hostPath": {"path": "/x"}}),
         ] {
-            assert_eq!(reason(judge(&pod(volume(source.clone())), &ground(), &[])), "", "{source}");
+            assert_eq!(reason(judge(&pod(volume(source.clone())), &node(), &[])), "", "{source}");
         }
     }
 
@@ -226,23 +226,23 @@ mod tests {
             (container(json!({"resources": {"requests": {"memory": "2Gi"}}})), "OutOfmemory: "),
             (container(json!({"resources": {"requests": {"cpu": "2", "memory": "1Gi"}}})), ""),
         ] {
-            let found = reason(judge(&pod(spec.clone()), &ground(), &[]));
+            let found = reason(judge(&pod(spec.clone()), &node(), &[]));
             assert!(found.is_empty() == expected.is_empty() && found.contains(expected), "{spec}: {found}");
         }
         let wants = json!({"nodeSelector": {"zone": "b"}});
-        assert_eq!(reason(judge(&pod(wants), &Ground::default(), &[])), "", "what is not known is not checked");
+        assert_eq!(reason(judge(&pod(wants), &NodeOffers::default(), &[])), "", "what is not known is not checked");
     }
 
     #[test]
     fn a_pod_needs_a_name_and_room_of_its_own_and_a_critical_one_takes_it() {
         let large = other(container(json!({"resources": {"requests": {"cpu": "1500m"}}})));
         let wants = container(json!({"resources": {"requests": {"cpu": "600m"}}}));
-        assert!(reason(judge(&pod(wants.clone()), &ground(), &[&large])).starts_with("OutOfcpu: "));
+        assert!(reason(judge(&pod(wants.clone()), &node(), &[&large])).starts_with("OutOfcpu: "));
         let mut critical = wants;
         critical["priority"] = json!(2_000_000_000);
-        assert_eq!(judge(&pod(critical), &ground(), &[&large]), (Verdict::Admitted, vec![large.uid.clone()]));
-        let namesake = bound(json!({}), json!({}));
-        assert!(reason(judge(&pod(json!({})), &ground(), &[&namesake])).starts_with("NameConflict: "));
+        assert_eq!(judge(&pod(critical), &node(), &[&large]), (Verdict::Admitted, vec![large.uid.clone()]));
+        let name_conflict = bound(json!({}), json!({}));
+        assert!(reason(judge(&pod(json!({})), &node(), &[&name_conflict])).starts_with("NameConflict: "));
     }
 
     #[test]
@@ -253,9 +253,9 @@ mod tests {
             (PodNetwork::NotReady { reason: "No".into(), message: "plugin yet".into() }, "later: No: plugin yet"),
             (PodNetwork::Absent, "PodNetworkUnavailable: "),
         ] {
-            let found = reason(judge(&own, &Ground { network: network.clone(), ..ground() }, &[]));
+            let found = reason(judge(&own, &NodeOffers { network: network.clone(), ..node() }, &[]));
             assert!(found.starts_with(expected) && found.is_empty() == expected.is_empty(), "{found}");
-            let hosts = reason(judge(&pod(json!({})), &Ground { network, ..ground() }, &[]));
+            let hosts = reason(judge(&pod(json!({})), &NodeOffers { network, ..node() }, &[]));
             assert_eq!(hosts, "", "it needs none");
         }
     }

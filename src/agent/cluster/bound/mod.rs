@@ -8,7 +8,7 @@
 //! What is not done: in-place resizes are not acted on; the pod goes on as it was.
 
 pub mod admission;
-pub mod desk;
+pub mod bound_pods;
 mod source;
 mod upload;
 

@@ -183,7 +183,7 @@ async fn a_bound_pod_that_begins_again_is_not_counted_as_a_static_one() {
     let uid = cluster.bind("p", json!({}));
     cluster.ready("p").await;
     let (context, ..) = cluster.agent.as_ref().unwrap();
-    assert!(crate::agent::control::Desk::restart(&**context, &uid));
+    assert!(crate::agent::control::AgentView::restart(&**context, &uid));
     let counted = || [true, false].map(|bound| context.metrics.restarted(bound).get());
     cluster.until("it is counted", || (counted() == [1, 0]).then_some(())).await;
 }

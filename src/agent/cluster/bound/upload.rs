@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
-use super::desk::Refused;
+use super::bound_pods::Refused;
 use crate::agent::admission::{PREEMPTED, Refusal};
 use crate::agent::apiserver::call::{CallError, within_limit};
 use crate::agent::backoff::CALL;
@@ -81,7 +81,7 @@ fn conditions(refusal: &Refusal) -> Option<Vec<PodCondition>> {
 }
 
 /// How a pod is.
-struct Told {
+struct StatusReport {
     status: PodStatus,
     /// Nothing of it runs any more, and its status says all that is known of its end.
     over: bool,
@@ -105,10 +105,10 @@ struct Uploader {
 impl Uploader {
     /// Reports what is new. Returns whether all of it could be reported.
     async fn tell(&mut self, parts: &Parts, client: &Client, refused: &[Refused]) -> bool {
-        let bound: Vec<(Arc<StaticPod>, Told)> = { parts.board.pods().into_iter() }
+        let bound: Vec<(Arc<StaticPod>, StatusReport)> = { parts.board.pods().into_iter() }
             .filter(|entry| entry.looked)
             .filter_map(|entry| {
-                let told = Told { status: entry.status, over: entry.report.phase.is_final() };
+                let told = StatusReport { status: entry.status, over: entry.report.phase.is_final() };
                 Some((entry.pod.filter(|pod| pod.bound.is_some())?, told))
             })
             .collect();
@@ -130,12 +130,12 @@ impl Uploader {
         }
         let mut failure = None;
         for (pod, told) in bound.iter().filter(|(pod, _)| !is_refused(&pod.uid)) {
-            let told = caught(self.tell_pod(parts, client, (pod, told))).await;
+            let told = caught(self.report_pod(parts, client, (pod, told))).await;
             let result = told.unwrap_or_else(|crash| skipped(&pod.key, &crash));
             failure = failure.or(result.err().map(|error| (pod.key.clone(), error)));
         }
         for one in refused {
-            let told = caught(self.tell_refused(client, one, stopping.contains(&one.uid))).await;
+            let told = caught(self.report_refused(client, one, stopping.contains(&one.uid))).await;
             let result = told.unwrap_or_else(|crash| skipped(&one.key, &crash));
             failure = failure.or(result.err().map(|error| (one.key.clone(), error)));
         }
@@ -147,11 +147,11 @@ impl Uploader {
         self.failed.is_none()
     }
 
-    async fn tell_pod(
+    async fn report_pod(
         &mut self,
         parts: &Parts,
         client: &Client,
-        (pod, told): (&StaticPod, &Told),
+        (pod, told): (&StaticPod, &StatusReport),
     ) -> Result<(), CallError> {
         if self.gone.contains(&pod.uid) {
             return Ok(());
@@ -162,7 +162,7 @@ impl Uploader {
         }
         let generation = pod.bound.as_ref().and_then(|bound| bound.generation);
         let since = *self.behind.entry(pod.uid.clone()).or_insert_with(Instant::now);
-        let sent = self.tell_status(client, (&pod.key, &pod.uid), told.status.clone(), generation).await?;
+        let sent = self.report_status(client, (&pod.key, &pod.uid), told.status.clone(), generation).await?;
         self.behind.remove(&pod.uid);
         if sent {
             parts.metrics.status_sync.time(since.elapsed());
@@ -177,7 +177,7 @@ impl Uploader {
     }
 
     /// `stopping`: something of the pod may still run.
-    async fn tell_refused(&mut self, client: &Client, one: &Refused, stopping: bool) -> Result<(), CallError> {
+    async fn report_refused(&mut self, client: &Client, one: &Refused, stopping: bool) -> Result<(), CallError> {
         if !one.told && !stopping && !self.gone.contains(&one.uid) {
             let known = self.going.get(&one.uid).cloned().unwrap_or_default();
             let status = PodStatus {
@@ -188,13 +188,13 @@ impl Uploader {
                 start_time: known.start_time.clone().or_else(|| Some(Time(Timestamp::now()))),
                 ..known
             };
-            self.tell_status(client, (&one.key, &one.uid), status, one.generation).await?;
+            self.report_status(client, (&one.key, &one.uid), status, one.generation).await?;
         }
         if one.deleted && !stopping { self.delete(client, &one.key, &one.uid).await } else { Ok(()) }
     }
 
     /// Returns whether there was anything to tell.
-    async fn tell_status(
+    async fn report_status(
         &mut self,
         client: &Client,
         (key, uid): (&PodKey, &str),

@@ -22,7 +22,7 @@ pub(super) const COMBINED: &str = "(combined from similar events): ";
 
 /// An event as it is sent.
 #[derive(Debug, Clone)]
-pub(super) struct Told {
+pub(super) struct SentEvent {
     /// Its name, the same for each of its occurrences.
     pub name: String,
     /// What it says.
@@ -53,7 +53,7 @@ struct Combined {
 
 impl Aggregator {
     /// The event as it is to be sent: itself, or the one that stands for it and others.
-    pub fn take(&mut self, event: Event, now: Instant) -> Told {
+    pub fn take(&mut self, event: Event, now: Instant) -> SentEvent {
         let key = (event.uid.clone(), event.kind == Kind::Warning, event.reason.clone());
         let new = || Record { messages: vec![], at: now, last: Timestamp::MIN, combined: None };
         let record = self.0.get_or_insert_with(key, new);
@@ -71,19 +71,19 @@ impl Aggregator {
             }
             record.messages.push(message);
         }
-        Told { name: name(&event), event }
+        SentEvent { name: name(&event), event }
     }
 }
 
 impl Record {
-    fn combine(&mut self, event: Event, times: u32) -> Told {
+    fn combine(&mut self, event: Event, times: u32) -> SentEvent {
         let combined = self.combined.get_or_insert(Combined { first: event.last, count: 0 });
         combined.count = combined.count.saturating_add(times);
         let message = limited(&format!("{COMBINED}{}", event.message));
         let event = Event { message, first: combined.first, count: combined.count, ..event };
         // It is the event of all messages and containers.
         let name = name(&Event { message: COMBINED.to_owned(), container: None, ..event.clone() });
-        Told { name, event }
+        SentEvent { name, event }
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
         let mut take = |container: &str, reason: &str, message: &str, now| {
             aggregator.take(event(&recorder, container, reason, message), now)
         };
-        let own: Vec<Told> = (1..SIMILAR).map(|number| take("a", "Unhealthy", &number.to_string(), now)).collect();
+        let own: Vec<SentEvent> = (1..SIMILAR).map(|number| take("a", "Unhealthy", &number.to_string(), now)).collect();
         assert!(own.iter().enumerate().all(|(number, told)| told.event.message == (number + 1).to_string()));
         let tenth = take("a", "Unhealthy", "ten", now);
         assert_eq!((tenth.event.message.as_str(), tenth.event.count), ("(combined from similar events): ten", 1));

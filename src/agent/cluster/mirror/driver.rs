@@ -127,7 +127,7 @@ impl Driver {
             let wake = self.act();
             tokio::select! {
                 told = news.recv() => match told {
-                    Some(told) => self.hear(told),
+                    Some(told) => self.receive(told),
                     None => return,
                 },
                 _ = pods.changed() => {}
@@ -142,7 +142,7 @@ impl Driver {
         }
     }
 
-    fn hear(&mut self, news: News) {
+    fn receive(&mut self, news: News) {
         match news {
             News::Lost => self.mirrors = None,
             News::Listed(mirrors) => {

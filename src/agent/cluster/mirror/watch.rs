@@ -1,6 +1,8 @@
 //! What mirrors the API server has: a list, then what changes, and a list again after each interruption.
 //!
-//! Only metadata is asked for, and of that only what the plan needs is kept.
+//! Only metadata is asked for, and of that only what the plan needs is kept. Not kube's `metadata_watcher`: it decodes all
+//! metadata, managed fields included, for which the heap of a process with 100 mirrors was twice as large (1.6 MB, not
+//! 0.8 MB).
 
 use std::collections::BTreeMap;
 use std::pin::pin;

@@ -15,7 +15,7 @@ const CONDITIONS: [(&str, &str, &str); 4] = [
 const READY: &str = "Ready";
 
 /// An event: its kind, reason and message.
-pub type Told = (Kind, &'static str, String);
+pub type NodeEvent = (Kind, &'static str, String);
 
 /// What an agent that has just begun assumes to be reported of a Node: whether it was ready, and when it was booted.
 /// The pressures are reported at each start, as by a kubelet.
@@ -25,7 +25,7 @@ pub fn known(there: &NodeStatus) -> NodeStatus {
 }
 
 /// What is to be reported of the Node of this name whose status was `before` and is `now`.
-pub fn changes(name: &str, before: &NodeStatus, now: &NodeStatus) -> Vec<Told> {
+pub fn changes(name: &str, before: &NodeStatus, now: &NodeStatus) -> Vec<NodeEvent> {
     let of = |status: &NodeStatus, type_: &str| {
         let found = status.conditions.iter().flatten().find(|one| one.type_ == type_);
         found.map(|one| one.status == "True")
@@ -42,11 +42,11 @@ pub fn changes(name: &str, before: &NodeStatus, now: &NodeStatus) -> Vec<Told> {
 }
 
 /// The event of the Node's `spec.unschedulable`.
-pub fn schedulable(name: &str, is: bool) -> Told {
+pub fn schedulable(name: &str, is: bool) -> NodeEvent {
     status(name, if is { "NodeSchedulable" } else { "NodeNotSchedulable" })
 }
 
-fn status(name: &str, reason: &'static str) -> Told {
+fn status(name: &str, reason: &'static str) -> NodeEvent {
     (Kind::Normal, reason, wording::NODE_STATUS.with(&[&name, &reason]))
 }
 

@@ -10,7 +10,7 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::time::sleep;
 use tracing::debug;
 
-use super::keeper::{SessionError, call};
+use super::updater::{SessionError, call};
 use crate::agent::apiserver::registered::NodeIdentity;
 use crate::agent::backoff::{Steps, jittered};
 use crate::agent::cluster::Parts;

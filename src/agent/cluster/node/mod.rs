@@ -2,7 +2,7 @@
 //! the makers of objects that belong to it know its identity.
 
 mod events;
-mod keeper;
+mod updater;
 mod lease;
 mod machine;
 mod object;
@@ -21,7 +21,7 @@ use machine::Machine;
 
 /// Registers the Node and keeps it until the agent ends.
 pub async fn run(parts: Parts) {
-    tokio::join!(keeper::keep(parts.clone()), lease::keep(parts));
+    tokio::join!(updater::keep(parts.clone()), lease::keep(parts));
 }
 
 /// The addresses of the node: those it was given, else the one it would use itself.

@@ -94,7 +94,7 @@ async fn the_nodes_resources_follow_the_devices_of_a_plugin_at_once() {
     context.board.set_runtime(Some("docker 1".to_owned()));
     let server = context.api.clone().unwrap();
     server.set(client);
-    let keeper = tokio::spawn(super::keeper::keep(context.for_cluster().unwrap()));
+    let updater = tokio::spawn(super::updater::keep(context.for_cluster().unwrap()));
     let until = async |expected: Value| {
         let shown = || {
             let status = api.get("/api/v1/nodes/node1")["status"].clone();
@@ -115,7 +115,7 @@ async fn the_nodes_resources_follow_the_devices_of_a_plugin_at_once() {
     until(json!(["2", "1"])).await;
     plugin.stop();
     until(json!(["2", "0"])).await;
-    keeper.abort();
+    updater.abort();
     end.cancel();
 }
 

@@ -13,7 +13,7 @@ const APPARMOR_ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
 
 /// What a container's settings are applied to.
 #[derive(Debug, Clone, Copy)]
-pub struct Ground<'a> {
+pub struct SecurityDefaults<'a> {
     /// The image's user.
     pub image_user: &'a str,
     /// The directory of seccomp profiles of type Localhost.
@@ -32,20 +32,24 @@ pub fn has_apparmor() -> bool {
 /// What the runtime is to apply.
 ///
 /// The error is the kubelet's message of `CreateContainerConfigError`.
-pub fn config(pod: &StaticPod, container: &Container, ground: &Ground<'_>) -> Result<SecurityConfig, String> {
+pub fn config(
+    pod: &StaticPod,
+    container: &Container,
+    defaults: &SecurityDefaults<'_>,
+) -> Result<SecurityConfig, String> {
     let of_pod = pod.spec.security_context.clone().unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
     let mut user = own.run_as_user.or(of_pod.run_as_user);
     let group = own.run_as_group.or(of_pod.run_as_group);
     if own.run_as_non_root.or(of_pod.run_as_non_root).unwrap_or(false) {
-        check_non_root(user, ground.image_user)?;
+        check_non_root(user, defaults.image_user)?;
     }
     if of_pod.supplemental_groups_policy.as_deref() == Some("Strict") {
         return Err("supplementalGroupsPolicy Strict: this runtime always adds the image's groups".to_owned());
     }
     let mut user_name = None;
     if group.is_some() && user.is_none() {
-        (user, user_name) = image_user(ground.image_user);
+        (user, user_name) = image_user(defaults.image_user);
     }
     let capabilities = own.capabilities.unwrap_or_default();
     let groups = of_pod.supplemental_groups.into_iter().flatten().chain(of_pod.fs_group).collect();
@@ -62,8 +66,8 @@ pub fn config(pod: &StaticPod, container: &Container, ground: &Ground<'_>) -> Re
         read_only_root: own.read_only_root_filesystem.unwrap_or(false),
         no_new_privileges: own.allow_privilege_escalation == Some(false),
         unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
-        seccomp: self::seccomp(seccomp, ground.profiles, ground.seccomp_default),
-        apparmor: apparmor(profile, ground.apparmor)?,
+        seccomp: self::seccomp(seccomp, defaults.profiles, defaults.seccomp_default),
+        apparmor: apparmor(profile, defaults.apparmor)?,
         selinux: selinux(own.se_linux_options.or(of_pod.se_linux_options)),
     })
 }
@@ -93,7 +97,7 @@ fn annotated(pod: &StaticPod, container: &str) -> Option<AppArmorProfile> {
     }
 }
 
-/// Whoever asks for a profile must get it: on a machine without AppArmor that is nobody.
+/// A container that asks for a profile must get it, which none can on a machine without AppArmor.
 fn apparmor(profile: Option<AppArmorProfile>, enabled: bool) -> Result<AppArmor, String> {
     let Some(profile) = profile else { return Ok(AppArmor::RuntimeDefault) };
     match profile.type_.as_str() {
@@ -147,13 +151,13 @@ mod tests {
     use super::*;
     use crate::agent::pod::tests::pod_with;
 
-    fn ground(image_user: &str) -> Ground<'_> {
-        Ground { image_user, profiles: Path::new("/seccomp"), seccomp_default: false, apparmor: true }
+    fn defaults(image_user: &str) -> SecurityDefaults<'_> {
+        SecurityDefaults { image_user, profiles: Path::new("/seccomp"), seccomp_default: false, apparmor: true }
     }
 
     fn of(spec: &str, container: &str, image_user: &str) -> Result<SecurityConfig, String> {
         let pod = pod_with(spec, container);
-        config(&pod, &pod.spec.containers[0], &ground(image_user))
+        config(&pod, &pod.spec.containers[0], &defaults(image_user))
     }
 
     #[test]
@@ -213,8 +217,8 @@ mod tests {
             ("securityContext: {seccompProfile: {type: Unconfined}}", Seccomp::Unconfined),
         ] {
             let pod = pod_with("", context);
-            let ground = Ground { seccomp_default: true, ..ground("") };
-            assert_eq!(config(&pod, &pod.spec.containers[0], &ground).unwrap().seccomp, expected);
+            let defaults = SecurityDefaults { seccomp_default: true, ..defaults("") };
+            assert_eq!(config(&pod, &pod.spec.containers[0], &defaults).unwrap().seccomp, expected);
         }
     }
 
@@ -226,7 +230,8 @@ mod tests {
                 let key = format!("{APPARMOR_ANNOTATION}c");
                 pod.metadata.annotations.get_or_insert_default().insert(key, annotation.to_owned());
             }
-            config(&pod, &pod.spec.containers[0], &Ground { apparmor, ..ground("") }).map(|config| config.apparmor)
+            config(&pod, &pod.spec.containers[0], &SecurityDefaults { apparmor, ..defaults("") })
+                .map(|config| config.apparmor)
         };
         let (on_pod, mine) =
             ("securityContext: {appArmorProfile: {type: Unconfined}}", AppArmor::Localhost("mine".into()));

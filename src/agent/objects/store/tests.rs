@@ -40,11 +40,11 @@ fn value(objects: &Objects, kind: Kind, name: &str) -> Option<String> {
 async fn only_what_a_pod_refers_to_is_asked_for_and_each_by_its_name() {
     let (fake, api, store) = world().await;
     put(&fake);
-    let files = store.objects(Some(&api), &pod(), Wanted::Files).await.unwrap_or_else(|e| panic!("{e}"));
+    let files = store.objects(Some(&api), &pod(), ObjectScope::Files).await.unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(value(&files, Kind::ConfigMap, "m").as_deref(), Some("1"));
     assert_eq!(value(&files, Kind::Secret, "s").as_deref(), Some("hidden"));
     assert_eq!(fake.requests(), [format!("GET {MAPS}/m"), format!("GET {SECRETS}/s")]);
-    let all = store.objects(Some(&api), &pod(), Wanted::Container("c")).await.unwrap_or_else(|e| panic!("{e}"));
+    let all = store.objects(Some(&api), &pod(), ObjectScope::Container("c")).await.unwrap_or_else(|e| panic!("{e}"));
     assert!(all.get(Kind::Secret, "e").is_err(), "it is not there");
     let names: Vec<_> = all.services.iter().map(|(name, _)| name.as_str()).collect();
     assert!(names.contains(&"KUBERNETES_SERVICE_HOST") && names.contains(&"WEB_SERVICE_PORT"), "{names:?}");
@@ -59,7 +59,7 @@ async fn who_wants_no_links_gets_the_kubernetes_service_alone() {
     put(&fake);
     let mut pod = pod();
     pod.spec.enable_service_links = Some(false);
-    let all = store.objects(Some(&api), &pod, Wanted::Container("c")).await.unwrap_or_else(|e| panic!("{e}"));
+    let all = store.objects(Some(&api), &pod, ObjectScope::Container("c")).await.unwrap_or_else(|e| panic!("{e}"));
     assert!(all.services.iter().all(|(name, _)| name.starts_with("KUBERNETES_")), "{:?}", all.services);
 }
 
@@ -68,37 +68,37 @@ async fn without_an_answer_things_are_as_they_were_and_unknown_ones_an_error() {
     let (fake, api, store) = world().await;
     put(&fake);
     fake.fail("GET", &format!("{MAPS}/m"), &[403]);
-    let files = store.objects(Some(&api), &pod(), Wanted::Files).await.unwrap_or_else(|e| panic!("{e}"));
+    let files = store.objects(Some(&api), &pod(), ObjectScope::Files).await.unwrap_or_else(|e| panic!("{e}"));
     let error = files.get_optional(Kind::ConfigMap, "m", Some(true)).err().unwrap();
     assert!(error.starts_with("configmap \"m\" cannot be read: "), "{error}");
     assert_eq!(value(&files, Kind::Secret, "s").as_deref(), Some("hidden"), "it holds no other up");
-    assert!(store.objects(Some(&api), &pod(), Wanted::Container("c")).await.is_ok());
+    assert!(store.objects(Some(&api), &pod(), ObjectScope::Container("c")).await.is_ok());
     fake.set_down(true);
-    let known = store.objects(Some(&api), &pod(), Wanted::Container("c")).await.unwrap_or_else(|e| panic!("{e}"));
+    let known = store.objects(Some(&api), &pod(), ObjectScope::Container("c")).await.unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(value(&known, Kind::ConfigMap, "m").as_deref(), Some("1"));
     assert!(!known.services.is_empty());
     let mut other = pod();
     other.uid = "other".into();
-    let none = store.objects(Some(&api), &other, Wanted::Files).await.unwrap_or_else(|e| panic!("{e}"));
+    let none = store.objects(Some(&api), &other, ObjectScope::Files).await.unwrap_or_else(|e| panic!("{e}"));
     assert!(none.get(Kind::ConfigMap, "m").is_err() && none.get(Kind::Secret, "s").is_err());
-    let none = store.objects(None, &other, Wanted::Files).await.unwrap_or_else(|e| panic!("{e}"));
+    let none = store.objects(None, &other, ObjectScope::Files).await.unwrap_or_else(|e| panic!("{e}"));
     assert!(none.get(Kind::ConfigMap, "m").err().unwrap().contains("no credentials"));
-    assert!(store.objects(None, &other, Wanted::Container("c")).await.err().unwrap().contains("no credentials"));
+    assert!(store.objects(None, &other, ObjectScope::Container("c")).await.err().unwrap().contains("no credentials"));
 }
 
 #[tokio::test]
 async fn an_object_that_is_gone_is_missing_and_a_changed_one_changed() {
     let (fake, api, store) = world().await;
     put(&fake);
-    assert!(store.objects(Some(&api), &pod(), Wanted::Files).await.is_ok());
+    assert!(store.objects(Some(&api), &pod(), ObjectScope::Files).await.is_ok());
     fake.change(&format!("{MAPS}/m"), &json!({"data": {"k": "2"}}));
-    let now = store.objects(Some(&api), &pod(), Wanted::Files).await.unwrap_or_else(|e| panic!("{e}"));
+    let now = store.objects(Some(&api), &pod(), ObjectScope::Files).await.unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(value(&now, Kind::ConfigMap, "m").as_deref(), Some("2"));
     fake.remove(&format!("{MAPS}/m"));
-    let gone = store.objects(Some(&api), &pod(), Wanted::Files).await.unwrap_or_else(|e| panic!("{e}"));
+    let gone = store.objects(Some(&api), &pod(), ObjectScope::Files).await.unwrap_or_else(|e| panic!("{e}"));
     assert!(gone.get(Kind::ConfigMap, "m").is_err());
     fake.set_down(true);
-    let still = store.objects(Some(&api), &pod(), Wanted::Files).await.unwrap_or_else(|e| panic!("{e}"));
+    let still = store.objects(Some(&api), &pod(), ObjectScope::Files).await.unwrap_or_else(|e| panic!("{e}"));
     assert!(still.get(Kind::ConfigMap, "m").is_err(), "that it is gone is known too");
 }
 
@@ -114,8 +114,10 @@ async fn a_token_is_asked_for_the_pod_and_again_when_it_is_old() {
     let spec = json!({"serviceAccountName": "robot", "volumes": [{"name": "v", "projected": {"sources": sources}}]});
     let pod = bound(spec, json!({}));
     let ask = async || {
-        let (objects, key) =
-            (store.objects(Some(&api), &pod, Wanted::Files).await.unwrap_or_else(|e| panic!("{e}")), ("x".into(), 600));
+        let (objects, key) = (
+            store.objects(Some(&api), &pod, ObjectScope::Files).await.unwrap_or_else(|e| panic!("{e}")),
+            ("x".into(), 600),
+        );
         objects.tokens.get(&key).map(ToString::to_string).ok_or_else(|| objects.refused[&key].clone())
     };
     fake.answer_post(TOKEN, answer("one", 600));
@@ -148,8 +150,8 @@ fn nobody_writes_files_of_a_pod_that_is_gone() {
     let (store, pod) = (Store::default(), pod());
     assert_eq!(store.alone(&pod, || 1), 1);
     assert_eq!(store.alone_unless_gone("u", || Some(1)), Some(1));
-    let before = store.desk("u");
+    let before = store.of_pod("u");
     assert_eq!(store.forget("u", || 2), 2);
     assert!(lock(&store.0).is_empty() && *lock(&before.files), "who has waited for his turn sees that it is over");
-    assert!(!*lock(&store.desk("u").files), "the same pod may come again");
+    assert!(!*lock(&store.of_pod("u").files), "the same pod may come again");
 }

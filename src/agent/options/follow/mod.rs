@@ -30,7 +30,7 @@ pub struct Resolved {
 /// each over those before it; `hostname` is the machine's.
 ///
 /// Without a file the kubelet falls back to older defaults, a read-only port 10255 among them; this agent has the same
-/// defaults with and without, and opens no port that is not asked for.
+/// defaults with and without, and opens no port that was not asked for.
 ///
 /// # Errors
 /// Every kind of [`OptionsError`].

@@ -39,7 +39,7 @@ const API_VOLUMES: &[(&str, &str)] = &[
 /// Other volume sources that may name a secret.
 const SECRET_VOLUMES: &[&str] = &["cephfs", "cinder", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"];
 /// Problems that are reported of one pod; more are not read.
-const TOLD: usize = 20;
+const REPORTED: usize = 20;
 /// Bytes of all annotations together.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 
@@ -66,9 +66,9 @@ impl Problems {
     }
 
     fn finish(mut self) -> Result<(), PodError> {
-        let more = self.0.len().saturating_sub(TOLD);
+        let more = self.0.len().saturating_sub(REPORTED);
         if more > 0 {
-            self.0.truncate(TOLD);
+            self.0.truncate(REPORTED);
             self.0.push(format!("and {more} more"));
         }
         if self.0.is_empty() { Ok(()) } else { Err(PodError::Invalid { problems: self.0 }) }

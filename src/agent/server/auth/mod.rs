@@ -18,7 +18,7 @@ use self::access::Attributes;
 use self::cache::Cache;
 pub(super) use self::certificates::ClientAuthorities;
 pub use self::reviews::Reviews;
-use super::http::{Body, say};
+use super::http::{Body, text_response};
 use crate::agent::options::{Authorization, ServerOptions};
 
 /// What is remembered of tokens and of rights, each.
@@ -103,7 +103,7 @@ impl<R: Reviews> Gate<R> {
         path: &str,
     ) -> Result<User, Response<Body>> {
         let Some(user) = self.identify(presented, headers).await else {
-            return Err(say(StatusCode::UNAUTHORIZED, "Unauthorized"));
+            return Err(text_response(StatusCode::UNAUTHORIZED, "Unauthorized"));
         };
         self.authorize(&user, method, path).await.map(|()| user)
     }
@@ -157,12 +157,12 @@ impl<R: Reviews> Gate<R> {
                 Err(error) => {
                     warn!(error, user = user.name, path, "cannot ask the API server what a user may do");
                     let words = format!("Authorization error ({told})");
-                    return Err(say(StatusCode::INTERNAL_SERVER_ERROR, words));
+                    return Err(text_response(StatusCode::INTERNAL_SERVER_ERROR, words));
                 }
             }
         }
         debug!(user = user.name, path, "a user may not do what he asks for");
-        Err(say(StatusCode::FORBIDDEN, format!("Forbidden ({told})")))
+        Err(text_response(StatusCode::FORBIDDEN, format!("Forbidden ({told})")))
     }
 
     async fn may(&self, user: &User, attributes: Attributes) -> Result<bool, String> {

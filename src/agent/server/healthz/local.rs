@@ -6,18 +6,20 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::server::http as listen;
-use crate::agent::server::http::{Body, say};
+use crate::agent::server::http::{Body, text_response};
 
 /// Serves until `shutdown`.
 pub async fn serve(listener: TcpListener, shutdown: CancellationToken) {
-    listen::serve(listener, listen::Ajar, |request| std::future::ready(answer(&request)), shutdown).await;
+    listen::serve(listener, listen::PlainTransport, |request| std::future::ready(answer(&request)), shutdown).await;
 }
 
 fn answer<B>(request: &Request<B>) -> Response<Body> {
     match (request.uri().path(), request.method()) {
-        ("/healthz" | "/healthz/ping" | "/livez", &Method::GET | &Method::HEAD) => say(StatusCode::OK, "ok"),
-        ("/healthz" | "/healthz/ping" | "/livez", _) => say(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n"),
-        _ => say(StatusCode::NOT_FOUND, "404 page not found\n"),
+        ("/healthz" | "/healthz/ping" | "/livez", &Method::GET | &Method::HEAD) => text_response(StatusCode::OK, "ok"),
+        ("/healthz" | "/healthz/ping" | "/livez", _) => {
+            text_response(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n")
+        }
+        _ => text_response(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
 }
 

@@ -8,7 +8,7 @@ use super::machine::{self, Processes, device_name};
 use super::usage::{self, ContainerUsage, GroupUsage, Interface, Measured, PodUsage};
 use crate::agent::cgroups::{Details, Device, MemoryUsage, Stall, Usage};
 use crate::agent::context::Context;
-use crate::agent::server::http::{Body, say};
+use crate::agent::server::http::{Body, text_response};
 
 const NANOS: f64 = 1e9;
 
@@ -25,7 +25,7 @@ pub async fn answer(context: &Context) -> Response<Body> {
     });
     match told.await {
         Ok(families) => family::answer(&families, Some(at.as_millisecond())),
-        Err(error) => say(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot measure: {error}\n")),
+        Err(error) => text_response(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot measure: {error}\n")),
     }
 }
 

@@ -14,7 +14,7 @@ use super::usage::{AGENT, ContainerUsage, GroupUsage, Interface, MACHINE, Measur
 use crate::agent::cgroups::{Details, Pressure, Stall, Usage};
 use crate::agent::context::Context;
 use crate::agent::control::report::AgentReport;
-use crate::agent::server::http::{Body, respond, say};
+use crate::agent::server::http::{Body, respond, text_response};
 use crate::agent::server::query::Query;
 use crate::runtime::ImageFileSystem;
 
@@ -40,7 +40,7 @@ pub async fn answer(context: &Arc<Context>, measurer: &Arc<Measurer>, query: &Qu
     });
     match told.await {
         Ok(told) => respond(StatusCode::OK, "application/json", told),
-        Err(error) => say(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot measure: {error}\n")),
+        Err(error) => text_response(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot measure: {error}\n")),
     }
 }
 

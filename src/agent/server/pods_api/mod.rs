@@ -7,6 +7,9 @@
 mod encode;
 mod limit;
 mod messages;
+#[rustfmt::skip]
+#[allow(dead_code, missing_docs, clippy::all, reason = "generated from proto/pods.proto")]
+mod proto;
 mod watch;
 
 use std::future::ready;

@@ -19,7 +19,7 @@ use super::websocket::{self, Format, Inlet};
 use crate::agent::server::query::Query;
 use crate::error::chain;
 use crate::runtime;
-use crate::runtime::streaming::{Output, Session, Size, Starting, Wanted};
+use crate::runtime::streaming::{Output, Session, Size, Starting, StdStreams};
 
 /// How long a client may take to open its streams (the kubelet's `streamCreationTimeout`).
 const OPENING: Duration = Duration::from_secs(30);
@@ -47,7 +47,7 @@ pub struct Looking {
     /// What to start.
     pub start: Starting,
     /// What it wants of it.
-    pub wanted: Wanted,
+    pub wanted: StdStreams,
     /// How it speaks.
     pub protocol: &'static Protocol,
     /// What failed if it cannot be started: `error executing command in container`.
@@ -58,11 +58,11 @@ pub struct Looking {
 ///
 /// # Errors
 /// It asks for none.
-pub fn wanted(query: &Query) -> Result<Wanted, &'static str> {
+pub fn wanted(query: &Query) -> Result<StdStreams, &'static str> {
     let has = |name: &str| query.get(name) == Some("1") || query.is_set(name);
     let tty = has("tty");
     // A terminal has one output.
-    let wanted = Wanted { stdin: has("input"), stdout: has("output"), stderr: has("error") && !tty, tty };
+    let wanted = StdStreams { stdin: has("input"), stdout: has("output"), stderr: has("error") && !tty, tty };
     if wanted.stdin || wanted.stdout || wanted.stderr || (tty && has("error")) {
         return Ok(wanted);
     }
@@ -94,7 +94,7 @@ where
 }
 
 /// Waits for the streams that are to be opened; None when the client leaves before.
-async fn streams(accept: &mut spdy::Accept, wanted: Wanted, resizes: bool) -> Option<Remote> {
+async fn streams(accept: &mut spdy::Accept, wanted: StdStreams, resizes: bool) -> Option<Remote> {
     let names = [
         ("error", true),
         ("stdin", wanted.stdin),

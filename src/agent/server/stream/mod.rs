@@ -30,13 +30,13 @@ use self::client::Client;
 use self::command::Looking;
 use self::forward::Forwarding;
 use self::network::Network;
-use super::http::{Body, say};
+use super::http::{Body, text_response};
 use super::query::Query;
 use super::slots::Slot;
 use crate::agent::board::Entry;
 use crate::agent::context::Context;
 use crate::error::chain;
-use crate::runtime::streaming::{Streamed, Wanted};
+use crate::runtime::streaming::{StdStreams, Streamed};
 
 /// How long `run` waits for a command.
 const RUN: Duration = Duration::from_secs(600);
@@ -51,12 +51,12 @@ pub struct Streams {
 
 /// What is looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
+enum StreamKind {
     Exec,
     Attach,
 }
 
-impl What {
+impl StreamKind {
     fn failure(self) -> &'static str {
         match self {
             Self::Exec => "error executing command in container",
@@ -80,8 +80,8 @@ impl Streams {
         let path = request.uri().path().trim_end_matches('/').to_owned();
         let Some((kind, rest)) = path.get(1..).and_then(|path| path.split_once('/')) else { return Err(request) };
         let answer = match kind {
-            "exec" => self.look(What::Exec, rest, request, slot).await,
-            "attach" => self.look(What::Attach, rest, request, slot).await,
+            "exec" => self.look(StreamKind::Exec, rest, request, slot).await,
+            "attach" => self.look(StreamKind::Attach, rest, request, slot).await,
             "portForward" => self.forward(rest, request, slot).await,
             "run" => self.run(rest, &request).await,
             _ => return Err(request),
@@ -89,10 +89,10 @@ impl Streams {
         Ok(answer.unwrap_or_else(|refusal| refusal))
     }
 
-    async fn look(&self, what: What, path: &str, request: Request<Incoming>, slot: &Slot) -> Answer {
+    async fn look(&self, what: StreamKind, path: &str, request: Request<Incoming>, slot: &Slot) -> Answer {
         streamable(request.method())?;
         let query = Query::of(request.uri().query());
-        let wanted = command::wanted(&query).map_err(|words| say(StatusCode::BAD_REQUEST, words))?;
+        let wanted = command::wanted(&query).map_err(|words| text_response(StatusCode::BAD_REQUEST, words))?;
         let id = self.container(path)?;
         let start = match self.streamed(what, &id, &query, wanted).await? {
             Streamed::Served(url) if negotiate::tells_ends(request.headers()) => {
@@ -107,15 +107,21 @@ impl Streams {
         Ok(response)
     }
 
-    async fn streamed(&self, what: What, id: &str, query: &Query, wanted: Wanted) -> Result<Streamed, Response<Body>> {
+    async fn streamed(
+        &self,
+        what: StreamKind,
+        id: &str,
+        query: &Query,
+        wanted: StdStreams,
+    ) -> Result<Streamed, Response<Body>> {
         let streaming = self
             .context
             .runtime
             .streaming()
-            .ok_or_else(|| say(StatusCode::NOT_IMPLEMENTED, "this container runtime gives no streams"))?;
+            .ok_or_else(|| text_response(StatusCode::NOT_IMPLEMENTED, "this container runtime gives no streams"))?;
         let streamed = match what {
-            What::Exec => streaming.exec(id, &query.all("command"), wanted).await,
-            What::Attach => streaming.attach(id, wanted).await,
+            StreamKind::Exec => streaming.exec(id, &query.all("command"), wanted).await,
+            StreamKind::Attach => streaming.attach(id, wanted).await,
         };
         streamed.map_err(|error| failed(&error))
     }
@@ -125,14 +131,14 @@ impl Streams {
         let query = Query::of(request.uri().query());
         let asked = query.all("port").into_iter().chain(query.all("ports")).collect::<Vec<_>>();
         let ports = forward::ports(asked.iter().map(String::as_str));
-        let ports = ports.map_err(|words| say(StatusCode::BAD_REQUEST, words))?;
+        let ports = ports.map_err(|words| text_response(StatusCode::BAD_REQUEST, words))?;
         let named = target::pod(path).map_err(Response::<Body>::from)?;
         let pods = self.context.board.pods();
         let entry = named.find(&pods, |uid| self.context.mirrors.local(uid)).map_err(Response::<Body>::from)?;
         let network = self.network(entry).await?;
         let (protocol, response) = negotiate::negotiate(request.headers(), negotiate::FORWARDS)?;
         if ports.is_empty() && matches!(protocol.transport, negotiate::Transport::WebSocket(_)) {
-            return Err(say(StatusCode::BAD_REQUEST, "query parameter \"port\" is required"));
+            return Err(text_response(StatusCode::BAD_REQUEST, "query parameter \"port\" is required"));
         }
         let pod = format!("{}, uid {}", entry.report.name, entry.report.uid);
         let forwarding = Forwarding { network, pod, ports, protocol };
@@ -143,23 +149,23 @@ impl Streams {
     /// A command's output as it comes, without a connection turned over.
     async fn run(&self, path: &str, request: &Request<Incoming>) -> Answer {
         if *request.method() != Method::POST {
-            return Err(say(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n"));
+            return Err(text_response(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n"));
         }
         let query = Query::of(request.uri().query());
         let id = self.container(path)?;
         let command: Vec<String> = query.get("cmd").unwrap_or_default().split(' ').map(str::to_owned).collect();
-        let wanted = Wanted { stdout: true, stderr: true, ..Wanted::default() };
+        let wanted = StdStreams { stdout: true, stderr: true, ..StdStreams::default() };
         if let Some(streaming) = self.context.runtime.streaming()
             && let Ok(Streamed::Session(start)) = streaming.exec(&id, &command, wanted).await
         {
             let session = start.await.map_err(|error| failed(&error))?;
             let pieces = session.output.map_ok(|(_, bytes)| Frame::data(bytes)).map_err(Into::into).boxed();
-            let mut response = say(StatusCode::OK, "");
+            let mut response = text_response(StatusCode::OK, "");
             *response.body_mut() = StreamBody::new(pieces).boxed_unsync();
             return Ok(response);
         }
         let output = self.context.runtime.exec(&id, &command, RUN).await.map_err(|error| failed(&error))?;
-        Ok(say(StatusCode::OK, output.output))
+        Ok(text_response(StatusCode::OK, output.output))
     }
 
     /// The runtime's id of the container that a path means.
@@ -186,7 +192,7 @@ impl Streams {
         }
         let address = entry.status.pod_ip.as_deref().and_then(|address| address.parse::<IpAddr>().ok());
         address.map(Network::At).ok_or_else(|| {
-            say(StatusCode::INTERNAL_SERVER_ERROR, format!("pod {} has no network yet", entry.report.name))
+            text_response(StatusCode::INTERNAL_SERVER_ERROR, format!("pod {} has no network yet", entry.report.name))
         })
     }
 
@@ -194,7 +200,7 @@ impl Streams {
         let asked = passed::ask(url, &request).await;
         let asked = asked.map_err(|error| {
             debug!(%error, "the container runtime does not answer");
-            say(StatusCode::BAD_GATEWAY, format!("the container runtime does not answer: {error}"))
+            text_response(StatusCode::BAD_GATEWAY, format!("the container runtime does not answer: {error}"))
         })?;
         let (response, upgrade) = passed::answer(asked).await;
         if let Some(upgrade) = upgrade {
@@ -238,9 +244,9 @@ fn streamable(method: &Method) -> Result<(), Response<Body>> {
     if matches!(*method, Method::GET | Method::POST) {
         return Ok(());
     }
-    Err(say(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n"))
+    Err(text_response(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n"))
 }
 
 fn failed(error: &crate::runtime::RuntimeError) -> Response<Body> {
-    say(StatusCode::INTERNAL_SERVER_ERROR, chain(error))
+    text_response(StatusCode::INTERNAL_SERVER_ERROR, chain(error))
 }

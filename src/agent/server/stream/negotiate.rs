@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::websocket::Format;
-use crate::agent::server::http::{Body, say};
+use crate::agent::server::http::{Body, text_response};
 
 /// The header with the names of protocols on SPDY.
 pub const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
@@ -85,7 +85,7 @@ pub fn negotiate(
     match (upgrades && to(WEBSOCKET), upgrades && to(SPDY)) {
         (true, _) => web_socket(headers, known),
         (_, true) => spdy(headers, known),
-        _ => Err(say(StatusCode::BAD_REQUEST, "unable to upgrade: missing upgrade headers in request\n")),
+        _ => Err(text_response(StatusCode::BAD_REQUEST, "unable to upgrade: missing upgrade headers in request\n")),
     }
 }
 
@@ -111,7 +111,7 @@ fn spdy(
     let asked = words(headers, &STREAM_PROTOCOL);
     if asked.is_empty() {
         let words = "unable to upgrade: X-Stream-Protocol-Version is required\n";
-        return Err(say(StatusCode::BAD_REQUEST, words));
+        return Err(text_response(StatusCode::BAD_REQUEST, words));
     }
     let here: Vec<&Protocol> = known.iter().filter(|protocol| protocol.transport == Transport::Spdy).collect();
     let found = asked.iter().find_map(|name| here.iter().find(|protocol| protocol.name == *name).copied());
@@ -121,7 +121,7 @@ fn spdy(
         let words = format!(
             "unable to upgrade: unable to negotiate protocol: client supports [{asked}], server accepts [{accepts}]\n"
         );
-        let mut refusal = say(StatusCode::FORBIDDEN, words);
+        let mut refusal = text_response(StatusCode::FORBIDDEN, words);
         for name in names {
             refusal.headers_mut().append(ACCEPTED_PROTOCOLS, HeaderValue::from_static(name));
         }
@@ -139,7 +139,7 @@ fn web_socket(
     let key = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
     let version = headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
     let (Some(key), Some(b"13")) = (key, version) else {
-        return Err(say(StatusCode::BAD_REQUEST, "unable to upgrade: not a WebSocket of RFC 6455\n"));
+        return Err(text_response(StatusCode::BAD_REQUEST, "unable to upgrade: not a WebSocket of RFC 6455\n"));
     };
     let asked = words(headers, &header::SEC_WEBSOCKET_PROTOCOL);
     let mut here = known.iter().filter(|protocol| protocol.transport != Transport::Spdy);
@@ -149,7 +149,7 @@ fn web_socket(
     };
     let Some(protocol) = found else {
         let words = format!("unable to upgrade: requested protocols are not supported: [{}]\n", asked.join(" "));
-        return Err(say(StatusCode::FORBIDDEN, words));
+        return Err(text_response(StatusCode::FORBIDDEN, words));
     };
     let mut response = switch(WEBSOCKET);
     let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{KEY_SUFFIX}").as_bytes());
@@ -163,7 +163,7 @@ fn web_socket(
 }
 
 fn switch(to: &'static str) -> Response<Body> {
-    let mut response = say(StatusCode::SWITCHING_PROTOCOLS, "");
+    let mut response = text_response(StatusCode::SWITCHING_PROTOCOLS, "");
     response.headers_mut().remove(header::CONTENT_TYPE);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(to));

@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::negotiate;
-use crate::agent::server::http::{Body, say};
+use crate::agent::server::http::{Body, text_response};
 
 /// A runtime listens on this machine.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -115,7 +115,7 @@ fn forwarded(headers: &HeaderMap) -> HeaderMap {
 pub async fn answer(asked: Asked) -> (Response<Body>, Option<Turning>) {
     let Asked { response, limit, connection } = asked;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let mut own = say(response.status(), "");
+        let mut own = text_response(response.status(), "");
         *own.headers_mut() = response.headers().clone();
         return (own, Some(Turning { upgrade: hyper::upgrade::on(response), connection }));
     }
@@ -131,7 +131,7 @@ pub async fn answer(asked: Asked) -> (Response<Body>, Option<Turning>) {
 }
 
 fn cut_off(why: &str) -> Response<Body> {
-    say(StatusCode::BAD_GATEWAY, format!("the container runtime's answer cannot be read: {why}"))
+    text_response(StatusCode::BAD_GATEWAY, format!("the container runtime's answer cannot be read: {why}"))
 }
 
 impl Turning {

@@ -27,7 +27,7 @@ const READ: usize = 16 << 10;
 /// What a window is by default.
 const WINDOW: u32 = 64 << 10;
 /// How long a client may take to leave after everything was said.
-const FAREWELL: Duration = Duration::from_secs(5);
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The header that says what a stream is for.
 pub const STREAM_TYPE: &str = "streamtype";
@@ -117,7 +117,7 @@ where
         () = &mut read => write.await,
         () = &mut write => {
             // A connection that is closed while bytes are unread loses what was sent last.
-            let _ = timeout(FAREWELL, read).await;
+            let _ = timeout(CLOSE_LIMIT, read).await;
         }
     }
 }

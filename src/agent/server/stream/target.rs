@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 
 use crate::agent::board::Entry;
 use crate::agent::control::report::StateReport;
-use crate::agent::server::http::{Body, say};
+use crate::agent::server::http::{Body, text_response};
 
 /// What a path names: `NAMESPACE/POD[/UID][/CONTAINER]`.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,10 +29,10 @@ pub enum Absent {
 impl From<Absent> for Response<Body> {
     fn from(absent: Absent) -> Self {
         match absent {
-            Absent::Path => say(StatusCode::NOT_FOUND, "404 page not found\n"),
-            Absent::Pod => say(StatusCode::NOT_FOUND, "pod does not exist"),
+            Absent::Path => text_response(StatusCode::NOT_FOUND, "404 page not found\n"),
+            Absent::Pod => text_response(StatusCode::NOT_FOUND, "pod does not exist"),
             Absent::Container(name) => {
-                say(StatusCode::INTERNAL_SERVER_ERROR, format!("container not found ({name:?})"))
+                text_response(StatusCode::INTERNAL_SERVER_ERROR, format!("container not found ({name:?})"))
             }
         }
     }

@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::channel::Writer;
 use super::passed;
 use super::spdy::{self, STREAM_TYPE, Stream};
-use crate::runtime::streaming::{Output, Session, Size, Starting, Wanted};
+use crate::runtime::streaming::{Output, Session, Size, Starting, StdStreams};
 use crate::runtime::{Result, RuntimeError};
 
 /// The one that tells its end in JSON, on SPDY.
@@ -27,7 +27,7 @@ const STATUS: usize = 64 << 10;
 
 /// What begins at `url`. `failure` are the words with which the runtime's server says that it could not be started
 /// (`error executing command in container`); they stand in no error of this.
-pub fn session(url: String, wanted: Wanted, failure: &'static str) -> Starting {
+pub fn session(url: String, wanted: StdStreams, failure: &'static str) -> Starting {
     Box::pin(async move { begin(&url, wanted, failure).await })
 }
 
@@ -35,7 +35,7 @@ fn refused(message: impl ToString) -> RuntimeError {
     RuntimeError::Refused { call: "streams of the container runtime".into(), message: message.to_string() }
 }
 
-async fn begin(url: &str, wanted: Wanted, failure: &'static str) -> Result<Session> {
+async fn begin(url: &str, wanted: StdStreams, failure: &'static str) -> Result<Session> {
     let io = passed::spdy(url, PROTOCOL).await.map_err(refused)?;
     let types = [
         ("error", true),

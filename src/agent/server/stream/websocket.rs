@@ -24,7 +24,7 @@ const MESSAGE: usize = 1 << 20;
 /// Bytes that are read and written at once.
 const BUFFER: usize = 16 << 10;
 /// How long a client may take to leave after everything was said.
-const FAREWELL: Duration = Duration::from_secs(5);
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// With it begins a message that says which channel has ended (`v5.channel.k8s.io`).
 const CLOSE: u8 = 255;
 
@@ -82,7 +82,7 @@ pub async fn serve<I>(
         () = &mut read => {}
         () = &mut write => {
             // A connection that is closed while bytes are unread loses what was sent last.
-            let _ = timeout(FAREWELL, read).await;
+            let _ = timeout(CLOSE_LIMIT, read).await;
         }
     }
 }

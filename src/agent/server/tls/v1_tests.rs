@@ -106,7 +106,7 @@ async fn opened(
     let provider = aws_lc_rs::default_provider();
     let served = Arc::new(Served::default());
     served.set(Some(Arc::new(CertifiedKey::from_der(vec![own], private, &provider).unwrap())));
-    let door = TlsDoor::new(&ServerOptions::default(), served).unwrap();
+    let transport = TlsTransport::new(&ServerOptions::default(), served).unwrap();
     let signs = provider.key_provider.load_private_key(key.serialize_der().try_into().unwrap()).unwrap();
     let presents = Presenter(Arc::new(CertifiedKey::new(vec![certificate.clone()], signs)));
     let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[version]);
@@ -120,9 +120,9 @@ async fn opened(
             let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0]).await;
         }
     });
-    let door = door.open(listener.accept().await.unwrap().0).await.map(|(_, presented)| presented);
+    let transport = transport.open(listener.accept().await.unwrap().0).await.map(|(_, presented)| presented);
     client.abort();
-    door
+    transport
 }
 
 #[tokio::test]

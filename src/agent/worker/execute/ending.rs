@@ -48,7 +48,7 @@ impl Worker {
     }
 
     /// The stop that is under way ends with the container, and reports it.
-    pub(in crate::agent::worker) fn hurry(&mut self, id: String) {
+    pub(in crate::agent::worker) fn force_stop(&mut self, id: String) {
         let Some(one) = self.seen.instances.get_mut(&id) else { return };
         one.hurried = true;
         info!(pod = %self.key, container = %one.record.name.container, "ending the grace of a container that only drains");
@@ -94,7 +94,7 @@ impl Worker {
                     let unlink = move || logs::unlink(&context.options, &name, &id);
                     let _ = tokio::task::spawn_blocking(unlink).await;
                 }
-                self.vanish(id);
+                self.forget_container(id);
             }
             Err(error) => self.failed_on(id, &error),
         }

@@ -21,8 +21,8 @@ impl Worker {
     }
 
     /// Containers that have begun to back off, once each time.
-    pub(in crate::agent::worker) fn tell_back_offs(&mut self, plan: &Plan) {
-        self.tell_failure(plan);
+    pub(in crate::agent::worker) fn report_back_offs(&mut self, plan: &Plan) {
+        self.report_failure(plan);
         let waiting = plan.waiting.iter().filter(|(_, waiting)| waiting.reason.ends_with("BackOff"));
         let now: BTreeMap<String, String> = waiting.map(|(name, w)| (name.clone(), w.reason.clone())).collect();
         for (name, reason) in now.iter().filter(|(name, reason)| self.backing_off.get(*name) != Some(reason)) {
@@ -40,7 +40,7 @@ impl Worker {
     }
 
     /// A pod is ended as a whole, once each time.
-    fn tell_failure(&mut self, plan: &Plan) {
+    fn report_failure(&mut self, plan: &Plan) {
         let reason = plan.failure.map(|(reason, _)| reason);
         if let Some((reason, message)) = plan.failure.filter(|_| self.ended_for != reason) {
             self.note_event(SANDBOX, reason, message);

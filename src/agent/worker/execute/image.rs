@@ -6,7 +6,7 @@ use super::*;
 use crate::agent::counters;
 
 /// How long a failure is called that (`ErrImagePull`) before it is called waiting (`ImagePullBackOff`).
-const TOLD: Duration = Duration::from_secs(5);
+const REPORTED: Duration = Duration::from_secs(5);
 
 impl Worker {
     /// The image by its pull policy, or None after a pull was begun or a failure remembered.
@@ -110,7 +110,7 @@ impl Worker {
             Err(error) => {
                 let tries = slot.pull_tries.saturating_add(1);
                 let (message, now) = (chain(&error), Instant::now());
-                let (until, told) = (now + PULL.after(tries), Some(now + TOLD));
+                let (until, told) = (now + PULL.after(tries), Some(now + REPORTED));
                 warn!(pod = %self.key, container, error = message, "cannot pull");
                 let (reason, quoted) = ("ErrImagePull", wording::quoted(image));
                 let failed = wording::PULL_FAILED.with(&[&quoted, &message]);

@@ -10,7 +10,7 @@ use super::super::messages::Message;
 use super::Worker;
 use super::action::Action;
 use super::plan::sandbox_tries;
-use super::report::Words;
+use super::report::LogTail;
 use super::view::{Fault, Instance, Kill, PostStart, Pull};
 use crate::agent::backoff::{CALL, MOUNT, PULL, Steps};
 use crate::agent::container::SANDBOX;
@@ -22,7 +22,7 @@ use crate::agent::container::prepare::{PrepareError, Prepared};
 use crate::agent::events::Subject;
 use crate::agent::hooks::{self, Hook, HookError, HookKind};
 use crate::agent::objects::Objects;
-use crate::agent::objects::store::Wanted;
+use crate::agent::objects::store::ObjectScope;
 use crate::agent::pod::StaticPod;
 use crate::agent::pull;
 use crate::agent::volumes::VolumeError;
@@ -40,10 +40,10 @@ mod hook;
 mod image;
 mod mounts;
 mod users;
-mod words;
+mod log_tail;
 
 /// What a container is prepared with.
-struct Given {
+struct ContainerInputs {
     facts: env::Facts,
     objects: Objects,
 }
@@ -90,7 +90,7 @@ impl Worker {
                 self.remember_condemned(&id).await;
             }
             Action::Stop { id, grace } => self.stop(id, grace),
-            Action::Hurry { id } => self.hurry(id),
+            Action::Hurry { id } => self.force_stop(id),
             Action::Remove { id } => self.remove(&id).await,
             Action::CreateSandbox { attempt } => self.create_sandbox(attempt).await,
             Action::Run { container, attempt, tries } => self.run_container(&container, attempt, tries).await,
@@ -190,8 +190,8 @@ impl Worker {
         }
         match self.context.runtime.pod_network().await {
             Ok(PodNetwork::NotReady { reason, message }) => {
-                let words = format!("NetworkReady=false reason:{reason} message:{message}");
-                Some(wording::NO_NETWORK.with(&[&format!("container runtime network not ready: {words}")]))
+                let text = format!("NetworkReady=false reason:{reason} message:{message}");
+                Some(wording::NO_NETWORK.with(&[&format!("container runtime network not ready: {text}")]))
             }
             // A runtime that does not answer refuses the sandbox too.
             Ok(PodNetwork::Ready | PodNetwork::Absent) | Err(_) => None,
@@ -271,10 +271,11 @@ impl Worker {
             facts.pod_ip = ip;
         }
         let node_memory = self.context.memory_capacity;
-        let objects = self.context.objects.objects(self.context.api.as_deref(), pod, Wanted::Container(name)).await;
+        let objects =
+            self.context.objects.objects(self.context.api.as_deref(), pod, ObjectScope::Container(name)).await;
         let objects =
             objects.map_err(|why| quiet(Failure::new("ContainerCreating", wording::NOT_MOUNTED.with(&[&why]))))?;
-        let given = Given { facts, objects };
+        let given = ContainerInputs { facts, objects };
         let Some(container) = pod.container(name) else { return Err(quiet(no_such(name))) };
         let grant = self.context.devices.grant(&pod.uid, container).await;
         let grant = grant.map_err(|why| quiet(Failure::new("CreateContainerConfigError", why)))?;
@@ -325,7 +326,7 @@ impl Worker {
         pod: Arc<StaticPod>,
         name: String,
         attempt: u32,
-        given: Given,
+        given: ContainerInputs,
     ) -> Result<Prepared, Failure> {
         let context = Arc::clone(&self.context);
         let prepared = tokio::task::spawn_blocking(move || {

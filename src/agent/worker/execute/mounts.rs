@@ -9,7 +9,7 @@ use super::super::Worker;
 use super::super::action::Plan;
 use super::Failure;
 use crate::agent::container::prepare::PrepareError;
-use crate::agent::objects::store::Wanted;
+use crate::agent::objects::store::ObjectScope;
 use crate::agent::pod::StaticPod;
 use crate::agent::volumes::{self, Inputs};
 use crate::agent::wording;
@@ -22,7 +22,7 @@ impl Worker {
         if pod.spec.volumes.as_ref().is_none_or(Vec::is_empty) {
             return Ok(());
         }
-        let objects = self.context.objects.objects(self.context.api.as_deref(), pod, Wanted::Files).await;
+        let objects = self.context.objects.objects(self.context.api.as_deref(), pod, ObjectScope::Files).await;
         let objects = objects.map_err(|why| Failure::new("ContainerCreating", wording::NOT_MOUNTED.with(&[&why])))?;
         let (context, pod) = (Arc::clone(&self.context), Arc::clone(pod));
         let made = tokio::task::spawn_blocking(move || {

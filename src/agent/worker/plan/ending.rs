@@ -61,7 +61,7 @@ impl Planner<'_> {
 
     /// A pod that is wanted again and only drains, its ports closed, is idle: its grace ends now, for it is in its own
     /// way.
-    pub(super) fn hurry(&mut self, pod: &PodView) {
+    pub(super) fn force_stop(&mut self, pod: &PodView) {
         if !self.seen.drained.contains(&pod.uid) {
             return;
         }

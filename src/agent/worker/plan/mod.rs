@@ -33,7 +33,7 @@ pub fn plan(pod: Option<&PodView>, seen: &Observed, now: Instant) -> Plan {
     match pod {
         Some(pod) if !seen.is_blocked(&pod.uid) => planner.run(pod),
         Some(pod) => {
-            planner.hurry(pod);
+            planner.force_stop(pod);
             planner.wait_for_predecessor(pod);
         }
         None => {}
@@ -137,7 +137,7 @@ impl<'a> Planner<'a> {
         if self.restart_all(pod, &sandbox) {
             return;
         }
-        self.stop_strangers(pod, &sandbox);
+        self.stop_unknown_containers(pod, &sandbox);
         self.ephemeral(pod, &sandbox);
         if self.init(pod, &sandbox) {
             self.plan.initialized = true;
@@ -215,10 +215,10 @@ impl<'a> Planner<'a> {
 
     /// Containers of this UID that the pod has not (its manifest keeps its own UID), running ones of another sandbox,
     /// and those that were started again from outside after another had taken their place.
-    fn stop_strangers(&mut self, pod: &PodView, sandbox: &str) {
+    fn stop_unknown_containers(&mut self, pod: &PodView, sandbox: &str) {
         let names: BTreeSet<&str> = pod.containers.iter().map(|c| c.name.as_str()).collect();
-        let strangers: Vec<_> = self.instances(&pod.uid).filter(|one| !one.record.is_sandbox).collect();
-        for one in strangers {
+        let unknown_containers: Vec<_> = self.instances(&pod.uid).filter(|one| !one.record.is_sandbox).collect();
+        for one in unknown_containers {
             let known = names.contains(one.record.name.container.as_str());
             match (known, one.is_running()) {
                 (false, true) => self.kill(one, pod.grace, "its pod has no such container any more"),

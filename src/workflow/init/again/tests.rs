@@ -4,18 +4,18 @@ use crate::config::Flags;
 use crate::event::Event;
 use crate::testing::machine::Bench;
 use crate::workflow::init::tests::{init, run_on};
-use crate::workflow::init::{InitError, Order, Outcome, What, run};
+use crate::workflow::init::{InitError, InitRequest, Outcome, PhaseSelection, run};
 use crate::workflow::state::saved::Saved;
 use crate::workflow::upgrade::journal::Journal as Upgrade;
 
 /// An order for the configuration of `flags`, which is kept.
-fn kept(mut flags: Flags) -> Order {
+fn kept(mut flags: Flags) -> InitRequest {
     // One whose images there are.
     flags.kubernetes_version = Some(crate::testing::spec().kubernetes_version.to_string());
     let host = crate::config::HostDefaults { hostname: "cp1".into(), address: Some([10, 0, 0, 5].into()) };
     let input = crate::config::Input { file: None, flags, host };
     let spec = crate::config::load(&input).unwrap().spec;
-    Order { saved: Some(Saved::new(&input, &spec)), spec, what: What::Everything }
+    InitRequest { saved: Some(Saved::new(&input, &spec)), spec, what: PhaseSelection::Everything }
 }
 
 #[tokio::test]
@@ -76,7 +76,9 @@ async fn a_cluster_that_was_given_a_token_is_not_given_another_each_time() {
         assert_eq!(tokens(&bench), 1);
     }
     // A phase of its own still gives one.
-    run(&mut bench.machine(), &Order { what: What::Phase("bootstrap-token".into(), None), ..order }).await.unwrap();
+    run(&mut bench.machine(), &InitRequest { what: PhaseSelection::Phase("bootstrap-token".into(), None), ..order })
+        .await
+        .unwrap();
     assert_eq!(tokens(&bench), 2);
 }
 
@@ -86,7 +88,7 @@ async fn a_damaged_record_of_the_configuration_is_named_and_made_good() {
         let bench = Bench::new();
         let spec = crate::testing::spec();
         let saved = Saved::new(&crate::config::Input::default(), &spec);
-        let order = Order { spec, saved: Some(saved.clone()), what: What::Everything };
+        let order = InitRequest { spec, saved: Some(saved.clone()), what: PhaseSelection::Everything };
         run(&mut bench.machine(), &order).await.unwrap();
         let path = bench.root.path().join("var/lib/kubeboot/input.json");
         crate::host::fs::write_file(&path, damage, 0o600).unwrap();
@@ -120,11 +122,11 @@ async fn a_second_init_does_nothing_and_one_with_another_configuration_is_refuse
 
     let mut other = crate::testing::spec();
     other.networking.service_subnets = vec!["10.50.0.0/16".parse().unwrap()];
-    let error = run_on(&mut bench.machine(), other, What::Everything).await.unwrap_err();
+    let error = run_on(&mut bench.machine(), other, PhaseSelection::Everything).await.unwrap_err();
     assert!(matches!(error, InitError::Unlike { phase: "certs", .. }), "{error:?}");
     let mut other = crate::testing::spec();
     other.scheduler.extra_args = vec![crate::config::spec::Arg { name: "v".into(), value: "4".into() }];
-    let error = run_on(&mut bench.machine(), other, What::Everything).await.unwrap_err();
+    let error = run_on(&mut bench.machine(), other, PhaseSelection::Everything).await.unwrap_err();
     let InitError::Differs { paths, .. } = error else { panic!("{error:?}") };
     assert_eq!(paths, [Path::new("/etc/kubernetes/manifests/kube-scheduler.yaml")]);
     assert_eq!(bench.world.calls().len(), calls);

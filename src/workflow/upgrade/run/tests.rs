@@ -1,11 +1,11 @@
-use super::super::table::{PHASES, Wanted};
+use super::super::table::{PHASES, SelectedPhases};
 use super::super::target::ImageChange;
 use super::*;
 use crate::config::{self, Flags, HostDefaults, Input};
 use crate::event::Event;
-use crate::release::Leave;
+use crate::release::UpgradePolicy;
 use crate::testing::machine::Bench;
-use crate::workflow::init::{self, Order, What};
+use crate::workflow::init::{self, InitRequest, PhaseSelection};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const NEW: &str = "registry.example.com/kube-scheduler:v9";
@@ -18,7 +18,7 @@ async fn made() -> Bench {
     let host = HostDefaults { hostname: "cp1".into(), address: Some([10, 0, 0, 5].into()) };
     let input = Input { file: None, flags, host };
     let spec = config::load(&input).unwrap().spec;
-    let order = Order { saved: Some(Saved::new(&input, &spec)), spec, what: What::Everything };
+    let order = InitRequest { saved: Some(Saved::new(&input, &spec)), spec, what: PhaseSelection::Everything };
     init::run(&mut bench.machine(), &order).await.unwrap();
     bench
 }
@@ -35,8 +35,8 @@ fn request(images: &[&str]) -> Request {
         patches_dir: None,
         etcd: true,
         certificates: true,
-        leave: Leave::default(),
-        parts: Wanted::of(&PHASES, &[]).unwrap(),
+        policy: UpgradePolicy::default(),
+        parts: SelectedPhases::of(&PHASES, &[]).unwrap(),
     };
     Request {
         goal,

@@ -10,7 +10,7 @@ use super::super::command::{self, Looking};
 use super::super::negotiate::{COMMANDS, Transport};
 use super::*;
 use crate::agent::server::stream::spdy::protocol::{Decoder, Encoder, Frame};
-use crate::runtime::streaming::{Session, Wanted};
+use crate::runtime::streaming::{Session, StdStreams};
 
 const LONG: Duration = Duration::from_secs(3600);
 /// Longer than a session stays when its client is gone, also on a busy machine.
@@ -36,7 +36,7 @@ fn deaf(name: &str, spdy: bool) -> (Looking, tokio::io::DuplexStream) {
         exit: std::future::pending().boxed(),
     };
     let protocol = COMMANDS.iter().find(|one| one.name == name && (one.transport == Transport::Spdy) == spdy).unwrap();
-    let wanted = Wanted { stdin: true, stdout: true, stderr: false, tty: false };
+    let wanted = StdStreams { stdin: true, stdout: true, stderr: false, tty: false };
     (Looking { start: async { Ok(session) }.boxed(), wanted, protocol, failure: "f" }, kept)
 }
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::agent::server::stream::spdy::protocol::{Decoder, Encoder, Frame};
 use crate::runtime::RuntimeError;
 
-pub const ALL: Wanted = Wanted { stdin: true, stdout: true, stderr: true, tty: false };
+pub const ALL: StdStreams = StdStreams { stdin: true, stdout: true, stderr: true, tty: false };
 
 fn protocol(name: &str, spdy: bool) -> &'static Protocol {
     COMMANDS.iter().find(|one| one.name == name && (one.transport == Transport::Spdy) == spdy).unwrap()
@@ -33,7 +33,7 @@ pub fn cat(code: i64) -> Starting {
     async move { Ok(session) }.boxed()
 }
 
-pub fn looking(start: Starting, wanted: Wanted, protocol: &'static Protocol) -> Looking {
+pub fn looking(start: Starting, wanted: StdStreams, protocol: &'static Protocol) -> Looking {
     Looking { start, wanted, protocol, failure: "error executing command in container" }
 }
 
@@ -114,7 +114,7 @@ async fn a_command_gets_its_input_and_gives_its_outputs_and_exit_code_over_spdy(
 async fn old_clients_are_told_of_failures_in_words_and_of_success_in_none() {
     for (code, expected) in [(0, None), (1, Some(&b"command terminated with non-zero exit code: exit status 1"[..]))] {
         let (io, client) = tokio::io::duplex(1 << 12);
-        let wanted = Wanted { stderr: false, ..ALL };
+        let wanted = StdStreams { stderr: false, ..ALL };
         let serving = tokio::spawn(serve(io, looking(cat(code), wanted, protocol("channel.k8s.io", true))));
         let mut client = Client::new(client);
         for (id, kind) in [(1, "error"), (3, "stdin"), (5, "stdout")] {
@@ -178,7 +178,7 @@ async fn over_a_web_socket_everything_is_on_its_channel() {
 async fn what_cannot_be_started_is_an_internal_error() {
     let (io, client) = tokio::io::duplex(1 << 12);
     let start = async { Err(RuntimeError::Conflict { message: "container x is not running".into() }) }.boxed();
-    let wanted = Wanted { stdout: true, ..Wanted::default() };
+    let wanted = StdStreams { stdout: true, ..StdStreams::default() };
     let serving = tokio::spawn(serve(io, looking(start, wanted, protocol("v4.channel.k8s.io", true))));
     let mut client = Client::new(client);
     client.open(1, "error").await;
@@ -203,6 +203,6 @@ fn sizes_are_read_one_behind_the_other() {
 fn a_query_says_which_streams_there_are() {
     let of = |query: &str| wanted(&Query::of(Some(query)));
     assert_eq!(of("input=1&output=1&error=1"), Ok(ALL));
-    assert_eq!(of("output=1&error=1&tty=1"), Ok(Wanted { stdout: true, tty: true, ..Wanted::default() }));
+    assert_eq!(of("output=1&error=1&tty=1"), Ok(StdStreams { stdout: true, tty: true, ..StdStreams::default() }));
     assert!(of("command=ls").is_err());
 }

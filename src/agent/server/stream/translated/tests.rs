@@ -16,7 +16,7 @@ use crate::agent::server::http::Body;
 const FAILURE: &str = "error executing command in container";
 
 /// A runtime that serves one request with what starts then, as runtimes do.
-async fn runtime(start: impl Fn() -> Starting + Send + Sync + 'static, wanted: Wanted) -> String {
+async fn runtime(start: impl Fn() -> Starting + Send + Sync + 'static, wanted: StdStreams) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/exec/token", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -59,7 +59,7 @@ async fn input_output_and_exit_code_go_through() {
 
 #[tokio::test]
 async fn a_command_without_input_is_waited_for_as_well() {
-    let wanted = Wanted { stdin: false, stderr: false, ..ALL };
+    let wanted = StdStreams { stdin: false, stderr: false, ..ALL };
     let session = session(runtime(|| cat(0), wanted).await, wanted, FAILURE).await.unwrap();
     assert!(session.input.is_none());
     let (stdout, stderr, exit) = all(session).await;
@@ -68,7 +68,7 @@ async fn a_command_without_input_is_waited_for_as_well() {
 
 #[tokio::test]
 async fn a_terminals_size_is_told() {
-    let wanted = Wanted { stderr: false, tty: true, ..ALL };
+    let wanted = StdStreams { stderr: false, tty: true, ..ALL };
     let (told, mut sizes) = mpsc::channel(4);
     let start = move || {
         let told = told.clone();

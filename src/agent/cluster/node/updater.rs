@@ -99,8 +99,8 @@ pub async fn keep(parts: Parts) {
     let api = Arc::clone(&parts.api);
     let mut clients = api.clients();
     let observer = Observer::new(&parts).await;
-    let mut keeper = Keeper { observer, parts, failures: 0, next_report: None, told: None, unschedulable: false };
-    keeper.tell((Kind::Normal, "Starting", wording::STARTING.with(&[])));
+    let mut updater = NodeUpdater { observer, parts, failures: 0, next_report: None, told: None, unschedulable: false };
+    updater.tell((Kind::Normal, "Starting", wording::STARTING.with(&[])));
     loop {
         let client = clients.borrow_and_update().clone();
         let Some(client) = client else {
@@ -110,27 +110,27 @@ pub async fn keep(parts: Parts) {
             continue;
         };
         let ended = tokio::select! {
-            ended = keeper.session(client) => ended,
+            ended = updater.session(client) => ended,
             _ = clients.changed() => continue,
         };
         match ended {
             Ok(()) => {}
             Err(SessionError::WatchEnded) => debug!("the watch on the Node has ended"),
-            Err(error) if error.is_gone() => keeper.gone(),
+            Err(error) if error.is_gone() => updater.gone(),
             Err(error) => {
                 // An API server that is away is no news on a node that runs it.
-                match keeper.failures {
+                match updater.failures {
                     0 => warn!(error = chain(&error), "the Node cannot be kept up to date"),
                     _ => debug!(error = chain(&error), "the Node cannot be kept up to date yet"),
                 }
-                keeper.failures = keeper.failures.saturating_add(1);
+                updater.failures = updater.failures.saturating_add(1);
             }
         }
-        keeper.pause().await;
+        updater.pause().await;
     }
 }
 
-struct Keeper {
+struct NodeUpdater {
     parts: Parts,
     observer: Observer,
     failures: u32,
@@ -142,19 +142,19 @@ struct Keeper {
     unschedulable: bool,
 }
 
-impl Keeper {
+impl NodeUpdater {
     fn gone(&mut self) {
         info!("the Node has been deleted; it is registered again");
         self.parts.node.set(None);
         (self.next_report, self.told) = (None, None);
     }
 
-    fn tell(&self, (kind, reason, message): events::Told) {
+    fn tell(&self, (kind, reason, message): events::NodeEvent) {
         self.parts.events.node(&self.parts.options.node_name, kind, reason, message);
     }
 
     /// Tells what has become of the Node, whose status was `there` before the agent said anything.
-    fn tell_changes(&mut self, there: &NodeStatus, now: &NodeStatus) {
+    fn report_changes(&mut self, there: &NodeStatus, now: &NodeStatus) {
         let before = self.told.take().unwrap_or_else(|| events::known(there));
         for told in events::changes(&self.parts.options.node_name, &before, now) {
             self.tell(told);
@@ -187,6 +187,7 @@ impl Keeper {
         }
         let name = self.parts.options.node_name.clone();
         let params = WatchParams::default().fields(&format!("metadata.name={name}"));
+        // From the version that was just read: kube's `watcher` would list first, and go on where a session is to end.
         let since = node.resource_version().unwrap_or_default();
         let events = call("watch the Node", nodes.watch(&params, &since)).await?;
         let mut events = Box::pin(events);
@@ -255,7 +256,7 @@ impl Keeper {
         let made = call("register the Node", nodes.create(&PostParams::default(), &made)).await?;
         info!(node = name, uid = made.uid(), version = version.full, "registered the Node");
         let (status_report, there) = (options.status_report, NodeStatus::default());
-        self.tell_changes(&there, &status);
+        self.report_changes(&there, &status);
         self.next_report = Some(Instant::now() + jittered(status_report, REPORT_JITTER));
         Ok(made)
     }
@@ -264,7 +265,7 @@ impl Keeper {
     async fn send(&mut self, nodes: &Api<Node>, version: &Version, node: &mut Node) -> Result<(), SessionError> {
         let old = node.status.clone().unwrap_or_default();
         let new = self.observer.status(&self.parts, version, &old).await;
-        self.tell_changes(&old, &new);
+        self.report_changes(&old, &new);
         let quiet = self.next_report.is_some_and(|at| Instant::now() < at);
         if quiet && !status::differs(&old, &new) {
             return Ok(());

@@ -1,6 +1,6 @@
 //! kubeadm's words at the end: how to use the cluster, and how other nodes join it.
 
-use super::drawn::Drawn;
+use super::generated_secrets::GeneratedSecrets;
 use crate::cluster::join_command::JoinCommand;
 use crate::config::ClusterSpec;
 use crate::config::spec::CaPin;
@@ -21,20 +21,20 @@ pub fn usage(admin: &str) -> String {
 }
 
 /// The whole of it, once for each token.
-pub fn text(spec: &ClusterSpec, admin: &str, drawn: &Drawn, pins: &[CaPin]) -> String {
+pub fn text(spec: &ClusterSpec, admin: &str, generated_secrets: &GeneratedSecrets, pins: &[CaPin]) -> String {
     let endpoint = spec.shared_endpoint().to_string();
-    let key = match spec.withheld.certificate_key {
+    let key = match spec.hide_secrets.certificate_key {
         true => WITHHELD.to_owned(),
-        false => drawn.certificate_key.reveal(),
+        false => generated_secrets.certificate_key.reveal(),
     };
     let mut text = String::new();
-    if drawn.tokens.is_empty() {
+    if generated_secrets.tokens.is_empty() {
         text.push_str("\nYour Kubernetes control-plane has initialized successfully!\n\n");
         text.push_str(&usage(admin));
         text.push_str("Nodes join it with what `kubeboot token create --print-join-command` prints.\n");
     }
-    for token in &drawn.tokens {
-        let token = if spec.withheld.token { WITHHELD.to_owned() } else { token.token.reveal() };
+    for token in &generated_secrets.tokens {
+        let token = if spec.hide_secrets.token { WITHHELD.to_owned() } else { token.token.reveal() };
         let worker =
             JoinCommand { endpoint: &endpoint, token: &token, pins, control_plane: false, certificate_key: None };
         let certificate_key = Some(key.as_str()).filter(|_| spec.upload_certs);
@@ -78,7 +78,7 @@ mod tests {
         spec.certificate_key = Some("0f".repeat(32).parse().unwrap());
         change(&mut spec);
         let pins = [format!("sha256:{}", "a".repeat(64)).parse().unwrap()];
-        text(&spec, "/etc/kubernetes/admin.conf", &Drawn::new(&spec).unwrap(), &pins)
+        text(&spec, "/etc/kubernetes/admin.conf", &GeneratedSecrets::new(&spec).unwrap(), &pins)
     }
 
     #[test]
@@ -114,7 +114,7 @@ mod tests {
         let text = said(|spec| {
             spec.control_plane_endpoint = Some(crate::config::spec::Endpoint { host: "k.example".into(), port: 6443 });
             spec.upload_certs = true;
-            spec.withheld = crate::config::spec::Withheld { token: true, certificate_key: true };
+            spec.hide_secrets = crate::config::spec::HideSecrets { token: true, certificate_key: true };
         });
         assert!(!text.contains("0123456789") && !text.contains("0f0f"), "{text}");
         assert_eq!(text.matches("--token <value withheld>").count(), 2);

@@ -16,7 +16,7 @@ const FILE: &str = "drawn.json";
 
 /// The values.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Drawn {
+pub struct GeneratedSecrets {
     /// The tokens, in the order of the configuration, whose own tokens are among them.
     pub tokens: Vec<BootstrapToken>,
     /// The key that certificates are uploaded with.
@@ -40,7 +40,7 @@ fn path() -> PathBuf {
     Path::new(STATE_DIR).join(FILE)
 }
 
-impl Drawn {
+impl GeneratedSecrets {
     /// New values, for what the configuration leaves open.
     ///
     /// # Errors
@@ -53,7 +53,9 @@ impl Drawn {
     fn of(spec: &ClusterSpec, tokens: Vec<Token>, key: CertificateKey) -> Result<Self, StepError> {
         let wanted = spec.bootstrap_tokens.iter().zip(tokens);
         Ok(Self {
-            tokens: wanted.map(|(wanted, drawn)| wanted.with(wanted.token.clone().unwrap_or(drawn))).collect(),
+            tokens: wanted
+                .map(|(wanted, generated_secrets)| wanted.with(wanted.token.clone().unwrap_or(generated_secrets)))
+                .collect(),
             certificate_key: spec.certificate_key.clone().unwrap_or(key),
             certificates_token: Token::generate().map_err(random)?,
         })
@@ -67,19 +69,19 @@ impl Drawn {
     pub fn recall_or_draw(spec: &ClusterSpec, command: &str, tree: &mut dyn Tree) -> Result<Self, StepError> {
         let kept = tree.read(&path())?.and_then(|text| serde_json::from_slice::<Record>(&text).ok());
         let kept = kept.filter(|record| record.command == command || record.command == "init");
-        if let Some(drawn) = kept.and_then(|record| record.drawn(spec)) {
-            return Ok(drawn);
+        if let Some(generated_secrets) = kept.and_then(|record| record.generated_secrets(spec)) {
+            return Ok(generated_secrets);
         }
-        let drawn = Self::new(spec)?;
+        let generated_secrets = Self::new(spec)?;
         let record = Record {
             command: command.to_owned(),
-            tokens: drawn.tokens.iter().map(|token| token.token.reveal()).collect(),
-            certificate_key: drawn.certificate_key.reveal(),
-            certificates_token: drawn.certificates_token.reveal(),
+            tokens: generated_secrets.tokens.iter().map(|token| token.token.reveal()).collect(),
+            certificate_key: generated_secrets.certificate_key.reveal(),
+            certificates_token: generated_secrets.certificates_token.reveal(),
         };
         let text = serde_json::to_vec(&record).map_err(|error| StepError::Cluster(error.into()))?;
         tree.write(&path(), &text, 0o600)?;
-        Ok(drawn)
+        Ok(generated_secrets)
     }
 
     /// The same without the tokens that are made up: a cluster that was given one is not given another each time.
@@ -106,14 +108,14 @@ impl Drawn {
 
 impl Record {
     /// None where it is not of this configuration.
-    fn drawn(&self, spec: &ClusterSpec) -> Option<Drawn> {
+    fn generated_secrets(&self, spec: &ClusterSpec) -> Option<GeneratedSecrets> {
         let tokens = self.tokens.iter().map(|token| token.parse().ok()).collect::<Option<Vec<Token>>>()?;
         if tokens.len() != spec.bootstrap_tokens.len() {
             return None;
         }
-        let mut drawn = Drawn::of(spec, tokens, self.certificate_key.parse().ok()?).ok()?;
-        drawn.certificates_token = self.certificates_token.parse().ok()?;
-        Some(drawn)
+        let mut generated_secrets = GeneratedSecrets::of(spec, tokens, self.certificate_key.parse().ok()?).ok()?;
+        generated_secrets.certificates_token = self.certificates_token.parse().ok()?;
+        Some(generated_secrets)
     }
 }
 
@@ -130,34 +132,37 @@ mod tests {
     #[test]
     fn a_run_goes_on_with_what_an_unfinished_one_has_made_up() {
         let (spec, mut tree) = (spec(), MemoryTree::empty());
-        let first = Drawn::recall_or_draw(&spec, "init", &mut tree).unwrap();
+        let first = GeneratedSecrets::recall_or_draw(&spec, "init", &mut tree).unwrap();
         assert_eq!(tree.files()[&path()].mode, 0o600);
         for command in ["init", "init phase bootstrap-token"] {
-            assert_eq!(Drawn::recall_or_draw(&spec, command, &mut tree).unwrap(), first);
+            assert_eq!(GeneratedSecrets::recall_or_draw(&spec, command, &mut tree).unwrap(), first);
         }
-        Drawn::forget("init phase bootstrap-token", &mut tree).unwrap();
-        assert_eq!(Drawn::recall_or_draw(&spec, "init", &mut tree).unwrap(), first);
-        Drawn::forget("init", &mut tree).unwrap();
+        GeneratedSecrets::forget("init phase bootstrap-token", &mut tree).unwrap();
+        assert_eq!(GeneratedSecrets::recall_or_draw(&spec, "init", &mut tree).unwrap(), first);
+        GeneratedSecrets::forget("init", &mut tree).unwrap();
         assert!(!tree.exists(&path()));
-        assert_ne!(Drawn::recall_or_draw(&spec, "init", &mut tree).unwrap(), first);
+        assert_ne!(GeneratedSecrets::recall_or_draw(&spec, "init", &mut tree).unwrap(), first);
     }
 
     #[test]
     fn what_the_configuration_names_is_taken_from_there() {
         let (mut spec, mut tree) = (spec(), MemoryTree::empty());
         let token: Token = "abcdef.0123456789abcdef".parse().unwrap();
-        Drawn::recall_or_draw(&spec, "init", &mut tree).unwrap();
+        GeneratedSecrets::recall_or_draw(&spec, "init", &mut tree).unwrap();
         spec.bootstrap_tokens[0].token = Some(token.clone());
         spec.certificate_key = Some("0f".repeat(32).parse().unwrap());
-        let drawn = Drawn::recall_or_draw(&spec, "init", &mut tree).unwrap();
-        assert_eq!((drawn.tokens[0].token.clone(), Some(drawn.certificate_key)), (token, spec.certificate_key.clone()));
+        let generated_secrets = GeneratedSecrets::recall_or_draw(&spec, "init", &mut tree).unwrap();
+        assert_eq!(
+            (generated_secrets.tokens[0].token.clone(), Some(generated_secrets.certificate_key)),
+            (token, spec.certificate_key.clone())
+        );
     }
 
     #[test]
     fn a_record_that_cannot_be_read_is_made_anew() {
         let (spec, mut tree) = (spec(), MemoryTree::empty());
         tree.write(&path(), b"{", 0o600).unwrap();
-        let drawn = Drawn::recall_or_draw(&spec, "init", &mut tree).unwrap();
-        assert_eq!(Drawn::recall_or_draw(&spec, "init", &mut tree).unwrap(), drawn);
+        let generated_secrets = GeneratedSecrets::recall_or_draw(&spec, "init", &mut tree).unwrap();
+        assert_eq!(GeneratedSecrets::recall_or_draw(&spec, "init", &mut tree).unwrap(), generated_secrets);
     }
 }

@@ -17,7 +17,7 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Sees which certificates are in use.
 #[async_trait]
-pub trait Witness: Send + Sync {
+pub trait LiveCertificates: Send + Sync {
     /// The certificate that the server at `address` shows.
     async fn served(&self, address: SocketAddr) -> Result<Certificate, Cause>;
 
@@ -29,7 +29,7 @@ pub trait Witness: Send + Sync {
 pub struct Here(pub Paths);
 
 #[async_trait]
-impl Witness for Here {
+impl LiveCertificates for Here {
     async fn served(&self, address: SocketAddr) -> Result<Certificate, Cause> {
         Ok(Certificate::parse(&tls::served(address, HANDSHAKE_LIMIT).await?)?)
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tracing::error;
 
-use super::admission::{Ground, Verdict, judge};
+use super::admission::{NodeOffers, Verdict, judge};
 use crate::agent::admission::Refusal;
 use crate::agent::crash::caught_now;
 use crate::agent::pod::{CONFIG_MIRROR, PodKey, StaticPod};
@@ -32,7 +32,7 @@ pub struct Refused {
 
 /// Every pod of the node, as far as it is known.
 #[derive(Default)]
-pub struct Desk {
+pub struct BoundPods {
     pods: BTreeMap<String, Known>,
     listed: bool,
 }
@@ -42,7 +42,7 @@ struct Known {
     verdict: Option<Verdict>,
 }
 
-impl Desk {
+impl BoundPods {
     /// Takes a complete list in.
     pub fn list(&mut self, pods: Vec<Pod>, now: Timestamp) {
         let uids: BTreeSet<String> = pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
@@ -99,7 +99,7 @@ impl Desk {
 
     /// Decides what becomes of pods, the oldest first, and returns those of which something is to be reported: they are
     /// refused, or wait from now on. `statics` are the node's own pods.
-    pub fn judge(&mut self, ground: &Ground, statics: &[Arc<StaticPod>]) -> Vec<(Arc<StaticPod>, Verdict)> {
+    pub fn judge(&mut self, node: &NodeOffers, statics: &[Arc<StaticPod>]) -> Vec<(Arc<StaticPod>, Verdict)> {
         let mut open: Vec<Arc<StaticPod>> = self.of(|known| matches!(known.verdict, None | Some(Verdict::Later(_))));
         open.sort_by_key(|pod| (pod.metadata.creation_timestamp.as_ref().map(|time| time.0), pod.uid.clone()));
         let mut told = Vec::new();
@@ -107,7 +107,7 @@ impl Desk {
             // What has ended takes no room.
             let admitted = self.of(|known| known.verdict == Some(Verdict::Admitted) && known.pod.ended().is_none());
             let others: Vec<&StaticPod> = admitted.iter().chain(statics).map(Arc::as_ref).collect();
-            let (verdict, preempted) = caught_now(|| judge(&pod, ground, &others)).unwrap_or_else(|crash| {
+            let (verdict, preempted) = caught_now(|| judge(&pod, node, &others)).unwrap_or_else(|crash| {
                 (Verdict::Refused(Refusal::new("UnexpectedAdmissionError", crash.to_string())), vec![])
             });
             told.extend(self.preempt(&preempted.into_iter().collect()));
@@ -183,13 +183,13 @@ mod tests {
         object(metadata, json!({"hostNetwork": true}), status)
     }
 
-    fn ground(pods: i64) -> Ground {
+    fn node(pods: i64) -> NodeOffers {
         let site = Site { allocatable: [("pods".to_owned(), pods)].into(), ..Site::default() };
-        Ground { site, ..Ground::default() }
+        NodeOffers { site, ..NodeOffers::default() }
     }
 
-    fn run(desk: &Desk) -> Vec<String> {
-        desk.update().pods.iter().map(|pod| pod.uid.clone()).collect()
+    fn run(bound_pods: &BoundPods) -> Vec<String> {
+        bound_pods.update().pods.iter().map(|pod| pod.uid.clone()).collect()
     }
 
     fn at(second: i64) -> Timestamp {
@@ -198,97 +198,97 @@ mod tests {
 
     #[test]
     fn nothing_is_known_before_the_first_list_and_what_is_listed_is_run_once_it_is_admitted() {
-        let mut desk = Desk::default();
-        assert!(desk.update().held.contains(&Kind::Api) && desk.update().synced);
-        desk.list(vec![pod("b", 2, json!({})), pod("a", 3, json!({}))], at(0));
-        assert!(desk.update().held.is_empty() && desk.is_open() && run(&desk).is_empty());
-        let told = desk.judge(&ground(1), &[]);
+        let mut bound_pods = BoundPods::default();
+        assert!(bound_pods.update().held.contains(&Kind::Api) && bound_pods.update().synced);
+        bound_pods.list(vec![pod("b", 2, json!({})), pod("a", 3, json!({}))], at(0));
+        assert!(bound_pods.update().held.is_empty() && bound_pods.is_open() && run(&bound_pods).is_empty());
+        let told = bound_pods.judge(&node(1), &[]);
         assert_eq!(
-            (run(&desk), told.len(), desk.is_open()),
+            (run(&bound_pods), told.len(), bound_pods.is_open()),
             (vec!["b".to_owned()], 1, false),
             "the older one has the room"
         );
-        let refused = desk.refused();
+        let refused = bound_pods.refused();
         assert_eq!((refused[0].uid.as_str(), refused[0].refusal.reason.as_str()), ("a", "OutOfpods"));
         assert!(!refused[0].told);
-        assert!(desk.judge(&ground(9), &[]).is_empty(), "it is decided once");
-        desk.put(pod("a", 3, json!({"phase": "Failed"})), at(1));
-        assert!(desk.refused()[0].told && run(&desk) == ["b"]);
-        desk.list(vec![pod("b", 2, json!({}))], at(2));
-        assert!(desk.refused().is_empty());
-        desk.gone("b");
-        assert!(run(&desk).is_empty());
+        assert!(bound_pods.judge(&node(9), &[]).is_empty(), "it is decided once");
+        bound_pods.put(pod("a", 3, json!({"phase": "Failed"})), at(1));
+        assert!(bound_pods.refused()[0].told && run(&bound_pods) == ["b"]);
+        bound_pods.list(vec![pod("b", 2, json!({}))], at(2));
+        assert!(bound_pods.refused().is_empty());
+        bound_pods.gone("b");
+        assert!(run(&bound_pods).is_empty());
     }
 
     #[test]
     fn what_was_begun_has_ended_or_is_deleted_needs_no_leave() {
-        let mut desk = Desk::default();
+        let mut bound_pods = BoundPods::default();
         let begun = pod("a", 1, json!({"phase": "Running", "startTime": "2024-01-01T00:00:00Z"}));
         let mut deleted = pod("c", 1, json!({}));
         deleted.metadata.deletion_timestamp = begun.metadata.creation_timestamp.clone();
         let done = json!({"phase": "Succeeded", "startTime": "2024-01-01T00:00:00Z", "containerStatuses": [
             {"name": "c", "ready": false, "restartCount": 0, "image": "x:1", "imageID": ""}]});
         let refused = json!({"phase": "Failed", "startTime": "2024-01-01T00:00:00Z"});
-        desk.list(vec![begun, pod("b", 1, done), deleted, pod("d", 1, refused)], at(0));
-        assert!(!desk.is_open());
-        assert_eq!(run(&desk), ["a", "b", "c"], "one that was refused before is not looked after");
-        assert!(desk.refused().iter().all(|one| one.uid == "d" && one.told));
+        bound_pods.list(vec![begun, pod("b", 1, done), deleted, pod("d", 1, refused)], at(0));
+        assert!(!bound_pods.is_open());
+        assert_eq!(run(&bound_pods), ["a", "b", "c"], "one that was refused before is not looked after");
+        assert!(bound_pods.refused().iter().all(|one| one.uid == "d" && one.told));
     }
 
     #[test]
     fn a_pod_that_there_are_no_devices_for_is_run_no_more_and_says_why() {
-        let mut desk = Desk::default();
-        desk.list(vec![pod("a", 1, json!({})), pod("b", 1, json!({}))], at(0));
-        desk.judge(&ground(9), &[]);
+        let mut bound_pods = BoundPods::default();
+        bound_pods.list(vec![pod("a", 1, json!({})), pod("b", 1, json!({}))], at(0));
+        bound_pods.judge(&node(9), &[]);
         let refusal = Refusal::new("UnexpectedAdmissionError", "Allocate failed");
-        desk.refuse(&[("a".to_owned(), refusal.clone()), ("other".to_owned(), refusal.clone())].into());
-        assert_eq!(run(&desk), ["b"]);
-        assert_eq!(desk.refused()[0].refusal, refusal);
-        assert!(desk.judge(&ground(9), &[]).is_empty() && run(&desk) == ["b"], "it stays so");
+        bound_pods.refuse(&[("a".to_owned(), refusal.clone()), ("other".to_owned(), refusal.clone())].into());
+        assert_eq!(run(&bound_pods), ["b"]);
+        assert_eq!(bound_pods.refused()[0].refusal, refusal);
+        assert!(bound_pods.judge(&node(9), &[]).is_empty() && run(&bound_pods) == ["b"], "it stays so");
     }
 
     #[test]
     fn mirrors_are_left_out_and_the_same_pod_again_is_no_other() {
-        let mut desk = Desk::default();
+        let mut bound_pods = BoundPods::default();
         let mut mirror = pod("m", 1, json!({}));
         mirror.metadata.annotations = Some([(CONFIG_MIRROR.to_owned(), "x".to_owned())].into());
-        desk.list(vec![mirror, pod("a", 1, json!({}))], at(1));
-        desk.judge(&ground(9), &[]);
-        let before = desk.update();
-        assert_eq!(run(&desk), ["a"]);
-        desk.put(pod("a", 1, json!({})), at(2));
-        assert!(Arc::ptr_eq(&before.pods[0], &desk.update().pods[0]), "it was first seen when it was first seen");
+        bound_pods.list(vec![mirror, pod("a", 1, json!({}))], at(1));
+        bound_pods.judge(&node(9), &[]);
+        let before = bound_pods.update();
+        assert_eq!(run(&bound_pods), ["a"]);
+        bound_pods.put(pod("a", 1, json!({})), at(2));
+        assert!(Arc::ptr_eq(&before.pods[0], &bound_pods.update().pods[0]), "it was first seen when it was first seen");
     }
 
     #[test]
     fn a_pod_that_waits_for_the_network_is_told_once_and_run_when_it_is_there() {
-        let mut desk = Desk::default();
+        let mut bound_pods = BoundPods::default();
         let mut own = pod("a", 1, json!({}));
         own.spec.as_mut().unwrap().host_network = None;
-        desk.list(vec![own], at(0));
+        bound_pods.list(vec![own], at(0));
         let pending =
-            Ground { network: PodNetwork::NotReady { reason: "No".into(), message: "plugin".into() }, ..ground(9) };
-        assert_eq!(desk.judge(&pending, &[])[0].1, Verdict::Later("No: plugin".into()));
-        assert!(desk.judge(&pending, &[]).is_empty() && desk.is_open() && desk.refused().is_empty());
-        desk.judge(&Ground { network: PodNetwork::Ready, ..pending }, &[]);
-        assert_eq!(run(&desk), ["a"]);
+            NodeOffers { network: PodNetwork::NotReady { reason: "No".into(), message: "plugin".into() }, ..node(9) };
+        assert_eq!(bound_pods.judge(&pending, &[])[0].1, Verdict::Later("No: plugin".into()));
+        assert!(bound_pods.judge(&pending, &[]).is_empty() && bound_pods.is_open() && bound_pods.refused().is_empty());
+        bound_pods.judge(&NodeOffers { network: PodNetwork::Ready, ..pending }, &[]);
+        assert_eq!(run(&bound_pods), ["a"]);
     }
 
     #[test]
     fn what_goes_for_a_critical_pod_is_run_no_more_and_says_why() {
-        let mut desk = Desk::default();
-        desk.list(vec![pod("a", 1, json!({})), pod("b", 1, json!({}))], at(0));
-        desk.judge(&ground(9), &[]);
-        let gone = desk.preempt(&["a".to_owned(), "other".to_owned()].into());
-        assert_eq!((gone.len(), run(&desk)), (1, vec!["b".to_owned()]));
-        let refused = desk.refused();
+        let mut bound_pods = BoundPods::default();
+        bound_pods.list(vec![pod("a", 1, json!({})), pod("b", 1, json!({}))], at(0));
+        bound_pods.judge(&node(9), &[]);
+        let gone = bound_pods.preempt(&["a".to_owned(), "other".to_owned()].into());
+        assert_eq!((gone.len(), run(&bound_pods)), (1, vec!["b".to_owned()]));
+        let refused = bound_pods.refused();
         assert_eq!((refused[0].refusal.reason.as_str(), refused[0].told), (PREEMPTED, false));
         assert_eq!(refused[0].refusal.status_message(), "Preempted in order to admit critical pod");
-        assert!(desk.preempt(&["a".to_owned()].into()).is_empty(), "it is told once");
+        assert!(bound_pods.preempt(&["a".to_owned()].into()).is_empty(), "it is told once");
         let mut critical = pod("c", 2, json!({}));
         critical.spec.as_mut().unwrap().priority = Some(2_000_000_000);
-        desk.put(critical, at(1));
-        let told = desk.judge(&ground(1), &[]);
-        assert_eq!((told.len(), run(&desk)), (1, vec!["c".to_owned()]), "b goes for it");
+        bound_pods.put(critical, at(1));
+        let told = bound_pods.judge(&node(1), &[]);
+        assert_eq!((told.len(), run(&bound_pods)), (1, vec!["c".to_owned()]), "b goes for it");
     }
 }

@@ -32,11 +32,11 @@ impl Worker {
         let ended = self.seen.instances.values().filter(|one| one.exit_code().is_some() && !one.record.is_sandbox);
         // A predecessor of which nothing runs is not shown any more, and its successor waits for it.
         let shown = ended.filter(|one| self.pod.is_none() || self.known_pod(&one.record.name.uid).is_some());
-        shown.filter(|one| !self.words.contains_key(&one.record.id))
+        shown.filter(|one| !self.log_tails.contains_key(&one.record.id))
     }
 
     /// Reads what containers that ended have left: their messages, and the logs of those that ended badly.
-    pub(in crate::agent::worker) async fn hear_last_words(&mut self) {
+    pub(in crate::agent::worker) async fn read_log_tails(&mut self) {
         if self.suspended {
             return;
         }
@@ -49,10 +49,10 @@ impl Worker {
             let spec = self.known_pod(&name.uid).and_then(|pod| pod.container(&name.container));
             let falls_back = spec.is_some_and(falls_back);
             let tail = if badly && falls_back { self.tail(&record.id).await } else { String::new() };
-            let log = logs::last_words(log);
+            let log = logs::log_tail(log);
             let root = &self.context.options.root_dir;
             let file = volumes::termination_file(root, &name.uid, &name.container, name.attempt);
-            self.words.insert(record.id.clone(), Words { log, message: read_message(&file).await, tail });
+            self.log_tails.insert(record.id.clone(), LogTail { log, message: read_message(&file).await, tail });
         }
     }
 
