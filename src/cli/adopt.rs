@@ -108,7 +108,7 @@ fn explain(error: AdoptError) -> anyhow::Error {
         AdoptError::Stuck { .. } | AdoptError::Back(_) => {
             Some("mend the cause and run `kubeboot adopt --back`: it goes on with what is left")
         }
-        AdoptError::OwnLeftovers => Some("see `kubeboot status`"),
+        AdoptError::MadeByKubeboot => Some("see `kubeboot status`"),
         AdoptError::Images(_) => Some(
             "load the images into Docker first, for example out of containerd: \
              ctr -n k8s.io images export - IMAGE | docker load",

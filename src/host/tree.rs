@@ -57,6 +57,13 @@ impl Recorder for NoRecord {
     }
 }
 
+/// What is recorded where there is a record, and forgotten elsewhere.
+impl<R: Recorder> Recorder for Option<R> {
+    fn will_create(&mut self, path: &Path, is_dir: bool) -> Result<(), FsError> {
+        self.as_mut().map_or(Ok(()), |record| record.will_create(path, is_dir))
+    }
+}
+
 /// The real file system below a root.
 #[derive(Debug, Clone)]
 pub struct HostTree<R: Recorder> {

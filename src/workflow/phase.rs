@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::event::{Event, Reporter};
+
 /// One phase, or a group of them. `W` says what it does, in the command's own terms.
 #[derive(Debug, Clone)]
 pub struct Phase<W> {
@@ -93,6 +95,50 @@ pub struct Phases<W> {
     pub list: Vec<Phase<W>>,
     /// Names (aliases and `group/child` too) of kubeadm's phases that are not in the list: they may be skipped.
     pub not_built: &'static [&'static str],
+}
+
+/// Which phases a command is to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PhaseSelection {
+    /// Every phase that is not skipped.
+    Everything,
+    /// One phase, or one of a group, or `all` of a group: `phase NAME [SUB]`.
+    Phase(String, Option<String>),
+}
+
+impl PhaseSelection {
+    /// The words of `command` with this selection: `init`, `init phase certs`.
+    pub fn command(&self, command: &str) -> String {
+        match self {
+            Self::Everything => command.to_owned(),
+            Self::Phase(name, _) => format!("{command} phase {name}"),
+        }
+    }
+
+    /// Those of `phases` that are to run, without those in `skip`; what is left out is reported.
+    ///
+    /// # Errors
+    /// A phase that is none.
+    pub fn of<'a, W>(
+        &self,
+        phases: &'a Phases<W>,
+        skip: &[String],
+        reporter: Option<&dyn Reporter>,
+    ) -> Result<Vec<Selected<'a, W>>, PhaseError> {
+        let Self::Phase(name, sub) = self else {
+            let Selection { run, skipped, not_built } = phases.select(skip)?;
+            let out = skipped.into_iter().map(|phase| (phase, "--skip-phases"));
+            let out =
+                out.chain(not_built.into_iter().map(|phase| (phase, "this version of kubeboot does not have it")));
+            for (phase, reason) in out {
+                if let Some(reporter) = reporter {
+                    reporter.event(Event::PhaseSkipped { phase, reason: reason.to_owned() });
+                }
+            }
+            return Ok(run);
+        };
+        Ok(vec![phases.one(name, sub.as_deref())?])
+    }
 }
 
 /// What [`Phases::select`] found.

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use super::machine::Machine;
 use super::stage::{self, CommitError};
-use super::state::inventory::{Entry, Item};
+use super::state::inventory::{Entry, Inventory, Item};
 use super::state::{State, StateError};
-use crate::event::Event;
+use crate::event::{Event, Reporter};
 use crate::host::Paths;
 use crate::host::tree::{MemoryTree, Tree};
 
@@ -23,6 +23,24 @@ impl Session {
     /// A run of `command`, with a configuration of the digest `config`, that has looked at nothing yet.
     pub fn new(command: impl Into<String>, config: impl Into<String>) -> Self {
         Self { state: None, begin: Some((command.into(), config.into())) }
+    }
+
+    /// A run of a command that goes on with what an earlier one has made and has no phases of its own in the journal: its
+    /// lock and its inventory. None where there is no state.
+    ///
+    /// # Errors
+    /// A state that cannot be read, or that another command has locked.
+    pub fn attach(paths: &Paths) -> Result<Option<Self>, StateError> {
+        Ok(State::open(paths)?.map(|state| Self { state: Some(state), begin: None }))
+    }
+
+    /// The same with what can be read of records that are damaged, and what is wrong with them.
+    ///
+    /// # Errors
+    /// See [`State::open_leniently`].
+    pub fn attach_leniently(paths: &Paths) -> Result<Option<(Self, Vec<StateError>)>, StateError> {
+        let found = State::open_leniently(paths)?;
+        Ok(found.map(|(state, wrong)| (Self { state: Some(state), begin: None }, wrong)))
     }
 
     /// Locks the state of an earlier run and takes it over, if there is one; returns whether there is.
@@ -45,6 +63,16 @@ impl Session {
     /// The state, where there is one.
     pub fn state(&self) -> Option<&State> {
         self.state.as_ref()
+    }
+
+    /// What an earlier run has made; None where there is no state.
+    pub fn inventory_mut(&mut self) -> Option<&mut Inventory> {
+        self.state.as_mut().map(|state| &mut state.inventory)
+    }
+
+    /// What has been made, by the record.
+    pub fn items(&self) -> Vec<&Item> {
+        self.state.as_ref().map(|state| state.inventory.items()).unwrap_or_default()
     }
 
     /// Whether the journal knows that the command has begun.
@@ -85,11 +113,11 @@ impl Session {
     /// # Errors
     /// The journal cannot be written.
     pub fn start_phase(&mut self, machine: &Machine, phase: &str, title: &str) -> Result<Instant, StateError> {
-        machine.reporter.event(Event::PhaseStarted { phase: phase.into(), title: title.into() });
+        let started = report_start(&*machine.reporter, phase, title);
         if let Some(state) = &mut self.state {
             state.journal.start(phase)?;
         }
-        Ok(Instant::now())
+        Ok(started)
     }
 
     /// Tells that a phase has ended well.
@@ -106,8 +134,7 @@ impl Session {
         if let Some(state) = &mut self.state {
             state.journal.done(phase)?;
         }
-        let millis = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-        machine.reporter.event(Event::PhaseDone { phase: phase.into(), changed, millis });
+        report_end(&*machine.reporter, phase, started, changed);
         Ok(())
     }
 
@@ -158,6 +185,18 @@ impl Session {
     pub fn discard(self) -> Result<(), StateError> {
         self.state.map_or(Ok(()), State::discard)
     }
+}
+
+/// Reports that a phase begins, whichever command's it is; returns when.
+pub(super) fn report_start(reporter: &dyn Reporter, phase: &str, title: &str) -> Instant {
+    reporter.event(Event::PhaseStarted { phase: phase.into(), title: title.into() });
+    Instant::now()
+}
+
+/// Reports that a phase has ended well.
+pub(super) fn report_end(reporter: &dyn Reporter, phase: &str, started: Instant, changed: bool) {
+    let millis = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+    reporter.event(Event::PhaseDone { phase: phase.into(), changed, millis });
 }
 
 /// `items` that are not there, each with the directories that are missing above it.

@@ -19,7 +19,7 @@ use crate::pki::{self, Renewable, renewable_names};
 use crate::ui::{self, Output};
 use crate::workflow::renewal::live_certificates::Here;
 use crate::workflow::renewal::{self, Machine, RenewalStatus, Summary};
-use crate::workflow::state::State;
+use crate::workflow::session::Session;
 
 /// Renew certificates, and restart what reads them only when it starts
 ///
@@ -73,7 +73,7 @@ pub async fn run(args: Args, paths: &Paths) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     // One command at a time where kubeboot keeps its state; a node that kubeadm made has none.
-    let _state = State::open(paths)?;
+    let _session = Session::attach(paths)?;
     let socket = ControlSocket(paths.on_host(CONTROL_SOCKET));
     let answers = paths.is_live() && control::report(&socket.0).await.is_ok();
     let agent = Some(&socket as &dyn Restarter).filter(|_| answers && !args.no_restart && !is_elsewhere);

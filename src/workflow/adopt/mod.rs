@@ -172,8 +172,8 @@ pub enum AdoptError {
 /// # Errors
 /// Everything that makes the machine unfit; nothing has been touched then.
 pub fn prepare(machine: &Machine) -> Result<Vec<Step>, AdoptError> {
-    let state = State::open(&machine.paths)?;
-    check(machine, state.as_ref())?;
+    let session = Session::attach(&machine.paths)?;
+    check(machine, session.as_ref().and_then(Session::state))?;
     Ok(plan(&observe(machine)?))
 }
 
@@ -260,7 +260,7 @@ pub async fn give_back(machine: &mut Machine, processes: &dyn Processes) -> Resu
 
 /// Whether kubeadm, and not kubeboot, has made a node of this machine, and a kubelet runs it.
 pub fn is_foreign_node(machine: &Machine) -> bool {
-    matches!(State::open(&machine.paths), Ok(None)) && check(machine, None).is_ok()
+    matches!(Session::attach(&machine.paths), Ok(None)) && check(machine, None).is_ok()
 }
 
 /// Why this machine cannot be taken over, if there is a reason.

@@ -18,11 +18,7 @@ use crate::workflow::dry_run::DryRun;
 pub fn rehearse(spec: &ClusterSpec, what: &PhaseSelection, paths: &Paths, program: &Path) -> Result<DryRun, InitError> {
     let proxy_env = environment::proxies();
     let input = Input { spec, proxy_env: &proxy_env, program, now: Timestamp::now() };
-    let selected = match what {
-        PhaseSelection::Everything => PHASES.select(&spec.skip_phases)?.run,
-        PhaseSelection::Phase(name, sub) => vec![PHASES.one(name, sub.as_deref())?],
-    };
-    let selected = resolved(selected)?;
+    let selected = resolved(what.of(&PHASES, &spec.skip_phases, None)?)?;
     let generated_secrets = GeneratedSecrets::new(spec).map_err(|source| failure("preflight", source))?;
     let mut run = DryRun::above(paths);
     for one in &selected {

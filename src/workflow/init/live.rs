@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
@@ -17,7 +17,6 @@ use crate::cluster::object::Object;
 use crate::config::ClusterSpec;
 use crate::config::spec::{NodeAgent, PullPolicy};
 use crate::error::chain;
-use crate::event::Event;
 use crate::host::digest::sha256;
 use crate::host::facts::{Facts, Runtime};
 use crate::host::paths::{KUBELET_DIR, KUBERNETES_DIR, MANIFESTS_DIR};
@@ -28,6 +27,7 @@ use crate::runtime::{ContainerRuntime, RuntimeError};
 use crate::workflow::error::failure;
 use crate::workflow::machine::cluster::Site;
 use crate::workflow::preflight::{self, OwnLeftovers};
+use crate::workflow::session::{report_end, report_start};
 use crate::workflow::state::inventory::{Entry, Kind};
 use crate::workflow::state::saved::Saved;
 
@@ -215,9 +215,7 @@ impl Init<'_> {
         let Some(pulls) = self.pulls.take() else { return Ok(()) };
         let (reporter, started) = (&self.machine.reporter, Cell::new(None));
         let waits = || {
-            started.set(Some(Instant::now()));
-            let title = "wait for the images that are being pulled".to_owned();
-            reporter.event(Event::PhaseStarted { phase: IMAGES.into(), title });
+            started.set(Some(report_start(&**reporter, IMAGES, "wait for the images that are being pulled")));
         };
         let waited = tokio::select! {
             done = pulls.wait(waits) => done.map_err(StepError::from),
@@ -225,8 +223,7 @@ impl Init<'_> {
         };
         waited.map_err(|source| failure("preflight", source))?;
         if let Some(started) = started.get() {
-            let millis = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-            reporter.event(Event::PhaseDone { phase: IMAGES.into(), changed: true, millis });
+            report_end(&**reporter, IMAGES, started, true);
         }
         Ok(())
     }

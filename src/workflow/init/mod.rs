@@ -37,6 +37,7 @@ use generated_secrets::GeneratedSecrets;
 use table::{Directory, MakeObjects};
 
 pub use super::error::{RunError as InitError, StepError};
+pub use super::phase::PhaseSelection;
 pub use table::{PHASES, Work};
 
 /// What a run works from.
@@ -48,15 +49,6 @@ pub struct InitRequest {
     pub saved: Option<Saved>,
     /// What is to be run.
     pub what: PhaseSelection,
-}
-
-/// What is to be run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PhaseSelection {
-    /// Every phase that is not skipped.
-    Everything,
-    /// One phase, or one of a group, or `all` of a group.
-    Phase(String, Option<String>),
 }
 
 /// How an `init` ended, and what is to be printed then.
@@ -114,10 +106,7 @@ struct Staged {
 /// See [`InitError`]. Unless it says otherwise, what was done stays, for the same command to go on from or for `reset`.
 pub async fn run(machine: &mut Machine, order: &InitRequest) -> Result<Ended, InitError> {
     let InitRequest { spec, saved, what } = order;
-    let command = match what {
-        PhaseSelection::Everything => "init".to_owned(),
-        PhaseSelection::Phase(name, _) => format!("init phase {name}"),
-    };
+    let command = what.command("init");
     let config = saved.as_ref().map(Saved::digest).unwrap_or_default();
     let (now, saved) = (Timestamp::now(), saved.as_ref().filter(|_| *what == PhaseSelection::Everything));
     let mut init = Init {
@@ -143,7 +132,7 @@ pub async fn run(machine: &mut Machine, order: &InitRequest) -> Result<Ended, In
 
 impl Init<'_> {
     async fn run(&mut self, what: &PhaseSelection) -> Result<Outcome, InitError> {
-        let selected = self.select(what)?;
+        let selected = resolved(what.of(&PHASES, &self.spec.skip_phases, Some(&*self.machine.reporter))?)?;
         if *what != PhaseSelection::Everything {
             self.foreign = foreign_dirs(self.spec, &*self.machine.tree);
         }
@@ -178,21 +167,6 @@ impl Init<'_> {
         self.session.finish()?;
         self.forget_drawn();
         Ok(Outcome::Done)
-    }
-
-    fn select(&self, what: &PhaseSelection) -> Result<Vec<Selected<'static, Work>>, InitError> {
-        let PhaseSelection::Phase(name, sub) = what else {
-            let selection = PHASES.select(&self.spec.skip_phases)?;
-            for phase in selection.skipped {
-                self.machine.reporter.event(Event::PhaseSkipped { phase, reason: "--skip-phases".into() });
-            }
-            for phase in selection.not_built {
-                let reason = "this version of kubeboot does not have it".into();
-                self.machine.reporter.event(Event::PhaseSkipped { phase, reason });
-            }
-            return resolved(selection.run);
-        };
-        resolved(vec![PHASES.one(name, sub.as_deref())?])
     }
 
     /// Makes the files of all phases in memory: whatever is wrong with any of them shows before the first is written.

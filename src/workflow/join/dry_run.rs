@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::files::{self, Input};
-use super::{JoinError, PhaseSelection, StepError, kubelet, refuse_control_plane};
+use super::{JoinError, PHASES, PhaseSelection, StepError, kubelet, refuse_control_plane};
 use crate::config::spec::JoinSpec;
 use crate::event::Reporter;
 use crate::host::Paths;
@@ -32,7 +32,7 @@ pub async fn rehearse(
     refuse_control_plane(spec)?;
     let mut run = DryRun::above(paths);
     let mut found = None;
-    for one in what.select(spec, None)? {
+    for one in what.of(&PHASES, &spec.skip_phases, None)? {
         let (phase, work) = (one.phase.name, one.phase.work);
         if let Some(write) = work.files {
             let failed = |source| failure(phase, source);

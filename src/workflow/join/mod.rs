@@ -15,11 +15,11 @@ use super::error::failure;
 pub use super::error::{RunError as JoinError, StepError};
 use super::machine::Machine;
 use super::machine::joining::{Access, Credentials, Found};
+pub use super::phase::PhaseSelection;
 use super::phase::Selected;
 use super::session::Session;
 use crate::cluster::discovery::kubeconfig::ClusterInfo;
 use crate::config::spec::JoinSpec;
-use crate::event::Event;
 use crate::host::digest::sha256;
 use crate::host::facts::{Facts, Interest};
 use crate::host::tree::MemoryTree;
@@ -29,37 +29,6 @@ use crate::workflow::state::inventory::Entry;
 use crate::workflow::state::journal::Record;
 use files::{BOOTSTRAP_CONF, KUBELET_CONF};
 pub use table::{PHASES, Work};
-
-/// What is to be run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PhaseSelection {
-    /// Every phase that is not skipped.
-    Everything,
-    /// One phase.
-    Phase(String, Option<String>),
-}
-
-impl PhaseSelection {
-    fn select(&self, spec: &JoinSpec, machine: Option<&Machine>) -> Result<Vec<Selected<'static, Work>>, JoinError> {
-        let Self::Phase(name, sub) = self else {
-            let selection = PHASES.select(&spec.skip_phases)?;
-            if let Some(machine) = machine {
-                for phase in selection.skipped {
-                    machine.reporter.event(Event::PhaseSkipped { phase, reason: "--skip-phases".into() });
-                }
-            }
-            return Ok(selection.run);
-        };
-        Ok(vec![PHASES.one(name, sub.as_deref())?])
-    }
-
-    fn command(&self) -> String {
-        match self {
-            Self::Everything => "join".to_owned(),
-            Self::Phase(name, _) => format!("join phase {name}"),
-        }
-    }
-}
 
 /// One run of `join`.
 pub struct Join<'a> {
@@ -77,12 +46,12 @@ pub struct Join<'a> {
 /// See [`JoinError`]. What was done stays, for the same command to go on from or for `reset`.
 pub async fn run(machine: &mut Machine, spec: &JoinSpec, what: &PhaseSelection) -> Result<(), JoinError> {
     refuse_control_plane(spec)?;
-    let selected = what.select(spec, Some(machine))?;
+    let selected = what.of(&PHASES, &spec.skip_phases, Some(&*machine.reporter))?;
     if !machine.live {
         return Err(JoinError::NotLive { root: machine.paths.root().to_owned() });
     }
     let config = sha256(spec.node.name.as_bytes());
-    let mut session = Session::new(what.command(), config);
+    let mut session = Session::new(what.command("join"), config);
     session.open(&machine.paths).map_err(|error| JoinError::Recover(error.into()))?;
     if session.recover(&machine.paths).map_err(JoinError::Recover)? {
         machine.reporter.note("join", "took back what an interrupted run had half written".into());

@@ -18,8 +18,9 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::machine::Machine;
+use super::session::Session;
 use super::stage::{remove_temporaries, transfer};
-use super::state::inventory::{Item, Kind};
+use super::state::inventory::{Inventory, Item, Kind};
 use super::state::saved::Saved;
 use super::state::{State, StateError};
 use crate::agent;
@@ -114,7 +115,7 @@ pub enum StepError {
 
 /// What there is to reset: the locked state of the machine and the steps.
 pub struct Reset {
-    state: State,
+    session: Session,
     unmount_flags: Vec<UnmountFlag>,
     /// The steps, in order.
     pub steps: Vec<Step>,
@@ -123,7 +124,7 @@ pub struct Reset {
 impl Reset {
     /// Whether this gives a node back that was taken over.
     pub fn gives_back(&self) -> bool {
-        plan::is_adopted(self.state.inventory.entries())
+        self.session.state().is_some_and(|state| plan::is_adopted(state.inventory.entries()))
     }
 }
 
@@ -134,11 +135,12 @@ impl Reset {
 pub fn prepare(machine: &Machine, wanted: &ResetOptions) -> Result<Option<Reset>, ResetError> {
     let paths = &machine.paths;
     State::sweep(paths)?;
-    let Some((mut state, wrong)) = State::open_leniently(paths)? else { return Ok(None) };
-    unrecorded::make_do(machine, &mut state, &wrong);
-    unrecorded::half_restored(machine, &mut state);
-    let entries: Vec<_> = state.inventory.entries().cloned().collect();
-    let observed = observe(paths, machine.live, &state)?;
+    let Some((mut session, wrong)) = Session::attach_leniently(paths)? else { return Ok(None) };
+    let Some(inventory) = session.inventory_mut() else { return Ok(None) };
+    unrecorded::make_do(machine, inventory, &wrong);
+    unrecorded::half_restored(machine, inventory);
+    let entries: Vec<_> = inventory.entries().cloned().collect();
+    let observed = observe(paths, machine.live, inventory)?;
     let etcd = etcd_dir(machine);
     if wanted.has(Part::Etcd) && !wanted.has(Part::Node) && machine.live && machine.service.is_running()? {
         return Err(ResetError::EtcdRuns);
@@ -155,7 +157,7 @@ pub fn prepare(machine: &Machine, wanted: &ResetOptions) -> Result<Option<Reset>
         step if step.path().is_some_and(|path| path.starts_with(&etcd)) => wanted.has(Part::Etcd),
         _ => wanted.has(Part::Node),
     });
-    Ok(Some(Reset { state, unmount_flags: wanted.unmount_flags.clone(), steps }))
+    Ok(Some(Reset { session, unmount_flags: wanted.unmount_flags.clone(), steps }))
 }
 
 /// Where init put etcd's data; the usual place where that cannot be read. It only says which phase takes what away.
@@ -172,7 +174,7 @@ fn etcd_dir(machine: &Machine) -> PathBuf {
     local.map_or_else(|| PathBuf::from(USUAL_ETCD_DIR), |local| local.data_dir.clone())
 }
 
-fn observe(paths: &Paths, live: bool, state: &State) -> Result<Observed, ResetError> {
+fn observe(paths: &Paths, live: bool, inventory: &Inventory) -> Result<Observed, ResetError> {
     let names = |dir: &str| -> Vec<String> {
         let entries = std::fs::read_dir(paths.on_host(dir)).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
@@ -181,7 +183,7 @@ fn observe(paths: &Paths, live: bool, state: &State) -> Result<Observed, ResetEr
     let pod_logs = names(POD_LOGS_DIR);
     // Their directories may be among those that were there before, or a kubelet's.
     let of_agent = traces(&agent::claimed_pods(&paths.on_host(KUBELET_DIR)), &pod_logs);
-    let items = state.inventory.items();
+    let items = inventory.items();
     let mounts = remove::mounts(items.iter().copied().chain(&of_agent), paths)?;
     let recorded = items.into_iter().map(|item| item.path.clone());
     Ok(Observed {
@@ -210,12 +212,12 @@ fn traces(uids: &BTreeSet<String>, pod_logs: &[String]) -> Vec<Item> {
 /// # Errors
 /// [`ResetError::Steps`] with every step that failed.
 pub async fn run(machine: &mut Machine, reset: Reset) -> Result<(), ResetError> {
-    let Reset { state, unmount_flags, steps } = reset;
+    let Reset { session, unmount_flags, steps } = reset;
     let total = steps.len();
     let touched: BTreeSet<PathBuf> =
-        state.inventory.items().iter().filter_map(|item| item.path.parent().map(PathBuf::from)).collect();
-    let late = trees_without_a_step(&state, &steps);
-    let mut state = Some(state);
+        session.items().iter().filter_map(|item| item.path.parent().map(PathBuf::from)).collect();
+    let late = trees_without_a_step(&session, &steps);
+    let mut session = Some(session);
     let mut failed: Vec<(Step, StepError)> = Vec::new();
     for step in steps {
         if machine.stop.is_cancelled() {
@@ -226,8 +228,8 @@ pub async fn run(machine: &mut Machine, reset: Reset) -> Result<(), ResetError> 
             Step::RemoveState(_) | Step::StartKubelet { .. } if !failed.is_empty() => Err(StepError::Kept),
             Step::RemoveState(_) => {
                 let late = remove_late(&machine.paths, &late);
-                if let Some(state) = state.take().filter(|_| late.is_ok()) {
-                    state.discard()?;
+                if let Some(session) = session.take().filter(|_| late.is_ok()) {
+                    session.discard()?;
                 }
                 late.map(|()| true)
             }
@@ -248,9 +250,9 @@ pub async fn run(machine: &mut Machine, reset: Reset) -> Result<(), ResetError> 
 }
 
 /// The trees that were recorded and not there when the steps were planned.
-fn trees_without_a_step(state: &State, steps: &[Step]) -> Vec<PathBuf> {
+fn trees_without_a_step(session: &Session, steps: &[Step]) -> Vec<PathBuf> {
     let planned: BTreeSet<&Path> = steps.iter().filter_map(Step::path).collect();
-    let trees = state.inventory.items().into_iter().filter(|item| item.kind == Kind::Tree);
+    let trees = session.items().into_iter().filter(|item| item.kind == Kind::Tree);
     trees.map(|item| item.path.clone()).filter(|path| !planned.contains(path.as_path())).collect()
 }
 

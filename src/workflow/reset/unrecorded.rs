@@ -6,22 +6,22 @@ use crate::error::chain;
 use crate::host::paths::{KUBELET_DIR, KUBELET_DROP_IN, KUBELET_UNIT, KUBERNETES_DIR};
 use crate::runtime::endpoint::Endpoint;
 use crate::workflow::machine::Machine;
-use crate::workflow::state::inventory::{Entry, Item};
+use crate::workflow::state::StateError;
+use crate::workflow::state::inventory::{Entry, Inventory, Item};
 use crate::workflow::state::saved::Saved;
-use crate::workflow::state::{State, StateError};
 use crate::workflow::upgrade::copy::aside;
 use crate::workflow::upgrade::journal::Journal;
 
 /// Says what is wrong with the records. Where nothing is left of the inventory, has the reset take away what shows itself
 /// whose it is: containers by their label, the service by its unit. Files show nothing: they stay, and are named.
-pub fn make_do(machine: &Machine, state: &mut State, wrong: &[StateError]) {
+pub fn make_do(machine: &Machine, inventory: &mut Inventory, wrong: &[StateError]) {
     for error in wrong {
         let text = match error {
             StateError::NoInventory { path } => {
                 let there = |dir: &&&str| machine.tree.exists(Path::new(dir));
                 let left: Vec<&str> =
                     [KUBERNETES_DIR, KUBELET_DIR, "/var/lib/etcd"].iter().filter(there).copied().collect();
-                state.inventory.assume(entries(machine));
+                inventory.assume(entries(machine));
                 format!(
                     "{} is missing or empty: the agent and its containers go; what is in {} stays, for nothing says who made \
                      it: look there yourself",
@@ -36,11 +36,11 @@ pub fn make_do(machine: &Machine, state: &mut State, wrong: &[StateError]) {
 }
 
 /// What an upgrade that was cut off while it put etcd's data back has left beside them.
-pub fn half_restored(machine: &Machine, state: &mut State) {
+pub fn half_restored(machine: &Machine, inventory: &mut Inventory) {
     // A journal that makes no sense names nothing.
     let journal = Journal::read(&*machine.tree).ok().flatten();
     if let Some(data) = journal.and_then(|journal| journal.etcd_data) {
-        state.inventory.assume(vec![Entry::Expected { items: vec![Item::tree(aside(&data.from))] }]);
+        inventory.assume(vec![Entry::Expected { items: vec![Item::tree(aside(&data.from))] }]);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Carrying an upgrade out.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -24,6 +24,7 @@ use crate::host::paths::{MANIFESTS_DIR, TMP_DIR};
 use crate::host::tree::Tree;
 use crate::manifests::COMPONENTS;
 use crate::workflow::machine::cluster::Api;
+use crate::workflow::session::{report_end, report_start};
 
 /// What an upgrade acts on.
 pub struct Machine<'a> {
@@ -234,9 +235,9 @@ async fn cluster_objects(
 }
 
 async fn replace(machine: &mut Machine<'_>, step: &Step, journal: &mut Journal) -> Result<(), UpgradeError> {
-    let (phase, started) = (format!("upgrade/{}", step.component), Instant::now());
+    let phase = format!("upgrade/{}", step.component);
     let title = format!("{}: {} -> {}", step.component, step.old_image, step.new_image);
-    machine.reporter.event(Event::PhaseStarted { phase: phase.clone(), title });
+    let started = report_start(machine.reporter, &phase, &title);
     data::copy(machine, step, journal).await?;
     if step.data_dir.is_some() {
         start_etcd(machine, step, journal).await?;
@@ -244,8 +245,7 @@ async fn replace(machine: &mut Machine<'_>, step: &Step, journal: &mut Journal) 
         machine.tree.write(&step.file, &step.new, 0o600)?;
         wait(machine, step.component, &step.file, Some(step.new_hash())).await?;
     }
-    let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    machine.reporter.event(Event::PhaseDone { phase, changed: true, millis });
+    report_end(machine.reporter, &phase, started, true);
     Ok(())
 }
 

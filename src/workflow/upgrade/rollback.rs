@@ -10,10 +10,10 @@ use super::data::writes_since;
 use super::etcd::{Aim, Facts, Way, call_off_downgrade, downgrade, look, new_manifest, version_that_stays, ways};
 use super::journal::{DataCopy, Journal, State};
 use super::{UpgradeError, data, kept, objects};
-use crate::event::Event;
 use crate::host::digest::sha256;
 use crate::host::paths::MANIFESTS_DIR;
 use crate::manifests::{COMPONENTS, ETCD};
+use crate::workflow::session::report_start;
 
 /// Going back may take this long however short the limit for going forward is: what failed gets its grace period to
 /// stop.
@@ -38,8 +38,7 @@ pub async fn rollback(machine: &mut Machine<'_>, aim: Aim) -> Result<Journal, Up
 
 /// Puts back everything that has a backup and differs from it, and waits for the components.
 pub(super) async fn roll_back(machine: &mut Machine<'_>, journal: &mut Journal, aim: Aim) -> Result<(), UpgradeError> {
-    let (phase, title) = ("rollback".to_owned(), "put everything old back".to_owned());
-    machine.reporter.event(Event::PhaseStarted { phase, title });
+    report_start(machine.reporter, "rollback", "put everything old back");
     machine.limit = machine.limit.max(ROLLBACK_LIMIT);
     // Before the manifests, so that a component that is started again reads the old certificates.
     for (path, why) in kept::restore(machine.tree, journal, Timestamp::now())? {

@@ -34,8 +34,9 @@ use crate::runtime::images::{ImagesError, ensure_images};
 use crate::workflow::machine::cluster::{AdminApi, Api, Cluster, Site};
 use crate::workflow::machine::{Here, Runtimes};
 use crate::workflow::preflight::{PreflightError, conclude, upgrade as checks};
+use crate::workflow::session::Session;
+use crate::workflow::state::StateError;
 use crate::workflow::state::saved::{Saved, SavedError};
-use crate::workflow::state::{State, StateError};
 
 /// Why an upgrade, or taking one back, was not begun. What fails after that is in the [`Outcome`].
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +122,7 @@ pub struct Upgrade {
     paths: Paths,
     parts: Parts,
     request: Request,
-    state: State,
+    session: Session,
     prepared: Prepared,
     /// Whether a run before this one was cut off.
     cut_off: bool,
@@ -137,7 +138,7 @@ impl Upgrade {
         if goal.version.is_none() && goal.images.is_empty() {
             return Err(RunError::NoGoal);
         }
-        let state = open(paths)?;
+        let session = open(paths)?;
         if goal.parts.has(Part::Preflight) {
             conclude(checks::findings(&checks::see_files(paths), &request.ignored), &*parts.reporter)?;
         }
@@ -150,7 +151,7 @@ impl Upgrade {
         }
         let journal = Journal::read(&HostTree::new(paths.clone(), NoRecord))?;
         let cut_off = journal.is_some_and(|journal| journal.state == JournalState::Applying);
-        Ok(Self { paths: paths.clone(), parts, request, state, prepared, cut_off })
+        Ok(Self { paths: paths.clone(), parts, request, session, prepared, cut_off })
     }
 
     /// The cluster as it will be.
@@ -185,7 +186,7 @@ impl Upgrade {
     /// # Errors
     /// Only what happens before anything is touched; from then on the [`Outcome`] tells.
     pub async fn run(&mut self, limit: Duration) -> Result<Outcome, RunError> {
-        let Self { paths, parts, request, state, prepared, cut_off } = self;
+        let Self { paths, parts, request, session, prepared, cut_off } = self;
         let api = Api { cluster: &*parts.cluster, site: Site { paths, spec: &prepared.spec } };
         if request.goal.parts.has(Part::Preflight) && !*cut_off {
             preflight(prepared, api, request, &*parts.reporter).await?;
@@ -193,7 +194,7 @@ impl Upgrade {
         fetch(prepared, request.pull_policy, parts).await?;
         let mut machine = Machine {
             paths: paths.clone(),
-            tree: &mut HostTree::new(paths.clone(), &mut state.inventory),
+            tree: &mut HostTree::new(paths.clone(), session.inventory_mut()),
             disk: &mut HostDisk,
             etcd: &Member::of(&prepared.spec, paths),
             health: &*parts.health,
@@ -251,7 +252,7 @@ async fn fetch(prepared: &Prepared, policy: Option<PullPolicy>, parts: &Parts) -
 pub struct Rollback {
     paths: Paths,
     parts: Parts,
-    state: State,
+    session: Session,
     journal: Journal,
     spec: ClusterSpec,
     /// Whether the copy of etcd's data goes back too, whatever was written since.
@@ -264,11 +265,11 @@ impl Rollback {
     /// # Errors
     /// A machine without an upgrade, or whose configuration cannot be read.
     pub fn prepare(paths: &Paths, parts: Parts, etcd_copy: bool) -> Result<Self, RunError> {
-        let state = open(paths)?;
+        let session = open(paths)?;
         let tree = HostTree::new(paths.clone(), NoRecord);
         let journal = Journal::read(&tree)?.ok_or(RunError::NoUpgrade)?;
         let spec = Saved::read(&tree)?.ok_or(RunError::NotKept)?.spec()?.0;
-        Ok(Self { paths: paths.clone(), parts, state, journal, spec, etcd_copy })
+        Ok(Self { paths: paths.clone(), parts, session, journal, spec, etcd_copy })
     }
 
     /// The cluster as the upgrade has left it.
@@ -302,8 +303,8 @@ impl Rollback {
     /// # Errors
     /// What stands in the way; the same call goes on from there.
     pub async fn run(&mut self, limit: Duration) -> Result<(), RunError> {
-        let Self { paths, parts, state, spec, etcd_copy, .. } = self;
-        let mut tree = HostTree::new(paths.clone(), &mut state.inventory);
+        let Self { paths, parts, session, spec, etcd_copy, .. } = self;
+        let mut tree = HostTree::new(paths.clone(), session.inventory_mut());
         let mut machine = Machine {
             paths: paths.clone(),
             tree: &mut tree,
@@ -327,8 +328,8 @@ impl Rollback {
     }
 }
 
-fn open(paths: &Paths) -> Result<State, RunError> {
-    State::open(paths)?.ok_or(RunError::NotOurs)
+fn open(paths: &Paths) -> Result<Session, RunError> {
+    Session::attach(paths)?.ok_or(RunError::NotOurs)
 }
 
 fn capitalised(text: &str) -> String {

@@ -13,7 +13,8 @@ use crate::host::paths::{KUBELET_CONFIG, TMP_DIR};
 use crate::host::tree::{HostTree, NoRecord, Recorder, Tree};
 use crate::kubelet::files::{KubeletFilesError, in_cluster};
 use crate::workflow::node_files::RESOLVED;
-use crate::workflow::state::{State, StateError};
+use crate::workflow::session::Session;
+use crate::workflow::state::StateError;
 use crate::yaml;
 
 /// What became of the settings.
@@ -62,10 +63,9 @@ pub fn renew_settings(
     patches: Option<&Path>,
     dry_run: bool,
 ) -> Result<Settings, WorkerError> {
-    match State::open(paths)? {
-        Some(mut state) => renew(HostTree::new(paths.clone(), &mut state.inventory), facts, patches, dry_run),
-        None => renew(HostTree::new(paths.clone(), NoRecord), facts, patches, dry_run),
-    }
+    let mut session = Session::attach(paths)?;
+    let inventory = session.as_mut().and_then(Session::inventory_mut);
+    renew(HostTree::new(paths.clone(), inventory), facts, patches, dry_run)
 }
 
 fn renew<R: Recorder>(
