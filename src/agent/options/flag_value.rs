@@ -53,6 +53,8 @@ pub enum Kind {
     Quantity,
     /// `--version`, `--version=raw`, `--version=v1.36.2`.
     Version,
+    /// A map of fields, which no flag can say.
+    Object,
 }
 
 /// The value of a flag.
@@ -119,7 +121,7 @@ impl Kind {
             Self::Pair => pair(text, '=').map(given),
             Self::Version => version(text).map(given),
             _ if text.is_empty() => Ok(Given::Nothing),
-            Self::Text | Self::Path | Self::Secret | Self::Labels | Self::Taints => Ok(given(())),
+            Self::Text | Self::Path | Self::Secret | Self::Labels | Self::Taints | Self::Object => Ok(given(())),
             Self::Ip => address(text).map(|address| Given::Text(address.to_string())),
             Self::List => list(text).map(Given::List),
             Self::Map => parts(text).try_for_each(|part| pair(part, '=')).map(given),

@@ -1,14 +1,7 @@
 //! `featureGates` and `--feature-gates`: those of Kubernetes 1.36 that mean something to this agent.
 
-use std::collections::BTreeMap;
-
-use serde_json::{Value, json};
-
-use super::kubelet_config::KubeletConfiguration;
-use super::{AgentOptions, Flags, flag_value};
-
 /// The field of the configuration.
-const FIELD: &str = "featureGates";
+pub(super) const FIELD: &str = "featureGates";
 
 /// What gates open, as 1.36 has it where none is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,84 +21,14 @@ impl Default for Gates {
 }
 
 /// A gate, the one that opens all of its stage, and what it sets.
-type Row = (&'static str, &'static str, fn(&mut Gates, bool));
+pub(super) type Row = (&'static str, &'static str, fn(&mut Gates, bool));
 
 const ALPHA: &str = "AllAlpha";
 const BETA: &str = "AllBeta";
 
-const GATES: [Row; 3] = [
+/// Those that mean something here.
+pub(super) const GATES: [Row; 3] = [
     ("PodsAPI", ALPHA, |gates, on| gates.pods_api = on),
     ("ComponentFlagz", BETA, |gates, on| gates.flagz = on),
     ("ComponentStatusz", BETA, |gates, on| gates.statusz = on),
 ];
-
-/// Follows the gates of the file, those of flags over them. One that is set goes over that of its stage. Returns the names
-/// of those that mean nothing here.
-pub(super) fn follow(options: &mut AgentOptions, flags: &Flags, file: &KubeletConfiguration) -> Vec<String> {
-    let mut given: BTreeMap<String, bool> = file.feature_gates.clone().unwrap_or_default();
-    let by_flags: BTreeMap<String, bool> = flags.feature_gates.iter().flat_map(|text| pairs(text)).collect();
-    if !by_flags.is_empty() {
-        given.extend(by_flags);
-        // What is read there goes over the defaults of a kubelet that is given it as its configuration.
-        options
-            .written
-            .insert(FIELD.to_owned(), given.iter().map(|(name, on)| (name.clone(), json!(on))).collect::<Value>());
-    }
-    for (name, stage, set) in GATES {
-        if let Some(on) = given.get(name).or_else(|| given.get(stage)) {
-            set(&mut options.gates, *on);
-        }
-    }
-    let means_something = |name: &String| GATES.iter().any(|(gate, stage, _)| name == gate || name == stage);
-    given.into_keys().filter(|name| !means_something(name)).collect()
-}
-
-/// `Name=true,Other=false`, which has been read once.
-fn pairs(text: &str) -> impl Iterator<Item = (String, bool)> {
-    text.split(',').filter_map(|part| {
-        let (name, on) = part.split_once('=')?;
-        Some((name.trim().to_owned(), flag_value::boolean(on.trim()).ok()?))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::agent::options::{ConfigFile, Resolved, resolve};
-
-    /// With `featureGates` of a file, in YAML, and `--feature-gates`.
-    fn resolved(file: &str, flag: &str) -> Resolved {
-        let text = format!(
-            "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nstaticPodPath: /m\nfeatureGates: {file}\n"
-        );
-        let flags = Flags::read([("feature-gates", flag)]).unwrap();
-        resolve(&flags, &[ConfigFile::main("/c.yaml".into(), text)], "n").unwrap()
-    }
-
-    #[test]
-    fn gates_are_those_of_1_36_until_the_file_or_a_flag_sets_them() {
-        let of = |file: &str, flag: &str| resolved(file, flag).options.gates;
-        let with = |change: fn(&mut Gates)| {
-            let mut gates = Gates::default();
-            change(&mut gates);
-            gates
-        };
-        assert_eq!(of("{}", ""), Gates { pods_api: false, flagz: true, statusz: true });
-        assert_eq!(of("{PodsAPI: true}", ""), with(|gates| gates.pods_api = true));
-        assert_eq!(of("{PodsAPI: true}", "PodsAPI=false"), Gates::default());
-        assert_eq!(of("{}", "PodsAPI=true,ComponentFlagz=f"), Gates { pods_api: true, flagz: false, statusz: true });
-        assert_eq!(of("{AllAlpha: true}", ""), with(|gates| gates.pods_api = true));
-        assert_eq!(of("{AllAlpha: true, PodsAPI: false}", ""), Gates::default());
-        assert_eq!(of("{}", "AllBeta=false"), Gates { pods_api: false, flagz: false, statusz: false });
-    }
-
-    #[test]
-    fn gates_that_mean_nothing_are_named_and_all_of_them_are_written_back() {
-        let found = resolved("{PodsAPI: true, SidecarContainers: true}", "NodeSwap=false, PodsAPI=false");
-        assert_eq!(found.notes, ["these feature gates mean nothing to this agent: NodeSwap, SidecarContainers"]);
-        let written = json!({"NodeSwap": false, "PodsAPI": false, "SidecarContainers": true});
-        assert_eq!(found.options.written[FIELD], written);
-        let error = Flags::read([("feature-gates", "PodsAPI=maybe")]).unwrap_err();
-        assert_eq!(error[0].to_string(), "--feature-gates is \"PodsAPI=maybe\": PodsAPI: must be true or false");
-    }
-}

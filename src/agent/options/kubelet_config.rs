@@ -1,5 +1,5 @@
-//! The `KubeletConfiguration` file: which of its fields the agent follows, which it takes and lets be, and which are
-//! none.
+//! The `KubeletConfiguration` file, read by the table: fields that are options of their own, those that are resolved together
+//! with others, those that mean nothing, and those that are none.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,16 +9,20 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::server::{Authentication, AuthorizationField};
-use super::{ConfigFile, NodeTaint, OptionsError, values};
-use crate::yaml::{self, DecodeError, Entry, Kind, Node, Problem, Repeated, YamlError};
+use super::agent_options::AgentOptions;
+use super::config_files::ConfigFile;
+use super::error::OptionsError;
+use super::node::NodeTaint;
+use super::table::{self, OptionRow, Setting};
+use super::values;
+use crate::yaml::{self, DecodeError, Entry, Kind, Node, Problem, Repeated, Segment, YamlError};
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 const KIND: &str = "KubeletConfiguration";
 /// The field whose values may be passwords.
 const HEADERS: &str = "staticPodURLHeader";
 
-/// The fields the agent follows. Every other field of the type is in [`LET_BE`].
+/// The fields that are resolved together with other options. Every other one is read by its row of the table.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct KubeletConfiguration {
@@ -30,81 +34,33 @@ pub(super) struct KubeletConfiguration {
     pub static_pod_url: Option<String>,
     #[serde(rename = "staticPodURLHeader", deserialize_with = "values::headers_field")]
     pub static_pod_url_header: Option<BTreeMap<String, Vec<String>>>,
-    #[serde(deserialize_with = "values::duration_field")]
-    pub file_check_frequency: Option<Duration>,
-    #[serde(deserialize_with = "values::duration_field")]
-    pub http_check_frequency: Option<Duration>,
-    #[serde(deserialize_with = "values::duration_field")]
-    pub sync_frequency: Option<Duration>,
     pub healthz_port: Option<u16>,
     #[serde(deserialize_with = "values::address_field")]
     pub healthz_bind_address: Option<IpAddr>,
     #[serde(deserialize_with = "values::address_field")]
     pub address: Option<IpAddr>,
     pub read_only_port: Option<u16>,
-    #[serde(deserialize_with = "values::log_size_field")]
-    pub container_log_max_size: Option<u64>,
-    #[serde(deserialize_with = "values::log_files_field")]
-    pub container_log_max_files: Option<u32>,
-    #[serde(deserialize_with = "values::log_interval_field")]
-    pub container_log_monitor_interval: Option<Duration>,
-    #[serde(rename = "cgroupsPerQOS")]
-    pub cgroups_per_qos: Option<bool>,
-    #[serde(deserialize_with = "values::cgroup_field")]
-    pub cgroup_root: Option<String>,
-    pub pod_pids_limit: Option<i64>,
     pub serialize_image_pulls: Option<bool>,
     #[serde(deserialize_with = "values::pulls_field")]
     pub max_parallel_image_pulls: Option<usize>,
-    pub pod_logs_dir: Option<String>,
-    #[serde(rename = "clusterDNS")]
-    pub cluster_dns: Option<Vec<String>>,
-    pub cluster_domain: Option<String>,
-    #[serde(rename = "resolvConf")]
-    pub resolv_conf: Option<String>,
-    #[serde(deserialize_with = "values::sysctls_field")]
-    pub allowed_unsafe_sysctls: Option<Vec<String>>,
     pub crash_loop_back_off: Option<CrashLoopBackOff>,
-    #[serde(rename = "cpuCFSQuota")]
-    pub cpu_cfs_quota: Option<bool>,
-    #[serde(rename = "cpuCFSQuotaPeriod", deserialize_with = "values::duration_field")]
-    pub cpu_cfs_quota_period: Option<Duration>,
-    pub seccomp_default: Option<bool>,
-    pub oom_score_adj: Option<i32>,
-    pub register_node: Option<bool>,
     #[serde(deserialize_with = "values::taints_field")]
     pub register_with_taints: Option<Vec<NodeTaint>>,
     #[serde(deserialize_with = "values::duration_field")]
     pub node_status_update_frequency: Option<Duration>,
     #[serde(deserialize_with = "values::duration_field")]
     pub node_status_report_frequency: Option<Duration>,
-    #[serde(deserialize_with = "values::seconds_field")]
-    pub node_lease_duration_seconds: Option<i32>,
-    #[serde(deserialize_with = "values::natural_field")]
-    pub max_pods: Option<i64>,
-    #[serde(deserialize_with = "values::at_least_minus_one_field")]
-    pub node_status_max_images: Option<i64>,
     pub system_reserved: Option<BTreeMap<String, String>>,
     pub kube_reserved: Option<BTreeMap<String, String>>,
     pub eviction_hard: Option<BTreeMap<String, String>>,
     pub merge_default_eviction_settings: Option<bool>,
-    #[serde(rename = "providerID")]
-    pub provider_id: Option<String>,
-    pub rotate_certificates: Option<bool>,
-    #[serde(rename = "serverTLSBootstrap")]
-    pub server_tls_bootstrap: Option<bool>,
     pub enable_server: Option<bool>,
     pub port: Option<u16>,
     pub tls_cert_file: Option<String>,
     pub tls_private_key_file: Option<String>,
     pub tls_min_version: Option<String>,
-    pub tls_cipher_suites: Option<Vec<String>>,
     pub authentication: Option<Authentication>,
     pub authorization: Option<AuthorizationField>,
-    pub enable_debugging_handlers: Option<bool>,
-    pub enable_system_log_handler: Option<bool>,
-    #[serde(deserialize_with = "values::duration_field")]
-    pub streaming_connection_idle_timeout: Option<Duration>,
     pub container_runtime_endpoint: Option<String>,
     pub feature_gates: Option<BTreeMap<String, bool>>,
 }
@@ -116,97 +72,61 @@ pub(super) struct CrashLoopBackOff {
     pub max_container_restart_period: Option<Duration>,
 }
 
-/// Fields of the type that mean nothing to an agent without evictions and managers of CPUs and memory.
-pub(super) const LET_BE: &[&str] = &[
-    "cgroupDriver",
-    "configMapAndSecretChangeDetectionStrategy",
-    "containerLogMaxWorkers",
-    "contentType",
-    "cpuManagerPolicy",
-    "cpuManagerPolicyOptions",
-    "cpuManagerReconcilePeriod",
-    "draManagerReconcilePeriod",
-    "enableContentionProfiling",
-    "enableControllerAttachDetach",
-    "enableDebugFlagsHandler",
-    "enableProfilingHandler",
-    "enableSystemLogQuery",
-    "enforceNodeAllocatable",
-    "eventBurst",
-    "eventRecordQPS",
-    "evictionMaxPodGracePeriod",
-    "evictionMinimumReclaim",
-    "evictionPressureTransitionPeriod",
-    "evictionSoft",
-    "evictionSoftGracePeriod",
-    "failCgroupV1",
-    "failSwapOn",
-    "hairpinMode",
-    "imageGCHighThresholdPercent",
-    "imageGCLowThresholdPercent",
-    "imageMaximumGCAge",
-    "imageMinimumGCAge",
-    "imagePullCredentialsVerificationPolicy",
-    "imageServiceEndpoint",
-    "iptablesDropBit",
-    "iptablesMasqueradeBit",
-    "kernelMemcgNotification",
-    "kubeAPIBurst",
-    "kubeAPIQPS",
-    "kubeReservedCgroup",
-    "kubeletCgroups",
-    "localStorageCapacityIsolation",
-    "logging",
-    "makeIPTablesUtilChains",
-    "maxOpenFiles",
-    "memoryManagerPolicy",
-    "memoryReservationPolicy",
-    "memorySwap",
-    "memoryThrottlingFactor",
-    "podCIDR",
-    "podsPerCore",
-    "preloadedImagesVerificationAllowlist",
-    "protectKernelDefaults",
-    "qosReserved",
-    "registryBurst",
-    "registryPullQPS",
-    "reservedMemory",
-    "reservedSystemCPUs",
-    "runOnce",
-    "runtimeRequestTimeout",
-    "showHiddenMetricsForVersion",
-    "shutdownGracePeriod",
-    "shutdownGracePeriodByPodPriority",
-    "shutdownGracePeriodCriticalPods",
-    "singleProcessOOMKill",
-    "systemCgroups",
-    "systemReservedCgroup",
-    "tlsCurvePreferences",
-    "topologyManagerPolicy",
-    "topologyManagerPolicyOptions",
-    "topologyManagerScope",
-    "tracing",
-    "userNamespaces",
-    "volumePluginDir",
-    "volumeStatsAggPeriod",
-];
+/// `authentication` of the file.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct Authentication {
+    pub anonymous: Option<Switch>,
+    pub webhook: Option<Webhook>,
+    pub x509: Option<X509>,
+}
 
-/// Fields that are paths: a relative one is relative to the file it is written in.
-const PATHS: &[&str] = &[
-    "authentication.x509.clientCAFile",
-    "podLogsDir",
-    "resolvConf",
-    "staticPodPath",
-    "tlsCertFile",
-    "tlsPrivateKeyFile",
-];
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct Switch {
+    pub enabled: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct Webhook {
+    pub enabled: Option<bool>,
+    #[serde(rename = "cacheTTL", deserialize_with = "values::duration_field")]
+    pub cache_ttl: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct X509 {
+    #[serde(rename = "clientCAFile")]
+    pub client_ca_file: Option<String>,
+}
+
+/// `authorization` of the file.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct AuthorizationField {
+    pub mode: Option<String>,
+    pub webhook: Option<AuthorizationWebhook>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct AuthorizationWebhook {
+    #[serde(rename = "cacheAuthorizedTTL", deserialize_with = "values::duration_field")]
+    pub cache_authorized_ttl: Option<Duration>,
+    #[serde(rename = "cacheUnauthorizedTTL", deserialize_with = "values::duration_field")]
+    pub cache_unauthorized_ttl: Option<Duration>,
+}
 
 /// What the files come to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Read {
-    /// All of them merged.
+    /// The fields of all of them that are resolved together with other options.
     pub config: KubeletConfiguration,
-    /// The same as it is written, with the fields that mean nothing to this agent, and without what may be a password.
+    /// Options as all the other fields set them.
+    pub options: AgentOptions,
+    /// All fields as they are written, with those that mean nothing to this agent, and without what may be a password.
     pub written: Map<String, Value>,
     /// The fields that mean nothing to this agent, a line a file.
     pub notes: Vec<String>,
@@ -216,14 +136,19 @@ pub(super) struct Read {
 
 /// Reads the configuration file and its drop-ins, each over those before it.
 pub(super) fn read(files: &[ConfigFile]) -> Result<Read, OptionsError> {
-    let mut read = Read::default();
+    let mut read = Read {
+        config: KubeletConfiguration::default(),
+        options: AgentOptions::new(""),
+        written: Map::new(),
+        notes: Vec::new(),
+        warnings: Vec::new(),
+    };
     let mut merged: Option<Node> = None;
     for file in files {
         let parsed = parse(file)?;
         let name = file.path.display();
-        if !parsed.ignored_flags.is_empty() {
-            read.notes
-                .push(format!("{name}: these fields mean nothing to this agent: {}", parsed.ignored_flags.join(", ")));
+        if !parsed.ignored.is_empty() {
+            read.notes.push(format!("{name}: these fields mean nothing to this agent: {}", parsed.ignored.join(", ")));
         }
         if !parsed.doubts.is_empty() {
             let doubts: Vec<String> = parsed.doubts.iter().map(|doubt| place(&file.path, doubt)).collect();
@@ -234,26 +159,66 @@ pub(super) fn read(files: &[ConfigFile]) -> Result<Read, OptionsError> {
             Some(below) => lay_over(below, parsed.node),
         }
     }
-    let Some((mut merged, file)) = merged.zip(files.last()) else { return Ok(read) };
+    let Some((merged, file)) = merged.zip(files.last()) else { return Ok(read) };
     let mut written = match merged.to_value() {
         Value::Object(fields) => fields,
         _ => Map::new(),
     };
     written.remove(HEADERS);
-    drop_ignored_flags(&mut merged);
-    let (config, faults) = merged.decode_all::<KubeletConfiguration>();
+    let (config, faults) = decode(merged, &mut read.options);
     match faults.into_iter().find(|fault| !is_unknown(fault)) {
         Some(fault) => Err(invalid(&file.path, &[YamlError::from(fault)])),
         None => Ok(Read { config, written, ..read }),
     }
 }
 
+/// Reads the fields of a file: those that are options of their own into `options`. Returns the others, and every fault in the
+/// order of the file.
+fn decode(mut node: Node, options: &mut AgentOptions) -> (KubeletConfiguration, Vec<DecodeError>) {
+    drop_ignored(&mut node);
+    let mut faults = Vec::new();
+    if let Kind::Map(entries) = &mut node.kind {
+        entries.retain_mut(|entry| {
+            let setting =
+                table::of_field(&entry.key).and_then(OptionRow::setting).filter(|setting| !setting.is_joint());
+            if let Some(setting) = setting {
+                faults.extend(read_field(setting, options, entry));
+            }
+            setting.is_none()
+        });
+    }
+    let (config, more) = node.decode_all::<KubeletConfiguration>();
+    faults.extend(more.into_iter().map(with_all_names));
+    faults.sort_by_key(|fault| fault.at.map(|at| (at.line, at.column)));
+    (config, faults)
+}
+
+/// A null is as a field that is not there.
+fn read_field(setting: &Setting, options: &mut AgentOptions, entry: &mut Entry) -> Vec<DecodeError> {
+    if entry.node.kind == Kind::Null {
+        return Vec::new();
+    }
+    let mut faults = setting.by_field(options, &mut entry.node).err().unwrap_or_default();
+    for fault in &mut faults {
+        fault.path.insert(0, Segment::Key(entry.key.clone()));
+    }
+    faults
+}
+
+/// A field that is none, with the names of all that there are: what was meant may be one of those that were read before.
+fn with_all_names(mut fault: DecodeError) -> DecodeError {
+    if let (Problem::UnknownField(_, known), [_]) = (&mut fault.problem, fault.path.as_slice()) {
+        *known = table::followed_fields();
+    }
+    fault
+}
+
 /// Takes out the fields that mean nothing to this agent, and returns their names.
-fn drop_ignored_flags(node: &mut Node) -> Vec<String> {
+fn drop_ignored(node: &mut Node) -> Vec<String> {
     let Kind::Map(entries) = &mut node.kind else { return Vec::new() };
-    let is_let_be = |entry: &Entry| LET_BE.contains(&entry.key.as_str());
-    let names = entries.iter().filter(|entry| is_let_be(entry)).map(|entry| entry.key.clone()).collect();
-    entries.retain(|entry| !is_let_be(entry));
+    let is_ignored = |entry: &Entry| table::is_ignored(&entry.key);
+    let names = entries.iter().filter(|entry| is_ignored(entry)).map(|entry| entry.key.clone()).collect();
+    entries.retain(|entry| !is_ignored(entry));
     names
 }
 
@@ -264,14 +229,13 @@ fn is_unknown(fault: &DecodeError) -> bool {
 
 /// Fields of a KubeletConfiguration that the type has not, by their paths: a slip of the pen, as a rule.
 pub fn unknown_fields(config: &serde_json::Value) -> Vec<String> {
-    let Ok(mut node) = yaml::to_string(config).map_err(drop).and_then(|text| {
+    let Ok(node) = yaml::to_string(config).map_err(drop).and_then(|text| {
         let documents = yaml::documents(&text).map_err(drop)?;
         documents.first().ok_or(()).and_then(|document| Node::parse(document).map_err(drop))
     }) else {
         return vec![];
     };
-    drop_ignored_flags(&mut node);
-    let (_, faults) = node.decode_all::<KubeletConfiguration>();
+    let (_, faults) = decode(node, &mut AgentOptions::new(""));
     faults.into_iter().filter(is_unknown).map(|fault| YamlError::from(fault).path).collect()
 }
 
@@ -280,7 +244,7 @@ struct Parsed {
     /// Its fields.
     node: Node,
     /// Those that mean nothing, by name, in the order of the file.
-    ignored_flags: Vec<String>,
+    ignored: Vec<String>,
     /// What is wrong with it and does not matter.
     doubts: Vec<YamlError>,
 }
@@ -296,14 +260,12 @@ fn parse(file: &ConfigFile) -> Result<Parsed, OptionsError> {
     if more.iter().any(|document| !Node::parse(document).is_ok_and(|node| node.kind == Kind::Null)) {
         doubts.push(whole("only the first document is used".to_owned()));
     }
-    let mut followed = node.clone();
-    let ignored_flags = drop_ignored_flags(&mut followed);
-    let (config, faults) = followed.decode_all::<KubeletConfiguration>();
+    let (config, faults) = decode(node.clone(), &mut AgentOptions::new(""));
     let (unknown, faults): (Vec<_>, Vec<_>) = faults.into_iter().partition(is_unknown);
     let mut problems: Vec<YamlError> = faults.into_iter().map(YamlError::from).collect();
     for (field, found, wanted) in [("apiVersion", &config.api_version, API_VERSION), ("kind", &config.kind, KIND)] {
-        let told = problems.iter().any(|p| p.path == field);
-        if !told && found.as_deref() != Some(wanted) {
+        let reported = problems.iter().any(|p| p.path == field);
+        if !reported && found.as_deref() != Some(wanted) {
             let found = found.as_deref().unwrap_or("nothing");
             problems.push(whole(format!("{field} must be {wanted}, found {found}")));
         }
@@ -313,7 +275,8 @@ fn parse(file: &ConfigFile) -> Result<Parsed, OptionsError> {
     }
     doubts.extend(unknown.into_iter().map(YamlError::from));
     anchor(&mut node, &file.base);
-    Ok(Parsed { node, ignored_flags, doubts })
+    let ignored = drop_ignored(&mut node.clone());
+    Ok(Parsed { node, ignored, doubts })
 }
 
 /// Of a key that stands twice the last one counts, as for a kubelet that reads the document the second, lenient time.
@@ -325,7 +288,7 @@ fn twice(repeated: &Repeated) -> YamlError {
 
 /// Makes the paths of a file absolute.
 fn anchor(node: &mut Node, base: &Path) {
-    for path in PATHS {
+    for path in table::path_fields() {
         if let Some(Kind::String(path)) = find(node, path)
             && !path.is_empty()
         {

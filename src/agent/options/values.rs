@@ -1,4 +1,4 @@
-//! Values of flags and fields, checked where they are written: a field's fault is told with its line, a flag's with the
+//! Values of flags and fields, checked where they are written: a field's fault is reported with its line, a flag's with the
 //! flag.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
-use super::{NodeTaint, flag_value};
+use super::flag_value;
+use super::node::NodeTaint;
 use crate::agent::pod::resources;
 use crate::agent::pod::sysctls;
 use crate::config::GoDuration;
@@ -22,8 +23,16 @@ pub(super) fn duration(text: &str) -> Result<Option<Duration>, String> {
 }
 
 fn positive(duration: GoDuration) -> Result<Option<Duration>, String> {
-    let duration = duration.to_std().ok_or("must not be negative")?;
-    Ok(Some(duration).filter(|d| !d.is_zero()))
+    duration_from(duration, Duration::ZERO)
+}
+
+/// A duration that is no shorter than `least`; 0 stands for the default.
+pub(super) fn duration_from(given: GoDuration, least: Duration) -> Result<Option<Duration>, String> {
+    let duration = given.to_std().ok_or("must not be negative")?;
+    match Some(duration).filter(|duration| !duration.is_zero()) {
+        Some(short) if short < least => Err(format!("must be {} or more, found {given}", GoDuration::from(least))),
+        duration => Ok(duration),
+    }
 }
 
 /// An address, none where the text is empty.
@@ -32,6 +41,18 @@ pub(super) fn address(text: &str) -> Result<Option<IpAddr>, String> {
         return Ok(None);
     }
     flag_value::address(text).map(Some)
+}
+
+/// Addresses of the machine, one or one of each family. `0.0.0.0` and `::` only choose the family.
+pub(super) fn addresses(text: &str) -> Result<Vec<IpAddr>, String> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let parse = |part: &str| part.parse::<IpAddr>().map_err(|_| format!("{part:?} is no IP address"));
+    let found = parts.map(parse).collect::<Result<Vec<_>, _>>()?;
+    match found.as_slice() {
+        [] | [_] => Ok(found),
+        [one, other] if one.is_ipv4() != other.is_ipv4() => Ok(found),
+        _ => Err("must be one address, or one of each family".to_owned()),
+    }
 }
 
 /// A URL that can be asked for manifests, none where the text is empty. It may hold a password, so that no message
@@ -91,11 +112,6 @@ pub(super) fn sysctl(text: &str) -> Result<String, String> {
     sysctls::pattern(text)
 }
 
-pub(super) fn sysctls_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
-    let checked_one = |text: String| sysctl(&text).map_err(|problem| format!("{text:?}: {problem}"));
-    checked(from, |given: Vec<String>| given.into_iter().map(checked_one).collect::<Result<_, _>>().map(Some))
-}
-
 /// A cgroup, by its path below the hierarchy's top.
 pub(super) fn cgroup(text: &str) -> Result<Option<String>, String> {
     match text {
@@ -123,14 +139,6 @@ pub(super) fn duration_field<'de, D: Deserializer<'de>>(from: D) -> Result<Optio
     checked(from, positive)
 }
 
-/// The kubelet takes no less than three seconds either.
-pub(super) fn log_interval_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    checked(from, |given: GoDuration| match positive(given)? {
-        Some(interval) if interval < Duration::from_secs(3) => Err(format!("must be 3s or more, found {given}")),
-        interval => Ok(interval),
-    })
-}
-
 pub(super) fn address_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IpAddr>, D::Error> {
     checked(from, |text: String| address(&text))
 }
@@ -139,46 +147,22 @@ pub(super) fn url_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Str
     checked(from, |text: String| url(&text))
 }
 
-pub(super) fn log_size_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    checked(from, |text: String| log_size(&text))
-}
-
-pub(super) fn log_files_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
-    checked(from, log_files)
-}
-
-pub(super) fn cgroup_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    checked(from, |text: String| cgroup(&text))
-}
-
 pub(super) fn pulls_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
     checked(from, pulls)
 }
 
 /// A number of things; 0 stands for the default.
-pub(super) fn natural(number: i64) -> Result<Option<i64>, String> {
-    match number {
-        0 => Ok(None),
-        1..=0x7fff_ffff => Ok(Some(number)),
+pub(super) fn natural(number: i64) -> Result<Option<i32>, String> {
+    match i32::try_from(number) {
+        Ok(0) => Ok(None),
+        Ok(number) if number > 0 => Ok(Some(number)),
         _ => Err(format!("must be between 0 and {}, found {number}", i32::MAX)),
     }
 }
 
 /// A number of things, -1 for no limit.
-pub(super) fn at_least_minus_one(number: i64) -> Result<Option<i64>, String> {
-    if number >= -1 { Ok(Some(number)) } else { Err(format!("must be -1 or more, found {number}")) }
-}
-
-pub(super) fn natural_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
-    checked(from, natural)
-}
-
-pub(super) fn at_least_minus_one_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
-    checked(from, at_least_minus_one)
-}
-
-pub(super) fn seconds_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i32>, D::Error> {
-    checked(from, |number| Ok(natural(number)?.and_then(|number| i32::try_from(number).ok())))
+pub(super) fn at_least_minus_one(number: i64) -> Result<i64, String> {
+    if number >= -1 { Ok(number) } else { Err(format!("must be -1 or more, found {number}")) }
 }
 
 pub(super) fn taints_field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<NodeTaint>>, D::Error> {

@@ -11,7 +11,7 @@ use super::http::{Body, respond};
 use super::negotiate::{Form, ResponseFormat, negotiate};
 use crate::agent::control::report::AgentReport;
 use crate::agent::options::AgentOptions;
-use crate::agent::options::{Gates, flag_values};
+use crate::agent::options::{Gates, table};
 use crate::yaml;
 
 const WARNING: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility \
@@ -59,7 +59,7 @@ fn status_lines(agent: &AgentReport, up: i64, paths: &[&str]) -> String {
 /// `/flagz`: every flag with its value, given or by default. As with the kubelet, what the configuration file says is not
 /// among them: `/configz` has that. Values that may hold passwords are masked.
 pub fn flags(options: &AgentOptions, headers: &HeaderMap) -> Response<Body> {
-    let flags = flag_values(&options.given_flags);
+    let flags = table::flag_values(&options.given_flags);
     let text = || flags.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     page("Flagz", headers, text, json!({ "flags": flags }))
 }

@@ -128,24 +128,9 @@ fn options(mut flags: Flags, globals: &Globals) -> anyhow::Result<AgentOptions> 
     if !globals.paths().is_live() {
         bail!("an agent runs the pods of this machine: --rootfs cannot be used with it");
     }
-    let paths = [
-        &mut flags.config,
-        &mut flags.config_dir,
-        &mut flags.pod_manifest_path,
-        &mut flags.root_dir,
-        &mut flags.control_socket,
-        &mut flags.node.kubeconfig,
-        &mut flags.node.bootstrap_kubeconfig,
-        &mut flags.node.cert_dir,
-        &mut flags.server.tls_cert_file,
-        &mut flags.server.tls_private_key_file,
-        &mut flags.server.client_ca_file,
-    ];
-    for path in paths {
-        if let Some(relative) = path.take() {
-            *path = Some(std::path::absolute(&relative).with_context(|| format!("cannot resolve {relative:?}"))?);
-        }
-    }
+    flags.map_paths(|relative| {
+        std::path::absolute(&relative).with_context(|| format!("cannot resolve {}", relative.display()))
+    })?;
     let mut files = Vec::new();
     if let Some(file) = &flags.config {
         files.push(ConfigFile::main(file.clone(), read(file)?));

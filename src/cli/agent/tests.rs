@@ -1,7 +1,9 @@
+use std::collections::BTreeMap;
+
 use clap::Parser;
 
 use super::*;
-use crate::agent::options::NodeFlags;
+use crate::agent::options::{FlagKind, Given, NodeFlags, table};
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -41,13 +43,15 @@ fn flags_are_followed_in_every_form_the_kubelet_takes() {
         pod_manifest_path: Some("/m".into()),
         hostname_override: Some("n".into()),
         healthz_port: Some(0),
-        oom_score_adj: Some(-500),
-        cluster_dns: ["1.1.1.1", "2.2.2.2", "3.3.3.3"].map(str::to_owned).to_vec(),
-        seccomp_default: Some(true),
-        cpu_cfs_quota: Some(false),
         manifest_url_headers: vec!["a:b,c:d".into(), "a:e".into()],
-        pod_max_pids: Some(-1),
-        container_log_max_size: Some("-1".into()),
+        followed: BTreeMap::from([
+            ("oom-score-adj", Given::Number(-500)),
+            ("cluster-dns", Given::List(["1.1.1.1", "2.2.2.2", "3.3.3.3"].map(str::to_owned).to_vec())),
+            ("seccomp-default", Given::Bool(true)),
+            ("cpu-cfs-quota", Given::Bool(false)),
+            ("pod-max-pids", Given::Number(-1)),
+            ("container-log-max-size", Given::Text("-1".to_owned())),
+        ]),
         ..Flags::default()
     };
     assert_eq!(given, expected);
@@ -79,14 +83,17 @@ fn what_kubeadms_drop_in_may_carry_is_accepted_and_named() {
     let expected = NodeFlags {
         bootstrap_kubeconfig: Some("/etc/kubernetes/bootstrap-kubelet.conf".into()),
         kubeconfig: Some("/etc/kubernetes/kubelet.conf".into()),
-        node_ip: Some("10.0.0.5".into()),
         register_with_taints: vec!["a=b:NoSchedule".into()],
-        max_pods: Some(10),
-        rotate_certificates: Some(true),
         node_labels: vec!["a=b".into(), "c=d".into()],
         ..NodeFlags::default()
     };
     assert_eq!((given.node, given.ignored), (expected, vec!["fail-swap-on".to_owned()]));
+    let followed = [
+        ("max-pods", Given::Number(10)),
+        ("node-ip", Given::Text("10.0.0.5".to_owned())),
+        ("rotate-certificates", Given::Bool(true)),
+    ];
+    assert_eq!(given.followed, BTreeMap::from(followed));
     assert_eq!(given.config.as_deref(), Some(Path::new("/var/lib/kubelet/config.yaml")));
 }
 
@@ -147,24 +154,21 @@ fn every_flag_of_a_kubelet_is_taken_and_an_empty_value_is_as_none() {
         hostname_override: Some("N1.Example".into()),
         read_only_port: Some(0),
         config_dir: Some("d".into()),
-        node: NodeFlags {
-            node_ip: Some("10.0.0.5,fd00::5".into()),
-            eviction_hard: Some("memory.available<5%".into()),
-            ..NodeFlags::default()
-        },
+        followed: BTreeMap::from([("node-ip", Given::Text("10.0.0.5,fd00::5".to_owned()))]),
+        node: NodeFlags { eviction_hard: Some("memory.available<5%".into()), ..NodeFlags::default() },
         ignored: given.ignored.clone(),
         ..Flags::default()
     };
     assert_eq!(given, expected);
-    for row in options::flags().filter(|row| row.kind.is_switch() && row.name != "help") {
-        let bare = format!("--{}", row.name);
+    for (flag, _) in table::flags().filter(|(flag, row)| row.kind.is_switch() && flag.name != "help") {
+        let bare = format!("--{}", flag.name);
         assert!(flags(&[&bare]).is_ok() && flags(&[&format!("{bare}=F")]).is_ok(), "{bare}");
         assert!(flags(&[&format!("{bare}=")]).is_err() && flags(&[&bare, "false"]).is_err(), "{bare}");
     }
-    for row in options::flags().filter(|row| row.kind == options::FlagKind::Text && row.name != "vmodule") {
-        let (empty, bare) = (format!("--{}=", row.name), format!("--{}", row.name));
+    for (flag, _) in table::flags().filter(|(flag, row)| row.kind == FlagKind::Text && flag.name != "vmodule") {
+        let (empty, bare) = (format!("--{}=", flag.name), format!("--{}", flag.name));
         let mut taken = flags(&[&empty]).unwrap();
-        assert_eq!(std::mem::take(&mut taken.given)[row.name].to_string(), "", "{empty}");
+        assert_eq!(std::mem::take(&mut taken.given)[flag.name].to_string(), "", "{empty}");
         assert_eq!(taken, Flags::default(), "{empty}");
         assert!(flags(&[&bare, "-x"]).is_ok() && flags(&[&bare]).is_err(), "{bare}");
     }

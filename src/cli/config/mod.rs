@@ -10,6 +10,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::{Globals, block_on};
+use crate::agent::options;
 use crate::cluster::addons::kube_proxy;
 use crate::config::{self, defaults, reference};
 use crate::host::facts;
@@ -138,10 +139,15 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         Sub::Validate(args) => validate(&args)?,
         Sub::Migrate(args) => migrate(&args)?,
         Sub::Schema(args) => ui::print_value(Output::Json, &reference::schema(&args.kind))?,
-        Sub::Docs => ui::print(&reference::markdown()?)?,
+        Sub::Docs => ui::print(&docs()?)?,
         Sub::Images(args) => return block_on(images::run(args, globals)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The whole of docs/configuration.md.
+fn docs() -> anyhow::Result<String> {
+    Ok(reference::markdown()? + &options::reference::markdown())
 }
 
 fn print(which: &Which) -> anyhow::Result<()> {
@@ -221,4 +227,12 @@ fn read(path: &Path) -> anyhow::Result<String> {
         false => std::fs::read_to_string(path),
     };
     text.with_context(|| format!("cannot read the configuration file {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_reference_in_the_repository_is_the_one_that_is_made() {
+        crate::testing::golden::assert_generated("docs/configuration.md", &super::docs().unwrap());
+    }
 }
