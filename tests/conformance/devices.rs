@@ -21,8 +21,9 @@ use tonic::server::Grpc;
 use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 
-use crate::node::{Node, put};
-use crate::pod::Pod;
+use crate::node::Node;
+use kubeboot::testing::real::command::put;
+use kubeboot::testing::real::pod::Pod;
 
 const RESOURCE: &str = "kubeboot.test/null";
 

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use kubeboot::agent::control::report::{Phase, PodReport};
 use serde_json::{Value, json};
 
-use crate::images::FOREVER;
-use crate::node::{Node, put};
-use crate::pod::Pod;
+use crate::node::Node;
 use crate::reports::{container, ended, id, restarts, runs};
+use kubeboot::testing::real::command::put;
+use kubeboot::testing::real::image::FOREVER;
+use kubeboot::testing::real::pod::Pod;
 
 /// Works on for two seconds at SIGTERM, leaves a message, and ends with 7.
 const WORKS: &str =

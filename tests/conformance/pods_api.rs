@@ -10,8 +10,9 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::node::{LIMIT, Node};
-use crate::pod::Pod;
+use crate::node::Node;
+use kubeboot::testing::real::pod::Pod;
+use kubeboot::testing::real::wait::LIMIT;
 
 const ADDED: i32 = 1;
 const MODIFIED: i32 = 2;

@@ -14,11 +14,11 @@ use tonic_health::ServingStatus;
 
 use crate::history::Action::Die;
 use crate::node::Node;
-use crate::pod::Pod;
-use crate::ports;
 use crate::reports::{container, id, restarts, runs};
 use crate::serve::{self, Server, redirect, status};
 use crate::signals::{self, KILLED};
+use kubeboot::testing::real::pod::Pod;
+use kubeboot::testing::real::ports;
 
 /// A probe that asks each second and gives up at once.
 fn quick(mut handler: Value) -> Value {

@@ -7,10 +7,10 @@ use kubeboot::agent::control::report::{Phase, PodReport, StateReport};
 use serde_json::json;
 
 use crate::history::Action::{Create, Die, Start};
-use crate::images::FOREVER;
 use crate::node::Node;
-use crate::pod::Pod;
 use crate::reports::{container, ended, restarts, runs, waits};
+use kubeboot::testing::real::image::FOREVER;
+use kubeboot::testing::real::pod::Pod;
 
 pub async fn b054_a_crashing_container_is_started_after_0_10_and_20_seconds(node: &mut Node) {
     node.record().await;

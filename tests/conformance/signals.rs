@@ -5,7 +5,7 @@ use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::node::Node;
-use crate::pod::Pod;
+use kubeboot::testing::real::pod::Pod;
 
 /// Exit code of what SIGKILL has ended.
 pub const KILLED: Option<i64> = Some(137);

@@ -3,11 +3,11 @@
 use kubeboot::agent::events::Event;
 use serde_json::json;
 
-use crate::images::FOREVER;
 use crate::node::Node;
-use crate::pod::Pod;
-use crate::ports;
 use crate::reports::{id, restarts, waits};
+use kubeboot::testing::real::image::FOREVER;
+use kubeboot::testing::real::pod::Pod;
+use kubeboot::testing::real::ports;
 
 /// The first event of a pod with this reason.
 async fn event(node: &Node, pod: &str, reason: &str) -> Event {

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::history::Action::Create;
 use crate::node::Node;
-use crate::pod::Pod;
 use crate::reports::id;
 use crate::serve::{Server, status};
+use kubeboot::testing::real::pod::Pod;
 
 /// What the URL answers at the moment; None is no answer at all.
 type Answer = Arc<Mutex<Option<Response<String>>>>;

@@ -7,10 +7,10 @@ use kubeboot::testing::api::FakeApi;
 use serde_json::{Value, json};
 
 use crate::api::kubeconfig;
-use crate::images::{FOREVER, IMAGE};
 use crate::node::Node;
-use crate::pod::Pod;
 use crate::reports::{id, id_of, restarts, runs, waits};
+use kubeboot::testing::real::image::{FOREVER, IMAGE};
+use kubeboot::testing::real::pod::Pod;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";

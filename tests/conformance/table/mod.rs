@@ -9,7 +9,8 @@ use std::path::Path;
 
 use futures::future::LocalBoxFuture;
 
-use crate::node::{Node, put};
+use crate::node::Node;
+use kubeboot::testing::real::command::put;
 
 mod rows;
 
