@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use kubeboot::agent::control::report::HealthReport;
+use kubeboot::testing::real::command::put;
+use kubeboot::testing::real::pod::Pod;
+use kubeboot::testing::real::ports;
 use serde_json::json;
 
 use crate::node::Node;
 use crate::reports::{id, restarts};
 use crate::serve::{Server, status};
-use kubeboot::testing::real::command::put;
-use kubeboot::testing::real::pod::Pod;
-use kubeboot::testing::real::ports;
 
 /// Gives the agent a kubeconfig of an API server at a port.
 pub fn kubeconfig(node: &mut Node, port: u16) {

@@ -2,12 +2,12 @@
 
 use std::fs;
 
+use kubeboot::testing::real::image::{IMAGE, LATEST};
+use kubeboot::testing::real::pod::Pod;
 use serde_json::{Value, json};
 
 use crate::node::Node;
 use crate::reports::{id, refusals, waits};
-use kubeboot::testing::real::image::{IMAGE, LATEST};
-use kubeboot::testing::real::pod::Pod;
 
 pub async fn b028_the_nodes_name_in_lower_case_ends_the_pods(node: &mut Node) {
     node.name = "Node1".to_owned();

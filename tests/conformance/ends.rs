@@ -4,13 +4,13 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use kubeboot::agent::control::report::{Phase, PodReport};
+use kubeboot::testing::real::command::put;
+use kubeboot::testing::real::image::FOREVER;
+use kubeboot::testing::real::pod::Pod;
 use serde_json::{Value, json};
 
 use crate::node::Node;
 use crate::reports::{container, ended, id, restarts, runs};
-use kubeboot::testing::real::command::put;
-use kubeboot::testing::real::image::FOREVER;
-use kubeboot::testing::real::pod::Pod;
 
 /// Works on for two seconds at SIGTERM, leaves a message, and ends with 7.
 const WORKS: &str =

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use kubeboot::agent::control::report::{PodReport, Severity};
+use kubeboot::testing::real::command::run;
+use kubeboot::testing::real::image::{FOREVER, IMAGE};
+use kubeboot::testing::real::pod::Pod;
 use serde_json::{Value, json};
 
 use crate::node::Node;
 use crate::reports::{container, id, restarts, waits};
-use kubeboot::testing::real::command::run;
-use kubeboot::testing::real::image::{FOREVER, IMAGE};
-use kubeboot::testing::real::pod::Pod;
 
 /// A shared directory that the container sees as `/share`.
 fn share(node: &Node) -> PathBuf {
@@ -31,7 +31,7 @@ async fn output(node: &mut Node, pod: Pod, script: &str) -> String {
 }
 
 pub async fn b067_images_that_are_not_there_are_told_as_the_kubelet_does(node: &mut Node) {
-    let unknown = IMAGE.replace("conformance:1", "unknown:1");
+    let unknown = IMAGE.replace("busybox:1", "unknown:1");
     node.start();
     node.run(&Pod::new("never").main("image", unknown.clone()).main("imagePullPolicy", "Never"));
     node.run(&Pod::new("pulled").main("image", unknown));

@@ -6,13 +6,13 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Duration;
 
 use kubeboot::agent::control::report::{HealthReport, Severity};
+use kubeboot::testing::real::command::put;
+use kubeboot::testing::real::pod::Pod;
 use serde_json::json;
 
 use crate::history::Action::{Create, Die, Start};
 use crate::node::Node;
 use crate::reports::{id, refusals};
-use kubeboot::testing::real::command::put;
-use kubeboot::testing::real::pod::Pod;
 
 fn refused<'a>(report: &'a HealthReport, file: &str) -> Option<&'a str> {
     let about = |subject: &str| subject.ends_with(&format!("/{file}"));

@@ -4,17 +4,17 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use kubeboot::agent::control::report::HealthReport;
+use kubeboot::testing::real::daemon::Daemon;
+use kubeboot::testing::real::image::{FOREVER, STUBBORN};
+use kubeboot::testing::real::pod::Pod;
+use kubeboot::testing::real::ports;
+use kubeboot::testing::real::wait::LIMIT;
 use serde_json::json;
 
 use crate::history::Action::{Create, Die, Start};
 use crate::node::Node;
 use crate::reports::{ended, id, id_of, restarts, runs};
 use crate::signals::{self, KILLED};
-use kubeboot::testing::real::daemon::Daemon;
-use kubeboot::testing::real::image::{FOREVER, STUBBORN};
-use kubeboot::testing::real::pod::Pod;
-use kubeboot::testing::real::ports;
-use kubeboot::testing::real::wait::LIMIT;
 
 /// A grace period that is waited for, and what is sure to have passed of it: the two clocks differ by a little.
 const GRACE: u64 = 20;

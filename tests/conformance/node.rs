@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use kubeboot::testing::Machine;
 use kubeboot::testing::real::daemon::Daemon;
+use kubeboot::testing::real::ports;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::history::{Events, History};
-use kubeboot::testing::real::ports;
 
 /// After this long an event that has not come is lost.
 const LOST: Duration = Duration::from_secs(15);

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kubeboot::agent::control::report::{HealthReport, PodReport, StateReport};
+use kubeboot::testing::real::pod::Pod;
+use kubeboot::testing::real::ports;
 use serde_json::{Value, json};
 use tonic_health::ServingStatus;
 
@@ -17,8 +19,6 @@ use crate::node::Node;
 use crate::reports::{container, id, restarts, runs};
 use crate::serve::{self, Server, redirect, status};
 use crate::signals::{self, KILLED};
-use kubeboot::testing::real::pod::Pod;
-use kubeboot::testing::real::ports;
 
 /// A probe that asks each second and gives up at once.
 fn quick(mut handler: Value) -> Value {

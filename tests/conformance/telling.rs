@@ -1,13 +1,13 @@
 //! 113 to 123: what is told of pods in events, in waiting, and on the pages of metrics.
 
 use kubeboot::agent::events::Event;
+use kubeboot::testing::real::image::FOREVER;
+use kubeboot::testing::real::pod::Pod;
+use kubeboot::testing::real::ports;
 use serde_json::json;
 
 use crate::node::Node;
 use crate::reports::{id, restarts, waits};
-use kubeboot::testing::real::image::FOREVER;
-use kubeboot::testing::real::pod::Pod;
-use kubeboot::testing::real::ports;
 
 /// The first event of a pod with this reason.
 async fn event(node: &Node, pod: &str, reason: &str) -> Event {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use http::Response;
 use kubeboot::agent::control::report::HealthReport;
+use kubeboot::testing::real::pod::Pod;
 use serde_json::{Value, json};
 
 use crate::history::Action::Create;
 use crate::node::Node;
 use crate::reports::id;
 use crate::serve::{Server, status};
-use kubeboot::testing::real::pod::Pod;
 
 /// What the URL answers at the moment; None is no answer at all.
 type Answer = Arc<Mutex<Option<Response<String>>>>;

@@ -4,13 +4,13 @@ use std::fs;
 
 use kubeboot::agent::control::report::{Phase, PodReport};
 use kubeboot::testing::api::FakeApi;
+use kubeboot::testing::real::image::{FOREVER, IMAGE};
+use kubeboot::testing::real::pod::Pod;
 use serde_json::{Value, json};
 
 use crate::api::kubeconfig;
 use crate::node::Node;
 use crate::reports::{id, id_of, restarts, runs, waits};
-use kubeboot::testing::real::image::{FOREVER, IMAGE};
-use kubeboot::testing::real::pod::Pod;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";

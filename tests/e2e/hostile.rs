@@ -6,9 +6,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use kubeboot::testing::real::image;
+use serde_json::Value;
 
 use crate::machine::*;
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-
 use kubeboot::testing::real::image;
 
 use crate::engine::Engine;

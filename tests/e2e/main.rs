@@ -38,7 +38,14 @@ macro_rules! tests {
     };
 }
 
+/// Mirrors come first: a deleted one comes back as it was only under the agent that made it.
 const SHARED: &[Test] = tests![
+    mirror::b078_every_static_pod_has_a_mirror_that_the_node_owns,
+    mirror::b079_a_deleted_mirror_comes_back_and_the_containers_stay,
+    mirror::b080_an_edited_manifest_makes_the_mirror_anew,
+    mirror::b081_the_mirror_goes_after_the_containers_have_ended,
+    mirror::b082_a_mirror_waits_for_its_namespace_and_follows_its_node,
+    mirror::b083_statuses_converge_after_the_api_server_was_away,
     init::manifests_are_what_init_writes,
     node::the_node_is_registered_ready_and_marked_and_comes_back_when_it_is_deleted,
     node::the_node_outlives_its_agent_and_its_api_server,
@@ -46,12 +53,6 @@ const SHARED: &[Test] = tests![
     addons::uploaded_certificates_are_the_very_files_and_go_with_their_token,
     kubectl::b084_kubectl_reaches_static_pods,
     kubectl::b085_the_api_of_the_node_asks_who_and_whether_he_may,
-    mirror::b078_every_static_pod_has_a_mirror_that_the_node_owns,
-    mirror::b079_a_deleted_mirror_comes_back_and_the_containers_stay,
-    mirror::b080_an_edited_manifest_makes_the_mirror_anew,
-    mirror::b081_the_mirror_goes_after_the_containers_have_ended,
-    mirror::b082_a_mirror_waits_for_its_namespace_and_follows_its_node,
-    mirror::b083_statuses_converge_after_the_api_server_was_away,
     daemonset::a_daemon_set_runs_follows_its_config_map_outlives_the_agent_and_is_deleted_in_order,
     daemonset::a_pod_that_the_node_cannot_run_is_refused_with_a_reason_that_kubectl_shows,
     certs::renewed_certificates_are_in_use_and_only_what_must_be_is_restarted,

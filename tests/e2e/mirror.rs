@@ -4,9 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use kubeboot::testing::real::image::{self, LATEST};
+use serde_json::Value;
 
 use crate::machine::*;
 

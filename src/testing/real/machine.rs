@@ -339,8 +339,8 @@ impl Machine {
     pub async fn file_says(&self, name: &str, text: &str) -> String {
         let path = self.path(name);
         let look = || {
-            let content = fs::read_to_string(&path).unwrap_or_else(|error| error.to_string());
-            std::future::ready(if content.contains(text) { Ok(content) } else { Err(content) })
+            let content = fs::read_to_string(&path).map_err(|error| error.to_string());
+            std::future::ready(content.and_then(|all| if all.contains(text) { Ok(all) } else { Err(all) }))
         };
         self.eventually(&format!("{name} says {text:?}"), look).await
     }
