@@ -41,7 +41,7 @@ async fn hooks_precede_the_signal_and_sidecars_end_last_also_in_a_pod_whose_mani
         let hook = "    lifecycle: {preStop: {exec: {command: [sh, -c, 'sleep 1; echo hook >> /out/log']}}}\n";
         let spec = "  terminationGracePeriodSeconds: 20\n";
         let init = sidecar("one") + &sidecar("two");
-        machine.write("web.yaml", &pod_with(&machine, spec, &init, &container("main", &noting("main"), hook)));
+        machine.write("web.yaml", pod_with(&machine, spec, &init, &container("main", &noting("main"), hook)));
         machine.healthy("web").await;
         let agent = if unseen {
             agent.stop().await;
@@ -66,7 +66,7 @@ async fn a_post_start_hook_holds_the_next_container_back_and_one_that_fails_rest
                 { touch /out/well; exit 7; }']}}}\n";
     let second = container("second", &format!("echo second >> /out/log; {FOREVER}"), "");
     let spec = "  terminationGracePeriodSeconds: 3\n";
-    machine.write("web.yaml", &pod_with(&machine, spec, "", &(container("main", FOREVER, hook) + &second)));
+    machine.write("web.yaml", pod_with(&machine, spec, "", &(container("main", FOREVER, hook) + &second)));
     let report =
         machine.until("both run", |r| pod(r, "web").is_some_and(|p| p.healthy && p.containers[0].restarts == 1)).await;
     let main = pod(&report, "web").unwrap().containers[0].clone();
@@ -92,7 +92,7 @@ async fn a_rule_restarts_all_containers_from_the_first_in_the_same_sandbox() {
                 values: [42]}}]\n";
     let side = container("side", &format!("touch /out/side; {FOREVER}"), "");
     let spec = "  terminationGracePeriodSeconds: 3\n";
-    machine.write("web.yaml", &pod_with(&machine, spec, &init, &(container("main", &once, rule) + &side)));
+    machine.write("web.yaml", pod_with(&machine, spec, &init, &(container("main", &once, rule) + &side)));
     let again = |p: &PodReport| p.healthy && p.containers.iter().all(|one| one.restarts == 1);
     machine.until("all run again", |r| pod(r, "web").is_some_and(again)).await;
     assert_eq!(said(&machine), ["first", "first"]);
@@ -105,7 +105,7 @@ async fn a_rule_restarts_all_containers_from_the_first_in_the_same_sandbox() {
 async fn a_deadline_is_kept_across_a_restart_of_the_agent() {
     let machine = Machine::new();
     let agent = start(&machine);
-    machine.write("web.yaml", &pod_with(&machine, "  activeDeadlineSeconds: 6\n", "", &container("main", FOREVER, "")));
+    machine.write("web.yaml", pod_with(&machine, "  activeDeadlineSeconds: 6\n", "", &container("main", FOREVER, "")));
     let before = machine.healthy("web").await;
     agent.stop().await;
     let agent = start(&machine);
@@ -166,7 +166,7 @@ fn forgotten_process(uid: &str) -> (std::process::Child, Vec<PathBuf>) {
 async fn a_process_that_no_container_knows_of_ends_with_its_pod() {
     let machine = Machine::new();
     let agent = start(&machine);
-    machine.write("web.yaml", &manifest("web", HOST, ""));
+    machine.write("web.yaml", manifest("web", HOST, ""));
     let before = machine.healthy("web").await;
     let (mut forgotten, cgroups) = forgotten_process(&before.uid);
     machine.delete("web.yaml");
@@ -183,8 +183,8 @@ async fn a_process_that_no_container_knows_of_ends_with_its_pod() {
 async fn a_process_that_no_container_knows_of_ends_before_its_pods_container_starts_again() {
     let machine = Machine::new();
     let agent = start(&machine);
-    machine.write("web.yaml", &manifest("web", HOST, ""));
-    machine.write("other.yaml", &manifest("other", HOST, ""));
+    machine.write("web.yaml", manifest("web", HOST, ""));
+    machine.write("other.yaml", manifest("other", HOST, ""));
     let (before, other) = (machine.healthy("web").await, machine.healthy("other").await);
     let (mut forgotten, _) = forgotten_process(&before.uid);
     machine.kill_container(&id(&before));

@@ -52,7 +52,7 @@ const HOST: &str = "  hostNetwork: true\n";
 async fn a_manifest_runs_is_edited_is_killed_and_goes() {
     let machine = Machine::new();
     let agent = start(&machine);
-    machine.write("web.yaml", &manifest("web", HOST, "    env: [{name: A, value: one}]\n"));
+    machine.write("web.yaml", manifest("web", HOST, "    env: [{name: A, value: one}]\n"));
     let first = machine.healthy("web").await;
     assert_eq!((first.phase, first.ready, first.component.as_deref()), (Phase::Running, true, Some("web")));
     assert_eq!(
@@ -65,7 +65,7 @@ async fn a_manifest_runs_is_edited_is_killed_and_goes() {
     let log = machine.path("containers").join(format!("web-node1_default_main-{}.log", all[0].id));
     assert!(std::fs::read_link(&log).is_ok(), "the log link is made");
 
-    machine.write("web.yaml", &manifest("web", HOST, "    env: [{name: A, value: two}]\n"));
+    machine.write("web.yaml", manifest("web", HOST, "    env: [{name: A, value: two}]\n"));
     let edited = machine
         .until("the edited pod is healthy", |r| pod(r, "web").is_some_and(|p| p.healthy && p.uid != first.uid))
         .await;
@@ -95,7 +95,7 @@ async fn a_manifest_runs_is_edited_is_killed_and_goes() {
 async fn another_kind_is_refused_and_hurts_no_other() {
     let machine = Machine::new();
     let agent = start(&machine);
-    machine.write("web.yaml", &manifest("web", HOST, ""));
+    machine.write("web.yaml", manifest("web", HOST, ""));
     let before = machine.healthy("web").await;
     machine.write("set.yaml", "apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {name: set}\nspec: {}\n");
     let report = machine.until("it is refused", |r| !problems(r).is_empty()).await;
@@ -114,7 +114,7 @@ async fn a_manifest_that_turns_invalid_keeps_its_pod_even_across_a_restart_of_th
     let good = manifest("web", HOST, "");
     machine.write("web.yaml", &good);
     let before = machine.healthy("web").await;
-    machine.write("web.yaml", &good.replace("containers:", "containerz:"));
+    machine.write("web.yaml", good.replace("containers:", "containerz:"));
     let invalid = |r: &HealthReport| r.problems.iter().any(|p| p.message.contains("at least one container"));
     machine.until("it is reported", invalid).await;
     agent.stop().await;
@@ -132,7 +132,7 @@ async fn a_manifest_that_turns_invalid_keeps_its_pod_even_across_a_restart_of_th
 async fn a_directory_that_goes_keeps_the_pods_and_is_watched_again_when_it_comes_back() {
     let machine = Machine::new();
     let agent = start(&machine);
-    machine.write("web.yaml", &manifest("web", HOST, ""));
+    machine.write("web.yaml", manifest("web", HOST, ""));
     let before = machine.healthy("web").await;
     // Whole: `rm -r` removes the manifests first, and the agent may see each of them go.
     std::fs::rename(machine.path("manifests"), machine.path("away")).unwrap();
@@ -142,7 +142,7 @@ async fn a_directory_that_goes_keeps_the_pods_and_is_watched_again_when_it_comes
     std::fs::create_dir(machine.path("next")).unwrap();
     std::fs::rename(machine.path("next"), machine.path("manifests")).unwrap();
     machine.until("an empty directory wants nothing", |r| r.pods.is_empty() && problems(r).is_empty()).await;
-    machine.write("other.yaml", &manifest("other", HOST, ""));
+    machine.write("other.yaml", manifest("other", HOST, ""));
     machine.healthy("other").await;
     // And one directory is replaced by another, without a moment in which there is none.
     let there = machine.path("manifests");
@@ -150,7 +150,7 @@ async fn a_directory_that_goes_keeps_the_pods_and_is_watched_again_when_it_comes
     std::fs::copy(there.join("other.yaml"), machine.path("next/other.yaml")).unwrap();
     std::fs::rename(&there, machine.path("old")).unwrap();
     std::fs::rename(machine.path("next"), &there).unwrap();
-    machine.write("third.yaml", &manifest("third", HOST, ""));
+    machine.write("third.yaml", manifest("third", HOST, ""));
     machine.healthy("third").await;
     agent.stop().await;
 }
@@ -159,9 +159,9 @@ async fn a_directory_that_goes_keeps_the_pods_and_is_watched_again_when_it_comes
 async fn a_restarted_agent_adopts_what_runs_and_clears_what_is_not_wanted() {
     let machine = Machine::new();
     let agent = start(&machine);
-    machine.write("host.yaml", &manifest("host", HOST, ""));
-    machine.write("own.yaml", &manifest("own", "", ""));
-    machine.write("orphan.yaml", &manifest("orphan", "", ""));
+    machine.write("host.yaml", manifest("host", HOST, ""));
+    machine.write("own.yaml", manifest("own", "", ""));
+    machine.write("orphan.yaml", manifest("orphan", "", ""));
     let before = [machine.healthy("host").await, machine.healthy("own").await];
     machine.healthy("orphan").await;
     agent.stop().await;
@@ -201,7 +201,7 @@ async fn containers_of_a_pod_share_its_network_volumes_and_order() {
     );
     let probe = "    readinessProbe: {exec: {command: [sh, -c, 'cat /shared/file']}}\n    \
                  volumeMounts: [{name: shared, mountPath: /shared, readOnly: true}]\n";
-    machine.write("pair.yaml", &manifest("pair", &init, probe));
+    machine.write("pair.yaml", manifest("pair", &init, probe));
     let ready = machine.healthy("pair").await;
     assert!(matches!(&ready.containers[0].state, StateReport::Terminated(end) if end.exit_code == 0), "{ready:#?}");
     let file = machine.path("root/pods").join(&ready.uid).join("volumes/kubernetes.io~empty-dir/shared/file");
@@ -252,7 +252,7 @@ async fn a_half_written_manifest_is_not_run() {
     let mut file = std::fs::File::create(machine.path("manifests/web.yaml")).unwrap();
     file.write_all(half.as_bytes()).unwrap();
     // Another manifest makes the agent list the directory now.
-    machine.write("other.yaml", &manifest("other", HOST, ""));
+    machine.write("other.yaml", manifest("other", HOST, ""));
     machine.until("the other one is seen", |r| pod(r, "other").is_some()).await;
     file.write_all(rest.as_bytes()).unwrap();
     drop(file);
