@@ -1,84 +1,53 @@
 //! The kubelet's API of an agent on a real Docker daemon, or the containerd whose socket `KUBEBOOT_TEST_CRI` names: over
-//! TLS, with clients of our own that speak SPDY and WebSockets. Images are built out of this machine's busybox, so no
-//! registry is needed.
+//! TLS, with clients of our own that speak SPDY and WebSockets.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::ops::Deref;
 
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
-use kubeboot::agent::control::report::HealthReport;
 use kubeboot::agent::options::{Authorization, ServerOptions};
 use kubeboot::agent::server::stream::spdy::protocol::{Decoder, Encoder, Frame};
-use kubeboot::agent::{self, AgentError, AgentOptions};
-use kubeboot::runtime::ContainerRuntime;
-use kubeboot::runtime::cri::Cri;
-use kubeboot::runtime::docker::Docker;
-use kubeboot::runtime::docker::build::{ImageSpec, build_image};
-use kubeboot::testing::agents::{remove_containers_of, until};
-use kubeboot::testing::cri::{VARIABLE, import};
+use kubeboot::testing::Machine;
+use kubeboot::testing::real::engine::Kind;
+use kubeboot::testing::real::image::IMAGE;
+use kubeboot::testing::real::ports;
+use kubeboot::testing::real::wait::LIMIT;
 use kubeboot::testing::tls::connector;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
-use tokio_util::sync::CancellationToken;
 
-const BUSYBOX: &str = "/bin/busybox";
-const IMAGE: &str = "kubeboot.test/api:1";
-/// Longer than anything here takes on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
 const V5: &str = "v5.channel.k8s.io";
 
-/// An agent on directories of its own, with a pod `web` that runs.
-struct Machine {
-    dir: TempDir,
-    api: SocketAddr,
-    end: CancellationToken,
-    agent: Option<JoinHandle<Result<(), AgentError>>>,
-    runtime: Arc<dyn ContainerRuntime>,
+/// A machine whose agent serves the kubelet's API, with a pod `web` that runs.
+struct Served {
+    machine: Machine,
+    port: u16,
 }
 
-impl Machine {
-    /// `container` are further lines of the container, whose command `command` is.
+impl Deref for Served {
+    type Target = Machine;
+
+    fn deref(&self) -> &Machine {
+        &self.machine
+    }
+}
+
+impl Served {
+    /// `spec` are further lines of the pod's spec; `command` is what its container runs.
     async fn start(spec: &str, command: &str, change: impl FnOnce(&mut ServerOptions)) -> Self {
-        let docker = Docker::connect(None).unwrap();
-        if let Err(error) = docker.version().await {
-            panic!("these tests need a Docker daemon at {}: {error}", docker.address());
-        }
-        assert!(Path::new(BUSYBOX).exists(), "{BUSYBOX} is missing: apt-get install busybox-static");
-        let links = ["sh", "sleep", "echo", "cat", "nc", "stty", "head", "true"];
-        let image = ImageSpec {
-            links: links.map(|link| (format!("/bin/{link}"), "/usr/local/bin/busybox".to_owned())).to_vec(),
-            entrypoint: vec!["/bin/sh".into(), "-c".into(), "trap 'exit 0' TERM; sleep 100000 & wait".into()],
-            ..ImageSpec::of_program(IMAGE, "busybox", Path::new(BUSYBOX))
-        };
-        build_image(&docker, &image).await.unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("manifests")).unwrap();
-        // A port nobody had a moment ago.
-        let api = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut options = AgentOptions::new("node1");
-        let path = |name: &str| dir.path().join(name);
-        options.static_pod_path = Some(path("manifests"));
-        (options.root_dir, options.pod_logs_dir, options.container_logs_dir) =
-            (path("root"), path("pods"), path("containers"));
-        (options.pause_image, options.control_socket) = (IMAGE.to_owned(), path("agent.sock"));
-        options.healthz = None;
-        options.node.cert_dir = path("pki");
+        let (machine, port) = (Machine::new(), ports::free());
+        let mut options = machine.options();
         options.server = ServerOptions {
-            listen: Some(api),
+            listen: Some(([127, 0, 0, 1], port).into()),
             anonymous: true,
             tokens: false,
             authorization: Authorization::AlwaysAllow,
@@ -90,26 +59,14 @@ impl Machine {
              containers:\n  - name: main\n    image: {IMAGE}\n    imagePullPolicy: Never\n    stdin: true\n    command: [sh, \
              -c, {command:?}]\n"
         );
-        let file = std::fs::File::create(path("manifests/web.yaml"));
-        file.and_then(|mut file| std::io::Write::write_all(&mut file, manifest.as_bytes())).unwrap();
-        let end = CancellationToken::new();
-        let socket = std::env::var(VARIABLE).ok().filter(|path| !path.is_empty());
-        let runtime: Arc<dyn ContainerRuntime> = match &socket {
-            Some(socket) => {
-                import(socket, &[IMAGE]);
-                Arc::new(Cri::new(&format!("unix://{socket}")).unwrap())
-            }
-            None => Arc::new(docker),
-        };
-        let agent = Some(tokio::spawn(agent::run(options, runtime.clone(), end.clone())));
-        let machine = Self { dir, api, end, agent, runtime };
-        let healthy = |report: &HealthReport| report.pods.iter().any(|pod| pod.healthy);
-        until(&machine.dir.path().join("agent.sock"), "the pod is healthy", healthy).await;
-        machine
+        machine.write("web.yaml", manifest);
+        machine.embed(options);
+        machine.healthy("web").await;
+        Self { machine, port }
     }
 
     async fn connect(&self) -> TlsStream<TcpStream> {
-        let stream = TcpStream::connect(self.api).await.unwrap();
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         connector().connect(ServerName::try_from("node1").unwrap(), stream).await.unwrap()
     }
 
@@ -155,29 +112,6 @@ impl Machine {
         let io = self.upgrade(path, "POST", &headers).await.unwrap();
         Spdy { io, encoder: Encoder::default(), decoder: Decoder::default() }
     }
-}
-
-impl Drop for Machine {
-    /// Whatever a test left goes, also when it has failed.
-    fn drop(&mut self) {
-        self.end.cancel();
-        drop(self.agent.take());
-        let (runtime, owner) = (self.runtime.clone(), self.dir.path().join("root").display().to_string());
-        if on_cri() {
-            let clear = async move {
-                // Those that are gone with their sandbox are no error.
-                for one in runtime.list(&owner).await.unwrap_or_default() {
-                    let _ = runtime.remove(&one.id).await;
-                }
-            };
-            return tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(clear));
-        }
-        remove_containers_of(&owner);
-    }
-}
-
-fn on_cri() -> bool {
-    std::env::var(VARIABLE).is_ok_and(|path| !path.is_empty())
 }
 
 /// A client that speaks SPDY.
@@ -244,7 +178,7 @@ const TARGET: &str = "default/web-node1/main";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_run_over_spdy_with_their_streams_whole() {
-    let machine = Machine::start("  hostNetwork: true\n", ECHO, |_| {}).await;
+    let machine = Served::start("  hostNetwork: true\n", ECHO, |_| {}).await;
     let path = format!(
         "/exec/{TARGET}?input=1&output=1&error=1&command=sh&command=-c&command=cat;echo%20warn%20%3E%262;exit%203"
     );
@@ -293,7 +227,7 @@ async fn commands_run_over_spdy_with_their_streams_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_has_a_size_and_a_container_is_looked_at_over_web_sockets() {
-    let machine = Machine::start("  hostNetwork: true\n", ECHO, |_| {}).await;
+    let machine = Served::start("  hostNetwork: true\n", ECHO, |_| {}).await;
     let path = format!("/exec/{TARGET}?input=1&output=1&tty=1&command=sh");
     let mut socket = machine.web_socket(&path, V5).await.unwrap();
     socket.send(Message::Binary(Bytes::from_static(b"\x04{\"Width\":91,\"Height\":37}"))).await.unwrap();
@@ -328,12 +262,12 @@ async fn a_terminal_has_a_size_and_a_container_is_looked_at_over_web_sockets() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_run_is_told_in_the_kubelets_way() {
-    let machine = Machine::start("  hostNetwork: true\n", ECHO, |_| {}).await;
+    let machine = Served::start("  hostNetwork: true\n", ECHO, |_| {}).await;
     let path = format!("/exec/{TARGET}?output=1&command=no-such-program");
     let mut socket = machine.web_socket(&path, "v4.channel.k8s.io").await.unwrap();
     let all = by_channel(&mut socket).await;
     let status: Value = serde_json::from_slice(&all[&3]).unwrap();
-    if on_cri() {
+    if Kind::chosen() == Kind::Containerd {
         // A runtime's own server does not give such an end a code.
         assert_eq!(status["reason"], "InternalError", "{status}");
         assert!(status["message"].as_str().unwrap().contains("no-such-program"), "{status}");
@@ -357,7 +291,7 @@ async fn what_cannot_run_is_told_in_the_kubelets_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ports_of_a_pod_with_a_network_of_its_own_are_reached() {
     let shout = "trap 'exit 0' TERM; while :; do nc -l -p 7777 -e sh -c 'read x; echo you said $x'; done & wait";
-    let machine = Machine::start("", shout, |_| {}).await;
+    let machine = Served::start("", shout, |_| {}).await;
     let mut client = machine.spdy("/portForward/default/web-node1", "portforward.k8s.io").await;
     for (first, port, expected) in [(1, "7777", "you said hello\n"), (5, "7778", "")] {
         let of = |kind| [("streamtype", kind), ("port", port), ("requestid", port)];
@@ -375,7 +309,7 @@ async fn ports_of_a_pod_with_a_network_of_its_own_are_reached() {
 #[tokio::test(flavor = "multi_thread")]
 async fn usage_is_measured_and_told_in_three_ways() {
     let busy = "trap 'exit 0' TERM; i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; sleep 100000 & wait";
-    let machine = Machine::start("", busy, |_| {}).await;
+    let machine = Served::start("", busy, |_| {}).await;
     let (status, summary) = machine.get("/stats/summary").await;
     assert_eq!(status, 200);
     let summary: Value = serde_json::from_str(&summary).unwrap();
@@ -406,12 +340,12 @@ async fn usage_is_measured_and_told_in_three_ways() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_gets_nothing_and_debugging_can_be_turned_off() {
-    let machine = Machine::start("  hostNetwork: true\n", ECHO, |server| server.anonymous = false).await;
+    let machine = Served::start("  hostNetwork: true\n", ECHO, |server| server.anonymous = false).await;
     for path in ["/pods", "/healthz", "/metrics", "/logs/", "/none", &format!("/containerLogs/{TARGET}")] {
         assert_eq!(machine.get(path).await, (401, "Unauthorized".to_owned()), "{path}");
     }
     drop(machine);
-    let machine = Machine::start("  hostNetwork: true\n", ECHO, |server| server.debugging = false).await;
+    let machine = Served::start("  hostNetwork: true\n", ECHO, |server| server.debugging = false).await;
     assert_eq!(machine.get("/healthz").await, (200, "ok".to_owned()));
     let (status, words) = machine.get(&format!("/containerLogs/{TARGET}")).await;
     assert_eq!((status, words.as_str()), (405, "Debug endpoints are disabled.\n"));

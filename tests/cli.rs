@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use assert_cmd::Command;
+use kubeboot::testing::real::wait::{LIMIT, until};
 use predicates::prelude::*;
 use predicates::str::{contains, starts_with};
 
@@ -46,15 +47,6 @@ fn agent_below(dir: &Path) -> Vec<String> {
     ["agent".to_owned(), "--healthz-port=0".to_owned()].into_iter().chain(pairs).collect()
 }
 
-/// Waits, a minute at most, until it is so.
-fn until(what: &str, mut it_is_so: impl FnMut() -> bool) {
-    let begun = std::time::Instant::now();
-    while !it_is_so() {
-        assert!(begun.elapsed().as_secs() < 60, "not within a minute: {what}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-}
-
 /// Whoever starts an agent may keep his own files closed; those of pods are for the users of their containers.
 #[test]
 fn an_agent_has_a_umask_of_its_own() {
@@ -65,7 +57,7 @@ fn an_agent_has_a_umask_of_its_own() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    until("its socket is there", || dir.path().join("agent.sock").exists());
+    until("its socket is there", LIMIT, || dir.path().join("agent.sock").exists());
     let status = std::fs::read_to_string(format!("/proc/{}/status", agent.id())).unwrap();
     agent.kill().unwrap();
     agent.wait().unwrap();
@@ -87,18 +79,14 @@ fn an_agent_whose_log_has_no_reader_works_on_and_ends_when_it_is_stopped() {
     assert!(!first.is_empty());
     kubeboot::host::fs::write_file(&dir.path().join("manifests/x.yaml"), b"kind: Nothing\n", 0o600).unwrap();
     let socket = dir.path().join("agent.sock").display().to_string();
-    until("the problem that it logs is reported", || {
+    until("the problem that it logs is reported", LIMIT, || {
         let output =
             Command::new(env!("CARGO_BIN_EXE_kubeboot")).args(["status", "--control-socket", &socket]).output();
         String::from_utf8_lossy(&output.unwrap().stdout).contains("x.yaml")
     });
     std::process::Command::new("kill").arg(agent.id().to_string()).status().unwrap();
-    let mut ended = None;
-    until("it ends", || {
-        ended = agent.try_wait().unwrap();
-        ended.is_some()
-    });
-    assert!(ended.unwrap().success(), "{ended:?}");
+    let ended = until("it ends", LIMIT, || agent.try_wait().unwrap());
+    assert!(ended.success(), "{ended:?}");
 }
 
 #[test]

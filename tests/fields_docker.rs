@@ -3,40 +3,20 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "conformance/history.rs"]
-mod history;
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "conformance/images.rs"]
-mod images;
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "conformance/machine/mod.rs"]
-mod machine;
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "conformance/node.rs"]
-mod node;
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "conformance/pod.rs"]
-mod pod;
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "conformance/ports.rs"]
-mod ports;
-
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use kubeboot::agent::control::report::{PodReport, StateReport};
 use kubeboot::runtime::CgroupDriver;
-use node::Node;
-use pod::Pod;
+use kubeboot::testing::Machine;
+use kubeboot::testing::real::command::{mounts_below, put};
+use kubeboot::testing::real::engine::Kind;
+use kubeboot::testing::real::pod::Pod;
 use serde_json::json;
-use tokio::sync::OnceCell;
 
-async fn started(config: &[&str]) -> Node {
-    static IMAGES: OnceCell<()> = OnceCell::const_new();
-    IMAGES.get_or_init(|| async { machine::shared().take_images().unwrap() }).await;
-    let mut node = Node::new();
+async fn started(config: &[&str]) -> Machine {
+    let mut node = Machine::new();
     node.config = config.iter().map(|line| (*line).to_owned()).collect();
     node.start();
     node
@@ -47,7 +27,7 @@ fn id(pod: &PodReport) -> String {
 }
 
 /// What a command in the pod's first container prints.
-fn inside(node: &Node, pod: &PodReport, command: &str) -> String {
+fn inside(node: &Machine, pod: &PodReport, command: &str) -> String {
     node.exec(&id(pod), &["sh", "-c", command])
 }
 
@@ -60,13 +40,6 @@ fn message(pod: &PodReport) -> String {
         StateReport::Waiting { message, .. } => message.clone(),
         other => panic!("not waiting: {other:?}"),
     }
-}
-
-/// Mount points below a directory.
-fn mounts_below(dir: &Path) -> Vec<String> {
-    let table = fs::read_to_string("/proc/self/mounts").unwrap();
-    let points = table.lines().filter_map(|line| line.split(' ').nth(1));
-    points.filter(|point| Path::new(point).starts_with(dir)).map(str::to_owned).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,10 +91,10 @@ async fn memory_volumes_and_sub_paths_are_mounted_and_leave_nothing_behind() {
     node.kill_container(&id(&up));
     let again = node.pod("v", "was restarted", |pod| pod.ready && pod.containers[0].restarts == 1).await;
     assert_eq!(inside(&node, &again, "cat /memory/file /mine/file"), "kept\nhello");
-    assert_eq!(mounts_below(&node.root()).len(), 3);
+    assert_eq!(mounts_below(&[&node.root()]).len(), 3);
     node.delete("v.yaml");
     node.empty().await;
-    assert_eq!(mounts_below(&node.root()), [""; 0]);
+    assert_eq!(mounts_below(&[&node.root()]), [""; 0]);
     assert_eq!(fs::read_dir(node.root().join("pods")).unwrap().count(), 0);
     assert!(data.join("of/v-node1/file").exists(), "what was mounted is not the pod's to delete");
 }
@@ -252,7 +225,7 @@ async fn containers_are_in_the_cgroup_of_their_pod_with_its_limits_and_scores() 
     let list = json!({"cpu": "100m", "memory": "32Mi"});
     let burstable = Pod::new("b").own_network().main("resources", json!({"limits": list, "requests": {"cpu": "50m"}}));
     let up = node.up(&burstable).await;
-    let driver = machine::shared().client().cgroup_driver().await.unwrap();
+    let driver = node.client.cgroup_driver().await.unwrap();
     if driver != Some(CgroupDriver::Cgroupfs) || Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         eprintln!("cgroups are checked with the cgroupfs driver of cgroup v1 only, this runtime has {driver:?}");
         return;
@@ -287,7 +260,7 @@ async fn users_capabilities_and_the_root_directory_are_as_the_security_context_s
     let node = started(&[]).await;
     fs::create_dir_all(node.root().join("seccomp")).unwrap();
     let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]});
-    node::put(&node.root().join("seccomp/no-mkdir.json"), profile.to_string().as_bytes());
+    put(&node.root().join("seccomp/no-mkdir.json"), profile.to_string().as_bytes());
     let own = json!({
         "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false, "runAsUser": 1001, "runAsGroup": 1002,
         "capabilities": {"drop": ["ALL"]}, "seLinuxOptions": {"type": "spc_t"},
@@ -362,7 +335,7 @@ async fn a_container_reads_its_variables_from_what_an_init_container_wrote() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_rotate_by_the_agents_limits() {
-    if machine::Kind::chosen() == machine::Kind::Containerd {
+    if Kind::chosen() == Kind::Containerd {
         eprintln!("Docker rotates logs at once, the agent by the clock: that is behaviour 74 of the conformance tests");
         return;
     }
@@ -389,7 +362,7 @@ async fn logs_rotate_by_the_agents_limits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_whose_rotation_was_cut_off_goes_on() {
-    if machine::Kind::chosen() != machine::Kind::Containerd {
+    if Kind::chosen() != Kind::Containerd {
         eprintln!("Docker renames logs and goes on by itself: no agent that is killed comes in between");
         return;
     }

@@ -1,5 +1,4 @@
-//! The runtime against a real one that speaks CRI, at the socket that `KUBEBOOT_TEST_CRI` names. Images are built with
-//! Docker out of this machine's busybox and brought over.
+//! The runtime against a real one that speaks CRI, at the socket that `KUBEBOOT_TEST_CRI` names.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -8,30 +7,22 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use kubeboot::runtime::cri::Cri;
-use kubeboot::runtime::docker::Docker;
-use kubeboot::runtime::docker::build::{ImageSpec, build_image};
-use kubeboot::runtime::streaming::{StdStreams, Streamed};
+use kubeboot::runtime::streaming::{Streamed, StdStreams};
 use kubeboot::runtime::*;
-use kubeboot::testing::cri::{import, socket};
+use kubeboot::testing::real::cri::{import, socket};
+use kubeboot::testing::real::image::{IMAGE, docker};
+use kubeboot::testing::real::wait::{LIMIT, eventually};
 use kubeboot::testing::runtime_behaviour::{
     POLITE, behaves_like_a_runtime, placed, pulls_as_who_it_is_told, script, with_owner,
 };
 
-const BUSYBOX: &str = "/bin/busybox";
-const IMAGE: &str = "kubeboot.test/busybox:1";
-
-/// The runtime, and an image with a shell.
+/// The runtime, which has the image.
 async fn cri() -> Option<Cri> {
     let socket = socket()?;
     let cri = Cri::new(&format!("unix://{socket}")).unwrap();
     cri.version().await.unwrap();
     if cri.image(IMAGE).await.unwrap().is_none() {
-        let links = ["sh", "sleep", "cat", "id", "mount", "grep", "stat", "seq", "nproc"];
-        let spec = ImageSpec {
-            links: links.map(|link| (format!("/bin/{link}"), "/usr/local/bin/busybox".to_owned())).to_vec(),
-            ..ImageSpec::of_program(IMAGE, "busybox", Path::new(BUSYBOX))
-        };
-        build_image(&Docker::connect(None).unwrap(), &spec).await.unwrap();
+        docker().await;
         import(&socket, &[IMAGE]);
     }
     Some(cri)
@@ -167,12 +158,8 @@ async fn a_command_that_is_not_there_ends_with_126_or_127_and_one_that_hangs_at_
             assert_eq!((flood.exit_code, flood.output.len()), (0, 10 * 1024));
             let search = "for one in /proc/[0-9]*; do grep -q 474[8] $one/cmdline && echo $one; done; true";
             let search = ["sh", "-c", search].map(str::to_owned);
-            let gone = async {
-                while !cri.exec(&id, &search, Duration::from_secs(30)).await.unwrap().output.is_empty() {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            };
-            tokio::time::timeout(Duration::from_secs(30), gone).await.expect("the command is ended");
+            let is_gone = async || cri.exec(&id, &search, Duration::from_secs(30)).await.unwrap().output.is_empty();
+            eventually("the command is ended", LIMIT, is_gone).await;
             assert!(cri.inspect(&id).await.unwrap().state.is_running());
         }
     })

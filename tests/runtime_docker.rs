@@ -1,4 +1,4 @@
-//! The runtime against a real Docker daemon. Images are built out of this machine's busybox, so no registry is needed.
+//! The runtime against a real Docker daemon.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -9,31 +9,11 @@ use futures::StreamExt;
 use kubeboot::runtime::docker::Docker;
 use kubeboot::runtime::docker::build::{BuildError, ImageSpec, build_image};
 use kubeboot::runtime::*;
+use kubeboot::testing::real::image::{IMAGE, busybox, docker};
+use kubeboot::testing::real::wait::{LIMIT, eventually};
 use kubeboot::testing::runtime_behaviour::{
     POLITE, behaves_like_a_runtime, pulls_as_who_it_is_told, script, with_owner,
 };
-
-const BUSYBOX: &str = "/bin/busybox";
-const IMAGE: &str = "kubeboot.test/busybox:1";
-
-/// Docker, and an image with a shell. The same busybox makes the same image, so tests may build it at the same time.
-async fn docker() -> Docker {
-    let docker = Docker::connect(None).unwrap();
-    if let Err(error) = docker.version().await {
-        panic!("dockerd is not reachable: start it with `systemctl start docker` or run `dockerd &` ({error})");
-    }
-    assert!(Path::new(BUSYBOX).exists(), "{BUSYBOX} is missing: apt-get install busybox-static");
-    build_image(&docker, &busybox(IMAGE)).await.unwrap();
-    docker
-}
-
-fn busybox(reference: &str) -> ImageSpec {
-    let links = ["sh", "sleep", "cat", "id", "mount", "grep", "stat", "seq", "nproc"];
-    ImageSpec {
-        links: links.map(|link| (format!("/bin/{link}"), "/usr/local/bin/busybox".to_owned())).to_vec(),
-        ..ImageSpec::of_program(reference, "busybox", Path::new(BUSYBOX))
-    }
-}
 
 /// What a script prints when it runs as this container, after `ready`.
 async fn output_of(docker: &Docker, config: &ContainerConfig) -> Vec<String> {
@@ -166,12 +146,8 @@ async fn a_command_that_is_given_up_leaves_no_process_and_the_container_goes_on(
             let command = ["sh".to_owned(), "-c".to_owned(), tree.to_owned()];
             let hangs = docker.exec(&id, &command, Duration::from_millis(500)).await;
             assert!(matches!(hangs, Err(RuntimeError::Timeout { .. })), "{hangs:?}");
-            let gone = async {
-                while !holders_of(docker, &id).await.is_empty() {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            };
-            tokio::time::timeout(Duration::from_secs(30), gone).await.expect("the command is ended");
+            let is_gone = async || holders_of(docker, &id).await.is_empty();
+            eventually("the command is ended", LIMIT, is_gone).await;
             assert!(docker.inspect(&id).await.unwrap().state.is_running());
         }
     })

@@ -1,40 +1,31 @@
 //! What an agent on a real Docker daemon shows of its pods: on the kubelet's paths, read-only or not, and to the commands that
-//! ask over its control socket. Images are built out of this machine's busybox, so no registry is needed.
+//! ask over its control socket.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::ops::Deref;
 
 use kubeboot::agent::control::report::{HealthReport, PodReport};
 use kubeboot::agent::options::{Authorization, ServerOptions};
-use kubeboot::agent::{self, AgentError, AgentOptions};
-use kubeboot::runtime::ContainerRuntime;
-use kubeboot::runtime::docker::Docker;
-use kubeboot::runtime::docker::build::{ImageSpec, build_image};
-use kubeboot::testing::agents::{remove_containers_of, until};
+use kubeboot::testing::Machine;
+use kubeboot::testing::real::command::{self, Ran, program};
+use kubeboot::testing::real::image::{FOREVER, IMAGE};
+use kubeboot::testing::real::machine::Agent;
+use kubeboot::testing::real::ports;
+use kubeboot::testing::real::wait::LIMIT;
 use kubeboot::testing::tls::connector;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-
-const BUSYBOX: &str = "/bin/busybox";
-const IMAGE: &str = "kubeboot.test/surface:1";
-/// Longer than anything here takes on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// A connection to the agent.
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<I: AsyncRead + AsyncWrite + Send + Unpin> Io for I {}
 
 /// The statuses of these paths at the read-only address.
-async fn ask_read_only(machine: &Machine, paths: &[&str]) -> Vec<u16> {
+async fn ask_read_only(machine: &Served, paths: &[&str]) -> Vec<u16> {
     let mut statuses = Vec::new();
     for path in paths {
         let mut stream = TcpStream::connect(machine.read_only).await.unwrap();
@@ -46,87 +37,45 @@ async fn ask_read_only(machine: &Machine, paths: &[&str]) -> Vec<u16> {
     statuses
 }
 
-/// An agent on directories of its own.
-struct Machine {
-    dir: TempDir,
-    docker: Arc<Docker>,
+/// A machine whose agent serves the kubelet's paths.
+struct Served {
+    machine: Machine,
+    agent: Agent,
     read_only: SocketAddr,
     /// The kubelet's API, where everybody may do everything.
     secure: SocketAddr,
-    end: CancellationToken,
-    agent: Option<JoinHandle<Result<(), AgentError>>>,
 }
 
-impl Machine {
+impl Deref for Served {
+    type Target = Machine;
+
+    fn deref(&self) -> &Machine {
+        &self.machine
+    }
+}
+
+impl Served {
     async fn start() -> Self {
-        let docker = Docker::connect(None).unwrap();
-        if let Err(error) = docker.version().await {
-            panic!("these tests need a Docker daemon at {}: {error}", docker.address());
-        }
-        assert!(Path::new(BUSYBOX).exists(), "{BUSYBOX} is missing: apt-get install busybox-static");
-        let links = ["sh", "sleep", "echo", "cat", "true"];
-        let image = ImageSpec {
-            links: links.map(|link| (format!("/bin/{link}"), "/usr/local/bin/busybox".to_owned())).to_vec(),
-            entrypoint: vec!["/bin/sh".into(), "-c".into(), "trap 'exit 0' TERM; sleep 100000 & wait".into()],
-            ..ImageSpec::of_program(IMAGE, "busybox", Path::new(BUSYBOX))
-        };
-        build_image(&docker, &image).await.unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("manifests")).unwrap();
-        // A port nobody had a moment ago.
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (read_only, secure, end) = (free(), free(), CancellationToken::new());
-        let mut machine = Self { dir, docker: Arc::new(docker), read_only, secure, end, agent: None };
-        let runtime: Arc<dyn ContainerRuntime> = machine.docker.clone();
-        machine.agent = Some(tokio::spawn(agent::run(machine.options(), runtime, machine.end.clone())));
-        machine.until("the agent has begun", |report| report.agent.synced).await;
-        machine
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn options(&self) -> AgentOptions {
-        let mut options = AgentOptions::new("node1");
-        options.static_pod_path = Some(self.path("manifests"));
-        options.root_dir = self.path("root");
-        options.pod_logs_dir = self.path("pods");
-        options.container_logs_dir = self.path("containers");
-        options.pause_image = IMAGE.to_owned();
-        options.control_socket = self.path("agent.sock");
-        options.healthz = None;
-        options.read_only = Some(self.read_only);
-        options.node.cert_dir = self.path("pki");
+        let machine = Machine::new();
+        let free = || SocketAddr::from(([127, 0, 0, 1], ports::free()));
+        let (read_only, secure) = (free(), free());
+        let mut options = machine.options();
+        options.read_only = Some(read_only);
         options.server = ServerOptions {
-            listen: Some(self.secure),
+            listen: Some(secure),
             anonymous: true,
             tokens: false,
             authorization: Authorization::AlwaysAllow,
             ..ServerOptions::default()
         };
-        options
+        let agent = machine.embed(options);
+        machine.until("the agent has begun", |report| report.agent.synced).await;
+        Self { machine, agent, read_only, secure }
     }
 
     fn write(&self, name: &str, spec: &str) {
         let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n{spec}");
-        let temporary = self.path("temporary");
-        std::fs::File::create(&temporary).and_then(|mut f| std::io::Write::write_all(&mut f, text.as_bytes())).unwrap();
-        std::fs::rename(temporary, self.path("manifests").join(format!("{name}.yaml"))).unwrap();
-    }
-
-    fn delete(&self, name: &str) {
-        std::fs::remove_file(self.path("manifests").join(format!("{name}.yaml"))).unwrap();
-    }
-
-    /// Waits for a report of which `condition` holds.
-    async fn until(&self, what: &str, condition: impl Fn(&HealthReport) -> bool) -> HealthReport {
-        until(&self.path("agent.sock"), what, condition).await
-    }
-
-    async fn healthy(&self, name: &str) -> PodReport {
-        let report = self.until(&format!("{name} is healthy"), |r| pod(r, name).is_some_and(|p| p.healthy)).await;
-        pod(&report, name).unwrap().clone()
+        self.machine.write(&format!("{name}.yaml"), text);
     }
 
     /// A connection to where this path is served: what shows containers from within is not at the read-only address.
@@ -135,14 +84,11 @@ impl Machine {
             return Box::new(TcpStream::connect(self.read_only).await.unwrap());
         }
         let (connector, name) = (connector(), ServerName::try_from("node1").unwrap());
-        loop {
+        let connected = async || {
             let stream = TcpStream::connect(self.secure).await.unwrap();
-            // The certificate has to be made first.
-            if let Ok(stream) = connector.connect(name.clone(), stream).await {
-                return Box::new(stream);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            connector.connect(name.clone(), stream).await
+        };
+        Box::new(self.eventually("the certificate is made, and served with", connected).await)
     }
 
     /// Status and body of a GET.
@@ -160,20 +106,11 @@ impl Machine {
 
     /// Asks until the body is as wanted.
     async fn until_get(&self, path: &str, wanted: impl Fn(&str) -> bool) -> String {
-        let mut last = String::new();
-        let ask = async {
-            loop {
-                last = self.get(path).await.1;
-                if wanted(&last) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+        let look = async || {
+            let body = self.get(path).await.1;
+            if wanted(&body) { Ok(body) } else { Err(body) }
         };
-        if tokio::time::timeout(LIMIT, ask).await.is_err() {
-            panic!("{path}: still {last}");
-        }
-        last
+        self.eventually(path, look).await
     }
 
     /// The id of a container that is healthy.
@@ -192,18 +129,8 @@ impl Machine {
         serde_json::from_str(&body).unwrap()
     }
 
-    async fn stop(mut self) {
-        self.end.cancel();
-        self.agent.take().unwrap().await.unwrap().unwrap();
-    }
-}
-
-impl Drop for Machine {
-    /// Whatever a test left goes, also when it has failed: first the agent, which would bring everything back. Only what
-    /// carries this test's own label is touched.
-    fn drop(&mut self) {
-        self.end.cancel();
-        remove_containers_of(&self.options().owner());
+    async fn stop(self) {
+        self.agent.stop().await;
     }
 }
 
@@ -222,11 +149,10 @@ fn container(name: &str, script: &str) -> String {
 }
 
 const GRACE: &str = "  terminationGracePeriodSeconds: 1\n";
-const FOREVER: &str = "trap 'exit 0' TERM; sleep 100000 & wait";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_lists_what_is_wanted_as_the_api_would_show_it() {
-    let machine = Machine::start().await;
+    let machine = Served::start().await;
     assert_eq!(machine.json("/pods").await["items"], serde_json::json!([]));
     let containers = [container("web", FOREVER), container("main", FOREVER)].concat();
     machine.write("web", &format!("{GRACE}  hostNetwork: true\n  containers:\n{containers}"));
@@ -258,7 +184,7 @@ async fn pods_lists_what_is_wanted_as_the_api_would_show_it() {
     assert_eq!(running["items"][0]["metadata"]["uid"], report.uid.as_str());
     assert_eq!(running["items"][0]["spec"]["containers"].as_array().unwrap().len(), 2);
 
-    std::process::Command::new("docker").args(["kill", &id]).output().unwrap();
+    machine.kill_container(&id);
     let restarted = |r: &HealthReport| pod_restarts(r, "web") == 1 && is_healthy(r, "web");
     machine.until("it is restarted", restarted).await;
     let list = machine.json("/pods").await;
@@ -267,7 +193,7 @@ async fn pods_lists_what_is_wanted_as_the_api_would_show_it() {
     assert_eq!(web["lastState"]["terminated"]["exitCode"], 137);
     assert_eq!(web["lastState"]["terminated"]["containerID"], format!("docker://{id}"));
 
-    machine.delete("web");
+    machine.delete("web.yaml");
     machine.until("the pod is gone", |r| r.pods.is_empty()).await;
     assert_eq!(machine.json("/pods").await["items"], serde_json::json!([]));
     assert_eq!(machine.json("/runningpods/").await["items"], serde_json::json!([]));
@@ -285,7 +211,7 @@ fn is_healthy(report: &HealthReport, name: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_are_served_whole_cut_followed_and_of_the_instance_before() {
-    let machine = Machine::start().await;
+    let machine = Served::start().await;
     let script = "echo one; echo two >&2; echo three; trap 'echo bye; exit 0' TERM; sleep 100000 & wait";
     let containers = [
         container("main", script),
@@ -328,7 +254,7 @@ async fn logs_are_served_whole_cut_followed_and_of_the_instance_before() {
     let mut head = [0; 12];
     followed.read_exact(&mut head).await.unwrap();
     let id = machine.healthy_container("log", "main").await;
-    std::process::Command::new("docker").args(["stop", &id]).output().unwrap();
+    command::run("docker", &["stop", &id]).ok();
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(LIMIT, followed.read_to_end(&mut rest)).await.unwrap();
     let rest = String::from_utf8(rest).unwrap();
@@ -342,7 +268,7 @@ async fn logs_are_served_whole_cut_followed_and_of_the_instance_before() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_health_and_configuration_are_on_the_kubelets_paths() {
-    let machine = Machine::start().await;
+    let machine = Served::start().await;
     let probe = "    livenessProbe: {exec: {command: [\"true\"]}, periodSeconds: 1}\n";
     let containers = format!("{}{}{probe}", container("side", FOREVER), container("main", FOREVER));
     let spec = format!("{GRACE}  hostNetwork: true\n  containers:\n{containers}");
@@ -390,21 +316,14 @@ async fn metrics_health_and_configuration_are_on_the_kubelets_paths() {
 
 /// What a command below `kubeboot agent` says, and whether it ended well.
 fn ask(machine: &Machine, words: &[&str]) -> (bool, String, String) {
-    let socket = machine.path("agent.sock");
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_kubeboot"))
-        .arg("agent")
-        .args(words)
-        .arg("--control-socket")
-        .arg(socket)
-        .output()
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.success(), text(output.stdout), text(output.stderr))
+    let socket = machine.socket().display().to_string();
+    let Ran { code, stdout, stderr } = command::kubeboot(&[&["agent"], words, &["--control-socket", &socket]].concat());
+    (code == 0, stdout, stderr)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn people_ask_the_agent_for_pods_logs_and_what_happened() {
-    let machine = Machine::start().await;
+    let machine = Served::start().await;
     let script = "echo begun; trap 'echo bye; exit 3' TERM; sleep 100000 & wait";
     let probe = "    readinessProbe: {exec: {command: [\"true\"]}}\n    volumeMounts: [{name: v, mountPath: /v}]\n";
     let volume = "  volumes: [{name: v, hostPath: {path: /proc}}]\n";
@@ -427,9 +346,9 @@ async fn people_ask_the_agent_for_pods_logs_and_what_happened() {
     let json: Value = serde_json::from_str(&ask(&machine, &["ps", "-o", "json"]).1).unwrap();
     assert_eq!((&json["kind"], &json["items"][0]["status"]["phase"]), (&"PodList".into(), &"Running".into()));
 
-    let follow = tokio::process::Command::new(env!("CARGO_BIN_EXE_kubeboot"))
+    let follow = tokio::process::Command::new(program())
         .args(["agent", "logs", "-f", "web", "--control-socket"])
-        .arg(machine.path("agent.sock"))
+        .arg(machine.socket())
         .stdout(std::process::Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -439,7 +358,7 @@ async fn people_ask_the_agent_for_pods_logs_and_what_happened() {
     tokio::io::AsyncBufReadExt::read_line(&mut followed, &mut first).await.unwrap();
     assert_eq!(first, "begun\n");
     let id = report.containers[0].id.clone().unwrap();
-    std::process::Command::new("docker").args(["stop", &id]).output().unwrap();
+    command::run("docker", &["stop", &id]).ok();
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(LIMIT, followed.read_to_end(&mut rest)).await.unwrap();
     let rest = String::from_utf8(rest).unwrap();
@@ -467,10 +386,9 @@ async fn people_ask_the_agent_for_pods_logs_and_what_happened() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_does_not_run_is_told_with_what_to_do() {
-    let mut machine = Machine::start().await;
+    let Served { machine, agent, .. } = Served::start().await;
     assert_eq!(ask(&machine, &["ps"]).1, "the agent runs no pods\n");
-    machine.end.cancel();
-    machine.agent.take().unwrap().await.unwrap().unwrap();
+    agent.stop().await;
     for words in [&["ps"][..], &["logs", "web"], &["describe", "web"], &["events"]] {
         let (well, _, error) = ask(&machine, words);
         assert!(!well && error.contains("no agent answers") && error.contains("hint: start the agent"), "{error}");

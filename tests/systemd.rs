@@ -5,7 +5,8 @@
 #[path = "nodes/node.rs"]
 mod node;
 
-use node::{Node, VERSION, component_images, ok};
+use kubeboot::testing::real::command::run;
+use node::{Node, VERSION, component_images};
 
 fn containers(node: &Node) -> String {
     node.ok("docker ps --no-trunc --filter label=dev.kubeboot.agent --format '{{.ID}}' | sort")
@@ -98,7 +99,7 @@ fn the_unit_runs_the_agent_and_a_reboot_brings_the_control_plane_back() {
     hangs(&node, &ids);
     mounts(&node);
 
-    ok("docker", &["restart", &node.name]);
+    run("docker", &["restart", &node.name]).ok();
     let took = node.healthy("after a reboot");
     eprintln!("after a reboot of the machine: healthy in {took:.1} s, by itself");
 

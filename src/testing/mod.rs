@@ -2,9 +2,7 @@
 
 //! Fakes that record calls and fail the n-th one by name, and sample values. Compiled for tests only.
 
-pub mod agents;
 pub mod api;
-pub mod cri;
 pub mod golden;
 pub mod log;
 pub mod machine;
@@ -13,12 +11,15 @@ mod messages;
 pub mod pods;
 pub mod tls;
 pub mod tree;
+pub mod real;
 pub mod registry;
 pub mod runtime;
 pub mod runtime_behaviour;
 pub mod report;
 pub mod service;
 pub mod threads;
+
+pub use real::machine::Machine;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -15,66 +15,64 @@ fn container(name: &str, script: &str, more: &str) -> String {
     )
 }
 
-impl Machine {
-    /// A pod whose containers have the test's directory at /out.
-    fn pod(&self, spec: &str, init: &str, containers: &str) -> String {
-        let out = self.path("out");
-        std::fs::create_dir_all(&out).unwrap();
-        let init = if init.is_empty() { String::new() } else { format!("  initContainers:\n{init}") };
-        format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n{spec}  volumes: [{{name: out, hostPath: {{path: \
-             {}}}}}]\n{init}  containers:\n{containers}",
-            out.display()
-        )
-    }
+/// A pod whose containers have the test's directory at /out.
+fn pod_with(machine: &Machine, spec: &str, init: &str, containers: &str) -> String {
+    let out = machine.path("out");
+    std::fs::create_dir_all(&out).unwrap();
+    let init = if init.is_empty() { String::new() } else { format!("  initContainers:\n{init}") };
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n{spec}  volumes: [{{name: out, hostPath: {{path: \
+         {}}}}}]\n{init}  containers:\n{containers}",
+        out.display()
+    )
+}
 
-    fn said(&self) -> Vec<String> {
-        let log = std::fs::read_to_string(self.path("out/log")).unwrap_or_default();
-        log.lines().map(str::to_owned).collect()
-    }
+fn said(machine: &Machine) -> Vec<String> {
+    let log = std::fs::read_to_string(machine.path("out/log")).unwrap_or_default();
+    log.lines().map(str::to_owned).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hooks_precede_the_signal_and_sidecars_end_last_also_in_a_pod_whose_manifest_went_unseen() {
     for unseen in [false, true] {
-        let machine = Machine::new().await;
-        let agent = machine.start();
+        let machine = Machine::new();
+        let agent = start(&machine);
         let sidecar = |name: &str| container(name, &noting(name), "    restartPolicy: Always\n");
         let hook = "    lifecycle: {preStop: {exec: {command: [sh, -c, 'sleep 1; echo hook >> /out/log']}}}\n";
         let spec = "  terminationGracePeriodSeconds: 20\n";
         let init = sidecar("one") + &sidecar("two");
-        machine.write("web.yaml", &machine.pod(spec, &init, &container("main", &noting("main"), hook)));
+        machine.write("web.yaml", pod_with(&machine, spec, &init, &container("main", &noting("main"), hook)));
         machine.healthy("web").await;
         let agent = if unseen {
             agent.stop().await;
             machine.delete("web.yaml");
-            machine.start()
+            start(&machine)
         } else {
             machine.delete("web.yaml");
             agent
         };
         machine.until("it is gone", |r| r.agent.synced && r.pods.is_empty()).await;
-        assert_eq!(machine.said(), ["hook", "main", "two", "one"], "unseen: {unseen}");
-        assert!(machine.containers().await.is_empty());
+        assert_eq!(said(&machine), ["hook", "main", "two", "one"], "unseen: {unseen}");
+        assert!(machine.all().await.is_empty());
         agent.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_post_start_hook_holds_the_next_container_back_and_one_that_fails_restarts_its_own() {
-    let machine = Machine::new().await;
-    let agent = machine.start();
+    let machine = Machine::new();
+    let agent = start(&machine);
     let hook = "    lifecycle: {postStart: {exec: {command: [sh, -c, 'sleep 1; echo hook >> /out/log; test -e /out/well || \
                 { touch /out/well; exit 7; }']}}}\n";
     let second = container("second", &format!("echo second >> /out/log; {FOREVER}"), "");
     let spec = "  terminationGracePeriodSeconds: 3\n";
-    machine.write("web.yaml", &machine.pod(spec, "", &(container("main", FOREVER, hook) + &second)));
+    machine.write("web.yaml", pod_with(&machine, spec, "", &(container("main", FOREVER, hook) + &second)));
     let report =
         machine.until("both run", |r| pod(r, "web").is_some_and(|p| p.healthy && p.containers[0].restarts == 1)).await;
     let main = pod(&report, "web").unwrap().containers[0].clone();
     let ended = main.last_termination.unwrap();
     assert!(ended.message.contains("postStart hook failed") && ended.message.contains("code 7"), "{ended:?}");
-    let said = machine.said();
+    let said = said(&machine);
     assert_eq!(said[0], "hook", "{said:?}");
     assert_eq!(said.iter().filter(|line| *line == "hook").count(), 2, "{said:?}");
     assert_eq!(said.iter().filter(|line| *line == "second").count(), 1, "{said:?}");
@@ -83,8 +81,8 @@ async fn a_post_start_hook_holds_the_next_container_back_and_one_that_fails_rest
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_restarts_all_containers_from_the_first_in_the_same_sandbox() {
-    let machine = Machine::new().await;
-    let agent = machine.start();
+    let machine = Machine::new();
+    let agent = start(&machine);
     let init = container("first", "echo first >> /out/log", "");
     // Only when the other one runs, or it would have nothing to restart.
     let once = format!(
@@ -94,40 +92,38 @@ async fn a_rule_restarts_all_containers_from_the_first_in_the_same_sandbox() {
                 values: [42]}}]\n";
     let side = container("side", &format!("touch /out/side; {FOREVER}"), "");
     let spec = "  terminationGracePeriodSeconds: 3\n";
-    machine.write("web.yaml", &machine.pod(spec, &init, &(container("main", &once, rule) + &side)));
+    machine.write("web.yaml", pod_with(&machine, spec, &init, &(container("main", &once, rule) + &side)));
     let again = |p: &PodReport| p.healthy && p.containers.iter().all(|one| one.restarts == 1);
     machine.until("all run again", |r| pod(r, "web").is_some_and(again)).await;
-    assert_eq!(machine.said(), ["first", "first"]);
-    let sandboxes: Vec<_> = machine.containers().await.into_iter().filter(|one| one.is_sandbox).collect();
+    assert_eq!(said(&machine), ["first", "first"]);
+    let sandboxes: Vec<_> = machine.all().await.into_iter().filter(|one| one.is_sandbox).collect();
     assert_eq!(sandboxes.iter().map(|one| one.name.attempt).collect::<Vec<_>>(), [0]);
     agent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_is_kept_across_a_restart_of_the_agent() {
-    let machine = Machine::new().await;
-    let agent = machine.start();
-    machine.write("web.yaml", &machine.pod("  activeDeadlineSeconds: 6\n", "", &container("main", FOREVER, "")));
+    let machine = Machine::new();
+    let agent = start(&machine);
+    machine.write("web.yaml", pod_with(&machine, "  activeDeadlineSeconds: 6\n", "", &container("main", FOREVER, "")));
     let before = machine.healthy("web").await;
     agent.stop().await;
-    let agent = machine.start();
+    let agent = start(&machine);
     let report = machine.until("it is over", |r| pod(r, "web").is_some_and(|p| p.phase == Phase::Failed)).await;
     let over = pod(&report, "web").unwrap();
     assert_eq!((over.uid.as_str(), over.containers[0].restarts), (before.uid.as_str(), 0));
     assert!(over.message.as_ref().unwrap().starts_with("DeadlineExceeded"), "{over:?}");
-    let still = |all: &[ContainerRecord]| all.iter().any(|one| one.state.is_running());
-    while still(&machine.containers().await) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let ended = async || machine.all().await.iter().all(|one| !one.state.is_running());
+    eventually("its containers have ended", LIMIT, ended).await;
     agent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_without_grace_has_two_seconds_and_comes_back_counted() {
-    let machine = Machine::new().await;
-    let agent = machine.start();
+    let machine = Machine::new();
+    let agent = start(&machine);
     let deaf = container("main", "trap '' TERM; while :; do sleep 1000 & wait $!; done", "");
-    let text = machine.pod("  hostNetwork: true\n  terminationGracePeriodSeconds: 0\n", "", &deaf);
+    let text = pod_with(&machine, "  hostNetwork: true\n  terminationGracePeriodSeconds: 0\n", "", &deaf);
     machine.write("web.yaml", &text);
     let first = machine.healthy("web").await;
     let deleted = std::time::Instant::now();
@@ -168,9 +164,9 @@ fn forgotten_process(uid: &str) -> (std::process::Child, Vec<PathBuf>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_no_container_knows_of_ends_with_its_pod() {
-    let machine = Machine::new().await;
-    let agent = machine.start();
-    machine.write("web.yaml", &manifest("web", HOST, ""));
+    let machine = Machine::new();
+    let agent = start(&machine);
+    machine.write("web.yaml", manifest("web", HOST, ""));
     let before = machine.healthy("web").await;
     let (mut forgotten, cgroups) = forgotten_process(&before.uid);
     machine.delete("web.yaml");
@@ -185,13 +181,13 @@ async fn a_process_that_no_container_knows_of_ends_with_its_pod() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_no_container_knows_of_ends_before_its_pods_container_starts_again() {
-    let machine = Machine::new().await;
-    let agent = machine.start();
-    machine.write("web.yaml", &manifest("web", HOST, ""));
-    machine.write("other.yaml", &manifest("other", HOST, ""));
+    let machine = Machine::new();
+    let agent = start(&machine);
+    machine.write("web.yaml", manifest("web", HOST, ""));
+    machine.write("other.yaml", manifest("other", HOST, ""));
     let (before, other) = (machine.healthy("web").await, machine.healthy("other").await);
     let (mut forgotten, _) = forgotten_process(&before.uid);
-    machine.kill(&id(&before));
+    machine.kill_container(&id(&before));
     machine.until("it runs again", |r| pod(r, "web").is_some_and(|p| p.healthy && p.containers[0].restarts == 1)).await;
     let status = forgotten.wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));

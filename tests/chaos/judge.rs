@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use kubeboot::agent::control;
 use kubeboot::agent::control::report::{HealthReport, Phase, Severity};
+use kubeboot::testing::real::wait::POLL;
 use serde_json::Value;
 
 use crate::machine::Machine;
@@ -125,7 +126,7 @@ pub async fn settle(machine: &Machine, wanted: &[Wanted], limit: Duration) -> Re
         if begin.elapsed() > limit {
             return Err(wrong);
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(POLL);
     }
 }
 

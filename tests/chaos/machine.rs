@@ -5,21 +5,16 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use kubeboot::host::fs::write_file;
-use kubeboot::runtime::ContainerRuntime;
 use kubeboot::runtime::docker::Docker;
-use kubeboot::runtime::docker::build::{ImageSpec, build_image};
+use kubeboot::testing::real::command::{mounts_below, program, run, signal, unmount_below};
+use kubeboot::testing::real::daemon::Process;
+use kubeboot::testing::real::image::{self, PAUSE};
 use serde_json::Value;
 
-use crate::pods::{FOREVER, IMAGE, PAUSE};
-
-const BUSYBOX: &str = "/bin/busybox";
 /// Where Debian's package `faketime` has the library.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
-/// How long dockerd may take to answer.
-const DOCKER_LIMIT: Duration = Duration::from_secs(60);
 /// Where the file systems are that get full: container logs, and everything that the agent writes.
 const FILLED: [&str; 2] = ["docker/containers", "agent"];
 /// Their size, in MB.
@@ -37,7 +32,7 @@ pub struct Machine {
     pub live_restore: bool,
     /// Whether the agent's clock can be made to jump.
     pub clock: bool,
-    docker: Option<Child>,
+    docker: Process,
     agent: Option<Child>,
 }
 
@@ -55,19 +50,20 @@ impl Machine {
         }
         let port = 20_000 + u16::try_from(std::process::id() % 1000).unwrap() * 10;
         let clock = Path::new(FAKETIME).exists();
-        let machine = Self { dir, exec, tag, port, live_restore, clock, docker: None, agent: None };
+        let docker = Process::new(exec.join("x"), dir.join("dockerd.log"));
+        let machine = Self { dir, exec, tag, port, live_restore, clock, docker, agent: None };
         // Mounted already and shared, or dockerd would bind its directory over itself and hide what is mounted in it.
         let docker = machine.path("docker").display().to_string();
-        run("mount", &["--bind", &docker, &docker]);
-        run("mount", &["--make-shared", &docker]);
+        run("mount", &["--bind", &docker, &docker]).ok();
+        run("mount", &["--make-shared", &docker]).ok();
         for name in FILLED {
             let path = machine.path(name);
-            run("mount", &["-t", "tmpfs", "-o", &format!("size={SMALL}m"), "tmpfs", path.to_str().unwrap()]);
+            run("mount", &["-t", "tmpfs", "-o", &format!("size={SMALL}m"), "tmpfs", path.to_str().unwrap()]).ok();
         }
         let (bridge, net) = (machine.bridge(), std::process::id() % 200 + 20);
-        run("ip", &["link", "add", &bridge, "type", "bridge"]);
-        run("ip", &["addr", "add", &format!("10.213.{net}.1/24"), "dev", &bridge]);
-        run("ip", &["link", "set", &bridge, "up"]);
+        run("ip", &["link", "add", &bridge, "type", "bridge"]).ok();
+        run("ip", &["addr", "add", &format!("10.213.{net}.1/24"), "dev", &bridge]).ok();
+        run("ip", &["link", "set", &bridge, "up"]).ok();
         machine.set_clock(0);
         machine
     }
@@ -96,25 +92,16 @@ impl Machine {
 
     /// Starts dockerd and waits for its answer.
     pub async fn start_docker(&mut self) {
-        let begin = Instant::now();
-        let client = Docker::connect(Some(&self.docker_host())).unwrap();
-        self.docker = Some(self.spawn_docker());
-        loop {
-            if client.version().await.is_ok() {
-                return;
-            }
-            if let Some(status) = self.docker.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-                // One that was killed may leave a containerd which the next one waits for in vain.
-                eprintln!("      dockerd ended ({status}) before it answered; once more");
-                self.clear_docker();
-                self.docker = Some(self.spawn_docker());
-            }
-            assert!(begin.elapsed() < DOCKER_LIMIT, "dockerd does not answer; see {}", self.dir.display());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let client = self.client();
+        let command = self.dockerd();
+        self.docker.start(command, &client).await;
     }
 
-    fn spawn_docker(&self) -> Child {
+    fn client(&self) -> Docker {
+        Docker::connect(Some(&self.docker_host())).unwrap()
+    }
+
+    fn dockerd(&self) -> Command {
         let exec = |name: &str| self.exec.join(name).display().to_string();
         let mut command = Command::new("dockerd");
         command.args(["--data-root", &self.path("docker").display().to_string(), "--exec-root", &exec("x")]);
@@ -122,50 +109,17 @@ impl Machine {
         command.args(["--iptables=false", "--ip-forward=false", "--userland-proxy=false", "--shutdown-timeout=5"]);
         command.args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", &format!("/{}", self.tag)]);
         command.args(self.live_restore.then_some("--live-restore"));
-        command.stdin(Stdio::null()).stdout(self.log("dockerd.log")).stderr(self.log("dockerd.log"));
-        command.spawn().unwrap_or_else(|error| panic!("dockerd: {error}"))
+        command
     }
 
-    /// SIGKILL to dockerd and its containerd.
-    pub fn kill_docker(&mut self) {
-        if let Some(mut child) = self.docker.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        self.clear_docker();
-    }
-
-    /// What a dockerd that was killed leaves to its successor.
-    fn clear_docker(&self) {
-        let file = self.exec.join("x/containerd/containerd.pid");
-        let pid = fs::read_to_string(&file).unwrap_or_default().trim().to_owned();
-        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if !pid.is_empty() && command.contains(&self.exec.display().to_string()) {
-            signal(&pid, "KILL");
-        }
-        let _ = fs::remove_file(file);
-        let _ = fs::remove_file(self.exec.join("d.pid"));
-    }
-
-    /// SIGTERM to dockerd, which ends in its own time.
-    pub fn stop_docker(&mut self) {
-        let Some(mut child) = self.docker.take() else { return };
-        signal(&child.id().to_string(), "TERM");
-        let _ = child.wait();
-        self.clear_docker();
+    /// Ends dockerd with a signal, and its containerd.
+    pub fn end_docker(&mut self, with: &str) {
+        self.docker.end(with);
     }
 
     /// Builds the images out of this machine's busybox.
     pub async fn build_images(&self) {
-        let docker = Docker::connect(Some(&self.docker_host())).unwrap();
-        let links = ["sh", "sleep", "cat", "echo", "httpd", "kill", "["];
-        let image = ImageSpec {
-            links: links.map(|link| (format!("/bin/{link}"), "/usr/local/bin/busybox".to_owned())).to_vec(),
-            ..ImageSpec::of_program(IMAGE, "busybox", Path::new(BUSYBOX))
-        };
-        build_image(&docker, &image).await.unwrap();
-        let entrypoint = ["/bin/sh", "-c", FOREVER].map(str::to_owned).to_vec();
-        build_image(&docker, &ImageSpec { reference: PAUSE.to_owned(), entrypoint, ..image }).await.unwrap();
+        image::build(&self.client()).await;
     }
 
     /// Starts an agent; its configuration file keeps back-off short, or most of the time would be waiting.
@@ -194,14 +148,14 @@ impl Machine {
     /// Ends the agent with a signal.
     pub fn end_agent(&mut self, with: &str) {
         let Some(mut child) = self.agent.take() else { return };
-        signal(&child.id().to_string(), with);
+        signal(child.id(), with);
         let _ = child.wait();
     }
 
     /// Sends the agent a signal that does not end it.
     pub fn signal_agent(&self, with: &str) {
         if let Some(child) = &self.agent {
-            signal(&child.id().to_string(), with);
+            signal(child.id(), with);
         }
     }
 
@@ -257,8 +211,7 @@ impl Machine {
 
     /// Runs docker's own client against the run's dockerd; empty where it fails.
     pub fn docker(&self, args: &[&str]) -> String {
-        let output = Command::new("docker").args(["-H", &self.docker_host()]).args(args).stdin(Stdio::null()).output();
-        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+        run("docker", &[&["-H", &self.docker_host()], args].concat()).stdout.trim().to_owned()
     }
 
     /// Everything there is, as `docker inspect` shows it. None when dockerd cannot say.
@@ -295,7 +248,7 @@ impl Machine {
         for id in self.docker(&["ps", "-aq"]).split_whitespace() {
             self.docker(&["rm", "-fv", id]);
         }
-        self.stop_docker();
+        self.end_docker("TERM");
         self.end_shims();
         if keep {
             let kept = format!("{}.logs", self.dir.display());
@@ -305,10 +258,8 @@ impl Machine {
             }
             eprintln!("logs of the agent and of dockerd: {kept}");
         }
-        for mount in mounts_below(&[&self.dir, &self.exec]).iter().rev() {
-            let _ = Command::new("umount").args(["-l", mount]).status();
-        }
-        let _ = Command::new("ip").args(["link", "del", &self.bridge()]).status();
+        unmount_below(&[&self.dir, &self.exec]);
+        run("ip", &["link", "del", &self.bridge()]);
         for path in [&self.dir, &self.exec] {
             let _ = fs::remove_dir_all(path);
         }
@@ -326,30 +277,8 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        if self.docker.is_some() || self.agent.is_some() {
+        if self.docker.is_started() || self.agent.is_some() {
             self.clear(true);
         }
     }
-}
-
-/// The program under test.
-fn program() -> PathBuf {
-    std::env::var_os("KUBEBOOT_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_kubeboot")), PathBuf::from)
-}
-
-/// Mount points below these directories, or at them, in the order they were made.
-fn mounts_below(dirs: &[&Path]) -> Vec<String> {
-    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let points = table.lines().filter_map(|line| line.split(' ').nth(1));
-    points.filter(|point| dirs.iter().any(|dir| Path::new(point).starts_with(dir))).map(str::to_owned).collect()
-}
-
-/// Sends a signal.
-pub fn signal(pid: &str, signal: &str) {
-    let _ = Command::new("kill").args([format!("-{signal}"), pid.to_owned()]).stderr(Stdio::null()).status();
-}
-
-fn run(program: &str, args: &[&str]) {
-    let status = Command::new(program).args(args).status();
-    assert!(status.is_ok_and(|status| status.success()), "{program} {} failed", args.join(" "));
 }

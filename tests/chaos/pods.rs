@@ -1,12 +1,6 @@
 //! The pods: one of each kind that an agent has to treat differently.
 
-/// The image of every container.
-pub const IMAGE: &str = "kubeboot.test/chaos:1";
-/// The image of pause containers.
-pub const PAUSE: &str = "kubeboot.test/chaos-pause:1";
-/// Ends at SIGTERM, as a well-behaved main process does.
-pub const FOREVER: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
-const STUBBORN: &str = "trap '' TERM; while :; do sleep 0.2; done";
+use kubeboot::testing::real::image::{FOREVER, IMAGE, STUBBORN};
 
 /// One kind of pod.
 pub struct Kind {

@@ -6,10 +6,12 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use kubeboot::host::fs::write_file;
+use kubeboot::testing::real::command::signal;
+use kubeboot::testing::real::wait::POLL;
 use serde_json::Value;
 
 use crate::judge::{self, Wanted};
-use crate::machine::{self, Machine};
+use crate::machine::Machine;
 use crate::pods::KINDS;
 use crate::script::{Action, Script, Step};
 
@@ -92,7 +94,7 @@ impl Run {
     /// The second half: dockerd stops its containers when it ends.
     pub async fn without_live_restore(&mut self) {
         println!("      from here on without --live-restore");
-        self.machine.stop_docker();
+        self.machine.end_docker("TERM");
         self.machine.live_restore = false;
         self.machine.start_docker().await;
     }
@@ -115,7 +117,7 @@ impl Run {
         let begin = Instant::now();
         let mut left = judge::leftovers(&self.machine, &self.uids);
         while !left.is_empty() && begin.elapsed() < Duration::from_secs(30) {
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(POLL);
             left = judge::leftovers(&self.machine, &self.uids);
         }
         self.fail(left.into_iter().map(|what| format!("left behind: {what}")).collect());
@@ -197,11 +199,11 @@ impl Run {
                 self.machine.signal_agent("CONT");
             }
             Action::KillDocker => {
-                self.machine.kill_docker();
+                self.machine.end_docker("KILL");
                 self.machine.start_docker().await;
             }
             Action::StopDocker => {
-                self.machine.stop_docker();
+                self.machine.end_docker("TERM");
                 self.machine.start_docker().await;
             }
             Action::Edit => self.write(step.pod),
@@ -247,7 +249,7 @@ impl Run {
         let one = &all[pick % all.len()];
         let id = one["Id"].as_str().unwrap_or_default();
         match how {
-            "kill" => machine::signal(&one["State"]["Pid"].to_string(), "KILL"),
+            "kill" => signal(&one["State"]["Pid"], "KILL"),
             "stop" => drop(self.machine.docker(&["kill", "-s", "TERM", id])),
             _ => drop(self.machine.docker(&["rm", "-f", id])),
         }

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use kubeboot::agent::control::report::HealthReport;
+use kubeboot::testing::real::command::put;
+use kubeboot::testing::real::pod::Pod;
+use kubeboot::testing::real::ports;
 use serde_json::json;
 
-use crate::node::{Node, put};
-use crate::pod::Pod;
-use crate::ports;
+use crate::node::Node;
 use crate::reports::{id, restarts};
 use crate::serve::{Server, status};
 

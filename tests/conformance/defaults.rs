@@ -2,11 +2,11 @@
 
 use std::fs;
 
+use kubeboot::testing::real::image::{IMAGE, LATEST};
+use kubeboot::testing::real::pod::Pod;
 use serde_json::{Value, json};
 
-use crate::images::{IMAGE, LATEST};
 use crate::node::Node;
-use crate::pod::Pod;
 use crate::reports::{id, refusals, waits};
 
 pub async fn b028_the_nodes_name_in_lower_case_ends_the_pods(node: &mut Node) {

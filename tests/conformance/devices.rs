@@ -13,6 +13,8 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kubeboot::agent::pod::phase::Phase;
+use kubeboot::testing::real::command::put;
+use kubeboot::testing::real::pod::Pod;
 use serde_json::json;
 use tokio::net::UnixListener;
 use tonic::Status;
@@ -21,8 +23,7 @@ use tonic::server::Grpc;
 use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 
-use crate::node::{Node, put};
-use crate::pod::Pod;
+use crate::node::Node;
 
 const RESOURCE: &str = "kubeboot.test/null";
 

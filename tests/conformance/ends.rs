@@ -4,11 +4,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use kubeboot::agent::control::report::{Phase, PodReport};
+use kubeboot::testing::real::command::put;
+use kubeboot::testing::real::image::FOREVER;
+use kubeboot::testing::real::pod::Pod;
 use serde_json::{Value, json};
 
-use crate::images::FOREVER;
-use crate::node::{Node, put};
-use crate::pod::Pod;
+use crate::node::Node;
 use crate::reports::{container, ended, id, restarts, runs};
 
 /// Works on for two seconds at SIGTERM, leaves a message, and ends with 7.

@@ -6,11 +6,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Duration;
 
 use kubeboot::agent::control::report::{HealthReport, Severity};
+use kubeboot::testing::real::command::put;
+use kubeboot::testing::real::pod::Pod;
 use serde_json::json;
 
 use crate::history::Action::{Create, Die, Start};
-use crate::node::{Node, put};
-use crate::pod::Pod;
+use crate::node::Node;
 use crate::reports::{id, refusals};
 
 fn refused<'a>(report: &'a HealthReport, file: &str) -> Option<&'a str> {

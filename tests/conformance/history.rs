@@ -6,9 +6,8 @@ use std::ops::Deref;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use crate::machine::Parse;
+pub use kubeboot::testing::real::engine::{Action, Event, Parse};
 
 /// A program that tells what happens, and what it told.
 pub struct History {
@@ -21,34 +20,6 @@ pub struct History {
 struct Told {
     lines: String,
     events: Vec<Event>,
-}
-
-/// What may happen to a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// It is made.
-    Create,
-    /// It runs.
-    Start,
-    /// It ended.
-    Die,
-    /// It is gone.
-    Destroy,
-}
-
-/// One thing that happened to a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// Container id.
-    pub id: String,
-    /// What.
-    pub action: Action,
-    /// Container name, `k8s_CONTAINER_POD_...`.
-    pub name: String,
-    /// How it ended.
-    pub code: Option<i64>,
-    /// When, since the epoch, by the machine's clock.
-    pub at: Duration,
 }
 
 /// Events in the order in which they happened.
@@ -92,13 +63,6 @@ impl History {
 impl Drop for History {
     fn drop(&mut self) {
         let _ = (self.process.kill(), self.process.wait());
-    }
-}
-
-impl Event {
-    /// The container's name in its pod, empty for what no agent made.
-    pub fn container(&self) -> &str {
-        self.name.strip_prefix("k8s_").and_then(|name| name.split('_').next()).unwrap_or_default()
     }
 }
 

@@ -4,14 +4,15 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use kubeboot::agent::control::report::HealthReport;
+use kubeboot::testing::real::daemon::Daemon;
+use kubeboot::testing::real::image::{FOREVER, STUBBORN};
+use kubeboot::testing::real::pod::Pod;
+use kubeboot::testing::real::ports;
+use kubeboot::testing::real::wait::LIMIT;
 use serde_json::json;
 
 use crate::history::Action::{Create, Die, Start};
-use crate::images::{FOREVER, STUBBORN};
-use crate::machine::Daemon;
-use crate::node::{LIMIT, Node};
-use crate::pod::Pod;
-use crate::ports;
+use crate::node::Node;
 use crate::reports::{ended, id, id_of, restarts, runs};
 use crate::signals::{self, KILLED};
 
@@ -230,7 +231,7 @@ pub async fn b049_a_pre_stop_hook_runs_before_sigterm_and_within_the_grace(node:
 
 pub async fn b042_a_runtime_that_comes_back_finds_the_pod_gone_after_its_grace(node: &mut Node) {
     let daemon = Daemon::new().await;
-    daemon.machine().take_images().unwrap();
+    daemon.engine().take_images();
     *node = Node::on(daemon);
     node.start();
     node.up(&stubborn()).await;

@@ -16,14 +16,10 @@ mod ends;
 mod fields;
 mod files;
 mod history;
-mod images;
 mod lifecycle;
-mod machine;
 mod measures;
 mod node;
-mod pod;
 mod pods_api;
-mod ports;
 mod probes;
 mod reports;
 mod restarts;
@@ -37,7 +33,6 @@ mod volumes;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -76,8 +71,6 @@ fn main() -> ExitCode {
 fn run(test: Test) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let entered = runtime.enter();
-    static IMAGES: OnceLock<Result<(), String>> = OnceLock::new();
-    IMAGES.get_or_init(|| machine::shared().take_images()).clone()?;
     let mut node = Node::new();
     let body = || runtime.block_on(async { tokio::time::timeout(LIMIT, (test.body)(&mut node)).await });
     let ended = catch_unwind(AssertUnwindSafe(body));

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kubeboot::testing::real::image::FOREVER;
+use kubeboot::testing::real::pod::Pod;
+use kubeboot::testing::real::ports;
 use serde_json::{Value, json};
 
-use crate::images::FOREVER;
 use crate::node::Node;
-use crate::pod::Pod;
-use crate::ports;
 
 /// A pod with a network and a volume of its own, which has written 64 KiB into the volume and beside it, and a log.
 async fn writer(node: &mut Node) -> u16 {

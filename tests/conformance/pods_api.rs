@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
+use kubeboot::testing::real::pod::Pod;
+use kubeboot::testing::real::wait::LIMIT;
 use prost::Message;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::node::{LIMIT, Node};
-use crate::pod::Pod;
+use crate::node::Node;
 
 const ADDED: i32 = 1;
 const MODIFIED: i32 = 2;

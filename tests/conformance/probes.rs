@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kubeboot::agent::control::report::{HealthReport, PodReport, StateReport};
+use kubeboot::testing::real::pod::Pod;
+use kubeboot::testing::real::ports;
 use serde_json::{Value, json};
 use tonic_health::ServingStatus;
 
 use crate::history::Action::Die;
 use crate::node::Node;
-use crate::pod::Pod;
-use crate::ports;
 use crate::reports::{container, id, restarts, runs};
 use crate::serve::{self, Server, redirect, status};
 use crate::signals::{self, KILLED};

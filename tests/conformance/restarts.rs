@@ -4,12 +4,12 @@ use std::fs;
 use std::time::Duration;
 
 use kubeboot::agent::control::report::{Phase, PodReport, StateReport};
+use kubeboot::testing::real::image::FOREVER;
+use kubeboot::testing::real::pod::Pod;
 use serde_json::json;
 
 use crate::history::Action::{Create, Die, Start};
-use crate::images::FOREVER;
 use crate::node::Node;
-use crate::pod::Pod;
 use crate::reports::{container, ended, restarts, runs, waits};
 
 pub async fn b054_a_crashing_container_is_started_after_0_10_and_20_seconds(node: &mut Node) {

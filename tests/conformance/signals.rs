@@ -4,8 +4,9 @@
 use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
 
+use kubeboot::testing::real::pod::Pod;
+
 use crate::node::Node;
-use crate::pod::Pod;
 
 /// Exit code of what SIGKILL has ended.
 pub const KILLED: Option<i64> = Some(137);

@@ -1,12 +1,12 @@
 //! 113 to 123: what is told of pods in events, in waiting, and on the pages of metrics.
 
 use kubeboot::agent::events::Event;
+use kubeboot::testing::real::image::FOREVER;
+use kubeboot::testing::real::pod::Pod;
+use kubeboot::testing::real::ports;
 use serde_json::json;
 
-use crate::images::FOREVER;
 use crate::node::Node;
-use crate::pod::Pod;
-use crate::ports;
 use crate::reports::{id, restarts, waits};
 
 /// The first event of a pod with this reason.

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use http::Response;
 use kubeboot::agent::control::report::HealthReport;
+use kubeboot::testing::real::pod::Pod;
 use serde_json::{Value, json};
 
 use crate::history::Action::Create;
 use crate::node::Node;
-use crate::pod::Pod;
 use crate::reports::id;
 use crate::serve::{Server, status};
 

@@ -4,12 +4,12 @@ use std::fs;
 
 use kubeboot::agent::control::report::{Phase, PodReport};
 use kubeboot::testing::api::FakeApi;
+use kubeboot::testing::real::image::{FOREVER, IMAGE};
+use kubeboot::testing::real::pod::Pod;
 use serde_json::{Value, json};
 
 use crate::api::kubeconfig;
-use crate::images::{FOREVER, IMAGE};
 use crate::node::Node;
-use crate::pod::Pod;
 use crate::reports::{id, id_of, restarts, runs, waits};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";

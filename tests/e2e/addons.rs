@@ -37,9 +37,8 @@ fn gone(what: &str) {
     kubectl(&["-n", "kube-system", "wait", "--for=delete", what, "--timeout=90s", "--request-timeout=100s"]).ok();
 }
 
-#[test]
-fn tokens_are_made_listed_used_and_deleted_and_expire() {
-    let _plane = ControlPlane::init();
+pub fn tokens_are_made_listed_used_and_deleted_and_expire() {
+    let _plane = Shared::plane();
     let made = token(&["create", "--ttl", "1h", "--description", "tea: \"yes\""]).ok();
     let made = made.trim();
     let (id, secret) = made.split_once('.').unwrap();
@@ -146,8 +145,7 @@ pub fn settled() {
     });
 }
 
-#[test]
-fn addons_are_accepted_and_a_repeat_changes_nothing() {
+pub fn addons_are_accepted_and_a_repeat_changes_nothing() {
     let _plane = ControlPlane::init();
     let dns = get(&["service/kube-dns"]);
     assert_eq!(dns["spec"]["clusterIP"], "10.96.0.10");
@@ -183,7 +181,7 @@ fn addons_are_accepted_and_a_repeat_changes_nothing() {
     assert_eq!(kinds, ["ServiceAccount", "ConfigMap", "DaemonSet", "ClusterRoleBinding", "Role", "RoleBinding"]);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kube-proxy.yaml");
-    std::fs::File::create(&path).and_then(|mut f| std::io::Write::write_all(&mut f, printed.as_bytes())).unwrap();
+    create(path.as_ref(), printed);
     kubectl(&["delete", "-f", path.to_str().unwrap()]).ok();
     kubectl(&["create", "-f", path.to_str().unwrap()]).ok();
     settled();
@@ -192,9 +190,8 @@ fn addons_are_accepted_and_a_repeat_changes_nothing() {
     assert_eq!(versions(), before, "what is printed is what is written");
 }
 
-#[test]
-fn uploaded_certificates_are_the_very_files_and_go_with_their_token() {
-    let _plane = ControlPlane::init();
+pub fn uploaded_certificates_are_the_very_files_and_go_with_their_token() {
+    let _plane = Shared::plane();
     assert!(phase(&["upload-certs"]).ok().contains("--upload-certs"));
     assert_ne!(kubectl(&["-n", "kube-system", "get", "secret", "kubeadm-certs"]).code, 0);
 

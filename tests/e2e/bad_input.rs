@@ -19,13 +19,12 @@ const WRONG_FLAGS: &[(&str, &[&str], &[&str])] = &[
 fn write(name: &str, text: &str) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
-    std::fs::File::create(&path).and_then(|mut f| std::io::Write::write_all(&mut f, text.as_bytes())).unwrap();
+    create(path.as_ref(), text);
     let path = path.to_str().unwrap().to_owned();
     (dir, path)
 }
 
-#[test]
-fn every_wrong_value_is_named_and_nothing_is_written() {
+pub fn every_wrong_value_is_named_and_nothing_is_written() {
     ready();
     let before = Listing::take();
     for (what, flags, words) in WRONG_FLAGS {
@@ -48,8 +47,7 @@ fn every_wrong_value_is_named_and_nothing_is_written() {
     assert_eq!(before.diff(&Listing::take()), Vec::<String>::new());
 }
 
-#[test]
-fn what_the_machine_does_not_allow_is_found_out_before_the_first_write() {
+pub fn what_the_machine_does_not_allow_is_found_out_before_the_first_write() {
     ready();
     let before = Listing::take();
     let init = |more: &[&str]| {
@@ -90,8 +88,7 @@ fn what_the_machine_does_not_allow_is_found_out_before_the_first_write() {
     assert_eq!(before.diff(&Listing::take()), Vec::<String>::new());
 }
 
-#[test]
-fn a_full_disk_is_named() {
+pub fn a_full_disk_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().to_str().unwrap();
     run("mount", &["-t", "tmpfs", "-o", "size=16k", "tmpfs", root]).ok();
@@ -101,8 +98,7 @@ fn a_full_disk_is_named() {
     assert!(said.contains(root) && said.to_lowercase().contains("no space left"), "{said}");
 }
 
-#[test]
-fn a_component_that_crashes_ends_init_with_its_last_words() {
+pub fn a_component_that_crashes_ends_init_with_its_last_words() {
     ready();
     let before = Listing::take();
     let (_dir, path) = write(
@@ -122,8 +118,7 @@ fn a_component_that_crashes_ends_init_with_its_last_words() {
     assert_eq!(before.diff(&Listing::take()), Vec::<String>::new());
 }
 
-#[test]
-fn two_inits_at_once_and_an_interrupted_one() {
+pub fn two_inits_at_once_and_an_interrupted_one() {
     ready();
     let mut first = std::process::Command::new(program())
         .args(["init", "--kubernetes-version", VERSION, "-o", "json"])

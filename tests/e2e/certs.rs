@@ -26,9 +26,8 @@ fn replaced(before: &BTreeMap<String, String>) -> Vec<String> {
     now.into_iter().filter(|(name, id)| before.get(name) != Some(id)).map(|(name, _)| name).collect()
 }
 
-#[test]
-fn renewed_certificates_are_in_use_and_only_what_must_be_is_restarted() {
-    let _plane = ControlPlane::init();
+pub fn renewed_certificates_are_in_use_and_only_what_must_be_is_restarted() {
+    let _plane = Shared::plane();
     let before = containers();
     let out = kubeboot(&["certs", "renew", "scheduler.conf"]).ok();
     assert!(out.contains("certificate embedded in the kubeconfig file for the scheduler to use renewed"), "{out}");
@@ -55,7 +54,7 @@ fn renewed_certificates_are_in_use_and_only_what_must_be_is_restarted() {
     let dir = tempfile::tempdir().unwrap();
     let conf = dir.path().join("ada.conf");
     let text = kubeboot(&["kubeconfig", "user", "--client-name", "ada", "--org", "x,system:masters"]).ok();
-    std::fs::File::create(&conf).and_then(|mut f| std::io::Write::write_all(&mut f, text.as_bytes())).unwrap();
+    create(conf.as_ref(), text);
     run("kubectl", &["--kubeconfig", conf.to_str().unwrap(), "get", "nodes"]).ok();
 }
 
@@ -133,8 +132,7 @@ impl Drop for Foreign {
     }
 }
 
-#[test]
-fn a_control_plane_comes_up_with_certificates_that_others_have_signed() {
+pub fn a_control_plane_comes_up_with_certificates_that_others_have_signed() {
     ready();
     let _foreign = Foreign;
     let elsewhere = tempfile::tempdir().unwrap();
@@ -206,16 +204,15 @@ fn verified(kind: &str, name: &str) -> bool {
     run("openssl", &["s_client", "-connect", NODES_API, "-CAfile", &ca, "-verify_return_error", kind, name]).code == 0
 }
 
-#[test]
-fn the_nodes_api_serves_the_certificate_that_an_administrator_approves() {
+pub fn the_nodes_api_serves_the_certificate_that_an_administrator_approves() {
     let minute = std::time::Duration::from_secs(60);
     ready();
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("kubeadm.yaml");
-    std::fs::File::create(&config).and_then(|mut file| std::io::Write::write_all(&mut file, ASKS.as_bytes())).unwrap();
+    create(config.as_ref(), ASKS);
     let _plane = ControlPlane;
     kubeboot(&["init", "--config", config.to_str().unwrap()]).ok();
-    let node = kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok();
+    let node = node_name();
     let address = kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].status.addresses[0].address}"]).ok();
     let agent = status()["agent"]["pid"].clone();
     let request = eventually("a request", minute, || requests().pop());

@@ -75,8 +75,7 @@ fn verify_detached(jws: &str, payload: &str, id: &str, secret: &str) {
     hmac::verify(&key, signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
 }
 
-#[test]
-fn init_gives_the_cluster_what_joining_nodes_need() {
+pub fn init_gives_the_cluster_what_joining_nodes_need() {
     ready();
     let args = ["init", "--kubernetes-version", VERSION, "--token", TOKEN, "--upload-certs"];
     let _plane = ControlPlane;
@@ -376,16 +375,14 @@ fn checked(case: &Case) -> Vec<String> {
     found
 }
 
-#[test]
-fn an_init_killed_once_converges_to_the_objects_of_an_unkilled_one() {
+pub fn an_init_killed_once_converges_to_the_objects_of_an_unkilled_one() {
     ready();
     let seed = std::env::var("KUBEBOOT_SEED").map_or(1, |text| text.parse().unwrap());
     let mut state = seed;
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = dir.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::File::create(&path).and_then(|mut f| std::io::Write::write_all(&mut f, text.as_bytes())).unwrap();
+        create(path.as_ref(), text);
         path.to_str().unwrap().to_owned()
     };
     write("patches/kube-scheduler0+merge.yaml", "metadata: {annotations: {shop.example/team: tea}}\n");

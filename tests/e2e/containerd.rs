@@ -6,13 +6,14 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
+use kubeboot::testing::real::image;
 use serde_json::Value;
 
 use crate::daemonset::apply;
 use crate::engine::{Engine, traces};
 use crate::kubectl::{self, Shell, ended, kubectl_command};
 use crate::machine::*;
-use crate::mirror::{COMPONENTS, get, is_ready, manifest, mirror, uid};
+use crate::mirror::{get, is_ready, manifest, mirror, uid};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// The pods' network of `containerd_up` in scripts/lib.sh.
@@ -26,7 +27,7 @@ spec:
   terminationGracePeriodSeconds: 1
   containers:
   - name: own
-    image: kubeboot-e2e-kubectl:1
+    image: IMAGE
     imagePullPolicy: Never
     command: [/bin/busybox, sh, -c, '/bin/busybox mkdir /www; echo \"tea in $(/bin/busybox hostname)\" > /www/index.html; exec /bin/busybox httpd -f -p 8080 -h /www']
     ports: [{containerPort: 8080, hostPort: 18080}]
@@ -73,7 +74,7 @@ impl<'e> Own<'e> {
     }
 
     fn put(&self, text: &str) {
-        kubeboot::host::fs::write_file(&manifest("own"), text.as_bytes(), 0o600).unwrap();
+        put(&manifest("own"), text.replace("IMAGE", IMAGE));
     }
 
     fn containers(&self) -> BTreeSet<String> {
@@ -100,7 +101,7 @@ fn page(url: &str) -> String {
 
 /// The control plane's containers, each with its process.
 fn running(engine: &Engine, socket: &str) -> BTreeMap<String, String> {
-    let tasks = kubeboot::testing::cri::ctr(socket, &["tasks", "ls"]);
+    let tasks = kubeboot::testing::real::cri::ctr(socket, &["tasks", "ls"]);
     let of = |component: &str| {
         let ids = engine.containers(component, None);
         tasks.lines().filter(|line| ids.iter().any(|id| line.starts_with(id.as_str()))).collect::<String>()
@@ -114,8 +115,7 @@ fn all_running(engine: &Engine, socket: &str) -> BTreeMap<String, String> {
     eventually("containerd knows that all run", MINUTE, || Some(running(engine, socket)).filter(all))
 }
 
-#[test]
-fn a_control_plane_on_containerd_is_made_used_upgraded_and_taken_away() {
+pub fn a_control_plane_on_containerd_is_made_used_upgraded_and_taken_away() {
     let Some(engine) = Engine::containerd() else { return };
     let Engine::Containerd(socket) = &engine else { unreachable!("it is one") };
     ready();
@@ -125,6 +125,7 @@ fn a_control_plane_on_containerd_is_made_used_upgraded_and_taken_away() {
         let images: Vec<&str> = listed.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
         engine.bring(&images);
     }
+    image::made();
     times.took("images");
     let (before, listing) = (traces(socket), Listing::take());
     let shell = Shell::start(&engine);
@@ -147,13 +148,11 @@ fn a_control_plane_on_containerd_is_made_used_upgraded_and_taken_away() {
     drop(own);
     drop(shell);
     times.took("reset");
-    let left = || traces(socket).difference(&before).cloned().collect::<Vec<_>>();
     // Another containerd may come and go meanwhile, and its pods' networks with it.
-    let begun = Instant::now();
-    while !left().is_empty() && begun.elapsed() < MINUTE {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert_eq!(left(), Vec::<String>::new(), "reset leaves nothing in containerd, and no network of a pod's");
+    eventually("reset leaves nothing in containerd, and no network of a pod's", MINUTE, || {
+        let left: Vec<String> = traces(socket).difference(&before).cloned().collect();
+        if left.is_empty() { Ok(()) } else { Err(left.join("\n")) }
+    });
     let mut left = listing.diff(&Listing::take());
     // Somebody else's cgroups come and go.
     left.retain(|line| !line.contains(" cgroup ") || pods.iter().any(|uid| line.contains(uid)));
@@ -233,7 +232,7 @@ fn a_pod_has_a_network_of_its_own(own: &Own<'_>) -> Value {
 fn a_pod_of_the_api_servers_has_one_too(engine: &Engine, node: &str) {
     let spec = format!("spec:\n  nodeName: {node}\n  automountServiceAccountToken: false");
     let text = OWN.replace("spec:", &spec).replace("own", "bound").replace(", hostPort: 18080", "");
-    apply(&format!("{OBJECTS}{text}{VOLUMES}"));
+    apply(&format!("{OBJECTS}{text}{VOLUMES}").replace("IMAGE", IMAGE));
     let pod = mirror("kube-system", "bound", MINUTE, is_ready);
     let ip = pod["status"]["podIP"].as_str().unwrap();
     assert!(ip.starts_with(POD_NETWORK), "{ip}");

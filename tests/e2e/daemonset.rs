@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use kubeboot::testing::real::image;
+
 use crate::machine::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
-const IMAGE: &str = "kubeboot.test/daemon:1";
 /// What the container does: all it is given must be there before it is ready.
 const OBJECTS: &str = r#"
 apiVersion: v1
@@ -36,7 +37,7 @@ spec:
       tolerations: [{operator: Exists}]
       containers:
       - name: daemon
-        image: kubeboot.test/daemon:1
+        image: IMAGE
         imagePullPolicy: Never
         command: [/bin/sh, -c, "trap 'exit 0' TERM; while :; do /bin/busybox sleep 1; done"]
         envFrom: [{configMapRef: {name: daemon}}]
@@ -61,13 +62,9 @@ spec:
       - {name: labels, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
 "#;
 
-/// Gives objects to kubectl.
+/// Gives objects to kubectl, once it takes them.
 pub fn apply(text: &str) {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::io::Write::write_all(&mut file.as_file(), text.as_bytes()).unwrap();
-    eventually("kubectl apply", MINUTE, || {
-        (kubectl(&["apply", "-f", file.path().to_str().unwrap()]).code == 0).then_some(())
-    });
+    eventually("kubectl apply", MINUTE, || with_objects("apply", text).succeeded());
 }
 
 /// A field of the DaemonSet's pods.
@@ -84,11 +81,10 @@ fn in_container(file: &str) -> String {
     run("docker", &["exec", container().trim(), "/bin/busybox", "cat", file]).stdout
 }
 
-#[test]
-fn a_daemon_set_runs_follows_its_config_map_outlives_the_agent_and_is_deleted_in_order() {
-    busybox_image(IMAGE, "exit 0");
-    let _plane = ControlPlane::init();
-    apply(OBJECTS);
+pub fn a_daemon_set_runs_follows_its_config_map_outlives_the_agent_and_is_deleted_in_order() {
+    image::made();
+    let _plane = Shared::plane();
+    apply(&OBJECTS.replace("IMAGE", IMAGE));
     let ready = || (of_pod(".status.containerStatuses[*].ready") == "true").then_some(());
     eventually("the DaemonSet's pod is ready", MINUTE, ready);
     assert_eq!(of_pod(".status.phase"), "Running");
@@ -128,13 +124,13 @@ fn a_daemon_set_runs_follows_its_config_map_outlives_the_agent_and_is_deleted_in
         let is_its = |line: &str| line.contains(" /var/lib/kubelet/") && line.contains("kubernetes.io~secret/secret ");
         (!mounts.lines().any(is_its)).then_some(())
     });
+    kubectl(&["-n", "kube-system", "delete", "configmap/daemon", "secret/daemon", "serviceaccount/daemon"]).ok();
 }
 
-#[test]
-fn a_pod_that_the_node_cannot_run_is_refused_with_a_reason_that_kubectl_shows() {
-    busybox_image(IMAGE, "exit 0");
-    let _plane = ControlPlane::init();
-    let node = kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok();
+pub fn a_pod_that_the_node_cannot_run_is_refused_with_a_reason_that_kubectl_shows() {
+    image::made();
+    let _plane = Shared::plane();
+    let node = node_name();
     let pod = |name: &str, spec: &str| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  nodeName: {node}\n  automountServiceAccountToken: \
@@ -154,5 +150,6 @@ fn a_pod_that_the_node_cannot_run_is_refused_with_a_reason_that_kubectl_shows() 
             (says("Failed") && says(reason) && has_event).then_some(())
         });
         assert_eq!(kubectl(&["get", "pod", name, "-o", "jsonpath={.status.reason}"]).ok(), reason);
+        kubectl(&["delete", "pod", name]).ok();
     }
 }

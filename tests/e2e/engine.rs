@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use kubeboot::testing::cri::{ctr, import, socket};
+use kubeboot::testing::real::cri::{ctr, import, socket};
 
 use crate::machine::*;
 
@@ -37,15 +37,15 @@ impl Engine {
         socket().map(Self::Containerd)
     }
 
-    /// `kubeboot init` with the test version, on this runtime.
+    /// A control plane of the test version on this runtime: the shared one, or one of containerd's own.
     #[track_caller]
-    pub fn init(&self) -> ControlPlane {
-        let Self::Containerd(socket) = self else { return ControlPlane::init() };
+    pub fn plane(&self) -> (Option<Shared>, Option<ControlPlane>) {
+        let Self::Containerd(socket) = self else { return (Some(Shared::plane()), None) };
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config.yaml");
         let text = CONTAINERDS.replace("SOCKET", socket).replace("VERSION", VERSION);
-        kubeboot::host::fs::write_file(&config, text.as_bytes(), 0o600).unwrap();
-        ControlPlane::init_as(&["--config", config.to_str().unwrap()])
+        create(&config, text);
+        (None, Some(ControlPlane::init_as(&["--config", config.to_str().unwrap()])))
     }
 
     /// Brings images over that Docker has.
@@ -53,14 +53,6 @@ impl Engine {
         if let Self::Containerd(socket) = self {
             import(socket, images);
         }
-    }
-
-    /// Removes an image.
-    pub fn forget(&self, image: &str) {
-        if let Self::Containerd(socket) = self {
-            ctr(socket, &["images", "rm", &format!("docker.io/library/{image}")]);
-        }
-        run("docker", &["rmi", "--force", image]);
     }
 
     /// Ids of all containers of this name, and with `pod` of that pod alone, whether they run or not.

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use kubeboot::testing::real::image;
+
 use crate::machine::*;
 use crate::writer::{Writer, missing};
 
@@ -32,9 +34,8 @@ fn apply(components: &[(&str, &str)]) -> Ran {
     kubeboot(&args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-#[test]
-fn an_etcd_that_has_served_stays_when_the_api_server_fails_and_no_acknowledged_write_is_lost() {
-    busybox_image(CRASHING, "echo out of cheese >&2; exit 3");
+pub fn an_etcd_that_has_served_stays_when_the_api_server_fails_and_no_acknowledged_write_is_lost() {
+    image_of_script(CRASHING, "echo out of cheese >&2; exit 3");
     let etcd = newer_etcd();
     let version = etcd.rsplit_once(':').unwrap().1;
     let _plane = ControlPlane::init();
@@ -70,22 +71,14 @@ fn an_etcd_that_has_served_stays_when_the_api_server_fails_and_no_acknowledged_w
 
 /// An image of the newer etcd that opens its data and ends without having answered a client.
 fn deaf_etcd(etcd: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let script = dir.path().join("etcd");
-    let text = "#!/own/busybox sh\n/usr/bin/etcd \"$@\" --listen-client-urls=https://127.0.0.1:23990 \
+    let script = "#!/own/busybox sh\n/usr/bin/etcd \"$@\" --listen-client-urls=https://127.0.0.1:23990 \
                 --listen-metrics-urls=http://127.0.0.1:23991 &\n/own/busybox sleep 8\necho out of cheese >&2\nexit 3\n";
-    std::fs::File::create(&script).and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes())).unwrap();
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    std::fs::copy("/bin/busybox", dir.path().join("busybox")).unwrap();
-    let made = run("docker", &["create", etcd, "etcd"]).ok();
-    let id = made.trim();
-    run("docker", &["cp", dir.path().to_str().unwrap(), &format!("{id}:/own")]).ok();
-    run("docker", &["commit", "--change", "ENV PATH=/own:/usr/bin", id, DEAF]).ok();
-    run("docker", &["rm", id]).ok();
+    let busybox = std::fs::read("/bin/busybox").unwrap();
+    let files: [(&str, &[u8]); 2] = [("own/etcd", script.as_bytes()), ("own/busybox", &busybox)];
+    image::with_files(etcd, DEAF, &files, &["ENV PATH=/own:/usr/bin"]);
 }
 
-#[test]
-fn an_etcd_that_opens_the_data_and_never_serves_gives_way_to_the_copy_and_no_acknowledged_write_is_lost() {
+pub fn an_etcd_that_opens_the_data_and_never_serves_gives_way_to_the_copy_and_no_acknowledged_write_is_lost() {
     let etcd = newer_etcd();
     deaf_etcd(&etcd);
     let _plane = ControlPlane::init();

@@ -1,5 +1,6 @@
 //! What people and machines do to a running control plane.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::machine::*;
@@ -13,9 +14,8 @@ fn restarts(component: &str) -> i64 {
     pod["containers"][0]["restarts"].as_i64().unwrap_or(-1)
 }
 
-#[test]
-fn a_killed_component_comes_back_and_nothing_is_lost() {
-    let _plane = ControlPlane::init();
+pub fn a_killed_component_comes_back_and_nothing_is_lost() {
+    let _plane = Shared::plane();
     kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]).ok();
     for component in ["kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"] {
         let before = restarts(component);
@@ -28,11 +28,11 @@ fn a_killed_component_comes_back_and_nothing_is_lost() {
         healthy(MINUTE);
     }
     assert_eq!(kubectl(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]).ok(), "b");
+    kubectl(&["delete", "configmap", "kept"]).ok();
 }
 
-#[test]
-fn a_killed_agent_leaves_the_control_plane_running_and_its_successor_adopts_it() {
-    let _plane = ControlPlane::init();
+pub fn a_killed_agent_leaves_the_control_plane_running_and_its_successor_adopts_it() {
+    let _plane = Shared::plane();
     let ids = containers();
     let agent = status()["agent"]["pid"].as_i64().unwrap();
     signal(agent as i32, "KILL");
@@ -43,8 +43,7 @@ fn a_killed_agent_leaves_the_control_plane_running_and_its_successor_adopts_it()
     assert_eq!(containers(), ids, "the same containers run on");
 }
 
-#[test]
-fn a_killed_dockerd_that_comes_back_finds_the_control_plane_running_again() {
+pub fn a_killed_dockerd_that_comes_back_finds_the_control_plane_running_again() {
     let _plane = ControlPlane::init();
     kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]).ok();
     for pid in processes("dockerd") {
@@ -61,16 +60,11 @@ fn a_killed_dockerd_that_comes_back_finds_the_control_plane_running_again() {
     assert_eq!(kubectl(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]).ok(), "b");
 }
 
-#[test]
-fn an_edited_manifest_is_run_and_a_broken_one_hurts_nothing() {
-    let _plane = ControlPlane::init();
+pub fn an_edited_manifest_is_run_and_a_broken_one_hurts_nothing() {
+    let _plane = Shared::plane();
     let file = "/etc/kubernetes/manifests/kube-scheduler.yaml";
     let text = std::fs::read_to_string(file).unwrap();
-    let edit = |new: &str| {
-        let aside = "/etc/kubernetes/manifests/.edit";
-        std::fs::File::create(aside).and_then(|mut f| std::io::Write::write_all(&mut f, new.as_bytes())).unwrap();
-        std::fs::rename(aside, file).unwrap();
-    };
+    let edit = |new: &str| put(Path::new(file), new);
     edit(&text.replacen("    - --leader-elect=true\n", "    - --leader-elect=true\n    - --v=3\n", 1));
     eventually("scheduler with --v=3", MINUTE, || {
         processes("kube-scheduler").iter().any(|p| command_line(*p).contains(&"--v=3".to_owned())).then_some(())
@@ -85,11 +79,17 @@ fn an_edited_manifest_is_run_and_a_broken_one_hurts_nothing() {
     assert!(problem["message"].as_str().is_some_and(|m| !m.is_empty()));
     let set = "apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {name: rs}\nspec: {}\n";
     let set_file = "/etc/kubernetes/manifests/rs.yaml";
-    std::fs::File::create(set_file).and_then(|mut f| std::io::Write::write_all(&mut f, set.as_bytes())).unwrap();
+    put(Path::new(set_file), set);
     let refused = eventually("ReplicaSet refused", MINUTE, || {
         status()["problems"].as_array()?.iter().find(|p| p["subject"] == set_file).cloned()
     });
     assert!(refused["message"].as_str().is_some_and(|m| m.contains("ReplicaSet")), "{refused}");
     assert_eq!(containers(), ids, "neither hurt anything that runs");
     std::fs::remove_file(set_file).unwrap();
+    edit(&text);
+    eventually("the scheduler as it was", MINUTE, || {
+        let runs = processes("kube-scheduler");
+        !runs.is_empty() && !runs.iter().any(|p| command_line(*p).contains(&"--v=3".to_owned()))
+    });
+    healthy(MINUTE);
 }

@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use kubeboot::testing::real::image;
 use serde_json::Value;
 
 use crate::machine::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
-const IMAGE: &str = "kubeboot.test/hostile:1";
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
 /// Keys of the ConfigMap that a bound pod mounts.
 const KEYS: usize = 5000;
@@ -56,14 +56,6 @@ fn manifest(name: &str, spec: &str, count: usize) -> String {
     format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  hostNetwork: true\n{spec}")
 }
 
-/// Written aside and moved into place, as anybody who cares does it.
-fn write(name: &str, text: &str) {
-    let aside = Path::new(MANIFESTS).join(format!(".{name}.part"));
-    let mut file = std::fs::File::create(&aside).unwrap();
-    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
-    std::fs::rename(aside, Path::new(MANIFESTS).join(format!("{name}.yaml"))).unwrap();
-}
-
 /// What is reported of each component: everything but when it was asked.
 fn health() -> BTreeMap<String, Value> {
     let status = status();
@@ -88,22 +80,15 @@ fn bound(node: &str, count: usize) -> String {
     text
 }
 
-fn kubectl_with(verb: &str, text: &str) -> Ran {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::io::Write::write_all(&mut file.as_file(), text.as_bytes()).unwrap();
-    kubectl(&[verb, "-f", file.path().to_str().unwrap()])
-}
-
-#[test]
-fn hostile_pods_do_not_change_the_health_of_the_control_plane() {
+pub fn hostile_pods_do_not_change_the_health_of_the_control_plane() {
     let seconds = std::env::var("KUBEBOOT_HOSTILE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
-    busybox_image(IMAGE, "exit 0");
-    let _plane = ControlPlane::init();
-    let node = kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok();
+    image::made();
+    let _plane = Shared::plane();
+    let node = node_name();
     eventually("a service account", MINUTE, || {
         (kubectl(&["get", "serviceaccount", "default"]).code == 0).then_some(())
     });
-    kubectl_with("create", &bound(&node, 0)).ok();
+    with_objects("create", &bound(&node, 0)).ok();
     let phase = || kubectl(&["get", "pod", "hostile", "-o", "jsonpath={.status.phase}"]).stdout;
     eventually("the bound pod runs", MINUTE, || (phase() == "Running").then_some(()));
     let agent = status()["agent"]["pid"].clone();
@@ -114,11 +99,11 @@ fn hostile_pods_do_not_change_the_health_of_the_control_plane() {
     while begun.elapsed() < Duration::from_secs(seconds) {
         edits += 1;
         for (name, spec) in PODS {
-            write(name, &manifest(name, spec, edits));
+            put(&Path::new(MANIFESTS).join(format!("{name}.yaml")), manifest(name, spec, edits));
         }
         if edits % 20 == 0 {
             // A kubectl that the load lets wait too long changes nothing, which is as well.
-            kubectl_with("replace", bound(&node, edits).split("---\n").next().unwrap());
+            with_objects("replace", bound(&node, edits).split("---\n").next().unwrap());
         }
         if edits % 10 == 0 {
             PODS.iter().for_each(|(name, _)| std::fs::remove_file(format!("{MANIFESTS}/{name}.yaml")).unwrap());
@@ -148,4 +133,5 @@ fn hostile_pods_do_not_change_the_health_of_the_control_plane() {
     });
     eventually("the bound pod is gone", MINUTE, || phase().is_empty().then_some(()));
     assert_eq!(health(), before);
+    kubectl(&["delete", "configmap", "hostile"]).ok();
 }

@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::machine::*;
 
-#[test]
-fn init_makes_a_control_plane_and_reset_leaves_no_trace() {
+pub fn init_makes_a_control_plane_and_reset_leaves_no_trace() {
     ready();
     let before = Listing::take();
     let plane = ControlPlane::init();
@@ -53,8 +52,7 @@ fn check_ended(ended: Ended, mark: &str) {
     assert!(ended == Ended::Killed || (last && ended == Ended::Finished), "{mark}: {ended:?}");
 }
 
-#[test]
-fn init_killed_after_any_phase_is_finished_by_a_second_init() {
+pub fn init_killed_after_any_phase_is_finished_by_a_second_init() {
     let mut table = vec![format!("{:20} {:>8} {:>12} {:>8}", "killed", "by", "second init", "reset")];
     ready();
     let before = Listing::take();
@@ -78,8 +76,7 @@ fn init_killed_after_any_phase_is_finished_by_a_second_init() {
     eprintln!("{}", table.join("\n"));
 }
 
-#[test]
-fn a_killed_init_is_reset_without_a_trace() {
+pub fn a_killed_init_is_reset_without_a_trace() {
     ready();
     let before = Listing::take();
     for phase in PHASES {
@@ -90,8 +87,8 @@ fn a_killed_init_is_reset_without_a_trace() {
     }
 }
 
-#[test]
-fn a_dry_run_needs_no_root_and_touches_nothing() {
+pub fn a_dry_run_needs_no_root_and_touches_nothing() {
+    ready();
     let before = Listing::take();
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
@@ -107,9 +104,8 @@ fn a_dry_run_needs_no_root_and_touches_nothing() {
     assert_eq!(before.diff(&Listing::take()), Vec::<String>::new());
 }
 
-#[test]
-fn manifests_are_what_init_writes() {
+pub fn manifests_are_what_init_writes() {
     let printed = kubeboot(&["manifests", "kube-scheduler", "--kubernetes-version", VERSION]).ok();
-    let _plane = ControlPlane::init();
+    let _plane = Shared::plane();
     assert_eq!(printed, std::fs::read_to_string("/etc/kubernetes/manifests/kube-scheduler.yaml").unwrap());
 }

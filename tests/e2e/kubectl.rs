@@ -1,11 +1,13 @@
 //! What people do with kubectl to static pods: the rows 84 and 85 of the table of behaviours.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use kubeboot::testing::real::image;
 
 use crate::engine::Engine;
 use crate::machine::*;
@@ -14,8 +16,6 @@ const SOON: Duration = Duration::from_secs(30);
 const API: &str = "https://127.0.0.1:10250";
 /// The line ends of a terminal and the loss of half of what was written show from some buffers' worth on.
 const MUCH: usize = 3 << 20;
-/// An image with nothing but a busybox.
-pub const IMAGE: &str = "kubeboot-e2e-kubectl:1";
 /// A pod of the host's network whose main process reads its input, and whose image has a shell.
 const MANIFEST: &str = "apiVersion: v1
 kind: Pod
@@ -25,7 +25,7 @@ spec:
   terminationGracePeriodSeconds: 1
   containers:
   - name: shell
-    image: kubeboot-e2e-kubectl:1
+    image: IMAGE
     imagePullPolicy: Never
     command: [/bin/busybox, sh, -c, 'echo began; while read -r line; do echo \"heard $line\"; [ \"$line\" != die ] || exit 3; done']
     stdin: true
@@ -60,22 +60,17 @@ pub struct Shell {
     /// The pod's name.
     pub pod: String,
     engine: Engine,
-    _plane: ControlPlane,
+    _plane: (Option<Shared>, Option<ControlPlane>),
 }
 
 impl Shell {
     #[track_caller]
     pub fn start(engine: &Engine) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("bin")).unwrap();
-        std::fs::copy("/bin/busybox", dir.path().join("bin/busybox")).unwrap();
-        let made = format!("tar -C {} -c bin | docker import - {IMAGE}", dir.path().display());
-        run("sh", &["-c", &made]).ok();
+        image::made();
         engine.bring(&[IMAGE]);
-        let plane = engine.init();
-        std::fs::File::create(FILE).and_then(|mut file| file.write_all(MANIFEST.as_bytes())).unwrap();
-        let node = kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok();
-        let shell = Self { pod: format!("shell-{node}"), engine: engine.clone(), _plane: plane };
+        let plane = engine.plane();
+        put(Path::new(FILE), MANIFEST.replace("IMAGE", IMAGE));
+        let shell = Self { pod: format!("shell-{}", node_name()), engine: engine.clone(), _plane: plane };
         shell.restarted(0);
         shell
     }
@@ -86,7 +81,7 @@ impl Shell {
         const PATH: &str = "jsonpath={.status.containerStatuses[0].ready} {.status.containerStatuses[0].restartCount}";
         eventually("the shell's pod", SOON, || {
             let shown = kubectl(&["-n", "kube-system", "get", "pod", &self.pod, "-o", PATH]).stdout;
-            (shown == format!("true {times}")).then_some(())
+            if shown == format!("true {times}") { Ok(()) } else { Err(shown) }
         });
     }
 
@@ -104,16 +99,11 @@ impl Drop for Shell {
     fn drop(&mut self) {
         // Its manifest is not kubeboot's, and reset would leave it.
         let _ = std::fs::remove_file(FILE);
-        eventually("the shell's pod gone", SOON, || {
-            self.engine.containers("shell", Some(&self.pod)).is_empty().then_some(())
-        });
-        self.engine.forget(IMAGE);
+        eventually("the shell's pod gone", SOON, || self.engine.containers("shell", Some(&self.pod)).is_empty());
     }
 }
 
-#[test]
-fn b084_kubectl_reaches_static_pods() {
-    ready();
+pub fn b084_kubectl_reaches_static_pods() {
     reaches(&Shell::start(&Engine::Docker));
 }
 
@@ -183,7 +173,7 @@ fn over_web_socket(shell: &Shell) {
         let field = format!("jsonpath={{.users[0].user.client-{name}-data}}");
         let pem = STANDARD.decode(kubectl(&["config", "view", "--raw", "-o", &field]).ok()).unwrap();
         let path = dir.path().join(name);
-        std::fs::File::create(&path).and_then(|mut file| file.write_all(&pem)).unwrap();
+        create(&path, &pem);
         path.to_str().unwrap().to_owned()
     };
     let (cert, key) = (file("certificate"), file("key"));
@@ -246,9 +236,8 @@ fn asked(method: &str, path: &str, more: &[&str]) -> (String, String) {
     (body.to_owned(), code.to_owned())
 }
 
-#[test]
-fn b085_the_api_of_the_node_asks_who_and_whether_he_may() {
-    let _plane = ControlPlane::init();
+pub fn b085_the_api_of_the_node_asks_who_and_whether_he_may() {
+    let _plane = Shared::plane();
     eventually("the node's API", SOON, || (run("curl", &["-sk", API]).code == 0).then_some(()));
     assert_eq!(asked("GET", "/pods", &[]), ("Unauthorized".into(), "401".into()));
     assert_eq!(asked("GET", "/healthz", &["-H", "Authorization: Bearer nobody"]).1, "401");
@@ -256,7 +245,7 @@ fn b085_the_api_of_the_node_asks_who_and_whether_he_may() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let pki = "/etc/kubernetes/pki";
-    std::fs::File::create(path("ext")).and_then(|mut file| file.write_all(b"extendedKeyUsage=clientAuth\n")).unwrap();
+    create(path("ext").as_ref(), b"extendedKeyUsage=clientAuth\n");
     let made = format!(
         "openssl req -newkey rsa:2048 -nodes -keyout {key} -out {csr} -subj /CN=jane && openssl x509 -req -in {csr} -CA \
          {pki}/ca.crt -CAkey {pki}/ca.key -set_serial 7 -days 1 -extfile {ext} -out {crt}",

@@ -4,92 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub use kubeboot::testing::real::command::*;
+use kubeboot::testing::real::image;
+pub use kubeboot::testing::real::image::IMAGE;
+use kubeboot::testing::real::wait::{Look, until_or};
 
 /// The Kubernetes version that scripts/test.sh makes images of, and the one to upgrade to.
 pub const VERSION: &str = "v1.20.2";
 /// See [`VERSION`].
 pub const NEXT_VERSION: &str = "v1.20.3";
-/// What kubectl uses.
-pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
-
-/// What a command did.
-#[derive(Debug)]
-pub struct Ran {
-    /// Exit code, -1 after a signal.
-    pub code: i32,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
-}
-
-impl Ran {
-    /// Asserts success and returns standard output.
-    #[track_caller]
-    pub fn ok(self) -> String {
-        assert_eq!(self.code, 0, "exit {}\nstdout:\n{}\nstderr:\n{}", self.code, self.stdout, self.stderr);
-        self.stdout
-    }
-
-    /// Asserts an exit code and returns both outputs.
-    #[track_caller]
-    pub fn code(self, code: i32) -> String {
-        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
-        self.stdout + &self.stderr
-    }
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-}
-
-/// The program under test: `KUBEBOOT_BIN` (the release build), else the one cargo built with these tests.
-pub fn program() -> PathBuf {
-    std::env::var_os("KUBEBOOT_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_kubeboot")), PathBuf::from)
-}
-
-/// Runs any command.
-pub fn run(program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> Ran {
-    let name = program.as_ref().to_owned();
-    Command::new(&name)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|e| panic!("{} cannot be run: {e}", name.display()))
-        .into()
-}
-
-/// Runs kubeboot.
-pub fn kubeboot(args: &[&str]) -> Ran {
-    run(program(), args)
-}
-
-/// Runs kubectl as the administrator.
-pub fn kubectl(args: &[&str]) -> Ran {
-    let mut all = vec!["--kubeconfig", ADMIN_CONF, "--request-timeout=20s"];
-    all.extend(args);
-    run("kubectl", &all)
-}
-
-/// Asks `test` again until it gives something, for `limit` at most.
+/// The control plane's pods, without their node.
+pub const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+/// Asks `look` again until it gives something, for `limit` at most.
 #[track_caller]
-pub fn eventually<T>(what: &str, limit: Duration, mut test: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(value) = test() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "{what}: not within {} s\n{}", limit.as_secs(), state());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+pub fn eventually<L: Look>(what: &str, limit: Duration, look: impl FnMut() -> L) -> L::Found {
+    until_or(what, limit, look, state)
 }
 
 /// What a failed test is explained by: pods, what has happened to them, and what the agent says.
@@ -118,11 +51,6 @@ pub fn command_line(pid: i32) -> Vec<String> {
     bytes.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned()).collect()
 }
 
-/// Sends a signal.
-pub fn signal(pid: i32, name: &str) {
-    run("kill", &[&format!("-{name}"), &pid.to_string()]);
-}
-
 /// What `kubeboot status -o json` says.
 pub fn status() -> serde_json::Value {
     let ran = kubeboot(&["status", "-o", "json"]);
@@ -132,7 +60,7 @@ pub fn status() -> serde_json::Value {
 /// Waits until `kubeboot status` exits 0.
 #[track_caller]
 pub fn healthy(limit: Duration) {
-    eventually("control plane healthy", limit, || (kubeboot(&["status"]).code == 0).then_some(()));
+    eventually("control plane healthy", limit, || kubeboot(&["status"]).succeeded());
 }
 
 /// Ids of the running containers of the control plane, by component.
@@ -213,17 +141,48 @@ fn walk(path: &Path, skip: &[PathBuf], lines: &mut BTreeSet<String>) {
 /// A control plane that is taken away again whatever happens.
 pub struct ControlPlane;
 
+/// The one that is shared, while there is one.
+fn shared() -> MutexGuard<'static, Option<ControlPlane>> {
+    static SHARED: Mutex<Option<ControlPlane>> = Mutex::new(None);
+    SHARED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The control plane of those tests that leave it as they found it. What a test that failed leaves is taken away.
+pub struct Shared;
+
+impl Shared {
+    /// It, made with the test version where there is none.
+    #[track_caller]
+    pub fn plane() -> Self {
+        let is_there = shared().is_some();
+        if !is_there {
+            let plane = ControlPlane::init();
+            *shared() = Some(plane);
+        }
+        healthy(Duration::from_secs(60));
+        Self
+    }
+
+    /// Takes it away, if there is one.
+    pub fn end() {
+        let plane = shared().take();
+        drop(plane);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            Self::end();
+        }
+    }
+}
+
 impl ControlPlane {
     /// `kubeboot init` with the test version.
     #[track_caller]
     pub fn init() -> Self {
-        Self::init_with(&[])
-    }
-
-    /// The same with further flags.
-    #[track_caller]
-    pub fn init_with(flags: &[&str]) -> Self {
-        Self::init_as(&[&["--kubernetes-version", VERSION], flags].concat())
+        Self::init_as(&["--kubernetes-version", VERSION])
     }
 
     /// The same with these flags alone.
@@ -245,9 +204,10 @@ impl Drop for ControlPlane {
     }
 }
 
-/// Refuses to go on where these tests would hurt or could prove nothing.
+/// Takes the shared control plane away, and refuses to go on where these tests would hurt or could prove nothing.
 #[track_caller]
 pub fn ready() {
+    Shared::end();
     assert_eq!(run("id", &["-u"]).ok().trim(), "0", "the end-to-end tests need root");
     assert_eq!(run("docker", &["version"]).code, 0, "dockerd is not reachable: start it (scripts/test.sh does)");
     assert!(
@@ -305,28 +265,25 @@ impl<B: BufRead> Rest for std::io::Lines<B> {
     }
 }
 
-/// Makes an image with nothing but a busybox whose entry point is `command`.
-pub fn busybox_image(tag: &str, command: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir_all(dir.path().join("bin")).unwrap();
-    std::fs::copy("/bin/busybox", dir.path().join("bin/busybox")).unwrap();
-    std::os::unix::fs::symlink("busybox", dir.path().join("bin/sh")).unwrap();
-    // The manifest's command names the component: whatever it is called with, the script runs.
-    for name in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
-        let script = dir.path().join("bin").join(name);
-        let text = format!("#!/bin/sh\n{command}\n");
-        std::fs::File::create(&script).and_then(|mut f| std::io::Write::write_all(&mut f, text.as_bytes())).unwrap();
-        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    }
-    let tar = Command::new("tar").arg("-C").arg(dir.path()).args(["-c", "."]).output().unwrap();
-    let mut import = Command::new("docker")
-        .args(["import", "--change", "ENV PATH=/bin", "-", tag])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    std::io::Write::write_all(&mut import.stdin.take().unwrap(), &tar.stdout).unwrap();
-    assert!(import.wait().unwrap().success());
+/// kubectl with these objects in a file.
+pub fn with_objects(verb: &str, text: &str) -> Ran {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file.as_file(), text.as_bytes()).unwrap();
+    kubectl(&[verb, "-f", file.path().to_str().unwrap()])
+}
+
+/// The Node's name, the suffix of every static pod's.
+pub fn node_name() -> String {
+    kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok()
+}
+
+/// Makes an image in which every component is this script.
+pub fn image_of_script(reference: &str, script: &str) {
+    image::made();
+    let text = format!("#!/bin/sh\n{script}\n");
+    let files = COMPONENTS.map(|name| format!("usr/local/bin/{name}"));
+    let files: Vec<(&str, &[u8])> = files.iter().map(|path| (path.as_str(), text.as_bytes())).collect();
+    image::with_files(IMAGE, reference, &files, &[]);
 }
 
 /// Reads what is left of a pipe.

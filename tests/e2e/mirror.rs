@@ -4,12 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use kubeboot::testing::real::image::{self, LATEST};
 use serde_json::Value;
 
 use crate::machine::*;
 
-const IMAGE: &str = "kubeboot-e2e-mirror:1";
-const NEXT_IMAGE: &str = "kubeboot-e2e-mirror:2";
 /// As soon as one who looks at it sees it; much longer than it takes, on a machine with other work.
 const SOON: Duration = Duration::from_secs(10);
 const HASH: &str = "kubernetes.io/config.hash";
@@ -17,11 +16,6 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 
 pub fn manifest(name: &str) -> PathBuf {
     PathBuf::from("/etc/kubernetes/manifests").join(format!("{name}.yaml"))
-}
-
-/// The Node's name, the suffix of every static pod's.
-pub fn node() -> String {
-    kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]).ok()
 }
 
 /// An object, null when it is not there or the API server is away.
@@ -46,48 +40,44 @@ pub fn mirror(namespace: &str, pod: &str, limit: Duration, holds: impl Fn(&Value
 }
 
 /// A control plane whose mirrors are there, and its Node's name.
-fn plane() -> (ControlPlane, String) {
-    let plane = ControlPlane::init();
-    let node = node();
+fn plane() -> (Shared, String) {
+    let plane = Shared::plane();
+    let node = node_name();
     for component in COMPONENTS {
         mirror("kube-system", &format!("{component}-{node}"), Duration::from_secs(30), is_ready);
     }
     (plane, node)
 }
 
-/// The control plane's pods, without their node.
-pub const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
-
-/// A pod that needs 5 s to end. Its manifest is not kubeboot's, and reset leaves it alone: it goes before.
-struct Slow;
+/// A pod that needs its whole grace period to end. Its manifest is not kubeboot's, and reset leaves it alone: it goes
+/// before, and its mirror with it.
+struct Slow(&'static str);
 
 impl Drop for Slow {
     fn drop(&mut self) {
         let _ = fs::remove_file(manifest("slow"));
-        for image in [IMAGE, NEXT_IMAGE] {
-            run("docker", &["rmi", "--force", image]);
+        if !std::thread::panicking() {
+            let left = || kubectl(&["-n", self.0, "get", "pods", "-o", "name"]).stdout;
+            eventually("the slow pod is gone", Duration::from_secs(30), || {
+                !containers().contains_key("slow") && !left().contains("slow-")
+            });
         }
     }
 }
 
-fn put(text: &str) {
-    kubeboot::host::fs::write_file(&manifest("slow"), text.as_bytes(), 0o600).unwrap();
-}
-
 /// Writes its manifest.
-fn write_slow(namespace: &str, extra: &str) -> Slow {
-    busybox_image(IMAGE, "true");
+fn write_slow(namespace: &'static str, grace: u32, extra: &str) -> Slow {
+    image::made();
     let text = format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: slow, namespace: {namespace}}}\nspec:\n  hostNetwork: true\n  \
-         terminationGracePeriodSeconds: 5\n  {extra}\n  containers:\n  - name: slow\n    image: {IMAGE}\n    imagePullPolicy: Never\n    \
+         terminationGracePeriodSeconds: {grace}\n  {extra}\n  containers:\n  - name: slow\n    image: {IMAGE}\n    imagePullPolicy: Never\n    \
          command: [sh, -c, \"trap '' TERM; while :; do sleep 1; done\"]\n"
     );
-    put(&text);
-    Slow
+    put(&manifest("slow"), text);
+    Slow(namespace)
 }
 
-#[test]
-fn b078_every_static_pod_has_a_mirror_that_the_node_owns() {
+pub fn b078_every_static_pod_has_a_mirror_that_the_node_owns() {
     let (_plane, node) = plane();
     let owner = get("", &format!("node/{node}"));
     let running = containers();
@@ -115,8 +105,7 @@ fn b078_every_static_pod_has_a_mirror_that_the_node_owns() {
     assert!(told.contains("kubelet  "), "{told}");
 }
 
-#[test]
-fn b079_a_deleted_mirror_comes_back_and_the_containers_stay() {
+pub fn b079_a_deleted_mirror_comes_back_and_the_containers_stay() {
     let (_plane, node) = plane();
     let before = containers();
     let pod = format!("etcd-{node}");
@@ -138,20 +127,18 @@ fn b079_a_deleted_mirror_comes_back_and_the_containers_stay() {
     assert_eq!(containers(), before);
 }
 
-#[test]
-fn b080_an_edited_manifest_makes_the_mirror_anew() {
+pub fn b080_an_edited_manifest_makes_the_mirror_anew() {
     let (_plane, node) = plane();
-    let _slow = write_slow("default", "activeDeadlineSeconds: 3600");
+    let _slow = write_slow("default", 1, "activeDeadlineSeconds: 3600");
     let pod = format!("slow-{node}");
     let mut old = mirror("default", &pod, SOON, is_ready);
     let text = fs::read_to_string(manifest("slow")).unwrap();
-    busybox_image(NEXT_IMAGE, "true");
     let edits = [
         ("activeDeadlineSeconds: 3600", "activeDeadlineSeconds: 7200", "/spec/activeDeadlineSeconds"),
-        (IMAGE, NEXT_IMAGE, "/spec/containers/0/image"),
+        (IMAGE, LATEST, "/spec/containers/0/image"),
     ];
     for (from, to, field) in edits {
-        put(&text.replace(from, to));
+        put(&manifest("slow"), text.replace(from, to));
         let differs = |now: &Value| is_ready(now) && uid(now) != uid(&old);
         let new = mirror("default", &pod, Duration::from_secs(30), differs);
         assert_ne!(new.pointer(field), old.pointer(field), "{field}");
@@ -165,10 +152,9 @@ fn b080_an_edited_manifest_makes_the_mirror_anew() {
     }
 }
 
-#[test]
-fn b081_the_mirror_goes_after_the_containers_have_ended() {
+pub fn b081_the_mirror_goes_after_the_containers_have_ended() {
     let (_plane, node) = plane();
-    let _slow = write_slow("default", "");
+    let _slow = write_slow("default", 5, "");
     let pod = format!("slow-{node}");
     let first = mirror("default", &pod, SOON, is_ready);
     let begun = Instant::now();
@@ -182,10 +168,9 @@ fn b081_the_mirror_goes_after_the_containers_have_ended() {
     assert!(begun.elapsed() >= Duration::from_secs(4), "it was there while they ended: {:?}", begun.elapsed());
 }
 
-#[test]
-fn b082_a_mirror_waits_for_its_namespace_and_follows_its_node() {
+pub fn b082_a_mirror_waits_for_its_namespace_and_follows_its_node() {
     let (_plane, node) = plane();
-    let _slow = write_slow("later", "");
+    let slow = write_slow("later", 1, "");
     let pod = format!("slow-{node}");
     let id = eventually("container", SOON, || containers().remove("slow"));
     assert!(get("later", &format!("pod/{pod}")).is_null());
@@ -201,12 +186,14 @@ fn b082_a_mirror_waits_for_its_namespace_and_follows_its_node() {
         is_ready(now) && now["metadata"]["ownerReferences"][0]["uid"] == uid(&anew)
     });
     assert_eq!(containers().remove("slow"), Some(id));
+    drop(slow);
+    kubectl(&["delete", "namespace", "later", "--wait=false"]).ok();
+    kubeboot(&["init", "phase", "mark-control-plane", "--kubernetes-version", VERSION]).ok();
 }
 
-#[test]
-fn b083_statuses_converge_after_the_api_server_was_away() {
+pub fn b083_statuses_converge_after_the_api_server_was_away() {
     let (_plane, node) = plane();
-    let _slow = write_slow("default", "");
+    let _slow = write_slow("default", 1, "");
     let pod = format!("slow-{node}");
     mirror("default", &pod, SOON, is_ready);
     let before = containers();

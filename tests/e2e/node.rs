@@ -33,9 +33,8 @@ fn renewed_after(before: &str) {
     eventually("lease renewed", MINUTE, || Some(renewed()).filter(|now| !now.is_empty() && now != before));
 }
 
-#[test]
-fn the_node_is_registered_ready_and_marked_and_comes_back_when_it_is_deleted() {
-    let _plane = ControlPlane::init();
+pub fn the_node_is_registered_ready_and_marked_and_comes_back_when_it_is_deleted() {
+    let _plane = Shared::plane();
     let first = node();
     let is = |name, status: &str, reason: &str| {
         assert_eq!(condition(&first, name), (status.to_owned(), reason.to_owned()), "{name} of {first:#}");
@@ -68,9 +67,8 @@ fn the_node_is_registered_ready_and_marked_and_comes_back_when_it_is_deleted() {
     });
 }
 
-#[test]
-fn the_node_outlives_its_agent_and_its_api_server() {
-    let _plane = ControlPlane::init();
+pub fn the_node_outlives_its_agent_and_its_api_server() {
+    let _plane = Shared::plane();
     let uid = node()["metadata"]["uid"].clone();
     let ids = containers();
     let agent = status()["agent"]["pid"].as_i64().unwrap();

@@ -13,8 +13,7 @@ fn server_version() -> String {
     serde_json::from_str::<serde_json::Value>(&json).unwrap()["gitVersion"].as_str().unwrap().to_owned()
 }
 
-#[test]
-fn an_upgrade_replaces_every_component_and_keeps_the_data() {
+pub fn an_upgrade_replaces_every_component_and_keeps_the_data() {
     let _plane = ControlPlane::init();
     kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]).ok();
     let diff = kubeboot(&["upgrade", "diff", NEXT_VERSION]).ok();
@@ -33,10 +32,9 @@ fn an_upgrade_replaces_every_component_and_keeps_the_data() {
     assert_eq!(kubectl(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]).ok(), "b");
 }
 
-#[test]
-fn an_upgrade_to_a_broken_image_is_rolled_back_and_keeps_the_data() {
-    busybox_image(CRASHING, "echo out of cheese >&2; exit 3");
-    busybox_image(HANGING, "exec sleep 100000");
+pub fn an_upgrade_to_a_broken_image_is_rolled_back_and_keeps_the_data() {
+    image_of_script(CRASHING, "echo out of cheese >&2; exit 3");
+    image_of_script(HANGING, "exec sleep 100000");
     let _plane = ControlPlane::init();
     kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]).ok();
     let manifests = || {
@@ -61,8 +59,7 @@ fn an_upgrade_to_a_broken_image_is_rolled_back_and_keeps_the_data() {
     run("docker", &["rmi", CRASHING, HANGING]);
 }
 
-#[test]
-fn a_killed_upgrade_is_finished_by_the_same_command() {
+pub fn a_killed_upgrade_is_finished_by_the_same_command() {
     let _plane = ControlPlane::init();
     let component = |name: &str| format!("{{\"event\":\"component\",\"name\":\"{name}\"");
     for name in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
@@ -108,8 +105,7 @@ fn cluster_says() -> (String, String, String) {
     (config, proxy, kubectl(&["-n", "kube-system", "get", kinds, "-o", rest]).ok())
 }
 
-#[test]
-fn an_upgrade_takes_certificates_and_the_clusters_objects_along_and_a_rollback_brings_them_back() {
+pub fn an_upgrade_takes_certificates_and_the_clusters_objects_along_and_a_rollback_brings_them_back() {
     let _plane = ControlPlane::init();
     let (files, cluster) = (contents(), cluster_says());
     assert!(cluster.0.contains(&format!("kubernetesVersion: {VERSION}")), "{}", cluster.0);

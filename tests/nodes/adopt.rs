@@ -49,11 +49,7 @@ fn a_node_of_kubeadms_is_taken_over_and_given_back_with_its_data_and_certificate
     node.write("/root/init.yaml", INIT);
     // The preflight of this kubeadm wants crictl, which Debian has not.
     node.ok("kubeadm init --config /root/init.yaml --skip-phases=preflight,addon");
-    let kubectl = |args: &str| {
-        let (code, text) = node.kubectl(args);
-        assert_eq!(code, 0, "{args}: {text}");
-        text
-    };
+    let kubectl = |args: &str| node.kubectl_ok(args);
     kubectl("-n default create configmap kept --from-literal=word=hello");
     let before = identity(&node);
 

@@ -43,9 +43,7 @@ impl ControlPlane {
     }
 
     fn kubectl(&self, args: &str) -> String {
-        let (code, text) = self.node.kubectl(args);
-        assert_eq!(code, 0, "kubectl {args}:\n{text}");
-        text
+        self.node.kubectl_ok(args)
     }
 }
 

@@ -4,32 +4,19 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const IMAGE: &str = "kubeboot-test/systemd:2";
+use kubeboot::testing::real::command::{ADMIN_CONF, Ran, kubeboot, program, run};
+use kubeboot::testing::real::image::{self, IMAGE};
+use kubeboot::testing::real::wait::until_or;
+
+const SYSTEMD: &str = "kubeboot-test/systemd:2";
 /// The version whose components scripts/components.sh builds.
 pub const VERSION: &str = "v1.20.2";
 /// What the tests' own pods run.
 pub const WEB: &str = "localhost/web:1";
 
-pub fn run(program: &str, args: &[&str]) -> (i32, String) {
-    let output = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    (output.status.code().unwrap_or(-1), text)
-}
-
-pub fn ok(program: &str, args: &[&str]) -> String {
-    let (code, text) = run(program, args);
-    assert_eq!(code, 0, "{program} {args:?}:\n{text}");
-    text
-}
-
-/// The program under test.
-pub fn program() -> String {
-    std::env::var("KUBEBOOT_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kubeboot").to_owned())
-}
-
 /// The images of a control plane, the optional ones too.
 pub fn component_images() -> Vec<String> {
-    let list = ok(&program(), &["images", "list", "--kubernetes-version", VERSION]);
+    let list = kubeboot(&["images", "list", "--kubernetes-version", VERSION]).ok();
     let words = list.lines().filter_map(|line| line.split_whitespace().next());
     words.filter(|word| word.contains(':')).map(str::to_owned).collect()
 }
@@ -70,8 +57,8 @@ impl Node {
     }
 
     fn boot_with(name: &str, mounts: &[String]) -> Self {
-        let inspect = run("docker", &["image", "inspect", IMAGE]);
-        assert_eq!(inspect.0, 0, "image {IMAGE} is missing: scripts/systemd-image.sh makes it");
+        let inspect = run("docker", &["image", "inspect", SYSTEMD]);
+        assert_eq!(inspect.code, 0, "image {SYSTEMD} is missing: scripts/systemd-image.sh makes it");
         let node = Self { name: format!("{name}-{}", std::process::id()) };
         #[rustfmt::skip]
         let mut args = vec![
@@ -82,15 +69,16 @@ impl Node {
             "-v", "/var/lib/containerd", "-v", "/usr/bin/kubectl:/usr/bin/kubectl:ro",
         ];
         args.extend(mounts.iter().flat_map(|mount| ["-v", mount]));
-        args.push(IMAGE);
-        ok("docker", &args);
+        args.push(SYSTEMD);
+        run("docker", &args).ok();
         node.eventually("docker and containerd in the node", 60, || node.run("docker version && ctr version").0 == 0);
         node
     }
 
     /// Brings the program under test.
     pub fn give_kubeboot(&self) {
-        ok("docker", &["cp", &program(), &format!("{}:/usr/local/bin/kubeboot", self.name)]);
+        let to = format!("{}:/usr/local/bin/kubeboot", self.name);
+        run("docker", &["cp", program().to_str().unwrap(), &to]).ok();
     }
 
     /// Brings images into the node's Docker.
@@ -146,7 +134,8 @@ impl Node {
     }
 
     pub fn run(&self, script: &str) -> (i32, String) {
-        run("docker", &["exec", &self.name, "bash", "-c", script])
+        let Ran { code, stdout, stderr } = run("docker", &["exec", &self.name, "bash", "-c", script]);
+        (code, stdout + &stderr)
     }
 
     pub fn ok(&self, script: &str) -> String {
@@ -157,17 +146,20 @@ impl Node {
 
     /// kubectl as the administrator.
     pub fn kubectl(&self, args: &str) -> (i32, String) {
-        self.run(&format!("kubectl --kubeconfig /etc/kubernetes/admin.conf {args}"))
+        self.run(&format!("kubectl --kubeconfig {ADMIN_CONF} {args}"))
+    }
+
+    /// The same, which must succeed.
+    pub fn kubectl_ok(&self, args: &str) -> String {
+        let (code, text) = self.kubectl(args);
+        assert_eq!(code, 0, "kubectl {args}:\n{text}");
+        text
     }
 
     /// What is waited for until it is there; returns the seconds it took.
     pub fn eventually(&self, what: &str, seconds: u64, test: impl Fn() -> bool) -> f32 {
         let started = Instant::now();
-        while !test() {
-            let late = started.elapsed() > Duration::from_secs(seconds);
-            assert!(!late, "{what}: not within {seconds} s\n{}", self.journal());
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        until_or(what, Duration::from_secs(seconds), test, || self.journal());
         started.elapsed().as_secs_f32()
     }
 
@@ -194,13 +186,8 @@ impl Drop for Node {
 
 /// A static web server for pods.
 pub fn web_image() -> Vec<String> {
-    if run("docker", &["image", "inspect", WEB]).0 != 0 {
-        let script = format!(
-            "set -e; d=$(mktemp -d); mkdir -p $d/bin $d/www; cp /bin/busybox $d/bin/; echo hello >$d/www/index.html; \
-             tar -C $d -c . | docker import --change 'CMD [\"/bin/busybox\",\"httpd\",\"-f\",\"-p\",\"80\",\"-h\",\"/www\"]' - {WEB}; \
-             rm -r $d"
-        );
-        ok("bash", &["-c", &script]);
-    }
+    image::made();
+    let serves = "ENTRYPOINT [\"/bin/httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]";
+    image::with_files(IMAGE, WEB, &[("www/index.html", b"hello\n")], &[serves, "CMD []"]);
     vec![WEB.to_owned()]
 }

@@ -8,8 +8,9 @@ use std::io;
 use std::path::Path;
 
 use futures::future::LocalBoxFuture;
+use kubeboot::testing::real::command::put;
 
-use crate::node::{Node, put};
+use crate::node::Node;
 
 mod rows;
 

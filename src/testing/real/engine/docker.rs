@@ -5,13 +5,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kubeboot::runtime::{ContainerRuntime, docker};
 use serde_json::Value;
 
-use super::{Look, Machine, Parse, block};
-use crate::history::{Action, Event};
-use crate::images;
-use crate::node::run;
+use super::{Action, Engine, Event, Look, Parse, block};
+use crate::runtime::{ContainerRuntime, docker, labels};
+use crate::testing::real::command::run;
+use crate::testing::real::image;
 
 /// A Docker daemon.
 pub struct Docker {
@@ -27,7 +26,7 @@ impl Docker {
 
     /// `docker ARGS`, which must succeed, and what it printed.
     fn docker(&self, args: &[&str]) -> String {
-        run("docker", &self.args(args)).trim().to_owned()
+        run("docker", &self.args(args)).ok().trim().to_owned()
     }
 
     fn args<'a>(&'a self, args: &[&'a str]) -> Vec<&'a str> {
@@ -37,14 +36,14 @@ impl Docker {
 }
 
 fn label(owner: &str) -> String {
-    format!("dev.kubeboot.agent={owner}")
+    format!("{}={owner}", labels::OWNER)
 }
 
 fn filter(owner: &str) -> String {
     format!("label={}", label(owner))
 }
 
-impl Machine for Docker {
+impl Engine for Docker {
     fn scheme(&self) -> &'static str {
         "docker"
     }
@@ -57,8 +56,11 @@ impl Machine for Docker {
         Arc::new(docker::Docker::connect(self.host.as_deref()).unwrap())
     }
 
-    fn take_images(&self) -> Result<(), String> {
-        block(images::build(self.host.as_deref()))
+    fn take_images(&self) {
+        match &self.host {
+            Some(host) => block(image::build(&docker::Docker::connect(Some(host)).unwrap())),
+            None => drop(block(image::docker())),
+        }
     }
 
     fn running(&self, owner: &str) -> BTreeMap<String, bool> {
@@ -101,21 +103,20 @@ impl Machine for Docker {
     }
 
     fn mark(&self, owner: &str) -> String {
-        let id = self.docker(&["create", "--label", &label(owner), images::IMAGE]);
+        let id = self.docker(&["create", "--label", &label(owner), image::IMAGE]);
         self.docker(&["rm", &id]);
         id
     }
 
     fn clear(&self, owner: &str) {
-        let docker = |args: &[&str]| Command::new("docker").args(self.args(args)).output();
+        // An agent that has been told to end may be making one.
         for _ in 0..10 {
-            let listed = docker(&["ps", "-aq", "--filter", &filter(owner)]);
-            let ids = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-            let ids: Vec<&str> = ids.split_whitespace().collect();
+            let listed = run("docker", &self.args(&["ps", "-aq", "--filter", &filter(owner)])).stdout;
+            let ids: Vec<&str> = listed.split_whitespace().collect();
             if ids.is_empty() {
                 break;
             }
-            let _ = docker(&[&["rm", "-fv"], ids.as_slice()].concat());
+            run("docker", &self.args(&[&["rm", "-fv"], ids.as_slice()].concat()));
         }
     }
 }

@@ -1,30 +1,61 @@
-//! The container runtime behind a node, as the tests look at it without the agent: Docker through `docker`, or the
+//! The container runtime behind a machine, as the tests look at it without the agent: Docker through `docker`, or the
 //! containerd whose socket `KUBEBOOT_TEST_CRI` names through `ctr`. What a test asks for it asks by its meaning.
+
+mod containerd;
+mod docker;
+
+pub use containerd::Containerd;
+pub use docker::Docker;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
-use kubeboot::runtime::ContainerRuntime;
-use kubeboot::testing::cri::VARIABLE;
+use super::cri;
+use crate::runtime::ContainerRuntime;
 
-use crate::history::Event;
+/// What may happen to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It is made.
+    Create,
+    /// It runs.
+    Start,
+    /// It ended.
+    Die,
+    /// It is gone.
+    Destroy,
+}
 
-mod containerd;
-mod daemon;
-mod docker;
+/// One thing that happened to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Container id.
+    pub id: String,
+    /// What.
+    pub action: Action,
+    /// Container name, `k8s_CONTAINER_POD_...`.
+    pub name: String,
+    /// How it ended.
+    pub code: Option<i64>,
+    /// When, since the epoch, by the machine's clock.
+    pub at: Duration,
+}
 
-pub use daemon::Daemon;
-
-use containerd::Containerd;
-use docker::Docker;
+impl Event {
+    /// The container's name in its pod, empty for what no agent made.
+    pub fn container(&self) -> &str {
+        self.name.strip_prefix("k8s_").and_then(|name| name.split('_').next()).unwrap_or_default()
+    }
+}
 
 /// Turns a line of a runtime's events into what happened, if it is of interest.
 pub type Parse = Box<dyn FnMut(&str) -> Option<Event> + Send>;
 
 /// A runtime. Whatever goes wrong here fails the test.
-pub trait Machine {
+pub trait Engine {
     /// What the API calls it.
     fn scheme(&self) -> &'static str;
 
@@ -35,7 +66,7 @@ pub trait Machine {
     fn client(&self) -> Arc<dyn ContainerRuntime>;
 
     /// Brings the images of the pods here to it.
-    fn take_images(&self) -> Result<(), String>;
+    fn take_images(&self);
 
     /// Everything that carries an owner's label, sandboxes included, and whether it runs.
     fn running(&self, owner: &str) -> BTreeMap<String, bool>;
@@ -89,13 +120,13 @@ pub enum Kind {
 impl Kind {
     /// The one that is asked for.
     pub fn chosen() -> Self {
-        if socket().is_some() { Self::Containerd } else { Self::Docker }
+        if cri::chosen().is_some() { Self::Containerd } else { Self::Docker }
     }
 }
 
 /// The runtime that all tests share.
-pub fn shared() -> Box<dyn Machine> {
-    match socket() {
+pub fn shared() -> Box<dyn Engine> {
+    match cri::chosen() {
         Some(socket) => Box::new(Containerd::at(socket)),
         None => Box::new(Docker::at(None)),
     }
@@ -104,9 +135,4 @@ pub fn shared() -> Box<dyn Machine> {
 /// Waits on whichever thread this is, in a runtime or beside one.
 fn block<F: Future>(future: F) -> F::Output {
     tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
-}
-
-fn socket() -> Option<String> {
-    let socket = std::env::var(VARIABLE).ok().filter(|path| !path.is_empty())?;
-    Some(socket.trim_start_matches("unix://").to_owned())
 }

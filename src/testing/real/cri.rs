@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "test support")]
-
 //! A runtime that speaks CRI, for tests: whoever sets `KUBEBOOT_TEST_CRI` to its socket has one.
 
 use std::fs::File;
@@ -8,13 +6,18 @@ use std::process::{Command, Stdio};
 /// Names the socket.
 pub const VARIABLE: &str = "KUBEBOOT_TEST_CRI";
 
-/// The socket's path; None where tests are not to use one.
+/// The socket's path; None where tests run on Docker.
+pub fn chosen() -> Option<String> {
+    let socket = std::env::var(VARIABLE).ok().filter(|path| !path.is_empty())?;
+    Some(socket.trim_start_matches("unix://").to_owned())
+}
+
+/// [`chosen`] for a test that is of CRI alone, and says so where it does not run.
 ///
 /// # Panics
 /// There is none, and this is a run in which everything is to be tested.
 pub fn socket() -> Option<String> {
-    let socket = std::env::var(VARIABLE).ok().filter(|path| !path.is_empty());
-    let path = socket.map(|path| path.trim_start_matches("unix://").to_owned());
+    let path = chosen();
     if path.is_none() {
         assert!(
             std::env::var_os("CI").is_none(),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::images::{FOREVER, IMAGE};
+use super::image::{FOREVER, IMAGE};
 
 /// A pod's manifest.
 #[derive(Debug, Clone)]
@@ -96,7 +96,7 @@ impl Pod {
 
     /// The manifest as YAML.
     pub fn yaml(&self) -> String {
-        kubeboot::yaml::to_string(&self.0).unwrap()
+        crate::yaml::to_string(&self.0).unwrap()
     }
 
     /// The manifest as JSON.

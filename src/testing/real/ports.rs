@@ -6,6 +6,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 
 /// A free port, another one at each call.
+///
+/// # Panics
+/// There is none.
 pub fn free() -> u16 {
     static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
     let mut given = GIVEN.lock().unwrap();
@@ -19,6 +22,9 @@ pub fn free() -> u16 {
 }
 
 /// Status and body of a GET at 127.0.0.1; None while nobody listens.
+///
+/// # Panics
+/// What is answered is no HTTP.
 pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;

@@ -7,20 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use base64::Engine;
+use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use kubeboot::runtime::ContainerRuntime;
-use kubeboot::runtime::cri::Cri;
-use kubeboot::testing::cri::{ctr, import};
 use serde_json::Value;
 
-use super::{Look, Machine, Parse, block};
-use crate::history::{Action, Event};
-use crate::images;
+use super::{Action, Engine, Event, Look, Parse, block};
+use crate::runtime::ContainerRuntime;
+use crate::runtime::cri::Cri;
+use crate::runtime::labels::OWNER;
+use crate::testing::real::cri::{ctr, import};
+use crate::testing::real::image;
 
-/// The label of an owner's containers.
-const OWNER: &str = "dev.kubeboot.agent";
 /// CRI's label of what a container is to it, and what its own records begin with.
 const KIND: &str = "io.cri-containerd.kind";
 const RECORDS: &str = "io.cri-containerd.";
@@ -54,7 +52,7 @@ impl Containerd {
     }
 }
 
-impl Machine for Containerd {
+impl Engine for Containerd {
     fn scheme(&self) -> &'static str {
         "containerd"
     }
@@ -67,10 +65,13 @@ impl Machine for Containerd {
         self.client.clone()
     }
 
-    fn take_images(&self) -> Result<(), String> {
-        block(images::build(None))?;
-        import(&self.socket, &images::ALL);
-        Ok(())
+    fn take_images(&self) {
+        block(image::docker());
+        // Another test program may have brought them.
+        let is_missing = |name: &&str| block(self.client.image(name)).unwrap().is_none();
+        if image::ALL.iter().any(is_missing) {
+            import(&self.socket, &image::ALL);
+        }
     }
 
     fn running(&self, owner: &str) -> BTreeMap<String, bool> {
