@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use kubeboot::runtime::cri::Cri;
-use kubeboot::runtime::streaming::{Streamed, StdStreams};
+use kubeboot::runtime::streaming::{StdStreams, Streamed};
 use kubeboot::runtime::*;
 use kubeboot::testing::real::cri::{import, socket};
 use kubeboot::testing::real::image::{IMAGE, docker};
