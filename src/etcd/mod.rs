@@ -2,7 +2,7 @@
 
 mod client;
 #[rustfmt::skip]
-#[allow(dead_code, missing_docs, clippy::all, reason = "generated from proto/etcd.proto")]
+#[allow(dead_code, missing_docs, clippy::all, reason = "generated from src/etcd/etcd.proto")]
 mod proto;
 #[cfg(test)]
 mod tests;

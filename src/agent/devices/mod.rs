@@ -12,7 +12,7 @@ mod grant;
 mod messages;
 mod plugin;
 #[rustfmt::skip]
-#[allow(dead_code, missing_docs, clippy::all, reason = "generated from proto/device_plugin.proto")]
+#[allow(dead_code, missing_docs, clippy::all, reason = "generated from src/agent/devices/device_plugin.proto")]
 mod proto;
 mod server;
 mod state;

@@ -8,7 +8,7 @@ mod encode;
 mod limit;
 mod messages;
 #[rustfmt::skip]
-#[allow(dead_code, missing_docs, clippy::all, reason = "generated from proto/pods.proto")]
+#[allow(dead_code, missing_docs, clippy::all, reason = "generated from src/agent/server/pods_api/pods.proto")]
 mod proto;
 mod watch;
 

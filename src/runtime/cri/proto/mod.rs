@@ -1,10 +1,10 @@
-//! Messages of `k8s.io/cri-api`'s `api.proto`, version 1, and of containerd's own API, generated from the files below `proto/`.
+//! Messages of `k8s.io/cri-api`'s `api.proto`, version 1, and of containerd's own API, generated from the files beside this one.
 
 #[rustfmt::skip]
-#[allow(dead_code, missing_docs, clippy::all, reason = "generated from proto/cri.proto")]
+#[allow(dead_code, missing_docs, clippy::all, reason = "generated from src/runtime/cri/proto/cri.proto")]
 mod cri;
 #[rustfmt::skip]
-#[allow(dead_code, missing_docs, clippy::all, reason = "generated from proto/containerd.proto")]
+#[allow(dead_code, missing_docs, clippy::all, reason = "generated from src/runtime/cri/proto/containerd.proto")]
 pub mod containerd;
 
 pub use cri::*;
