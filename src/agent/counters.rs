@@ -127,11 +127,11 @@ impl Metrics {
     }
 
     /// All containers were listed, which began at `begun`.
-    pub fn relisted(&self, begun: Instant) {
-        self.relist.time(begun.elapsed());
+    pub fn relisted(&self, started: Instant) {
+        self.relist.time(started.elapsed());
         let mut last = self.relisted.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((before, _)) = last.replace((begun, Timestamp::now())) {
-            self.relist_interval.time(begun.duration_since(before));
+        if let Some((before, _)) = last.replace((started, Timestamp::now())) {
+            self.relist_interval.time(started.duration_since(before));
         }
     }
 
@@ -170,9 +170,9 @@ mod tests {
         let metrics = Metrics::default();
         assert!(metrics.last_list().is_none());
         for _ in 0..2 {
-            let begun = Instant::now();
+            let started = Instant::now();
             tokio::time::advance(Duration::from_secs(2)).await;
-            metrics.relisted(begun);
+            metrics.relisted(started);
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         assert_eq!((metrics.relist.get().count, metrics.relist.get().sum), (2, 4.0));

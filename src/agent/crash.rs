@@ -72,9 +72,9 @@ pub fn hand_on<T>(ended: Result<T, tokio::task::JoinError>) {
 pub async fn restarted<F: Future<Output = ()> + Send>(what: &str, mut begin: impl FnMut() -> F + Send) {
     let mut crashes = 0_u32;
     loop {
-        let begun = Instant::now();
+        let started = Instant::now();
         let Err(crash) = caught(begin()).await else { return };
-        crashes = if begun.elapsed() >= FORGIVEN_AFTER { 1 } else { crashes.saturating_add(1) };
+        crashes = if started.elapsed() >= FORGIVEN_AFTER { 1 } else { crashes.saturating_add(1) };
         error!(what, crashes, error = %crash, "crashed; it begins again");
         tokio::time::sleep(AGAIN.after(crashes)).await;
     }
@@ -158,14 +158,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_crashes_begins_again_each_time_a_little_later() {
-        let (begun, times) = (Instant::now(), AtomicU32::new(0));
+        let (started, times) = (Instant::now(), AtomicU32::new(0));
         restarted("the test", || async {
             if times.fetch_add(1, Ordering::Relaxed) < 3 {
                 panic!("not yet");
             }
         })
         .await;
-        assert_eq!((times.load(Ordering::Relaxed), begun.elapsed().as_secs()), (4, 1 + 2 + 4));
+        assert_eq!((times.load(Ordering::Relaxed), started.elapsed().as_secs()), (4, 1 + 2 + 4));
     }
 
     #[tokio::test(start_paused = true)]

@@ -129,19 +129,19 @@ mod tests {
     fn a_disk_that_runs_full_is_told_once_a_file_system_and_signal() {
         assert_eq!(said(&[("/r", FINE)], &[]), []);
         let full = Left { free: 99, ..FINE };
-        let told = said(&[("/r", full), ("/l", full), ("/other", Left { id: 2, files_free: 49, ..FINE })], &[]);
-        let subjects: Vec<_> = told.iter().map(|problem| (problem.subject.as_str(), problem.severity)).collect();
+        let reported = said(&[("/r", full), ("/l", full), ("/other", Left { id: 2, files_free: 49, ..FINE })], &[]);
+        let subjects: Vec<_> = reported.iter().map(|problem| (problem.subject.as_str(), problem.severity)).collect();
         assert_eq!(subjects, [("/r", Severity::Warning), ("/other", Severity::Warning)]);
-        assert!(told[0].message.contains("nodefs.available") && told[1].message.contains("nodefs.inodesFree"));
+        assert!(reported[0].message.contains("nodefs.available") && reported[1].message.contains("nodefs.inodesFree"));
     }
 
     #[test]
     fn an_alarm_ends_only_with_room_to_spare_and_a_file_system_that_counts_no_files_has_none() {
-        let told = said(&[("/r", Left { free: 99, ..FINE })], &[]);
+        let reported = said(&[("/r", Left { free: 99, ..FINE })], &[]);
         let hardly = [("/r", Left { free: 105, ..FINE })];
         assert_eq!(said(&hardly, &[]), []);
-        assert_eq!(said(&hardly, &told), told);
-        assert_eq!(said(&[("/r", Left { free: 110, ..FINE })], &told), []);
+        assert_eq!(said(&hardly, &reported), reported);
+        assert_eq!(said(&[("/r", Left { free: 110, ..FINE })], &reported), []);
         assert_eq!(said(&[("/r", Left { files: 0, files_free: 0, ..FINE })], &[]), []);
     }
 

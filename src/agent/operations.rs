@@ -53,9 +53,9 @@ impl Counted {
     }
 
     async fn count<T>(&self, name: &'static str, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let result = call.await;
-        self.operations.note(name, begun.elapsed(), result.is_err());
+        self.operations.note(name, started.elapsed(), result.is_err());
         result
     }
 }

@@ -71,7 +71,7 @@ impl Startups {
 
     /// The API server has this status of a pod that was created at `created`. Once all its containers run it has started,
     /// and is followed no more.
-    pub fn told(&self, uid: &str, spec: &PodSpec, status: &PodStatus, created: Timestamp) {
+    pub fn reported(&self, uid: &str, spec: &PodSpec, status: &PodStatus, created: Timestamp) {
         let containers = || status.container_statuses.iter().flatten();
         if containers().next().is_none() || !containers().all(runs) {
             return;
@@ -147,10 +147,10 @@ mod tests {
         startups.running("u");
         assert_eq!((startups.seen_to_running.get().count, startups.seen_to_running.get().sum), (1, 3.0));
         let created = Timestamp::now() - jiff::SignedDuration::from_secs(20);
-        startups.told("u", &spec, &status(false), created);
+        startups.reported("u", &spec, &status(false), created);
         assert_eq!(startups.total.get().count, 0, "not all of it runs");
-        startups.told("u", &spec, &status(true), created);
-        startups.told("u", &spec, &status(true), created);
+        startups.reported("u", &spec, &status(true), created);
+        startups.reported("u", &spec, &status(true), created);
         let (total, sli) = (startups.total.get(), startups.sli.get());
         assert_eq!((total.count, sli.count), (1, 1));
         assert!((total.sum - 20.0).abs() < 1.0 && (total.sum - sli.sum - 7.0).abs() < 0.001, "{total:?} {sli:?}");
@@ -161,7 +161,7 @@ mod tests {
         let startups = Startups::default();
         let spec = json!({"containers": [], "volumes": [{"name": "v", "hostPath": {"path": "/v"}}]});
         startups.begin("u", Instant::now());
-        startups.told("u", &serde_json::from_value(spec).unwrap(), &status(true), Timestamp::now());
+        startups.reported("u", &serde_json::from_value(spec).unwrap(), &status(true), Timestamp::now());
         assert_eq!((startups.total.get().count, startups.sli.get().count), (1, 0));
         startups.running("never-begun");
         assert_eq!(startups.seen_to_running.get().count, 0);

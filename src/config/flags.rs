@@ -169,13 +169,13 @@ pub(super) fn names<F>(rows: &[FlagRow<F>], flags: &F) -> FlagNames {
 
 /// Complains of flags that may not go with `--config`: what the file says and what the flag says would be two truths.
 pub(super) fn refuse<F>(rows: &[FlagRow<F>], flags: &F, report: &mut Report) {
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for row in rows.iter().filter(|row| !row.with_config && (row.given)(flags)) {
         // A flag that is several fields is reported once.
-        if told.contains(&row.flag) {
+        if reported.contains(&row.flag) {
             continue;
         }
-        told.push(row.flag);
+        reported.push(row.flag);
         let message = format!("cannot be given together with --config; set {} in the file instead", row.field);
         report.problem_at(None, row.flag, message);
     }

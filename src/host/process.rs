@@ -263,10 +263,10 @@ mod tests {
     #[test]
     fn a_command_that_takes_too_long_is_killed() {
         let run = |script: &str, limit: Duration| run_within(Command::new("/bin/sh").args(["-c", script]), limit);
-        let (begun, long) = (Instant::now(), Duration::from_secs(60));
+        let (started, long) = (Instant::now(), Duration::from_secs(60));
         assert_eq!(run("exit 3", long).unwrap().unwrap().code(), Some(3));
         assert!(run("sleep 60", Duration::from_millis(100)).unwrap().is_none());
-        assert!(begun.elapsed() < Duration::from_secs(30));
+        assert!(started.elapsed() < Duration::from_secs(30));
         assert!(run_within(&mut Command::new("/nonexistent"), long).is_err());
     }
 

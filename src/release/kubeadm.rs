@@ -126,17 +126,17 @@ mod tests {
 
     #[test]
     fn every_minor_finds_what_its_kubeadm_reads() {
-        let told = |minor: u64| {
+        let reported = |minor: u64| {
             let version = format!("v1.{minor}.0").parse().unwrap();
             let row = kubeadm_row(&version);
             (row.config_api, row.has_cluster_status, row.control_plane_taints.len(), kubelet_config_map(&version))
         };
-        assert_eq!(told(20), (ConfigApi::V1Beta2, true, 1, "kubelet-config-1.20".into()));
-        assert_eq!(told(21), (ConfigApi::V1Beta2, true, 1, "kubelet-config-1.21".into()));
-        assert_eq!(told(23), (ConfigApi::V1Beta3, false, 1, "kubelet-config-1.23".into()));
-        assert_eq!(told(24), (ConfigApi::V1Beta3, false, 2, "kubelet-config".into()));
-        assert_eq!(told(30), (ConfigApi::V1Beta3, false, 1, "kubelet-config".into()));
-        assert_eq!(told(37), (ConfigApi::V1Beta4, false, 1, "kubelet-config".into()));
+        assert_eq!(reported(20), (ConfigApi::V1Beta2, true, 1, "kubelet-config-1.20".into()));
+        assert_eq!(reported(21), (ConfigApi::V1Beta2, true, 1, "kubelet-config-1.21".into()));
+        assert_eq!(reported(23), (ConfigApi::V1Beta3, false, 1, "kubelet-config-1.23".into()));
+        assert_eq!(reported(24), (ConfigApi::V1Beta3, false, 2, "kubelet-config".into()));
+        assert_eq!(reported(30), (ConfigApi::V1Beta3, false, 1, "kubelet-config".into()));
+        assert_eq!(reported(37), (ConfigApi::V1Beta4, false, 1, "kubelet-config".into()));
         assert!(ROWS.is_sorted_by(|a, b| a.since < b.since));
     }
 }

@@ -226,7 +226,7 @@ impl<'a, 'de> Decoder<'a> {
     }
 
     /// Says of a mismatch what was really there, in the file's own spelling.
-    fn told<T>(&self, result: Result<T, DecodeError>) -> Result<T, DecodeError> {
+    fn reported<T>(&self, result: Result<T, DecodeError>) -> Result<T, DecodeError> {
         result.map_err(|mut error| {
             if let (Problem::Mismatch(found, _), true, None) = (&mut error.problem, error.path.is_empty(), error.at) {
                 *found = self.node.describe();
@@ -243,7 +243,7 @@ impl<'a, 'de> Decoder<'a> {
         };
         let unwanted = |node: &Node| node.skipped || (drop_nulls && node.kind == Kind::Null);
         let entries = entries.iter().filter(|entry| !unwanted(&entry.node)).collect::<Vec<_>>();
-        self.told(visitor.visit_map(Entries { entries: entries.into_iter(), current: None }))
+        self.reported(visitor.visit_map(Entries { entries: entries.into_iter(), current: None }))
     }
 
     fn any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
@@ -262,7 +262,7 @@ impl<'a, 'de> Decoder<'a> {
             }
             Kind::Map(_) => return self.map(visitor, false),
         };
-        self.told(result)
+        self.reported(result)
     }
 }
 
@@ -345,7 +345,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
     ) -> Result<V::Value, DecodeError> {
         match self.node.kind {
             // A list would otherwise be taken for the fields in order.
-            Kind::List(_) => self.told(Err(de::Error::invalid_type(Unexpected::Seq, &visitor))),
+            Kind::List(_) => self.reported(Err(de::Error::invalid_type(Unexpected::Seq, &visitor))),
             _ => self.map(visitor, true),
         }
     }
@@ -361,7 +361,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
             Kind::Map(entries) if entries.len() == 1 => visitor.visit_enum(Variant(&entries[0])),
             _ => Err(de::Error::invalid_type(Unexpected::Other("value"), &"a string")),
         };
-        self.told(result)
+        self.reported(result)
     }
 
     forward_to_deserialize_any! {

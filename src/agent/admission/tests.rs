@@ -33,7 +33,7 @@ fn guest(uid: &str, requests: Value) -> StaticPod {
     pod
 }
 
-fn told(admission: Admission) -> String {
+fn reported(admission: Admission) -> String {
     match admission {
         Admission::Admitted { preempts } => preempts.join(" "),
         Admission::Refused(refusal) => format!("{}: {}", refusal.reason, refusal.message),
@@ -82,16 +82,16 @@ fn a_static_pod_runs_where_it_fits_and_is_refused_with_the_kubelets_words() {
         (json!({"nodeSelector": {"zone": "b"}, "containers": asks(json!({"cpu": "99"}))}), misplaced.into()),
     ] {
         let name = if spec["os"].is_null() { "p" } else { "os" };
-        assert_eq!(told(admit(&fixed(name, &spec), &node, &[])), expected, "{spec}");
+        assert_eq!(reported(admit(&fixed(name, &spec), &node, &[])), expected, "{spec}");
     }
     let full = site(&[("pods", 1)]);
-    assert_eq!(told(admit(&fixed("p", &json!({})), &full, &[&fixed("o", &json!({}))])), is_short("pods", "1"));
+    assert_eq!(reported(admit(&fixed("p", &json!({})), &full, &[&fixed("o", &json!({}))])), is_short("pods", "1"));
     let huge = json!({"containers": [{"name": "c", "image": "x:1", "resources":
         {"requests": {"cpu": "1", "hugepages-2Mi": "4Mi"}, "limits": {"cpu": "1", "hugepages-2Mi": "4Mi"}}}]});
-    assert_eq!(told(admit(&fixed("p", &huge), &node, &[])), is_short("hugepages-2Mi", "4194304"));
+    assert_eq!(reported(admit(&fixed("p", &huge), &node, &[])), is_short("hugepages-2Mi", "4194304"));
     let pages = site(&[("hugepages-2Mi", 8 << 20)]);
-    assert_eq!(told(admit(&fixed("p", &huge), &pages, &[])), "");
-    assert_eq!(told(admit(&fixed("p", &huge), &Site::default(), &[])), "", "what is not known is not checked");
+    assert_eq!(reported(admit(&fixed("p", &huge), &pages, &[])), "");
+    assert_eq!(reported(admit(&fixed("p", &huge), &Site::default(), &[])), "", "what is not known is not checked");
 }
 
 #[test]
@@ -110,21 +110,21 @@ fn a_pod_that_the_node_cannot_confine_is_refused_and_none_goes_for_it() {
         ),
     ] {
         let large = guest("large", json!({"cpu": "1500m"}));
-        assert_eq!(told(admit(&fixed("p", &asks_for(context.clone())), &node, &[&large])), expected, "{context}");
+        assert_eq!(reported(admit(&fixed("p", &asks_for(context.clone())), &node, &[&large])), expected, "{context}");
     }
     let mut misplaced = asks_for(json!({"appArmorProfile": profile}));
     misplaced["nodeSelector"] = json!({"zone": "b"});
-    assert!(told(admit(&fixed("p", &misplaced), &node, &[])).starts_with("NodeAffinity: "));
+    assert!(reported(admit(&fixed("p", &misplaced), &node, &[])).starts_with("NodeAffinity: "));
     let allows = Site { unsafe_sysctls: vec!["kernel.msg*".into()], apparmor: true, ..node };
     let both = asks_for(json!({"sysctls": sysctls, "appArmorProfile": profile}));
-    assert_eq!(told(admit(&fixed("p", &both), &allows, &[])), "");
+    assert_eq!(reported(admit(&fixed("p", &both), &allows, &[])), "");
 }
 
 #[test]
 fn the_label_of_a_pods_system_counts_before_everything_else() {
     let mut pod = fixed("p", &json!({"nodeSelector": {"zone": "b"}}));
     pod.metadata.labels = Some([("kubernetes.io/os".to_owned(), "windows".to_owned())].into());
-    assert!(told(admit(&pod, &site(&[]), &[])).starts_with("PodOSSelectorNodeLabelDoesNotMatch: "));
+    assert!(reported(admit(&pod, &site(&[]), &[])).starts_with("PodOSSelectorNodeLabelDoesNotMatch: "));
 }
 
 #[test]
@@ -170,19 +170,19 @@ fn as_few_pods_as_will_do_go_for_a_critical_one_and_the_best_service_last() {
         ("3500m", "large sure"),
         ("4", "large small sure"),
     ] {
-        let mut found: Vec<String> = told(admit(&wants(cpu), &node, &others)).split(' ').map(str::to_owned).collect();
+        let mut found: Vec<String> = reported(admit(&wants(cpu), &node, &others)).split(' ').map(str::to_owned).collect();
         found.sort();
         assert_eq!(found.join(" "), expected, "{cpu}");
     }
-    assert!(told(admit(&wants("4001m"), &node, &others)).contains("[(res: cpu, q: 1), ]"));
+    assert!(reported(admit(&wants("4001m"), &node, &others)).contains("[(res: cpu, q: 1), ]"));
     let own = fixed("o", &json!({"containers": asks(json!({"cpu": "3"}))}));
     assert!(
-        told(admit(&wants("2"), &node, &[&own])).contains("[(res: cpu, q: 1000), ]"),
+        reported(admit(&wants("2"), &node, &[&own])).contains("[(res: cpu, q: 1000), ]"),
         "static pods are critical too"
     );
     let (mut low, mut high) = (own, wants("2"));
     (low.spec.priority, high.spec.priority) = (Some(1), Some(2));
-    assert_eq!(told(admit(&high, &node, &[&low])), low.uid, "but for one of a lower priority");
+    assert_eq!(reported(admit(&high, &node, &[&low])), low.uid, "but for one of a lower priority");
 }
 
 #[test]

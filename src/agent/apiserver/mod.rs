@@ -98,7 +98,7 @@ pub async fn keep(parts: Parts) {
             failures = 0;
         } else {
             tokio::select! {
-                begun = begin(&parts) => match begun {
+                started = begin(&parts) => match started {
                     // A certificate that is of no use is not asked for again and again.
                     Ok(true) => {
                         pause = RETRY.spread(failures);

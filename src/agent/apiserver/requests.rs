@@ -60,7 +60,7 @@ where
             code: Cow::Borrowed("<error>"),
             method: request.method().clone(),
             host: Arc::clone(&self.host),
-            begun: Instant::now(),
+            started: Instant::now(),
             requests: Arc::clone(&self.requests),
         };
         let answered = self.inner.call(request);
@@ -80,7 +80,7 @@ struct Pending {
     code: Cow<'static, str>,
     method: Method,
     host: Arc<str>,
-    begun: Instant,
+    started: Instant,
     requests: Arc<Requests>,
 }
 
@@ -94,7 +94,7 @@ impl Drop for Pending {
     fn drop(&mut self) {
         let label = |text: &str| -> Cow<'static, str> { Cow::Owned(text.to_owned()) };
         let (method, host) = (label(self.method.as_str()), label(&self.host));
-        self.requests.times.time([method.clone(), host.clone()], self.begun.elapsed());
+        self.requests.times.time([method.clone(), host.clone()], self.started.elapsed());
         self.requests.results.count([self.code.clone(), method, host]);
     }
 }

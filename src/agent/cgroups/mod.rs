@@ -133,7 +133,7 @@ impl Cgroups {
     /// Makes a pod's cgroup and sets its limits. Blocks for the time of a few system calls.
     pub fn make(&self, pod: &StaticPod) {
         let (Some(names), Some(tree)) = (self.names(), self.tree_or_warning()) else { return };
-        let begun = Instant::now();
+        let started = Instant::now();
         let class = resources::qos_class(&pod.spec);
         let dir = names.pod_dir(class, &pod.uid);
         let mut limits = resources::pod_limits(&pod.spec, self.period);
@@ -150,7 +150,7 @@ impl Cgroups {
             }
         }
         share(&tree, &names);
-        self.times.time(["create".into()], begun.elapsed());
+        self.times.time(["create".into()], started.elapsed());
     }
 
     /// Ends the processes of a pod that are in none of its containers that run. A daemon that was killed may think that a
@@ -169,7 +169,7 @@ impl Cgroups {
         let plain = !uid.is_empty() && uid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
         let Some(names) = self.names().filter(|_| plain) else { return Ok(()) };
         let Some(tree) = self.machine.tree()? else { return Ok(()) };
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut removed = Ok(());
         for class in TIERS {
             let dir = names.pod_dir(class, uid);
@@ -194,7 +194,7 @@ impl Cgroups {
             TIERS.iter().for_each(|class| tree.remove_if_empty(&names.tier_dir(*class)));
         }
         share(&tree, &names);
-        self.times.time(["destroy".into()], begun.elapsed());
+        self.times.time(["destroy".into()], started.elapsed());
         removed
     }
 }

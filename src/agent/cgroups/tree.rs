@@ -158,7 +158,7 @@ impl Tree {
     /// The first that is still busy when the patience is over: a process that was killed keeps its place until all it
     /// had is taken down, and a machine may have better to do. The caller retries later.
     pub fn remove(&self, dir: &Path) -> Result<(), FsError> {
-        let mut told = BTreeSet::new();
+        let mut reported = BTreeSet::new();
         for round in 0.. {
             let here = self.mounts().into_iter().map(|mount| mount.join(dir)).filter(|dir| dir.exists());
             let failed = here.filter_map(|dir| remove_below(&dir).err().map(|error| (dir, error)));
@@ -167,7 +167,7 @@ impl Tree {
                 return Err(FsError::new("remove the cgroup", &left, error));
             }
             self.thaw(dir);
-            self.mounts().into_iter().for_each(|mount| kill_below(&mount.join(dir), &mut told));
+            self.mounts().into_iter().for_each(|mount| kill_below(&mount.join(dir), &mut reported));
             std::thread::sleep(REMOVAL_PAUSE);
         }
         Ok(())
@@ -176,7 +176,7 @@ impl Tree {
     /// Kills what is in cgroups below `dir` that are none of `running`, which are containers' ids: every driver names a
     /// container's cgroup after its id.
     pub fn end_forgotten(&self, dir: &Path, running: &BTreeSet<String>) {
-        let mut told = BTreeSet::new();
+        let mut reported = BTreeSet::new();
         for mount in self.mounts() {
             let entries = fs::read_dir(mount.join(dir)).into_iter().flatten().flatten();
             let strange = entries.filter(|entry| {
@@ -185,7 +185,7 @@ impl Tree {
             });
             for entry in strange {
                 self.thaw(&dir.join(entry.file_name()));
-                kill_below(&entry.path(), &mut told);
+                kill_below(&entry.path(), &mut reported);
             }
         }
     }
@@ -227,13 +227,13 @@ fn remove_below(dir: &Path) -> io::Result<()> {
 }
 
 /// Kills every process in a cgroup and in those below it; 0 is one that this process cannot see. Each is signalled once.
-fn kill_below(dir: &Path, told: &mut BTreeSet<i32>) {
+fn kill_below(dir: &Path, reported: &mut BTreeSet<i32>) {
     for dir in with_below(dir) {
         let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
         let processes = text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
         for process in processes.filter(|process| !process.is_init() && *process != getpid()) {
             let pid = process.as_raw_nonzero().get();
-            if told.insert(pid) {
+            if reported.insert(pid) {
                 warn!(pid, cgroup = %dir.display(), "killing what no container knows of");
             }
             let _ = kill_process(process, Signal::KILL);

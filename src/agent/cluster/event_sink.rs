@@ -84,7 +84,7 @@ struct Sent {
 #[derive(Default)]
 struct Lane {
     /// The sequence number of its last event that is done with.
-    told: u64,
+    reported: u64,
     /// One is under way.
     busy: bool,
     /// How often its first one was refused.
@@ -101,7 +101,7 @@ pub async fn run(parts: Parts) {
     let mut clients = parts.api.clients();
     let mut poster = Poster {
         parts: Arc::new(parts),
-        told: 0,
+        reported: 0,
         lanes: HashMap::new(),
         aggregator: Aggregator::default(),
         budget: Budget::default(),
@@ -125,7 +125,7 @@ pub async fn run(parts: Parts) {
 struct Poster {
     parts: Arc<Parts>,
     /// Every event up to this sequence number is done with.
-    told: u64,
+    reported: u64,
     /// By UID of an object.
     lanes: HashMap<String, Lane>,
     aggregator: Aggregator,
@@ -161,7 +161,7 @@ impl Poster {
         }
         if self.sending.is_empty() && self.lanes.values().all(|lane| lane.due.is_none()) {
             // Everything is sent, and the recorder is not asked for it again.
-            self.told = self.lanes.values().map(|lane| lane.told).fold(self.told, u64::max);
+            self.reported = self.lanes.values().map(|lane| lane.reported).fold(self.reported, u64::max);
             self.lanes.clear();
         }
         self.lanes.values().filter_map(|lane| lane.due.filter(|_| !lane.busy)).min()
@@ -170,9 +170,9 @@ impl Poster {
     /// The first event that is not sent yet of each object of which none is under way or waits.
     fn heads(&self, now: Instant) -> Vec<Event> {
         let mut seen = HashSet::new();
-        self.parts.events.pick(self.told, |event| {
+        self.parts.events.pick(self.reported, |event| {
             let lane = self.lanes.get(&event.uid);
-            let is_head = lane.is_none_or(|lane| event.sequence > lane.told) && seen.insert(event.uid.clone());
+            let is_head = lane.is_none_or(|lane| event.sequence > lane.reported) && seen.insert(event.uid.clone());
             is_head && lane.is_none_or(|lane| !lane.busy && lane.due.is_none_or(|due| due <= now))
         })
     }
@@ -183,16 +183,16 @@ impl Poster {
         let (uid, sequence, paid) = (event.uid.clone(), event.sequence, lane.paid.take());
         let is_paid = paid.is_some();
         // One that has happened again while it waited is sent as it is now.
-        let same = paid.filter(|told| told.event.sequence == sequence);
-        let told = same.unwrap_or_else(|| self.aggregator.take(event, now));
-        if !is_paid && !self.budget.take(&told.event, now) {
-            lane.told = sequence;
+        let same = paid.filter(|reported| reported.event.sequence == sequence);
+        let reported = same.unwrap_or_else(|| self.aggregator.take(event, now));
+        if !is_paid && !self.budget.take(&reported.event, now) {
+            lane.reported = sequence;
             return false;
         }
-        (lane.busy, lane.due, lane.paid) = (true, None, Some(told.clone()));
+        (lane.busy, lane.due, lane.paid) = (true, None, Some(reported.clone()));
         let (parts, client) = (Arc::clone(&self.parts), client.clone());
         self.sending.push(Box::pin(async move {
-            let fate = caught(deliver(&parts, &client, &told)).await.unwrap_or(Fate::Over);
+            let fate = caught(deliver(&parts, &client, &reported)).await.unwrap_or(Fate::Over);
             Sent { uid, sequence, fate }
         }));
         true
@@ -211,23 +211,23 @@ impl Poster {
         if sent.fate == Fate::Later && lane.tries < TRIES {
             lane.due = Some(now + RETRY.spread(lane.tries));
         } else {
-            *lane = Lane { told: sent.sequence, ..Lane::default() };
+            *lane = Lane { reported: sent.sequence, ..Lane::default() };
         }
     }
 }
 
 /// Sends one event once.
-async fn deliver(parts: &Parts, client: &Client, told: &SentEvent) -> Fate {
-    let Err(error) = parts.post(client, told).await else { return Fate::Over };
-    let event = &told.event;
+async fn deliver(parts: &Parts, client: &Client, reported: &SentEvent) -> Fate {
+    let Err(error) = parts.post(client, reported).await else { return Fate::Over };
+    let event = &reported.event;
     let fate = fate(&error, namespace(event));
     debug!(object = event.pod, reason = event.reason, error = chain(&error), ?fate, "an event is not told");
     fate
 }
 
 impl Parts {
-    async fn post(&self, client: &Client, told: &SentEvent) -> Result<(), CallError> {
-        let SentEvent { name, event } = told;
+    async fn post(&self, client: &Client, reported: &SentEvent) -> Result<(), CallError> {
+        let SentEvent { name, event } = reported;
         let request = Request::new(ApiEvent::url_path(&(), Some(namespace(event))));
         if event.count > 1 {
             let change = json!({"count": event.count, "lastTimestamp": Time(event.last), "message": event.message});

@@ -323,9 +323,9 @@ mod tests {
         let many: Vec<String> = (0..20_000).map(|n| format!("{{name: V{n}, value: a}}")).collect();
         let text = format!("env: [{}, {{name: V1, value: b}}]", many.join(", "));
         let pod = pod(&text);
-        let begun = crate::host::clock::Instant::now();
+        let started = crate::host::clock::Instant::now();
         let env = of_pod(&pod, &Facts::default(), &Objects::default()).unwrap();
-        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
         assert_eq!((env.len(), env[1].0.as_str()), (20_000, "V2"));
         assert_eq!(env[19_999], ("V1".to_owned(), b"b".to_vec()), "the last definition counts");
     }

@@ -68,9 +68,9 @@ mod tests {
 
     #[test]
     fn a_quoted_value_of_thousands_of_lines_is_read_at_once() {
-        let begun = crate::host::clock::Instant::now();
+        let started = crate::host::clock::Instant::now();
         assert_eq!(value(&format!("A='{}", "\n".repeat(64 << 10)), "A"), Err(1));
-        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
         assert_eq!(value("A='b\n\n c' \nB=d", "A"), Ok(Some("b\n\n c".to_owned())));
     }
 

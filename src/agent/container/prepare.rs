@@ -109,8 +109,8 @@ pub fn prepare(
     }
     if !mounts_at(container, RESOLVER) {
         let machine = machine_resolver(options, &mut notices);
-        let (resolver, told) = dns::resolver(pod, &machine, options);
-        notices.extend(told);
+        let (resolver, reported) = dns::resolver(pod, &machine, options);
+        notices.extend(reported);
         let file = dir.join("resolv.conf");
         rewrite(&file, &resolver.to_string())?;
         let read_only = container.security_context.as_ref().and_then(|context| context.read_only_root_filesystem);

@@ -74,8 +74,8 @@ pub async fn events(
 /// [`ControlError::Refused`] when there is none, [`ControlError::NotRunning`] when no agent answers at the socket.
 pub async fn restart(socket: &Path, uid: &str) -> Result<(), ControlError> {
     let request = Request { version: VERSION, request: "restart".to_owned(), log: None, uid: Some(uid.to_owned()) };
-    let begun: Option<serde_json::Value> = Connection::ask(socket, &request).await?.next().await?;
-    begun.map(drop).ok_or_else(|| unanswered(socket))
+    let started: Option<serde_json::Value> = Connection::ask(socket, &request).await?.next().await?;
+    started.map(drop).ok_or_else(|| unanswered(socket))
 }
 
 /// A container's log.
@@ -85,8 +85,8 @@ pub async fn restart(socket: &Path, uid: &str) -> Result<(), ControlError> {
 pub async fn logs(socket: &Path, wanted: &LogRequest) -> Result<Log, ControlError> {
     let request = Request { version: VERSION, request: "logs".to_owned(), log: Some(wanted.clone()), uid: None };
     let mut connection = Connection::ask(socket, &request).await?;
-    let begun: Option<serde_json::Value> = connection.next().await?;
-    begun.map(|_| Log(connection)).ok_or_else(|| unanswered(socket))
+    let started: Option<serde_json::Value> = connection.next().await?;
+    started.map(|_| Log(connection)).ok_or_else(|| unanswered(socket))
 }
 
 /// A log on its way.

@@ -467,8 +467,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn last_words_that_come_after_the_news_of_the_end_are_waited_for_but_not_for_long() {
         let silent = || report(vec![crash_loop(&[])]);
-        let told = report(vec![crash_loop(&["boom"])]);
-        let source = Script::new(vec![vec![silent(), silent(), told]]);
+        let reported = report(vec![crash_loop(&["boom"])]);
+        let source = Script::new(vec![vec![silent(), silent(), reported]]);
         let error = until_met(&source, &[want("new")], Duration::from_secs(60), &mut |_, _| {}).await.unwrap_err();
         assert!(matches!(error, WaitError::Failed(failure) if failure.log == ["boom"]));
 

@@ -149,11 +149,11 @@ async fn send_reports(
 }
 
 async fn send_events(write: &mut (impl AsyncWriteExt + Unpin), recorder: &Recorder, watching: bool) -> io::Result<()> {
-    let (mut latest, mut told) = (recorder.latest(), 0);
+    let (mut latest, mut reported) = (recorder.latest(), 0);
     loop {
         latest.borrow_and_update();
-        for event in recorder.since(told) {
-            told = event.sequence;
+        for event in recorder.since(reported) {
+            reported = event.sequence;
             send(write, &event).await?;
         }
         if !watching || latest.changed().await.is_err() {

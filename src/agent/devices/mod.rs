@@ -213,9 +213,9 @@ impl Devices {
     }
 
     async fn ask_to_allocate(&self, resource: &str, devices: &Ids) -> Result<ContainerAllocateResponse, String> {
-        let (plugin, begun) = (self.plugin(resource)?, Instant::now());
+        let (plugin, started) = (self.plugin(resource)?, Instant::now());
         let answer = plugin.allocate(devices).await;
-        self.allocations.time([resource.to_owned().into()], begun.elapsed());
+        self.allocations.time([resource.to_owned().into()], started.elapsed());
         answer
     }
 

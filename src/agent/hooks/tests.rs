@@ -116,10 +116,10 @@ async fn a_command_is_judged_by_its_exit_code_and_abandoned_with_the_grace() {
         Ok(ExecOutput { exit_code: 0, output: String::new() })
     });
     for hook in [exec, Hook::Sleep(Duration::from_secs(100))] {
-        let begun = crate::host::clock::Instant::now();
+        let started = crate::host::clock::Instant::now();
         let abandoned = runner.run(&hook, &place, Some(Duration::from_secs(2))).await;
         assert!(matches!(abandoned, Err(HookError::Abandoned(_))), "{hook:?}");
-        assert_eq!(begun.elapsed().as_secs(), 2);
+        assert_eq!(started.elapsed().as_secs(), 2);
     }
     // What is not waited for any more has the rest of its container's life.
     ended.wait_for(|times| *times == 1).await.unwrap();

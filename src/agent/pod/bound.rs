@@ -24,7 +24,7 @@ pub struct Bound {
     /// It has ended (`Succeeded` or `Failed`), and nothing of it is started again.
     pub ended: Option<Phase>,
     /// The node had begun with it before: it was admitted then.
-    pub begun: bool,
+    pub started: bool,
     /// `metadata.generation`.
     pub generation: Option<i64>,
     /// Conditions of others that hold, for readiness gates.
@@ -63,8 +63,8 @@ impl StaticPod {
         let generation = found.generation;
         // What was refused says when, and nothing of containers.
         let refused = ended.is_some() && status.container_statuses.as_ref().is_none_or(Vec::is_empty);
-        let begun = status.start_time.is_some() && !refused;
-        let bound = Bound { deletion, ended, begun, generation, conditions };
+        let started = status.start_time.is_some() && !refused;
+        let bound = Bound { deletion, ended, started, generation, conditions };
         // What the agent has no use for (`managedFields` above all) would only take memory.
         let mut metadata = ObjectMeta {
             name: found.name,

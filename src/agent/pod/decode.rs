@@ -97,12 +97,12 @@ fn yaml(text: &str) -> Result<Decoded, PodError> {
 
 /// One sentence for each key that stands twice.
 fn twice(repeated: &[Repeated]) -> Vec<String> {
-    let told = repeated.iter().take(REPORTED).map(|one| {
+    let reported = repeated.iter().take(REPORTED).map(|one| {
         let (field, at, before) = (path_to_string(&one.path), one.at.line, one.before.line);
         shorten(&format!("\"{field}\" is written twice: line {at} counts, line {before} does not"))
     });
     let more = repeated.len().saturating_sub(REPORTED);
-    told.chain((more > 0).then(|| format!("and {more} more fields are written twice"))).collect()
+    reported.chain((more > 0).then(|| format!("and {more} more fields are written twice"))).collect()
 }
 
 impl Decoded {

@@ -154,7 +154,7 @@ fn what_needs_the_api_server_and_what_is_malformed_is_refused_with_its_field() {
 }
 
 /// What is reported of a pod with these lines in its spec and its container; empty if it may run.
-fn told(spec: &str, container: &str) -> String {
+fn reported(spec: &str, container: &str) -> String {
     let text = format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  {spec}\n  containers:\n  - name: c\n    image: x:1\n    {container}\n"
     );
@@ -183,10 +183,10 @@ fn every_reference_to_the_api_server_is_refused_by_name() {
         ("", "env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]", "secrets"),
         ("", "env: [{name: A, valueFrom: {configMapKeyRef: {name: s, key: k}}}]", "config maps"),
     ] {
-        let message = told(spec, container);
+        let message = reported(spec, container);
         assert!(message.contains(&format!("{may_not} {what}")), "{spec}{container}: {message}");
     }
-    assert_eq!(told("volumes: [{name: v, rbd: {image: i, monitors: [m]}}]", ""), "", "its mount fails, later");
+    assert_eq!(reported("volumes: [{name: v, rbd: {image: i, monitors: [m]}}]", ""), "", "its mount fails, later");
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn what_the_api_server_refuses_of_a_pod_is_refused() {
         ("volumes: [{name: v, hostPath: {path: ''}}]", "volumes[0].hostPath.path: is required"),
         ("volumes: [{name: v, emptyDir: {sizeLimit: -1}}]", "emptyDir.sizeLimit: must not be negative"),
     ] {
-        let message = told(spec, "");
+        let message = reported(spec, "");
         assert!(message.starts_with("invalid Pod: spec.") && message.contains(expected), "{spec}: {message}");
     }
     for good in [
@@ -218,7 +218,7 @@ fn what_the_api_server_refuses_of_a_pod_is_refused() {
         "tolerations: [{operator: Exists}, {key: a, value: b}]\n  restartPolicy: Never",
         "securityContext: {sysctls: [{name: net.ipv4.ip_forward, value: '1'}], seccompProfile: {type: RuntimeDefault}}",
     ] {
-        assert_eq!(told(good, ""), "", "{good}");
+        assert_eq!(reported(good, ""), "", "{good}");
     }
 }
 
@@ -257,7 +257,7 @@ fn what_the_api_server_refuses_of_a_container_is_refused() {
         ("lifecycle: {postStart: {tcpSocket: {port: 1}}}", "tcpSocket does nothing in a hook"),
         ("terminationMessagePolicy: Never", ".terminationMessagePolicy: \"Never\" is none of"),
     ] {
-        let message = told("", container);
+        let message = reported("", container);
         assert!(message.starts_with("invalid Pod: spec.containers[0].") && message.contains(expected), "{message}");
     }
     for good in [
@@ -269,11 +269,11 @@ fn what_the_api_server_refuses_of_a_container_is_refused() {
         "env: [{name: A, valueFrom: {fieldRef: {fieldPath: \"metadata.labels['a']\"}}}, {name: 'a b', value: ''}]",
         "resources: {limits: {x.io/gpu: 1, hugepages-2Mi: 2Mi, cpu: 0.5}, requests: {cpu: 500m}}",
     ] {
-        assert_eq!(told("restartPolicy: Never", good), "", "{good}");
+        assert_eq!(reported("restartPolicy: Never", good), "", "{good}");
     }
-    let own_users = told("hostUsers: false", "securityContext: {procMount: Unmasked}");
+    let own_users = reported("hostUsers: false", "securityContext: {procMount: Unmasked}");
     assert_eq!(own_users, "", "its /proc is the pod's own");
-    let init = |lines: &str| told(&format!("initContainers: [{{name: i, image: 'x:1', {lines}}}]"), "");
+    let init = |lines: &str| reported(&format!("initContainers: [{{name: i, image: 'x:1', {lines}}}]"), "");
     assert!(init("lifecycle: {preStop: {sleep: {seconds: 1}}}").contains("an init container may not have hooks"));
     assert!(init("livenessProbe: {grpc: {port: 1}}").contains("an init container may not have probes"));
     assert_eq!(init("restartPolicy: Always, lifecycle: {preStop: {sleep: {seconds: 1}}}"), "");
@@ -286,11 +286,11 @@ fn host_ports_clash_within_the_main_containers_and_within_each_init_container() 
     let (i, j) = (other("i", ""), other("j", ""));
     let sidecar = format!("{{name: s, image: 'x:1', restartPolicy: Always, {}}}", port(""));
     for inits in [format!("[{i}]"), format!("[{i}, {j}]"), format!("[{sidecar}, {i}]")] {
-        assert_eq!(told(&format!("initContainers: {inits}"), &port("")), "", "one after the other: {inits}");
-        assert_eq!(told(&format!("hostNetwork: true\n  initContainers: {inits}"), "ports: [{containerPort: 80}]"), "");
+        assert_eq!(reported(&format!("initContainers: {inits}"), &port("")), "", "one after the other: {inits}");
+        assert_eq!(reported(&format!("hostNetwork: true\n  initContainers: {inits}"), "ports: [{containerPort: 80}]"), "");
     }
     let two = |first: &str, second: &str| {
-        told(
+        reported(
             "",
             &format!(
                 "ports: [{{containerPort: 80, hostPort: 80{first}}}, {{containerPort: 81, hostPort: 80{second}}}]"
@@ -315,7 +315,7 @@ fn host_ports_clash_within_the_main_containers_and_within_each_init_container() 
     assert!(read(&mains).unwrap_err().to_string().contains("containers[1].ports: hostPort 80 is used twice"));
     let within = "[{name: i, image: 'x:1', ports: [{containerPort: 1, hostPort: 5}, {containerPort: 2, hostPort: 5}]}]";
     assert!(
-        told(&format!("initContainers: {within}"), "").contains("initContainers[0].ports: hostPort 5 is used twice")
+        reported(&format!("initContainers: {within}"), "").contains("initContainers[0].ports: hostPort 5 is used twice")
     );
 }
 
@@ -326,9 +326,9 @@ fn a_negative_grace_period_is_one_second() {
         assert_eq!(of(grace).termination_grace_period_seconds, Some(expected), "{grace}");
     }
     let hook = "lifecycle: {preStop: {sleep: {seconds: 2}}}";
-    let message = told("terminationGracePeriodSeconds: -5", hook);
+    let message = reported("terminationGracePeriodSeconds: -5", hook);
     assert!(message.contains("sleep.seconds must be 0 to the pod's grace period (1)"), "{message}");
-    let message = told("", "livenessProbe: {exec: {command: [a]}, terminationGracePeriodSeconds: -1}");
+    let message = reported("", "livenessProbe: {exec: {command: [a]}, terminationGracePeriodSeconds: -1}");
     assert!(message.contains("terminationGracePeriodSeconds must be 1 or more"), "a probe's is refused: {message}");
 }
 
@@ -336,7 +336,7 @@ fn a_negative_grace_period_is_one_second() {
 fn only_the_name_cap_sys_admin_contradicts_no_new_privileges() {
     let with = |name: &str| {
         let context = "allowPrivilegeEscalation: false, privileged: false";
-        told("", &format!("securityContext: {{{context}, capabilities: {{add: [{name}], drop: [ALL]}}}}"))
+        reported("", &format!("securityContext: {{{context}, capabilities: {{add: [{name}], drop: [ALL]}}}}"))
     };
     for name in ["SYS_ADMIN", "sys_admin", "cap_sys_admin", "NET_ADMIN", "MY_SYS_ADMIN"] {
         assert_eq!(with(name), "", "{name}");
@@ -392,7 +392,7 @@ fn an_empty_text_is_absent_where_go_cannot_tell_and_a_value_where_it_can() {
         ("", "livenessProbe: {httpGet: {port: ''}}"),
         ("", "resources: {limits: {cpu: ''}}"),
     ] {
-        assert!(told(spec, container).starts_with("invalid Pod"), "{spec}{container}");
+        assert!(reported(spec, container).starts_with("invalid Pod"), "{spec}{container}");
     }
 }
 

@@ -61,7 +61,7 @@ pub type Wake = Arc<dyn Fn(&str) + Send + Sync>;
 /// Runs the probes of all pods of an agent. Dropping it ends them.
 pub struct Manager {
     shared: Arc<Shared>,
-    begun: Instant,
+    started: Instant,
     pods: Mutex<HashMap<String, BTreeMap<String, Instance>>>,
 }
 
@@ -93,7 +93,7 @@ impl Manager {
     pub fn new(checker: Arc<dyn Checker>, wake: Wake, events: Arc<Recorder>, memory: Memory) -> Self {
         let eager_commands = Semaphore::new(EAGER_COMMANDS);
         let shared = Arc::new(Shared { checker, wake, events, memory, eager_commands });
-        Self { shared, begun: Instant::now(), pods: Mutex::default() }
+        Self { shared, started: Instant::now(), pods: Mutex::default() }
     }
 
     /// Says which containers of a pod run now. New instances (another id, another address) are probed from the start,
@@ -101,7 +101,7 @@ impl Manager {
     /// start or an exit and as often as you like.
     pub fn set_containers(&self, key: &PodKey, uid: &str, running: Vec<ProbedContainer>) {
         let mut pods = self.lock();
-        let herd = self.begun.elapsed() < ADOPTING && pods.values().map(BTreeMap::len).sum::<usize>() >= FEW;
+        let herd = self.started.elapsed() < ADOPTING && pods.values().map(BTreeMap::len).sum::<usize>() >= FEW;
         let pod = pods.entry(uid.to_owned()).or_default();
         pod.retain(|_, known| running.iter().any(|r| known.probed.is(r)));
         for container in running {

@@ -266,13 +266,13 @@ impl Probed {
             drop(turn);
             // In a herd this check stands for the first one that was due, which the others' come before.
             let counts = self.herd && self.due(spec) <= begun && matches!(outcome, Outcome::Success { .. });
-            let told = self.update(|rules| {
+            let reported = self.update(|rules| {
                 rules.record_eager(kind, &outcome);
                 if counts && rules.started() {
                     rules.record(kind, &outcome);
                 }
             });
-            if !told {
+            if !reported {
                 return;
             }
             let mut pause = match outcome {

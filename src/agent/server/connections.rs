@@ -213,10 +213,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_a_request_is_cut_off_and_one_with_a_request_is_not() {
         let all = Connections::new();
-        let (begun, limit) = (crate::host::clock::Instant::now(), Duration::from_secs(10));
+        let (started, limit) = (crate::host::clock::Instant::now(), Duration::from_secs(10));
         let silent = all.enter(at("127.0.0.1"), PATIENCE);
         assert_eq!(silent.cut_off(Some(limit)).await, "it has sent no request in time");
-        assert_eq!(begun.elapsed(), limit);
+        assert_eq!(started.elapsed(), limit);
         let asking = all.enter(at("127.0.0.1"), PATIENCE);
         asking.ask();
         let hour = Duration::from_secs(3600);

@@ -243,11 +243,11 @@ mod tests {
     async fn a_client_that_stops_reading_is_given_up() {
         let (server, mut client) = duplex(4096);
         client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        let begun = crate::host::clock::Instant::now();
+        let started = crate::host::clock::Instant::now();
         let patience = Arc::new(Patience::new(WRITE_TIMEOUT));
         let served = connection(Patient::new(server, patience), |_| async { endless() }).await;
         assert!(served.is_err());
-        assert_eq!(begun.elapsed().as_secs(), WRITE_TIMEOUT.as_secs());
+        assert_eq!(started.elapsed().as_secs(), WRITE_TIMEOUT.as_secs());
     }
 
     /// Lets in a request for `/in`.
@@ -274,7 +274,7 @@ mod tests {
             let admitted = request.uri().path() == "/in" && connection.admit();
             text_response(StatusCode::OK, if admitted { "in" } else { "out" })
         };
-        let (shutdown, begun) = (CancellationToken::new(), crate::host::clock::Instant::now());
+        let (shutdown, started) = (CancellationToken::new(), crate::host::clock::Instant::now());
         let server = tokio::spawn(serve(listener, Guarded, answer, shutdown.clone()));
         let mut admitted = TcpStream::connect(address).await.unwrap();
         admitted.write_all(b"GET /in HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -287,7 +287,7 @@ mod tests {
             let left = tokio::time::timeout(Duration::from_secs(8), stream.read(&mut [0; 64])).await;
             assert!(matches!(left.expect("long before the limit of headers"), Ok(0) | Err(_)));
         }
-        assert!(begun.elapsed() >= Duration::from_millis(500));
+        assert!(started.elapsed() >= Duration::from_millis(500));
         admitted.write_all(b"GET /in HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
         let mut rest = String::new();
         admitted.read_to_string(&mut rest).await.unwrap();

@@ -162,8 +162,8 @@ mod tests {
         let merged = Merged { file: Some(file(&["a", "b"])), http: Some(http(&["b", "c"])), ..Merged::new(true, true) };
         let all = merged.merge();
         assert_eq!(names(&all), ["a-n true", "b-n true", "c-n false"]);
-        let told: Vec<_> = all.problems.iter().map(|problem| problem.message.as_str()).collect();
-        assert_eq!(told, ["pod default/b-n is in /m/p.yaml already; the URL's is not used"]);
+        let reported: Vec<_> = all.problems.iter().map(|problem| problem.message.as_str()).collect();
+        assert_eq!(reported, ["pod default/b-n is in /m/p.yaml already; the URL's is not used"]);
         assert!(all.synced && all.held.is_empty());
     }
 

@@ -127,7 +127,7 @@ mod tests {
         update.pods.iter().map(|pod| pod.key.name.as_str()).collect()
     }
 
-    fn told(update: &Update) -> Vec<&str> {
+    fn reported(update: &Update) -> Vec<&str> {
         update.problems.iter().map(|problem| problem.message.as_str()).collect()
     }
 
@@ -137,16 +137,16 @@ mod tests {
         assert_eq!(names(&remote.take(Ok(body(&[("a", "x:1")])), at(0))), ["a-n"]);
         let down = remote.take(Err("answered 404 Not Found".into()), at(1));
         assert_eq!(
-            (names(&down), told(&down)),
+            (names(&down), reported(&down)),
             (vec!["a-n"], vec!["answered 404 Not Found; its pods stay as they were"])
         );
         assert_eq!(down.problems[0].subject, "http://x/pods?...");
         let bad = remote.take(Ok(b"<html>".to_vec()), at(2));
         assert_eq!(names(&bad), ["a-n"]);
-        assert!(told(&bad)[0].ends_with("; its pods stay as they were"), "{bad:?}");
+        assert!(reported(&bad)[0].ends_with("; its pods stay as they were"), "{bad:?}");
         assert_eq!(remote.take(Ok(b"<html>".to_vec()), at(3)), bad, "the same bytes are the same fault");
         let up = remote.take(Ok(body(&[("a", "x:1")])), at(4));
-        assert_eq!((names(&up), told(&up)), (vec!["a-n"], vec![]));
+        assert_eq!((names(&up), reported(&up)), (vec!["a-n"], vec![]));
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
         let mut remote = Remote::new("n", URL);
         let first = remote.take(Ok(body(&[("a", "x:1")])), at(0));
         let empty = remote.take(Ok(vec![]), at(1));
-        assert_eq!((names(&empty), told(&empty)), (vec![], vec!["answered with nothing: no pod runs from it"]));
+        assert_eq!((names(&empty), reported(&empty)), (vec![], vec!["answered with nothing: no pod runs from it"]));
         assert!(empty.held.is_empty());
         assert_eq!(names(&remote.take(Ok(body(&[("a", "x:1")])), at(2))), names(&first));
     }
@@ -175,7 +175,7 @@ mod tests {
         let mut remote = Remote::new("n", URL);
         let never = remote.take(down(), at(0));
         assert!(never.held.contains(&Kind::Http) && never.synced);
-        assert_eq!(told(&never), ["cannot be read; nothing runs from it"]);
+        assert_eq!(reported(&never), ["cannot be read; nothing runs from it"]);
         assert!(remote.take(Ok(b"nonsense".to_vec()), at(1)).held.contains(&Kind::Http));
         assert_eq!(remote.good(), None);
         let mut again = Remote::new("n", URL);
@@ -188,11 +188,11 @@ mod tests {
     fn duplicates_and_unknown_fields_are_warned_of() {
         let mut remote = Remote::new("n", URL);
         let update = remote.take(Ok(body(&[("a", "x:1"), ("a", "x:2")])), at(0));
-        assert_eq!(told(&update), ["pod default/a-n is in the list twice; the first one is used"]);
+        assert_eq!(reported(&update), ["pod default/a-n is in the list twice; the first one is used"]);
         assert_eq!(update.problems[0].severity, Severity::Warning);
         let text = String::from_utf8(body(&[("a", "x:1")])).unwrap().replace("\"spec\": {", "\"spec\": {\"x\": 1, ");
         let update = remote.take(Ok(text.into_bytes()), at(1));
-        assert_eq!(told(&update), ["pod default/a-n: spec.x is no field of a Pod and has no effect"]);
+        assert_eq!(reported(&update), ["pod default/a-n: spec.x is no field of a Pod and has no effect"]);
     }
 
     #[test]

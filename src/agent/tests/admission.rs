@@ -43,9 +43,9 @@ async fn a_pod_that_the_node_is_not_for_has_failed_with_an_event_until_its_manif
     let message = format!("Pod was rejected: {words}");
     let StateReport::Waiting { reason, .. } = &report.containers[0].state else { panic!("{report:#?}") };
     assert_eq!((report.message.as_ref(), reason.as_str()), (Some(&message), "NodeAffinity"));
-    let told = status(&world, "picky");
-    assert_eq!((told.phase.as_deref(), told.reason.as_deref()), (Some("Failed"), Some("NodeAffinity")));
-    assert_eq!((told.message, told.container_statuses), (Some(message), None));
+    let reported = status(&world, "picky");
+    assert_eq!((reported.phase.as_deref(), reported.reason.as_deref()), (Some("Failed"), Some("NodeAffinity")));
+    assert_eq!((reported.message, reported.container_statuses), (Some(message), None));
     assert_eq!(events(&world, "NodeAffinity"), [format!("picky-node1: {words}")]);
     refused(&world, "other").await;
     assert_eq!(status(&world, "other").reason.as_deref(), Some("PodOSNotSupported"));
@@ -207,7 +207,7 @@ async fn hooks_of_the_hosts_network_go_where_its_probes_go() {
         world.want(&[pod("a", "lifecycle: {postStart: {httpGet: {path: /x, port: 1}}}")]).await;
         let asked = format!("cannot ask {expected} at port 1: ");
         world.until("it says where", |r| serde_json::to_string(r).unwrap().contains(&asked)).await;
-        let told = events(&world, "FailedPostStartHook");
-        assert!(told[0].ends_with(": PostStartHook failed"), "{in_cluster}: {told:?}");
+        let reported = events(&world, "FailedPostStartHook");
+        assert!(reported[0].ends_with(": PostStartHook failed"), "{in_cluster}: {reported:?}");
     }
 }

@@ -31,16 +31,16 @@ async fn a_worker_that_crashes_is_replaced_after_a_back_off_and_the_other_pods_r
     let mut world = World::new();
     world.crash("create_container", 2);
     world.start().await;
-    let begun = Instant::now();
+    let started = Instant::now();
     world.want(&[pod("a", ""), pod("b", "")]).await;
     world.healthy("b").await;
-    assert!(begun.elapsed() < Duration::from_secs(1), "the other pod waits for nothing");
+    assert!(started.elapsed() < Duration::from_secs(1), "the other pod waits for nothing");
     world.healthy("a").await;
-    assert!(begun.elapsed() >= Duration::from_secs(1 + 2), "{:?}", begun.elapsed());
+    assert!(started.elapsed() >= Duration::from_secs(1 + 2), "{:?}", started.elapsed());
     assert_eq!(world.running(), ["a-node1/main 0", "b-node1/main 0"]);
-    let told = world.failed_syncs();
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].contains("its worker has crashed 1 times: internal error, please report it: made to crash"));
+    let reported = world.failed_syncs();
+    assert_eq!(reported.len(), 2, "{reported:?}");
+    assert!(reported[0].contains("its worker has crashed 1 times: internal error, please report it: made to crash"));
     let report = world.report();
     assert_eq!((find(&report, "a").unwrap().message.as_ref(), report.problems.len()), (None, 0));
 }

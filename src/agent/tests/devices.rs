@@ -42,8 +42,8 @@ async fn a_pod_is_given_devices_before_it_runs_and_is_refused_where_there_are_no
          unexpected"
     );
     assert_eq!(find(&report, "two").unwrap().message, Some(format!("Pod was rejected: {words}")));
-    let told = world.agent.as_ref().unwrap().events.since(0);
-    assert!(told.iter().any(|event| event.reason == "UnexpectedAdmissionError" && event.message == words));
+    let reported = world.agent.as_ref().unwrap().events.since(0);
+    assert!(reported.iter().any(|event| event.reason == "UnexpectedAdmissionError" && event.message == words));
     assert!(find(&report, "one").unwrap().healthy && find(&report, "plain").unwrap().healthy);
 
     // Once the first one is gone what it had is free.

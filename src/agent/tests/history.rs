@@ -73,12 +73,12 @@ async fn a_runtime_that_goes_away_while_a_pod_stops_delays_that_no_longer_than_i
 async fn a_pod_whose_time_is_over_is_failed_and_stays_so() {
     let mut world = World::new();
     world.start().await;
-    let begun = Instant::now();
+    let started = Instant::now();
     world.want(&[pod_of("a", "activeDeadlineSeconds: 60", "")]).await;
     world.healthy("a").await;
     let report = world.until("it is over", |r| find(r, "a").is_some_and(|p| p.phase == Phase::Failed)).await;
     // Its age is that of its sandbox, on the wall clock.
-    assert!((59..=60).contains(&begun.elapsed().as_secs()));
+    assert!((59..=60).contains(&started.elapsed().as_secs()));
     assert!(find(&report, "a").unwrap().message.as_ref().unwrap().starts_with("DeadlineExceeded"));
     world.fake.until("all stops", |fake| fake.containers().iter().all(|one| !one.state.is_running())).await;
     tokio::time::sleep(Duration::from_secs(600)).await;

@@ -166,9 +166,9 @@ pub fn prepare_each(
     made: &mut dyn FnMut(&Volume, Duration, bool),
 ) -> Result<(), VolumeError> {
     for volume in pod.spec.volumes.iter().flatten() {
-        let begun = Instant::now();
+        let started = Instant::now();
         let prepared = prepare_one(pod, volume, root, inputs);
-        made(volume, begun.elapsed(), prepared.is_ok());
+        made(volume, started.elapsed(), prepared.is_ok());
         prepared?;
     }
     Ok(())

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Clearing {
     state: State,
     steps: JoinSet<Step>,
-    begun: Option<Instant>,
+    started: Option<Instant>,
     /// The first time is over, or has taken too long.
     first_is_over: bool,
 }
@@ -65,17 +65,17 @@ impl Clearing {
 
     /// Looks for what is left, unless that is under way or was done a while ago. `noted` says that something is.
     pub fn look(&mut self, context: &Arc<Context>, noted: bool) {
-        let is_due = noted || self.begun.is_none_or(|at| at.elapsed() >= EVERY);
+        let is_due = noted || self.started.is_none_or(|at| at.elapsed() >= EVERY);
         if !is_due || !matches!(self.state, State::Idle) {
             return;
         }
-        if self.begun.is_none() {
+        if self.started.is_none() {
             self.steps.spawn(async {
                 tokio::time::sleep(PATIENCE).await;
                 Step::Late
             });
         }
-        (self.state, self.begun) = (State::Looking, Some(Instant::now()));
+        (self.state, self.started) = (State::Looking, Some(Instant::now()));
         let root = context.options.root_dir.clone();
         self.steps.spawn_blocking(move || Step::Found(volumes::claimed(&root)));
     }

@@ -84,9 +84,9 @@ async fn session(context: &Context, news: &mpsc::Sender<News>, failures: &mut u3
 
 /// Everything that the runtime has, and how long that took.
 async fn list(context: &Context, owner: &str) -> Result<Vec<ContainerRecord>, RuntimeError> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let listed = context.runtime.list(owner).await;
-    context.metrics.relisted(begun);
+    context.metrics.relisted(started);
     listed
 }
 

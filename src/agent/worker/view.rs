@@ -156,7 +156,7 @@ pub enum Pull {
         /// When it is tried again.
         until: Instant,
         /// From when on it counts as waiting (`ImagePullBackOff`) rather than failed; None if it never does.
-        told: Option<Instant>,
+        reported: Option<Instant>,
         /// Failures in a row.
         tries: u32,
     },

@@ -120,8 +120,8 @@ mod tests {
         let text = table(std::slice::from_ref(&event), at(105));
         let row = "5s (x3 over 95s)   Warning   Unhealthy   default/web-cp1 (main)   Liveness probe [2J failed";
         assert_eq!(text.lines().nth(1), Some(row));
-        let told = line(&event, Output::Text).unwrap();
-        assert_eq!(told, "1970-01-01T00:01:40Z Warning Unhealthy default/web-cp1 (main): Liveness probe [2J failed\n");
+        let reported = line(&event, Output::Text).unwrap();
+        assert_eq!(reported, "1970-01-01T00:01:40Z Warning Unhealthy default/web-cp1 (main): Liveness probe [2J failed\n");
         let read: Event = serde_json::from_str(&line(&event, Output::Json).unwrap()).unwrap();
         assert_eq!(read, event);
         let node = Event { about: About::Node, namespace: String::new(), pod: "cp1".into(), container: None, ..event };

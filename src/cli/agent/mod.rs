@@ -207,14 +207,14 @@ async fn notify(socket: PathBuf) {
             Err(_) => tokio::time::sleep(LISTEN_CHECK).await,
         }
     };
-    let (mut ready, mut told) = (false, String::new());
+    let (mut ready, mut reported) = (false, String::new());
     loop {
         let Some(Ok(report)) = reports.next().await else { return };
         let healthy = report.pods.iter().filter(|pod| pod.healthy).count();
         let status = format!("{healthy} of {} pods healthy", report.pods.len());
         let now_ready = report.agent.synced && !ready;
-        if now_ready || status != told {
-            told = status.clone();
+        if now_ready || status != reported {
+            reported = status.clone();
             ready |= now_ready;
             tell(move || match now_ready {
                 true => sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]),

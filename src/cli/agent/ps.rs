@@ -78,7 +78,7 @@ fn rows(view: &PodView, now: Timestamp) -> Vec<[String; 8]> {
     let all =
         status.init_container_statuses.into_iter().flatten().chain(status.container_statuses.into_iter().flatten());
     let row = |c: ContainerStatus| {
-        let (state, since) = told(&c.state.clone().unwrap_or_default());
+        let (state, since) = reported(&c.state.clone().unwrap_or_default());
         let id = c.container_id.as_deref().and_then(|id| id.rsplit('/').next()).unwrap_or("-");
         [
             view.report.namespace.clone(),
@@ -95,7 +95,7 @@ fn rows(view: &PodView, now: Timestamp) -> Vec<[String; 8]> {
 }
 
 /// A container's state in one word, and since when.
-fn told(state: &ContainerState) -> (String, Option<Timestamp>) {
+fn reported(state: &ContainerState) -> (String, Option<Timestamp>) {
     let word = |reason: &Option<String>, otherwise: &str| reason.clone().unwrap_or_else(|| otherwise.to_owned());
     match state {
         ContainerState { running: Some(running), .. } => {

@@ -78,9 +78,9 @@ pub async fn run(args: Args, paths: &Paths) -> anyhow::Result<ExitCode> {
     let answers = paths.is_live() && control::report(&socket.0).await.is_ok();
     let agent = Some(&socket as &dyn Restarter).filter(|_| answers && !args.no_restart && !is_elsewhere);
     let mut unprinted = None;
-    let mut told = |name: &str, told: RenewalStatus| {
+    let mut reported = |name: &str, reported: RenewalStatus| {
         let title = titles(&wanted, name);
-        unprinted = ui::print(&line(&title, told)).err();
+        unprinted = ui::print(&line(&title, reported)).err();
     };
     let mut machine = Machine {
         paths: paths.clone(),
@@ -89,7 +89,7 @@ pub async fn run(args: Args, paths: &Paths) -> anyhow::Result<ExitCode> {
         agent,
         live_certificates: &Here(paths.clone()),
         reporter: &*ui::reporter(Output::Text),
-        told: &mut told,
+        reported: &mut reported,
         limit: spec.timeouts.upgrade_manifests,
     };
     let summary = renewal::run(&mut machine, &wanted, Timestamp::now()).await.map_err(|error| {
@@ -127,8 +127,8 @@ fn titles(wanted: &[Renewable], name: &str) -> String {
 }
 
 /// kubeadm's words.
-fn line(title: &str, told: RenewalStatus) -> String {
-    match told {
+fn line(title: &str, reported: RenewalStatus) -> String {
+    match reported {
         RenewalStatus::Renewed => format!("{title} renewed\n"),
         RenewalStatus::External(authority) => format!("Detected external {authority}, {title} can't be renewed\n"),
         RenewalStatus::Missing => format!("MISSING! {title}\n"),

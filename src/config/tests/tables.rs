@@ -197,9 +197,9 @@ fn a_wrong_type_is_told_in_every_field_there_is() {
             document["apiVersion"] = api_version.into();
             document["kind"] = kind.into();
             let problems = validate(Path::new("c.yaml"), &document.to_string(), false).expect_err(&path).problems;
-            let told = path.replace("[]", "[0]");
-            let found = problems.iter().find(|problem| problem.field == told);
-            let problem = found.unwrap_or_else(|| panic!("{kind}: nothing about {told}: {problems:?}"));
+            let reported = path.replace("[]", "[0]");
+            let found = problems.iter().find(|problem| problem.field == reported);
+            let problem = found.unwrap_or_else(|| panic!("{kind}: nothing about {reported}: {problems:?}"));
             assert!(problem.message.starts_with("expected ") && problem.place.is_some(), "{kind} {problem}");
             count += 1;
         }

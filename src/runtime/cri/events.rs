@@ -45,19 +45,19 @@ type Told = std::result::Result<(String, RuntimeEventKind), Status>;
 
 impl Cri {
     pub(super) async fn subscribe(&self, owner: &str) -> Result<BoxStream<'static, Result<RuntimeEvent>>> {
-        let told = if self.is_containerd().await? { self.containerds_events().await } else { self.api_events().await };
-        let told = match told {
-            Ok(told) => told,
+        let reported = if self.is_containerd().await? { self.containerds_events().await } else { self.api_events().await };
+        let reported = match reported {
+            Ok(reported) => reported,
             Err(status) if status.code() == Code::Unimplemented => return self.listed_events(owner).await,
             Err(status) => return Err(self.error("watch containers", "the runtime", status)),
         };
         let running = self.list_all(owner).await?.into_iter().filter(|one| one.state.is_running());
         let running: BTreeSet<String> = running.map(|one| one.id).collect();
         let (cri, owner) = (self.clone(), owner.to_owned());
-        let settled = told.map(move |told| {
+        let settled = reported.map(move |reported| {
             let (cri, owner) = (cri.clone(), owner.clone());
             async move {
-                match told {
+                match reported {
                     Ok((id, kind)) => cri.settle(&owner, id, kind).await.map(Ok),
                     Err(status) => Some(Err(cri.error("watch containers", "the runtime", status))),
                 }
@@ -132,7 +132,7 @@ impl Cri {
             Ok(opened) => opened?.boxed(),
             Err(_) => stream::once(open).try_flatten().boxed(),
         };
-        let told = |event: std::result::Result<proto::ContainerEvent, Status>| async {
+        let reported = |event: std::result::Result<proto::ContainerEvent, Status>| async {
             let kind = |kind| match kind {
                 1 => Some(RuntimeEventKind::Started),
                 2 => Some(RuntimeEventKind::Exited),
@@ -141,7 +141,7 @@ impl Cri {
             };
             event.map(|event| Some((event.container_id, kind(event.kind)?))).transpose()
         };
-        Ok(events.filter_map(told).boxed())
+        Ok(events.filter_map(reported).boxed())
     }
 
     /// What has changed from one list to the next.
@@ -234,10 +234,10 @@ mod tests {
     #[tokio::test]
     async fn an_end_that_is_told_before_its_start_comes_behind_it() {
         use RuntimeEventKind::*;
-        let told = [("a", Exited), ("a", Started), ("b", Started), ("b", Exited), ("old", Exited), ("a", Removed)];
-        let told = told.map(|(id, kind)| Ok(event(id, kind)));
+        let reported = [("a", Exited), ("a", Started), ("b", Started), ("b", Exited), ("old", Exited), ("a", Removed)];
+        let reported = reported.map(|(id, kind)| Ok(event(id, kind)));
         let running = BTreeSet::from(["old".to_owned()]);
-        let ordered: Vec<_> = in_order(stream::iter(told), running).map(|event| event.unwrap()).collect().await;
+        let ordered: Vec<_> = in_order(stream::iter(reported), running).map(|event| event.unwrap()).collect().await;
         let expected = [("a", Started), ("a", Exited), ("b", Started), ("b", Exited), ("old", Exited), ("a", Removed)];
         assert_eq!(ordered, expected.map(|(id, kind)| event(id, kind)));
     }
@@ -265,15 +265,15 @@ mod tests {
             super::super::record::container("containerd", status, "s")
         };
         let list = |all: &[(&str, i32)]| by_id(all.iter().map(|(id, state)| record(id, *state)).collect());
-        let told = |before: &[(&str, i32)], now: &[(&str, i32)]| {
+        let reported = |before: &[(&str, i32)], now: &[(&str, i32)]| {
             changes(&list(before), &list(now)).into_iter().map(|event| (event.id, event.kind)).collect::<Vec<_>>()
         };
         let of = |all: &[(&str, RuntimeEventKind)]| {
             all.iter().map(|(id, kind)| ((*id).to_owned(), *kind)).collect::<Vec<_>>()
         };
-        assert_eq!(told(&[], &[("a", 2), ("b", 0)]), of(&[("a", Started), ("a", Exited)]));
-        assert_eq!(told(&[("a", 1), ("b", 0)], &[("a", 2), ("b", 1)]), of(&[("a", Exited), ("b", Started)]));
-        assert_eq!(told(&[("a", 2)], &[]), of(&[("a", Removed)]));
-        assert_eq!(told(&[("a", 1)], &[("a", 1)]), []);
+        assert_eq!(reported(&[], &[("a", 2), ("b", 0)]), of(&[("a", Started), ("a", Exited)]));
+        assert_eq!(reported(&[("a", 1), ("b", 0)], &[("a", 2), ("b", 1)]), of(&[("a", Exited), ("b", Started)]));
+        assert_eq!(reported(&[("a", 2)], &[]), of(&[("a", Removed)]));
+        assert_eq!(reported(&[("a", 1)], &[("a", 1)]), []);
     }
 }

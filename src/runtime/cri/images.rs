@@ -73,7 +73,7 @@ impl Cri {
             return std::future::pending().await;
         }
         const LIST: &str = "/containerd.services.content.v1.Content/ListStatuses";
-        let mut told = 0;
+        let mut reported = 0;
         let mut ticks = tokio::time::interval(PROGRESS);
         loop {
             ticks.tick().await;
@@ -84,8 +84,8 @@ impl Cri {
                 answer.statuses.iter().filter_map(|one| u64::try_from(part(one)).ok()).sum::<u64>()
             };
             let (offset, total) = (sum(|one| one.offset), sum(|one| one.total));
-            if offset > told {
-                told = offset;
+            if offset > reported {
+                reported = offset;
                 progress(offset, Some(total).filter(|total| *total >= offset));
             }
         }

@@ -208,9 +208,9 @@ async fn turned_over(
 }
 
 fn refusal(status: StatusCode, body: &[u8], call: &str, what: &str) -> RuntimeError {
-    let told = serde_json::from_slice::<Value>(body).ok();
-    let told = told.as_ref().and_then(|told| told.get("message")).and_then(Value::as_str).map(str::to_owned);
-    let message = told.unwrap_or_else(|| format!("status {status}"));
+    let reported = serde_json::from_slice::<Value>(body).ok();
+    let reported = reported.as_ref().and_then(|reported| reported.get("message")).and_then(Value::as_str).map(str::to_owned);
+    let message = reported.unwrap_or_else(|| format!("status {status}"));
     match status {
         StatusCode::NOT_FOUND => RuntimeError::NotFound { what: what.to_owned() },
         StatusCode::CONFLICT => RuntimeError::Conflict { message },

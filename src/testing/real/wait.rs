@@ -69,11 +69,11 @@ pub fn until_or<L: Look>(
     mut look: impl FnMut() -> L,
     explain: impl FnOnce() -> String,
 ) -> L::Found {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         match look().found() {
             Ok(found) => return found,
-            Err(last) if begun.elapsed() > limit => panic!("{}\n{}", late(what, limit, &last), explain()),
+            Err(last) if started.elapsed() > limit => panic!("{}\n{}", late(what, limit, &last), explain()),
             Err(_) => std::thread::sleep(POLL),
         }
     }

@@ -41,15 +41,15 @@ pub struct Files {
 
 /// `certs`.
 pub fn certificates(input: &Input<'_>, select: &[&'static str], tree: &mut dyn Tree) -> Result<Files, StepError> {
-    Ok(told(pki::ensure_certificates(input.spec, tree, select, input.now)?))
+    Ok(reported(pki::ensure_certificates(input.spec, tree, select, input.now)?))
 }
 
 /// `kubeconfig`.
 pub fn kubeconfigs(input: &Input<'_>, select: &[&'static str], tree: &mut dyn Tree) -> Result<Files, StepError> {
-    Ok(told(pki::ensure_kubeconfigs(input.spec, tree, select, input.now)?))
+    Ok(reported(pki::ensure_kubeconfigs(input.spec, tree, select, input.now)?))
 }
 
-fn told(outcomes: Vec<Outcome>) -> Files {
+fn reported(outcomes: Vec<Outcome>) -> Files {
     let mut files = Files::default();
     for outcome in outcomes {
         files.notes.push(match outcome.action {

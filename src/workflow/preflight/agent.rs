@@ -39,8 +39,8 @@ fn problems(spec: &ClusterSpec) -> Vec<String> {
     let mut flags = match Flags::read(given) {
         Ok(flags) => flags,
         Err(faults) => {
-            let told = |fault: options::OptionsError| format!("nodeRegistration.kubeletExtraArgs: {fault}");
-            return faults.into_iter().map(told).collect();
+            let reported = |fault: options::OptionsError| format!("nodeRegistration.kubeletExtraArgs: {fault}");
+            return faults.into_iter().map(reported).collect();
         }
     };
     // The unit names them.

@@ -379,8 +379,8 @@ fn extra_arguments_that_the_agent_would_refuse_are_found_before_anything_is_writ
     assert_eq!(found(&with(&fine), &fit()), []);
     assert!(agent::check(&with(&fine)).unwrap().is_empty());
     let bad = with(&[("serialize-image-pulls", "no"), ("nod-ip", "10.0.0.5"), ("node-labels", "a=b")]);
-    let told = found(&bad, &fit());
-    let [(name, Severity::Error, first), (_, _, second)] = &told[..] else { panic!("{told:?}") };
+    let reported = found(&bad, &fit());
+    let [(name, Severity::Error, first), (_, _, second)] = &reported[..] else { panic!("{reported:?}") };
     assert_eq!(name, "KubeletExtraArgs");
     assert!(first.starts_with("nodeRegistration.kubeletExtraArgs: --serialize-image-pulls is \"no\": "), "{first}");
     assert!(second.contains("--nod-ip: no kubelet has this flag"), "{second}");

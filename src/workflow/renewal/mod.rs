@@ -58,7 +58,7 @@ pub struct Machine<'a> {
     /// Where restarts are reported.
     pub reporter: &'a dyn Reporter,
     /// Hears what became of each certificate, once its file is in place.
-    pub told: &'a mut (dyn FnMut(&str, RenewalStatus) + Send),
+    pub reported: &'a mut (dyn FnMut(&str, RenewalStatus) + Send),
     /// How long one restarted component may take to be healthy.
     pub limit: Duration,
 }
@@ -164,7 +164,7 @@ pub async fn run(machine: &mut Machine<'_>, wanted: &[Renewable], now: Timestamp
             Fate::Missing => idle.push((renewal.renewable, RenewalStatus::Missing)),
         }
     }
-    idle.into_iter().for_each(|(renewable, told)| (machine.told)(renewable.name, told));
+    idle.into_iter().for_each(|(renewable, reported)| (machine.reported)(renewable.name, reported));
     if !names.is_empty() {
         let journal = Journal::of(names, &staged, machine.tree, machine.agent.is_some())?;
         journal.write(machine.tree)?;
@@ -194,7 +194,7 @@ async fn finish(machine: &mut Machine<'_>, mut journal: Journal, summary: &mut S
             }
             other => other?,
         }
-        journal.names.iter().for_each(|name| (machine.told)(name, RenewalStatus::Renewed));
+        journal.names.iter().for_each(|name| (machine.reported)(name, RenewalStatus::Renewed));
     }
     let users = components(&journal.names);
     let Some(agent) = machine.agent.filter(|_| journal.restart) else {
@@ -297,7 +297,7 @@ async fn restart(machine: &mut Machine<'_>, agent: &dyn Restarter, pending: &Pen
         file_hash: Some(sha256(&manifest)),
     };
     let reporter = machine.reporter;
-    let mut changed = |want: &Expectation, verdict: &Verdict| reporter.event(told(want, verdict));
+    let mut changed = |want: &Expectation, verdict: &Verdict| reporter.event(reported(want, verdict));
     replace(agent, &want, &pending.before, machine.limit, &mut changed)
         .await
         .map_err(|source| RenewalError::Unhealthy { component: component.clone(), source: Box::new(source) })?;
@@ -313,7 +313,7 @@ async fn restart(machine: &mut Machine<'_>, agent: &dyn Restarter, pending: &Pen
     }
 }
 
-fn told(want: &Expectation, verdict: &Verdict) -> Event {
+fn reported(want: &Expectation, verdict: &Verdict) -> Event {
     let (state, healthy) = match verdict {
         Verdict::Waiting(text) => (text.clone(), false),
         Verdict::Met => ("healthy with its new certificates".to_owned(), true),

@@ -77,7 +77,7 @@ impl Bench {
         restart: bool,
     ) -> (Result<Summary, RenewalError>, Vec<(String, RenewalStatus)>) {
         let mut said = Vec::new();
-        let mut told = |name: &str, told: RenewalStatus| said.push((name.to_owned(), told));
+        let mut reported = |name: &str, reported: RenewalStatus| said.push((name.to_owned(), reported));
         let wanted: Vec<Renewable> = pki::renewables(&self.spec)
             .into_iter()
             .filter(|one| names.is_empty() || names.contains(&one.name))
@@ -89,7 +89,7 @@ impl Bench {
             agent: Some(&self.world as &dyn Restarter).filter(|_| restart),
             live_certificates: &self.world,
             reporter: &Silent,
-            told: &mut told,
+            reported: &mut reported,
             limit: Duration::from_secs(60),
         };
         let result = run(&mut machine, &wanted, now()).await;
@@ -209,12 +209,12 @@ async fn only_what_must_be_is_restarted_and_every_new_certificate_is_seen() {
     ] {
         let mut bench = Bench::new();
         let before = bench.serials();
-        let (result, told) = bench.renew(names, true).await;
+        let (result, reported) = bench.renew(names, true).await;
         let summary = result.unwrap();
         assert_eq!(summary.restarted, restarted, "{names:?}");
         assert_eq!(bench.world.0.lock().unwrap().restarts, restarted, "{names:?}");
         assert_eq!((summary.proven.len(), summary.left), (proven, vec![]), "{names:?}");
-        assert!(told.iter().all(|(_, told)| *told == RenewalStatus::Renewed) && !told.is_empty());
+        assert!(reported.iter().all(|(_, reported)| *reported == RenewalStatus::Renewed) && !reported.is_empty());
         let after = bench.serials();
         for (name, serial) in before {
             assert_eq!(serial != after[name], names.is_empty() || names.contains(&name), "{name}");
@@ -234,10 +234,10 @@ async fn an_etcd_that_goes_on_with_the_old_certificate_is_restarted() {
 #[tokio::test(start_paused = true)]
 async fn without_an_agent_only_files_are_written() {
     let mut bench = Bench::new();
-    let (result, told) = bench.renew(&[], false).await;
+    let (result, reported) = bench.renew(&[], false).await;
     let summary = result.unwrap();
     assert_eq!(summary.left, COMPONENTS);
-    assert_eq!(told.len(), 11);
+    assert_eq!(reported.len(), 11);
     assert!(bench.world.0.lock().unwrap().restarts.is_empty() && bench.is_sound() && !bench.journal());
 }
 
@@ -321,7 +321,7 @@ async fn a_server_that_shows_another_certificate_is_an_error() {
     let address = SocketAddr::new(bench.spec.node.advertise_address, 6443);
     let other = Bench::new().world.served(address).await.unwrap().pem();
     stubborn.0.lock().unwrap().serving.insert(address, other);
-    let mut told = |_: &str, _: RenewalStatus| {};
+    let mut reported = |_: &str, _: RenewalStatus| {};
     let machine = Machine {
         paths: bench.paths.clone(),
         tree: &mut bench.tree,
@@ -329,7 +329,7 @@ async fn a_server_that_shows_another_certificate_is_an_error() {
         agent: Some(&stubborn),
         live_certificates: &stubborn,
         reporter: &Silent,
-        told: &mut told,
+        reported: &mut reported,
         limit: Duration::from_secs(1),
     };
     assert!(matches!(prove(&machine, "apiserver").await, Err(RenewalError::Other { .. })));

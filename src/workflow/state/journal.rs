@@ -101,8 +101,8 @@ impl Journal {
     pub fn has_finished(&self, command: &str) -> bool {
         let mut running = false;
         self.records.iter().any(|record| match record {
-            Record::Begun { command: begun, .. } => {
-                running = begun == command;
+            Record::Begun { command: started, .. } => {
+                running = started == command;
                 false
             }
             Record::Finished { .. } => running,

@@ -150,10 +150,10 @@ async fn answer(
     name: &str,
     patience: Duration,
 ) -> Result<Vec<u8>, RequestError> {
-    let (begun, mut failures) = (Instant::now(), 0_u32);
-    let deadline = begun + ANSWER_LIMIT;
+    let (started, mut failures) = (Instant::now(), 0_u32);
+    let deadline = started + ANSWER_LIMIT;
     // When what is to be done is said; none once it was.
-    let mut say = Some(begun + patience);
+    let mut say = Some(started + patience);
     while Instant::now() < deadline {
         let found = call("read the signing request", requests.get(name)).await;
         let version = match found {

@@ -25,7 +25,7 @@ pub struct Refused {
     /// It is deleted: there is nothing to stop.
     pub deleted: bool,
     /// Its status says so already.
-    pub told: bool,
+    pub reported: bool,
     /// `metadata.generation`.
     pub generation: Option<i64>,
 }
@@ -63,7 +63,7 @@ impl BoundPods {
         };
         // One that was begun with was admitted then; one that has ended or is to end needs no leave for that.
         let state = pod.bound.as_deref();
-        let admitted = state.is_some_and(|state| state.begun || state.ended.is_some() || state.deletion.is_some());
+        let admitted = state.is_some_and(|state| state.started || state.ended.is_some() || state.deletion.is_some());
         match self.pods.get_mut(&pod.uid) {
             Some(known) => {
                 pod.keep_seen(&known.pod);
@@ -77,7 +77,7 @@ impl BoundPods {
             }
             None => {
                 // Refused by an agent before this one: there is nothing of it to look after.
-                let refused = state.is_some_and(|state| state.ended.is_some() && !state.begun);
+                let refused = state.is_some_and(|state| state.ended.is_some() && !state.started);
                 let verdict = match refused {
                     true => Some(Verdict::Refused(Refusal { reason: String::new(), message: String::new() })),
                     false => admitted.then_some(Verdict::Admitted),
@@ -102,7 +102,7 @@ impl BoundPods {
     pub fn judge(&mut self, node: &NodeOffers, statics: &[Arc<StaticPod>]) -> Vec<(Arc<StaticPod>, Verdict)> {
         let mut open: Vec<Arc<StaticPod>> = self.of(|known| matches!(known.verdict, None | Some(Verdict::Later(_))));
         open.sort_by_key(|pod| (pod.metadata.creation_timestamp.as_ref().map(|time| time.0), pod.uid.clone()));
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for pod in open {
             // What has ended takes no room.
             let admitted = self.of(|known| known.verdict == Some(Verdict::Admitted) && known.pod.ended().is_none());
@@ -110,15 +110,15 @@ impl BoundPods {
             let (verdict, preempted) = caught_now(|| judge(&pod, node, &others)).unwrap_or_else(|crash| {
                 (Verdict::Refused(Refusal::new("UnexpectedAdmissionError", crash.to_string())), vec![])
             });
-            told.extend(self.preempt(&preempted.into_iter().collect()));
+            reported.extend(self.preempt(&preempted.into_iter().collect()));
             let Some(known) = self.pods.get_mut(&pod.uid) else { continue };
             let is_news = verdict != Verdict::Admitted && known.verdict.as_ref() != Some(&verdict);
             known.verdict = Some(verdict.clone());
             if is_news {
-                told.push((pod, verdict));
+                reported.push((pod, verdict));
             }
         }
-        told
+        reported
     }
 
     /// These pods go for one that is critical. Returns those of them that were run until now, with their verdicts.
@@ -159,9 +159,9 @@ impl BoundPods {
         let refused = self.pods.values().filter_map(|Known { pod, verdict }| {
             let Some(Verdict::Refused(refusal)) = verdict else { return None };
             let (key, uid) = (pod.key.clone(), pod.uid.clone());
-            let (deleted, told) = (pod.deletion().is_some(), pod.ended().is_some());
+            let (deleted, reported) = (pod.deletion().is_some(), pod.ended().is_some());
             let generation = pod.bound.as_ref().and_then(|bound| bound.generation);
-            Some(Refused { key, uid, refusal: refusal.clone(), deleted, told, generation })
+            Some(Refused { key, uid, refusal: refusal.clone(), deleted, reported, generation })
         });
         refused.collect()
     }
@@ -202,18 +202,18 @@ mod tests {
         assert!(bound_pods.update().held.contains(&Kind::Api) && bound_pods.update().synced);
         bound_pods.list(vec![pod("b", 2, json!({})), pod("a", 3, json!({}))], at(0));
         assert!(bound_pods.update().held.is_empty() && bound_pods.is_open() && run(&bound_pods).is_empty());
-        let told = bound_pods.judge(&node(1), &[]);
+        let reported = bound_pods.judge(&node(1), &[]);
         assert_eq!(
-            (run(&bound_pods), told.len(), bound_pods.is_open()),
+            (run(&bound_pods), reported.len(), bound_pods.is_open()),
             (vec!["b".to_owned()], 1, false),
             "the older one has the room"
         );
         let refused = bound_pods.refused();
         assert_eq!((refused[0].uid.as_str(), refused[0].refusal.reason.as_str()), ("a", "OutOfpods"));
-        assert!(!refused[0].told);
+        assert!(!refused[0].reported);
         assert!(bound_pods.judge(&node(9), &[]).is_empty(), "it is decided once");
         bound_pods.put(pod("a", 3, json!({"phase": "Failed"})), at(1));
-        assert!(bound_pods.refused()[0].told && run(&bound_pods) == ["b"]);
+        assert!(bound_pods.refused()[0].reported && run(&bound_pods) == ["b"]);
         bound_pods.list(vec![pod("b", 2, json!({}))], at(2));
         assert!(bound_pods.refused().is_empty());
         bound_pods.gone("b");
@@ -223,16 +223,16 @@ mod tests {
     #[test]
     fn what_was_begun_has_ended_or_is_deleted_needs_no_leave() {
         let mut bound_pods = BoundPods::default();
-        let begun = pod("a", 1, json!({"phase": "Running", "startTime": "2024-01-01T00:00:00Z"}));
+        let started = pod("a", 1, json!({"phase": "Running", "startTime": "2024-01-01T00:00:00Z"}));
         let mut deleted = pod("c", 1, json!({}));
-        deleted.metadata.deletion_timestamp = begun.metadata.creation_timestamp.clone();
+        deleted.metadata.deletion_timestamp = started.metadata.creation_timestamp.clone();
         let done = json!({"phase": "Succeeded", "startTime": "2024-01-01T00:00:00Z", "containerStatuses": [
             {"name": "c", "ready": false, "restartCount": 0, "image": "x:1", "imageID": ""}]});
         let refused = json!({"phase": "Failed", "startTime": "2024-01-01T00:00:00Z"});
-        bound_pods.list(vec![begun, pod("b", 1, done), deleted, pod("d", 1, refused)], at(0));
+        bound_pods.list(vec![started, pod("b", 1, done), deleted, pod("d", 1, refused)], at(0));
         assert!(!bound_pods.is_open());
         assert_eq!(run(&bound_pods), ["a", "b", "c"], "one that was refused before is not looked after");
-        assert!(bound_pods.refused().iter().all(|one| one.uid == "d" && one.told));
+        assert!(bound_pods.refused().iter().all(|one| one.uid == "d" && one.reported));
     }
 
     #[test]
@@ -282,13 +282,13 @@ mod tests {
         let gone = bound_pods.preempt(&["a".to_owned(), "other".to_owned()].into());
         assert_eq!((gone.len(), run(&bound_pods)), (1, vec!["b".to_owned()]));
         let refused = bound_pods.refused();
-        assert_eq!((refused[0].refusal.reason.as_str(), refused[0].told), (PREEMPTED, false));
+        assert_eq!((refused[0].refusal.reason.as_str(), refused[0].reported), (PREEMPTED, false));
         assert_eq!(refused[0].refusal.status_message(), "Preempted in order to admit critical pod");
         assert!(bound_pods.preempt(&["a".to_owned()].into()).is_empty(), "it is told once");
         let mut critical = pod("c", 2, json!({}));
         critical.spec.as_mut().unwrap().priority = Some(2_000_000_000);
         bound_pods.put(critical, at(1));
-        let told = bound_pods.judge(&node(1), &[]);
-        assert_eq!((told.len(), run(&bound_pods)), (1, vec!["c".to_owned()]), "b goes for it");
+        let reported = bound_pods.judge(&node(1), &[]);
+        assert_eq!((reported.len(), run(&bound_pods)), (1, vec!["c".to_owned()]), "b goes for it");
     }
 }

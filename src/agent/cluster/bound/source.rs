@@ -84,7 +84,7 @@ impl Source {
                 }
                 continue;
             };
-            let begun = Instant::now();
+            let started = Instant::now();
             let ended = tokio::select! {
                 ended = self.session(&client) => ended,
                 changed = clients.changed() => match changed {
@@ -93,7 +93,7 @@ impl Source {
                 },
             };
             let Err(error) = ended else { return };
-            failures = if begun.elapsed() >= LASTS { 0 } else { failures.saturating_add(1) };
+            failures = if started.elapsed() >= LASTS { 0 } else { failures.saturating_add(1) };
             if failures == 2 {
                 warn!(error = chain(&error), "pods that the API server binds to this node stay as they are");
             } else {
@@ -118,7 +118,7 @@ impl Source {
             if self.publish().await.is_err() {
                 return Ok(());
             }
-            let begun = Instant::now();
+            let started = Instant::now();
             let watch = within_limit(pods.watch(&WatchParams::default().fields(&mine), &version)).await;
             let mut events = watch.map_err(SourceError::Watch)?.boxed();
             let mut looks = crate::host::clock::interval_at(Instant::now() + LOOK, LOOK);
@@ -154,7 +154,7 @@ impl Source {
                 match event {
                     Ok(Some(event)) => version = self.receive(event, version)?,
                     // A server ends each watch after some minutes; so does a proxy one on which nothing is said.
-                    _ if begun.elapsed() >= LASTS => break,
+                    _ if started.elapsed() >= LASTS => break,
                     Ok(None) => return Err(SourceError::Ended("the server closed it".to_owned())),
                     Err(error) => return Err(SourceError::Ended(chain(&error))),
                 }

@@ -169,8 +169,8 @@ async fn a_bound_pod_runs_is_told_of_and_deleted_in_order() {
     let requests = cluster.api.requests();
     let last = |of: &str| requests.iter().rposition(|one| one.starts_with(of)).unwrap();
     assert!(last("PATCH") < last("DELETE"), "the end is told before the pod goes: {requests:?}");
-    let told = cluster.api.bodies("PATCH").pop().unwrap();
-    assert!(["Succeeded", "Failed"].contains(&told["status"]["phase"].as_str().unwrap()), "{told}");
+    let reported = cluster.api.bodies("PATCH").pop().unwrap();
+    assert!(["Succeeded", "Failed"].contains(&reported["status"]["phase"].as_str().unwrap()), "{reported}");
     let sent = cluster.api.bodies("DELETE").pop().unwrap();
     assert_eq!((&sent["gracePeriodSeconds"], &sent["preconditions"]["uid"]), (&json!(0), &json!(uid)));
     let dir = cluster.root.path().join("root/pods").join(uid);
@@ -447,8 +447,8 @@ async fn an_image_is_pulled_with_the_secrets_of_its_pod_and_of_the_node() {
     assert_eq!(cluster.runtime.pulled_as(), names(&["one", "two", "node"]));
     let (context, ..) = cluster.agent.as_ref().unwrap();
     let events = context.events.since(0);
-    let told = events.iter().find(|event| event.reason == "FailedToRetrieveImagePullSecret").unwrap();
-    assert!(told.message.starts_with("Unable to retrieve some image pull secrets (other, none);"), "{}", told.message);
+    let reported = events.iter().find(|event| event.reason == "FailedToRetrieveImagePullSecret").unwrap();
+    assert!(reported.message.starts_with("Unable to retrieve some image pull secrets (other, none);"), "{}", reported.message);
     // What is public is had though no password is right.
     let refused = RuntimeError::Pull { image: "r.io/y:1".into(), message: "unauthorized".into() };
     cluster.runtime.fail_nth("pull", 1, refused);

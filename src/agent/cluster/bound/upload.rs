@@ -108,8 +108,8 @@ impl Uploader {
         let bound: Vec<(Arc<StaticPod>, StatusReport)> = { parts.board.pods().into_iter() }
             .filter(|entry| entry.looked)
             .filter_map(|entry| {
-                let told = StatusReport { status: entry.status, over: entry.report.phase.is_final() };
-                Some((entry.pod.filter(|pod| pod.bound.is_some())?, told))
+                let reported = StatusReport { status: entry.status, over: entry.report.phase.is_final() };
+                Some((entry.pod.filter(|pod| pod.bound.is_some())?, reported))
             })
             .collect();
         // What goes for a critical pod has failed once its containers have ended.
@@ -121,22 +121,22 @@ impl Uploader {
         self.behind.retain(|uid, _| uids.contains(uid.as_str()));
         self.gone.retain(|uid| uids.contains(uid.as_str()));
         self.going.retain(|uid, _| uids.contains(uid.as_str()));
-        for (pod, told) in bound.iter().filter(|(pod, _)| is_refused(&pod.uid)) {
-            let mut status = told.status.clone();
+        for (pod, reported) in bound.iter().filter(|(pod, _)| is_refused(&pod.uid)) {
+            let mut status = reported.status.clone();
             if let Some(before) = self.going.get(&pod.uid) {
                 status::keep_ends(&mut status, before);
             }
             self.going.insert(pod.uid.clone(), status);
         }
         let mut failure = None;
-        for (pod, told) in bound.iter().filter(|(pod, _)| !is_refused(&pod.uid)) {
-            let told = caught(self.report_pod(parts, client, (pod, told))).await;
-            let result = told.unwrap_or_else(|crash| skipped(&pod.key, &crash));
+        for (pod, reported) in bound.iter().filter(|(pod, _)| !is_refused(&pod.uid)) {
+            let reported = caught(self.report_pod(parts, client, (pod, reported))).await;
+            let result = reported.unwrap_or_else(|crash| skipped(&pod.key, &crash));
             failure = failure.or(result.err().map(|error| (pod.key.clone(), error)));
         }
         for one in refused {
-            let told = caught(self.report_refused(client, one, stopping.contains(&one.uid))).await;
-            let result = told.unwrap_or_else(|crash| skipped(&one.key, &crash));
+            let reported = caught(self.report_refused(client, one, stopping.contains(&one.uid))).await;
+            let result = reported.unwrap_or_else(|crash| skipped(&one.key, &crash));
             failure = failure.or(result.err().map(|error| (one.key.clone(), error)));
         }
         let words = failure.map(|(pod, error)| format!("{pod}: {}", chain(&error)));
@@ -151,7 +151,7 @@ impl Uploader {
         &mut self,
         parts: &Parts,
         client: &Client,
-        (pod, told): (&StaticPod, &StatusReport),
+        (pod, reported): (&StaticPod, &StatusReport),
     ) -> Result<(), CallError> {
         if self.gone.contains(&pod.uid) {
             return Ok(());
@@ -162,15 +162,15 @@ impl Uploader {
         }
         let generation = pod.bound.as_ref().and_then(|bound| bound.generation);
         let since = *self.behind.entry(pod.uid.clone()).or_insert_with(Instant::now);
-        let sent = self.report_status(client, (&pod.key, &pod.uid), told.status.clone(), generation).await?;
+        let sent = self.report_status(client, (&pod.key, &pod.uid), reported.status.clone(), generation).await?;
         self.behind.remove(&pod.uid);
         if sent {
             parts.metrics.status_sync.time(since.elapsed());
             if let Some(created) = pod.created() {
-                parts.metrics.startups.told(&pod.uid, &pod.spec, &told.status, created);
+                parts.metrics.startups.reported(&pod.uid, &pod.spec, &reported.status, created);
             }
         }
-        if told.over && pod.deletion().is_some() {
+        if reported.over && pod.deletion().is_some() {
             self.delete(client, &pod.key, &pod.uid).await?;
         }
         Ok(())
@@ -178,7 +178,7 @@ impl Uploader {
 
     /// `stopping`: something of the pod may still run.
     async fn report_refused(&mut self, client: &Client, one: &Refused, stopping: bool) -> Result<(), CallError> {
-        if !one.told && !stopping && !self.gone.contains(&one.uid) {
+        if !one.reported && !stopping && !self.gone.contains(&one.uid) {
             let known = self.going.get(&one.uid).cloned().unwrap_or_default();
             let status = PodStatus {
                 phase: Some("Failed".to_owned()),

@@ -86,8 +86,8 @@ mod tests {
         recorder.normal(Subject { pod: &key, uid: "a", container: None }, "Killing", "");
         recorder.warning(Subject { pod: &key, uid: "b", container: None }, "Unhealthy", "");
         let (events, now, mut budget) = (recorder.since(0), Instant::now(), Budget::default());
-        let told = |budget: &mut Budget, event| (0..BURST + 5).filter(|_| budget.take(event, now)).count();
-        let all: Vec<_> = events.iter().map(|event| told(&mut budget, event)).collect();
+        let reported = |budget: &mut Budget, event| (0..BURST + 5).filter(|_| budget.take(event, now)).count();
+        let all: Vec<_> = events.iter().map(|event| reported(&mut budget, event)).collect();
         assert_eq!(all, [BURST as usize; 3]);
     }
 }

@@ -122,7 +122,7 @@ mod tests {
             aggregator.take(event(&recorder, container, reason, message), now)
         };
         let own: Vec<SentEvent> = (1..SIMILAR).map(|number| take("a", "Unhealthy", &number.to_string(), now)).collect();
-        assert!(own.iter().enumerate().all(|(number, told)| told.event.message == (number + 1).to_string()));
+        assert!(own.iter().enumerate().all(|(number, reported)| reported.event.message == (number + 1).to_string()));
         let tenth = take("a", "Unhealthy", "ten", now);
         assert_eq!((tenth.event.message.as_str(), tenth.event.count), ("(combined from similar events): ten", 1));
         assert_eq!(tenth.event.first, tenth.event.last);

@@ -56,12 +56,12 @@ async fn an_event_is_told_once_and_counted_when_it_comes_again() {
     world.asked(1).await;
     world.events.normal(world.subject(Some("i")), "Started", "Started container i");
     let asked = world.asked(2).await;
-    let told = &world.fake.bodies("POST")[0];
-    let path = format!("{EVENTS}/{}", told["metadata"]["name"].as_str().unwrap());
+    let reported = &world.fake.bodies("POST")[0];
+    let path = format!("{EVENTS}/{}", reported["metadata"]["name"].as_str().unwrap());
     assert_eq!(asked, [format!("POST {EVENTS}"), format!("PATCH {path}")]);
-    assert_eq!(told["involvedObject"]["uid"], "u");
-    assert_eq!(told["involvedObject"]["fieldPath"], "spec.initContainers{i}");
-    assert_eq!((&told["type"], &told["source"]), (&json!("Normal"), &json!({"component": "kubelet", "host": "n"})));
+    assert_eq!(reported["involvedObject"]["uid"], "u");
+    assert_eq!(reported["involvedObject"]["fieldPath"], "spec.initContainers{i}");
+    assert_eq!((&reported["type"], &reported["source"]), (&json!("Normal"), &json!({"component": "kubelet", "host": "n"})));
     let kept = world.fake.get(&path);
     assert_eq!((&kept["count"], &kept["reason"]), (&json!(2), &json!("Started")));
     // The API server forgets events after an hour.
@@ -83,13 +83,13 @@ async fn what_happens_while_the_api_server_is_away_is_told_when_it_is_back_and_w
     assert!(world.fake.requests().is_empty());
     world.fake.set_down(false);
     world.asked(3).await;
-    let told: Vec<_> = world.fake.bodies("POST").iter().map(|body| body["message"].clone()).collect();
-    assert_eq!(told, ["0", "1", "2"]);
+    let reported: Vec<_> = world.fake.bodies("POST").iter().map(|body| body["message"].clone()).collect();
+    assert_eq!(reported, ["0", "1", "2"]);
     assert_eq!(world.fake.get(&format!("{EVENTS}/none")), serde_json::Value::Null);
 }
 
 /// How many requests carried this message.
-fn told(world: &World, message: &str) -> usize {
+fn reported(world: &World, message: &str) -> usize {
     world.fake.bodies("POST").iter().filter(|body| body["message"] == message).count()
 }
 
@@ -106,13 +106,13 @@ async fn a_namespace_that_is_gone_or_forbidden_holds_up_no_event_and_is_asked_on
     }
     world.events.normal(world.subject(None), "Started", "in time");
     let all = async {
-        while told(&world, "in time") == 0 || told(&world, "gone 1") == 0 || told(&world, "theirs 1") == 0 {
+        while reported(&world, "in time") == 0 || reported(&world, "gone 1") == 0 || reported(&world, "theirs 1") == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(3), all).await.expect("one dead namespace holds up the others");
     for message in ["gone 0", "gone 1", "theirs 0", "theirs 1", "in time"] {
-        assert_eq!(told(&world, message), 1, "{message}");
+        assert_eq!(reported(&world, message), 1, "{message}");
     }
 }
 
@@ -124,9 +124,9 @@ async fn a_namespace_that_the_api_server_makes_by_itself_is_waited_for_beside_ev
     world.events.normal(Subject { pod: &key, uid: "e", container: None }, "Started", "etcd");
     world.events.normal(world.subject(None), "Started", "at once");
     world.asked(2).await;
-    assert_eq!((told(&world, "etcd"), told(&world, "at once")), (1, 1));
+    assert_eq!((reported(&world, "etcd"), reported(&world, "at once")), (1, 1));
     world.asked(4).await;
-    assert_eq!((told(&world, "etcd"), told(&world, "at once")), (3, 1));
+    assert_eq!((reported(&world, "etcd"), reported(&world, "at once")), (3, 1));
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn a_probe_that_fails_for_ever_does_not_use_up_what_the_end_of_its_pod_is_
     }
     world.events.normal(world.subject(Some("c")), "Killing", "Stopping container c");
     world.asked(BURST as usize + 1).await;
-    assert_eq!(told(&world, "Stopping container c"), 1);
+    assert_eq!(reported(&world, "Stopping container c"), 1);
 }
 
 #[tokio::test]
@@ -145,10 +145,10 @@ async fn what_happens_to_the_node_is_told_of_it_as_by_a_kubelet() {
     let world = World::new().await;
     world.events.node("n", Kind::Normal, "Starting", "Starting kubelet.");
     world.asked(1).await;
-    let told = &world.fake.bodies("POST")[0];
-    assert_eq!(told["metadata"]["namespace"], "default");
-    assert_eq!(told["involvedObject"], json!({"kind": "Node", "name": "n", "uid": "n"}));
-    assert_eq!((&told["reason"], &told["message"]), (&json!("Starting"), &json!("Starting kubelet.")));
+    let reported = &world.fake.bodies("POST")[0];
+    assert_eq!(reported["metadata"]["namespace"], "default");
+    assert_eq!(reported["involvedObject"], json!({"kind": "Node", "name": "n", "uid": "n"}));
+    assert_eq!((&reported["reason"], &reported["message"]), (&json!("Starting"), &json!("Starting kubelet.")));
 }
 
 #[tokio::test]

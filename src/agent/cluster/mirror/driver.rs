@@ -65,7 +65,7 @@ struct Track {
     tried: (String, Option<String>),
     retry_at: Option<Instant>,
     /// Why there is no mirror, as it was reported last.
-    told: String,
+    reported: String,
 }
 
 struct Shown {
@@ -126,8 +126,8 @@ impl Driver {
             pods.borrow_and_update();
             let wake = self.act();
             tokio::select! {
-                told = news.recv() => match told {
-                    Some(told) => self.receive(told),
+                reported = news.recv() => match reported {
+                    Some(reported) => self.receive(reported),
                     None => return,
                 },
                 _ = pods.changed() => {}
@@ -257,7 +257,7 @@ impl Driver {
             Done::Crashed(crash) => return crashed(key, track, &crash),
         };
         match refusal {
-            None => (track.failures, track.retry_at, track.told) = (0, None, String::new()),
+            None => (track.failures, track.retry_at, track.reported) = (0, None, String::new()),
             Some((what, error)) => refused(&self.parts, key, track, what, &error),
         }
     }
@@ -272,7 +272,7 @@ fn refused(parts: &Parts, key: &PodKey, track: &mut Track, what: &str, error: &C
         debug!(pod = %key, error = text, "cannot {what} the mirror pod now");
         return;
     }
-    if std::mem::replace(&mut track.told, text.clone()) != text {
+    if std::mem::replace(&mut track.reported, text.clone()) != text {
         warn!(pod = %key, error = text, "cannot {what} the mirror pod; the pod itself is not affected");
         let subject = Subject { pod: key, uid: &track.tried.0, container: None };
         parts.events.warning(subject, NO_MIRROR, format!("cannot {what} the mirror pod: {text}"));

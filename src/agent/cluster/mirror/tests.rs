@@ -292,14 +292,14 @@ async fn the_mirror_of_a_pod_that_was_edited_is_told_how_its_containers_end() {
     let ends = PodStatus { message: Some("one has ended".to_owned()), ..status("Running") };
     let predecessors = [(old.uid.clone(), ends)].into();
     world.board.set_pod(&new.key, Entry { predecessors, ..next });
-    let told = world.until(&old.key, "told", |mirror| mirror["status"]["message"] == "one has ended").await;
-    assert_eq!((uid(&told), &told["status"]["phase"]), (uid(&first), &json!("Running")));
+    let reported = world.until(&old.key, "told", |mirror| mirror["status"]["message"] == "one has ended").await;
+    assert_eq!((uid(&reported), &reported["status"]["phase"]), (uid(&first), &json!("Running")));
     let asked = world.quiet().await;
     assert_eq!(asked.iter().filter(|asked| asked.starts_with("PATCH")).count(), 2, "{asked:#?}");
     world.show(&new, "Pending", false);
     let is_new = |mirror: &Value| mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] == new.uid;
-    let told = world.until(&new.key, "the new pod", |mirror| is_new(mirror) && mirror["status"]["phase"] == "Pending");
-    assert!(told.await["status"]["message"].is_null());
+    let reported = world.until(&new.key, "the new pod", |mirror| is_new(mirror) && mirror["status"]["phase"] == "Pending");
+    assert!(reported.await["status"]["message"].is_null());
 }
 
 #[tokio::test]
@@ -349,8 +349,8 @@ async fn what_is_refused_is_told_once_and_tried_again_with_a_pause() {
     assert_eq!(posts(), 1, "no hot loop");
     world.running(&pod.key).await;
     assert_eq!(posts(), 3);
-    let told: Vec<_> = world.events.since(0).iter().map(|event| (event.reason.clone(), event.count)).collect();
-    assert_eq!(told, [("FailedMirrorPod".to_owned(), 1)]);
+    let reported: Vec<_> = world.events.since(0).iter().map(|event| (event.reason.clone(), event.count)).collect();
+    assert_eq!(reported, [("FailedMirrorPod".to_owned(), 1)]);
 }
 
 #[tokio::test]
@@ -382,9 +382,9 @@ async fn a_status_that_somebody_else_writes_is_written_over_in_time() {
     world.register("node-1");
     world.show(&pod, "Running", false);
     world.running(&pod.key).await;
-    let begun = crate::host::clock::Instant::now();
+    let started = crate::host::clock::Instant::now();
     world.fake.change(&format!("{PODS}/{}", pod.key.name), &json!({"status": {"phase": "Failed"}}));
     world.running(&pod.key).await;
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert!(took > Duration::from_secs(9), "no quarrel about it: {took:?}");
 }

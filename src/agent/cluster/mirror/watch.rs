@@ -118,11 +118,11 @@ async fn session(client: &Client, node_name: &str, news: &mpsc::Sender<News>, fa
     }
     *failures = 0;
     loop {
-        let begun = Instant::now();
+        let started = Instant::now();
         if let Some(ended) = watch(client, &fields, &mut version, news).await {
             return ended;
         }
-        if begun.elapsed() < SHORT {
+        if started.elapsed() < SHORT {
             // It goes on from where it was, but not in a hot loop.
             tokio::time::sleep(SHORT).await;
         }
@@ -156,7 +156,7 @@ async fn watch(client: &Client, fields: &str, version: &mut String, news: &mpsc:
             Ok(Ok(None)) => return None,
             Ok(Ok(Some(event))) => event,
         };
-        let told = match next {
+        let reported = match next {
             WatchEvent::Added(found) | WatchEvent::Modified(found) => {
                 found.version().clone_into(version);
                 let key = found.key();
@@ -175,8 +175,8 @@ async fn watch(client: &Client, fields: &str, version: &mut String, news: &mpsc:
                 return Some(Ended::Failed(CallError::Failed(Box::new(kube::Error::Api(status)))));
             }
         };
-        if let Some(told) = told
-            && news.send(told).await.is_err()
+        if let Some(reported) = reported
+            && news.send(reported).await.is_err()
         {
             return Some(Ended::Unwanted);
         }

@@ -67,19 +67,19 @@ mod tests {
 
     #[test]
     fn a_condition_is_told_when_it_turns_and_the_pressures_at_each_start() {
-        let told = |before: &NodeStatus, now: &NodeStatus| -> Vec<String> {
+        let reported = |before: &NodeStatus, now: &NodeStatus| -> Vec<String> {
             changes("n", before, now).into_iter().map(|(_, reason, message)| format!("{reason}: {message}")).collect()
         };
         let well = of("True", "False", "one");
         let ready = "NodeReady: Node n status is now: NodeReady";
         let memory = "NodeHasSufficientMemory: Node n status is now: NodeHasSufficientMemory";
-        assert_eq!(told(&NodeStatus::default(), &well), [memory, ready]);
-        assert_eq!(told(&known(&well), &well), [memory]);
-        assert!(told(&well, &well).is_empty());
+        assert_eq!(reported(&NodeStatus::default(), &well), [memory, ready]);
+        assert_eq!(reported(&known(&well), &well), [memory]);
+        assert!(reported(&well, &well).is_empty());
         let bad = of("False", "True", "one");
-        assert_eq!(told(&well, &bad).iter().filter(|text| text.contains("NodeNotReady")).count(), 1);
-        assert!(told(&well, &bad)[0].starts_with("NodeHasInsufficientMemory: "));
-        let rebooted = told(&known(&well), &of("True", "False", "two"));
+        assert_eq!(reported(&well, &bad).iter().filter(|text| text.contains("NodeNotReady")).count(), 1);
+        assert!(reported(&well, &bad)[0].starts_with("NodeHasInsufficientMemory: "));
+        let rebooted = reported(&known(&well), &of("True", "False", "two"));
         assert_eq!(rebooted, [memory, "Rebooted: Node n has been rebooted, boot id: two"]);
         assert_eq!(schedulable("n", false).2, "Node n status is now: NodeNotSchedulable");
     }

@@ -28,8 +28,8 @@ fn own_labels(name: &str, options: &NodeOptions) -> BTreeMap<String, String> {
         ("beta.kubernetes.io/os", "linux"),
         ("beta.kubernetes.io/arch", architecture()),
     ];
-    let told = |key: &str| options.labels.get(key).cloned();
-    labels.into_iter().map(|(key, value)| (key.to_owned(), told(key).unwrap_or_else(|| value.to_owned()))).collect()
+    let reported = |key: &str| options.labels.get(key).cloned();
+    labels.into_iter().map(|(key, value)| (key.to_owned(), reported(key).unwrap_or_else(|| value.to_owned()))).collect()
 }
 
 /// The Node to make. What it says beyond a kubelet's own labels is for the operator: a node may give itself neither the

@@ -99,7 +99,7 @@ pub async fn keep(parts: Parts) {
     let api = Arc::clone(&parts.api);
     let mut clients = api.clients();
     let observer = Observer::new(&parts).await;
-    let mut updater = NodeUpdater { observer, parts, failures: 0, next_report: None, told: None, unschedulable: false };
+    let mut updater = NodeUpdater { observer, parts, failures: 0, next_report: None, reported: None, unschedulable: false };
     updater.tell((Kind::Normal, "Starting", wording::STARTING.with(&[])));
     loop {
         let client = clients.borrow_and_update().clone();
@@ -137,7 +137,7 @@ struct NodeUpdater {
     /// When the status is sent although it is what it was.
     next_report: Option<Instant>,
     /// The status that events have reported.
-    told: Option<NodeStatus>,
+    reported: Option<NodeStatus>,
     /// Whether the Node was closed for new pods.
     unschedulable: bool,
 }
@@ -146,7 +146,7 @@ impl NodeUpdater {
     fn gone(&mut self) {
         info!("the Node has been deleted; it is registered again");
         self.parts.node.set(None);
-        (self.next_report, self.told) = (None, None);
+        (self.next_report, self.reported) = (None, None);
     }
 
     fn tell(&self, (kind, reason, message): events::NodeEvent) {
@@ -155,12 +155,12 @@ impl NodeUpdater {
 
     /// Tells what has become of the Node, whose status was `there` before the agent said anything.
     fn report_changes(&mut self, there: &NodeStatus, now: &NodeStatus) {
-        let before = self.told.take().unwrap_or_else(|| events::known(there));
-        for told in events::changes(&self.parts.options.node_name, &before, now) {
-            self.tell(told);
+        let before = self.reported.take().unwrap_or_else(|| events::known(there));
+        for reported in events::changes(&self.parts.options.node_name, &before, now) {
+            self.tell(reported);
         }
         let (conditions, node_info) = (now.conditions.clone(), now.node_info.clone());
-        self.told = Some(NodeStatus { conditions, node_info, ..NodeStatus::default() });
+        self.reported = Some(NodeStatus { conditions, node_info, ..NodeStatus::default() });
     }
 
     /// Waits until it is time for another try: at once where the API server is a pod of this very node and has just

@@ -214,21 +214,21 @@ async fn a_plugin_that_registers_again_replaces_the_one_before_whose_end_is_no_n
 
 #[test]
 fn a_resource_is_shown_for_five_minutes_after_its_plugin_and_then_as_nothing() {
-    let (begun, mut state) = (Instant::now(), State::default());
+    let (started, mut state) = (Instant::now(), State::default());
     state.connected(DEV, DevicePluginOptions::default());
     assert!(state.amounts().is_empty() && !state.manages(DEV), "nothing is known before the first list");
     state.listed(DEV, plugin::devices(&[("0", true), ("1", false)]));
-    state.disconnected(DEV, begun);
+    state.disconnected(DEV, started);
     let amounts = |state: &State| state.amounts().get(DEV).map(|one| (one.capacity, one.allocatable));
     for (after, expired, expected) in [(300, false, (2, 0)), (301, true, (0, 0)), (302, false, (0, 0))] {
-        assert_eq!(state.expire(begun + Duration::from_secs(after)), expired, "{after}");
+        assert_eq!(state.expire(started + Duration::from_secs(after)), expired, "{after}");
         assert_eq!(amounts(&state), Some(expected), "{after}");
     }
     assert!(!state.manages(DEV));
     state.connected(DEV, DevicePluginOptions::default());
     assert_eq!(amounts(&state), Some((0, 0)));
     state.listed(DEV, plugin::devices(&[("0", true)]));
-    assert_eq!((amounts(&state), state.expire(begun + Duration::from_secs(900))), (Some((1, 1)), false));
+    assert_eq!((amounts(&state), state.expire(started + Duration::from_secs(900))), (Some((1, 1)), false));
 }
 
 #[tokio::test]

@@ -149,20 +149,20 @@ impl<R: Reviews> Gate<R> {
         }
         let asked = access::attributes(&self.node, method, path);
         let (verb, subresources) = (access::verb(method), access::subresources(path).join(" "));
-        let told = format!("user={}, verb={verb}, resource=nodes, subresource(s)=[{subresources}]", user.name);
+        let reported = format!("user={}, verb={verb}, resource=nodes, subresource(s)=[{subresources}]", user.name);
         for attributes in asked {
             match self.may(user, attributes).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(error) => {
                     warn!(error, user = user.name, path, "cannot ask the API server what a user may do");
-                    let words = format!("Authorization error ({told})");
+                    let words = format!("Authorization error ({reported})");
                     return Err(text_response(StatusCode::INTERNAL_SERVER_ERROR, words));
                 }
             }
         }
         debug!(user = user.name, path, "a user may not do what he asks for");
-        Err(text_response(StatusCode::FORBIDDEN, format!("Forbidden ({told})")))
+        Err(text_response(StatusCode::FORBIDDEN, format!("Forbidden ({reported})")))
     }
 
     async fn may(&self, user: &User, attributes: Attributes) -> Result<bool, String> {

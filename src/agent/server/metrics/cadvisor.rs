@@ -18,12 +18,12 @@ pub async fn answer(context: &Context) -> Response<Body> {
     let (cpus, memory) = (context.cpu_capacity, context.memory_capacity);
     let (root, at) = (context.options.root_dir.clone(), measured.at);
     // Off the runtime's threads: processes are looked through, and a network file system may hang.
-    let told = tokio::task::spawn_blocking(move || {
+    let reported = tokio::task::spawn_blocking(move || {
         let mut families = families(&measured);
         families.extend(machine::families(&measured, &root, cpus, memory));
         families
     });
-    match told.await {
+    match reported.await {
         Ok(families) => family::answer(&families, Some(at.as_millisecond())),
         Err(error) => text_response(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot measure: {error}\n")),
     }

@@ -32,14 +32,14 @@ pub async fn answer(context: &Arc<Context>, measurer: &Arc<Measurer>, query: &Qu
     };
     let (context, measurer) = (Arc::clone(context), Arc::clone(measurer));
     // Off the runtime's threads: a network file system may hang.
-    let told = tokio::task::spawn_blocking(move || {
+    let reported = tokio::task::spawn_blocking(move || {
         let agent = context.board.reports().borrow().agent.clone();
         let summary = Summary { agent: &agent, measured: &measured, rates: &measurer.rates, storage, all };
         let pods: Vec<Value> = measured.pods.iter().map(|pod| summary.pod(pod)).collect();
         json!({ "node": summary.node(&context.options.root_dir, images), "pods": pods }).to_string()
     });
-    match told.await {
-        Ok(told) => respond(StatusCode::OK, "application/json", told),
+    match reported.await {
+        Ok(reported) => respond(StatusCode::OK, "application/json", reported),
         Err(error) => text_response(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot measure: {error}\n")),
     }
 }
@@ -144,7 +144,7 @@ impl Summary<'_> {
             value["cpu"] = cpu;
         }
         if let Some(memory) = usage.memory {
-            let mut told = json!({
+            let mut reported = json!({
                 "time": time(at),
                 "usageBytes": memory.usage,
                 "workingSetBytes": memory.working_set,
@@ -154,9 +154,9 @@ impl Summary<'_> {
                 "psi": psi(details.memory_pressure),
             });
             if let Some(limit) = memory.limit {
-                told["availableBytes"] = limit.saturating_sub(memory.working_set).into();
+                reported["availableBytes"] = limit.saturating_sub(memory.working_set).into();
             }
-            value["memory"] = told;
+            value["memory"] = reported;
         }
         value["swap"] = swap(details.swap, details.swap_limit, self.measured);
         if self.all {
@@ -200,7 +200,7 @@ fn started(now: Timestamp) -> Timestamp {
 
 /// `eth0` stands for all where there is one, as by the kubelet.
 fn network(interfaces: &[Interface], at: Timestamp) -> Value {
-    let told = |interface: &Interface| -> Map<String, Value> {
+    let reported = |interface: &Interface| -> Map<String, Value> {
         let counts = [
             ("rxBytes", interface.received),
             ("rxErrors", interface.receive_errors),
@@ -211,9 +211,9 @@ fn network(interfaces: &[Interface], at: Timestamp) -> Value {
         name.chain(counts.map(|(name, count)| (name.to_owned(), count.into()))).collect()
     };
     let first = interfaces.iter().find(|interface| interface.name == "eth0");
-    let mut value = first.map_or_else(|| Map::from_iter([("name".to_owned(), "".into())]), told);
+    let mut value = first.map_or_else(|| Map::from_iter([("name".to_owned(), "".into())]), reported);
     value.insert("time".to_owned(), time(at));
-    value.insert("interfaces".to_owned(), interfaces.iter().map(|one| Value::Object(told(one))).collect());
+    value.insert("interfaces".to_owned(), interfaces.iter().map(|one| Value::Object(reported(one))).collect());
     Value::Object(value)
 }
 

@@ -40,7 +40,7 @@ pub fn of(upgraded: hyper::upgrade::Upgraded) -> io::Result<(Client, Watch)> {
 
 /// A connection with what was read of it already, and what to watch of it: `socket` is another descriptor of its.
 fn watched<I>(io: I, read: Bytes, socket: OwnedFd) -> io::Result<(Watched<I>, Watch)> {
-    let activity = Arc::new(Activity { begun: Instant::now(), latest: AtomicU64::new(0) });
+    let activity = Arc::new(Activity { started: Instant::now(), latest: AtomicU64::new(0) });
     let socket = TcpStream::from_std(socket.into())?;
     Ok((Watched { io, read, activity: Arc::clone(&activity) }, Watch { socket, activity }))
 }
@@ -82,14 +82,14 @@ impl Watch {
 
 /// When something went to or fro.
 struct Activity {
-    begun: Instant,
+    started: Instant,
     /// Milliseconds after the beginning.
     latest: AtomicU64,
 }
 
 impl Activity {
     fn note(&self) {
-        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.latest.store(now, Ordering::Relaxed);
     }
 
@@ -97,7 +97,7 @@ impl Activity {
     async fn quiet_for(&self, limit: Duration) {
         loop {
             let latest = Duration::from_millis(self.latest.load(Ordering::Relaxed));
-            let until = self.begun + latest.saturating_add(limit);
+            let until = self.started + latest.saturating_add(limit);
             if until <= Instant::now() {
                 return;
             }

@@ -66,12 +66,12 @@ fn is_own(path: &Path) -> bool {
 
 /// A namespace is a thread's: one of its own enters it and ends in it.
 async fn within(path: PathBuf, port: u16) -> io::Result<TcpStream> {
-    let (tell, told) = oneshot::channel();
+    let (tell, reported) = oneshot::channel();
     let work = move || {
         let _ = tell.send(connect_within(&path, port));
     };
     std::thread::Builder::new().name("pod-network".to_owned()).spawn(work)?;
-    let socket = told.await.map_err(|_| io::Error::other("the thread that connects died"))??;
+    let socket = reported.await.map_err(|_| io::Error::other("the thread that connects died"))??;
     socket.set_nonblocking(true)?;
     TcpStream::from_std(socket)
 }

@@ -40,13 +40,13 @@ impl Worker {
         let place = hooks::Place { container: id.to_owned(), address: self.address_of(id) };
         let (context, myself, id) = (Arc::clone(&self.context), self.myself.clone(), id.to_owned());
         debug!(pod = %self.key, ?kind, id, "hook begins");
-        let told = id.clone();
+        let reported = id.clone();
         let task = self.stops.spawn(async move {
             let result = match hook {
                 Ok(hook) => context.hooks.run(&hook, &place, limit).await,
                 Err(error) => Err(error),
             };
-            let _ = myself.send(Message::Hooked { id: told, kind, result });
+            let _ = myself.send(Message::Hooked { id: reported, kind, result });
         });
         self.hooks.insert(id, task);
     }

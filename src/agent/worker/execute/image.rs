@@ -68,9 +68,9 @@ impl Worker {
         self.pulls.spawn(async move {
             let asked = Instant::now();
             let _turn = context.pulls.acquire().await;
-            let begun = Instant::now();
+            let started = Instant::now();
             let result = pull::pull(context.for_pull(), &pod, &image).await;
-            let took = (begun.elapsed(), asked.elapsed());
+            let took = (started.elapsed(), asked.elapsed());
             context.metrics.startups.pulled(&uid, asked);
             if let Ok(record) = &result {
                 // With the time in which it waited for its turn, as by the kubelet.
@@ -88,7 +88,7 @@ impl Worker {
         self.note_trouble(container, "Failed", &wording::ERROR.with(&[&reason]));
         let slot = self.seen.slots.entry(container.to_owned()).or_default();
         let until = Instant::now() + PULL.after(1);
-        slot.pull = Pull::Failed { reason, backed_off: message.clone(), message, until, told: None, tries: 1 };
+        slot.pull = Pull::Failed { reason, backed_off: message.clone(), message, until, reported: None, tries: 1 };
     }
 
     pub(in crate::agent::worker) fn pulled(
@@ -110,12 +110,12 @@ impl Worker {
             Err(error) => {
                 let tries = slot.pull_tries.saturating_add(1);
                 let (message, now) = (chain(&error), Instant::now());
-                let (until, told) = (now + PULL.after(tries), Some(now + REPORTED));
+                let (until, reported) = (now + PULL.after(tries), Some(now + REPORTED));
                 warn!(pod = %self.key, container, error = message, "cannot pull");
                 let (reason, quoted) = ("ErrImagePull", wording::quoted(image));
                 let failed = wording::PULL_FAILED.with(&[&quoted, &message]);
                 let backed_off = wording::WAITS_FOR_PULL.with(&[&quoted, &reason, &message]);
-                slot.pull = Pull::Failed { reason, backed_off, message, until, told, tries };
+                slot.pull = Pull::Failed { reason, backed_off, message, until, reported, tries };
                 self.count_failure(container, reason);
                 self.note_trouble(container, "Failed", &failed);
                 self.note_trouble(container, "Failed", &wording::ERROR.with(&[&reason]));

@@ -402,9 +402,9 @@ impl<'a> Planner<'a> {
                 self.wait(container, reason, format!("pulling image {image}"));
                 return false;
             }
-            Pull::Failed { reason, message, backed_off, until, told, .. } => {
+            Pull::Failed { reason, message, backed_off, until, reported, .. } => {
                 if !self.due(Some(*until)) {
-                    let backs_off = told.is_some() && self.due(*told);
+                    let backs_off = reported.is_some() && self.due(*reported);
                     let (reason, words) = if backs_off { ("ImagePullBackOff", backed_off) } else { (*reason, message) };
                     self.wait(container, reason, words.clone());
                     self.plan.message.get_or_insert_with(|| message.clone());

@@ -23,11 +23,11 @@ async fn a_pod_is_run_by_the_handler_of_its_class_once_there_is_such_a_class() {
     cluster.bind("a", json!({"runtimeClassName": "gvisor"}));
     cluster.ready("plain").await;
     assert_eq!(handler(&cluster, "plain").as_deref(), Some(""));
-    let told = |status: &Value| {
+    let reported = |status: &Value| {
         let waiting = &status["containerStatuses"][0]["state"]["waiting"]["reason"];
         waiting == "ContainerCreating" && handler(&cluster, "a").is_none()
     };
-    cluster.until("a waits", || told(&cluster.pod("a")["status"]).then_some(())).await;
+    cluster.until("a waits", || reported(&cluster.pod("a")["status"]).then_some(())).await;
     let path = format!("{CLASSES}/gvisor");
     cluster
         .until("the class is asked for", || cluster.api.requests().iter().any(|r| r.contains(&path)).then_some(()))

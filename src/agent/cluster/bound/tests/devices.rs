@@ -33,9 +33,9 @@ async fn a_bound_pod_is_given_devices_and_fails_where_there_are_none() {
     let message = format!("Allocate failed due to {words}, which is unexpected");
     assert_eq!(two["message"], format!("Pod was rejected: {message}"));
     let events = context.events.since(0);
-    let told = events.iter().filter(|event| event.reason == "UnexpectedAdmissionError");
+    let reported = events.iter().filter(|event| event.reason == "UnexpectedAdmissionError");
     assert_eq!(
-        told.map(|event| (event.pod.as_str(), event.message.as_str())).collect::<Vec<_>>(),
+        reported.map(|event| (event.pod.as_str(), event.message.as_str())).collect::<Vec<_>>(),
         [("two", message.as_str())]
     );
     assert!(cluster.runtime.find("two", "main").is_none());

@@ -140,8 +140,8 @@ async fn what_a_pod_that_was_called_ended_leaves_later_is_told_and_nothing_known
     let status = json!({"phase": "Failed", "reason": "Evicted", "message": "by another"});
     cluster.api.change(&format!("{PODS}/p"), &json!({"status": status}));
     let ended = |status: &Value| container(status, "main")["state"]["terminated"].clone();
-    let told = || Some(cluster.pod("p")["status"].clone()).filter(|status| ended(status).is_object());
-    let status = cluster.until("its end is told", told).await;
+    let reported = || Some(cluster.pod("p")["status"].clone()).filter(|status| ended(status).is_object());
+    let status = cluster.until("its end is told", reported).await;
     assert_eq!((&status["phase"], &status["reason"]), (&json!("Failed"), &json!("Evicted")));
     assert_eq!((&ended(&status)["exitCode"], &ended(&status)["message"]), (&json!(4), &json!("late")));
     // Its container is gone when the next agent looks.

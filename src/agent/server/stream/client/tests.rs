@@ -99,7 +99,7 @@ async fn what_a_client_had_sent_before_it_left_is_still_taken() {
 #[tokio::test(start_paused = true)]
 async fn a_session_lives_as_long_as_something_goes_either_way() {
     let (mut client, io, watch) = pair().await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let session = async move {
         let (mut reading, mut writing) = tokio::io::split(io);
         let writes = async {
@@ -116,7 +116,7 @@ async fn a_session_lives_as_long_as_something_goes_either_way() {
         }
     };
     while_there(&watch, Duration::from_secs(60), session).await;
-    assert_eq!(begun.elapsed().as_secs(), 3 * 40 + 60);
+    assert_eq!(started.elapsed().as_secs(), 3 * 40 + 60);
     client.read_exact(&mut [0; 3]).await.unwrap();
 }
 

@@ -134,10 +134,10 @@ async fn a_client_that_opens_no_streams_is_given_up_and_nothing_is_started() {
     let start = async { panic!("started") }.boxed();
     let mut client = Client::new(client);
     client.open(1, "error").await;
-    let begun = crate::host::clock::Instant::now();
+    let started = crate::host::clock::Instant::now();
     let serving = tokio::spawn(serve(io, looking(start, ALL, protocol("v4.channel.k8s.io", true))));
     while client.next().await.is_some() {}
-    assert_eq!(begun.elapsed(), OPENING);
+    assert_eq!(started.elapsed(), OPENING);
     drop(client);
     serving.await.unwrap();
 }

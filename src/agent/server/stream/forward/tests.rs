@@ -21,9 +21,9 @@ async fn shouting() -> u16 {
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut told = Vec::new();
-                socket.read_to_end(&mut told).await.unwrap();
-                socket.write_all(&told.to_ascii_uppercase()).await.unwrap();
+                let mut reported = Vec::new();
+                socket.read_to_end(&mut reported).await.unwrap();
+                socket.write_all(&reported.to_ascii_uppercase()).await.unwrap();
             });
         }
     });

@@ -69,12 +69,12 @@ async fn a_command_without_input_is_waited_for_as_well() {
 #[tokio::test]
 async fn a_terminals_size_is_told() {
     let wanted = StdStreams { stderr: false, tty: true, ..ALL };
-    let (told, mut sizes) = mpsc::channel(4);
+    let (reported, mut sizes) = mpsc::channel(4);
     let start = move || {
-        let told = told.clone();
+        let reported = reported.clone();
         let resize = move |size| {
-            let told = told.clone();
-            async move { told.send(size).await.map_err(refused) }.boxed()
+            let reported = reported.clone();
+            async move { reported.send(size).await.map_err(refused) }.boxed()
         };
         cat(0).map(|session| session.map(|session| Session { resize: Box::new(resize), ..session })).boxed()
     };

@@ -72,9 +72,9 @@ fn an_ephemeral_container_is_started_once_whatever_the_others_do() {
         case.with("own", "POD-0", "", "running")
     };
     assert_eq!(case().actions(), ["run d 0 after 0", "run i 0 after 0"], "init containers do not hold it up");
-    let begun = || case().with("own", "i-0", "POD-0", "running");
-    assert_eq!(begun().with("own", "d-0", "POD-0", "running").actions(), NOTHING);
-    assert_eq!(begun().with("own", "d-0", "POD-0", "created").actions(), ["resume d-0"]);
+    let started = || case().with("own", "i-0", "POD-0", "running");
+    assert_eq!(started().with("own", "d-0", "POD-0", "running").actions(), NOTHING);
+    assert_eq!(started().with("own", "d-0", "POD-0", "created").actions(), ["resume d-0"]);
     let done = || case().with("own", "i-0", "POD-0", "0@9").with("own", "c-0", "POD-0", "running");
     assert_eq!(done().with("own", "d-0", "POD-0", "1@9").actions(), NOTHING, "it is not started again");
     let gone = done().slot("d", |slot, _| slot.next_attempt = 1);

@@ -338,7 +338,7 @@ fn images_and_failures_hold_back_their_own_container_alone() {
             message: "no".into(),
             backed_off: "Back-off: no".into(),
             until,
-            told: Some(now + Duration::from_secs(5)),
+            reported: Some(now + Duration::from_secs(5)),
             tries: 1,
         };
     });

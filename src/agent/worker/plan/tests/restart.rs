@@ -177,13 +177,13 @@ fn a_pull_that_failed_is_called_so_for_a_moment_and_then_called_waiting() {
     let failed = |ago: u64| {
         Case::host().slot("c", |slot, now| {
             let begun = now - Duration::from_secs(ago);
-            let (until, told) = (begun + Duration::from_secs(10), Some(begun + Duration::from_secs(5)));
+            let (until, reported) = (begun + Duration::from_secs(10), Some(begun + Duration::from_secs(5)));
             slot.pull = Pull::Failed {
                 reason: "ErrImagePull",
                 message: "no".into(),
                 backed_off: "no".into(),
                 until,
-                told,
+                reported,
                 tries: 1,
             };
         })
