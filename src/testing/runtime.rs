@@ -2,6 +2,7 @@
 //! ignore signals as the test says. It waits on tokio's clock alone, so that it works under a paused one.
 
 mod calls;
+mod container;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,8 @@ use tokio::sync::{broadcast, watch};
 
 use crate::host::clock::Instant;
 use crate::runtime::*;
+
+pub use container::container_config;
 
 /// One call the runtime has seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -452,56 +455,6 @@ impl FakeRuntime {
             fake.lock().containers.get(&id).is_none_or(|container| !container.record.state.is_running())
         })
         .await;
-    }
-}
-
-/// A container that is nothing but its identity (namespace `default`, UID `uid-<pod>`), with the labels that make it
-/// the owner's.
-pub fn container_config(owner: &str, pod: &str, container: &str, attempt: u32, image: &str) -> ContainerConfig {
-    let name = ContainerName {
-        pod: pod.into(),
-        namespace: "default".into(),
-        uid: format!("uid-{pod}"),
-        container: container.into(),
-        attempt,
-    };
-    let labels = [
-        (labels::OWNER, owner),
-        (labels::POD_NAME, pod),
-        (labels::POD_NAMESPACE, "default"),
-        (labels::POD_UID, &name.uid),
-        (labels::CONTAINER_NAME, container),
-        (labels::DOCKER_TYPE, "container"),
-    ];
-    let labels = labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    let annotations = BTreeMap::from([(labels::RESTART_COUNT.to_owned(), attempt.to_string())]);
-    ContainerConfig {
-        name,
-        image: image.into(),
-        command: vec![],
-        args: vec![],
-        working_dir: None,
-        env: vec![],
-        mounts: vec![],
-        devices: vec![],
-        cdi_devices: vec![],
-        labels,
-        annotations,
-        network: NetworkMode::Host,
-        sandbox: None,
-        sandbox_config: None,
-        host_ipc: false,
-        host_pid: false,
-        share_pid: false,
-        pid_target: None,
-        users: None,
-        security: SecurityConfig::default(),
-        resources: ResourceConfig::default(),
-        cgroup_parent: None,
-        log: LogLimits::default(),
-        stdin: false,
-        stdin_once: false,
-        tty: false,
     }
 }
 

@@ -170,7 +170,8 @@ fn as_few_pods_as_will_do_go_for_a_critical_one_and_the_best_service_last() {
         ("3500m", "large sure"),
         ("4", "large small sure"),
     ] {
-        let mut found: Vec<String> = reported(admit(&wants(cpu), &node, &others)).split(' ').map(str::to_owned).collect();
+        let mut found: Vec<String> =
+            reported(admit(&wants(cpu), &node, &others)).split(' ').map(str::to_owned).collect();
         found.sort();
         assert_eq!(found.join(" "), expected, "{cpu}");
     }

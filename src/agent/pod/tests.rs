@@ -287,7 +287,10 @@ fn host_ports_clash_within_the_main_containers_and_within_each_init_container() 
     let sidecar = format!("{{name: s, image: 'x:1', restartPolicy: Always, {}}}", port(""));
     for inits in [format!("[{i}]"), format!("[{i}, {j}]"), format!("[{sidecar}, {i}]")] {
         assert_eq!(reported(&format!("initContainers: {inits}"), &port("")), "", "one after the other: {inits}");
-        assert_eq!(reported(&format!("hostNetwork: true\n  initContainers: {inits}"), "ports: [{containerPort: 80}]"), "");
+        assert_eq!(
+            reported(&format!("hostNetwork: true\n  initContainers: {inits}"), "ports: [{containerPort: 80}]"),
+            ""
+        );
     }
     let two = |first: &str, second: &str| {
         reported(
@@ -315,7 +318,8 @@ fn host_ports_clash_within_the_main_containers_and_within_each_init_container() 
     assert!(read(&mains).unwrap_err().to_string().contains("containers[1].ports: hostPort 80 is used twice"));
     let within = "[{name: i, image: 'x:1', ports: [{containerPort: 1, hostPort: 5}, {containerPort: 2, hostPort: 5}]}]";
     assert!(
-        reported(&format!("initContainers: {within}"), "").contains("initContainers[0].ports: hostPort 5 is used twice")
+        reported(&format!("initContainers: {within}"), "")
+            .contains("initContainers[0].ports: hostPort 5 is used twice")
     );
 }
 

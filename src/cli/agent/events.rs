@@ -121,7 +121,10 @@ mod tests {
         let row = "5s (x3 over 95s)   Warning   Unhealthy   default/web-cp1 (main)   Liveness probe [2J failed";
         assert_eq!(text.lines().nth(1), Some(row));
         let reported = line(&event, Output::Text).unwrap();
-        assert_eq!(reported, "1970-01-01T00:01:40Z Warning Unhealthy default/web-cp1 (main): Liveness probe [2J failed\n");
+        assert_eq!(
+            reported,
+            "1970-01-01T00:01:40Z Warning Unhealthy default/web-cp1 (main): Liveness probe [2J failed\n"
+        );
         let read: Event = serde_json::from_str(&line(&event, Output::Json).unwrap()).unwrap();
         assert_eq!(read, event);
         let node = Event { about: About::Node, namespace: String::new(), pod: "cp1".into(), container: None, ..event };

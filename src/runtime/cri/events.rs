@@ -45,7 +45,8 @@ type Told = std::result::Result<(String, RuntimeEventKind), Status>;
 
 impl Cri {
     pub(super) async fn subscribe(&self, owner: &str) -> Result<BoxStream<'static, Result<RuntimeEvent>>> {
-        let reported = if self.is_containerd().await? { self.containerds_events().await } else { self.api_events().await };
+        let reported =
+            if self.is_containerd().await? { self.containerds_events().await } else { self.api_events().await };
         let reported = match reported {
             Ok(reported) => reported,
             Err(status) if status.code() == Code::Unimplemented => return self.listed_events(owner).await,

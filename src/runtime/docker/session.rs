@@ -209,7 +209,8 @@ async fn turned_over(
 
 fn refusal(status: StatusCode, body: &[u8], call: &str, what: &str) -> RuntimeError {
     let reported = serde_json::from_slice::<Value>(body).ok();
-    let reported = reported.as_ref().and_then(|reported| reported.get("message")).and_then(Value::as_str).map(str::to_owned);
+    let reported =
+        reported.as_ref().and_then(|reported| reported.get("message")).and_then(Value::as_str).map(str::to_owned);
     let message = reported.unwrap_or_else(|| format!("status {status}"));
     match status {
         StatusCode::NOT_FOUND => RuntimeError::NotFound { what: what.to_owned() },

@@ -448,7 +448,11 @@ async fn an_image_is_pulled_with_the_secrets_of_its_pod_and_of_the_node() {
     let (context, ..) = cluster.agent.as_ref().unwrap();
     let events = context.events.since(0);
     let reported = events.iter().find(|event| event.reason == "FailedToRetrieveImagePullSecret").unwrap();
-    assert!(reported.message.starts_with("Unable to retrieve some image pull secrets (other, none);"), "{}", reported.message);
+    assert!(
+        reported.message.starts_with("Unable to retrieve some image pull secrets (other, none);"),
+        "{}",
+        reported.message
+    );
     // What is public is had though no password is right.
     let refused = RuntimeError::Pull { image: "r.io/y:1".into(), message: "unauthorized".into() };
     cluster.runtime.fail_nth("pull", 1, refused);

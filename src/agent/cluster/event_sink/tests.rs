@@ -61,7 +61,10 @@ async fn an_event_is_told_once_and_counted_when_it_comes_again() {
     assert_eq!(asked, [format!("POST {EVENTS}"), format!("PATCH {path}")]);
     assert_eq!(reported["involvedObject"]["uid"], "u");
     assert_eq!(reported["involvedObject"]["fieldPath"], "spec.initContainers{i}");
-    assert_eq!((&reported["type"], &reported["source"]), (&json!("Normal"), &json!({"component": "kubelet", "host": "n"})));
+    assert_eq!(
+        (&reported["type"], &reported["source"]),
+        (&json!("Normal"), &json!({"component": "kubelet", "host": "n"}))
+    );
     let kept = world.fake.get(&path);
     assert_eq!((&kept["count"], &kept["reason"]), (&json!(2), &json!("Started")));
     // The API server forgets events after an hour.

@@ -298,7 +298,8 @@ async fn the_mirror_of_a_pod_that_was_edited_is_told_how_its_containers_end() {
     assert_eq!(asked.iter().filter(|asked| asked.starts_with("PATCH")).count(), 2, "{asked:#?}");
     world.show(&new, "Pending", false);
     let is_new = |mirror: &Value| mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] == new.uid;
-    let reported = world.until(&new.key, "the new pod", |mirror| is_new(mirror) && mirror["status"]["phase"] == "Pending");
+    let reported =
+        world.until(&new.key, "the new pod", |mirror| is_new(mirror) && mirror["status"]["phase"] == "Pending");
     assert!(reported.await["status"]["message"].is_null());
 }
 

@@ -99,7 +99,8 @@ pub async fn keep(parts: Parts) {
     let api = Arc::clone(&parts.api);
     let mut clients = api.clients();
     let observer = Observer::new(&parts).await;
-    let mut updater = NodeUpdater { observer, parts, failures: 0, next_report: None, reported: None, unschedulable: false };
+    let mut updater =
+        NodeUpdater { observer, parts, failures: 0, next_report: None, reported: None, unschedulable: false };
     updater.tell((Kind::Normal, "Starting", wording::STARTING.with(&[])));
     loop {
         let client = clients.borrow_and_update().clone();
