@@ -34,7 +34,7 @@ fn renewed_after(before: &str) {
 }
 
 pub fn the_node_is_registered_ready_and_marked_and_comes_back_when_it_is_deleted() {
-    let _plane = Shared::plane();
+    let _plane = ControlPlane::init();
     let first = node();
     let is = |name, status: &str, reason: &str| {
         assert_eq!(condition(&first, name), (status.to_owned(), reason.to_owned()), "{name} of {first:#}");
