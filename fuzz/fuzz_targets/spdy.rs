@@ -4,7 +4,7 @@
 #![no_main]
 
 use bytes::BytesMut;
-use kubeboot::agent::server::spdy::{Decoder, Encoder, Frame, FrameError};
+use kubeboot::agent::server::stream::spdy::protocol::{Decoder, Encoder, Frame, FrameError};
 use libfuzzer_sys::fuzz_target;
 
 fn read<'b>(pieces: impl Iterator<Item = &'b [u8]>) -> (Vec<Frame>, Option<FrameError>) {
