@@ -17,7 +17,7 @@ use crate::ui::{self, Output};
 use crate::workflow::machine::Machine;
 use crate::workflow::preflight::{Finding, Severity, conclude, is_ignored};
 use crate::workflow::reset::plan::Step;
-use crate::workflow::reset::{self, OPTIONS, PHASES, Part, ResetError, ResetOptions};
+use crate::workflow::reset::{self, OPTIONS, PHASES, Part, Reset, ResetError, ResetOptions};
 
 /// Take everything away that init or join made on this machine
 ///
@@ -144,14 +144,14 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
     };
     if dry_run {
         let line = |step: &Step| format!("Would {step}\n");
-        ui::print(&planned.steps.iter().map(line).collect::<String>())?;
+        ui::print(&planned.steps().map(line).collect::<String>())?;
         return Ok(ExitCode::SUCCESS);
     }
     if wanted.has(Part::Preflight) && !spec.force {
-        ask(&planned.steps)?;
+        ask(&planned)?;
     }
     stop_on_signals(&machine.stop);
-    let whole = planned.steps.iter().any(|step| matches!(step, Step::RemoveState(_)));
+    let whole = planned.is_whole();
     reset::run(&mut machine, planned).await.map_err(explain)?;
     if whole {
         machine.reporter.note("reset", "everything that kubeboot made is gone".into());
@@ -174,8 +174,8 @@ fn preflight(machine: &Machine, spec: &ResetSpec) -> anyhow::Result<()> {
     Ok(conclude(vec![finding], &*machine.reporter)?)
 }
 
-fn ask(steps: &[Step]) -> anyhow::Result<()> {
-    let list: String = steps.iter().map(|step| format!("  {step}\n")).collect();
+fn ask(planned: &Reset) -> anyhow::Result<()> {
+    let list: String = planned.steps().map(|step| format!("  {step}\n")).collect();
     ui::print(&format!(
         "[reset] WARNING: Changes made to this host by 'kubeboot init' or 'kubeboot join' will be reverted:\n{list}"
     ))?;

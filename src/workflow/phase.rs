@@ -46,7 +46,7 @@ pub fn options_of<'a>(rows: &'a [PhaseOptions], name: &str, child: Option<&str>)
 }
 
 /// A phase that is to run, with those of its children that are.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Selected<'a, W> {
     /// The phase.
     pub phase: &'a Phase<W>,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::machine::Machine;
 use super::stage::{self, CommitError};
 use super::state::inventory::{Entry, Inventory, Item};
+use super::state::journal::Journal;
 use super::state::{State, StateError};
 use crate::event::{Event, Reporter};
 use crate::host::Paths;
@@ -108,34 +109,20 @@ impl Session {
         self.state.as_ref().is_some_and(|state| state.inventory.contains(path))
     }
 
-    /// Tells that a phase begins.
-    ///
-    /// # Errors
-    /// The journal cannot be written.
-    pub fn start_phase(&mut self, machine: &Machine, phase: &str, title: &str) -> Result<Instant, StateError> {
-        let started = report_start(&*machine.reporter, phase, title);
-        if let Some(state) = &mut self.state {
-            state.journal.start(phase)?;
-        }
-        Ok(started)
+    /// What is recorded of phases, and what of things that are made: a command that records both at once takes the two
+    /// apart.
+    pub fn split(&mut self) -> (PhaseLog<'_>, Option<&mut Inventory>) {
+        let Self { state, begin } = self;
+        let (journal, inventory) = match state {
+            Some(State { journal, inventory, .. }) => (Some(journal), Some(inventory)),
+            None => (None, None),
+        };
+        (PhaseLog { journal, begin }, inventory)
     }
 
-    /// Tells that a phase has ended well.
-    ///
-    /// # Errors
-    /// The journal cannot be written.
-    pub fn end_phase(
-        &mut self,
-        machine: &Machine,
-        phase: &str,
-        started: Instant,
-        changed: bool,
-    ) -> Result<(), StateError> {
-        if let Some(state) = &mut self.state {
-            state.journal.done(phase)?;
-        }
-        report_end(&*machine.reporter, phase, started, changed);
-        Ok(())
+    /// What is recorded of phases.
+    pub fn phases(&mut self) -> PhaseLog<'_> {
+        self.split().0
     }
 
     /// Writes files that were made in memory as one batch, with `entries` and `will_be_made` on record before; returns
@@ -157,14 +144,13 @@ impl Session {
         stage::commit(files, &mut *machine.tree, &mut state.inventory, &paths)
     }
 
-    /// The command has ended well.
+    /// The command has ended well. The journal does not know that a run began which has written nothing: the end would be
+    /// an earlier run's.
     ///
     /// # Errors
     /// The journal cannot be written.
     pub fn finish(&mut self) -> Result<(), StateError> {
-        // The journal does not know that a run began which has written nothing: the end would be an earlier run's.
-        let state = self.state.as_mut().filter(|_| self.begin.is_none());
-        state.map_or(Ok(()), |state| state.journal.finish())
+        self.phases().finish()
     }
 
     /// Where nothing has been made after all, nothing of ours stays.
@@ -184,6 +170,62 @@ impl Session {
     /// The directory cannot be removed.
     pub fn discard(self) -> Result<(), StateError> {
         self.state.map_or(Ok(()), State::discard)
+    }
+}
+
+/// What the journal knows of a run's phases. It records nothing of a run that it does not know to have begun.
+pub struct PhaseLog<'a> {
+    /// None where there is no state.
+    journal: Option<&'a mut Journal>,
+    begin: &'a mut Option<(String, String)>,
+}
+
+impl PhaseLog<'_> {
+    /// The same for a while.
+    pub fn reborrow(&mut self) -> PhaseLog<'_> {
+        PhaseLog { journal: self.journal.as_deref_mut(), begin: self.begin }
+    }
+
+    /// The command has begun, in a state that is there.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn begin(&mut self) -> Result<(), StateError> {
+        match (&mut self.journal, self.begin.take()) {
+            (Some(journal), Some((command, config))) => journal.begin(&command, &config),
+            (_, begin) => {
+                *self.begin = begin;
+                Ok(())
+            }
+        }
+    }
+
+    /// A phase begins.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn start(&mut self, phase: &str) -> Result<(), StateError> {
+        self.begun().map_or(Ok(()), |journal| journal.start(phase))
+    }
+
+    /// A phase has ended well.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn done(&mut self, phase: &str) -> Result<(), StateError> {
+        self.begun().map_or(Ok(()), |journal| journal.done(phase))
+    }
+
+    /// The command has ended well.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn finish(&mut self) -> Result<(), StateError> {
+        self.begun().map_or(Ok(()), Journal::finish)
+    }
+
+    fn begun(&mut self) -> Option<&mut Journal> {
+        self.journal.as_deref_mut().filter(|_| self.begin.is_none())
     }
 }
 

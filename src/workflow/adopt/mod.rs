@@ -11,20 +11,24 @@ pub mod processes;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::machine::Machine;
 use super::node_files::made_by_agent;
+use super::phase::{PhaseError, PhaseSelection, Selected};
 use super::reset::plan::is_adopted;
 use super::reset::{self, ResetError};
-use super::session::{Session, with_missing_parents};
+use super::runner::{Before, Command, PhaseEnd, run_phases};
+use super::session::{PhaseLog, Session, with_missing_parents};
 use super::stage::transfer;
 use super::state::inventory::{Entry, Item};
 use super::state::{State, StateError};
 use crate::agent::control::expect::{Expectation, Verdict, WaitError, until_met};
 use crate::config::spec::PullPolicy;
+use crate::event::Reporter;
 use crate::host::fs::FsError;
 use crate::host::paths::{ADOPTED_MANIFESTS, KUBELET_ADOPTED, KUBELET_CONFIG, KUBELET_DIR, MANIFESTS_DIR};
 use crate::host::process::ProcessError;
@@ -34,7 +38,7 @@ use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::{ImagesError, ensure_images, present};
 use crate::runtime::{ContainerRuntime, RuntimeError};
 use manifests::Found;
-use plan::{Observed, Step, plan};
+use plan::{Observed, PHASES, Part, Step, plan};
 use processes::{Processes, all_ended};
 
 /// The phase that events name.
@@ -112,6 +116,9 @@ pub enum AdoptError {
     /// The runtime.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// A phase that is none.
+    #[error(transparent)]
+    Phase(#[from] PhaseError),
     /// kubeboot's own directory.
     #[error(transparent)]
     State(#[from] StateError),
@@ -182,7 +189,7 @@ pub fn prepare(machine: &Machine) -> Result<Vec<Step>, AdoptError> {
 /// # Errors
 /// [`AdoptError::NotAdopted`], and another command that runs.
 pub fn prepare_back(machine: &Machine) -> Result<Vec<reset::plan::Step>, AdoptError> {
-    Ok(plan_back(machine)?.steps)
+    Ok(plan_back(machine)?.steps().cloned().collect())
 }
 
 fn plan_back(machine: &Machine) -> Result<reset::Reset, AdoptError> {
@@ -212,12 +219,12 @@ pub async fn run(
     let missing: Vec<String> =
         present(&*runtime, &images).await?.into_iter().filter(|(_, image)| image.is_none()).map(|(i, _)| i).collect();
     let had_finished = session.state().is_some_and(|state| state.journal.has_finished(PHASE));
-    let state = session.state_mut(&machine.paths)?;
-    let mut run = Run { machine, order, processes, found };
-    let done = match run.get_images(&*runtime, state, images, missing).await {
-        Ok(()) => run.take_over(state).await,
-        Err(error) => Err(error),
-    };
+    session.state_mut(&machine.paths)?;
+    let images = Images { runtime, all: images, missing };
+    let mut run = Run { machine, session, order, processes, found, images, steps: None };
+    let phases = PhaseSelection::Everything.of(&PHASES, &[], None)?;
+    let done = run_phases(&mut run, &phases).await;
+    let Run { machine, mut session, .. } = run;
     match done {
         Ok(()) => {
             session.finish()?;
@@ -332,60 +339,96 @@ async fn take_back(machine: &mut Machine, error: AdoptError) -> AdoptError {
     }
 }
 
+/// The images of the node's static pods.
+struct Images {
+    runtime: Arc<dyn ContainerRuntime>,
+    all: Vec<String>,
+    /// Those that the runtime has not got.
+    missing: Vec<String>,
+}
+
 /// One run.
 struct Run<'a> {
     machine: &'a mut Machine,
+    session: Session,
     order: &'a AdoptRequest,
     processes: &'a dyn Processes,
     found: Vec<Found>,
+    images: Images,
+    /// What is left to do; None before it is known.
+    steps: Option<Vec<Step>>,
 }
 
-impl Run<'_> {
-    /// Makes sure that the runtime has the images, before anything else is touched.
-    async fn get_images(
-        &mut self,
-        runtime: &dyn ContainerRuntime,
-        state: &mut State,
-        images: Vec<String>,
-        missing: Vec<String>,
-    ) -> Result<(), AdoptError> {
-        let address = &self.order.docker_host;
-        let entry = |reference| Entry::Image { runtime: address.clone(), reference };
-        state.inventory.expect(missing.into_iter().map(entry).collect())?;
-        ensure_images(runtime, &images, PullPolicy::IfNotPresent, &*self.machine.reporter).await?;
-        Ok(())
+impl Command for Run<'_> {
+    type Work = Part;
+    type Error = AdoptError;
+
+    fn log(&mut self) -> (Option<PhaseLog<'_>>, &dyn Reporter) {
+        (Some(self.session.phases()), &*self.machine.reporter)
     }
 
-    async fn take_over(&mut self, state: &mut State) -> Result<(), AdoptError> {
-        self.record(state)?;
-        let observed = observe(self.machine)?;
-        if !observed.installed {
-            self.machine.reporter.warn(PHASE, WITHOUT_A_KUBELET.to_owned());
+    async fn before(&mut self, _: &[Selected<'static, Part>]) -> Result<Before, AdoptError> {
+        Ok(Before::Run)
+    }
+
+    async fn act(&mut self, selected: &Selected<'static, Part>) -> Result<PhaseEnd, AdoptError> {
+        if selected.phase.work == Part::Images {
+            return self.get_images().await.map(|changed| PhaseEnd::Whole { changed });
         }
-        for step in plan(&observed) {
+        let mut all = match self.steps.take() {
+            Some(steps) => steps,
+            None => self.begin()?,
+        };
+        let steps: Vec<Step> = all.extract_if(.., |step| step.part() == selected.phase.work).collect();
+        self.steps = Some(all);
+        let changed = !steps.is_empty();
+        for step in steps {
             if self.machine.stop.is_cancelled() {
                 return Err(AdoptError::Interrupted);
             }
             self.machine.reporter.note(PHASE, step.to_string());
-            self.act(&step).await?;
+            self.act_on(&step).await?;
         }
-        Ok(())
+        Ok(PhaseEnd::Whole { changed })
+    }
+}
+
+impl Run<'_> {
+    /// Makes sure that the runtime has the images, before anything else is touched; returns whether any was missing.
+    async fn get_images(&mut self) -> Result<bool, AdoptError> {
+        let Images { runtime, all, missing } = &mut self.images;
+        let (address, missing) = (&self.order.docker_host, std::mem::take(missing));
+        let any = !missing.is_empty();
+        let entry = |reference| Entry::Image { runtime: address.clone(), reference };
+        self.session.expect(missing.into_iter().map(entry).collect())?;
+        ensure_images(&**runtime, all, PullPolicy::IfNotPresent, &*self.machine.reporter).await?;
+        Ok(any)
+    }
+
+    /// Records the run; returns what it has to do.
+    fn begin(&mut self) -> Result<Vec<Step>, AdoptError> {
+        self.record()?;
+        let observed = observe(self.machine)?;
+        if !observed.installed {
+            self.machine.reporter.warn(PHASE, WITHOUT_A_KUBELET.to_owned());
+        }
+        Ok(plan(&observed))
     }
 
     /// Writes down what a reset has to take away again.
-    fn record(&self, state: &mut State) -> Result<(), AdoptError> {
+    fn record(&mut self) -> Result<(), AdoptError> {
         let enabled_before = self.machine.service.is_enabled()?;
         let items = [vec![Item::file(KUBELET_ADOPTED)], made_by_agent(true)].concat();
-        state.inventory.expect(vec![
+        let entries = vec![
             Entry::Adopted,
             Entry::Service { enabled_before },
             Entry::Containers { runtime: self.order.docker_host.clone(), owner: KUBELET_DIR.to_owned() },
             Entry::Expected { items: with_missing_parents(&items, &*self.machine.tree) },
-        ])?;
-        Ok(())
+        ];
+        Ok(self.session.expect(entries)?)
     }
 
-    async fn act(&mut self, step: &Step) -> Result<(), AdoptError> {
+    async fn act_on(&mut self, step: &Step) -> Result<(), AdoptError> {
         let Machine { paths, tree, service, program, .. } = &mut *self.machine;
         match step {
             Step::SetAside(names) => {

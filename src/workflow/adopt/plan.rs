@@ -1,9 +1,39 @@
 //! What taking a node over has to do, from where its manifests are and whether the agent is in the unit.
 
 use std::fmt;
+use std::sync::LazyLock;
+
+use crate::workflow::phase::{Phase, Phases};
 
 /// kubeadm's name of etcd's.
 const ETCD_MANIFEST: &str = "etcd.yaml";
+
+/// What a phase of taking over does. kubeadm has no such command, so the names are ours, but for the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Fetches the images that the agent's runtime has not got.
+    Images,
+    /// Has the kubelet stop its static pods, and stops the kubelet.
+    Stop,
+    /// Puts the agent in its place.
+    Install,
+    /// Waits until the agent reports every component healthy.
+    Wait,
+}
+
+/// The phases of `adopt`.
+pub static PHASES: LazyLock<Phases<Part>> = LazyLock::new(|| {
+    let row = |name, title, work| Phase { name, aliases: &[], title, children: vec![], work };
+    Phases {
+        list: vec![
+            row("images", "fetch the images that are missing", Part::Images),
+            row("stop-kubelet", "have the kubelet stop its static pods, and stop it", Part::Stop),
+            row("install-agent", "put the agent in the kubelet's place", Part::Install),
+            row("wait-control-plane", "wait until the control plane is healthy", Part::Wait),
+        ],
+        not_built: &[],
+    }
+});
 
 /// One step. Every step may be repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +52,17 @@ pub enum Step {
     StartAgent,
     /// Wait until the agent reports every component healthy.
     AwaitHealth,
+}
+
+impl Step {
+    /// The phase that it is of.
+    pub fn part(&self) -> Part {
+        match self {
+            Self::SetAside(_) | Self::AwaitEnd | Self::StopKubelet => Part::Stop,
+            Self::Install | Self::PutBack(_) | Self::StartAgent => Part::Install,
+            Self::AwaitHealth => Part::Wait,
+        }
+    }
 }
 
 impl fmt::Display for Step {
@@ -110,5 +151,19 @@ mod tests {
         assert_eq!(of(&["a", "b"], &[], true), starting);
         let done = Observed { in_place: all, installed: true, running: true, ..Observed::default() };
         assert_eq!(plan(&done), [AwaitHealth]);
+    }
+
+    #[test]
+    fn the_steps_of_every_plan_are_in_the_order_of_the_phases() {
+        let order: Vec<Part> = PHASES.list.iter().map(|phase| phase.work).collect();
+        let place = |step: &Step| order.iter().position(|part| *part == step.part()).unwrap();
+        let (none, all) = (vec![], names(&["a", "etcd.yaml"]));
+        for (in_place, aside) in [(&all, &none), (&none, &all), (&all, &all)] {
+            for installed in [false, true] {
+                let (in_place, aside) = (in_place.clone(), aside.clone());
+                let steps = plan(&Observed { in_place, aside, installed, running: !installed });
+                assert!(steps.is_sorted_by_key(place), "{steps:?}");
+            }
+        }
     }
 }

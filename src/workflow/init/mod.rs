@@ -22,13 +22,14 @@ use super::error::failure;
 use super::machine::Machine;
 use super::machine::cluster::Site;
 use super::phase::Selected;
-use super::session::Session;
+use super::runner::{Before, Command, PhaseEnd, run_phases};
+use super::session::{PhaseLog, Session};
 use super::stage;
 use super::state::inventory::Entry;
 use super::state::saved::Saved;
 use crate::config::ClusterSpec;
 use crate::config::spec::NodeAgent;
-use crate::event::Event;
+use crate::event::{Event, Reporter};
 use crate::host::tree::{MemoryTree, Tree};
 use crate::pki::{PkiError, Problem, Refusal};
 
@@ -160,9 +161,7 @@ impl Init<'_> {
                 return Ok(Outcome::AlreadyInitialised);
             }
         }
-        for (index, phase) in selected.iter().enumerate() {
-            self.run_phase(phase, &selected[index..]).await?;
-        }
+        run_phases(self, &selected).await?;
         self.await_images().await?;
         self.session.finish()?;
         self.forget_drawn();
@@ -207,42 +206,14 @@ impl Init<'_> {
         }
     }
 
-    /// Runs the first of `rest`.
-    async fn run_phase(
-        &mut self,
-        selected: &Selected<'static, Work>,
-        rest: &[Selected<'static, Work>],
-    ) -> Result<(), InitError> {
-        let (phase, work) = (selected.phase.name, selected.phase.work);
-        if self.machine.stop.is_cancelled() {
-            return Err(InitError::Interrupted { phase });
-        }
-        let acts = work.act.filter(|_| self.machine.live || work.anywhere);
-        let objects = work.objects.filter(|_| self.machine.live);
-        if work.files.is_none() && acts.is_none() && objects.is_none() {
-            let reason = format!("{} is not the running machine", self.machine.paths.root().display());
-            self.machine.reporter.event(Event::PhaseSkipped { phase: phase.into(), reason });
-            return Ok(());
-        }
-        if work.files.is_some() {
-            if self.staged.is_empty() {
-                self.stage(rest)?;
-            }
-            self.await_images().await?;
-        }
-        let started = self.session.start_phase(self.machine, phase, selected.phase.title)?;
-        let mut changed = false;
-        if work.files.is_some() {
-            changed = self.write_staged(phase, work).map_err(|source| failure(phase, source))?;
-        }
-        if let Some(make) = objects {
-            changed |=
-                self.write_objects(phase, make, &selected.children).await.map_err(|source| failure(phase, source))?;
-        }
-        if let Some(act) = acts {
-            changed |= act(self, changed).await.map_err(|source| failure(phase, source))?;
-        }
-        Ok(self.session.end_phase(self.machine, phase, started, changed)?)
+    /// What a phase does besides files and objects, where it may.
+    fn action(&self, work: Work) -> Option<table::Act> {
+        work.act.filter(|_| self.machine.live || work.anywhere)
+    }
+
+    /// What makes a phase's objects, where there is a cluster for them.
+    fn objects(&self, work: Work) -> Option<MakeObjects> {
+        work.objects.filter(|_| self.machine.live)
     }
 
     /// Writes the files of a phase as one batch.
@@ -360,6 +331,50 @@ impl Init<'_> {
         if let Err(error) = self.session.discard() {
             self.machine.reporter.warn("init", error.to_string());
         }
+    }
+}
+
+impl Command for Init<'_> {
+    type Work = Work;
+    type Error = InitError;
+
+    fn log(&mut self) -> (Option<PhaseLog<'_>>, &dyn Reporter) {
+        (Some(self.session.phases()), &*self.machine.reporter)
+    }
+
+    async fn before(&mut self, rest: &[Selected<'static, Work>]) -> Result<Before, InitError> {
+        let Some(Selected { phase, .. }) = rest.first() else { return Ok(Before::Run) };
+        if self.machine.stop.is_cancelled() {
+            return Err(InitError::Interrupted { phase: phase.name });
+        }
+        let work = phase.work;
+        if work.files.is_none() && self.action(work).is_none() && self.objects(work).is_none() {
+            let reason = format!("{} is not the running machine", self.machine.paths.root().display());
+            return Ok(Before::Skip { reason });
+        }
+        if work.files.is_some() {
+            if self.staged.is_empty() {
+                self.stage(rest)?;
+            }
+            self.await_images().await?;
+        }
+        Ok(Before::Run)
+    }
+
+    async fn act(&mut self, selected: &Selected<'static, Work>) -> Result<PhaseEnd, InitError> {
+        let (phase, work) = (selected.phase.name, selected.phase.work);
+        let failed = |source| failure(phase, source);
+        let mut changed = false;
+        if work.files.is_some() {
+            changed = self.write_staged(phase, work).map_err(failed)?;
+        }
+        if let Some(make) = self.objects(work) {
+            changed |= self.write_objects(phase, make, &selected.children).await.map_err(failed)?;
+        }
+        if let Some(act) = self.action(work) {
+            changed |= act(self, changed).await.map_err(failed)?;
+        }
+        Ok(PhaseEnd::Whole { changed })
     }
 }
 

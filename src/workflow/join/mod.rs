@@ -17,9 +17,11 @@ use super::machine::Machine;
 use super::machine::joining::{Access, Credentials, Found};
 pub use super::phase::PhaseSelection;
 use super::phase::Selected;
-use super::session::Session;
+use super::runner::{Before, Command, PhaseEnd, run_phases};
+use super::session::{PhaseLog, Session};
 use crate::cluster::discovery::kubeconfig::ClusterInfo;
 use crate::config::spec::JoinSpec;
+use crate::event::Reporter;
 use crate::host::digest::sha256;
 use crate::host::facts::{Facts, Interest};
 use crate::host::tree::MemoryTree;
@@ -78,15 +80,7 @@ impl Join<'_> {
                 return Err(JoinError::IsControlPlane);
             }
         }
-        for one in selected {
-            let phase = one.phase.name;
-            if self.machine.stop.is_cancelled() {
-                return Err(JoinError::Interrupted { phase });
-            }
-            let started = self.session.start_phase(self.machine, phase, one.phase.title)?;
-            let changed = (one.phase.work.act)(self).await.map_err(|source| failure(phase, source))?;
-            self.session.end_phase(self.machine, phase, started, changed)?;
-        }
+        run_phases(self, selected).await?;
         Ok(self.session.finish()?)
     }
 
@@ -179,6 +173,27 @@ impl Join<'_> {
 
     fn forget_bootstrap_credentials(&mut self) -> Result<bool, StepError> {
         Ok(self.machine.tree.remove(Path::new(BOOTSTRAP_CONF))?)
+    }
+}
+
+impl Command for Join<'_> {
+    type Work = Work;
+    type Error = JoinError;
+
+    fn log(&mut self) -> (Option<PhaseLog<'_>>, &dyn Reporter) {
+        (Some(self.session.phases()), &*self.machine.reporter)
+    }
+
+    async fn before(&mut self, rest: &[Selected<'static, Work>]) -> Result<Before, JoinError> {
+        match rest.first() {
+            Some(next) if self.machine.stop.is_cancelled() => Err(JoinError::Interrupted { phase: next.phase.name }),
+            _ => Ok(Before::Run),
+        }
+    }
+
+    async fn act(&mut self, selected: &Selected<'static, Work>) -> Result<PhaseEnd, JoinError> {
+        let acted = (selected.phase.work.act)(self).await;
+        acted.map(|changed| PhaseEnd::Whole { changed }).map_err(|source| failure(selected.phase.name, source))
     }
 }
 

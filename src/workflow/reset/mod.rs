@@ -18,7 +18,9 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::machine::Machine;
-use super::session::Session;
+use super::phase::Selected;
+use super::runner::{Before, Command, PhaseEnd, run_phases};
+use super::session::{PhaseLog, Session};
 use super::stage::{remove_temporaries, transfer};
 use super::state::inventory::{Inventory, Item, Kind};
 use super::state::saved::Saved;
@@ -26,7 +28,7 @@ use super::state::{State, StateError};
 use crate::agent;
 use crate::config::spec::UnmountFlag;
 use crate::error::chain;
-use crate::event::Event;
+use crate::event::{Event, Reporter};
 use crate::host::Paths;
 use crate::host::fs::FsError;
 use crate::host::paths::{
@@ -117,14 +119,27 @@ pub enum StepError {
 pub struct Reset {
     session: Session,
     unmount_flags: Vec<UnmountFlag>,
-    /// The steps, in order.
-    pub steps: Vec<Step>,
+    phases: Vec<Selected<'static, Part>>,
+    /// The steps of each phase, in order.
+    steps: Vec<(Part, Step)>,
+    /// The last one of a whole reset, which is no phase's: kubeboot's own records go when nothing is left that they know.
+    forget: Option<Step>,
 }
 
 impl Reset {
     /// Whether this gives a node back that was taken over.
     pub fn gives_back(&self) -> bool {
         self.session.state().is_some_and(|state| plan::is_adopted(state.inventory.entries()))
+    }
+
+    /// Whether everything goes, the records too.
+    pub fn is_whole(&self) -> bool {
+        self.forget.is_some()
+    }
+
+    /// The steps, in order.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().map(|(_, step)| step).chain(&self.forget)
     }
 }
 
@@ -152,12 +167,27 @@ pub fn prepare(machine: &Machine, wanted: &ResetOptions) -> Result<Option<Reset>
     if let Some(wanted) = &wanted.cri_socket {
         steps.iter_mut().for_each(|step| step.ask_socket(wanted));
     }
-    steps.retain(|step| match step {
-        Step::RemoveState(_) => wanted.has(Part::Etcd) && wanted.has(Part::Node),
-        step if step.path().is_some_and(|path| path.starts_with(&etcd)) => wanted.has(Part::Etcd),
-        _ => wanted.has(Part::Node),
-    });
-    Ok(Some(Reset { session, unmount_flags: wanted.unmount_flags.clone(), steps }))
+    let whole = wanted.has(Part::Etcd) && wanted.has(Part::Node);
+    let (forget, steps): (Vec<Step>, Vec<Step>) =
+        steps.into_iter().partition(|step| matches!(step, Step::RemoveState(_)));
+    let steps = steps.into_iter().map(|step| (part(&step, &etcd, whole), step));
+    let steps = steps.filter(|(part, _)| wanted.has(*part)).collect();
+    Ok(Some(Reset {
+        session,
+        unmount_flags: wanted.unmount_flags.clone(),
+        phases: wanted.phases(),
+        steps,
+        forget: forget.into_iter().next().filter(|_| whole),
+    }))
+}
+
+/// The phase that a step is of: etcd's data go with etcd, which has to have stopped by then.
+fn part(step: &Step, etcd: &Path, whole: bool) -> Part {
+    match step {
+        Step::StopAgent { .. } | Step::RemoveContainers { .. } | Step::RemoveSandboxes { .. } if whole => Part::Etcd,
+        step if step.path().is_some_and(|path| path.starts_with(etcd)) => Part::Etcd,
+        _ => Part::Node,
+    }
 }
 
 /// Where init put etcd's data; the usual place where that cannot be read. It only says which phase takes what away.
@@ -212,47 +242,92 @@ fn traces(uids: &BTreeSet<String>, pod_logs: &[String]) -> Vec<Item> {
 /// # Errors
 /// [`ResetError::Steps`] with every step that failed.
 pub async fn run(machine: &mut Machine, reset: Reset) -> Result<(), ResetError> {
-    let Reset { session, unmount_flags, steps } = reset;
-    let total = steps.len();
+    let total = reset.steps().count();
     let touched: BTreeSet<PathBuf> =
-        session.items().iter().filter_map(|item| item.path.parent().map(PathBuf::from)).collect();
-    let late = trees_without_a_step(&session, &steps);
-    let mut session = Some(session);
-    let mut failed: Vec<(Step, StepError)> = Vec::new();
-    for step in steps {
-        if machine.stop.is_cancelled() {
-            return Err(ResetError::Interrupted);
-        }
-        let done = match &step {
-            // A kubelet would run its pods beside what is left of ours.
-            Step::RemoveState(_) | Step::StartKubelet { .. } if !failed.is_empty() => Err(StepError::Kept),
-            Step::RemoveState(_) => {
-                let late = remove_late(&machine.paths, &late);
-                if let Some(session) = session.take().filter(|_| late.is_ok()) {
-                    session.discard()?;
-                }
-                late.map(|()| true)
-            }
-            Step::Unmount(path) => remove::unmount(&machine.paths.on_host(path), &unmount_flags),
-            step => act(machine, step, &touched).await,
+        reset.session.items().iter().filter_map(|item| item.path.parent().map(PathBuf::from)).collect();
+    let late = trees_without_a_step(&reset);
+    let Reset { session, unmount_flags, mut phases, steps, forget } = reset;
+    phases.retain(|one| steps.iter().any(|(part, _)| *part == one.phase.work));
+    let mut run = Run { machine, steps, unmount_flags, touched, failed: Vec::new() };
+    run_phases(&mut run, &phases).await?;
+    if let Some(step) = forget {
+        let gone = match run.failed.is_empty() {
+            true => remove_late(&run.machine.paths, &late),
+            false => Err(StepError::Kept),
         };
+        if gone.is_ok() {
+            session.discard()?;
+        }
+        run.note(step, gone.map(|()| true));
+    }
+    match run.failed {
+        failed if failed.is_empty() => Ok(()),
+        failed => Err(ResetError::Steps { failed, total }),
+    }
+}
+
+/// One run.
+struct Run<'a> {
+    machine: &'a mut Machine,
+    steps: Vec<(Part, Step)>,
+    unmount_flags: Vec<UnmountFlag>,
+    /// Directories in which something that was recorded is, or was.
+    touched: BTreeSet<PathBuf>,
+    failed: Vec<(Step, StepError)>,
+}
+
+impl Command for Run<'_> {
+    type Work = Part;
+    type Error = ResetError;
+
+    /// Nothing is recorded: a reset has to work where nothing can be written, and the inventory tells the next one what is
+    /// left.
+    fn log(&mut self) -> (Option<PhaseLog<'_>>, &dyn Reporter) {
+        (None, &*self.machine.reporter)
+    }
+
+    async fn before(&mut self, _: &[Selected<'static, Part>]) -> Result<Before, ResetError> {
+        Ok(Before::Run)
+    }
+
+    async fn act(&mut self, selected: &Selected<'static, Part>) -> Result<PhaseEnd, ResetError> {
+        let before = self.failed.len();
+        let steps = self.steps.extract_if(.., |(part, _)| *part == selected.phase.work).collect::<Vec<_>>();
+        for (_, step) in steps {
+            if self.machine.stop.is_cancelled() {
+                return Err(ResetError::Interrupted);
+            }
+            let done = match &step {
+                // A kubelet would run its pods beside what is left of ours.
+                Step::StartKubelet { .. } if !self.failed.is_empty() => Err(StepError::Kept),
+                Step::Unmount(path) => remove::unmount(&self.machine.paths.on_host(path), &self.unmount_flags),
+                step => act(self.machine, step, &self.touched).await,
+            };
+            self.note(step, done);
+        }
+        Ok(if self.failed.len() == before { PhaseEnd::Whole { changed: true } } else { PhaseEnd::Partly })
+    }
+}
+
+impl Run<'_> {
+    /// Reports what became of a step.
+    fn note(&mut self, step: Step, done: Result<bool, StepError>) {
         match done {
-            Ok(true) => machine.reporter.note("reset", step.to_string()),
+            Ok(true) => self.machine.reporter.note("reset", step.to_string()),
             Ok(false) => {}
             Err(error) => {
                 let text = format!("{step}: {}", chain(&error));
-                machine.reporter.event(Event::Warning { phase: Some("reset".into()), text });
-                failed.push((step, error));
+                self.machine.reporter.event(Event::Warning { phase: Some("reset".into()), text });
+                self.failed.push((step, error));
             }
         }
     }
-    if failed.is_empty() { Ok(()) } else { Err(ResetError::Steps { failed, total }) }
 }
 
 /// The trees that were recorded and not there when the steps were planned.
-fn trees_without_a_step(session: &Session, steps: &[Step]) -> Vec<PathBuf> {
-    let planned: BTreeSet<&Path> = steps.iter().filter_map(Step::path).collect();
-    let trees = session.items().into_iter().filter(|item| item.kind == Kind::Tree);
+fn trees_without_a_step(reset: &Reset) -> Vec<PathBuf> {
+    let planned: BTreeSet<&Path> = reset.steps().filter_map(Step::path).collect();
+    let trees = reset.session.items().into_iter().filter(|item| item.kind == Kind::Tree);
     trees.map(|item| item.path.clone()).filter(|path| !planned.contains(path.as_path())).collect()
 }
 
@@ -324,7 +399,7 @@ async fn act(machine: &mut Machine, step: &Step, touched: &BTreeSet<PathBuf>) ->
             machine.service.reload()?;
             Ok(true)
         }
-        // Done where they belong, in `run`.
+        // Done where they belong: by the run, and at its end.
         Step::Unmount(_) | Step::RemoveState(_) => Ok(false),
     }
 }

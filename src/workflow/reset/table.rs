@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use crate::config::spec::{ResetSpec, UnmountFlag};
-use crate::workflow::phase::{Phase, PhaseError, PhaseOptions, Phases};
+use crate::workflow::phase::{Phase, PhaseError, PhaseOptions, Phases, Selected};
 
 /// What a phase of `reset` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,12 @@ impl ResetOptions {
             cri_socket: spec.cri_socket.clone(),
             unmount_flags: spec.unmount_flags.clone(),
         })
+    }
+
+    /// Their rows, in the table's order.
+    pub(super) fn phases(&self) -> Vec<Selected<'static, Part>> {
+        let rows = PHASES.list.iter().filter(|phase| self.has(phase.work));
+        rows.map(|phase| Selected { phase, children: vec![] }).collect()
     }
 
     /// Whether a phase is among them.

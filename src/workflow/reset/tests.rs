@@ -197,6 +197,35 @@ async fn reset_parts(bench: &Bench, parts: &[Part]) {
 }
 
 #[tokio::test]
+async fn a_whole_reset_reports_its_phases_in_kubeadms_order_and_stops_etcd_before_its_data_go() {
+    let (bench, _) = initialised().await;
+    let before = bench.world.events().len();
+    reset(&bench).await.unwrap();
+    let told: Vec<String> = bench.world.events()[before..]
+        .iter()
+        .filter_map(|event| match event {
+            Event::PhaseStarted { phase, .. } => Some(format!("{phase} begins")),
+            Event::PhaseDone { phase, .. } => Some(format!("{phase} done")),
+            Event::Note { text, .. } => Some(text.clone()),
+            _ => None,
+        })
+        .collect();
+    let at = |text: &str| told.iter().position(|one| one == text).unwrap_or_else(|| panic!("{text}: {told:?}"));
+    let order = [
+        "remove-etcd-member begins",
+        "stop and disable the node agent (service kubelet)",
+        "stop and remove the containers of the static pods",
+        "remove /var/lib/etcd and everything in it",
+        "remove-etcd-member done",
+        "cleanup-node begins",
+        "remove directory /etc/kubernetes",
+        "cleanup-node done",
+        "remove /var/lib/kubeboot, kubeboot's own records",
+    ];
+    assert!(order.map(at).is_sorted(), "{told:?}");
+}
+
+#[tokio::test]
 async fn phases_one_by_one_end_as_the_whole_does_and_the_records_stay_until_then() {
     let (bench, before) = initialised().await;
     let etcd = bench.root.path().join("var/lib/etcd");

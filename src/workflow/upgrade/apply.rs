@@ -12,9 +12,12 @@ use super::kept::{self, FileChange};
 use super::objects::{self, Group};
 use super::plan::Step;
 use super::rollback::roll_back;
+use super::table::{Part, SelectedPhases};
 use super::{Outcome, UpgradeError, data};
 use crate::agent::control::expect::{Expectation, HealthSource, Verdict, until_met};
+use crate::cluster::addons::coredns;
 use crate::config::ClusterSpec;
+use crate::config::spec::PullPolicy;
 use crate::etcd::Etcd;
 use crate::event::{Event, Reporter};
 use crate::host::Paths;
@@ -23,8 +26,14 @@ use crate::host::disk::Disk;
 use crate::host::paths::{MANIFESTS_DIR, TMP_DIR};
 use crate::host::tree::Tree;
 use crate::manifests::COMPONENTS;
+use crate::runtime::images::ensure_images;
+use crate::workflow::machine::Runtimes;
 use crate::workflow::machine::cluster::Api;
-use crate::workflow::session::{report_end, report_start};
+use crate::workflow::phase::Selected;
+use crate::workflow::preflight::{conclude, upgrade as checks};
+use crate::workflow::runner::{Before, Command, PhaseEnd, run_phases};
+use crate::workflow::session::{PhaseLog, report_end, report_start};
+use crate::workflow::state::saved::SAVED;
 
 /// What an upgrade acts on.
 pub struct Machine<'a> {
@@ -40,6 +49,10 @@ pub struct Machine<'a> {
     pub health: &'a dyn HealthSource,
     /// The API server.
     pub api: Api<'a>,
+    /// Container runtimes by address.
+    pub runtimes: &'a dyn Runtimes,
+    /// Where the phases are recorded; None records none.
+    pub log: Option<PhaseLog<'a>>,
     /// Where events go.
     pub reporter: &'a dyn Reporter,
     /// How long one replaced component may take to be healthy (`timeouts.upgradeManifests`).
@@ -49,6 +62,12 @@ pub struct Machine<'a> {
 /// What an upgrade does; what its phases leave out is empty.
 #[derive(Default)]
 pub struct Work<'a> {
+    /// The phases.
+    pub phases: SelectedPhases,
+    /// Checks of the cluster whose errors are only warnings; None looks at nothing.
+    pub checks: Option<&'a [String]>,
+    /// Whence images are fetched; None expects them to be there.
+    pub images: Option<ImageSource>,
     /// The components that are replaced.
     pub steps: Vec<Step>,
     /// Whose certificates are renewed, with the components and last; None renews none.
@@ -61,7 +80,39 @@ pub struct Work<'a> {
     pub settle: bool,
 }
 
+/// Whence images come.
+#[derive(Debug, Clone)]
+pub struct ImageSource {
+    /// Address of the runtime; None for the default.
+    pub runtime: Option<String>,
+    /// When they are fetched.
+    pub policy: PullPolicy,
+}
+
 impl Work<'_> {
+    /// Whether a phase has anything to do; `resumed` is whether it goes on with an upgrade that was cut off.
+    fn has(&self, part: Part, resumed: bool) -> bool {
+        match part {
+            // What runs half old and half new may well fail the checks.
+            Part::Preflight => self.checks.is_some() && !resumed,
+            Part::ControlPlane => resumed || !self.steps.is_empty() || self.files(part).next().is_some(),
+            Part::KubeletConfig => self.files(part).next().is_some(),
+            Part::UploadConfig | Part::BootstrapToken | Part::Addon => self.groups(part).next().is_some(),
+            Part::PostUpgrade => self.settle,
+        }
+    }
+
+    fn files(&self, part: Part) -> impl Iterator<Item = &FileChange> {
+        // The version that is remembered is the components'.
+        let of =
+            |file: &FileChange| if file.path == Path::new(SAVED) { Part::ControlPlane } else { Part::KubeletConfig };
+        self.files.iter().filter(move |file| of(file) == part)
+    }
+
+    fn groups(&self, part: Part) -> impl Iterator<Item = &Group> {
+        self.objects.iter().filter(move |group| group.part == part)
+    }
+
     /// Whether nothing of this machine would change.
     pub fn is_idle(&self) -> bool {
         self.steps.is_empty() && self.files.is_empty()
@@ -88,35 +139,26 @@ pub struct Title {
     pub stamp: String,
 }
 
-/// Replaces one component after the other and waits for each, then the node's files and the cluster's objects; the first
-/// that fails brings all of them back.
+/// Runs the phases that have anything to do; the first that fails brings back what all of them have changed.
 ///
 /// # Errors
 /// Only what happens before anything is touched; from then on the [`Outcome`] tells.
 pub async fn apply(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) -> Result<Outcome, UpgradeError> {
-    let (mut journal, resumed) = begin(machine, work, title).await?;
+    let cut_off = Journal::read(machine.tree)?.filter(|journal| journal.state == State::Applying);
+    let phases = work.phases.with_work(|part| work.has(part, cut_off.is_some()));
+    let mut run = Run { machine, work, title, cut_off, begun: None };
     let done = async {
-        if journal.is_restoring() {
-            data::restore(machine, &mut journal).await?;
-        }
-        components(machine, work, &mut journal).await?;
-        if resumed || work.settle {
-            settle(machine, &journal, resumed, work.settle).await?;
-        }
-        if let Some(data) = journal.etcd_data.as_mut().filter(|_| resumed) {
-            data.served = Some(true);
-            call_off_downgrade(machine).await;
-        }
-        if !work.steps.is_empty() || resumed {
-            renew(machine, work, ADMIN, &mut journal)?;
-        }
-        node_files(machine, &work.files, &mut journal)?;
-        cluster_objects(machine, &work.objects, &mut journal).await?;
-        journal.state = State::Done;
-        journal.write(machine.tree)
+        run_phases(&mut run, &phases).await?;
+        run.finish()
     };
-    let Err(cause) = done.await else {
-        return Ok(Outcome::Upgraded { replaced: work.steps.iter().map(|step| step.component).collect() });
+    let done = done.await;
+    let Run { machine, begun, .. } = run;
+    let (cause, mut journal) = match (done, begun) {
+        (Ok(()), _) => {
+            return Ok(Outcome::Upgraded { replaced: work.steps.iter().map(|step| step.component).collect() });
+        }
+        (Err(error), None) => return Err(error),
+        (Err(cause), Some(Begun { journal, .. })) => (cause, journal),
     };
     machine.reporter.warn("upgrade", format!("{cause}; putting everything old back"));
     Ok(match roll_back(machine, &mut journal, Aim::Running).await {
@@ -125,10 +167,100 @@ pub async fn apply(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) ->
     })
 }
 
-/// Copies the manifests aside and writes the journal. An upgrade to the same target that was cut off is taken up again,
-/// with the backup it made. Returns whether it was.
-async fn begin(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) -> Result<(Journal, bool), UpgradeError> {
-    let cut_off = Journal::read(machine.tree)?.filter(|journal| journal.state == State::Applying);
+/// One run.
+struct Run<'r, 'm> {
+    machine: &'r mut Machine<'m>,
+    work: &'r Work<'r>,
+    title: &'r Title,
+    /// The upgrade that a run before this one has not finished.
+    cut_off: Option<Journal>,
+    /// None until something may be touched.
+    begun: Option<Begun>,
+}
+
+/// An upgrade that has begun: everything old can be put back.
+struct Begun {
+    journal: Journal,
+    /// Whether it goes on with one that was cut off.
+    resumed: bool,
+}
+
+impl Command for Run<'_, '_> {
+    type Work = Part;
+    type Error = UpgradeError;
+
+    fn log(&mut self) -> (Option<PhaseLog<'_>>, &dyn Reporter) {
+        (self.machine.log.as_mut().map(PhaseLog::reborrow), self.machine.reporter)
+    }
+
+    async fn before(&mut self, rest: &[Selected<'static, Part>]) -> Result<Before, UpgradeError> {
+        if self.begun.is_none() && rest.first().is_some_and(|next| next.phase.work != Part::Preflight) {
+            fetch(self.machine, self.work).await?;
+            self.begun = Some(begin(self.machine, self.work, self.title, self.cut_off.take()).await?);
+        }
+        Ok(Before::Run)
+    }
+
+    async fn act(&mut self, selected: &Selected<'static, Part>) -> Result<PhaseEnd, UpgradeError> {
+        let (part, Self { machine, work, begun, .. }) = (selected.phase.work, self);
+        let changed = PhaseEnd::Whole { changed: true };
+        let Some(Begun { journal, resumed }) = begun else {
+            return preflight(machine, work).await.map(|()| changed);
+        };
+        match part {
+            Part::Preflight => {}
+            Part::ControlPlane => {
+                control_plane(machine, work, journal, *resumed).await?;
+                node_files(machine, work.files(part), journal)?;
+            }
+            Part::KubeletConfig => node_files(machine, work.files(part), journal)?,
+            Part::UploadConfig | Part::BootstrapToken | Part::Addon => {
+                cluster_objects(machine, work.groups(part), journal).await?;
+            }
+            Part::PostUpgrade => settle(machine, |_| true).await?,
+        }
+        Ok(changed)
+    }
+}
+
+impl Run<'_, '_> {
+    fn finish(&mut self) -> Result<(), UpgradeError> {
+        let Some(Begun { journal, .. }) = &mut self.begun else { return Ok(()) };
+        if let Some(log) = &mut self.machine.log {
+            log.finish()?;
+        }
+        journal.state = State::Done;
+        journal.write(self.machine.tree)
+    }
+}
+
+/// Asks the cluster whether it may be upgraded; not of an upgrade that leaves the cluster's objects alone, which needs no
+/// API server.
+async fn preflight(machine: &Machine<'_>, work: &Work<'_>) -> Result<(), UpgradeError> {
+    let Some(ignored) = work.checks.filter(|_| !work.objects.is_empty()) else { return Ok(()) };
+    let objects = work.objects.iter().flat_map(|group| &group.objects);
+    let mut settings = objects.filter(|object| object.resource.kind == "ConfigMap" && object.name() == coredns::NAME);
+    let seen = checks::see_cluster(machine.api, settings.next()).await.map_err(UpgradeError::Unreadable)?;
+    Ok(conclude(checks::findings(&seen, ignored), machine.reporter)?)
+}
+
+/// Every image, before anything is touched.
+async fn fetch(machine: &Machine<'_>, work: &Work<'_>) -> Result<(), UpgradeError> {
+    let Some(ImageSource { runtime, policy }) = &work.images else { return Ok(()) };
+    let runtime = machine.runtimes.connect(runtime.as_deref())?;
+    let images: Vec<String> = work.steps.iter().map(|step| step.new_image.clone()).collect();
+    ensure_images(&*runtime, &images, *policy, machine.reporter).await?;
+    Ok(())
+}
+
+/// Copies the manifests aside and writes the journal. An upgrade to the same target that was `cut_off` is taken up again,
+/// with the backup it made.
+async fn begin(
+    machine: &mut Machine<'_>,
+    work: &Work<'_>,
+    title: &Title,
+    cut_off: Option<Journal>,
+) -> Result<Begun, UpgradeError> {
     let resumed = cut_off.is_some();
     let mut journal = match cut_off {
         Some(journal) if journal.target == title.target => journal,
@@ -149,6 +281,23 @@ async fn begin(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) -> Res
     for step in work.steps.iter().filter(|_| !resumed) {
         data::look(machine, step, &journal)?;
     }
+    if let Some(log) = &mut machine.log {
+        log.begin()?;
+    }
+    back_up(machine, work, &journal, resumed)?;
+    if let Some(before) = before {
+        let path = journal.backup.join("objects.json");
+        let json =
+            serde_json::to_vec(&before).map_err(|source| UpgradeError::Journal { path: path.clone(), source })?;
+        machine.tree.write(&path, &json, 0o600)?;
+        journal.objects = Some(path);
+    }
+    journal.write(machine.tree)?;
+    Ok(Begun { journal, resumed })
+}
+
+/// Copies of the manifests, each made once.
+fn back_up(machine: &mut Machine<'_>, work: &Work<'_>, journal: &Journal, resumed: bool) -> Result<(), UpgradeError> {
     machine.tree.make_dir(&journal.backup, 0o700)?;
     for step in &work.steps {
         let copy = journal.backup.join(format!("{}.yaml", step.component));
@@ -159,23 +308,36 @@ async fn begin(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) -> Res
             machine.tree.write(&journal.new_etcd(), &step.new, 0o600)?;
         }
     }
-    if let Some(before) = before {
-        let path = journal.backup.join("objects.json");
-        let json =
-            serde_json::to_vec(&before).map_err(|source| UpgradeError::Journal { path: path.clone(), source })?;
-        machine.tree.write(&path, &json, 0o600)?;
-        journal.objects = Some(path);
-    }
-    journal.write(machine.tree)?;
-    Ok((journal, resumed))
+    Ok(())
 }
 
-async fn components(machine: &mut Machine<'_>, work: &Work<'_>, journal: &mut Journal) -> Result<(), UpgradeError> {
+/// Replaces one component after the other and waits for each; then those are waited for that a run before this one has
+/// replaced.
+async fn control_plane(
+    machine: &mut Machine<'_>,
+    work: &Work<'_>,
+    journal: &mut Journal,
+    resumed: bool,
+) -> Result<(), UpgradeError> {
+    if journal.is_restoring() {
+        data::restore(machine, journal).await?;
+    }
     for step in &work.steps {
         renew(machine, work, step.component, journal)?;
         replace(machine, step, journal).await?;
     }
-    Ok(())
+    if resumed {
+        let backup = journal.backup.clone();
+        settle(machine, |component| machine.tree.exists(&backup.join(format!("{component}.yaml")))).await?;
+        if let Some(data) = &mut journal.etcd_data {
+            data.served = Some(true);
+            call_off_downgrade(machine).await;
+        }
+    }
+    match work.steps.is_empty() && !resumed {
+        true => Ok(()),
+        false => renew(machine, work, ADMIN, journal),
+    }
 }
 
 /// New certificates for `component`, which reads them when it starts again; a run that was cut off may have made them.
@@ -195,35 +357,38 @@ fn renew(
     journal.write(machine.tree)
 }
 
-/// Waits for the components that stay as they are: those that a run which was cut off has replaced, or all.
-async fn settle(machine: &Machine<'_>, journal: &Journal, resumed: bool, all: bool) -> Result<(), UpgradeError> {
-    for component in COMPONENTS {
+/// Waits for the components that are `wanted`, whichever manifests they have.
+async fn settle(machine: &Machine<'_>, wanted: impl Fn(&str) -> bool) -> Result<(), UpgradeError> {
+    for component in COMPONENTS.into_iter().filter(|component| wanted(component)) {
         let file = Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"));
-        let replaced = resumed && machine.tree.exists(&journal.backup.join(format!("{component}.yaml")));
-        let Some(now) = machine.tree.read(&file)?.filter(|_| replaced || all) else { continue };
+        let Some(now) = machine.tree.read(&file)? else { continue };
         wait(machine, component, &file, Some(sha256(&now))).await?;
     }
     Ok(())
 }
 
-fn node_files(machine: &mut Machine<'_>, files: &[FileChange], journal: &mut Journal) -> Result<(), UpgradeError> {
-    kept::replace(machine.tree, journal, files)?;
+fn node_files<'a>(
+    machine: &mut Machine<'_>,
+    files: impl Iterator<Item = &'a FileChange>,
+    journal: &mut Journal,
+) -> Result<(), UpgradeError> {
+    let files: Vec<FileChange> = files.cloned().collect();
+    kept::replace(machine.tree, journal, &files)?;
     for file in files {
         machine.reporter.note("upgrade", format!("wrote {}", file.path.display()));
     }
     Ok(())
 }
 
-async fn cluster_objects(
+async fn cluster_objects<'a>(
     machine: &mut Machine<'_>,
-    groups: &[Group],
+    groups: impl Iterator<Item = &'a Group>,
     journal: &mut Journal,
 ) -> Result<(), UpgradeError> {
-    if groups.is_empty() {
-        return Ok(());
+    if !journal.objects_written {
+        journal.objects_written = true;
+        journal.write(machine.tree)?;
     }
-    journal.objects_written = true;
-    journal.write(machine.tree)?;
     for group in groups {
         for warning in &group.warnings {
             machine.reporter.warn("upgrade", warning.clone());

@@ -78,6 +78,18 @@ pub enum UpgradeError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FsError),
+    /// kubeboot's own directory.
+    #[error(transparent)]
+    State(#[from] crate::workflow::state::StateError),
+    /// The machine or the cluster is not fit.
+    #[error(transparent)]
+    Preflight(#[from] crate::workflow::preflight::PreflightError),
+    /// The container runtime.
+    #[error(transparent)]
+    Runtime(#[from] crate::runtime::RuntimeError),
+    /// Images cannot be had.
+    #[error(transparent)]
+    Images(#[from] crate::runtime::images::ImagesError),
     /// A certificate cannot be renewed.
     #[error(transparent)]
     Pki(#[from] crate::pki::PkiError),

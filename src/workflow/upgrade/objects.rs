@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::UpgradeError;
+use super::table::Part;
 use crate::cluster::addons::{coredns, kube_proxy};
 use crate::cluster::apply::Outcome;
 use crate::cluster::object::{Object, WriteMode, stripped};
@@ -16,6 +17,8 @@ use crate::workflow::machine::cluster::Api;
 /// Objects that belong together.
 #[derive(Debug, Clone)]
 pub struct Group {
+    /// The phase that writes them.
+    pub part: Part,
     /// What they are, in words.
     pub title: &'static str,
     /// The objects.
@@ -27,8 +30,8 @@ pub struct Group {
 }
 
 impl Group {
-    fn always(title: &'static str, objects: Vec<Object>) -> Self {
-        Self { title, objects, only_with: None, warnings: Vec::new() }
+    fn always(part: Part, title: &'static str, objects: Vec<Object>) -> Self {
+        Self { part, title, objects, only_with: None, warnings: Vec::new() }
     }
 
     /// The object that decides.
@@ -42,7 +45,7 @@ impl Group {
 /// # Errors
 /// A configuration that YAML cannot hold.
 pub fn kubeadm_config(spec: &ClusterSpec) -> Result<Group, Cause> {
-    Ok(Group::always("the ClusterConfiguration", upload_config::kubeadm(spec)?))
+    Ok(Group::always(Part::UploadConfig, "the ClusterConfiguration", upload_config::kubeadm(spec)?))
 }
 
 /// The KubeletConfiguration, in kubelet-config.
@@ -50,12 +53,12 @@ pub fn kubeadm_config(spec: &ClusterSpec) -> Result<Group, Cause> {
 /// # Errors
 /// A configuration that YAML cannot hold.
 pub fn kubelet_config(spec: &ClusterSpec) -> Result<Group, Cause> {
-    Ok(Group::always("the KubeletConfiguration", upload_config::kubelet(spec)?))
+    Ok(Group::always(Part::UploadConfig, "the KubeletConfiguration", upload_config::kubelet(spec)?))
 }
 
 /// What nodes that join may do.
 pub fn bootstrap_rights() -> Group {
-    Group::always("the rights of nodes that join", bootstrap::rights())
+    Group::always(Part::BootstrapToken, "the rights of nodes that join", bootstrap::rights())
 }
 
 /// CoreDNS, where it is; None where the configuration disables it.
@@ -67,7 +70,7 @@ pub fn coredns(spec: &ClusterSpec) -> Result<Option<Group>, Cause> {
         return Ok(None);
     }
     let objects = coredns::objects(spec)?.objects();
-    Ok(Some(Group { only_with: Some("Deployment"), ..Group::always("CoreDNS", objects) }))
+    Ok(Some(Group { only_with: Some("Deployment"), ..Group::always(Part::Addon, "CoreDNS", objects) }))
 }
 
 /// kube-proxy, where it is; None where the configuration disables it.
@@ -79,7 +82,7 @@ pub fn kube_proxy(spec: &ClusterSpec, proxy_env: &[(String, String)]) -> Result<
         return Ok(None);
     }
     let made = kube_proxy::objects(spec, proxy_env)?;
-    let group = Group { only_with: Some("DaemonSet"), ..Group::always("kube-proxy", made.objects()) };
+    let group = Group { only_with: Some("DaemonSet"), ..Group::always(Part::Addon, "kube-proxy", made.objects()) };
     Ok(Some(Group { warnings: made.warnings, ..group }))
 }
 

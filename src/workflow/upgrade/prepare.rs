@@ -96,6 +96,7 @@ impl Prepared {
             files: self.files.clone(),
             objects: self.objects.clone(),
             settle: self.settles,
+            ..Work::default()
         }
     }
 

@@ -13,7 +13,7 @@ use super::{UpgradeError, data, kept, objects};
 use crate::host::digest::sha256;
 use crate::host::paths::MANIFESTS_DIR;
 use crate::manifests::{COMPONENTS, ETCD};
-use crate::workflow::session::report_start;
+use crate::workflow::session::{report_end, report_start};
 
 /// Going back may take this long however short the limit for going forward is: what failed gets its grace period to
 /// stop.
@@ -38,7 +38,7 @@ pub async fn rollback(machine: &mut Machine<'_>, aim: Aim) -> Result<Journal, Up
 
 /// Puts back everything that has a backup and differs from it, and waits for the components.
 pub(super) async fn roll_back(machine: &mut Machine<'_>, journal: &mut Journal, aim: Aim) -> Result<(), UpgradeError> {
-    report_start(machine.reporter, "rollback", "put everything old back");
+    let started = report_start(machine.reporter, "rollback", "put everything old back");
     machine.limit = machine.limit.max(ROLLBACK_LIMIT);
     // Before the manifests, so that a component that is started again reads the old certificates.
     for (path, why) in kept::restore(machine.tree, journal, Timestamp::now())? {
@@ -63,7 +63,9 @@ pub(super) async fn roll_back(machine: &mut Machine<'_>, journal: &mut Journal, 
     }
     put_objects_back(machine, journal).await?;
     journal.state = State::RolledBack;
-    journal.write(machine.tree)
+    journal.write(machine.tree)?;
+    report_end(machine.reporter, "rollback", started, true);
+    Ok(())
 }
 
 /// What is left to do where nothing else helps.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::apply::{Machine, Title, apply};
+use super::apply::{ImageSource, Machine, Title, Work, apply};
 use super::data::loss;
 use super::diff::unified;
 use super::etcd::Aim;
@@ -19,7 +19,6 @@ use super::target::running_version;
 use super::{Outcome, UpgradeError, current};
 use crate::agent::control::ControlSocket;
 use crate::agent::control::expect::HealthSource;
-use crate::cluster::addons::coredns;
 use crate::config::ClusterSpec;
 use crate::config::spec::PullPolicy;
 use crate::etcd::{Etcd, Member};
@@ -28,14 +27,13 @@ use crate::host::Paths;
 use crate::host::disk::HostDisk;
 use crate::host::paths::{CONTROL_SOCKET, KUBELET_DIR};
 use crate::host::tree::{HostTree, NoRecord};
-use crate::runtime::RuntimeError;
 use crate::runtime::endpoint::Endpoint;
-use crate::runtime::images::{ImagesError, ensure_images};
 use crate::workflow::machine::cluster::{AdminApi, Api, Cluster, Site};
 use crate::workflow::machine::{Here, Runtimes};
 use crate::workflow::preflight::{PreflightError, conclude, upgrade as checks};
 use crate::workflow::session::Session;
 use crate::workflow::state::StateError;
+use crate::workflow::state::inventory::Inventory;
 use crate::workflow::state::saved::{Saved, SavedError};
 
 /// Why an upgrade, or taking one back, was not begun. What fails after that is in the [`Outcome`].
@@ -65,12 +63,6 @@ pub enum RunError {
     /// The machine or the cluster is not fit.
     #[error(transparent)]
     Preflight(#[from] PreflightError),
-    /// The container runtime.
-    #[error(transparent)]
-    Runtime(#[from] RuntimeError),
-    /// Images cannot be had.
-    #[error(transparent)]
-    Images(#[from] ImagesError),
     /// The upgrade itself.
     #[error(transparent)]
     Upgrade(#[from] UpgradeError),
@@ -98,6 +90,36 @@ impl Parts {
             health: Arc::new(ControlSocket(paths.on_host(CONTROL_SOCKET))),
             reporter,
         }
+    }
+
+    /// The machine, which records no phases and gives a component a minute.
+    fn machine<'a>(&'a self, site: Site<'a>, local: &'a mut Local<'_>) -> Machine<'a> {
+        Machine {
+            paths: site.paths.clone(),
+            tree: &mut local.tree,
+            disk: &mut local.disk,
+            etcd: &local.etcd,
+            health: &*self.health,
+            api: Api { cluster: &*self.cluster, site },
+            runtimes: &*self.runtimes,
+            log: None,
+            reporter: &*self.reporter,
+            limit: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What of this machine an upgrade acts on.
+struct Local<'a> {
+    tree: HostTree<Option<&'a mut Inventory>>,
+    disk: HostDisk,
+    etcd: Member,
+}
+
+impl<'a> Local<'a> {
+    fn of(site: Site<'_>, inventory: Option<&'a mut Inventory>) -> Self {
+        let tree = HostTree::new(site.paths.clone(), inventory);
+        Self { tree, disk: HostDisk, etcd: Member::of(site.spec, site.paths) }
     }
 }
 
@@ -138,7 +160,10 @@ impl Upgrade {
         if goal.version.is_none() && goal.images.is_empty() {
             return Err(RunError::NoGoal);
         }
-        let session = open(paths)?;
+        let mut session = Session::new(request.command.clone(), "");
+        if !session.open(paths)? {
+            return Err(RunError::NotOurs);
+        }
         if goal.parts.has(Part::Preflight) {
             conclude(checks::findings(&checks::see_files(paths), &request.ignored), &*parts.reporter)?;
         }
@@ -186,24 +211,22 @@ impl Upgrade {
     /// # Errors
     /// Only what happens before anything is touched; from then on the [`Outcome`] tells.
     pub async fn run(&mut self, limit: Duration) -> Result<Outcome, RunError> {
-        let Self { paths, parts, request, session, prepared, cut_off } = self;
-        let api = Api { cluster: &*parts.cluster, site: Site { paths, spec: &prepared.spec } };
-        if request.goal.parts.has(Part::Preflight) && !*cut_off {
-            preflight(prepared, api, request, &*parts.reporter).await?;
-        }
-        fetch(prepared, request.pull_policy, parts).await?;
-        let mut machine = Machine {
-            paths: paths.clone(),
-            tree: &mut HostTree::new(paths.clone(), session.inventory_mut()),
-            disk: &mut HostDisk,
-            etcd: &Member::of(&prepared.spec, paths),
-            health: &*parts.health,
-            api,
-            reporter: &*parts.reporter,
-            limit,
+        let Self { paths, parts, request, session, prepared, .. } = self;
+        let (log, inventory) = session.split();
+        let work = Work {
+            phases: request.goal.parts.clone(),
+            checks: request.goal.parts.has(Part::Preflight).then_some(&request.ignored),
+            images: Some(ImageSource {
+                runtime: Endpoint::of(&prepared.spec).address(),
+                policy: request.pull_policy.unwrap_or(prepared.spec.node.image_pull_policy),
+            }),
+            ..prepared.work(Timestamp::now())
         };
+        let site = Site { paths, spec: &prepared.spec };
+        let mut local = Local::of(site, inventory);
+        let mut machine = Machine { log: Some(log), limit, ..parts.machine(site, &mut local) };
         let title = Title { target: request.command.clone(), command: request.command.clone(), stamp: stamp() };
-        let outcome = apply(&mut machine, &prepared.work(Timestamp::now()), &title).await?;
+        let outcome = apply(&mut machine, &work, &title).await?;
         if let Outcome::Upgraded { replaced } = &outcome {
             self.report(replaced);
         }
@@ -220,32 +243,6 @@ impl Upgrade {
             self.parts.reporter.note("upgrade", text.into());
         }
     }
-}
-
-/// Asks the cluster whether it may be upgraded; not of an upgrade that leaves the cluster's objects alone, which needs no
-/// API server.
-async fn preflight(
-    prepared: &Prepared,
-    api: Api<'_>,
-    request: &Request,
-    reporter: &dyn Reporter,
-) -> Result<(), RunError> {
-    if prepared.objects.is_empty() {
-        return Ok(());
-    }
-    let maps = prepared.objects.iter().flat_map(|group| &group.objects);
-    let mut settings = maps.filter(|object| object.resource.kind == "ConfigMap" && object.name() == coredns::NAME);
-    let seen = checks::see_cluster(api, settings.next()).await.map_err(UpgradeError::Unreadable)?;
-    Ok(conclude(checks::findings(&seen, &request.ignored), reporter)?)
-}
-
-/// Every image, before anything is touched.
-async fn fetch(prepared: &Prepared, policy: Option<PullPolicy>, parts: &Parts) -> Result<(), RunError> {
-    let runtime = parts.runtimes.connect(Endpoint::of(&prepared.spec).address().as_deref())?;
-    let images: Vec<String> = prepared.steps.iter().map(|step| step.new_image.clone()).collect();
-    let policy = policy.unwrap_or(prepared.spec.node.image_pull_policy);
-    ensure_images(&*runtime, &images, policy, &*parts.reporter).await?;
-    Ok(())
 }
 
 /// An upgrade that can be taken back: the locked machine, and what the last upgrade has left.
@@ -265,7 +262,7 @@ impl Rollback {
     /// # Errors
     /// A machine without an upgrade, or whose configuration cannot be read.
     pub fn prepare(paths: &Paths, parts: Parts, etcd_copy: bool) -> Result<Self, RunError> {
-        let session = open(paths)?;
+        let session = Session::attach(paths)?.ok_or(RunError::NotOurs)?;
         let tree = HostTree::new(paths.clone(), NoRecord);
         let journal = Journal::read(&tree)?.ok_or(RunError::NoUpgrade)?;
         let spec = Saved::read(&tree)?.ok_or(RunError::NotKept)?.spec()?.0;
@@ -304,32 +301,21 @@ impl Rollback {
     /// What stands in the way; the same call goes on from there.
     pub async fn run(&mut self, limit: Duration) -> Result<(), RunError> {
         let Self { paths, parts, session, spec, etcd_copy, .. } = self;
-        let mut tree = HostTree::new(paths.clone(), session.inventory_mut());
-        let mut machine = Machine {
-            paths: paths.clone(),
-            tree: &mut tree,
-            disk: &mut HostDisk,
-            etcd: &Member::of(spec, paths),
-            health: &*parts.health,
-            api: Api { cluster: &*parts.cluster, site: Site { paths, spec } },
-            reporter: &*parts.reporter,
-            limit,
-        };
+        let site = Site { paths, spec };
+        let mut local = Local::of(site, session.inventory_mut());
+        let mut machine = Machine { limit, ..parts.machine(site, &mut local) };
         let journal = rollback(&mut machine, if *etcd_copy { Aim::Copy } else { Aim::Old }).await?;
         // An upgrade of an earlier kubeboot's has not kept the version among its files.
-        let version = running_version(|path: &Path| current(&tree, path))?;
-        if let (Some(version), Some(saved)) = (version, Saved::read(&tree)?) {
-            saved.with_version(&version).write(&mut tree)?;
+        let tree = &mut local.tree;
+        let version = running_version(|path: &Path| current(tree, path))?;
+        if let (Some(version), Some(saved)) = (version, Saved::read(tree)?) {
+            saved.with_version(&version).write(tree)?;
         }
         let but = journal.etcd_kept.as_ref().map_or_else(String::new, |version| format!(", with etcd {version}"));
         let text = format!("the manifests of {} are back and healthy{but}", journal.backup.display());
         parts.reporter.note("upgrade", text);
         Ok(())
     }
-}
-
-fn open(paths: &Paths) -> Result<Session, RunError> {
-    Session::attach(paths)?.ok_or(RunError::NotOurs)
 }
 
 fn capitalised(text: &str) -> String {

@@ -109,39 +109,51 @@ pub const OPTIONS: &[PhaseOptions] = &[
 ];
 
 /// The phases that are to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SelectedPhases(Vec<(Part, Vec<&'static str>)>);
+#[derive(Debug, Clone)]
+pub struct SelectedPhases(Vec<Selected<'static, Part>>);
+
+impl Default for SelectedPhases {
+    /// All of `upgrade apply`.
+    fn default() -> Self {
+        let all = |phase: &'static Phase<Part>| {
+            let children = phase.children.iter().map(|child| child.name).collect();
+            Selected { phase, children }
+        };
+        Self(PHASES.list.iter().map(all).collect())
+    }
+}
 
 impl SelectedPhases {
     /// All of `phases` but those in `skip`.
     ///
     /// # Errors
     /// A phase that is none.
-    pub fn of(phases: &Phases<Part>, skip: &[String]) -> Result<Self, PhaseError> {
-        Ok(Self(phases.select(skip)?.run.iter().map(part).collect()))
+    pub fn of(phases: &'static Phases<Part>, skip: &[String]) -> Result<Self, PhaseError> {
+        Ok(Self(phases.select(skip)?.run))
     }
 
     /// One of `phases`, one of a group, or `all` of it.
     ///
     /// # Errors
     /// A phase that is none.
-    pub fn one(phases: &Phases<Part>, name: &str, sub: Option<&str>) -> Result<Self, PhaseError> {
-        Ok(Self(vec![part(&phases.one(name, sub)?)]))
+    pub fn one(phases: &'static Phases<Part>, name: &str, sub: Option<&str>) -> Result<Self, PhaseError> {
+        Ok(Self(vec![phases.one(name, sub)?]))
     }
 
     /// Whether a phase runs.
     pub fn has(&self, part: Part) -> bool {
-        self.0.iter().any(|(one, _)| *one == part)
+        self.0.iter().any(|one| one.phase.work == part)
     }
 
     /// Whether a phase of a group runs.
     pub fn has_child(&self, part: Part, child: &str) -> bool {
-        self.0.iter().any(|(one, children)| *one == part && children.contains(&child))
+        self.0.iter().any(|one| one.phase.work == part && one.children.contains(&child))
     }
-}
 
-fn part(selected: &Selected<'_, Part>) -> (Part, Vec<&'static str>) {
-    (selected.phase.work, selected.children.clone())
+    /// Those for which `has_work` holds, in the table's order.
+    pub(super) fn with_work(&self, has_work: impl Fn(Part) -> bool) -> Vec<Selected<'static, Part>> {
+        self.0.iter().filter(|one| has_work(one.phase.work)).cloned().collect()
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use super::objects::Group;
 use super::plan::tests::{manifest, target};
 use super::plan::{Step, plan};
 use super::rollback::rollback;
+use super::table::Part;
 use super::{Outcome, UpgradeError, current};
 use crate::agent::control::expect::HealthSource;
 use crate::agent::control::report::{HealthReport, StateReport};
@@ -187,15 +188,17 @@ impl Bench {
         let file = |path: &str| FileChange { path: path.into(), content: b"v2".to_vec(), mode: 0o644 };
         let wanted = [file(SETTINGS), file(MADE_FILE)];
         let files = wanted.into_iter().filter(|file| tree.read(&file.path).unwrap().as_ref() != Some(&file.content));
-        let group = |title, objects| Group { title, objects, only_with: None, warnings: vec![] };
-        let addon = Group { only_with: Some("ConfigMap"), ..group("an addon", vec![config_map("addon", "v2")]) };
+        let group = |part, title, objects| Group { part, title, objects, only_with: None, warnings: vec![] };
+        let addon = vec![config_map("addon", "v2")];
+        let addon = Group { only_with: Some("ConfigMap"), ..group(Part::Addon, "an addon", addon) };
         let maps = vec![config_map("kubeadm-config", "v2"), config_map("kubelet-config", "v2")];
         Work {
             steps,
             renewal: Some(Renewal { spec: &self.spec, now: Timestamp::now() }),
             files: files.collect(),
-            objects: vec![group("the configuration", maps), addon],
+            objects: vec![group(Part::UploadConfig, "the configuration", maps), addon],
             settle: true,
+            ..Work::default()
         }
     }
 
@@ -211,6 +214,8 @@ impl Bench {
             etcd: &etcd,
             health: &health,
             api: Api { cluster: &self.shelf, site: Site { paths: &paths, spec: &self.spec } },
+            runtimes: &crate::workflow::machine::Here,
+            log: None,
             reporter: &Silent,
             limit: Duration::from_secs(300),
         };

@@ -6,6 +6,7 @@ use crate::event::Event;
 use crate::release::UpgradePolicy;
 use crate::testing::machine::Bench;
 use crate::workflow::init::{self, InitRequest, PhaseSelection};
+use crate::workflow::state::journal::Record;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const NEW: &str = "registry.example.com/kube-scheduler:v9";
@@ -77,6 +78,19 @@ async fn an_image_is_replaced_and_taken_back_and_nothing_is_left_to_do() {
     let outcome = upgrade.run(LIMIT).await.unwrap();
     assert!(matches!(&outcome, Outcome::Upgraded { replaced } if replaced == &["kube-scheduler"]), "{outcome:?}");
     assert!(scheduler(&bench).contains(NEW));
+    let recorded: Vec<_> = upgrade.session.state().unwrap().journal.records().iter().rev().take(4).rev().collect();
+    assert!(
+        matches!(
+            recorded[..],
+            [
+                Record::Begun { command, .. },
+                Record::Started { phase },
+                Record::Done { phase: done },
+                Record::Finished { .. }
+            ] if command == "kubeboot upgrade apply --image x" && phase == "control-plane" && done == phase
+        ),
+        "only the phases that have anything to do run: {recorded:?}"
+    );
     assert!(said(&bench, "the new images is running: kube-scheduler replaced"), "{:?}", bench.world.events());
     assert!(said(&bench, "said of the configuration"));
     drop(upgrade);
@@ -95,7 +109,7 @@ async fn an_image_that_cannot_be_had_leaves_everything_as_it_is() {
     let bench = made().await;
     let before = bench.listing();
     let error = prepared(&bench).unwrap().run(LIMIT).await.unwrap_err();
-    assert!(matches!(error, RunError::Images(_)), "{error:?}");
+    assert!(matches!(error, RunError::Upgrade(UpgradeError::Images(_))), "{error:?}");
     assert_eq!(bench.listing(), before);
 }
 
