@@ -1,4 +1,4 @@
-//! Removing, with care: never through a link, never behind a mount point.
+//! Removing, with care: never through a link, never behind a mount point, and a directory only when nothing else is in it.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

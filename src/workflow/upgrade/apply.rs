@@ -1,4 +1,4 @@
-//! Carrying an upgrade out.
+//! Carrying an upgrade out, from its beginning or from where one was cut off; the first phase that fails brings all back.
 
 use std::path::Path;
 use std::time::Duration;
