@@ -1,10 +1,10 @@
 //! What happens, as data: every room that does something long says so with an [`Event`]; who shows it, and how, is the
 //! business of `ui`. Library code never prints.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One thing that happened while a command ran. Serialised, it is one line of `-o json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Event {
     /// A phase begins, by kubeadm's name (`certs`, `certs/ca`).

@@ -34,7 +34,7 @@ use super::logs::find;
 use super::messages::{Message, Routes};
 use super::objects::store::Store;
 use super::operations::{Counted, Operations};
-use super::options::AgentOptions;
+use super::options::{AgentOptions, UpgradeSignal};
 use super::probe::{Checker, Manager, Memory};
 use super::pull;
 use super::volumes::refresh;
@@ -317,6 +317,10 @@ impl AgentView for Context {
 
     async fn logs(&self, wanted: &LogRequest) -> Result<BoxStream<'static, runtime::Result<Bytes>>, LogError> {
         find::open(&*self.runtime, &self.board.pods(), wanted).await
+    }
+
+    fn look_for_upgrade(&self) -> bool {
+        self.options.upgrades.as_ref().map(UpgradeSignal::wake).is_some()
     }
 
     fn restart(&self, uid: &str) -> bool {

@@ -48,6 +48,26 @@ pub fn try_lock(path: &Path) -> Result<Attempt, FsError> {
     Ok(Attempt::Taken(Lock { file }))
 }
 
+/// Waits until no process has the lock at `path`, and takes it for no longer than to know that; returns at once where there
+/// is no such file.
+///
+/// # Errors
+/// The file cannot be opened or locked.
+pub fn wait_until_free(path: &Path) -> Result<(), FsError> {
+    let fail = |action, source| FsError::new(action, path, source);
+    let file = match OpenOptions::new().read(true).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        file => file.map_err(|e| fail("open", e))?,
+    };
+    loop {
+        match flock(&file, FlockOperation::LockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(fail("lock", errno.into())),
+        }
+    }
+}
+
 impl Lock {
     /// Whether the file at `path` is still the one that was locked: its holder before may have removed it, and then another
     /// process locks a new one at the same path.
@@ -76,6 +96,22 @@ mod tests {
         let Attempt::Taken(first) = try_lock(&path).unwrap() else { panic!("it is held") };
         assert!(matches!(try_lock(&path).unwrap(), Attempt::Held { pid: Some(pid) } if pid == std::process::id()));
         drop(first);
+        assert!(matches!(try_lock(&path).unwrap(), Attempt::Taken(_)));
+    }
+
+    #[test]
+    fn who_waits_for_a_lock_goes_on_when_it_is_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        wait_until_free(&path).unwrap();
+        let Attempt::Taken(first) = try_lock(&path).unwrap() else { panic!("it is held") };
+        let (sender, freed) = std::sync::mpsc::channel();
+        let waiting = path.clone();
+        let thread = std::thread::spawn(move || sender.send(wait_until_free(&waiting).is_ok()));
+        assert!(freed.recv_timeout(std::time::Duration::from_millis(200)).is_err(), "it is held");
+        drop(first);
+        assert!(freed.recv_timeout(std::time::Duration::from_secs(20)).unwrap());
+        thread.join().unwrap().unwrap();
         assert!(matches!(try_lock(&path).unwrap(), Attempt::Taken(_)));
     }
 

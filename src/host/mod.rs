@@ -21,5 +21,6 @@ pub mod silence;
 pub mod socket;
 pub mod tls;
 pub mod tree;
+pub mod watched;
 
 pub use paths::Paths;

@@ -1,5 +1,7 @@
 //! Which version may follow which.
 
+use serde::{Deserialize, Serialize};
+
 use super::{KubernetesVersion, RELEASES};
 
 /// Why an upgrade may not be made.
@@ -51,7 +53,8 @@ impl Refusal {
 }
 
 /// What was asked for besides releases.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpgradePolicy {
     /// `--allow-experimental-upgrades`: alpha, beta and release candidates.
     pub experimental: bool,

@@ -5,7 +5,6 @@
 
 pub mod certificates;
 mod credentials;
-pub mod files;
 pub mod registered;
 mod requests;
 
@@ -26,8 +25,8 @@ use super::counters::Metrics;
 use super::options::AgentOptions;
 use crate::agent::apiserver::certificates::store::Store;
 use crate::error::chain;
+use crate::host::watched::Files;
 use credentials::Credentials;
-use files::Files;
 use requests::Requests;
 
 /// The longest a single request may take. A client does not end a request by itself: a watch lasts.

@@ -78,6 +78,16 @@ pub async fn restart(socket: &Path, uid: &str) -> Result<(), ControlError> {
     started.map(drop).ok_or_else(|| unanswered(socket))
 }
 
+/// Has the agent look whether an upgrade was ordered; returns once it will.
+///
+/// # Errors
+/// [`ControlError::Refused`] when this agent carries none out, as one of an earlier version does not;
+/// [`ControlError::NotRunning`] when no agent answers at the socket.
+pub async fn look_for_upgrade(socket: &Path) -> Result<(), ControlError> {
+    let taken: Option<serde_json::Value> = Connection::open(socket, "upgrade").await?.next().await?;
+    taken.map(drop).ok_or_else(|| unanswered(socket))
+}
+
 /// A container's log.
 ///
 /// # Errors

@@ -10,6 +10,7 @@
 //! | `events` | every [`Event`](crate::agent::events::Event) that is kept, oldest first, one a line |
 //! | `watch-events` | these, then each that follows |
 //! | `restart`, with the UID of a pod in `uid` | an empty object: it is being stopped, and started again then |
+//! | `upgrade` | an empty object: what carries upgrades out looks whether one has been ordered |
 //! | `logs`, with the fields of a [`LogRequest`] in `log` | an empty object, and behind it the log as it is |
 //!
 //! A request that cannot be answered gets `{"error":"..."}` and the end.
@@ -22,7 +23,7 @@ pub mod log;
 mod server;
 
 pub use crate::host::socket::Listener;
-pub use client::{ControlSocket, Log, events, logs, pods, report, restart, watch};
+pub use client::{ControlSocket, Log, events, logs, look_for_upgrade, pods, report, restart, watch};
 pub use server::{bind, serve};
 
 use std::io;
@@ -81,6 +82,9 @@ pub trait AgentView: Send + Sync {
 
     /// A container's log.
     async fn logs(&self, wanted: &LogRequest) -> Result<BoxStream<'static, runtime::Result<Bytes>>, LogError>;
+
+    /// Has who carries upgrades out look for one that was ordered; returns whether there is somebody.
+    fn look_for_upgrade(&self) -> bool;
 
     /// Stops a pod and starts it again; returns whether there is one of this UID.
     fn restart(&self, uid: &str) -> bool;

@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may read nothing of a log.
 const PAGER_PATIENCE: Duration = Duration::from_secs(3600);
 /// What can be asked.
-const KNOWN: &str = "report, watch, pods, events, watch-events, restart and logs";
+const KNOWN: &str = "report, watch, pods, events, watch-events, restart, upgrade and logs";
 
 /// Listens at `path` with mode 0600, making its directory. The file of an agent that is gone is replaced.
 ///
@@ -111,6 +111,10 @@ async fn answer(
         match (request.request.as_str(), &request.log) {
             ("restart", _) if view.restart(uid) => send(&mut write, &serde_json::json!({})).await,
             ("restart", _) => send(&mut write, &Refusal { error: format!("no pod has the UID {uid:?}") }).await,
+            ("upgrade", _) if view.look_for_upgrade() => send(&mut write, &serde_json::json!({})).await,
+            ("upgrade", _) => {
+                send(&mut write, &Refusal { error: "this agent carries no upgrades out".to_owned() }).await
+            }
             ("report", _) => send_reports(&mut write, reports, false).await,
             ("watch", _) => send_reports(&mut write, reports, true).await,
             ("pods", _) => send(&mut write, &view.pods()).await,

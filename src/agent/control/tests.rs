@@ -45,6 +45,10 @@ impl AgentView for Bare {
     fn restart(&self, uid: &str) -> bool {
         uid == "uid"
     }
+
+    fn look_for_upgrade(&self) -> bool {
+        false
+    }
 }
 
 struct Bench {

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use tokio::sync::Notify;
 
 use super::gates::Gates;
 use super::node::NodeOptions;
@@ -15,6 +17,30 @@ use crate::runtime::endpoint::Endpoint;
 
 /// The pause image where none is named.
 pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
+
+/// Wakes who carries upgrades out. Every copy wakes the same one.
+#[derive(Debug, Clone, Default)]
+pub struct UpgradeSignal(Arc<Notify>);
+
+impl UpgradeSignal {
+    /// An upgrade may have been ordered.
+    pub fn wake(&self) {
+        self.0.notify_one();
+    }
+
+    /// Returns when that has happened since the last time.
+    pub async fn woken(&self) {
+        self.0.notified().await;
+    }
+}
+
+impl PartialEq for UpgradeSignal {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for UpgradeSignal {}
 
 /// Everything the agent is configured with, defaults applied. Make one with [`AgentOptions::new`] and change what differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +99,8 @@ pub struct AgentOptions {
     pub container_log_max_size: u64,
     /// How many files of a container's log are kept, the live one included; `containerLogMaxFiles`.
     pub container_log_max_files: u32,
+    /// Who carries upgrades out beside the agent; None: no one does.
+    pub upgrades: Option<UpgradeSignal>,
     /// How often the service manager hears that the agent is alive, as it asks for; None: never.
     pub watchdog: Option<Duration>,
     /// How often logs are looked at where the agent rotates them; `containerLogMonitorInterval`.
@@ -135,6 +163,7 @@ impl AgentOptions {
             cpu_cfs_quota_period: Duration::from_millis(100),
             seccomp_default: false,
             oom_score_adj: -999,
+            upgrades: None,
             watchdog: None,
             container_log_max_size: 10 << 20,
             container_log_max_files: 5,

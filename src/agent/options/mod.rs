@@ -20,7 +20,7 @@ mod server;
 pub mod table;
 mod values;
 
-pub use agent_options::{AgentOptions, PAUSE_IMAGE};
+pub use agent_options::{AgentOptions, PAUSE_IMAGE, UpgradeSignal};
 pub use config_files::{ConfigFile, drop_ins};
 pub use error::OptionsError;
 pub use flag_value::{Given, Kind as FlagKind};

@@ -23,13 +23,15 @@ use tracing::{debug, info, warn};
 
 use super::Globals;
 use super::failure::Hint;
+use super::spec::program;
 use super::version;
-use crate::agent::options::{self, AgentOptions, ConfigFile, Flags};
+use crate::agent::options::{self, AgentOptions, ConfigFile, Flags, UpgradeSignal};
 use crate::agent::{self, control};
 use crate::host::environment;
 use crate::host::tree::{HostTree, NoRecord};
 use crate::runtime::endpoint::Endpoint;
 use crate::workflow::renewal;
+use crate::workflow::upgrade::order::owner;
 use flags::FlagArgs;
 
 /// The agent's own, which leaves the modes of everything it makes as they are meant.
@@ -105,11 +107,14 @@ pub async fn run(mut args: Args, globals: &Globals) -> anyhow::Result<ExitCode> 
     ))?;
     let shutdown = CancellationToken::new();
     let signals = stop_on_signals(shutdown.clone())?;
+    let upgrades = UpgradeSignal::default();
+    options.upgrades = Some(upgrades.clone());
+    let owner = tokio::spawn(owner::own(globals.paths(), program()?, upgrades, shutdown.clone()));
     let notifier = tokio::spawn(shutdown.clone().run_until_cancelled_owned(notify(options.control_socket.clone())));
     let ended = agent::run(options, runtime, shutdown.clone()).await;
     shutdown.cancel();
-    // Both have ended with the token; a panic in one of them has been printed.
-    let _ = (signals.await, notifier.await);
+    // All have ended with the token; a panic in one of them has been printed.
+    let _ = (signals.await, notifier.await, owner.await);
     ended?;
     Ok(ExitCode::SUCCESS)
 }

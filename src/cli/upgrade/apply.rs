@@ -4,22 +4,25 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
+use tokio_util::sync::CancellationToken;
 
 use super::flags::{How, UpgradeTarget};
+use crate::cli::signals::stop_on_signals;
 use crate::cli::{Globals, Hint, report};
 use crate::config::ClusterSpec;
 use crate::config::older::cluster_configuration;
+use crate::event::Reporter;
+use crate::host::Paths;
 use crate::release::kubeadm_row;
 use crate::ui;
-use crate::workflow::upgrade::prepare::PrepareError;
+use crate::workflow::upgrade::order::record::Ending;
+use crate::workflow::upgrade::order::{HandedOver, follow, hand_over};
 use crate::workflow::upgrade::run::{Parts, Request, Rollback, RunError, Upgrade};
 use crate::workflow::upgrade::table::SelectedPhases as Phases;
-use crate::workflow::upgrade::{Outcome, UpgradeError};
 use crate::yaml;
 
-/// What is to be done when the API server is needed and cannot be asked.
-const WITHOUT_API: &str = "nothing was changed; to upgrade without the cluster's objects add \
-                           --skip-phases=upload-config,bootstrap-token,addon";
+/// The exit code of a command that a signal has ended.
+const INTERRUPTED: u8 = 130;
 
 /// The ClusterConfiguration, as it would be uploaded.
 pub fn configuration(spec: &ClusterSpec) -> anyhow::Result<String> {
@@ -39,7 +42,7 @@ pub async fn apply_it(globals: &Globals, to: &UpgradeTarget, phases: Phases, how
         warnings: to.warnings.clone(),
         pull_policy: how.pull_policy,
     };
-    let mut upgrade = Upgrade::prepare(&paths, parts, request).map_err(explain)?;
+    let upgrade = Upgrade::prepare(&paths, parts, request).map_err(explain)?;
     if to.section.print_config {
         ui::print(&configuration(upgrade.spec())?)?;
     }
@@ -55,16 +58,33 @@ pub async fn apply_it(globals: &Globals, to: &UpgradeTarget, phases: Phases, how
     if !how.yes && !ui::confirm(&upgrade.question(), "--yes")? {
         bail!("nothing was changed");
     }
-    Ok(ended(upgrade.run(limit).await.map_err(explain)?))
+    let order = upgrade.order(Some(&to.kubeconfig), limit)?;
+    match hand_over(&paths, &order, upgrade).await? {
+        HandedOver::Yes => follow_it(&paths, &order.id, &*reporter).await,
+        HandedOver::No(mut upgrade) => {
+            let outcome = upgrade.run(limit).await.map_err(explain)?;
+            Ok(ended(Ending::of(&outcome)))
+        }
+    }
+}
+
+/// Shows what happens to an upgrade that the agent has carried out, until it has ended.
+pub async fn follow_it(paths: &Paths, id: &str, reporter: &dyn Reporter) -> anyhow::Result<ExitCode> {
+    let stop = CancellationToken::new();
+    stop_on_signals(&stop);
+    tokio::select! {
+        ending = follow(paths, id, reporter) => Ok(ended(ending?)),
+        () = stop.cancelled() => {
+            let text = "the node agent goes on with it: `kubeboot upgrade status --watch` shows how far it is";
+            reporter.note("upgrade", text.to_owned());
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+    }
 }
 
 /// What to do next, attached to what went wrong.
 fn explain(error: RunError) -> anyhow::Error {
-    let hint = match &error {
-        RunError::Prepare(PrepareError::NotInitialised) => Some("run `kubeboot init` first"),
-        RunError::Upgrade(UpgradeError::Unreadable(_)) => Some(WITHOUT_API),
-        _ => None,
-    };
+    let hint = error.hint();
     let error = anyhow::Error::new(error);
     match hint {
         Some(hint) => error.context(Hint::new(hint)),
@@ -73,25 +93,17 @@ fn explain(error: RunError) -> anyhow::Error {
 }
 
 /// Reports what failed; returns the exit code.
-fn ended(outcome: Outcome) -> ExitCode {
-    let code = ExitCode::from(outcome.exit_code());
-    match outcome {
-        Outcome::Upgraded { .. } => {}
-        Outcome::RolledBack { cause, etcd } => {
-            let ended = etcd.map_or_else(
-                || "the upgrade failed, and everything is as it was before".to_owned(),
-                |version| format!("the upgrade failed, and everything is old again, with etcd {version}"),
-            );
-            report(&anyhow::Error::new(cause).context(ended));
-        }
-        Outcome::Failed { cause, rollback } => {
-            report(&anyhow::Error::new(cause).context("the upgrade failed"));
-            report(&anyhow::Error::new(rollback).context(
-                "and putting everything old back failed too; when its cause is mended, run `kubeboot upgrade rollback`",
-            ));
-        }
+fn ended(ending: Ending) -> ExitCode {
+    for error in ending.errors {
+        let mut causes = error.into_iter().rev();
+        let first = anyhow::Error::msg(causes.next().unwrap_or_default());
+        let whole = causes.fold(first, anyhow::Error::context);
+        report(&match &ending.hint {
+            Some(hint) => whole.context(Hint::new(hint.clone())),
+            None => whole,
+        });
     }
-    code
+    ExitCode::from(ending.code)
 }
 
 /// Takes the last upgrade back.
@@ -103,9 +115,9 @@ pub async fn roll_back(
     kubeconfig: Option<PathBuf>,
     etcd_copy: bool,
 ) -> anyhow::Result<ExitCode> {
-    let paths = globals.paths();
-    let parts = Parts::of_machine(&paths, kubeconfig, ui::reporter(how.output));
-    let mut rollback = Rollback::prepare(&paths, parts, etcd_copy)?;
+    let (paths, reporter) = (globals.paths(), ui::reporter(how.output));
+    let parts = Parts::of_machine(&paths, kubeconfig.clone(), reporter.clone());
+    let rollback = Rollback::prepare(&paths, parts, etcd_copy)?;
     let limit = how.limit(rollback.spec())?;
     if how.dry_run {
         ui::print(&rollback.would())?;
@@ -114,6 +126,12 @@ pub async fn roll_back(
     if !how.yes && !ui::confirm(&rollback.question(), "--yes")? {
         bail!("nothing was changed");
     }
-    rollback.run(limit).await?;
-    Ok(ExitCode::SUCCESS)
+    let order = rollback.order(kubeconfig.as_deref(), limit)?;
+    match hand_over(&paths, &order, rollback).await? {
+        HandedOver::Yes => follow_it(&paths, &order.id, &*reporter).await,
+        HandedOver::No(mut rollback) => {
+            rollback.run(limit).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }

@@ -1,8 +1,9 @@
-//! `kubeboot upgrade plan|diff|apply|node|rollback`.
+//! `kubeboot upgrade plan|diff|apply|node|rollback|status`.
 
 mod apply;
 mod flags;
 mod node;
+mod status;
 
 use std::process::ExitCode;
 
@@ -27,9 +28,10 @@ use crate::workflow::upgrade::table::{OPTIONS, PHASES, SelectedPhases as Parts};
   kubeboot upgrade apply v1.36.3
   kubeboot upgrade apply --image kube-scheduler=registry.example.com/kube-scheduler:v1.36.3-fix
   kubeboot upgrade node          # on a node that the cluster's control plane has gone ahead of
+  kubeboot upgrade status --watch
   kubeboot upgrade rollback
 
-Every image is fetched before anything is touched. Then etcd, kube-apiserver, kube-controller-manager and kube-scheduler
+The node agent carries an upgrade out, so it goes on when this command ends. Every image is fetched before anything is touched. Then etcd, kube-apiserver, kube-controller-manager and kube-scheduler
 are replaced in this order, each with new certificates, each as soon as the agent reports the one before healthy. The
 node's kubelet settings and the cluster's objects follow. If anything fails, everything old is put back; an etcd that has
 served stays where its data would not go back without loss. Backups stay below /etc/kubernetes/tmp.")]
@@ -77,6 +79,10 @@ enum Sub {
         #[command(flatten)]
         common: flags::Common,
     },
+    Status(status::Args),
+    /// Carry out what was ordered: the node agent runs this.
+    #[command(hide = true)]
+    CarryOut,
 }
 
 #[derive(Debug, clap::Args)]
@@ -145,6 +151,8 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
             apply_command(parts, command, flags, globals).await
         }
         Sub::Node(args) => node::run(*args, globals).await,
+        Sub::Status(args) => status::run(args, globals).await,
+        Sub::CarryOut => status::carry(globals).await,
         Sub::Rollback { etcd_copy, how, common } => roll_back(globals, &how, common.kubeconfig, etcd_copy).await,
     }
 }

@@ -3,7 +3,7 @@
 pub mod inventory;
 pub mod journal;
 pub mod lock;
-mod record;
+pub(in crate::workflow) mod record;
 pub mod saved;
 
 use std::fs::{self, Permissions};
@@ -52,7 +52,8 @@ pub enum StateError {
 
 /// Name of the directory while it is being made or removed; the process id follows.
 const ASIDE: &str = ".kubeboot-state-";
-const LOCK: &str = "lock";
+/// File name of the lock below the state directory.
+pub(in crate::workflow) const LOCK: &str = "lock";
 const LOST_AND_FOUND: &str = "lost+found";
 
 /// The open, locked state of a machine.

@@ -18,6 +18,7 @@ pub mod journal;
 pub mod kept;
 pub mod manifest;
 pub mod objects;
+pub mod order;
 pub mod plan;
 pub mod prepare;
 pub mod rollback;

@@ -12,6 +12,7 @@ use super::data::loss;
 use super::diff::unified;
 use super::etcd::Aim;
 use super::journal::{JOURNAL, Journal, State as JournalState};
+use super::order::{Order, OrderError, Wanted, What};
 use super::prepare::{Goal, PrepareError, Prepared, prepare};
 use super::rollback::rollback;
 use super::table::Part;
@@ -66,6 +67,21 @@ pub enum RunError {
     /// The upgrade itself.
     #[error(transparent)]
     Upgrade(#[from] UpgradeError),
+}
+
+/// What is to be done when the API server is needed and cannot be asked.
+const WITHOUT_API: &str = "nothing was changed; to upgrade without the cluster's objects add \
+                           --skip-phases=upload-config,bootstrap-token,addon";
+
+impl RunError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Prepare(PrepareError::NotInitialised) => Some("run `kubeboot init` first"),
+            Self::Upgrade(UpgradeError::Unreadable(_)) => Some(WITHOUT_API),
+            _ => None,
+        }
+    }
 }
 
 /// What an upgrade talks to while it runs. Tests put fakes into it.
@@ -196,6 +212,15 @@ impl Upgrade {
         unified(&self.prepared.steps, 3) + &lines
     }
 
+    /// The same as an order for somebody else to carry out.
+    ///
+    /// # Errors
+    /// See [`Order::new`].
+    pub fn order(&self, kubeconfig: Option<&Path>, limit: Duration) -> Result<Order, OrderError> {
+        let what = What::Apply(Box::new(Wanted::of(&self.request)?));
+        Order::new(self.request.command.clone(), what, kubeconfig, limit)
+    }
+
     /// What is asked before.
     pub fn question(&self) -> String {
         let replaced: Vec<&str> = self.prepared.steps.iter().map(|step| step.component).collect();
@@ -274,6 +299,16 @@ impl Rollback {
         &self.spec
     }
 
+    /// The same as an order for somebody else to carry out.
+    ///
+    /// # Errors
+    /// See [`Order::new`].
+    pub fn order(&self, kubeconfig: Option<&Path>, limit: Duration) -> Result<Order, OrderError> {
+        let etcd_copy = self.etcd_copy;
+        let command = if etcd_copy { "kubeboot upgrade rollback --etcd-copy" } else { "kubeboot upgrade rollback" };
+        Order::new(command.to_owned(), What::Rollback { etcd_copy }, kubeconfig, limit)
+    }
+
     /// What would be done.
     pub fn would(&self) -> String {
         let journal = &self.journal;
@@ -329,4 +364,4 @@ pub(super) fn stamp() -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

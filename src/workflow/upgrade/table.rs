@@ -140,6 +140,32 @@ impl SelectedPhases {
         Ok(Self(vec![phases.one(name, sub)?]))
     }
 
+    /// Those with these names: phases and `group/child`, as [`Self::names`] gives them.
+    ///
+    /// # Errors
+    /// A phase that is none.
+    pub fn named(names: &[String]) -> Result<Self, PhaseError> {
+        let mut all: Vec<Selected<'static, Part>> = Vec::new();
+        for name in names {
+            let (group, child) = name.split_once('/').map_or((name.as_str(), None), |(group, one)| (group, Some(one)));
+            let one = PHASES.one(group, child)?;
+            match all.iter_mut().find(|known| known.phase.name == one.phase.name) {
+                Some(known) => known.children.extend(one.children),
+                None => all.push(one),
+            }
+        }
+        Ok(Self(all))
+    }
+
+    /// Their names, `group/child` for each child of a group.
+    pub fn names(&self) -> Vec<String> {
+        let of = |one: &Selected<'static, Part>| match one.children[..] {
+            [] => vec![one.phase.name.to_owned()],
+            _ => one.children.iter().map(|child| format!("{}/{child}", one.phase.name)).collect(),
+        };
+        self.0.iter().flat_map(of).collect()
+    }
+
     /// Whether a phase runs.
     pub fn has(&self, part: Part) -> bool {
         self.0.iter().any(|one| one.phase.work == part)
@@ -189,5 +215,16 @@ mod tests {
         let one = SelectedPhases::one(&PHASES, "upload-config", Some("all")).unwrap();
         assert!(one.has_child(Part::UploadConfig, "kubelet") && !one.has(Part::ControlPlane));
         assert!(SelectedPhases::one(&NODE_PHASES, "upload-config", Some("all")).is_err());
+    }
+
+    #[test]
+    fn phases_that_were_written_down_by_name_are_the_same_again() {
+        let node = SelectedPhases::of(&NODE_PHASES, &["addon/coredns".to_owned()]).unwrap();
+        for phases in [SelectedPhases::default(), node] {
+            let again = SelectedPhases::named(&phases.names()).unwrap();
+            assert_eq!(again.names(), phases.names());
+            assert!(again.has(Part::ControlPlane) && again.has_child(Part::Addon, "kube-proxy"));
+        }
+        assert!(SelectedPhases::named(&["nope".to_owned()]).is_err());
     }
 }

@@ -15,11 +15,11 @@ use super::request::{self, RequestError, RequestedCertificate, ask};
 use super::store::{Pair, Store, StoreError};
 use super::{is_valid, renewal};
 use crate::agent::apiserver::Parts;
-use crate::agent::apiserver::files::Files;
 use crate::agent::backoff::{Steps, fraction};
 use crate::agent::options::AgentOptions;
 use crate::error::chain;
 use crate::host::fs::{FsError, read_if_exists, remove_file, write_file, write_through};
+use crate::host::watched::Files;
 use crate::pki::{PkiError, PrivateKey, point_at_client_certificate};
 
 /// How long to wait after a failure.

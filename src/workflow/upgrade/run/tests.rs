@@ -8,11 +8,11 @@ use crate::testing::machine::Bench;
 use crate::workflow::init::{self, InitRequest, PhaseSelection};
 use crate::workflow::state::journal::Record;
 
-const LIMIT: Duration = Duration::from_secs(60);
-const NEW: &str = "registry.example.com/kube-scheduler:v9";
+pub(in crate::workflow::upgrade) const LIMIT: Duration = Duration::from_secs(60);
+pub(in crate::workflow::upgrade) const NEW: &str = "registry.example.com/kube-scheduler:v9";
 
 /// A machine that `init` has made, whose configuration is kept.
-async fn made() -> Bench {
+pub(in crate::workflow::upgrade) async fn made() -> Bench {
     let bench = Bench::new();
     let version = crate::testing::spec().kubernetes_version.to_string();
     let flags = Flags { kubernetes_version: Some(version), ..Flags::default() };
@@ -24,12 +24,12 @@ async fn made() -> Bench {
     bench
 }
 
-fn parts(bench: &Bench) -> Parts {
+pub(in crate::workflow::upgrade) fn parts(bench: &Bench) -> Parts {
     let world = &bench.world;
     Parts { cluster: world.clone(), runtimes: world.clone(), health: world.clone(), reporter: world.clone() }
 }
 
-fn request(images: &[&str]) -> Request {
+pub(in crate::workflow::upgrade) fn request(images: &[&str]) -> Request {
     let goal = Goal {
         version: None,
         images: images.iter().map(|image| ImageChange::parse(image).unwrap()).collect(),
@@ -54,7 +54,7 @@ fn prepared(bench: &Bench) -> Result<Upgrade, RunError> {
     Upgrade::prepare(&bench.machine().paths, parts(bench), request(&[&image]))
 }
 
-fn scheduler(bench: &Bench) -> String {
+pub(in crate::workflow::upgrade) fn scheduler(bench: &Bench) -> String {
     std::fs::read_to_string(bench.machine().paths.manifest("kube-scheduler")).unwrap()
 }
 

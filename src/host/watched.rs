@@ -8,7 +8,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use crate::host::clock::{Instant, timeout_at};
+use super::clock::{Instant, timeout_at};
 
 /// How long what is being written is let be.
 const COALESCE: Duration = Duration::from_millis(50);

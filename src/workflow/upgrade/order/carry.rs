@@ -1,0 +1,151 @@
+//! Carrying an order out: in a process of its own, which the agent starts, and starts again until the order has ended.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::record::{Ending, OrderRecord};
+use super::{Order, OrderError, Wanted, What};
+use crate::event::Reporter;
+use crate::host::Paths;
+use crate::host::lock::wait_until_free;
+use crate::host::tree::{HostTree, NoRecord};
+use crate::workflow::state::lock::LockError;
+use crate::workflow::state::{LOCK, StateError};
+use crate::workflow::upgrade::journal::{Journal, State};
+use crate::workflow::upgrade::run::{Parts, Rollback, RunError, Upgrade};
+
+/// What an upgrade acts on, with a kubeconfig and a reporter.
+pub type MakeParts<'a> = &'a dyn Fn(Option<PathBuf>, Arc<dyn Reporter>) -> Parts;
+
+/// Carries out what was ordered on the machine below `paths`, from wherever an attempt before was cut off; returns how it
+/// ended, or None when nothing was ordered.
+///
+/// # Errors
+/// An order or a record that cannot be read or written. What goes wrong with the upgrade is in the [`Ending`].
+pub async fn carry_out(paths: &Paths, parts: MakeParts<'_>) -> Result<Option<Ending>, OrderError> {
+    loop {
+        let Some(order) = Order::read(paths)? else { return Ok(None) };
+        let (record, ended) = OrderRecord::open(paths, &order)?;
+        if let Some(ending) = ended {
+            Order::remove(paths)?;
+            return Ok(Some(ending));
+        }
+        let record = Arc::new(record);
+        let parts = parts(order.kubeconfig.clone(), record.clone());
+        match attempt(paths, &order, &record, parts).await {
+            Attempt::Ended(ending) => return Ok(Some(ending)),
+            Attempt::Failed(error) => return Err(error),
+            // An attempt whose agent is gone, or another command, is at work.
+            Attempt::Locked => {
+                let lock = paths.state().join(LOCK);
+                let free = tokio::task::spawn_blocking(move || wait_until_free(&lock)).await;
+                if let Ok(waited) = free {
+                    waited?;
+                }
+            }
+        }
+    }
+}
+
+enum Attempt {
+    Ended(Ending),
+    Locked,
+    Failed(OrderError),
+}
+
+/// Why an attempt comes to no end of its own.
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    /// What was ordered cannot be understood.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// It cannot be begun.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+impl AttemptError {
+    fn ending(&self) -> Ending {
+        match self {
+            Self::Order(error) => Ending::refused(error, None),
+            Self::Run(error) => Ending::refused(error, error.hint()),
+        }
+    }
+
+    /// Whether another process is at work.
+    fn is_locked(&self) -> bool {
+        let Self::Run(RunError::State(StateError::Lock(error))) = self else { return false };
+        matches!(error, LockError::Held { .. } | LockError::Gone { .. })
+    }
+}
+
+/// One attempt.
+async fn attempt(paths: &Paths, order: &Order, record: &OrderRecord, parts: Parts) -> Attempt {
+    let ended = match &order.what {
+        What::Apply(wanted) => apply(paths, order, wanted, record, parts.clone()).await,
+        What::Rollback { etcd_copy } => {
+            let taken_back = take_back(paths, order, record, parts.clone(), *etcd_copy).await;
+            taken_back.map(|()| Ending::default()).map_err(AttemptError::from)
+        }
+    };
+    let error = match ended {
+        Ok(ending) => return conclude(paths, record, ending),
+        Err(error) if error.is_locked() => return Attempt::Locked,
+        Err(error) => error,
+    };
+    let mut ending = error.ending();
+    if matches!(order.what, What::Apply(_)) && is_half_done(paths) {
+        // What cannot go on goes back: it is neither old nor new.
+        match take_back(paths, order, record, parts, false).await {
+            Ok(()) => ending.code = 2,
+            Err(undo) => {
+                ending.code = 3;
+                ending.errors.extend(Ending::refused(&undo, None).errors);
+            }
+        }
+    }
+    conclude(paths, record, ending)
+}
+
+/// The machine's lock is held until the end is on record.
+async fn apply(
+    paths: &Paths,
+    order: &Order,
+    wanted: &Wanted,
+    record: &OrderRecord,
+    parts: Parts,
+) -> Result<Ending, AttemptError> {
+    let mut upgrade = Upgrade::prepare(paths, parts, wanted.request(&order.command)?)?;
+    record.begin()?;
+    let ending = Ending::of(&upgrade.run(order.limit()).await?);
+    record.end(ending.clone())?;
+    Ok(ending)
+}
+
+async fn take_back(
+    paths: &Paths,
+    order: &Order,
+    record: &OrderRecord,
+    parts: Parts,
+    etcd_copy: bool,
+) -> Result<(), RunError> {
+    let mut rollback = Rollback::prepare(paths, parts, etcd_copy)?;
+    if let Err(error) = record.begin() {
+        tracing::warn!(%error, "cannot record the attempt");
+    }
+    rollback.run(order.limit()).await
+}
+
+/// Records the end, unless that has been done, and takes the order away.
+fn conclude(paths: &Paths, record: &OrderRecord, ending: Ending) -> Attempt {
+    match record.end(ending.clone()).and_then(|()| Order::remove(paths)) {
+        Ok(()) => Attempt::Ended(ending),
+        Err(error) => Attempt::Failed(error),
+    }
+}
+
+/// Whether an upgrade was cut off in the middle.
+fn is_half_done(paths: &Paths) -> bool {
+    let journal = Journal::read(&HostTree::new(paths.clone(), NoRecord));
+    journal.ok().flatten().is_some_and(|journal| journal.state == State::Applying)
+}

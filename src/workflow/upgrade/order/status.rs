@@ -1,0 +1,174 @@
+//! How far the last upgrade is, from what is on disk: it can be asked from anywhere, with an agent or without.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::record::{Ending, Line, Said, lines};
+use super::{Order, OrderError};
+use crate::event::Event;
+use crate::host::Paths;
+use crate::host::tree::{HostTree, NoRecord};
+use crate::workflow::upgrade::UpgradeError;
+use crate::workflow::upgrade::journal::{Journal, State as JournalState};
+
+/// How an upgrade stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum State {
+    /// It was ordered, and is not being carried out yet.
+    Ordered,
+    /// It is being carried out, or was cut off and will be taken up again.
+    Running,
+    /// It was cut off, and no order has it taken up again: the command was carrying it out itself.
+    CutOff,
+    /// Everything is new.
+    Upgraded,
+    /// Everything is old again.
+    RolledBack,
+    /// It failed, and so did going back.
+    Failed,
+    /// It could not be begun, and nothing was changed.
+    Refused,
+}
+
+/// The last upgrade.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// How it stands.
+    pub state: State,
+    /// Of the order; None of an upgrade that the command carried out itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The command.
+    pub command: String,
+    /// When it was ordered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordered: Option<Timestamp>,
+    /// When something has last happened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<Timestamp>,
+    /// How often it was begun: more than once where an attempt was cut off.
+    pub attempts: usize,
+    /// The phase that runs, or ran last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// The components that have been waited for, as they were last.
+    pub components: Vec<Component>,
+    /// How it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
+}
+
+/// A component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Component {
+    /// Its name.
+    pub name: String,
+    /// Its state in a few words.
+    pub state: String,
+    /// Whether it is as it should be.
+    pub healthy: bool,
+}
+
+/// What cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The order or its record.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] UpgradeError),
+}
+
+/// How the last upgrade on the machine below `paths` stands; None where there was none.
+///
+/// # Errors
+/// Files that cannot be read.
+pub fn status(paths: &Paths) -> Result<Option<Status>, StatusError> {
+    let order = Order::read(paths)?;
+    let lines = lines(paths)?;
+    let journal = Journal::read(&HostTree::new(paths.clone(), NoRecord))?;
+    Ok(of_record(order.as_ref(), &lines).or_else(|| journal.map(of_journal)))
+}
+
+fn of_record(order: Option<&Order>, lines: &[Line]) -> Option<Status> {
+    let first = lines.first().and_then(|line| match &line.what {
+        Said::Ordered { id, command } => Some((id.clone(), command.clone(), line.at)),
+        _ => None,
+    });
+    let (id, command, ordered) = first.or_else(|| order.map(|o| (o.id.clone(), o.command.clone(), o.ordered)))?;
+    let mut status = Status {
+        state: State::Ordered,
+        id: Some(id),
+        command,
+        ordered: Some(ordered),
+        last: lines.last().map(|line| line.at),
+        attempts: 0,
+        phase: None,
+        components: Vec::new(),
+        ending: None,
+    };
+    lines.iter().for_each(|line| status.take(&line.what));
+    Some(status)
+}
+
+fn of_journal(journal: Journal) -> Status {
+    let state = match journal.state {
+        JournalState::Applying => State::CutOff,
+        JournalState::Done => State::Upgraded,
+        JournalState::RolledBack => State::RolledBack,
+    };
+    Status {
+        state,
+        id: None,
+        command: journal.command,
+        ordered: None,
+        last: None,
+        attempts: 1,
+        phase: None,
+        components: Vec::new(),
+        ending: None,
+    }
+}
+
+impl Status {
+    /// Whether it goes on without anybody's help.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Ordered | State::Running)
+    }
+
+    fn take(&mut self, what: &Said) {
+        match what {
+            Said::Ordered { .. } => {}
+            Said::Begun { .. } => {
+                self.attempts += 1;
+                self.state = State::Running;
+            }
+            Said::Event(Event::PhaseStarted { phase, .. }) => self.phase = Some(phase.clone()),
+            Said::Event(Event::Component { name, state, healthy, .. }) => {
+                let new = Component { name: name.clone(), state: state.clone(), healthy: *healthy };
+                match self.components.iter_mut().find(|one| one.name == *name) {
+                    Some(one) => *one = new,
+                    None => self.components.push(new),
+                }
+            }
+            Said::Event(_) => {}
+            Said::Ended(ending) => {
+                self.state = state_of(ending);
+                self.ending = Some(ending.clone());
+            }
+        }
+    }
+}
+
+/// The state that an exit code of an [`Outcome`](crate::workflow::upgrade::Outcome) stands for.
+fn state_of(ending: &Ending) -> State {
+    match ending.code {
+        0 => State::Upgraded,
+        2 => State::RolledBack,
+        3 => State::Failed,
+        _ => State::Refused,
+    }
+}
