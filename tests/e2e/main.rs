@@ -83,7 +83,7 @@ const OWN: &[Test] = tests![
     node::the_node_is_registered_ready_and_marked_and_comes_back_when_it_is_deleted,
     upgrade::an_upgrade_replaces_every_component_and_keeps_the_data,
     upgrade::an_upgrade_to_a_broken_image_is_rolled_back_and_keeps_the_data,
-    upgrade::a_killed_upgrade_is_finished_by_the_same_command,
+    upgrade::an_upgrade_goes_on_when_its_command_or_what_carries_it_out_is_killed,
     upgrade::an_upgrade_takes_certificates_and_the_clusters_objects_along_and_a_rollback_brings_them_back,
 ];
 

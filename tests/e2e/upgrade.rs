@@ -59,15 +59,55 @@ pub fn an_upgrade_to_a_broken_image_is_rolled_back_and_keeps_the_data() {
     run("docker", &["rmi", CRASHING, HANGING]);
 }
 
-pub fn a_killed_upgrade_is_finished_by_the_same_command() {
+/// The lines of the record of the last upgrade.
+fn record() -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string("/var/lib/kubeboot/upgrade/record.json").unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// The process that carries the upgrade out, once `component` is being replaced.
+fn carrier(component: &str) -> String {
+    let of = |line: &serde_json::Value| line["begun"]["pid"].as_u64().map(|pid| pid.to_string());
+    let phase = format!("upgrade/{component}");
+    eventually(component, MINUTE, || {
+        let lines = record();
+        lines.iter().any(|line| line["event"]["phase"] == *phase).then(|| lines.iter().filter_map(of).next_back().unwrap())
+    })
+}
+
+/// Waits until the upgrade has ended without anybody's help.
+fn upgraded() -> serde_json::Value {
+    eventually("the end of the upgrade", 3 * MINUTE, || {
+        let json = kubeboot(&["upgrade", "status", "-o", "json"]).stdout;
+        let status: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let open = ["ordered", "running"].iter().any(|state| status["state"] == **state);
+        (!open).then_some(status)
+    })
+}
+
+pub fn an_upgrade_goes_on_when_its_command_or_what_carries_it_out_is_killed() {
     let _plane = ControlPlane::init();
+    let upgrade = ["upgrade", "apply", NEXT_VERSION, "--yes", "-o", "json"];
     let component = |name: &str| format!("{{\"event\":\"component\",\"name\":\"{name}\"");
-    for name in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
-        let ended = kill_at(&["upgrade", "apply", NEXT_VERSION, "--yes", "-o", "json"], &component(name));
-        assert_eq!(ended, Ended::Killed, "{name}");
+    for name in ["kube-apiserver", "kube-scheduler"] {
+        assert_eq!(kill_at(&upgrade, &component(name)), Ended::Killed, "{name}");
         let other = kubeboot(&["upgrade", "apply", "--image", "etcd=a/b:c", "--yes"]).code(1);
-        assert!(other.contains("rollback") || other.contains("a/b:c"), "{other}");
-        kubeboot(&["upgrade", "apply", NEXT_VERSION, "--yes"]).code(0);
+        assert!(other.contains("another upgrade is under way"), "{other}");
+        let status = upgraded();
+        assert_eq!((&status["state"], &status["attempts"]), (&"upgraded".into(), &1.into()), "{status}");
+        assert_eq!(server_version(), NEXT_VERSION);
+        kubeboot(&["upgrade", "rollback", "--yes"]).code(0);
+        assert_eq!(server_version(), VERSION);
+    }
+    for name in ["kube-apiserver", "kube-controller-manager"] {
+        std::thread::scope(|scope| {
+            let command = scope.spawn(|| kubeboot(&upgrade).code(0));
+            run("kill", &["-9", &carrier(name)]);
+            let followed = command.join().unwrap();
+            assert!(followed.contains(&component(name)), "the command follows it to its end: {followed}");
+        });
+        let status = upgraded();
+        assert_eq!((&status["state"], &status["attempts"]), (&"upgraded".into(), &2.into()), "{status}");
         assert_eq!(server_version(), NEXT_VERSION);
         kubeboot(&["upgrade", "rollback", "--yes"]).code(0);
         assert_eq!(server_version(), VERSION);

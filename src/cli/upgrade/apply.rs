@@ -16,7 +16,7 @@ use crate::host::Paths;
 use crate::release::kubeadm_row;
 use crate::ui;
 use crate::workflow::upgrade::order::record::Ending;
-use crate::workflow::upgrade::order::{HandedOver, follow, hand_over};
+use crate::workflow::upgrade::order::{HandedOver, Order, follow, hand_over};
 use crate::workflow::upgrade::run::{Parts, Request, Rollback, RunError, Upgrade};
 use crate::workflow::upgrade::table::SelectedPhases as Phases;
 use crate::yaml;
@@ -33,6 +33,9 @@ pub fn configuration(spec: &ClusterSpec) -> anyhow::Result<String> {
 /// Prepares and carries out.
 pub async fn apply_it(globals: &Globals, to: &UpgradeTarget, phases: Phases, how: &How) -> anyhow::Result<ExitCode> {
     let (paths, reporter) = (globals.paths(), ui::reporter(how.output));
+    if let Some(order) = Order::read(&paths)?.filter(|_| !how.dry_run) {
+        return join_it(&paths, &order, &to.command, &*reporter).await;
+    }
     let parts = Parts::of_machine(&paths, Some(to.kubeconfig.clone()), reporter.clone());
     let request = Request {
         goal: to.goal(phases)?,
@@ -66,6 +69,16 @@ pub async fn apply_it(globals: &Globals, to: &UpgradeTarget, phases: Phases, how
             Ok(ended(Ending::of(&outcome)))
         }
     }
+}
+
+/// What becomes of `command` while an upgrade is under way: the same one is followed.
+async fn join_it(paths: &Paths, order: &Order, command: &str, reporter: &dyn Reporter) -> anyhow::Result<ExitCode> {
+    if order.command != command {
+        let hint = "wait until it has ended (kubeboot upgrade status --watch)";
+        bail!(anyhow::anyhow!("another upgrade is under way: {}", order.command).context(Hint::new(hint)));
+    }
+    reporter.note("upgrade", "this very upgrade is under way already".to_owned());
+    follow_it(paths, &order.id, reporter).await
 }
 
 /// Shows what happens to an upgrade that the agent has carried out, until it has ended.
@@ -117,6 +130,9 @@ pub async fn roll_back(
 ) -> anyhow::Result<ExitCode> {
     let (paths, reporter) = (globals.paths(), ui::reporter(how.output));
     let parts = Parts::of_machine(&paths, kubeconfig.clone(), reporter.clone());
+    if let Some(order) = Order::read(&paths)?.filter(|_| !how.dry_run) {
+        return join_it(&paths, &order, &Order::rollback_command(etcd_copy), &*reporter).await;
+    }
     let rollback = Rollback::prepare(&paths, parts, etcd_copy)?;
     let limit = how.limit(rollback.spec())?;
     if how.dry_run {

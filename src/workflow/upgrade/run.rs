@@ -305,8 +305,7 @@ impl Rollback {
     /// See [`Order::new`].
     pub fn order(&self, kubeconfig: Option<&Path>, limit: Duration) -> Result<Order, OrderError> {
         let etcd_copy = self.etcd_copy;
-        let command = if etcd_copy { "kubeboot upgrade rollback --etcd-copy" } else { "kubeboot upgrade rollback" };
-        Order::new(command.to_owned(), What::Rollback { etcd_copy }, kubeconfig, limit)
+        Order::new(Order::rollback_command(etcd_copy), What::Rollback { etcd_copy }, kubeconfig, limit)
     }
 
     /// What would be done.

@@ -147,6 +147,12 @@ impl Order {
         })
     }
 
+    /// The words of `upgrade rollback`.
+    pub fn rollback_command(etcd_copy: bool) -> String {
+        let flag = if etcd_copy { " --etcd-copy" } else { "" };
+        format!("kubeboot upgrade rollback{flag}")
+    }
+
     /// How long one component may take to be healthy.
     pub fn limit(&self) -> Duration {
         Duration::from_millis(self.limit)
