@@ -9,7 +9,7 @@ use super::data::writes_since;
 use super::journal::{DataCopy, Journal, State};
 use super::manifest::{image, image_version, parse};
 use super::target::file;
-use crate::etcd::{Downgrade, EtcdError, Minor};
+use crate::etcd::{Downgrade, EtcdError, Minor, Reason};
 use crate::event::Event;
 use crate::manifests::ETCD;
 use crate::release::etcd_goes_back;
@@ -105,7 +105,7 @@ pub(super) async fn look(machine: &Machine<'_>, journal: &Journal, aim: Aim) -> 
     let status = machine.etcd.status().await.ok();
     let replaced = old.is_some() && now.is_some() && now != old;
     let data = journal.etcd_data.as_ref();
-    let answers = replaced && status.as_ref().is_some_and(|status| status.has_leader);
+    let answers = replaced && status.as_ref().is_some_and(|status| status.leader.is_some());
     let version = |manifest: &Option<Vec<u8>>| manifest.as_deref().and_then(version_of);
     let running = status.filter(|_| answers).map(|status| status.version);
     Ok(Facts {
@@ -159,7 +159,7 @@ pub(super) async fn downgrade(machine: &Machine<'_>, to: Minor) -> Result<(), Up
     tell(format!("taking its data back to {to}"));
     match machine.etcd.downgrade(Downgrade::Enable, to).await {
         // A run before this one has asked for it.
-        Ok(()) | Err(EtcdError::Refused { busy: true, .. }) => {}
+        Ok(()) | Err(EtcdError::Refused { reason: Reason::DowngradeInProgress, .. }) => {}
         Err(error) => return Err(failed(error)),
     }
     let taken = async {

@@ -5,7 +5,7 @@ use super::super::etcd::Aim;
 use super::super::manifest::{image, image_version, parse};
 use super::*;
 use crate::agent::control::report::PodReport;
-use crate::etcd::{Downgrade, Etcd, EtcdError, Minor, Status};
+use crate::etcd::{Downgrade, Etcd, EtcdError, MemberId, Minor, Status};
 
 const DATA: &str = "var/lib/etcd/member/db";
 
@@ -94,7 +94,8 @@ impl Etcd for FakeEtcd {
     async fn status(&self) -> Result<Status, EtcdError> {
         let (version, db) = self.db()?;
         let says = Minor::of(&version) >= Minor::of("3.6");
-        Ok(Status { version, has_leader: true, storage: db.storage.filter(|_| says) })
+        let storage = db.storage.filter(|_| says);
+        Ok(Status { version, leader: Some(MemberId(1)), storage, ..Status::default() })
     }
 
     async fn downgrade(&self, action: Downgrade, to: Minor) -> Result<(), EtcdError> {
