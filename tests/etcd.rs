@@ -191,7 +191,8 @@ async fn a_real_etcd_says_what_it_is_and_does_what_it_is_asked() {
     let (_dir, etcd) = one().await;
     fill(&etcd);
     let member = etcd.member();
-    let before = etcd.says("its size", |status| status.db_size > 10 << 20).await;
+    // All of it is in the file: what is written goes there in batches.
+    let before = etcd.says("its size", |status| status.db_in_use > 10 << 20).await;
     assert_eq!(before.leader, Some(before.member));
     assert!(before.cluster != 0 && before.raft_term > 0 && before.raft_index >= before.applied_index);
     assert!(before.db_in_use > 0 && before.db_in_use <= before.db_size, "{before:?}");
@@ -212,8 +213,8 @@ async fn a_real_etcd_says_what_it_is_and_does_what_it_is_asked() {
             etcd.says("its own format", |status| status.storage == Some(version)).await;
             let validated = async || member.downgrade(Downgrade::Validate, older).await;
             eventually("the cluster's version", LIMIT, validated).await;
-            let error = member.downgrade(Downgrade::Cancel, older).await.unwrap_err();
-            assert_eq!(error.reason(), Some(Reason::NoDowngrade), "{error}");
+            // There is none to cancel, which 3.6 and 3.7 take for done.
+            member.downgrade(Downgrade::Cancel, older).await.unwrap();
             let oldest = Minor { minor: version.minor - 2, ..version };
             let error = member.downgrade(Downgrade::Validate, oldest).await.unwrap_err();
             assert_eq!(error.reason(), Some(Reason::DowngradeTarget), "{error}");
@@ -266,7 +267,8 @@ async fn a_learner_joins_catches_up_answers_by_itself_and_leaves() {
     let members = cluster.list().await.unwrap();
     let there = members.iter().find(|one| one.id == learner.id).unwrap();
     assert_eq!((there.name.as_deref(), there.is_learner, &there.peer_urls), (Some("m2"), false, &urls));
-    ensure_removed(&cluster, learner.id).await.unwrap();
+    // Until it has seen all members for 5 s, etcd refuses.
+    eventually("its removal", LIMIT, async || ensure_removed(&cluster, learner.id).await).await;
     ensure_removed(&cluster, learner.id).await.unwrap();
     assert_eq!(cluster.list().await.unwrap().len(), 1);
     assert!(first.put("alone again", b"x"));
