@@ -28,6 +28,8 @@ use super::{EtcdError, Member};
 
 /// How long a connection may take: a member is in the same network, or is not there.
 const CONNECT: Duration = Duration::from_secs(3);
+/// How long a server may take for its first word after the handshake, before it is spoken to all the same.
+const FIRST_WORD: Duration = Duration::from_millis(500);
 /// How many bytes may be on their way to here: a whole snapshot goes through one stream.
 const WINDOW: u32 = 1 << 20;
 
@@ -75,6 +77,9 @@ impl Line {
             // Questions are small, and each is waited for.
             stream.set_nodelay(true).map_err(|e| member.unreachable(e))?;
             let inner = tls.connect(name, stream).await.map_err(|error| of_handshake(member, error))?;
+            // A server that does not take the certificate says so now, and closes: the kernel throws that away where
+            // something else was sent meanwhile. One that takes it speaks first too, with its settings.
+            let _ = timeout(FIRST_WORD, inner.get_ref().0.peek(&mut [0])).await;
             let tls_error = Arc::new(OnceLock::new());
             let watched = Watched { inner, seen: Arc::clone(&tls_error) };
             let channel = channel(member, watched).await;
