@@ -1,5 +1,5 @@
-//! The client of etcd against real ones: the `etcd` on the PATH, or that which `KUBEBOOT_TEST_ETCD_PROGRAM` names. Needs
-//! neither root nor a container runtime.
+//! The client of etcd against real ones: the `etcd` on the PATH, or that which `KUBEBOOT_TEST_ETCD_PROGRAM` names (and
+//! `KUBEBOOT_TEST_ETCD_NEXT` the one that it is upgraded to). Needs neither root nor a container runtime.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
@@ -16,11 +16,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt;
 use kubeboot::error::chain;
+use kubeboot::etcd::wal::{self, LogFile, Moment};
 use kubeboot::etcd::{
     Downgrade, Etcd, EtcdError, Maintenance, Member, Membership, Minor, Reason, Status, ensure_learner,
     ensure_promoted, ensure_removed, snapshot,
 };
-use kubeboot::host::disk::HostDisk;
+use kubeboot::host::disk::{Disk, HostDisk};
 use kubeboot::testing::etcd::{certificates, member};
 use kubeboot::testing::real::ports;
 use kubeboot::testing::real::wait::{LIMIT, eventually, until_or};
@@ -46,6 +47,10 @@ struct Running {
 impl Running {
     /// Starts one with the certificates in `home`, next to `others`, if there are any, which know it already.
     fn start(home: &Path, name: &'static str, peer: u16, others: &[&Self]) -> Self {
+        Self::start_as(&program(), home, name, peer, others)
+    }
+
+    fn start_as(program: &Path, home: &Path, name: &'static str, peer: u16, others: &[&Self]) -> Self {
         let (client, plain) = (ports::free(), ports::free());
         let url = |port: u16| format!("https://127.0.0.1:{port}");
         let file = |name: &str| home.join(name).display().to_string();
@@ -57,7 +62,9 @@ impl Running {
             .collect();
         let state = if others.is_empty() { "new" } else { "existing" };
         let log = File::create(home.join(format!("{name}.log"))).unwrap();
-        let process = Command::new(program())
+        let process = Command::new(program)
+            // So that the log does not begin with its first entry.
+            .args(["--snapshot-count", "20"])
             .args(["--name", name, "--data-dir", &file(&format!("{name}.etcd")), "--logger", "zap"])
             .args(["--listen-client-urls", &format!("{},http://127.0.0.1:{plain}", url(client))])
             .args(["--advertise-client-urls", &url(client), "--listen-peer-urls", &url(peer)])
@@ -129,9 +136,13 @@ async fn one() -> (tempfile::TempDir, Running) {
     let dir = tempfile::tempdir().unwrap();
     certificates(dir.path());
     let etcd = Running::start(dir.path(), "m1", ports::free(), &[]);
+    serves(&etcd).await;
+    (dir, etcd)
+}
+
+async fn serves(etcd: &Running) {
     etcd.says("a leader", |status| status.leader.is_some()).await;
     until_or("a write", LIMIT, || etcd.put("first", b"1"), String::new);
-    (dir, etcd)
 }
 
 /// Some megabytes, more than is on its way at a time.
@@ -171,6 +182,61 @@ async fn a_snapshot_is_taken_while_etcd_is_written_to_and_has_every_write_from_b
     let status = etcd.says("its version", |_| true).await;
     assert_eq!((&saved.version, saved.storage), (&status.version, status.storage));
     eprintln!("etcd {}: {} bytes, {meanwhile} writes meanwhile", saved.version, bytes.len());
+}
+
+/// A data directory of a snapshot and the log of `data` up to `moment`, as an upgrade puts it back.
+fn assemble(data: &Path, snapshot: &Path, state: Option<LogFile>, moment: Moment) -> PathBuf {
+    let kept = data.with_extension("kept");
+    for dir in ["member/snap", wal::LOG] {
+        fs::create_dir_all(kept.join(dir)).unwrap();
+    }
+    for LogFile { path, length } in state.into_iter().chain(wal::log_of(data, moment).unwrap()) {
+        HostDisk.copy_beginning(&data.join(&path), &kept.join(&path), length, &data.join(&path)).unwrap();
+    }
+    let length = fs::metadata(snapshot).unwrap().len() - snapshot::HASH as u64;
+    HostDisk.copy_beginning(snapshot, &kept.join("member/snap/db"), length, snapshot).unwrap();
+    fs::set_permissions(&kept, fs::metadata(data).unwrap().permissions()).unwrap();
+    kept
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_and_the_log_of_what_came_after_are_the_data_as_the_old_etcd_has_left_them() {
+    let (dir, mut old) = one().await;
+    fill(&old);
+    let (data, place) = (dir.path().join("m1.etcd"), dir.path().join("etcd.db"));
+    let status = old.says("its data", |status| status.db_in_use > 10 << 20).await;
+    let (begin, state) = wal::begin_of(&data, status.applied_index).unwrap();
+    assert!(begin > 0 && state.is_some());
+    snapshot::save(&old.member(), &mut HostDisk, &place).await.unwrap();
+    let moment = Moment { term: old.member().status().await.unwrap().raft_term, begin };
+    assert!(old.put("behind the snapshot", b"x"));
+    old.kill();
+
+    let next = std::env::var_os("KUBEBOOT_TEST_ETCD_NEXT").map_or_else(program, PathBuf::from);
+    let mut new = Running::start_as(&next, dir.path(), "m1", old.peer, &[]);
+    let own = new.says("a leader", |status| status.leader.is_some()).await.minor().unwrap();
+    if own >= Minor::of("3.6").unwrap() {
+        new.says("its own format", |status| status.storage == Some(own)).await;
+    }
+    assert!(new.put("of the next etcd", b"x"));
+    new.kill();
+    let kept = assemble(&data, &place, state, moment);
+    let etcd = old.member();
+    assert_eq!(etcd.writes_since(&kept, &data), Some(1));
+    fs::rename(&data, dir.path().join("m1.next")).unwrap();
+    fs::rename(&kept, &data).unwrap();
+
+    let again = Running::start(dir.path(), "m1", old.peer, &[]);
+    let now = again.says("a leader", |status| status.leader.is_some()).await;
+    assert_eq!((now.version, now.member, now.cluster), (status.version, status.member, status.cluster));
+    let member = again.member();
+    let value = async |key: String| member.read(key.as_bytes()).await.unwrap().value;
+    assert!(value("behind the snapshot".into()).await.is_some());
+    assert_eq!(value("of the next etcd".into()).await, None);
+    for n in 0..40 {
+        assert_eq!(value(format!("bulk-{n}")).await.map(|value| value.len()), Some(256 << 10), "{n}");
+    }
+    serves(&again).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

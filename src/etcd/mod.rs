@@ -10,7 +10,7 @@ mod rpc;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
-mod wal;
+pub mod wal;
 
 use std::fmt;
 use std::path::Path;
@@ -239,3 +239,8 @@ pub trait Membership: Send + Sync {
     /// [`EtcdError`].
     async fn update(&self, id: MemberId, peer_urls: &[String]) -> Result<(), EtcdError>;
 }
+
+/// A member that can be asked for all of it.
+pub trait Server: Maintenance + Membership {}
+
+impl<T: Maintenance + Membership> Server for T {}

@@ -196,10 +196,18 @@ pub struct Entry {
     /// 0 for everything but changes of the membership.
     #[prost(int32, tag = "1")]
     pub kind: i32,
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
     #[prost(uint64, tag = "3")]
     pub index: u64,
     #[prost(bytes = "vec", tag = "4")]
     pub data: ::prost::alloc::vec::Vec<u8>,
+}
+/// `raftpb.HardState`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HardState {
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
 }
 /// `etcdserverpb.InternalRaftRequest`, as far as it writes keys. Before 3.6 there are entries of another kind too, without the
 /// header; they are about the members.

@@ -23,8 +23,8 @@ const MODE: u32 = 0o600;
 const SPARE: u64 = 64 << 20;
 /// Pieces of 32 KiB that wait for the disk.
 const WAITING: usize = 64;
-/// The hash at the end.
-const HASH: usize = Sha256::SIZE;
+/// Bytes of the hash at the end of a snapshot, behind the database.
+pub const HASH: usize = Sha256::SIZE;
 /// What a database's size is a multiple of.
 const SECTOR: u64 = 512;
 /// Where a database says that it is one: behind the header of its first page.

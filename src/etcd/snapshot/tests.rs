@@ -165,6 +165,9 @@ fn a_disk_that_fills_up_meanwhile_is_named_with_how_far_it_came() {
             fn copy_file(&mut self, from: &Path, to: &Path) -> Result<(), FsError> {
                 HostDisk.copy_file(from, to)
             }
+            fn copy_beginning(&mut self, from: &Path, to: &Path, length: u64, like: &Path) -> Result<(), FsError> {
+                HostDisk.copy_beginning(from, to, length, like)
+            }
             fn sync_dir(&mut self, path: &Path) -> Result<(), FsError> {
                 HostDisk.sync_dir(path)
             }
