@@ -52,6 +52,9 @@ trap - EXIT
 export KUBEBOOT_BIN=$target/release/kubeboot
 for version in v1.20.2 v1.20.3; do images_built "$KUBEBOOT_BIN" "$version"; done
 
+step "etcd's client on real members"
+cargo test --quiet --locked --features testing --test etcd
+
 step "container runtime and agent on real Docker"
 cargo test --quiet --locked --features testing --test '*_docker' -- --test-threads=2
 

@@ -22,7 +22,7 @@ pub mod probe;
 mod container;
 pub mod logs;
 mod devices;
-mod rpc;
+pub(crate) mod rpc;
 mod cleanup;
 mod volumes;
 mod wording;

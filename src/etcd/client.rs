@@ -1,41 +1,60 @@
-//! A member of etcd over gRPC, with the client certificate that kubeadm makes for its health checks.
+//! A member of etcd at its address, asked with the client certificate that kubeadm makes for its health checks.
 
-use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use http::Uri;
-use http::uri::PathAndQuery;
-use hyper_util::rt::TokioIo;
-use prost::Message;
 use rustls::ClientConfig;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tonic::codegen::{BoxFuture, Service};
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request};
-use tonic_prost::ProstCodec;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::proto::{DowngradeRequest, DowngradeResponse, StatusRequest, StatusResponse};
-use super::{Downgrade, Etcd, EtcdError, Minor, Status};
+use super::proto::{
+    DefragmentRequest, DefragmentResponse, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse,
+    MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
+    MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, MemberUpdateRequest, MemberUpdateResponse,
+    RangeRequest, RangeResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
+};
+use super::rpc::{Call, Cause, streaming, unary};
+use super::{
+    Answer, Downgrade, Etcd, EtcdError, KvHash, Maintenance, MemberId, MemberRecord, Membership, Minor, Piece, Pieces,
+    Status,
+};
 use crate::config::ClusterSpec;
 use crate::config::spec::last_arg;
 use crate::host::Paths;
 use crate::pki::verifier::Verifier;
 
-/// How long a question may take: a member on this machine answers in milliseconds or is not there.
-const LIMIT: Duration = Duration::from_secs(3);
-
 /// Where kubeadm's etcd listens for clients.
 const PORT: u16 = 2379;
 
-type Cause = Box<dyn std::error::Error + Send + Sync>;
+/// How long a member may take for what it knows itself: it answers in milliseconds or is not there.
+const OWN: Duration = Duration::from_secs(3);
+/// How long for what a quorum has to agree to: etcd itself gives up after 7 s, and says so.
+const AGREED: Duration = Duration::from_secs(10);
+/// How long may pass without a piece of a snapshot: the file is read from a disk.
+const PIECE: Duration = Duration::from_secs(30);
+/// How long for work on the whole database, which may have gigabytes: minutes on a slow disk.
+const WHOLE: Duration = Duration::from_secs(600);
+
+/// A row of the table of what a member is asked.
+const fn call(path: &'static str, what: &'static str, limit: Duration) -> Call {
+    Call { path, what, limit }
+}
+
+const STATUS: Call = call("/etcdserverpb.Maintenance/Status", "tell its status", OWN);
+const DOWNGRADE: Call = call("/etcdserverpb.Maintenance/Downgrade", "downgrade its data", AGREED);
+const CANCEL: Call = call("/etcdserverpb.Maintenance/Downgrade", "cancel the downgrade of its data", AGREED);
+const SNAPSHOT: Call = call("/etcdserverpb.Maintenance/Snapshot", "send a snapshot", PIECE);
+const DEFRAGMENT: Call = call("/etcdserverpb.Maintenance/Defragment", "defragment its database", WHOLE);
+const HASH: Call = call("/etcdserverpb.Maintenance/HashKV", "hash its keys", WHOLE);
+const LIST: Call = call("/etcdserverpb.Cluster/MemberList", "list the members", AGREED);
+const ADD: Call = call("/etcdserverpb.Cluster/MemberAdd", "add a learner", AGREED);
+const PROMOTE: Call = call("/etcdserverpb.Cluster/MemberPromote", "let a learner vote", AGREED);
+const REMOVE: Call = call("/etcdserverpb.Cluster/MemberRemove", "remove a member", AGREED);
+const UPDATE: Call = call("/etcdserverpb.Cluster/MemberUpdate", "change a member's peer URLs", AGREED);
+const RANGE: Call = call("/etcdserverpb.KV/Range", "read a key", AGREED);
 
 /// A member at its address. The files are read for each question: an upgrade renews them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +76,7 @@ impl Member {
     pub fn of(spec: &ClusterSpec, paths: &Paths) -> Self {
         let given = spec.etcd.local().and_then(|local| {
             let urls = last_arg(&local.component.extra_args, "listen-client-urls")?;
-            let url: Uri = urls.split(',').next()?.parse().ok()?;
-            Some((url.host()?.trim_matches(['[', ']']).to_owned(), url.port_u16()?))
+            host_and_port(urls.split(',').next()?)
         });
         let (host, port) = given.unwrap_or_else(|| (spec.loopback().to_owned(), PORT));
         let file = |name: &str| paths.on_host(spec.certificates_dir.join("etcd").join(name));
@@ -66,104 +84,157 @@ impl Member {
         Self { host, port, ca: file("ca.crt"), certificate, key }
     }
 
-    fn address(&self) -> String {
+    /// Another member, at one of its client URLs, asked with the same certificate; None where the URL names no port.
+    pub fn at(&self, url: &str) -> Option<Self> {
+        let (host, port) = host_and_port(url)?;
+        Some(Self { host, port, ..self.clone() })
+    }
+
+    /// `host:port`.
+    pub(super) fn address(&self) -> String {
         match self.host.contains(':') {
             true => format!("[{}]:{}", self.host, self.port),
             false => format!("{}:{}", self.host, self.port),
         }
     }
 
-    fn unreachable(&self, source: Cause) -> EtcdError {
-        EtcdError::Unreachable { address: self.address(), source }
+    pub(super) fn unreachable(&self, source: impl Into<Cause>) -> EtcdError {
+        EtcdError::Unreachable { address: self.address(), source: source.into() }
     }
 
-    fn tls(&self) -> Result<ClientConfig, Cause> {
-        let read = |path: &PathBuf| std::fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()));
-        let roots = CertificateDer::pem_slice_iter(&read(&self.ca)?).collect::<Result<Vec<_>, _>>()?;
-        let chain = CertificateDer::pem_slice_iter(&read(&self.certificate)?).collect::<Result<Vec<_>, _>>()?;
-        let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?)?;
-        let mut config = Verifier::new(&roots)?.client_config(Some((chain, key)))?;
+    /// The settings of a client that trusts the authority and shows the certificate.
+    pub(super) fn tls(&self) -> Result<ClientConfig, Cause> {
+        let certificates = |path: &Path| {
+            let found = CertificateDer::pem_slice_iter(&read(path)?).collect::<Result<Vec<_>, _>>();
+            found.map_err(|e| format!("no certificates can be read from {}: {e}", path.display()))
+        };
+        let (roots, chain) = (certificates(&self.ca)?, certificates(&self.certificate)?);
+        let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?)
+            .map_err(|e| format!("no key can be read from {}: {e}", self.key.display()))?;
+        let pair = |e| format!("{} with {}: {e}", self.certificate.display(), self.key.display());
+        let mut config = Verifier::new(&roots)?.client_config(Some((chain, key))).map_err(pair)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }
+}
 
-    async fn channel(&self) -> Result<Channel, Cause> {
-        let connector = Connector {
-            address: self.address(),
-            name: ServerName::try_from(self.host.clone())?,
-            tls: TlsConnector::from(Arc::new(self.tls()?)),
-        };
-        let endpoint = Endpoint::from_shared(format!("https://{}", self.address()))?;
-        Ok(endpoint.connect_with_connector(connector).await?)
-    }
+/// Those of `https://10.0.0.5:2379`, an IPv6 address without its brackets.
+fn host_and_port(url: &str) -> Option<(String, u16)> {
+    let url: Uri = url.parse().ok()?;
+    Some((url.host()?.trim_matches(['[', ']']).to_owned(), url.port_u16()?))
+}
 
-    async fn ask<Q, A>(&self, path: &'static str, what: &'static str, question: Q) -> Result<A, EtcdError>
-    where
-        Q: Message + 'static,
-        A: Message + Default + 'static,
-    {
-        let asked = async {
-            let channel = self.channel().await.map_err(|error| self.unreachable(error))?;
-            let mut client = tonic::client::Grpc::new(channel);
-            client.ready().await.map_err(|error| self.unreachable(error.into()))?;
-            let path = PathAndQuery::from_static(path);
-            let answer = client.unary(Request::new(question), path, ProstCodec::<Q, A>::default()).await;
-            answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
-                Code::Unavailable | Code::DeadlineExceeded => self.unreachable(status.into()),
-                // What etcd says while another job of the kind is in progress.
-                code => EtcdError::Refused {
-                    what,
-                    message: status.message().to_owned(),
-                    busy: code == Code::FailedPrecondition,
-                },
-            })
-        };
-        let late = |_| self.unreachable(format!("no answer within {} s", LIMIT.as_secs()).into());
-        tokio::time::timeout(LIMIT, asked).await.map_err(late)?
-    }
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
 }
 
 #[async_trait]
 impl Etcd for Member {
     async fn status(&self) -> Result<Status, EtcdError> {
-        let path = "/etcdserverpb.Maintenance/Status";
-        let said: StatusResponse = self.ask(path, "tell its status", StatusRequest {}).await?;
-        Ok(Status { storage: Minor::of(&said.storage_version), version: said.version, has_leader: said.leader != 0 })
+        let said: StatusResponse = unary(self, STATUS, StatusRequest {}).await?;
+        let header = said.header.unwrap_or_default();
+        Ok(Status {
+            cluster: header.cluster_id,
+            member: MemberId(header.member_id),
+            revision: header.revision,
+            storage: Minor::of(&said.storage_version),
+            version: said.version,
+            leader: (said.leader != 0).then_some(MemberId(said.leader)),
+            is_learner: said.is_learner,
+            raft_term: said.raft_term,
+            raft_index: said.raft_index,
+            applied_index: said.raft_applied_index,
+            db_size: unsigned(said.db_size),
+            db_in_use: unsigned(said.db_size_in_use),
+            db_quota: Some(unsigned(said.db_size_quota)).filter(|quota| *quota > 0),
+            errors: said.errors,
+        })
     }
 
     async fn downgrade(&self, action: Downgrade, to: Minor) -> Result<(), EtcdError> {
-        let what = match action {
-            Downgrade::Validate | Downgrade::Enable => "downgrade its data",
-            Downgrade::Cancel => "cancel the downgrade of its data",
+        let call = match action {
+            Downgrade::Validate | Downgrade::Enable => DOWNGRADE,
+            Downgrade::Cancel => CANCEL,
         };
         let question = DowngradeRequest { action: action.into(), version: to.target() };
-        let path = "/etcdserverpb.Maintenance/Downgrade";
-        self.ask(path, what, question).await.map(|_: DowngradeResponse| ())
+        unary(self, call, question).await.map(|_: DowngradeResponse| ())
     }
 }
 
-/// TLS with a client certificate under tonic's channel.
-#[derive(Clone)]
-struct Connector {
-    address: String,
-    name: ServerName<'static>,
-    tls: TlsConnector,
-}
-
-impl Service<Uri> for Connector {
-    type Response = TokioIo<TlsStream<TcpStream>>;
-    type Error = io::Error;
-    type Future = BoxFuture<Self::Response, io::Error>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+#[async_trait]
+impl Maintenance for Member {
+    async fn snapshot(&self) -> Result<Pieces, EtcdError> {
+        let sent = streaming::<_, SnapshotResponse>(self, SNAPSHOT, SnapshotRequest {}).await?;
+        let piece = |sent: SnapshotResponse| Piece {
+            bytes: sent.blob,
+            remaining: sent.remaining_bytes,
+            storage: Minor::of(&sent.version),
+        };
+        Ok(sent.map(move |sent| sent.map(piece)).boxed())
     }
 
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let Self { address, name, tls } = self.clone();
-        Box::pin(async move {
-            let stream = TcpStream::connect(address).await?;
-            Ok(TokioIo::new(tls.connect(name, stream).await?))
+    async fn defragment(&self) -> Result<(), EtcdError> {
+        unary(self, DEFRAGMENT, DefragmentRequest {}).await.map(|_: DefragmentResponse| ())
+    }
+
+    async fn hash(&self, revision: Option<i64>) -> Result<KvHash, EtcdError> {
+        let question = HashKvRequest { revision: revision.unwrap_or_default() };
+        let said: HashKvResponse = unary(self, HASH, question).await?;
+        let newest = said.header.unwrap_or_default().revision;
+        let told = Some(said.hash_revision).filter(|revision| *revision > 0);
+        Ok(KvHash {
+            hash: said.hash,
+            revision: told.or(revision).unwrap_or(newest),
+            compacted: Some(said.compact_revision).filter(|revision| *revision > 0),
         })
     }
+
+    async fn read(&self, key: &[u8]) -> Result<Answer, EtcdError> {
+        let said: RangeResponse = unary(self, RANGE, RangeRequest { key: key.to_vec(), limit: 1 }).await?;
+        let header = said.header.unwrap_or_default();
+        let value = said.kvs.into_iter().next().map(|found| found.value);
+        Ok(Answer { by: MemberId(header.member_id), revision: header.revision, value })
+    }
+}
+
+#[async_trait]
+impl Membership for Member {
+    async fn list(&self) -> Result<Vec<MemberRecord>, EtcdError> {
+        let said: MemberListResponse = unary(self, LIST, MemberListRequest { linearizable: true }).await?;
+        Ok(said.members.into_iter().map(record).collect())
+    }
+
+    async fn add_learner(&self, peer_urls: &[String]) -> Result<MemberRecord, EtcdError> {
+        let question = MemberAddRequest { peer_urls: peer_urls.to_vec(), is_learner: true };
+        let said: MemberAddResponse = unary(self, ADD, question).await?;
+        said.member.map(record).ok_or_else(|| self.unreachable("the answer names no member"))
+    }
+
+    async fn promote(&self, id: MemberId) -> Result<(), EtcdError> {
+        unary(self, PROMOTE, MemberPromoteRequest { id: id.0 }).await.map(|_: MemberPromoteResponse| ())
+    }
+
+    async fn remove(&self, id: MemberId) -> Result<(), EtcdError> {
+        unary(self, REMOVE, MemberRemoveRequest { id: id.0 }).await.map(|_: MemberRemoveResponse| ())
+    }
+
+    async fn update(&self, id: MemberId, peer_urls: &[String]) -> Result<(), EtcdError> {
+        let question = MemberUpdateRequest { id: id.0, peer_urls: peer_urls.to_vec() };
+        unary(self, UPDATE, question).await.map(|_: MemberUpdateResponse| ())
+    }
+}
+
+fn record(said: super::proto::Member) -> MemberRecord {
+    MemberRecord {
+        id: MemberId(said.id),
+        name: Some(said.name).filter(|name| !name.is_empty()),
+        peer_urls: said.peer_urls,
+        client_urls: said.client_urls,
+        is_learner: said.is_learner,
+    }
+}
+
+/// Sizes are signed in the protocol alone.
+fn unsigned(size: i64) -> u64 {
+    u64::try_from(size).unwrap_or_default()
 }

@@ -1,8 +1,8 @@
 //! Whole directories: copied, exchanged, removed, one step at a time.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs};
@@ -18,6 +18,9 @@ pub trait Disk: Send {
 
     /// Copies a file with its mode and owner, durably.
     fn copy_file(&mut self, from: &Path, to: &Path) -> Result<(), FsError>;
+
+    /// Copies the first `length` bytes of a file, with the mode and the owner of the file `like`, durably.
+    fn copy_beginning(&mut self, from: &Path, to: &Path, length: u64, like: &Path) -> Result<(), FsError>;
 
     /// Makes renames in a directory survive a power cut.
     fn sync_dir(&mut self, path: &Path) -> Result<(), FsError>;
@@ -47,10 +50,19 @@ impl Disk for HostDisk {
     }
 
     fn copy_file(&mut self, from: &Path, to: &Path) -> Result<(), FsError> {
-        let meta = fs::metadata(from).map_err(|e| FsError::new("read", from, e))?;
-        fs::copy(from, to).map_err(|e| FsError::new("copy", from, e))?;
+        self.copy_beginning(from, to, u64::MAX, from)
+    }
+
+    fn copy_beginning(&mut self, from: &Path, to: &Path, length: u64, like: &Path) -> Result<(), FsError> {
+        let meta = fs::metadata(like).map_err(|e| FsError::new("read", like, e))?;
+        let fail = |e| FsError::new("copy", from, e);
+        let mut source = fs::File::open(from).map_err(fail)?.take(length);
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(to).map_err(fail)?;
+        io::copy(&mut source, &mut file).map_err(fail)?;
         own(to, &meta)?;
-        fs::File::open(to).and_then(|file| file.sync_all()).map_err(|e| FsError::new("sync", to, e))
+        let permissions = fs::Permissions::from_mode(meta.mode() & 0o7777);
+        file.set_permissions(permissions).and_then(|()| file.sync_all()).map_err(|e| FsError::new("sync", to, e))
     }
 
     fn sync_dir(&mut self, path: &Path) -> Result<(), FsError> {
@@ -107,6 +119,20 @@ mod tests {
         HostDisk.remove_tree(&new).unwrap();
         HostDisk.remove_tree(&new).unwrap();
         assert!(!new.exists());
+    }
+
+    #[test]
+    fn the_beginning_of_a_file_is_copied_with_the_mode_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to, like) = (dir.path().join("from"), dir.path().join("to"), dir.path().join("like"));
+        write_file(&from, b"beginning and end", 0o600).unwrap();
+        write_file(&like, b"", 0o640).unwrap();
+        HostDisk.copy_beginning(&from, &to, 9, &like).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"beginning");
+        assert_eq!(fs::metadata(&to).unwrap().mode() & 0o7777, 0o640);
+        HostDisk.copy_file(&from, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"beginning and end");
+        assert_eq!(fs::metadata(&to).unwrap().mode() & 0o7777, 0o600);
     }
 
     #[test]

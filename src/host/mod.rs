@@ -19,6 +19,7 @@ pub mod process;
 pub mod remove;
 pub mod silence;
 pub mod socket;
+pub mod staged;
 pub mod tls;
 pub mod tree;
 pub mod watched;

@@ -9,7 +9,9 @@ mod version;
 
 pub use kubeadm::{ConfigApi, KubeadmRow, kubeadm_row, kubelet_config_map};
 pub use kubelet::{KubeletRow, kubelet_refusal, kubelet_row};
-pub use table::{ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_goes_back, etcd_row};
+pub use table::{
+    ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_goes_back, etcd_opens, etcd_row, etcds_for,
+};
 pub use upgrade::{Refusal, UpgradePolicy, upgrade_allowed};
 pub use version::{KubernetesVersion, VersionError};
 

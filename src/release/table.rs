@@ -141,6 +141,8 @@ pub struct EtcdRow {
     pub flags: &'static [(&'static str, &'static str)],
     /// Where it answers on the metrics address.
     pub probes: ProbePaths,
+    /// The minor versions whose data it opens. Those of a newer one it refuses, and leaves alone.
+    pub opens: &'static [(u64, u64)],
     /// The oldest version that its own downgrade takes the data to, one minor at a time; None where it has none. (3.5 has
     /// the call, but leaves the data as they are, and 3.4 does not open them.)
     pub downgrades_to: Option<(u64, u64)>,
@@ -148,21 +150,35 @@ pub struct EtcdRow {
 
 const ETCD_PROBES: ProbePaths = probes("/livez", Some("/readyz"), "/readyz");
 
-static ETCD: [EtcdRow; 3] = [
-    EtcdRow { since: (0, 0), flags: &[], probes: probes("/health", Some("/health"), "/health"), downgrades_to: None },
+/// By upstream's binaries. 3.6 still takes the flags of the row before, with a warning; 3.7 refuses them, and 3.5 refuses
+/// those of 3.6.
+static ETCD: [EtcdRow; 4] = [
+    EtcdRow {
+        since: (0, 0),
+        flags: &[],
+        probes: probes("/health", Some("/health"), "/health"),
+        opens: &[(3, 3), (3, 4)],
+        downgrades_to: None,
+    },
     EtcdRow {
         since: (3, 5),
         flags: &[("experimental-initial-corrupt-check", "true"), ("experimental-watch-progress-notify-interval", "5s")],
         probes: ETCD_PROBES,
+        opens: &[(3, 4), (3, 5)],
         downgrades_to: None,
     },
-    EtcdRow {
-        since: (3, 6),
-        flags: &[("feature-gates", "InitialCorruptCheck=true"), ("watch-progress-notify-interval", "5s")],
-        probes: ETCD_PROBES,
-        downgrades_to: Some((3, 5)),
-    },
+    EtcdRow { since: (3, 6), opens: &[(3, 5), (3, 6)], downgrades_to: Some((3, 5)), ..CURRENT_ETCD },
+    CURRENT_ETCD,
 ];
+
+/// The newest row.
+const CURRENT_ETCD: EtcdRow = EtcdRow {
+    since: (3, 7),
+    flags: &[("feature-gates", "InitialCorruptCheck=true"), ("watch-progress-notify-interval", "5s")],
+    probes: ETCD_PROBES,
+    opens: &[(3, 6), (3, 7)],
+    downgrades_to: Some((3, 5)),
+};
 
 /// The row of the etcd that runs: by the image `tag` that it was given where that is a version, else by the release's.
 pub fn etcd_row(release: &Release, tag: Option<&str>) -> &'static EtcdRow {
@@ -178,6 +194,22 @@ fn row_of_etcd(version: (u64, u64)) -> &'static EtcdRow {
 pub fn etcd_goes_back(from: (u64, u64), to: (u64, u64)) -> bool {
     let oldest = row_of_etcd(from).downgrades_to;
     from.0 == to.0 && from.1 == to.1 + 1 && oldest.is_some_and(|oldest| oldest <= to)
+}
+
+/// Whether an etcd of the minor version `etcd` opens data that one of `data` has opened last. One that is newer than the
+/// table opens those of the minor version before, as all have; one that is older says itself what it does not open.
+pub fn etcd_opens(etcd: (u64, u64), data: (u64, u64)) -> bool {
+    match ETCD.iter().find(|row| row.opens.last() == Some(&etcd)) {
+        Some(row) => row.opens.contains(&data),
+        None if etcd > ETCD[ETCD.len() - 1].since => etcd == data || (etcd.0 == data.0 && etcd.1 == data.1 + 1),
+        None => etcd >= data,
+    }
+}
+
+/// The minor versions of etcd, of those in the table, that open data which one of `data` has opened last.
+pub fn etcds_for(data: (u64, u64)) -> Vec<(u64, u64)> {
+    let known = ETCD.iter().filter_map(|row| row.opens.last().copied());
+    known.filter(|etcd| etcd_opens(*etcd, data)).collect()
 }
 
 /// `3.6.8-0` and `v3.6.8` are (3, 6).
@@ -208,6 +240,21 @@ mod tests {
         assert!(etcd_goes_back((3, 7), (3, 6)) && etcd_goes_back((3, 6), (3, 5)));
         for (from, to) in [((3, 5), (3, 4)), ((3, 7), (3, 5)), ((3, 6), (3, 6)), ((3, 6), (3, 7)), ((4, 6), (3, 5))] {
             assert!(!etcd_goes_back(from, to), "{from:?} to {to:?}");
+        }
+    }
+
+    #[test]
+    fn an_etcd_opens_data_of_its_own_minor_version_and_of_the_one_before() {
+        let versions = [(3, 4), (3, 5), (3, 6), (3, 7), (3, 8)];
+        for (at, etcd) in versions.into_iter().enumerate() {
+            for (of, data) in versions.into_iter().enumerate() {
+                assert_eq!(etcd_opens(etcd, data), of == at || of + 1 == at, "{etcd:?} on data of {data:?}");
+            }
+        }
+        assert_eq!(etcds_for((3, 5)), [(3, 5), (3, 6)]);
+        assert!(!etcd_opens((4, 0), (3, 7)), "what no release has shown");
+        for row in &ETCD {
+            assert!(row.since == (0, 0) || row.opens.last() == Some(&row.since), "{row:?}");
         }
     }
 

@@ -3,6 +3,8 @@
 //! Fakes that record calls and fail the n-th one by name, and sample values. Compiled for tests only.
 
 pub mod api;
+pub mod etcd;
+pub mod etcd_log;
 pub mod golden;
 pub mod log;
 pub mod machine;

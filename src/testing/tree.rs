@@ -140,6 +140,11 @@ impl Disk for FaultyDisk {
         HostDisk.copy_file(from, to)
     }
 
+    fn copy_beginning(&mut self, from: &Path, to: &Path, length: u64, like: &Path) -> Result<(), FsError> {
+        self.faults.count("copy", from, || write_half(from, to))?;
+        HostDisk.copy_beginning(from, to, length, like)
+    }
+
     fn sync_dir(&mut self, path: &Path) -> Result<(), FsError> {
         self.faults.count("sync directory", path, || {})?;
         HostDisk.sync_dir(path)

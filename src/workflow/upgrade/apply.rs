@@ -13,12 +13,12 @@ use super::objects::{self, Group};
 use super::plan::Step;
 use super::rollback::roll_back;
 use super::table::{Part, SelectedPhases};
-use super::{Outcome, UpgradeError, data};
+use super::{Outcome, UpgradeError, data, snapshot, swap};
 use crate::agent::control::expect::{Expectation, HealthSource, Verdict, until_met};
 use crate::cluster::addons::coredns;
 use crate::config::ClusterSpec;
 use crate::config::spec::PullPolicy;
-use crate::etcd::Etcd;
+use crate::etcd::Server;
 use crate::event::{Event, Reporter};
 use crate::host::Paths;
 use crate::host::digest::sha256;
@@ -44,7 +44,7 @@ pub struct Machine<'a> {
     /// Where etcd's data are copied.
     pub disk: &'a mut dyn Disk,
     /// The etcd of this node.
-    pub etcd: &'a dyn Etcd,
+    pub etcd: &'a dyn Server,
     /// What the agent says.
     pub health: &'a dyn HealthSource,
     /// The API server.
@@ -320,7 +320,7 @@ async fn control_plane(
     resumed: bool,
 ) -> Result<(), UpgradeError> {
     if journal.is_restoring() {
-        data::restore(machine, journal).await?;
+        data::restore(machine, journal, true).await?;
     }
     for step in &work.steps {
         renew(machine, work, step.component, journal)?;
@@ -332,6 +332,7 @@ async fn control_plane(
         if let Some(data) = &mut journal.etcd_data {
             data.served = Some(true);
             call_off_downgrade(machine).await;
+            snapshot::keep_log_if_possible(machine, journal);
         }
     }
     match work.steps.is_empty() && !resumed {
@@ -403,33 +404,15 @@ async fn replace(machine: &mut Machine<'_>, step: &Step, journal: &mut Journal) 
     let phase = format!("upgrade/{}", step.component);
     let title = format!("{}: {} -> {}", step.component, step.old_image, step.new_image);
     let started = report_start(machine.reporter, &phase, &title);
-    data::copy(machine, step, journal).await?;
     if step.data_dir.is_some() {
-        start_etcd(machine, step, journal).await?;
+        data::keep(machine, step, journal).await?;
+        swap::swap(machine, step, journal).await?;
     } else {
         machine.tree.write(&step.file, &step.new, 0o600)?;
         wait(machine, step.component, &step.file, Some(step.new_hash())).await?;
     }
     report_end(machine.reporter, &phase, started, true);
     Ok(())
-}
-
-/// Starts the new etcd, waits for it, and journals whether it has served: what it has written since then is not in the
-/// copy.
-async fn start_etcd(machine: &mut Machine<'_>, step: &Step, journal: &mut Journal) -> Result<(), UpgradeError> {
-    if let Some(data) = &mut journal.etcd_data
-        && data.served.take().is_some()
-    {
-        // What an earlier try came to says nothing of this one.
-        journal.write(machine.tree)?;
-    }
-    machine.tree.write(&step.file, &step.new, 0o600)?;
-    let healthy = wait(machine, step.component, &step.file, Some(step.new_hash())).await;
-    if let Some(data) = &mut journal.etcd_data {
-        data.served = Some(healthy.is_ok());
-        journal.write(machine.tree)?;
-    }
-    healthy
 }
 
 pub(super) async fn wait(

@@ -1,13 +1,18 @@
-//! Copies of a directory tree, for etcd's data.
+//! Copies of a directory tree, for etcd's data; with a snapshot of its database in the copy, or with the database itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::etcd::snapshot::HASH;
 use crate::host::disk::Disk;
 use crate::host::fs::FsError;
 
 /// Beside what is restored, on its file system, which may be one of its own: where it is made ready.
 const ASIDE: &str = ".kubeboot-restored";
+/// The snapshot in a copy, in the place of the database, as `etcdutl snapshot restore` takes it too.
+pub const SNAPSHOT: &str = "snapshot.db";
+/// The database in a data directory.
+const DATABASE: &str = "member/snap/db";
 
 /// Copies the tree `from` to `to`, which must not exist, with modes and owners, durably.
 ///
@@ -45,7 +50,21 @@ pub fn restore_tree(disk: &mut dyn Disk, from: &Path, to: &Path) -> Result<(), F
     } else {
         disk.make_dir(to, from)?;
     }
-    copy_tree(disk, from, &aside)?;
+    let snapshot = from.join(SNAPSHOT);
+    match lstat(&snapshot).ok() {
+        Some(meta) => {
+            disk.make_dir(&aside, from)?;
+            for (source, name) in entries(from)?.into_iter().filter(|(_, name)| name != SNAPSHOT) {
+                copy_tree(disk, &source, &aside.join(name))?;
+            }
+            // The database that it takes the place of is etcd's, whoever that runs as.
+            let like = Some(to.join(DATABASE)).filter(|path| path.exists());
+            let length = meta.len().saturating_sub(HASH as u64);
+            disk.copy_beginning(&snapshot, &aside.join(DATABASE), length, like.as_deref().unwrap_or(&snapshot))?;
+            aside.join(DATABASE).parent().map_or(Ok(()), |dir| disk.sync_dir(dir))?;
+        }
+        None => copy_tree(disk, from, &aside)?,
+    }
     for (ready, name) in entries(&aside)? {
         disk.exchange(&ready, &to.join(name))?;
     }
@@ -113,5 +132,24 @@ mod tests {
         assert_eq!(fs::read(data.join("member/wal/1")).unwrap(), b"one");
         assert!(!data.join("member/wal/2").exists() && !data.join(ASIDE).exists());
         assert!(data.join("lost+found").exists());
+    }
+
+    #[test]
+    fn a_snapshot_becomes_the_database_without_its_hash_and_with_the_owner_of_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, backup) = (dir.path().join("data"), dir.path().join("backup"));
+        for member in [&data, &backup].map(|of| of.join("member")) {
+            fs::create_dir_all(member.join("snap")).unwrap();
+            fs::create_dir_all(member.join("wal")).unwrap();
+        }
+        write_file(&data.join(DATABASE), b"newer", 0o640).unwrap();
+        write_file(&data.join("member/wal/2"), b"newer", 0o600).unwrap();
+        write_file(&backup.join("member/wal/1"), b"log", 0o600).unwrap();
+        write_file(&backup.join(SNAPSHOT), &[b"database".to_vec(), vec![7; HASH]].concat(), 0o600).unwrap();
+        restore_tree(&mut HostDisk, &backup, &data).unwrap();
+        assert_eq!(fs::read(data.join(DATABASE)).unwrap(), b"database");
+        assert_eq!(fs::metadata(data.join(DATABASE)).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read(data.join("member/wal/1")).unwrap(), b"log");
+        assert_eq!(crate::testing::listing(&data).len(), 5, "{:?}", crate::testing::listing(&data));
     }
 }

@@ -1,30 +1,53 @@
-//! etcd's data: copied while etcd is stopped, and put back.
+//! etcd's data: kept before another etcd opens them, and put back. An etcd that serves is not stopped for that
+//! (`snapshot.rs`); of one that does not, the files are copied.
 
 use std::path::Path;
 
-use super::UpgradeError;
 use super::apply::{Machine, wait};
 use super::copy::{copy_tree, restore_tree, size};
 use super::journal::{DataCopy, Journal};
 use super::manifest::image_version;
 use super::plan::Step;
 use super::target::file;
+use super::{UpgradeError, snapshot};
+use crate::etcd::Minor;
 use crate::manifests::ETCD;
+use crate::release::{etcd_opens, etcds_for};
 
 /// What may be added to etcd's data between looking and stopping: one more segment of its log.
 const SPARE: u64 = 64 << 20;
 
-/// Whether there is room for what a step copies. Asked before anything is touched.
+/// Whether the next etcd opens the data, and there is room for what a step copies. Asked before anything is touched.
 ///
 /// # Errors
-/// [`UpgradeError::NoRoom`], with numbers.
+/// [`UpgradeError::Unopened`]; [`UpgradeError::NoRoom`], with numbers.
 pub(super) fn look(machine: &Machine<'_>, step: &Step, journal: &Journal) -> Result<(), UpgradeError> {
+    if step.data_dir.is_some() {
+        opens(step)?;
+    }
     match &step.data_dir {
         Some(data_dir) if journal.etcd_data.is_none() => {
             let from = machine.paths.on_host(data_dir);
             room(machine, "the copy of etcd's data", &from, &journal.etcd_copy())
         }
         _ => Ok(()),
+    }
+}
+
+/// An etcd whose image says no version is left to find out itself.
+fn opens(step: &Step) -> Result<(), UpgradeError> {
+    let (Some(from), Some(to)) = (image_version(&step.old_image), image_version(&step.new_image)) else {
+        return Ok(());
+    };
+    let (Some(old), Some(new)) = (Minor::of(&from), Minor::of(&to)) else { return Ok(()) };
+    let data = (old.major, old.minor);
+    match etcd_opens((new.major, new.minor), data) {
+        true => Ok(()),
+        false => {
+            let reachable = etcds_for(data).into_iter().filter(|etcd| *etcd > data);
+            let reachable = reachable.map(|(major, minor)| format!("{major}.{minor}")).collect();
+            Err(UpgradeError::Unopened { from, to, reachable })
+        }
     }
 }
 
@@ -37,15 +60,44 @@ fn room(machine: &Machine<'_>, what: &'static str, from: &Path, to: &Path) -> Re
     }
 }
 
+/// Keeps etcd's data before the next etcd opens them.
+pub(super) async fn keep(machine: &mut Machine<'_>, step: &Step, journal: &mut Journal) -> Result<(), UpgradeError> {
+    let Some(data_dir) = &step.data_dir else { return Ok(()) };
+    let before = journal.etcd_data.take_if(|data| data.snapshot.is_some());
+    if journal.etcd_data.is_some() {
+        return Ok(());
+    }
+    if before.is_some() && machine.etcd.status().await.is_err() {
+        // A run that was cut off has taken one. If the old etcd does not serve now, that is the last of it that there is.
+        journal.etcd_data = before;
+        return Ok(());
+    }
+    // etcd has been written to since: it is taken again, and until that is whole there is none.
+    if before.is_some() {
+        journal.write(machine.tree)?;
+    }
+    if let Some(data) = snapshot::take(machine, data_dir, &journal.etcd_copy()).await? {
+        journal.etcd_data = Some(data);
+        return journal.write(machine.tree);
+    }
+    machine
+        .reporter
+        .warn("upgrade", "etcd does not serve, or keeps its log elsewhere: its data are copied with it stopped".into());
+    copy(machine, step, data_dir, journal).await
+}
+
 /// Stops etcd and copies its data: only a stopped etcd's files are consistent. A copy that fails goes again.
-pub(super) async fn copy(machine: &mut Machine<'_>, step: &Step, journal: &mut Journal) -> Result<(), UpgradeError> {
-    let Some(data_dir) = step.data_dir.as_ref().filter(|_| journal.etcd_data.is_none()) else { return Ok(()) };
+async fn copy(
+    machine: &mut Machine<'_>,
+    step: &Step,
+    data_dir: &Path,
+    journal: &mut Journal,
+) -> Result<(), UpgradeError> {
     let dir = journal.etcd_copy();
     let (from, to) = (machine.paths.on_host(data_dir), machine.paths.on_host(&dir).join(ETCD));
     // No journal names it: a copy that was cut off.
     machine.disk.remove_tree(&to)?;
     look(machine, step, journal)?;
-    let version = machine.etcd.status().await.ok().map(|status| status.version);
     machine.tree.remove(&step.file)?;
     wait(machine, step.component, &step.file, None).await?;
     machine.tree.make_dir(&dir, 0o700)?;
@@ -56,28 +108,46 @@ pub(super) async fn copy(machine: &mut Machine<'_>, step: &Step, journal: &mut J
         }
         return Err(error.into());
     }
-    let version = version.or_else(|| image_version(&step.old_image));
-    let data = DataCopy { from: data_dir.clone(), to: dir.join(ETCD), version, ..DataCopy::default() };
-    journal.etcd_data = Some(data);
+    let version = image_version(&step.old_image);
+    journal.etcd_data =
+        Some(DataCopy { from: data_dir.to_owned(), to: dir.join(ETCD), version, ..DataCopy::default() });
     journal.write(machine.tree)
 }
 
 /// Puts the copy of etcd's data back, with etcd stopped. The journal says so before the first change and until the last,
 /// so that a run that goes on with the upgrade, or takes it back, begins with this; afterwards the copy is forgotten.
-pub(super) async fn restore(machine: &mut Machine<'_>, journal: &mut Journal) -> Result<(), UpgradeError> {
-    let Some(data) = &mut journal.etcd_data else { return Ok(()) };
+///
+/// # Errors
+/// [`UpgradeError::WouldLose`] where writes would be lost, which was not asked for (`whatever_is_lost`).
+pub(super) async fn restore(
+    machine: &mut Machine<'_>,
+    journal: &mut Journal,
+    whatever_is_lost: bool,
+) -> Result<(), UpgradeError> {
+    let Some(data) = journal.etcd_data.clone() else { return Ok(()) };
     let (copy, place) = (machine.paths.on_host(&data.to), machine.paths.on_host(&data.from));
-    let is_first = !data.restoring;
-    if is_first {
+    if !data.restoring {
+        snapshot::check(machine, &data)?;
         room(machine, "putting the copy of etcd's data back", &copy, &data.from)?;
-        data.restoring = true;
-        journal.write(machine.tree)?;
     }
     let manifest = file(ETCD);
+    let before = machine.tree.read(&manifest)?;
     machine.tree.remove(&manifest)?;
     wait(machine, ETCD, &manifest, None).await?;
-    if is_first {
-        machine.reporter.warn("rollback", loss(machine.etcd.writes_since(&copy, &place)));
+    if !data.restoring {
+        // Nothing is added any more.
+        let writes = machine.etcd.writes_since(&copy, &place);
+        if writes != Some(0) && !whatever_is_lost {
+            if let Some(before) = before {
+                machine.tree.write(&manifest, &before, 0o600)?;
+            }
+            return Err(UpgradeError::WouldLose { writes });
+        }
+        machine.reporter.warn("rollback", loss(writes));
+        if let Some(data) = &mut journal.etcd_data {
+            data.restoring = true;
+        }
+        journal.write(machine.tree)?;
     }
     restore_tree(machine.disk, &copy, &place)?;
     journal.etcd_data = None;

@@ -9,7 +9,7 @@ use super::data::writes_since;
 use super::journal::{DataCopy, Journal, State};
 use super::manifest::{image, image_version, parse};
 use super::target::file;
-use crate::etcd::{Downgrade, EtcdError, Minor};
+use crate::etcd::{Downgrade, EtcdError, Minor, Reason};
 use crate::event::Event;
 use crate::manifests::ETCD;
 use crate::release::etcd_goes_back;
@@ -62,29 +62,36 @@ pub struct Facts {
     pub aim: Aim,
     /// Whether there is a copy of the data: etcd's image changes.
     pub copied: bool,
+    /// Whether it may be put back: not that of one of several members.
+    pub restorable: bool,
     /// Whether the copy was being put back when a run was cut off.
     pub restoring: bool,
     /// Whether the new etcd's manifest is in place.
     pub replaced: bool,
-    /// Whether the new etcd has been healthy, or answers now.
+    /// Whether the new etcd has been healthy, has taken a write, or answers now.
     pub served: bool,
+    /// Whether it answers now.
+    pub answers: bool,
     /// The minor versions of both, where they are known.
     pub versions: (Option<Minor>, Option<Minor>),
 }
 
 /// The ways to go, the best first. The copy is among them only where no acknowledged write is known to be lost with it, or
 /// where it was asked for.
+///
+/// The old etcd on the data as they are comes first wherever the new one does not answer: it loses nothing, and where it
+/// does not open what the new one has made of them, it says so and leaves them alone.
 pub fn ways(facts: &Facts) -> Vec<Way> {
-    let Facts { aim, copied, restoring, replaced, served, versions } = *facts;
-    if restoring || (copied && aim == Aim::Copy) {
+    let Facts { aim, copied, restorable, restoring, replaced, served, answers, versions } = *facts;
+    if restoring || (restorable && aim == Aim::Copy) {
         return vec![Way::Copy];
     }
-    match (copied && replaced, served, versions) {
-        (false, true, _) if copied => vec![Way::Manifest, Way::Stay],
+    let mut ways = match (copied, served, versions) {
         (false, ..) => vec![Way::Manifest],
+        // The old manifest may be there because a run was cut off that tried it.
+        (_, false, _) => vec![Way::Manifest, Way::Copy],
+        (_, true, _) if !replaced => vec![Way::Manifest, Way::Stay],
         (_, true, (Some(old), Some(new))) if old == new => vec![Way::Manifest, Way::Stay],
-        (_, false, (Some(old), Some(new))) if old == new => vec![Way::Manifest, Way::Copy],
-        (_, false, _) => vec![Way::Copy],
         (_, true, (Some(old), Some(new))) if etcd_goes_back((new.major, new.minor), (old.major, old.minor)) => {
             match aim {
                 Aim::Running => vec![Way::Stay, Way::Downgrade],
@@ -92,9 +99,13 @@ pub fn ways(facts: &Facts) -> Vec<Way> {
             }
         }
         (_, true, (Some(_), Some(_))) => vec![Way::Stay],
-        // An etcd that does not open the data says so and leaves them alone.
         (_, true, _) => vec![Way::Manifest, Way::Stay],
+    };
+    ways.retain(|way| restorable || *way != Way::Copy);
+    if !answers && !ways.contains(&Way::Manifest) {
+        ways.insert(0, Way::Manifest);
     }
+    ways
 }
 
 /// What is so now.
@@ -105,12 +116,14 @@ pub(super) async fn look(machine: &Machine<'_>, journal: &Journal, aim: Aim) -> 
     let status = machine.etcd.status().await.ok();
     let replaced = old.is_some() && now.is_some() && now != old;
     let data = journal.etcd_data.as_ref();
-    let answers = replaced && status.as_ref().is_some_and(|status| status.has_leader);
+    let answers = replaced && status.as_ref().is_some_and(|status| status.leader.is_some());
     let version = |manifest: &Option<Vec<u8>>| manifest.as_deref().and_then(version_of);
     let running = status.filter(|_| answers).map(|status| status.version);
     Ok(Facts {
         aim,
         copied: data.is_some(),
+        restorable: journal.restorable().is_some(),
+        answers,
         restoring: journal.is_restoring(),
         replaced,
         served: answers || journal.state == State::Done || data.is_some_and(|data| has_served(machine, data)),
@@ -159,7 +172,7 @@ pub(super) async fn downgrade(machine: &Machine<'_>, to: Minor) -> Result<(), Up
     tell(format!("taking its data back to {to}"));
     match machine.etcd.downgrade(Downgrade::Enable, to).await {
         // A run before this one has asked for it.
-        Ok(()) | Err(EtcdError::Refused { busy: true, .. }) => {}
+        Ok(()) | Err(EtcdError::Refused { reason: Reason::DowngradeInProgress, .. }) => {}
         Err(error) => return Err(failed(error)),
     }
     let taken = async {
@@ -194,7 +207,8 @@ mod tests {
     }
 
     fn facts(aim: Aim, served: bool, versions: (Option<Minor>, Option<Minor>)) -> Facts {
-        Facts { aim, copied: true, restoring: false, replaced: true, served, versions }
+        let restorable = true;
+        Facts { aim, copied: true, restorable, restoring: false, replaced: true, served, answers: served, versions }
     }
 
     #[test]
@@ -223,11 +237,33 @@ mod tests {
     #[test]
     fn the_copy_is_for_an_etcd_that_has_never_served_and_for_a_restore_that_was_cut_off() {
         let across = (minor("3.6.8"), minor("3.7.1"));
-        assert_eq!(ways(&facts(Aim::Running, false, across)), [Way::Copy]);
-        assert_eq!(ways(&facts(Aim::Old, false, (None, None))), [Way::Copy]);
+        assert_eq!(ways(&facts(Aim::Running, false, across)), [Way::Manifest, Way::Copy]);
+        assert_eq!(ways(&facts(Aim::Old, false, (None, None))), [Way::Manifest, Way::Copy]);
         assert_eq!(ways(&facts(Aim::Old, false, (minor("3.6.8"), minor("3.6.9")))), [Way::Manifest, Way::Copy]);
         assert_eq!(ways(&Facts { restoring: true, replaced: false, ..facts(Aim::Old, false, across) }), [Way::Copy]);
-        assert_eq!(ways(&Facts { replaced: false, ..facts(Aim::Old, false, across) }), [Way::Manifest]);
-        assert_eq!(ways(&Facts { copied: false, ..facts(Aim::Copy, false, (None, None)) }), [Way::Manifest]);
+        let tried = Facts { replaced: false, ..facts(Aim::Old, false, across) };
+        assert_eq!(ways(&tried), [Way::Manifest, Way::Copy], "a run that tried the first was cut off");
+        let none = Facts { copied: false, restorable: false, ..facts(Aim::Copy, false, (None, None)) };
+        assert_eq!(ways(&none), [Way::Manifest]);
+    }
+
+    #[test]
+    fn the_data_of_one_of_several_members_never_go_back() {
+        for (aim, served) in [Aim::Running, Aim::Old, Aim::Copy].into_iter().flat_map(|aim| [(aim, true), (aim, false)])
+        {
+            for answers in [true, false] {
+                let one = facts(aim, served, (minor("3.6.8"), minor("3.7.1")));
+                let ways = ways(&Facts { restorable: false, answers, ..one });
+                assert!(!ways.contains(&Way::Copy) && !ways.is_empty(), "{aim:?} {served} {answers}: {ways:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_served_and_does_not_answer_any_more_gives_way_to_the_old_one_if_that_opens_the_data() {
+        let gone = |versions| ways(&Facts { answers: false, ..facts(Aim::Running, true, versions) });
+        let across = (minor("3.6.8"), minor("3.7.1"));
+        assert_eq!(gone(across), [Way::Manifest, Way::Stay, Way::Downgrade]);
+        assert_eq!(gone((minor("3.4.23"), minor("3.5.16"))), [Way::Manifest, Way::Stay]);
     }
 }

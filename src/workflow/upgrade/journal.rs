@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::UpgradeError;
+use crate::etcd::wal::Moment;
 use crate::host::paths::TMP_DIR;
 use crate::host::tree::Tree;
 
@@ -44,7 +45,8 @@ pub struct Journal {
     pub state: State,
 }
 
-/// A copy of etcd's data directory, and what is known of the data since.
+/// A copy of etcd's data directory, and what is known of the data since. The files are those of a stopped etcd, or those of
+/// a [`Snapshot`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DataCopy {
@@ -52,16 +54,43 @@ pub struct DataCopy {
     pub from: PathBuf,
     /// The copy.
     pub to: PathBuf,
-    /// The version of the etcd that was stopped for it; None where nothing tells.
+    /// The version of the etcd that ran until then; None where nothing tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Whether its successor has been healthy: the data then hold writes that the copy lacks. None while it has not been
-    /// waited for to the end.
+    /// What is known of the snapshot; None where etcd was stopped for the copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Snapshot>,
+    /// Whether its successor has been healthy: the data then hold writes that the copy lacks. None where it was not, or was
+    /// not waited for to the end: its log tells then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<bool>,
     /// Whether the copy is being put back: until that is done no etcd may start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restoring: bool,
+}
+
+/// A snapshot of a running etcd. It lacks the last writes, which the log has: that is added when etcd has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Snapshot {
+    /// SHA-256 of the database, in hexadecimal.
+    pub sha256: String,
+    /// The minor version of the format of the data; None before etcd 3.6, which does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<String>,
+    /// What tells the log of the old etcd from that of the next; None of one of several members, whose data must not go back
+    /// without those of the others.
+    pub moment: Option<Moment>,
+    /// Whether the log is there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_log: bool,
+}
+
+impl DataCopy {
+    /// Whether it may be put back.
+    pub fn is_restorable(&self) -> bool {
+        self.snapshot.as_ref().is_none_or(|snapshot| snapshot.moment.is_some())
+    }
 }
 
 /// A file that is replaced.
@@ -94,6 +123,11 @@ impl Journal {
     /// Whether the copy of etcd's data was being put back when a run was cut off.
     pub fn is_restoring(&self) -> bool {
         self.etcd_data.as_ref().is_some_and(|data| data.restoring)
+    }
+
+    /// The copy of etcd's data, where it may be put back.
+    pub fn restorable(&self) -> Option<&DataCopy> {
+        self.etcd_data.as_ref().filter(|data| data.is_restorable())
     }
 
     /// Where the manifest of the etcd is kept to which the upgrade goes.
@@ -140,5 +174,24 @@ impl Journal {
             .map_err(|source| UpgradeError::Journal { path: path.to_owned(), source })?;
         tree.write(path, &content, 0o600)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tree::MemoryTree;
+
+    #[test]
+    fn the_journal_of_an_earlier_kubeboot_is_read() {
+        let mut tree = MemoryTree::empty();
+        let text = r#"{"target": "v1.37.1", "command": "kubeboot upgrade apply v1.37.1", "backup": "/b", "etcdData":
+            {"from": "/var/lib/etcd", "to": "/c", "version": "3.6.8", "served": false}, "state": "applying"}"#;
+        tree.write(Path::new(JOURNAL), text.as_bytes(), 0o600).unwrap();
+        let journal = Journal::read(&tree).unwrap().unwrap();
+        let data = journal.restorable().unwrap();
+        assert_eq!((data.snapshot.as_ref(), data.served), (None, Some(false)));
+        journal.write(&mut tree).unwrap();
+        assert_eq!(Journal::read(&tree).unwrap().unwrap(), journal);
     }
 }

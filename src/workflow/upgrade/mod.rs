@@ -23,6 +23,8 @@ pub mod plan;
 pub mod prepare;
 pub mod rollback;
 pub mod run;
+mod snapshot;
+mod swap;
 pub mod table;
 pub mod target;
 pub mod worker;
@@ -153,6 +155,59 @@ pub enum UpgradeError {
         need: u64,
         /// Bytes.
         free: u64,
+    },
+    /// etcd cannot be asked.
+    #[error(transparent)]
+    Etcd(#[from] crate::etcd::EtcdError),
+    /// There is no snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] crate::etcd::snapshot::SnapshotError),
+    /// Something else is in the snapshot's place.
+    #[error("{} is not the snapshot of etcd that the upgrade has taken: what was there is needed to go back", path.display())]
+    OtherSnapshot {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The log that belongs to the snapshot cannot be had.
+    #[error(transparent)]
+    Log(#[from] crate::etcd::wal::LogError),
+    /// The log was not kept.
+    #[error("the copy of etcd's data in {} is not whole: etcd's log is missing there", path.display())]
+    NoLog {
+        /// The copy.
+        path: PathBuf,
+    },
+    /// The copy is older than what was acknowledged.
+    #[error(
+        "the copy of etcd's data is not put back: {} would be lost with that",
+        writes.map_or_else(|| "what was written since".to_owned(), |writes| format!("{writes} writes since then"))
+    )]
+    WouldLose {
+        /// How many, where that can be read.
+        writes: Option<u64>,
+    },
+    /// The next etcd does not open the data of the one that runs.
+    #[error(
+        "etcd {to} does not open the data of etcd {from}: an upgrade goes from one minor version to the next ({})",
+        match reachable.as_slice() { [] => "none is known".to_owned(), known => format!("here to {}", known.join(", ")) }
+    )]
+    Unopened {
+        /// The version that runs.
+        from: String,
+        /// The version that was asked for.
+        to: String,
+        /// The minor versions that open the data.
+        reachable: Vec<String>,
+    },
+    /// The data of one of several members would go back.
+    #[error(
+        "etcd has more than one member, and the data of one alone never go back: remove this member (`etcdctl member \
+         remove`), empty its data directory, and let it join again; {} is a snapshot for `etcdutl snapshot restore`",
+        snapshot.display()
+    )]
+    OfSeveral {
+        /// The snapshot.
+        snapshot: PathBuf,
     },
     /// etcd does not take its data back.
     #[error("etcd does not go back to {to}")]

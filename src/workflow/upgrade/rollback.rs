@@ -6,10 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::apply::{Machine, tell, wait};
+use super::copy::SNAPSHOT;
 use super::data::writes_since;
 use super::etcd::{Aim, Facts, Way, call_off_downgrade, downgrade, look, new_manifest, version_that_stays, ways};
 use super::journal::{DataCopy, Journal, State};
-use super::{UpgradeError, data, kept, objects};
+use super::snapshot::keep_log_if_possible;
+use super::{UpgradeError, data, kept, objects, swap};
 use crate::host::digest::sha256;
 use crate::host::paths::MANIFESTS_DIR;
 use crate::manifests::{COMPONENTS, ETCD};
@@ -29,8 +31,10 @@ const ROLLBACK_LIMIT: Duration = Duration::from_secs(300);
 pub async fn rollback(machine: &mut Machine<'_>, aim: Aim) -> Result<Journal, UpgradeError> {
     let nothing = || UpgradeError::NothingToRollBack { path: PathBuf::from(super::journal::JOURNAL) };
     let mut journal = Journal::read(machine.tree)?.ok_or_else(nothing)?;
-    if aim == Aim::Copy && journal.etcd_data.is_none() {
-        return Err(UpgradeError::NoCopy);
+    if aim == Aim::Copy && journal.restorable().is_none() {
+        return Err(journal
+            .etcd_data
+            .map_or(UpgradeError::NoCopy, |data| UpgradeError::OfSeveral { snapshot: data.to.join(SNAPSHOT) }));
     }
     roll_back(machine, &mut journal, aim).await?;
     Ok(journal)
@@ -44,13 +48,14 @@ pub(super) async fn roll_back(machine: &mut Machine<'_>, journal: &mut Journal, 
     for (path, why) in kept::restore(machine.tree, journal, Timestamp::now())? {
         machine.reporter.warn("rollback", format!("{} {why}", path.display()));
     }
+    keep_log_if_possible(machine, journal);
     let facts = look(machine, journal, aim).await?;
     let ways = ways(&facts);
     for (at, way) in ways.iter().enumerate() {
         match (go(machine, journal, *way, &facts).await, ways.get(at + 1)) {
             (Ok(()), _) => break,
             (Err(error), None) => {
-                if let Some(data) = journal.etcd_data.as_ref().filter(|data| *way != Way::Copy && !data.restoring) {
+                if let Some(data) = journal.restorable().filter(|data| *way != Way::Copy && !data.restoring) {
                     machine.reporter.warn("rollback", way_out(data, writes_since(machine, data)));
                 }
                 return Err(error);
@@ -82,6 +87,7 @@ fn way_out(data: &DataCopy, writes: Option<u64>) -> String {
 async fn go(machine: &mut Machine<'_>, journal: &mut Journal, way: Way, facts: &Facts) -> Result<(), UpgradeError> {
     let mut restored = Vec::new();
     let mut kept = None;
+    let ending = swap::ending(machine, journal).await;
     for component in COMPONENTS {
         let Some(old) = machine.tree.read(&journal.backup.join(format!("{component}.yaml")))? else { continue };
         let file = Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"));
@@ -96,7 +102,7 @@ async fn go(machine: &mut Machine<'_>, journal: &mut Journal, way: Way, facts: &
                 old
             }
             Way::Copy => {
-                data::restore(machine, journal).await?;
+                data::restore(machine, journal, facts.aim == Aim::Copy || facts.restoring).await?;
                 old
             }
         };
@@ -108,7 +114,10 @@ async fn go(machine: &mut Machine<'_>, journal: &mut Journal, way: Way, facts: &
         restored.push((component, file, sha256(&content)));
     }
     for (component, file, hash) in restored {
-        wait(machine, component, &file, Some(hash)).await?;
+        match component {
+            ETCD => swap::wait_for(machine, &file, hash, &ending).await?,
+            _ => wait(machine, component, &file, Some(hash)).await?,
+        }
     }
     journal.etcd_kept = match kept {
         Some(manifest) => Some(version_that_stays(machine, &manifest).await),

@@ -312,7 +312,7 @@ impl Rollback {
     pub fn would(&self) -> String {
         let journal = &self.journal;
         let mut lines = vec![format!("would put the manifests in {} back\n", journal.backup.display())];
-        if let Some(data) = journal.etcd_data.as_ref().filter(|_| self.etcd_copy) {
+        if let Some(data) = journal.restorable().filter(|_| self.etcd_copy) {
             lines.push(format!("would put {} back in the place of {}\n", data.to.display(), data.from.display()));
         }
         lines.extend(journal.files.iter().map(|file| format!("would put {} back\n", file.path.display())));
@@ -323,7 +323,7 @@ impl Rollback {
     /// What is asked before.
     pub fn question(&self) -> String {
         let question = format!("Put the manifests in {} back?", self.journal.backup.display());
-        let Some(data) = self.journal.etcd_data.as_ref().filter(|_| self.etcd_copy) else { return question };
+        let Some(data) = self.journal.restorable().filter(|_| self.etcd_copy) else { return question };
         let (copy, place) = (self.paths.on_host(&data.to), self.paths.on_host(&data.from));
         let writes = Member::of(&self.spec, &self.paths).writes_since(&copy, &place);
         format!("{question} {}.", capitalised(&loss(writes)))

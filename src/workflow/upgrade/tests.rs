@@ -36,10 +36,11 @@ use crate::manifests::COMPONENTS;
 use crate::pki::{Renewable, renewables};
 use crate::testing::report::{pod, report};
 use crate::testing::tree::FaultyTree;
-use crate::workflow::machine::Cause;
 use crate::workflow::machine::cluster::{Api, Cluster, Site};
+use crate::workflow::machine::{Cause, Runtimes};
 
 mod etcd;
+mod fake_etcd;
 
 /// An agent that runs at once what is on disk: images that contain `crash` crash, those that contain `never` never get
 /// ready, and etcd does not open data of newer ones.
@@ -54,7 +55,8 @@ impl HealthSource for DiskAgent {
             let Ok(content) = std::fs::read(&file) else { continue };
             let text = String::from_utf8_lossy(&content).into_owned();
             let mut one = pod(component, &crate::host::digest::sha256(&content));
-            let crashes = text.contains("crash") || !etcd::suits(&self.0, component, &text);
+            // In this order: an etcd may open the data before it crashes.
+            let crashes = !fake_etcd::suits(&self.0, component, &text) || text.contains("crash");
             one.healthy = !text.contains("never") && !crashes;
             if crashes {
                 one.containers[0].state =
@@ -62,7 +64,7 @@ impl HealthSource for DiskAgent {
             }
             pods.push(one);
         }
-        etcd::write(&self.0, &pods);
+        fake_etcd::write(&self.0, &pods);
         Ok(stream::once(async move { report(pods) }).chain(stream::pending()).boxed())
     }
 }
@@ -204,7 +206,7 @@ impl Bench {
 
     async fn with<T>(&self, tree: &mut Files, what: impl AsyncFnOnce(&mut Machine<'_>) -> T) -> T {
         let health = DiskAgent(self.root.path().to_owned());
-        let (mut disk, etcd) = (tree.disk(), etcd::FakeEtcd(self.root.path().to_owned()));
+        let (mut disk, etcd) = (tree.disk(), fake_etcd::FakeEtcd(self.root.path().to_owned()));
         disk.set_free(self.free);
         let paths = Paths::new(self.root.path());
         let mut machine = Machine {
@@ -214,7 +216,7 @@ impl Bench {
             etcd: &etcd,
             health: &health,
             api: Api { cluster: &self.shelf, site: Site { paths: &paths, spec: &self.spec } },
-            runtimes: &crate::workflow::machine::Here,
+            runtimes: &NoRuntimes,
             log: None,
             reporter: &Silent,
             limit: Duration::from_secs(300),
@@ -271,6 +273,20 @@ impl Bench {
     fn check_pairs(&self, when: &str) {
         let ensured = crate::pki::ensure_certificates(&self.spec, &mut self.tree(), &[], Timestamp::now());
         assert!(ensured.unwrap().iter().all(|one| one.action == crate::pki::Action::Kept), "{when}");
+    }
+}
+
+/// A machine whose container runtime does not answer: an upgrade that has its images needs none.
+struct NoRuntimes;
+
+#[async_trait]
+impl Runtimes for NoRuntimes {
+    fn connect(&self, _: Option<&str>) -> crate::runtime::Result<std::sync::Arc<dyn crate::runtime::ContainerRuntime>> {
+        Err(crate::runtime::RuntimeError::NotFound { what: "a runtime".into() })
+    }
+
+    async fn sandboxes(&self, _: &str) -> crate::runtime::Result<std::sync::Arc<dyn crate::runtime::cri::Sandboxes>> {
+        Err(crate::runtime::RuntimeError::NotFound { what: "a runtime".into() })
     }
 }
 

@@ -2,117 +2,12 @@
 //! is killed.
 
 use super::super::etcd::Aim;
-use super::super::manifest::{image, image_version, parse};
+use super::super::manifest::{image, parse};
+use super::fake_etcd::{AWAY, Db, FakeEtcd, MEMBER, PROCESS};
 use super::*;
-use crate::agent::control::report::PodReport;
-use crate::etcd::{Downgrade, Etcd, EtcdError, Minor, Status};
-
-const DATA: &str = "var/lib/etcd/member/db";
-
-/// What a data directory holds: the version of its format, and everything written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Db {
-    storage: Option<Minor>,
-    /// Whether etcd has been asked to go back, so that a newer one leaves the format as it is.
-    goes_back: bool,
-    writes: Vec<String>,
-}
-
-impl Db {
-    /// None where the data are none that these tests have made; an etcd begins with empty ones where there are none.
-    fn read(root: &Path) -> Option<Self> {
-        let text = std::fs::read_to_string(root.join(DATA)).unwrap_or_else(|_| "3.0 EMPTY".to_owned());
-        let mut words = text.split(' ').map(str::to_owned);
-        let first = words.next()?;
-        let storage = Some(Minor::of(first.trim_end_matches('<'))?);
-        Some(Self { storage, goes_back: first.ends_with('<'), writes: words.collect() })
-    }
-
-    fn save(&self, root: &Path) {
-        let mark = if self.goes_back { "<" } else { "" };
-        let storage = self.storage.map_or_else(String::new, |storage| format!("{storage}{mark}"));
-        let text = [vec![storage], self.writes.clone()].concat().join(" ");
-        crate::host::fs::make_dirs(root.join(DATA).parent().unwrap(), 0o700).unwrap();
-        crate::host::fs::write_file(&root.join(DATA), text.as_bytes(), 0o600).unwrap();
-    }
-}
-
-fn version(root: &Path) -> Option<String> {
-    let path = root.join("etc/kubernetes/manifests/etcd.yaml");
-    image_version(image(&parse(&path, &std::fs::read(&path).ok()?).ok()?))
-}
-
-/// Whether a component works with what there is. An etcd takes older data to its own format first.
-pub(super) fn suits(root: &Path, component: &str, manifest: &str) -> bool {
-    let (Some(mut db), Some(version)) = (Db::read(root), version(root)) else { return true };
-    let minor = Minor::of(&version);
-    if component != "etcd" {
-        // An API server that works with one etcd alone.
-        return manifest.split("needs-").nth(1).is_none_or(|needed| Minor::of(&needed[..3]) == minor);
-    }
-    if db.storage > minor {
-        return false;
-    }
-    // `crash` alone ends before it opens anything.
-    if !manifest.contains("crash") || manifest.contains("opens") {
-        db.goes_back &= db.storage < minor;
-        db.storage = if db.goes_back { db.storage } else { minor };
-        db.save(root);
-    }
-    true
-}
-
-/// One more write, if etcd serves.
-pub(super) fn write(root: &Path, pods: &[PodReport]) {
-    let serves = pods.iter().any(|pod| pod.component.as_deref() == Some("etcd") && pod.healthy);
-    if let Some(mut db) = Db::read(root).filter(|_| serves) {
-        let log = root.join("acknowledged");
-        let before = std::fs::read_to_string(&log).unwrap_or_default();
-        let next = format!("a{}", before.split_whitespace().count());
-        crate::host::fs::write_file(&log, format!("{before}{next} ").as_bytes(), 0o600).unwrap();
-        db.writes.push(next);
-        db.save(root);
-    }
-}
-
-/// An etcd that runs what is on disk.
-pub(super) struct FakeEtcd(pub PathBuf);
-
-impl FakeEtcd {
-    fn db(&self) -> Result<(String, Db), EtcdError> {
-        let away = || EtcdError::Unreachable { address: "fake".into(), source: "refused".into() };
-        let (version, db) = version(&self.0).zip(Db::read(&self.0)).ok_or_else(away)?;
-        match version.contains("crash") || db.storage > Minor::of(&version) {
-            true => Err(away()),
-            false => Ok((version, db)),
-        }
-    }
-}
-
-#[async_trait]
-impl Etcd for FakeEtcd {
-    async fn status(&self) -> Result<Status, EtcdError> {
-        let (version, db) = self.db()?;
-        let says = Minor::of(&version) >= Minor::of("3.6");
-        Ok(Status { version, has_leader: true, storage: db.storage.filter(|_| says) })
-    }
-
-    async fn downgrade(&self, action: Downgrade, to: Minor) -> Result<(), EtcdError> {
-        let (version, mut db) = self.db()?;
-        match action {
-            Downgrade::Enable => (db.storage, db.goes_back) = (Some(to), true),
-            Downgrade::Cancel => (db.storage, db.goes_back) = (Minor::of(&version), false),
-            Downgrade::Validate => {}
-        }
-        db.save(&self.0);
-        Ok(())
-    }
-
-    fn writes_since(&self, copy: &Path, data: &Path) -> Option<u64> {
-        let writes = |dir: &Path| Some(std::fs::read_to_string(dir.join("member/db")).ok()?.split(' ').count() as u64);
-        Some(writes(data)? - writes(copy)?)
-    }
-}
+use crate::etcd::{Downgrade, Etcd, Minor};
+use crate::host::fs::write_file;
+use crate::testing::etcd::database;
 
 /// A machine whose etcd is `etcd` and whose other components have the image `rest`.
 fn bench(etcd: &str, rest: &str) -> Bench {
@@ -123,7 +18,10 @@ fn bench(etcd: &str, rest: &str) -> Bench {
         tree.write(&target(component, image).file, &manifest(component, image), 0o600).unwrap();
     }
     let storage = Minor::of(etcd.rsplit_once(':').unwrap().1);
-    Db { storage, goes_back: false, writes: vec!["w0".into()] }.save(bench.root.path());
+    let mut db = Db { storage, goes_back: false, term: 1, index: 1, writes: vec!["w0".into()] };
+    db.elect(bench.root.path());
+    let process = manifest("etcd", etcd);
+    write_file(&bench.root.path().join(PROCESS), &process, 0o600).unwrap();
     bench
 }
 
@@ -225,7 +123,8 @@ async fn what_cannot_go_back_without_loss_does_so_only_when_that_is_asked_for() 
     assert!(writes > 1 && super::super::data::loss(Some(writes)).contains(&format!(": {writes} writes")));
     bench.roll_back(&mut bench.tree(), Aim::Copy).await.unwrap();
     assert_eq!(images(&bench)[0], "r/etcd:3.4.23");
-    assert_eq!(lost(&bench).len(), usize::try_from(writes).unwrap(), "as many as was said");
+    // And the one that is taken while it is looked at what runs.
+    assert_eq!(lost(&bench).len(), usize::try_from(writes).unwrap() + 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -240,23 +139,93 @@ async fn an_etcd_that_never_served_gives_way_to_the_copy_and_nothing_is_lost_wit
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn etcd_serves_until_its_successor_starts_and_the_copy_has_its_last_writes() {
+    for (old, new) in [(OLD, NEW), ("r/etcd:3.4.23", "r/etcd:3.5.16")] {
+        let bench = bench(old, "r/x:v1");
+        let outcome = bench.apply(&steps(&bench, new, "r/x:v2"), None).await.unwrap();
+        assert!(matches!(outcome, Outcome::Upgraded { .. }), "{outcome:?}");
+        assert!(!bench.root.path().join(AWAY).exists(), "it was stopped before the new manifest was there");
+        let data = Journal::read(&bench.tree()).unwrap().unwrap().etcd_data.unwrap();
+        let snapshot = data.snapshot.as_ref().unwrap();
+        assert!(snapshot.has_log && snapshot.moment.is_some_and(|moment| moment.term == 2), "{snapshot:?}");
+        assert_eq!((data.version.as_deref(), data.served), (old.rsplit_once(':').map(|(_, tag)| tag), Some(true)));
+
+        let acknowledged = std::fs::read_to_string(bench.root.path().join("acknowledged")).unwrap();
+        bench.roll_back(&mut bench.tree(), Aim::Copy).await.unwrap();
+        let db = Db::read(bench.root.path()).unwrap();
+        // a0 behind the snapshot, a1 and more until it was stopped: what the new one took is lost, as was asked for.
+        assert!(acknowledged.starts_with("a0 a1 ") && db.writes.starts_with(&["w0", "a0", "a1"].map(str::to_owned)));
+        assert_eq!(images(&bench)[0], old);
+        assert_eq!(Journal::read(&bench.tree()).unwrap().unwrap().etcd_data, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_is_not_whole_any_more_is_not_put_back() {
+    let other = [database(2), crate::testing::etcd::hash_of(&database(2))].concat();
+    let damages = [("is no whole snapshot", b"short".to_vec()), ("is not the snapshot", other)];
+    for (words, damage) in damages {
+        let bench = bench(OLD, "r/x:v1");
+        bench.apply(&steps(&bench, NEW, "r/x:v2"), None).await.unwrap();
+        let journal = Journal::read(&bench.tree()).unwrap().unwrap();
+        let copy = Paths::new(bench.root.path()).on_host(&journal.etcd_data.unwrap().to);
+        write_file(&copy.join("snapshot.db"), &damage, 0o600).unwrap();
+        let error = bench.roll_back(&mut bench.tree(), Aim::Copy).await.unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+        assert_eq!((images(&bench)[0].as_str(), lost(&bench)), (NEW, vec![]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_data_of_one_of_several_members_do_not_go_back() {
+    let several = |bench: &Bench| write_file(&bench.root.path().join("several"), b"", 0o600).unwrap();
+    let bench_one = bench(OLD, "r/x:v1");
+    several(&bench_one);
+    bench_one.apply(&steps(&bench_one, NEW, "r/x:v2"), None).await.unwrap();
+    let error = bench_one.roll_back(&mut bench_one.tree(), Aim::Copy).await.unwrap_err().to_string();
+    assert!(
+        error.contains("etcd has more than one member") && error.contains("/etcd/snapshot.db is a snapshot"),
+        "{error}"
+    );
+    assert_eq!(images(&bench_one)[0], NEW);
+
+    let broken = bench(OLD, "r/x:v1");
+    several(&broken);
+    let outcome = broken.apply(&steps(&broken, "r/etcd:3.7.1-crash", "r/x:v2"), None).await.unwrap();
+    assert!(matches!(outcome, Outcome::RolledBack { etcd: None, .. }), "{outcome:?}");
+    assert_eq!((images(&broken)[0].as_str(), lost(&broken)), (OLD, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_etcd_that_would_not_open_the_data_is_refused_before_anything_is_touched() {
+    for (old, new, words) in [
+        ("r/etcd:3.5.16", "r/etcd:3.7.1", "etcd 3.7.1 does not open the data of etcd 3.5.16"),
+        ("r/etcd:3.5.16", "r/etcd:3.7.1", "(here to 3.6)"),
+        ("r/etcd:3.7.1", "r/etcd:3.6.8", "(none is known)"),
+    ] {
+        let bench = bench(old, "r/x:v1");
+        let before = bench.state();
+        let error = bench.apply(&steps(&bench, new, "r/x:v2"), None).await.unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(bench.state() == before && Journal::read(&bench.tree()).unwrap().is_none());
+    }
+}
+
 /// Which of the old and the new whole the data are; anything else is neither.
 fn whole(bench: &Bench, when: &str) {
     let db = Db::read(bench.root.path()).unwrap();
     assert!(db.writes.first().is_some_and(|first| first == "w0"), "{when}: half of the data: {db:?}");
-    let member: Vec<String> = std::fs::read_dir(bench.root.path().join("var/lib/etcd/member"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    assert_eq!(member.len(), 3, "{when}: {member:?}");
+    let member = crate::testing::listing(&bench.root.path().join(MEMBER));
+    let is_whole = ["snap/", "snap/db", "wal/"].iter().all(|name| member.iter().any(|one| one == name));
+    assert!(is_whole && member.len() == 5, "{when}: {member:?}");
 }
 
 /// A machine with more than one file of data.
 fn bench_with_files() -> Bench {
     let bench = bench(OLD, "r/x:v1");
-    for file in ["wal", "snap"] {
-        bench.tree().write(&Path::new("/var/lib/etcd/member").join(file), b"bytes", 0o600).unwrap();
-    }
+    let state = Path::new("/").join(MEMBER).join("snap/0000000000000002-0000000000000001.snap");
+    bench.tree().write(&state, b"bytes", 0o600).unwrap();
     bench
 }
 
