@@ -71,7 +71,10 @@ fn carrier(component: &str) -> String {
     let phase = format!("upgrade/{component}");
     eventually(component, MINUTE, || {
         let lines = record();
-        lines.iter().any(|line| line["event"]["phase"] == *phase).then(|| lines.iter().filter_map(of).next_back().unwrap())
+        lines
+            .iter()
+            .any(|line| line["event"]["phase"] == *phase)
+            .then(|| lines.iter().filter_map(of).next_back().unwrap())
     })
 }
 

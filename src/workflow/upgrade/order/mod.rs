@@ -195,9 +195,10 @@ impl Order {
     pub fn remove(paths: &Paths) -> Result<(), OrderError> {
         remove_file(&paths.on_host(ORDER))?;
         let dir = paths.on_host(DIR);
-        Ok(if dir.exists() {
-            sync_dir(&dir)?
-        })
+        if dir.exists() {
+            sync_dir(&dir)?;
+        }
+        Ok(())
     }
 }
 
