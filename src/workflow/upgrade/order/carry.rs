@@ -118,7 +118,8 @@ async fn apply(
     let mut upgrade = Upgrade::prepare(paths, parts, wanted.request(&order.command)?)?;
     record.begin()?;
     let ending = Ending::of(&upgrade.run(order.limit()).await?);
-    record.end(ending.clone())?;
+    // While the lock is held. That it cannot be recorded is said by who concludes.
+    let _ = record.end(ending.clone());
     Ok(ending)
 }
 
@@ -138,7 +139,9 @@ async fn take_back(
 
 /// Records the end, unless that has been done, and takes the order away.
 fn conclude(paths: &Paths, record: &OrderRecord, ending: Ending) -> Attempt {
-    match record.end(ending.clone()).and_then(|()| Order::remove(paths)) {
+    let recorded = record.end(ending.clone());
+    // Gone it has to be in any case, or what has ended would be done again.
+    match Order::remove(paths).and(recorded) {
         Ok(()) => Attempt::Ended(ending),
         Err(error) => Attempt::Failed(error),
     }

@@ -19,6 +19,9 @@ pub enum FollowError {
     /// Its files.
     #[error(transparent)]
     Order(#[from] OrderError),
+    /// It has ended, and how could not be recorded.
+    #[error("the upgrade has ended, and how could not be recorded (is the disk full?): see `kubeboot upgrade status`")]
+    Unrecorded,
     /// Another one has taken its place, or it was taken away.
     #[error("the upgrade is no longer on record: the machine was reset, or another upgrade was ordered")]
     Gone,
@@ -32,10 +35,12 @@ pub async fn follow(paths: &Paths, id: &str, reporter: &dyn Reporter) -> Result<
     let mut files = Files::new(vec![paths.on_host(RECORD)]);
     let (mut reported, mut warned, mut is_quiet) = (0, false, false);
     loop {
+        // Before the record: the order goes when the end is there.
+        let is_open = Order::read(paths)?.is_some_and(|order| order.id == id);
         let lines = lines(paths)?;
         match lines.first().map(|line| &line.what) {
             Some(Said::Ordered { id: there, .. }) if there == id => {}
-            None if Order::read(paths)?.is_some_and(|order| order.id == id) => {}
+            None if is_open => {}
             _ => return Err(FollowError::Gone),
         }
         is_quiet &= lines.len() == reported;
@@ -46,6 +51,9 @@ pub async fn follow(paths: &Paths, id: &str, reporter: &dyn Reporter) -> Result<
                 Said::Ended(ending) => return Ok(ending),
                 Said::Ordered { .. } | Said::Begun { .. } => {}
             }
+        }
+        if !is_open {
+            return Err(FollowError::Unrecorded);
         }
         if is_quiet && !warned && is_alone(paths).await {
             reporter.warn("upgrade", "the agent does not answer: the upgrade goes on when it runs again".to_owned());

@@ -112,7 +112,15 @@ impl OrderRecord {
     /// A file that cannot be read or written.
     pub fn open(paths: &Paths, order: &Order) -> Result<(Self, Option<Ending>), OrderError> {
         let path = paths.on_host(RECORD);
-        let (mut log, lines, _) = RecordLog::open_leniently::<Line>(&path)?;
+        let (mut log, lines) = match RecordLog::open::<Line>(&path) {
+            Ok(opened) => opened,
+            // It is an account, and nothing depends on it: one that is damaged is begun again.
+            Err(error) => {
+                warn!(%error, "the record of the upgrade is damaged, and begins again");
+                crate::host::fs::remove_file(&path)?;
+                RecordLog::open::<Line>(&path)?
+            }
+        };
         let is_of = |line: &Line| matches!(&line.what, Said::Ordered { id, .. } if *id == order.id);
         if !lines.first().is_some_and(is_of) {
             crate::host::fs::remove_file(&path)?;

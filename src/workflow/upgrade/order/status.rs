@@ -90,7 +90,14 @@ pub fn status(paths: &Paths) -> Result<Option<Status>, StatusError> {
     let order = Order::read(paths)?;
     let lines = lines(paths)?;
     let journal = Journal::read(&HostTree::new(paths.clone(), NoRecord))?;
-    Ok(of_record(order.as_ref(), &lines).or_else(|| journal.map(of_journal)))
+    let recorded = of_record(order.as_ref(), &lines);
+    // An upgrade that has ended where its end could not be recorded: the journal knows.
+    Ok(match (recorded, journal) {
+        (Some(recorded), Some(journal)) if recorded.is_open() && order.is_none() => {
+            Some(Status { state: state_in(&journal), ..recorded })
+        }
+        (recorded, journal) => recorded.or_else(|| journal.map(of_journal)),
+    })
 }
 
 fn of_record(order: Option<&Order>, lines: &[Line]) -> Option<Status> {
@@ -114,14 +121,17 @@ fn of_record(order: Option<&Order>, lines: &[Line]) -> Option<Status> {
     Some(status)
 }
 
-fn of_journal(journal: Journal) -> Status {
-    let state = match journal.state {
+fn state_in(journal: &Journal) -> State {
+    match journal.state {
         JournalState::Applying => State::CutOff,
         JournalState::Done => State::Upgraded,
         JournalState::RolledBack => State::RolledBack,
-    };
+    }
+}
+
+fn of_journal(journal: Journal) -> Status {
     Status {
-        state,
+        state: state_in(&journal),
         id: None,
         command: journal.command,
         ordered: None,

@@ -175,6 +175,47 @@ async fn an_order_whose_end_is_on_record_is_not_carried_out_again() {
     assert!(!scheduler(&bench).contains(NEW) && Order::read(&paths).unwrap().is_none());
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_end_that_cannot_be_recorded_is_an_end_all_the_same() {
+    let (bench, paths) = ordered(NEW).await;
+    let order = Order::read(&paths).unwrap().unwrap();
+    let mut heard = Heard::default();
+    // Where nothing can be recorded, nothing is begun.
+    drop(OrderRecord::open(&paths, &order).unwrap());
+    let record = paths.on_host(RECORD);
+    let first = std::fs::read(&record).unwrap();
+    std::fs::remove_file(&record).unwrap();
+    make_dirs(&record, 0o700).unwrap();
+    assert!(carry(&bench).await.is_err());
+    assert!(Order::read(&paths).unwrap().is_some() && !scheduler(&bench).contains(NEW));
+    std::fs::remove_dir(&record).unwrap();
+    write_file(&record, &first, 0o600).unwrap();
+    carry(&bench).await.unwrap();
+    // The end is lost.
+    let lines = std::fs::read_to_string(&record).unwrap();
+    let (kept, end) = lines.trim_end().rsplit_once('\n').unwrap();
+    assert!(end.contains("ended"), "{end}");
+    write_file(&record, format!("{kept}\n").as_bytes(), 0o600).unwrap();
+    assert_eq!(status(&paths).unwrap().unwrap().state, State::Upgraded, "the journal knows");
+    let followed = follow(&paths, &order.id, &heard).await;
+    assert!(matches!(followed, Err(FollowError::Unrecorded)), "{followed:?}");
+    assert!(heard.0.get_mut().unwrap().len() > 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_was_cut_anywhere_stops_no_upgrade() {
+    let (bench, paths) = ordered(NEW).await;
+    carry(&bench).await.unwrap();
+    let record = paths.on_host(RECORD);
+    let whole = std::fs::read(&record).unwrap();
+    for cut in [1, whole.len() / 2, whole.len() - 1] {
+        order_upgrade(&bench, "registry.example.com/kube-scheduler:missing");
+        write_file(&record, &whole[..cut], 0o600).unwrap();
+        assert_eq!(carry(&bench).await.unwrap().unwrap().code, 1, "cut at {cut}");
+        assert_eq!(status(&paths).unwrap().unwrap().state, State::Refused, "cut at {cut}");
+    }
+}
+
 #[derive(Default)]
 struct Heard(std::sync::Mutex<Vec<Event>>);
 
