@@ -181,10 +181,10 @@ impl Maintenance for Member {
         let question = HashKvRequest { revision: revision.unwrap_or_default() };
         let said: HashKvResponse = unary(self, HASH, question).await?;
         let newest = said.header.unwrap_or_default().revision;
-        let told = Some(said.hash_revision).filter(|revision| *revision > 0);
+        let stated = Some(said.hash_revision).filter(|revision| *revision > 0);
         Ok(KvHash {
             hash: said.hash,
-            revision: told.or(revision).unwrap_or(newest),
+            revision: stated.or(revision).unwrap_or(newest),
             compacted: Some(said.compact_revision).filter(|revision| *revision > 0),
         })
     }

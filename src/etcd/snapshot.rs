@@ -136,10 +136,10 @@ pub enum Damage {
         size: u64,
     },
     /// The bytes are others than those that were sent.
-    #[error("the SHA-256 at its end is {told}, that of its content {found}")]
+    #[error("the SHA-256 at its end is {stated}, that of its content {found}")]
     Hash {
         /// In hexadecimal.
-        told: String,
+        stated: String,
         /// In hexadecimal.
         found: String,
     },
@@ -298,7 +298,7 @@ impl Check {
         }
         let found = hash.finish();
         if found != tail {
-            return Err(Damage::Hash { told: hex(&tail), found: hex(&found) });
+            return Err(Damage::Hash { stated: hex(&tail), found: hex(&found) });
         }
         match head.get(MAGIC_AT..) {
             Some(magic) if magic == MAGIC => Ok(Snapshot { size, sha256: hex(&found) }),

@@ -109,8 +109,8 @@ async fn a_byte_that_changed_on_the_way_is_found() {
         let mut all = good.clone();
         all[at].bytes[7] ^= 1;
         let error = Place::new().fails(&FakeData::new(sent(all))).await;
-        let SnapshotError::Damaged { damage: Damage::Hash { told, found }, .. } = &error else { panic!("{error:?}") };
-        assert_ne!(told, found);
+        let SnapshotError::Damaged { damage: Damage::Hash { stated, found }, .. } = &error else { panic!("{error:?}") };
+        assert_ne!(stated, found);
         assert!(error.to_string().contains("etcd.db is no whole snapshot of etcd"), "{error}");
     }
 }

@@ -201,7 +201,7 @@ async fn a_whole_reset_reports_its_phases_in_kubeadms_order_and_stops_etcd_befor
     let (bench, _) = initialised().await;
     let before = bench.world.events().len();
     reset(&bench).await.unwrap();
-    let told: Vec<String> = bench.world.events()[before..]
+    let reported: Vec<String> = bench.world.events()[before..]
         .iter()
         .filter_map(|event| match event {
             Event::PhaseStarted { phase, .. } => Some(format!("{phase} begins")),
@@ -210,7 +210,7 @@ async fn a_whole_reset_reports_its_phases_in_kubeadms_order_and_stops_etcd_befor
             _ => None,
         })
         .collect();
-    let at = |text: &str| told.iter().position(|one| one == text).unwrap_or_else(|| panic!("{text}: {told:?}"));
+    let at = |text: &str| reported.iter().position(|one| one == text).unwrap_or_else(|| panic!("{text}: {reported:?}"));
     let order = [
         "remove-etcd-member begins",
         "stop and disable the node agent (service kubelet)",
@@ -222,7 +222,7 @@ async fn a_whole_reset_reports_its_phases_in_kubeadms_order_and_stops_etcd_befor
         "cleanup-node done",
         "remove /var/lib/kubeboot, kubeboot's own records",
     ];
-    assert!(order.map(at).is_sorted(), "{told:?}");
+    assert!(order.map(at).is_sorted(), "{reported:?}");
 }
 
 #[tokio::test]
