@@ -59,6 +59,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use lock::running;
 pub use options::AgentOptions;
 
 use crate::error::chain;

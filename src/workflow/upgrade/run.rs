@@ -260,9 +260,12 @@ impl Upgrade {
 
     fn report(&self, replaced: &[&str]) {
         let version = self.request.goal.version.as_ref();
-        let what = version.map_or_else(|| "the new images".to_owned(), |version| format!("Kubernetes {version}"));
+        let what = version.map_or_else(
+            || "the new images are running".to_owned(),
+            |version| format!("Kubernetes {version} is running"),
+        );
         let replaced = if replaced.is_empty() { "nothing was".to_owned() } else { replaced.join(", ") };
-        self.parts.reporter.note("upgrade", format!("{what} is running: {replaced} replaced"));
+        self.parts.reporter.note("upgrade", format!("{what}: {replaced} replaced"));
         if self.prepared.files.iter().any(|file| file.path.starts_with(KUBELET_DIR)) {
             let text = "the kubelet's settings are new: they count from its next start (systemctl restart kubelet)";
             self.parts.reporter.note("upgrade", text.into());

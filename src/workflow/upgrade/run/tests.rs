@@ -91,7 +91,7 @@ async fn an_image_is_replaced_and_taken_back_and_nothing_is_left_to_do() {
         ),
         "only the phases that have anything to do run: {recorded:?}"
     );
-    assert!(said(&bench, "the new images is running: kube-scheduler replaced"), "{:?}", bench.world.events());
+    assert!(said(&bench, "the new images are running: kube-scheduler replaced"), "{:?}", bench.world.events());
     assert!(said(&bench, "said of the configuration"));
     drop(upgrade);
     assert!(prepared(&bench).unwrap().is_idle());
