@@ -41,6 +41,7 @@ use crate::workflow::machine::{Cause, Runtimes};
 
 mod etcd;
 mod fake_etcd;
+mod power;
 
 /// An agent that runs at once what is on disk: images that contain `crash` crash, those that contain `never` never get
 /// ready, and etcd does not open data of newer ones.
@@ -153,7 +154,7 @@ struct Bench {
 impl Bench {
     /// A machine with nothing on it.
     fn empty() -> Self {
-        let (root, spec) = (tempfile::tempdir().unwrap(), crate::testing::spec());
+        let (root, spec) = (crate::testing::tempdir_in_memory(), crate::testing::spec());
         Self { root, spec, shelf: Shelf::default(), free: u64::MAX }
     }
 
