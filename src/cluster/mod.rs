@@ -18,6 +18,7 @@ pub mod node;
 pub mod object;
 pub mod rbac;
 pub mod upload_config;
+pub mod version;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -22,7 +22,7 @@ impl World {
 
     /// The run that has ended, once the next container of its pod is only to be started.
     async fn ended(&self, what: &str, made: usize) -> (u64, Run) {
-        self.fake.until(what, |fake| fake.calls_of("create").len() == made).await;
+        self.fake.until(what, |fake| fake.calls_of("create_container").len() == made).await;
         self.settle().await;
         let open = self.runs().open();
         assert_eq!(open.len(), 1, "{what}: {open:?}");

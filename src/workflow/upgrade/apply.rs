@@ -7,13 +7,14 @@ use jiff::Timestamp;
 
 use super::certificates::{self, ADMIN};
 use super::etcd::{Aim, call_off_downgrade};
+use super::gates::Settling;
 use super::journal::{BACKUP_PREFIX, Journal, State};
 use super::kept::{self, FileChange};
 use super::objects::{self, Group};
 use super::plan::Step;
 use super::rollback::roll_back;
 use super::table::{Part, SelectedPhases};
-use super::{Outcome, UpgradeError, data, snapshot, swap};
+use super::{Outcome, UpgradeError, data, gates, snapshot, swap};
 use crate::agent::control::expect::{Expectation, HealthSource, Verdict, until_met};
 use crate::cluster::addons::coredns;
 use crate::config::ClusterSpec;
@@ -285,6 +286,9 @@ async fn begin(
         log.begin()?;
     }
     back_up(machine, work, &journal, resumed)?;
+    if !resumed {
+        journal.api_answered = before.is_some() || !work.steps.is_empty() && gates::answers(machine.api).await;
+    }
     if let Some(before) = before {
         let path = journal.backup.join("objects.json");
         let json =
@@ -322,23 +326,38 @@ async fn control_plane(
     if journal.is_restoring() {
         data::restore(machine, journal, true).await?;
     }
+    let mut settling = None;
     for step in &work.steps {
         renew(machine, work, step.component, journal)?;
-        replace(machine, step, journal).await?;
+        settling = Some(replace(machine, work, step, journal).await?);
     }
     if resumed {
         let backup = journal.backup.clone();
         settle(machine, |component| machine.tree.exists(&backup.join(format!("{component}.yaml")))).await?;
+        settling = Some(check_again(machine, work, journal).await?);
         if let Some(data) = &mut journal.etcd_data {
             data.served = Some(true);
             call_off_downgrade(machine).await;
             snapshot::keep_log_if_possible(machine, journal);
         }
     }
-    match work.steps.is_empty() && !resumed {
-        true => Ok(()),
-        false => renew(machine, work, ADMIN, journal),
+    let Some(settling) = settling else { return Ok(()) };
+    settling.end(machine.health).await?;
+    renew(machine, work, ADMIN, journal)
+}
+
+/// Checks the components that a run before this one has replaced.
+async fn check_again(machine: &Machine<'_>, work: &Work<'_>, journal: &Journal) -> Result<Settling, UpgradeError> {
+    let replaced = |component: &&str| machine.tree.exists(&journal.backup.join(format!("{component}.yaml")));
+    let replaced: Vec<&'static str> = COMPONENTS.into_iter().filter(replaced).collect();
+    let settling = Settling::begin(machine.health, replaced.clone()).await;
+    let is_checked = |component: &&&str| !work.steps.iter().any(|step| step.component == **component);
+    for component in replaced.iter().filter(is_checked) {
+        let file = Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"));
+        let Some(now) = machine.tree.read(&file)? else { continue };
+        gates::pass(gates::Parts::of(machine, journal.api_answered), component, &now).await?;
     }
+    Ok(settling)
 }
 
 /// New certificates for `component`, which reads them when it starts again; a run that was cut off may have made them.
@@ -400,7 +419,12 @@ async fn cluster_objects<'a>(
     Ok(())
 }
 
-async fn replace(machine: &mut Machine<'_>, step: &Step, journal: &mut Journal) -> Result<(), UpgradeError> {
+async fn replace(
+    machine: &mut Machine<'_>,
+    work: &Work<'_>,
+    step: &Step,
+    journal: &mut Journal,
+) -> Result<Settling, UpgradeError> {
     let phase = format!("upgrade/{}", step.component);
     let title = format!("{}: {} -> {}", step.component, step.old_image, step.new_image);
     let started = report_start(machine.reporter, &phase, &title);
@@ -411,8 +435,11 @@ async fn replace(machine: &mut Machine<'_>, step: &Step, journal: &mut Journal) 
         machine.tree.write(&step.file, &step.new, 0o600)?;
         wait(machine, step.component, &step.file, Some(step.new_hash())).await?;
     }
+    let replaced = work.steps.iter().map(|step| step.component).collect();
+    let settling = Settling::begin(machine.health, replaced).await;
+    gates::pass(gates::Parts::of(machine, journal.api_answered), step.component, &step.new).await?;
     report_end(machine.reporter, &phase, started, true);
-    Ok(())
+    Ok(settling)
 }
 
 pub(super) async fn wait(
