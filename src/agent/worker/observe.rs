@@ -93,14 +93,18 @@ impl Worker {
     /// A container has ended: what it has left in the cluster is put right before the next one starts. Of a pod whose manifest
     /// this agent has not seen, that of its successor says what it ran.
     fn report_run(&self, id: &str, ended: Option<Timestamp>) {
-        let Some(record) = self.seen.instances.get(id).map(|one| &one.record).filter(|one| !one.is_sandbox) else { return };
+        let Some(record) = self.seen.instances.get(id).map(|one| &one.record).filter(|one| !one.is_sandbox) else {
+            return;
+        };
         let (started, finished) = match record.state {
             ContainerState::Running { started_at } => (Some(started_at), ended),
             ContainerState::Exited { started_at, finished_at, .. } => (started_at, finished_at),
             ContainerState::Created => return,
         };
         let pod = self.known_pod(&record.name.uid).or(self.pod.as_ref().map(|(pod, _)| pod.as_ref()));
-        let Some((pod, election)) = pod.and_then(|pod| Some((pod, pod.election(&record.name.container)?))) else { return };
+        let Some((pod, election)) = pod.and_then(|pod| Some((pod, pod.election(&record.name.container)?))) else {
+            return;
+        };
         let (name, uid) = (&record.name, record.name.uid.clone());
         let (election, started, ended) = match (election, started, finished) {
             (Ok(election), Some(started), Some(ended)) => (election, started, ended),

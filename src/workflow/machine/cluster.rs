@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::Cause;
-use crate::cluster::version;
 use crate::cluster::admin::ensure_cluster_admins;
 use crate::cluster::apply::{Applied, Target};
 use crate::cluster::object::Object;
+use crate::cluster::version;
 use crate::cluster::{ClusterError, client_of};
 use crate::config::ClusterSpec;
 use crate::host::Paths;
@@ -100,7 +100,9 @@ impl Cluster for AdminApi {
         match metrics {
             // A client of its own: a connection that stays may be one to the process before.
             None => Ok(version::of_api_server(&client_of(&path, site.spec).await?).await?),
-            Some(address) => version::of_component(&path, address).await?.ok_or_else(|| "its metrics do not say".into()),
+            Some(address) => {
+                version::of_component(&path, address).await?.ok_or_else(|| "its metrics do not say".into())
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,7 +29,7 @@ use crate::agent::control::report::{HealthReport, StateReport};
 use crate::cluster::apply::{Applied, Outcome as Written};
 use crate::cluster::object::{Key, Object};
 use crate::config::ClusterSpec;
-use crate::event::Silent;
+use crate::event::{Reporter, Silent};
 use crate::host::Paths;
 use crate::host::tree::{HostTree, MemoryTree, NoRecord, Tree};
 use crate::manifests::COMPONENTS;
@@ -168,6 +168,7 @@ struct Bench {
     root: tempfile::TempDir,
     spec: ClusterSpec,
     shelf: Shelf,
+    reporter: Arc<dyn Reporter>,
     /// Bytes.
     free: u64,
 }
@@ -176,7 +177,7 @@ impl Bench {
     /// A machine with nothing on it.
     fn empty() -> Self {
         let (root, spec) = (tempfile::tempdir().unwrap(), crate::testing::spec());
-        Self { root, spec, shelf: Shelf::default(), free: u64::MAX }
+        Self { root, spec, shelf: Shelf::default(), reporter: Arc::new(Silent), free: u64::MAX }
     }
 
     fn new() -> Self {
@@ -240,7 +241,7 @@ impl Bench {
             api: Api { cluster: &self.shelf, site: Site { paths: &paths, spec: &self.spec } },
             runtimes: &NoRuntimes,
             log: None,
-            reporter: &Silent,
+            reporter: &*self.reporter,
             limit: Duration::from_secs(300),
         };
         what(&mut machine).await

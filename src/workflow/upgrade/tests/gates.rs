@@ -35,6 +35,11 @@ fn leads(bench: &Bench, component: &str, holder: &str) {
     bench.shelf.objects.lock().unwrap().insert(key, value);
 }
 
+/// What the component at this address is.
+fn says(bench: &Bench, address: &str, version: &'static str) {
+    bench.shelf.versions.lock().unwrap().insert(address.to_owned(), version);
+}
+
 /// A machine on which everything but etcd can be upgraded to v2.0.0, past every gate.
 fn bench() -> Bench {
     let bench = Bench::new();
@@ -71,24 +76,9 @@ async fn what_does_what_it_is_there_for_passes_and_leaves_nothing_behind() {
 async fn whichever_gate_is_missed_the_old_ones_come_back() {
     type Spoil = fn(&Bench);
     let rows: &[(&str, &str, Spoil, &str)] = &[
-        (
-            "version",
-            "kube-apiserver",
-            |bench| drop(bench.shelf.versions.lock().unwrap().insert(String::new(), "v1.0.0")),
-            "it is v1.0.0, not v2.0.0",
-        ),
-        (
-            "version",
-            "kube-controller-manager",
-            |bench| drop(bench.shelf.versions.lock().unwrap().insert(MANAGER.into(), "v2.0.1")),
-            "it is v2.0.1, not v2.0.0",
-        ),
-        (
-            "version",
-            "kube-scheduler",
-            |bench| drop(bench.shelf.versions.lock().unwrap().insert(SCHEDULER.into(), "odd")),
-            "it is odd, not v2.0.0",
-        ),
+        ("version", "kube-apiserver", |bench| says(bench, "", "v1.0.0"), "it is v1.0.0, not v2.0.0"),
+        ("version", "kube-controller-manager", |bench| says(bench, MANAGER, "v2.0.1"), "it is v2.0.1, not v2.0.0"),
+        ("version", "kube-scheduler", |bench| says(bench, SCHEDULER, "odd"), "it is odd, not v2.0.0"),
         (
             "write",
             "kube-apiserver",
@@ -114,7 +104,10 @@ async fn whichever_gate_is_missed_the_old_ones_come_back() {
         let outcome = bench.apply(&steps_to(&bench, &ALL), None).await.unwrap();
         let Outcome::RolledBack { cause, .. } = &outcome else { panic!("{gate} {component}: {outcome:?}") };
         let text = cause.to_string();
-        assert!(text.starts_with(&format!("{component} is healthy, but not past the check `{gate}` within ")), "{text}");
+        assert!(
+            text.starts_with(&format!("{component} is healthy, but not past the check `{gate}` within ")),
+            "{text}"
+        );
         assert!(text.ends_with(why), "{text}");
         assert_eq!(outcome.exit_code(), 2);
         assert_eq!(bench.manifests(), all("r/x:v1"), "{gate} {component}");
@@ -138,10 +131,7 @@ async fn what_crashes_after_it_has_become_healthy_goes_back() {
     let outcome = bench.apply(&steps_to(&bench, &images), None).await.unwrap();
     let Outcome::RolledBack { cause, .. } = &outcome else { panic!("{outcome:?}") };
     let text = cause.to_string();
-    assert_eq!(
-        text,
-        "kube-scheduler is healthy, but not past the check `settled` within 3 s: it was restarted"
-    );
+    assert_eq!(text, "kube-scheduler is healthy, but not past the check `settled` within 3 s: it was restarted");
     assert_eq!(bench.manifests(), all("r/x:v1"));
 }
 
@@ -159,19 +149,19 @@ async fn what_cannot_be_checked_is_said_and_keeps_no_upgrade_away() {
         }
         bench.shelf.silent.store(silent, Ordering::SeqCst);
         let image = if mine { "r/x:mine" } else { "r/x:v2.0.0" };
-        let (recorder, mut tree) = (Recorder::new(), bench.tree());
-        let (steps, title) = (steps_to(&bench, &[("kube-scheduler", image)]), title());
-        let work = Work { steps, ..Work::default() };
-        let outcome = bench.with(&mut tree, async |machine| {
-            machine.reporter = &*recorder.world;
-            apply(machine, &work, &title).await
-        });
-        let outcome = outcome.await.unwrap();
+        let recorder = Recorder::new();
+        let bench = Bench { reporter: recorder.world.clone(), ..bench };
+        let outcome = bench.apply(&steps_to(&bench, &[("kube-scheduler", image)]), None).await.unwrap();
         assert!(matches!(outcome, Outcome::Upgraded { .. }), "{outcome:?}");
-        let notes: Vec<String> = recorder.world.events().into_iter().filter_map(|event| match event {
-            Event::Note { text, .. } => Some(text),
-            _ => None,
-        }).collect();
+        let notes: Vec<String> = recorder
+            .world
+            .events()
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::Note { text, .. } => Some(text),
+                _ => None,
+            })
+            .collect();
         assert!(notes.iter().any(|note| note.contains(expected)), "{notes:?}");
     }
 }
@@ -190,7 +180,7 @@ async fn a_run_that_goes_on_checks_what_the_one_before_has_replaced() {
         let mut journal = Journal::new("v2", "kubeboot upgrade apply v2", backup);
         journal.api_answered = true;
         journal.write(&mut tree).unwrap();
-        bench.shelf.versions.lock().unwrap().insert(SCHEDULER.into(), version);
+        says(&bench, SCHEDULER, version);
         let outcome = bench.apply(&steps_to(&bench, &ALL), None).await.unwrap();
         assert_eq!(outcome.exit_code(), expected, "{outcome:?}");
     }
