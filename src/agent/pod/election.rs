@@ -189,6 +189,20 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_of_the_api_servers_takes_part_in_none_whatever_its_command_is() {
+        let mut pod = read(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: m}}\nspec:\n  containers: [{{name: c, image: 'x:1', command: \
+             [kube-scheduler, --kubeconfig={CONF}], volumeMounts: [{{name: v, mountPath: {CONF}}}]}}]\n  volumes: [{{name: v, \
+             hostPath: {{path: {CONF}}}}}]\n"
+        ))
+        .unwrap();
+        assert!(matches!(pod.election("c"), Some(Ok(_))));
+        let annotations = pod.metadata.annotations.as_mut().unwrap();
+        annotations.insert(super::super::CONFIG_SOURCE.to_owned(), super::super::API_SOURCE.to_owned());
+        assert_eq!(pod.election("c"), None);
+    }
+
+    #[test]
     fn a_kubeconfig_is_where_its_innermost_mount_is_from() {
         let command = "kube-scheduler, --kubeconfig=/etc/k/scheduler.conf";
         let at = |path: &str| of(path, "kube-system", "kube-scheduler");

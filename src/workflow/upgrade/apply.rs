@@ -147,10 +147,10 @@ pub struct Title {
 pub async fn apply(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) -> Result<Outcome, UpgradeError> {
     let cut_off = Journal::read(machine.tree)?.filter(|journal| journal.state == State::Applying);
     let phases = work.phases.with_work(|part| work.has(part, cut_off.is_some()));
-    let mut run = Run { machine, work, title, cut_off, begun: None };
+    let mut run = Run { machine, work, title, cut_off, begun: None, settling: None };
     let done = async {
         run_phases(&mut run, &phases).await?;
-        run.finish()
+        run.finish().await
     };
     let done = done.await;
     let Run { machine, begun, .. } = run;
@@ -177,6 +177,8 @@ struct Run<'r, 'm> {
     cut_off: Option<Journal>,
     /// None until something may be touched.
     begun: Option<Begun>,
+    /// The first seconds of what was replaced, which the other phases use.
+    settling: Option<Settling>,
 }
 
 /// An upgrade that has begun: everything old can be put back.
@@ -203,7 +205,7 @@ impl Command for Run<'_, '_> {
     }
 
     async fn act(&mut self, selected: &Selected<'static, Part>) -> Result<PhaseEnd, UpgradeError> {
-        let (part, Self { machine, work, begun, .. }) = (selected.phase.work, self);
+        let (part, Self { machine, work, begun, settling, .. }) = (selected.phase.work, self);
         let changed = PhaseEnd::Whole { changed: true };
         let Some(Begun { journal, resumed }) = begun else {
             return preflight(machine, work).await.map(|()| changed);
@@ -211,7 +213,7 @@ impl Command for Run<'_, '_> {
         match part {
             Part::Preflight => {}
             Part::ControlPlane => {
-                control_plane(machine, work, journal, *resumed).await?;
+                *settling = control_plane(machine, work, journal, *resumed).await?;
                 node_files(machine, work.files(part), journal)?;
             }
             Part::KubeletConfig => node_files(machine, work.files(part), journal)?,
@@ -225,7 +227,10 @@ impl Command for Run<'_, '_> {
 }
 
 impl Run<'_, '_> {
-    fn finish(&mut self) -> Result<(), UpgradeError> {
+    async fn finish(&mut self) -> Result<(), UpgradeError> {
+        if let Some(settling) = self.settling.take() {
+            settling.end(self.machine.health).await?;
+        }
         let Some(Begun { journal, .. }) = &mut self.begun else { return Ok(()) };
         if let Some(log) = &mut self.machine.log {
             log.finish()?;
@@ -322,7 +327,7 @@ async fn control_plane(
     work: &Work<'_>,
     journal: &mut Journal,
     resumed: bool,
-) -> Result<(), UpgradeError> {
+) -> Result<Option<Settling>, UpgradeError> {
     if journal.is_restoring() {
         data::restore(machine, journal, true).await?;
     }
@@ -341,9 +346,10 @@ async fn control_plane(
             snapshot::keep_log_if_possible(machine, journal);
         }
     }
-    let Some(settling) = settling else { return Ok(()) };
-    settling.end(machine.health).await?;
-    renew(machine, work, ADMIN, journal)
+    if settling.is_some() {
+        renew(machine, work, ADMIN, journal)?;
+    }
+    Ok(settling)
 }
 
 /// Checks the components that a run before this one has replaced.

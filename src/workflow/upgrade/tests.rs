@@ -125,7 +125,8 @@ impl Cluster for Shelf {
             Applied { outcome, uid: String::new() }
         };
         // The first is written before it turns out that the others cannot be.
-        match self.refuses.swap(false, Ordering::SeqCst) {
+        // What the gates write is one alone.
+        match objects.len() > 1 && self.refuses.swap(false, Ordering::SeqCst) {
             true => objects.iter().take(1).for_each(|object| drop(one(object))),
             false => return Ok(objects.iter().map(one).collect()),
         }

@@ -43,15 +43,15 @@ impl Settling {
     /// A container that has ended meanwhile.
     pub async fn end(mut self, health: &dyn HealthSource) -> Result<(), UpgradeError> {
         while Instant::now() < self.until {
-            let Ok(mut reports) = health.watch().await else {
-                tokio::time::sleep(AGAIN).await;
-                continue;
-            };
-            while let Ok(Some(report)) = timeout_at(self.until, reports.next()).await {
-                if let Some((component, why)) = self.crash(&report) {
-                    return Err(UpgradeError::Gate { gate: NAME, component, limit: SETTLING, why });
+            if let Ok(mut reports) = health.watch().await {
+                while let Ok(Some(report)) = timeout_at(self.until, reports.next()).await {
+                    if let Some((component, why)) = self.crash(&report) {
+                        return Err(UpgradeError::Gate { gate: NAME, component, limit: SETTLING, why });
+                    }
                 }
             }
+            // No event tells when the agent is back.
+            tokio::time::sleep(AGAIN).await;
         }
         Ok(())
     }
