@@ -10,7 +10,7 @@ use crate::host::fs::write_file;
 use crate::testing::etcd::database;
 
 /// A machine whose etcd is `etcd` and whose other components have the image `rest`.
-fn bench(etcd: &str, rest: &str) -> Bench {
+pub(super) fn bench(etcd: &str, rest: &str) -> Bench {
     let bench = Bench::empty();
     let mut tree = bench.tree();
     for component in COMPONENTS {
