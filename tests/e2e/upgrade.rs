@@ -164,6 +164,10 @@ fn cluster_says() -> (String, String, String) {
 
 pub fn an_upgrade_takes_certificates_and_the_clusters_objects_along_and_a_rollback_brings_them_back() {
     let _plane = ControlPlane::init();
+    // The controller manager's own, which it makes once it leads.
+    eventually("kube-root-ca.crt", MINUTE, || {
+        kubectl(&["-n", "kube-system", "get", "configmap", "kube-root-ca.crt"]).code == 0
+    });
     let (files, cluster) = (contents(), cluster_says());
     assert!(cluster.0.contains(&format!("kubernetesVersion: {VERSION}")), "{}", cluster.0);
     let dry = kubeboot(&["upgrade", "apply", NEXT_VERSION, "--dry-run"]).ok();

@@ -113,17 +113,17 @@ struct Flags<'a>(Vec<&'a str>);
 impl<'a> Flags<'a> {
     /// The value of a flag that takes one: the last one counts.
     fn value(&self, flag: &str) -> Option<&'a str> {
-        let given = self.0.iter().enumerate().filter_map(|(at, word)| {
+        let mut given = self.0.iter().enumerate().filter_map(|(at, word)| {
             let (name, value) = split(word)?;
             (name == flag).then(|| value.or_else(|| self.0.get(at.saturating_add(1)).copied()))?
         });
-        given.last()
+        given.next_back()
     }
 
     /// Whether a flag that is on by default is.
     fn is_on(&self, flag: &str) -> bool {
-        let given = self.0.iter().filter_map(|word| split(word).filter(|(name, _)| name == flag));
-        let value = given.last().and_then(|(_, value)| value);
+        let mut given = self.0.iter().filter_map(|word| split(word).filter(|(name, _)| name == flag));
+        let value = given.next_back().and_then(|(_, value)| value);
         !value.is_some_and(|value| ["0", "f", "F", "false", "FALSE", "False"].contains(&value))
     }
 }
