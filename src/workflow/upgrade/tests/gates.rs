@@ -117,7 +117,7 @@ async fn whichever_gate_is_missed_the_old_ones_come_back() {
 #[tokio::test(start_paused = true)]
 async fn an_etcd_of_another_minor_version_than_its_tag_says_goes_back() {
     let bench = super::etcd::bench("r/etcd:3.5.16", "r/x:v1");
-    std::fs::write(bench.root.path().join(CLAIMS), "3.5.16").unwrap();
+    crate::host::fs::write_file(&bench.root.path().join(CLAIMS), b"3.5.16", 0o600).unwrap();
     let outcome = bench.apply(&steps_to(&bench, &[("etcd", "r/etcd:3.6.8-0")]), None).await.unwrap();
     let Outcome::RolledBack { cause, .. } = &outcome else { panic!("{outcome:?}") };
     let text = cause.to_string();
