@@ -75,6 +75,15 @@ pub enum ClusterError {
         #[source]
         source: Box<kube::Error>,
     },
+    /// A component shows no metrics to the administrator.
+    #[error("{endpoint} shows no metrics")]
+    Metrics {
+        /// Where.
+        endpoint: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// It did not work in time.
     #[error("cannot {what} at {endpoint} within {} s", limit.as_secs())]
     Timeout {

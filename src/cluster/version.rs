@@ -23,11 +23,10 @@ pub async fn of_api_server(client: &Client) -> Result<String, kube::Error> {
 /// It cannot be asked, refuses, or does not say.
 pub async fn of_component(kubeconfig: &Path, address: &str) -> Result<Option<String>, ClusterError> {
     let client = client_at(kubeconfig, address).await?;
-    let refused =
-        |source| ClusterError::Refused { endpoint: address.to_owned(), what: "show its metrics".into(), source };
+    let refused = |source: kube::Error| ClusterError::Metrics { endpoint: address.to_owned(), source: source.into() };
     let request = http::Request::get("/metrics").body(Vec::new());
-    let request = request.map_err(|error| refused(Box::new(kube::Error::HttpError(error))))?;
-    let text = client.request_text(request).await.map_err(|error| refused(Box::new(error)))?;
+    let request = request.map_err(|error| refused(kube::Error::HttpError(error)))?;
+    let text = client.request_text(request).await.map_err(refused)?;
     Ok(build_version(&text))
 }
 

@@ -229,7 +229,7 @@ impl Command for Run<'_, '_> {
 impl Run<'_, '_> {
     async fn finish(&mut self) -> Result<(), UpgradeError> {
         if let Some(settling) = self.settling.take() {
-            settling.end(self.machine.health).await?;
+            settling.end(self.machine.health, self.machine.reporter).await?;
         }
         let Some(Begun { journal, .. }) = &mut self.begun else { return Ok(()) };
         if let Some(log) = &mut self.machine.log {

@@ -81,6 +81,8 @@ pub const GATES: &[Gate] = &[
 
 /// The pause between two looks: none of what is looked at reports an event.
 const PAUSE: Duration = Duration::from_millis(100);
+/// What is passed sooner is not told of.
+const QUIET: Duration = Duration::from_secs(1);
 /// How long an API server may take to answer before the upgrade.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -158,7 +160,7 @@ pub async fn pass(parts: Parts<'_>, component: &'static str, manifest: &[u8]) ->
 async fn pass_one(gate: &Gate, look: Look, subject: &Subject<'_>) -> Result<(), UpgradeError> {
     let (begun, reporter, component) = (Instant::now(), subject.parts.reporter, subject.component);
     let deadline = begun + gate.limit;
-    let mut last: Option<Sight> = None;
+    let (mut last, mut is_told) = (None::<Sight>, false);
     let why = loop {
         let sight = timeout_at(deadline, look(subject)).await;
         let sight = sight.ok().or(last.clone()).unwrap_or(Sight::NotYet("it does not answer".into()));
@@ -166,7 +168,7 @@ async fn pass_one(gate: &Gate, look: Look, subject: &Subject<'_>) -> Result<(), 
         match &sight {
             Sight::Passed => {
                 debug!(component, gate = gate.name, took = ?begun.elapsed(), "passed");
-                if last.is_some() {
+                if is_told {
                     tell(reporter, component, "healthy".into(), true);
                 }
                 return Ok(());
@@ -177,7 +179,8 @@ async fn pass_one(gate: &Gate, look: Look, subject: &Subject<'_>) -> Result<(), 
                 return Ok(());
             }
             Sight::NotYet(why) | Sight::Unseen(why) | Sight::Skipped(why) => {
-                if last.as_ref() != Some(&sight) {
+                if begun.elapsed() >= QUIET && !(is_told && last.as_ref() == Some(&sight)) {
+                    is_told = true;
                     tell(reporter, component, format!("healthy, not past the check `{}` yet: {why}", gate.name), true);
                 }
             }

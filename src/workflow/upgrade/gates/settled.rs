@@ -8,6 +8,7 @@ use futures::StreamExt;
 use super::super::UpgradeError;
 use crate::agent::control::expect::HealthSource;
 use crate::agent::control::report::{ContainerReport, HealthReport, PodReport};
+use crate::event::Reporter;
 use crate::host::clock::{Instant, timeout_at};
 
 /// The name of the gate.
@@ -41,7 +42,11 @@ impl Settling {
     ///
     /// # Errors
     /// A container that has ended meanwhile.
-    pub async fn end(mut self, health: &dyn HealthSource) -> Result<(), UpgradeError> {
+    pub async fn end(mut self, health: &dyn HealthSource, reporter: &dyn Reporter) -> Result<(), UpgradeError> {
+        if Instant::now() < self.until {
+            let text = format!("seeing whether {} stays up for {} s", self.components.join(", "), SETTLING.as_secs());
+            reporter.note("upgrade", text);
+        }
         while Instant::now() < self.until {
             if let Ok(mut reports) = health.watch().await {
                 while let Ok(Some(report)) = timeout_at(self.until, reports.next()).await {
