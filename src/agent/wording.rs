@@ -86,6 +86,7 @@ forms! {
     STARTING = "Starting kubelet.";
     NODE_STATUS = "Node {} status is now: {}";
     REBOOTED = "Node {} has been rebooted, boot id: {}";
+    RELEASED = "Released leader lease {}, whose holder has ended";
     SAID = "{}";
 }
 
@@ -162,6 +163,7 @@ pub const EVENTS: &[Row] = &[
     ),
     apart("InvalidEnvironmentVariableNames", SAID, Kubelet::Nothing("a kubelet of 1.34 and later takes such names")),
     apart("VolumeLimitExceeded", SAID, Kubelet::Nothing("a kubelet evicts the pod instead")),
+    apart("LeaderElection", RELEASED, Kubelet::Nothing("a kubelet lets the lease of what has ended run out")),
     apart("FailedMirrorPod", SAID, Kubelet::Nothing("a kubelet only logs it")),
     // Refusals have the reasons of the admission and its messages; this one is of an admission that failed.
     same("UnexpectedAdmissionError", SAID),

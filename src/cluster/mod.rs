@@ -18,6 +18,7 @@ pub mod node;
 pub mod object;
 pub mod rbac;
 pub mod upload_config;
+pub mod version;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -71,6 +72,15 @@ pub enum ClusterError {
         /// What was tried.
         what: String,
         /// Its words.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// A component shows no metrics to the administrator.
+    #[error("{endpoint} shows no metrics")]
+    Metrics {
+        /// Where.
+        endpoint: String,
+        /// Why.
         #[source]
         source: Box<kube::Error>,
     },

@@ -123,10 +123,9 @@ impl Disk {
         state.synced.insert(inode(&meta), node);
     }
 
-    /// Brings the root into the state that is found after the cut.
+    /// Brings the root into the state that is found after the cut, as often as it is called.
     pub fn restore(&self, loss: Loss) {
-        let found = self.state().found.take().expect("the power was cut");
-        let [all, contents] = found;
+        let [all, contents] = self.state().found.clone().expect("the power was cut");
         let nodes = if loss == Loss::All { all } else { contents };
         for entry in fs::read_dir(&self.root).expect("the root") {
             let path = entry.expect("an entry").path();

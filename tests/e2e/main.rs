@@ -17,6 +17,7 @@ mod faults;
 mod hostile;
 mod init;
 mod kubectl;
+mod leases;
 mod machine;
 mod mirror;
 mod node;
@@ -58,6 +59,7 @@ const SHARED: &[Test] = tests![
     faults::a_killed_component_comes_back_and_nothing_is_lost,
     faults::a_killed_agent_leaves_the_control_plane_running_and_its_successor_adopts_it,
     faults::an_edited_manifest_is_run_and_a_broken_one_hurts_nothing,
+    leases::a_leader_that_ends_is_followed_at_once_and_another_nodes_lease_is_left_alone,
     hostile::hostile_pods_do_not_change_the_health_of_the_control_plane,
 ];
 

@@ -185,6 +185,10 @@ mod tests {
             assert_eq!(label, "node-role.kubernetes.io/control-plane");
             if self.away { Err("connection refused".into()) } else { Ok(self.nodes.clone()) }
         }
+
+        async fn version(&self, _: Site<'_>, _: Option<&str>) -> Result<String, Cause> {
+            Err("no version is asked for".into())
+        }
     }
 
     fn node(name: &str, ready: &str) -> Value {

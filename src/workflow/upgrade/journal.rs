@@ -41,6 +41,9 @@ pub struct Journal {
     /// Whether objects may be new.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub objects_written: bool,
+    /// Whether the API server answered the administrator before anything was touched: only then it has to answer afterwards.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub api_answered: bool,
     /// How far it is.
     pub state: State,
 }
@@ -154,6 +157,7 @@ impl Journal {
             files: Vec::new(),
             objects: None,
             objects_written: false,
+            api_answered: false,
             state: State::Applying,
         }
     }

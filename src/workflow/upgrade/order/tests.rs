@@ -88,7 +88,7 @@ async fn wherever_it_is_killed_the_next_attempt_ends_new() {
             if ended.is_some() {
                 break;
             }
-            tokio::time::advance(std::time::Duration::from_millis(1)).await;
+            tokio::time::advance(std::time::Duration::from_millis(100)).await;
             tokio::task::yield_now().await;
         }
         drop(killed);

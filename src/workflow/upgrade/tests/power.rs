@@ -15,13 +15,13 @@ async fn cut_everywhere(
     then: impl AsyncFn(&Bench, &str),
 ) -> usize {
     for n in 1.. {
+        let bench = made();
+        let disk = Disk::cut_before(bench.root.path(), n);
+        what(&bench).await;
+        if !disk.was_cut() {
+            return n;
+        }
         for loss in LOSSES {
-            let bench = made();
-            let disk = Disk::cut_before(bench.root.path(), n);
-            what(&bench).await;
-            if !disk.was_cut() {
-                return n;
-            }
             disk.restore(loss);
             then(&bench, &format!("cut before sync {n}, lost: {loss:?}")).await;
         }
@@ -71,15 +71,15 @@ async fn whenever_the_power_goes_it_can_be_taken_back_to_exactly_the_old() {
 async fn whenever_the_power_goes_a_rollback_that_is_run_again_ends_exactly_old() {
     let (old, _) = Bench::new().state();
     for n in 1.. {
+        let bench = Bench::new();
+        upgrade(&bench).await.unwrap();
+        let disk = Disk::cut_before(bench.root.path(), n);
+        let _ = bench.roll_back(&mut bench.tree(), Aim::Old).await;
+        if !disk.was_cut() {
+            assert!(n > 20, "only {n} syncs");
+            return;
+        }
         for loss in LOSSES {
-            let bench = Bench::new();
-            upgrade(&bench).await.unwrap();
-            let disk = Disk::cut_before(bench.root.path(), n);
-            let _ = bench.roll_back(&mut bench.tree(), Aim::Old).await;
-            if !disk.was_cut() {
-                assert!(n > 20, "only {n} syncs");
-                return;
-            }
             disk.restore(loss);
             assert_eq!(bench.rollback().await.state, State::RolledBack, "cut before sync {n}, lost: {loss:?}");
             assert!(bench.state().0 == old, "cut before sync {n}, lost: {loss:?}");
