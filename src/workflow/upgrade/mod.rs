@@ -23,6 +23,7 @@ pub mod plan;
 pub mod prepare;
 pub mod rollback;
 pub mod run;
+pub mod settings;
 mod snapshot;
 mod swap;
 pub mod table;

@@ -17,7 +17,7 @@ use super::prepare::{Goal, PrepareError, Prepared, prepare};
 use super::rollback::rollback;
 use super::table::Part;
 use super::target::running_version;
-use super::{Outcome, UpgradeError, current};
+use super::{Outcome, UpgradeError, current, settings};
 use crate::agent::control::ControlSocket;
 use crate::agent::control::expect::HealthSource;
 use crate::config::ClusterSpec;
@@ -31,7 +31,7 @@ use crate::host::tree::{HostTree, NoRecord};
 use crate::runtime::endpoint::Endpoint;
 use crate::workflow::machine::cluster::{AdminApi, Api, Cluster, Site};
 use crate::workflow::machine::{Here, Runtimes};
-use crate::workflow::preflight::{PreflightError, conclude, upgrade as checks};
+use crate::workflow::preflight::{PreflightError, conclude, upgrade as checks, with_ignored};
 use crate::workflow::session::Session;
 use crate::workflow::state::StateError;
 use crate::workflow::state::inventory::Inventory;
@@ -171,7 +171,10 @@ impl Upgrade {
     ///
     /// # Errors
     /// See [`RunError`]; nothing has been touched.
-    pub fn prepare(paths: &Paths, parts: Parts, request: Request) -> Result<Self, RunError> {
+    pub fn prepare(paths: &Paths, parts: Parts, mut request: Request) -> Result<Self, RunError> {
+        if request.goal.policy.force {
+            request.ignored.push(checks::KUBELETS.to_owned());
+        }
         let goal = &request.goal;
         if goal.version.is_none() && goal.images.is_empty() {
             return Err(RunError::NoGoal);
@@ -184,6 +187,10 @@ impl Upgrade {
             conclude(checks::findings(&checks::see_files(paths), &request.ignored), &*parts.reporter)?;
         }
         let mut prepared = prepare(paths, goal)?;
+        if goal.parts.has(Part::Preflight) {
+            let found = settings::findings(&prepared.steps, goal.version.as_ref())?;
+            conclude(with_ignored(found, &request.ignored), &*parts.reporter)?;
+        }
         if !paths.is_live() {
             prepared.objects.clear();
         }

@@ -127,6 +127,10 @@ impl Cluster for Shelf {
     async fn list_nodes(&self, _: Site<'_>, _: &str) -> Result<Vec<Value>, Cause> {
         Err("no upgrade asks for that once it has begun".into())
     }
+
+    async fn metrics(&self, _: Site<'_>) -> Result<String, Cause> {
+        Err("no upgrade asks for that once it has begun".into())
+    }
 }
 
 /// Certificates and kubeconfigs, made once for all tests.
