@@ -9,6 +9,8 @@
 //! taken back by `upgrade rollback`.
 
 pub mod apply;
+pub mod assess;
+pub mod backups;
 pub mod certificates;
 pub mod copy;
 pub mod data;
