@@ -75,7 +75,10 @@ fn a_plan_that_is_blocked_says_every_reason_and_apply_refuses_the_same() {
     assert_eq!(std::fs::read(&manifest).unwrap(), before);
     kubeboot(root.path(), &["upgrade", "plan", "v1.39.0"]).code(5).stdout(contains("skips a minor version"));
     let empty = tempfile::tempdir().unwrap();
-    kubeboot(empty.path(), &["upgrade", "plan", "v1.37.1"]).code(1).stdout("").stderr(contains("kube-apiserver.yaml is missing"));
+    kubeboot(empty.path(), &["upgrade", "plan", "v1.37.1"])
+        .code(1)
+        .stdout("")
+        .stderr(contains("kube-apiserver.yaml is missing"));
     kubeboot(root.path(), &["upgrade", "plan", "1.x"]).code(1).stdout("").stderr(contains("1.x"));
 }
 
@@ -111,7 +114,9 @@ fn backups_are_listed_and_pruned_and_kubeadms_stay() {
     let prune = ["upgrade", "backups", "prune", "--keep", "0"];
     kubeboot(root.path(), &prune).success().stdout("Nothing to remove.\n");
     let dry: Vec<&str> = prune.iter().copied().chain(["--kubeadm", "--dry-run"]).collect();
-    kubeboot(root.path(), &dry).success().stdout(contains("would remove /etc/kubernetes/tmp/kubeadm-backup-manifests-2026"));
+    kubeboot(root.path(), &dry)
+        .success()
+        .stdout(contains("would remove /etc/kubernetes/tmp/kubeadm-backup-manifests-2026"));
     assert!(backup.exists());
     let all: Vec<&str> = prune.iter().copied().chain(["--kubeadm", "-o", "json"]).collect();
     let pruned = json(root.path(), &all, 0);

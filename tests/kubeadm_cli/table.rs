@@ -205,7 +205,9 @@ pub const TABLE: &[Row] = &[
     with(
         row(
             "upgrade plan",
-            Better("shows everything that stands in the way at once, and an exit code tells; asks no server for versions"),
+            Better(
+                "shows everything that stands in the way at once, and an exit code tells; asks no server for versions",
+            ),
             "allow-experimental-upgrades allow-missing-template-keys allow-release-candidate-upgrades config \
              etcd-upgrade ignore-preflight-errors kubeconfig output print-config show-managed-fields",
         ),

@@ -102,6 +102,9 @@ async fn a_cluster_that_does_not_answer_is_said_once() {
     let found = seen(&bench, &to("v1.36.4")).await;
     assert_eq!(errors(&found), ["ControlPlaneNodesReady"]);
     assert!(found.nodes.is_empty() && found.addons.is_empty());
+    bench.world.fail_at(1);
+    let looking = seen(&bench, &request(&[])).await;
+    assert!(!looking.is_blocked() && looking.findings.len() == 1, "{:?}", looking.findings);
     let elsewhere = assess(&bench.machine().paths, &parts(&bench), &to("v1.36.4"), false).await.unwrap().1;
     assert!(!elsewhere.is_blocked() && elsewhere.components.iter().all(|one| one.image_present.is_none()));
 }

@@ -20,7 +20,7 @@ pub(in crate::workflow::upgrade) async fn made() -> Bench {
 pub(in crate::workflow::upgrade) async fn made_with(file: Option<(PathBuf, String)>) -> Bench {
     let bench = Bench::new();
     let version = crate::testing::spec().kubernetes_version.to_string();
-    let flags = Flags { kubernetes_version: Some(version), ..Flags::default() };
+    let flags = Flags { kubernetes_version: file.is_none().then_some(version), ..Flags::default() };
     let host = HostDefaults { hostname: "cp1".into(), address: Some([10, 0, 0, 5].into()) };
     let input = Input { file, flags, host };
     let spec = config::load(&input).unwrap().spec;
