@@ -67,7 +67,7 @@ fn quoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// An API that somebody has called and that a release removes.
+/// An API that was called and that a release removes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeprecatedApi {

@@ -50,7 +50,7 @@ pub enum Content {
 pub enum Maker {
     /// This program: the inventory or the journal names it.
     Kubeboot,
-    /// kubeadm, or somebody else: it is only removed when that is asked for.
+    /// kubeadm, or another program: it is only removed when that is asked for.
     Kubeadm,
 }
 

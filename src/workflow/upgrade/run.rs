@@ -278,7 +278,7 @@ impl Upgrade {
     }
 }
 
-/// How long the API server may take to answer somebody who only looks.
+/// How long the API server may take to answer a command that only looks.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
 /// What `request` would do and what stands in its way. Nothing is touched, and the machine is not locked. `live` is whether

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn an_etcd_is_told_with_what_opens_its_data_and_whether_it_goes_back() {
+    fn an_etcds_step_names_what_opens_its_data_and_whether_it_goes_back() {
         let step = etcd_step("3.6.8", "3.7.0-0", true);
         assert_eq!((step.data_opened_by, step.goes_back), (vec!["3.6".to_owned(), "3.7".to_owned()], true));
         assert!(!etcd_step("3.4.13-0", "3.5.16-0", true).goes_back);
