@@ -33,10 +33,11 @@ const OUTPUT_API: &str = "output.kubeboot.dev/v1alpha1";
   kubeboot upgrade rollback
   kubeboot upgrade backups prune --keep 1
 
-The node agent carries an upgrade out, so it goes on when this command ends. Every image is fetched before anything is touched. Then etcd, kube-apiserver, kube-controller-manager and kube-scheduler
-are replaced in this order, each with new certificates, each as soon as the agent reports the one before healthy. The
-node's kubelet settings and the cluster's objects follow. If anything fails, everything old is put back; an etcd that has
-served stays where its data would not go back without loss. Backups stay below /etc/kubernetes/tmp.")]
+The node agent carries an upgrade out, so it goes on when this command ends. Every image is fetched before anything is touched. \
+Then etcd, kube-apiserver, kube-controller-manager and kube-scheduler are replaced in this order, each with new certificates, \
+each as soon as the agent reports the one before healthy. The node's kubelet settings and the cluster's objects follow. If \
+anything fails, everything old is put back; an etcd that has served stays where its data would not go back without loss. \
+Backups stay below /etc/kubernetes/tmp until `upgrade backups prune` removes them.")]
 pub struct Args {
     #[command(subcommand)]
     command: Sub,
