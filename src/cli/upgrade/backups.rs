@@ -137,15 +137,23 @@ fn table(all: &[Backup]) -> String {
             one.to.clone().unwrap_or_else(unknown),
             contents(one),
             size(one.size),
-            if one.made_by == Maker::Kubeboot { "kubeboot" } else { "kubeadm" }.to_owned(),
             if one.rollback { "yes" } else { "no" }.to_owned(),
+            made_by(one),
         ]
     });
-    ui::table(["MADE", "FROM", "TO", "HOLDS", "SIZE", "MADE BY", "ROLLBACK"], rows)
+    ui::table(["MADE", "FROM", "TO", "HOLDS", "SIZE", "ROLLBACK", "MADE BY"], rows)
 }
 
 fn made(one: &Backup) -> String {
     one.made.map_or_else(|| one.name.clone(), |at: Timestamp| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
+fn made_by(one: &Backup) -> String {
+    match (&one.command, one.made_by) {
+        (Some(command), _) => command.clone(),
+        (None, Maker::Kubeboot) => "kubeboot".to_owned(),
+        (None, Maker::Kubeadm) => "kubeadm".to_owned(),
+    }
 }
 
 fn contents(one: &Backup) -> String {
@@ -188,6 +196,7 @@ mod tests {
             name: name.into(),
             made: "2026-03-01T10:00:00Z".parse().ok().filter(|_| name.starts_with('2')),
             made_by: Maker::Kubeboot,
+            command: Some("kubeboot upgrade apply v1.36.3".to_owned()).filter(|_| name.starts_with('2')),
             from: Some("v1.36.2".into()),
             to: None,
             size: bytes,
@@ -200,9 +209,9 @@ mod tests {
     #[test]
     fn backups_are_shown_as_a_table() {
         insta::assert_snapshot!(table(&[backup("2026", 5_000), backup("odd", 12 << 20)]), @r"
-        MADE                      FROM      TO   HOLDS       SIZE       MADE BY    ROLLBACK
-        2026-03-01 10:00:00 UTC   v1.36.2   -    manifests   5 KiB      kubeboot   yes
-        odd                       v1.36.2   -    manifests   12.0 MiB   kubeboot   yes
+        MADE                      FROM      TO   HOLDS       SIZE       ROLLBACK   MADE BY
+        2026-03-01 10:00:00 UTC   v1.36.2   -    manifests   5 KiB      yes        kubeboot upgrade apply v1.36.3
+        odd                       v1.36.2   -    manifests   12.0 MiB   yes        kubeboot
         ");
         assert!(table(&[]).starts_with("No backups"));
     }

@@ -9,18 +9,17 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::copy::size;
-use super::journal::{BACKUP_PREFIX, Journal, State};
+use super::journal::{About, BACKUP_PREFIX, Journal, State};
 use super::manifest::{image, image_version, parse};
 use super::order::{Order, OrderError};
 use super::{UpgradeError, target};
 use crate::host::Paths;
 use crate::host::disk::Disk;
 use crate::host::fs::{FsError, entries};
-use crate::host::paths::{STATE_DIR, TMP_DIR};
+use crate::host::paths::TMP_DIR;
 use crate::host::tree::{HostTree, NoRecord, Tree};
 use crate::workflow::session::Session;
 use crate::workflow::state::StateError;
-use crate::workflow::state::inventory::{Entry, Inventory};
 
 /// What the names of directories begin with, and what those hold. A time follows.
 const KINDS: &[(&str, Content)] = &[
@@ -44,11 +43,14 @@ pub enum Content {
     KubeletConfig,
 }
 
+/// What only this program puts beside the manifests: one of an earlier kubeboot does not say what it is of.
+const OURS: &[&str] = &[About::FILE, "files", "objects.json", "new"];
+
 /// Who has made a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Maker {
-    /// This program: the inventory or the journal names it.
+    /// This program: the journal names it, or what is in it is this program's.
     Kubeboot,
     /// kubeadm, or another program: it is only removed when that is asked for.
     Kubeadm,
@@ -76,6 +78,8 @@ pub struct Backup {
     pub made: Option<Timestamp>,
     /// Who has made it.
     pub made_by: Maker,
+    /// The command of the upgrade, where the backup says it.
+    pub command: Option<String>,
     /// The version of the kube-apiserver in it.
     pub from: Option<String>,
     /// What followed: the version in the next backup, else the one that runs.
@@ -120,7 +124,6 @@ pub enum BackupsError {
 pub fn list(paths: &Paths) -> Result<Vec<Backup>, BackupsError> {
     let tree = HostTree::new(paths.clone(), NoRecord);
     let journal = Journal::read(&tree)?;
-    let ours = made_by_us(paths)?;
     let mut found: BTreeMap<String, Vec<Part>> = BTreeMap::new();
     for (name, path) in directories(paths)? {
         let kind = KINDS.iter().find_map(|(prefix, content)| Some((name.strip_prefix(prefix)?, *content)));
@@ -133,10 +136,11 @@ pub fn list(paths: &Paths) -> Result<Vec<Backup>, BackupsError> {
         parts.sort_by_key(|part| part.content);
         let is_named = |part: &Part| journal.as_ref().is_some_and(|journal| names(journal, &part.path));
         let needed = parts.iter().any(is_named);
-        let is_ours = needed || parts.iter().any(|part| ours.contains(&part.path));
+        let is_ours = needed || parts.iter().any(|part| OURS.iter().any(|name| tree.exists(&part.path.join(name))));
         all.push(Backup {
             made: made(&name),
             made_by: if is_ours { Maker::Kubeboot } else { Maker::Kubeadm },
+            command: command_of(&tree, &parts),
             from: version_in(&tree, &parts),
             to: None,
             size: parts.iter().map(|part| part.size).sum(),
@@ -163,19 +167,6 @@ fn directories(paths: &Paths) -> Result<Vec<(String, PathBuf)>, FsError> {
     Ok(all)
 }
 
-/// The paths that the inventory knows.
-fn made_by_us(paths: &Paths) -> Result<Vec<PathBuf>, StateError> {
-    let file = paths.on_host(STATE_DIR).join(Inventory::FILE);
-    if !file.exists() {
-        return Ok(Vec::new());
-    }
-    let items = Inventory::read(&file)?.into_iter().flat_map(|entry| match entry {
-        Entry::Batch { items, .. } | Entry::Expected { items } => items,
-        _ => Vec::new(),
-    });
-    Ok(items.map(|item| item.path).filter(|path| path.starts_with(TMP_DIR)).collect())
-}
-
 /// Whether the journal of the last upgrade needs what is at `path`.
 fn names(journal: &Journal, path: &Path) -> bool {
     let data = journal.etcd_data.as_ref().map(|data| data.to.as_path());
@@ -187,6 +178,13 @@ fn names(journal: &Journal, path: &Path) -> bool {
 fn made(stamp: &str) -> Option<Timestamp> {
     let time = DateTime::strptime(STAMP, stamp).ok()?;
     Some(time.to_zoned(TimeZone::system()).ok()?.timestamp())
+}
+
+/// The command that a backup says it is of.
+fn command_of(tree: &dyn Tree, parts: &[Part]) -> Option<String> {
+    let manifests = parts.iter().find(|part| part.content == Content::Manifests)?;
+    let content = tree.read(&manifests.path.join(About::FILE)).ok()??;
+    serde_json::from_slice::<About>(&content).ok().map(|about| about.command)
 }
 
 /// The version of the kube-apiserver whose manifest was kept.
@@ -273,14 +271,16 @@ mod tests {
         let paths = Paths::new(root.path());
         let backup = |stamp: &str| format!("{TMP_DIR}/{BACKUP_PREFIX}{stamp}");
         let stamps = ["2026-01-01-10-00-00", "2026-02-01-10-00-00", "2026-03-01-10-00-00"];
-        let mut state = crate::workflow::state::State::open_or_create(&paths).unwrap();
         for (stamp, version) in stamps.into_iter().zip(["v1.35.1", "v1.36.2", "v1.36.3"]) {
-            let dir = backup(stamp);
-            let items = vec![crate::workflow::state::inventory::Item::dir(&dir)];
-            let batch = state.inventory.begin_batch(items).unwrap();
-            state.inventory.commit_batch(batch).unwrap();
-            api_server(&paths, &dir, version);
+            api_server(&paths, &backup(stamp), version);
         }
+        put(
+            &paths,
+            &format!("{}/upgrade.json", backup(stamps[1])),
+            b"{\"command\": \"kubeboot upgrade apply v1.36.3\"}",
+        );
+        // An earlier kubeboot's has other signs.
+        put(&paths, &format!("{}/files/etc/kubernetes/admin.conf", backup(stamps[0])), b"x");
         api_server(&paths, "/etc/kubernetes/manifests", "v1.36.4");
         api_server(&paths, &backup("2025-06-01-10-00-00"), "v1.34.0");
         put(&paths, &format!("{TMP_DIR}/kubeadm-backup-etcd-2025-06-01-10-00-00/etcd/member/snap/db"), &[0; 5000]);

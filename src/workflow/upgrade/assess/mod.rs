@@ -34,6 +34,7 @@ use crate::pki;
 use crate::release::Refusal;
 use crate::runtime::endpoint::Endpoint;
 use crate::workflow::preflight::{Finding, Severity, upgrade as checks, with_ignored};
+use crate::workflow::state::saved::SAVED;
 
 /// What runs, what would be, and what stands in the way.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -119,7 +120,7 @@ pub async fn assess(
         target: request.goal.version.as_ref().map(ToString::to_string),
         reachable: prepared.from.iter().flat_map(reachable).map(|version| version.to_string()).collect(),
         components: components(machine, prepared)?,
-        files: prepared.files.iter().map(|file| file.path.clone()).collect(),
+        files: prepared.files.iter().map(|file| file.path.clone()).filter(|path| path.as_os_str() != SAVED).collect(),
         ..Assessment::default()
     };
     all.findings.extend(prepared.refusal.as_ref().map(refused));
@@ -223,9 +224,14 @@ async fn etcd(machine: &Machine<'_>, prepared: &Prepared, all: &mut Assessment) 
     let Some(one) = all.components.iter().find(|one| one.name == ETCD) else { return };
     let said = machine.etcd.status().await.ok().map(|status| status.version);
     let from = said.or_else(|| one.current_version.clone()).unwrap_or_else(|| one.current_image.clone());
-    let to = one.target_version.clone().unwrap_or_else(|| one.target_image.clone());
-    let step = judge::etcd_step(&from, &to, one.current_image != one.target_image);
-    all.etcd = Some(step);
+    let replaced = one.current_image != one.target_image;
+    let to = match (replaced, &one.target_version) {
+        // Its tag may be another than what it says itself.
+        (false, _) => from.clone(),
+        (true, Some(version)) => version.clone(),
+        (true, None) => one.target_image.clone(),
+    };
+    all.etcd = Some(judge::etcd_step(&from, &to, replaced));
     let nothing_yet = Journal::new("", "", PathBuf::from(TMP_DIR).join(BACKUP_PREFIX));
     for step in &prepared.steps {
         match data::look(machine, step, &nothing_yet) {

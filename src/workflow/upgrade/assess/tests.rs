@@ -46,7 +46,7 @@ async fn a_plan_names_what_runs_what_would_be_and_what_is_missing() {
     assert_eq!(server.current_version.as_deref(), Some("v1.36.2"));
     assert_eq!((server.target_version.as_deref(), server.replaced), (Some("v1.37.1"), true));
     assert_eq!(server.image_present, Some(false), "the image of the next version was never pulled");
-    assert_eq!(found.nodes.len(), 2);
+    assert_eq!((found.nodes.len(), found.files.len()), (2, 0), "what only this program reads is no file of the node's");
     let etcd = found.etcd.unwrap();
     assert_eq!(
         (etcd.replaced, etcd.goes_back, etcd.data_opened_by.as_slice()),
