@@ -208,13 +208,13 @@ mod tests {
             if self.refuses { Err("denied by policy".into()) } else { Ok(()) }
         }
 
+        async fn metrics(&self, _: Site<'_>) -> Result<String, Cause> {
+            Err("no check asks for that".into())
+        }
+
         async fn list_nodes(&self, _: Site<'_>, label: &str) -> Result<Vec<Value>, Cause> {
             assert_eq!(label, "", "one list serves every check");
             if self.away { Err("connection refused".into()) } else { Ok(self.nodes.clone()) }
-        }
-
-        async fn metrics(&self, _: Site<'_>) -> Result<String, Cause> {
-            Err("no check asks for that".into())
         }
     }
 
