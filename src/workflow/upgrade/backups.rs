@@ -269,6 +269,7 @@ mod tests {
     fn machine() -> (tempfile::TempDir, Paths) {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::new(root.path());
+        drop(crate::workflow::state::State::open_or_create(&paths).unwrap());
         let backup = |stamp: &str| format!("{TMP_DIR}/{BACKUP_PREFIX}{stamp}");
         let stamps = ["2026-01-01-10-00-00", "2026-02-01-10-00-00", "2026-03-01-10-00-00"];
         for (stamp, version) in stamps.into_iter().zip(["v1.35.1", "v1.36.2", "v1.36.3"]) {
