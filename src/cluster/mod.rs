@@ -13,6 +13,7 @@ pub mod remote;
 pub mod tokens;
 pub mod upload_certs;
 pub mod identity;
+pub mod metrics;
 
 pub mod node;
 pub mod object;

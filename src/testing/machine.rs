@@ -93,6 +93,8 @@ struct State {
     sandboxes: Vec<Sandbox>,
     ready_nodes: Vec<String>,
     no_kubelet: bool,
+    nodes: Vec<Value>,
+    metrics: String,
 }
 
 impl Bench {
@@ -167,6 +169,16 @@ impl World {
     /// Whether the agent runs.
     pub fn is_running(&self) -> bool {
         self.state().running
+    }
+
+    /// Gives the cluster these nodes.
+    pub fn has_nodes(&self, nodes: Vec<Value>) {
+        self.state().nodes = nodes;
+    }
+
+    /// Lets the API server's metrics be these.
+    pub fn has_metrics(&self, text: &str) {
+        self.state().metrics = text.to_owned();
     }
 
     /// Makes a component never become healthy.
@@ -371,8 +383,14 @@ impl Cluster for World {
         self.call("would_make")
     }
 
-    async fn list_nodes(&self, _: Site<'_>, _: &str) -> std::result::Result<Vec<Value>, Cause> {
-        self.call("list_nodes").map(|()| vec![])
+    async fn list_nodes(&self, _: Site<'_>, label: &str) -> std::result::Result<Vec<Value>, Cause> {
+        self.call("list_nodes")?;
+        let has = |node: &&Value| label.is_empty() || !node["metadata"]["labels"][label].is_null();
+        Ok(self.state().nodes.iter().filter(has).cloned().collect())
+    }
+
+    async fn metrics(&self, _: Site<'_>) -> std::result::Result<String, Cause> {
+        self.call("metrics").map(|()| self.state().metrics.clone())
     }
 
     async fn version(&self, _: Site<'_>, metrics: Option<&str>) -> std::result::Result<String, Cause> {

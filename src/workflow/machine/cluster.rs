@@ -42,7 +42,10 @@ pub trait Cluster: Send + Sync {
     /// Whether the object could be made: all is done but that.
     async fn would_make(&self, site: Site<'_>, object: &Object) -> Result<(), Cause>;
 
-    /// The nodes that have this label.
+    /// The API server's own metrics, in Prometheus' text format.
+    async fn metrics(&self, site: Site<'_>) -> Result<String, Cause>;
+
+    /// The nodes that have this label; an empty one stands for all nodes.
     async fn list_nodes(&self, site: Site<'_>, label: &str) -> Result<Vec<Value>, Cause>;
 
     /// The version that a component of this node reports of itself: the API server, or what serves metrics at `metrics`
@@ -89,6 +92,10 @@ impl Cluster for AdminApi {
 
     async fn would_make(&self, site: Site<'_>, object: &Object) -> Result<(), Cause> {
         self.with(site, async |target| target.would_make(object).await).await
+    }
+
+    async fn metrics(&self, site: Site<'_>) -> Result<String, Cause> {
+        self.with(site, async |target| target.metrics().await).await
     }
 
     async fn list_nodes(&self, site: Site<'_>, label: &str) -> Result<Vec<Value>, Cause> {

@@ -308,6 +308,8 @@ async fn begin(
 /// Copies of the manifests, each made once.
 fn back_up(machine: &mut Machine<'_>, work: &Work<'_>, journal: &Journal, resumed: bool) -> Result<(), UpgradeError> {
     machine.tree.make_dir(&journal.backup, 0o700)?;
+    let (about, content) = journal.about()?;
+    machine.tree.write(&about, &content, 0o600)?;
     for step in &work.steps {
         let copy = journal.backup.join(format!("{}.yaml", step.component));
         if !resumed || !machine.tree.exists(&copy) {

@@ -48,6 +48,19 @@ pub struct Journal {
     pub state: State,
 }
 
+/// What a backup says of itself when the journal is another upgrade's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct About {
+    /// The command of the upgrade.
+    pub command: String,
+}
+
+impl About {
+    /// Its file below the directory with the old manifests.
+    pub const FILE: &str = "upgrade.json";
+}
+
 /// A copy of etcd's data directory, and what is known of the data since. The files are those of a stopped etcd, or those of
 /// a [`Snapshot`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +144,17 @@ impl Journal {
     /// The copy of etcd's data, where it may be put back.
     pub fn restorable(&self) -> Option<&DataCopy> {
         self.etcd_data.as_ref().filter(|data| data.is_restorable())
+    }
+
+    /// What the backup says of itself, and where.
+    ///
+    /// # Errors
+    /// A command that JSON cannot hold.
+    pub fn about(&self) -> Result<(PathBuf, Vec<u8>), UpgradeError> {
+        let path = self.backup.join(About::FILE);
+        let content = serde_json::to_vec(&About { command: self.command.clone() })
+            .map_err(|source| UpgradeError::Journal { path: path.clone(), source })?;
+        Ok((path, content))
     }
 
     /// Where the manifest of the etcd is kept to which the upgrade goes.

@@ -9,6 +9,8 @@
 //! taken back by `upgrade rollback`.
 
 pub mod apply;
+pub mod assess;
+pub mod backups;
 pub mod certificates;
 pub mod copy;
 pub mod data;
@@ -24,6 +26,7 @@ pub mod plan;
 pub mod prepare;
 pub mod rollback;
 pub mod run;
+pub mod settings;
 mod snapshot;
 mod swap;
 pub mod table;

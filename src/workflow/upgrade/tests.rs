@@ -143,6 +143,10 @@ impl Cluster for Shelf {
         Err("no upgrade asks for that once it has begun".into())
     }
 
+    async fn metrics(&self, _: Site<'_>) -> Result<String, Cause> {
+        Err("no upgrade asks for that once it has begun".into())
+    }
+
     async fn list_nodes(&self, _: Site<'_>, _: &str) -> Result<Vec<Value>, Cause> {
         Err("no upgrade asks for that once it has begun".into())
     }
