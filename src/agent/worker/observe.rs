@@ -167,6 +167,7 @@ impl Worker {
                 ip: of_host.clone().unwrap_or_else(|| shared.clone().or_else(|| one.record.ip.clone())),
                 stopping: one.is_ending(),
                 probes: Arc::clone(&container.probes),
+                route: self.surge.as_ref().map(|surge| Arc::clone(&surge.route)),
             });
         }
         probed

@@ -147,6 +147,7 @@ pub fn pod(facts: &Facts<'_>) -> PodReport {
         terminating,
         since: facts.now,
         message: facts.plan.message.clone(),
+        successor: None,
         uid,
         containers,
     }
@@ -324,6 +325,17 @@ pub fn refused_entry(pod: &Arc<StaticPod>, refusal: &Refusal, now: Timestamp) ->
     Entry { report, gate: None, status, looked: true, ..first }
 }
 
+/// What is reported while `new` is tried beside the pod of `old`, which serves.
+pub fn beside(old: Entry, new: PodReport) -> Entry {
+    let mut successor = PodReport { ready: false, healthy: false, ..new };
+    let waits_for = successor.containers.iter().find_map(|one| one.probe_message.clone());
+    let message = waits_for.map_or_else(String::new, |why| format!(": {why}"));
+    successor.message.get_or_insert_with(|| format!("not ready yet to take the place of the one before{message}"));
+    let message = Some("a new instance is being started beside this one".to_owned());
+    let report = PodReport { message, successor: Some(Box::new(successor)), ..old.report };
+    Entry { report, succeeds: false, predecessors: BTreeMap::new(), ..old }
+}
+
 /// The containers of a pod of which nothing is there.
 fn first_containers(pod: &StaticPod) -> impl Iterator<Item = ContainerReport> {
     pod.containers().map(|(init, container)| ContainerReport {
@@ -358,6 +370,7 @@ pub fn orphan_entry(key: &PodKey, uid: String) -> Entry {
         since: Timestamp::now(),
         message: None,
         containers: vec![],
+        successor: None,
     };
     let (status, predecessors) = (PodStatus::default(), BTreeMap::new());
     Entry { report, gate: None, pod: None, status, looked: false, succeeds: false, predecessors }
