@@ -144,7 +144,9 @@ enum Step {
 }
 
 fn program(aim: Aim) -> Vec<libc::sock_filter> {
-    use libc::{BPF_ABS, BPF_ALU, BPF_B, BPF_H, BPF_IND, BPF_K, BPF_LD, BPF_LDX, BPF_MISC, BPF_MSH, BPF_RSH, BPF_TAX, BPF_W};
+    use libc::{
+        BPF_ABS, BPF_ALU, BPF_B, BPF_H, BPF_IND, BPF_K, BPF_LD, BPF_LDX, BPF_MISC, BPF_MSH, BPF_RSH, BPF_TAX, BPF_W,
+    };
     let port = match aim {
         Aim::Second => return vec![one(libc::BPF_RET | BPF_K, 1)],
         Aim::FirstBut(port) => u32::from(port),
@@ -167,11 +169,8 @@ fn program(aim: Aim) -> Vec<libc::sock_filter> {
     let mut v6 = vec![Step::Do(BPF_LD | BPF_H | BPF_ABS, NETWORK + 40), Step::Only(BPF_K, port)];
     v6.extend([(8, 24), (12, 28), (16, 32), (20, 36)].into_iter().flat_map(|(from, to)| same(from, to)));
     let v4 = branch(&v4);
-    let version = [
-        one(BPF_LD | BPF_B | BPF_ABS, NETWORK),
-        one(BPF_ALU | BPF_RSH | BPF_K, 4),
-        unless_equal(BPF_K, 4, v4.len()),
-    ];
+    let version =
+        [one(BPF_LD | BPF_B | BPF_ABS, NETWORK), one(BPF_ALU | BPF_RSH | BPF_K, 4), unless_equal(BPF_K, 4, v4.len())];
     version.into_iter().chain(v4).chain(branch(&v6)).collect()
 }
 

@@ -3,12 +3,14 @@
 
 mod kubeadm;
 mod kubelet;
+mod surge;
 mod table;
 mod upgrade;
 mod version;
 
 pub use kubeadm::{ConfigApi, KubeadmRow, kubeadm_row, kubelet_config_map};
 pub use kubelet::{KubeletRow, kubelet_refusal, kubelet_row};
+pub use surge::surge_flags;
 pub use table::{
     ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_goes_back, etcd_opens, etcd_row, etcds_for,
 };

@@ -57,7 +57,10 @@ fn shares_port(container: &Container) -> bool {
         let rest = word.strip_prefix(SHARING)?;
         if rest.is_empty() { Some("true".to_owned()) } else { rest.strip_prefix('=').map(str::to_owned) }
     };
-    words.filter_map(value).last().is_some_and(|value| ["true", "TRUE", "True", "t", "T", "1"].contains(&value.as_str()))
+    words
+        .filter_map(value)
+        .last()
+        .is_some_and(|value| ["true", "TRUE", "True", "t", "T", "1"].contains(&value.as_str()))
 }
 
 fn asked_port(container: &Container, probe: &Probe) -> Option<u16> {

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{Outcome, Route};
 use super::check::{dial_error, is_refusal};
+use super::{Outcome, Route};
 use crate::release;
 
 /// What is read of a body.

@@ -116,7 +116,8 @@ impl SharedPorts for KernelPorts {
 
     fn switch(&self, route: &Route) -> Result<(), String> {
         let address = route.address;
-        steer::steer(address, Aim::Second).map_err(|error| format!("connections to {address} cannot be steered: {error}"))
+        steer::steer(address, Aim::Second)
+            .map_err(|error| format!("connections to {address} cannot be steered: {error}"))
     }
 
     fn has_room(&self, pid: Option<u32>) -> Result<(), String> {

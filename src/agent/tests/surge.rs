@@ -205,8 +205,9 @@ async fn one_that_crashes_is_tried_again_beside_the_old_one_and_an_upgrade_hears
 
     // It is rolled back: the old one has run all the while.
     bench.world.want(&[asking("x:1")]).await;
-    let shown = bench.until_shown("the old one", "x:1").await;
-    assert_eq!((shown.containers[0].restarts, shown.successor), (0, None));
+    let alone = |pod: &PodReport| pod.healthy && pod.successor.is_none() && pod.containers[0].image == "x:1";
+    let report = bench.world.until("the old one alone", |r| find(r, "a").is_some_and(alone)).await;
+    assert_eq!(find(&report, "a").unwrap().containers[0].restarts, 0);
     bench.world.fake.until("the new one is gone", |fake| fake.containers().iter().all(|one| one.image != "x:2")).await;
     bench.runs(&["x:1"]).await;
     let own = bench.id_of("x:1");

@@ -46,8 +46,8 @@ use crate::runtime::{ContainerRecord, ContainerState, RuntimeError, RuntimeEvent
 use action::Plan;
 use predecessors::Predecessor;
 use report::LogTails;
-use surge::Surge;
 pub use report::{first_entry, orphan_entry, refused_entry};
+use surge::Surge;
 use view::{Instance, Observed, PodView, PostStart, Slot};
 
 /// The other end of a worker.
@@ -360,8 +360,10 @@ impl Worker {
     fn mark_terminating(&mut self) {
         let wanted = self.wanted_uid().map(str::to_owned);
         let unknown_containers = self.seen.instances.values().map(|one| &one.record.name.uid);
-        let unknown_containers: Vec<String> =
-            unknown_containers.filter(|uid| Some(*uid) != wanted.as_ref() && Some(*uid) != self.kept.as_ref()).cloned().collect();
+        let unknown_containers: Vec<String> = unknown_containers
+            .filter(|uid| Some(*uid) != wanted.as_ref() && Some(*uid) != self.kept.as_ref())
+            .cloned()
+            .collect();
         let left = self.pod.as_ref().filter(|_| !self.wanted && !self.said_idle).map(|(pod, _)| pod.uid.clone());
         for uid in unknown_containers.into_iter().chain(left) {
             if self.seen.terminating.insert(uid.clone()) {
@@ -383,7 +385,8 @@ impl Worker {
         let mut entry = self.entry(&facts);
         if let Some(old) = self.kept_predecessor() {
             let plan = Plan { initialized: true, ..Plan::default() };
-            let kept = report::Facts { pod: Some((&old.pod, &old.view)), wanted: true, ..self.facts(&plan, &old.slots) };
+            let kept =
+                report::Facts { pod: Some((&old.pod, &old.view)), wanted: true, ..self.facts(&plan, &old.slots) };
             entry = report::beside(Entry { pod: Some(Arc::clone(&old.pod)), ..self.entry(&kept) }, entry.report);
         }
         self.context.board.set_pod(&self.key, entry);

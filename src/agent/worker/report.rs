@@ -327,12 +327,8 @@ pub fn refused_entry(pod: &Arc<StaticPod>, refusal: &Refusal, now: Timestamp) ->
 
 /// What is reported while `new` is tried beside the pod of `old`, which serves.
 pub fn beside(old: Entry, new: PodReport) -> Entry {
-    let mut successor = PodReport { ready: false, healthy: false, ..new };
-    let waits_for = successor.containers.iter().find_map(|one| one.probe_message.clone());
-    let message = waits_for.map_or_else(String::new, |why| format!(": {why}"));
-    successor.message.get_or_insert_with(|| format!("not ready yet to take the place of the one before{message}"));
-    let message = Some("a new instance is being started beside this one".to_owned());
-    let report = PodReport { message, successor: Some(Box::new(successor)), ..old.report };
+    let successor = PodReport { ready: false, healthy: false, ..new };
+    let report = PodReport { successor: Some(Box::new(successor)), ..old.report };
     Entry { report, succeeds: false, predecessors: BTreeMap::new(), ..old }
 }
 

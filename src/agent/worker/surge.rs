@@ -123,7 +123,8 @@ impl Worker {
 
     /// Tells why a pod that asks for a surge does not get it.
     pub(super) fn note_no_surge(&self, pod: &StaticPod, before: &str) {
-        let mut own = self.seen.instances.values().filter(|one| one.record.name.uid == before && !one.record.is_sandbox);
+        let mut own =
+            self.seen.instances.values().filter(|one| one.record.name.uid == before && !one.record.is_sandbox);
         let Some(runs) = own.find(|one| one.is_running()) else { return };
         let why = match of(pod) {
             Asked::Port(port) if runs.shared_port() != Some(port) => {
