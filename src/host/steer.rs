@@ -11,7 +11,7 @@
 //! that reaches it in that moment is asked for again by its client's kernel.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use nix::libc;
@@ -23,9 +23,16 @@ use super::ports;
 /// Who gets new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aim {
+    /// The listener at the first place gets all.
+    First,
     /// The listener at the first place gets all but those that this machine makes to itself from this port, which the one at
-    /// the second place gets.
-    FirstBut(u16),
+    /// the second place gets, and those from a loopback address, which are dealt by hash.
+    FirstBut {
+        /// The port.
+        port: u16,
+        /// The address.
+        loopback: Option<IpAddr>,
+    },
     /// The listener at the second place gets all.
     Second,
 }
@@ -134,31 +141,25 @@ const NETWORK: u32 = libc::SKF_NET_OFF as u32;
 /// Takes no segment.
 const DROP: libc::sock_filter = one(libc::BPF_RET | libc::BPF_K, 0);
 
+/// A place that is never taken.
+const NO_PLACE: u32 = 0xFFFF;
+
 /// How a program goes on.
 enum Step {
     /// With the next instruction.
     Do(u32, u32),
-    /// With the next one if the accumulator is the same as this constant (`BPF_K`) or as the index (`BPF_X`); else it ends
-    /// with the first place.
+    /// With the next one if the accumulator is the same as this constant (`BPF_K`) or as the index (`BPF_X`); else with the
+    /// next rule.
     Only(u32, u32),
 }
 
 fn program(aim: Aim) -> Vec<libc::sock_filter> {
-    use libc::{
-        BPF_ABS, BPF_ALU, BPF_B, BPF_H, BPF_IND, BPF_K, BPF_LD, BPF_LDX, BPF_MISC, BPF_MSH, BPF_RSH, BPF_TAX, BPF_W,
-    };
-    let port = match aim {
-        Aim::Second => return vec![one(libc::BPF_RET | BPF_K, 1)],
-        Aim::FirstBut(port) => u32::from(port),
-    };
-    // From an address to the same one: of this machine to itself.
-    let same = |from: u32, to: u32| {
-        [
-            Step::Do(BPF_LD | BPF_W | BPF_ABS, NETWORK + from),
-            Step::Do(BPF_MISC | BPF_TAX, 0),
-            Step::Do(BPF_LD | BPF_W | BPF_ABS, NETWORK + to),
-            Step::Only(libc::BPF_X, 0),
-        ]
+    use libc::{BPF_ABS, BPF_ALU, BPF_B, BPF_H, BPF_IND, BPF_K, BPF_LD, BPF_LDX, BPF_MSH, BPF_RSH};
+    let answer = |place| one(libc::BPF_RET | BPF_K, place);
+    let (port, loopback) = match aim {
+        Aim::First => return vec![answer(0)],
+        Aim::Second => return vec![answer(1)],
+        Aim::FirstBut { port, loopback } => (u32::from(port), loopback),
     };
     let mut v4 = vec![
         Step::Do(BPF_LDX | BPF_B | BPF_MSH, NETWORK),
@@ -166,23 +167,53 @@ fn program(aim: Aim) -> Vec<libc::sock_filter> {
         Step::Only(BPF_K, port),
     ];
     v4.extend(same(12, 16));
+    let mut v4 = rule(&v4, 1);
     let mut v6 = vec![Step::Do(BPF_LD | BPF_H | BPF_ABS, NETWORK + 40), Step::Only(BPF_K, port)];
     v6.extend([(8, 24), (12, 28), (16, 32), (20, 36)].into_iter().flat_map(|(from, to)| same(from, to)));
-    let v4 = branch(&v4);
+    let mut v6 = rule(&v6, 1);
+    match loopback {
+        Some(IpAddr::V4(address)) => v4.extend(rule(&from(12, &address.octets()), NO_PLACE)),
+        Some(IpAddr::V6(address)) => v6.extend(rule(&from(8, &address.octets()), NO_PLACE)),
+        None => {}
+    }
+    v4.push(answer(0));
+    v6.push(answer(0));
     let version =
         [one(BPF_LD | BPF_B | BPF_ABS, NETWORK), one(BPF_ALU | BPF_RSH | BPF_K, 4), unless_equal(BPF_K, 4, v4.len())];
-    version.into_iter().chain(v4).chain(branch(&v6)).collect()
+    version.into_iter().chain(v4).chain(v6).collect()
 }
 
-/// Steps at whose end the second place is named, or the first where one of them says so.
-fn branch(steps: &[Step]) -> Vec<libc::sock_filter> {
+/// From an address to the same one: of this machine to itself. Offsets are those of the network header.
+fn same(from: u32, to: u32) -> [Step; 4] {
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    [
+        Step::Do(load, NETWORK + from),
+        Step::Do(libc::BPF_MISC | libc::BPF_TAX, 0),
+        Step::Do(load, NETWORK + to),
+        Step::Only(libc::BPF_X, 0),
+    ]
+}
+
+/// From this address, which stands at this offset.
+fn from(offset: u32, address: &[u8]) -> Vec<Step> {
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let words = address.chunks(4).zip((NETWORK + offset..).step_by(4));
+    words
+        .flat_map(|(word, at)| {
+            let word = word.iter().fold(0, |all, byte| all << 8 | u32::from(*byte));
+            [Step::Do(load, at), Step::Only(libc::BPF_K, word)]
+        })
+        .collect()
+}
+
+/// Steps at whose end this place is named; where one of them says so, the next rule counts.
+fn rule(steps: &[Step], place: u32) -> Vec<libc::sock_filter> {
     let step = |(at, step): (usize, &Step)| match step {
         Step::Do(code, operand) => one(*code, *operand),
         // Over the steps that are left and the answer behind them.
         Step::Only(source, operand) => unless_equal(*source, *operand, steps.len() - at),
     };
-    let answers = [one(libc::BPF_RET | libc::BPF_K, 1), one(libc::BPF_RET | libc::BPF_K, 0)];
-    steps.iter().enumerate().map(step).chain(answers).collect()
+    steps.iter().enumerate().map(step).chain([one(libc::BPF_RET | libc::BPF_K, place)]).collect()
 }
 
 const fn one(code: u32, operand: u32) -> libc::sock_filter {
@@ -255,7 +286,7 @@ mod tests {
         all
     }
 
-    fn from(source: &SourcePort, to: SocketAddr) -> TcpStream {
+    fn by(source: &SourcePort, to: SocketAddr) -> TcpStream {
         let stream = Socket::from(source.socket(to).unwrap());
         stream.set_nonblocking(false).unwrap();
         stream.connect(&to.into()).unwrap();
@@ -282,7 +313,7 @@ mod tests {
         let port = at.port();
         let asked = SocketAddr::new(asked.ip(), port);
         let source = SourcePort::reserve().unwrap();
-        steer(at, Aim::FirstBut(source.port())).unwrap();
+        steer(at, Aim::FirstBut { port: source.port(), loopback: None }).unwrap();
         assert_eq!((address_of(port), listeners(at)), (Some(at), 1), "{case}");
         assert_eq!(answers(&[&old], asked, port), [1], "{case}: alone");
 
@@ -290,7 +321,7 @@ mod tests {
         assert_eq!(listeners(at), 2, "{case}");
         assert_eq!(answers(&[&old, &new], asked, port), [1], "{case}: the new one is not ready");
         for _ in 0..5 {
-            assert_eq!(ask(&[&old, &new], from(&source, asked)), 2, "{case}: asked by itself");
+            assert_eq!(ask(&[&old, &new], by(&source, asked)), 2, "{case}: asked by itself");
         }
 
         // It crashes and comes again.
@@ -300,20 +331,31 @@ mod tests {
         // An agent that was started again takes another port.
         drop(source);
         let source = SourcePort::reserve().unwrap();
-        steer(at, Aim::FirstBut(source.port())).unwrap();
+        steer(at, Aim::FirstBut { port: source.port(), loopback: None }).unwrap();
         assert_eq!(answers(&[&old, &new], asked, port), [1], "{case}: the new one is there again");
-        assert_eq!(ask(&[&old, &new], from(&source, asked)), 3, "{case}");
+        assert_eq!(ask(&[&old, &new], by(&source, asked)), 3, "{case}");
+
+        // What comes from a loopback address may be the new one's own.
+        steer(at, Aim::FirstBut { port: source.port(), loopback: Some(asked.ip()) }).unwrap();
+        assert_eq!(answers(&[&old, &new], asked, port), [1, 3], "{case}: dealt by hash");
+        assert_eq!(ask(&[&old, &new], by(&source, asked)), 3, "{case}");
+        let other = if asked.is_ipv4() { "::1" } else { "127.0.0.1" };
+        steer(at, Aim::FirstBut { port: source.port(), loopback: other.parse().ok() }).unwrap();
+        assert_eq!(answers(&[&old, &new], asked, port), [1], "{case}: from another address");
 
         steer(at, Aim::Second).unwrap();
         assert_eq!(answers(&[&old, &new], asked, port), [3], "{case}: switched");
+        steer(at, Aim::First).unwrap();
+        assert_eq!(answers(&[&old, &new], asked, port), [1], "{case}: switched back");
+        steer(at, Aim::Second).unwrap();
         drop(old);
         assert_eq!(answers(&[&new], asked, port), [3], "{case}: the old one is gone");
 
         // And the same again, from the one that is there now.
-        steer(at, Aim::FirstBut(source.port())).unwrap();
+        steer(at, Aim::FirstBut { port: source.port(), loopback: None }).unwrap();
         let newest = Server::start(4, at, protocol);
         assert_eq!(answers(&[&new, &newest], asked, port), [3], "{case}: second time");
-        assert_eq!(ask(&[&new, &newest], from(&source, asked)), 4, "{case}");
+        assert_eq!(ask(&[&new, &newest], by(&source, asked)), 4, "{case}");
     }
 
     #[test]

@@ -160,7 +160,6 @@ pub(super) fn controller_manager(spec: &ClusterSpec, host: &Host<'_>) -> PodSett
         flags.set("service-cluster-ip-range", joined(&spec.networking.service_subnets));
     }
     set_dual_stack(&mut flags, spec, release);
-    set_surge(&mut flags, spec, CONTROLLER_MANAGER);
 
     let mut volumes = certificate_volumes(spec, host);
     volumes.add("kubeconfig", &kubeconfig, "FileOrCreate");
@@ -177,7 +176,6 @@ pub(super) fn scheduler(spec: &ClusterSpec, host: &Host<'_>) -> PodSettings {
     flags.set_all(&[("bind-address", "127.0.0.1"), ("leader-elect", "true")]);
     set_kubeconfigs(&mut flags, &kubeconfig);
     set_dual_stack(&mut flags, spec, release);
-    set_surge(&mut flags, spec, SCHEDULER);
     let mut volumes = Volumes::default();
     volumes.add("kubeconfig", &kubeconfig, "FileOrCreate");
     volumes.extend(&spec.scheduler.extra_volumes);

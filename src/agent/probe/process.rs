@@ -4,8 +4,9 @@
 //! is to replace, its probes have to reach it and nothing else: they come from a port of this machine that the kernel's rule
 //! for the shared port knows, and count only where both listened before and after.
 
+use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::{TcpSocket, TcpStream};
@@ -83,6 +84,12 @@ pub trait SharedPorts: Send + Sync {
     /// Why that cannot be done.
     fn hold(&self, port: u16, second_runs: bool) -> Result<Route, String>;
 
+    /// Has all new connections of `port` go to the process that has listened longest.
+    ///
+    /// # Errors
+    /// Why that cannot be done.
+    fn give_back(&self, port: u16) -> Result<(), String>;
+
     /// Has all new connections go to the second process.
     ///
     /// # Errors
@@ -108,24 +115,46 @@ impl SharedPorts for KernelPorts {
         if count > 1 + usize::from(second_runs) {
             return Err(format!("{count} processes listen at {address} already"));
         }
-        let cannot = |error: io::Error| format!("connections to {address} cannot be steered: {error}");
-        let route = Route::to(address).map_err(cannot)?;
-        steer::steer(address, Aim::FirstBut(route.source.port())).map_err(cannot)?;
+        if !address.ip().is_unspecified() {
+            return Err(format!(
+                "it listens at {address} alone, where what it asks itself cannot be told from its clients"
+            ));
+        }
+        let route = Route::to(address).map_err(|error| cannot_steer(address, &error))?;
+        let loopback = Some(loopback_of(address, &fs::read_to_string("/proc/net/if_inet6").unwrap_or_default()));
+        let aim = Aim::FirstBut { port: route.source.port(), loopback };
+        steer::steer(address, aim).map_err(|error| cannot_steer(address, &error))?;
         Ok(route)
     }
 
     fn switch(&self, route: &Route) -> Result<(), String> {
         let address = route.address;
-        steer::steer(address, Aim::Second)
-            .map_err(|error| format!("connections to {address} cannot be steered: {error}"))
+        steer::steer(address, Aim::Second).map_err(|error| cannot_steer(address, &error))
+    }
+
+    fn give_back(&self, port: u16) -> Result<(), String> {
+        let Some(address) = steer::address_of(port) else { return Ok(()) };
+        steer::steer(address, Aim::First).map_err(|error| cannot_steer(address, &error))
     }
 
     fn has_room(&self, pid: Option<u32>) -> Result<(), String> {
         // Without what the kernel says of it there is little to compare.
-        let text = pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok()).unwrap_or_default();
+        let text = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok()).unwrap_or_default();
         let used = field(&text, "VmRSS").unwrap_or_default().saturating_mul(1024);
         room(used, MemInfo::read().bytes("MemAvailable"))
     }
+}
+
+fn cannot_steer(address: SocketAddr, error: &io::Error) -> String {
+    format!("connections to {address} cannot be steered: {error}")
+}
+
+/// From where a component of Kubernetes that listens at `address` asks itself, while it starts too: only it knows the
+/// certificate it shows itself then, so that each connection has to find its own process. As it chooses (`LoopbackHostPort`),
+/// by the addresses of `/proc/net/if_inet6`.
+fn loopback_of(address: SocketAddr, if_inet6: &str) -> IpAddr {
+    let of_v6 = address.is_ipv6() && if_inet6.lines().any(|line| line.starts_with("00000000000000000000000000000001 "));
+    if of_v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() }
 }
 
 fn room(used: u64, available: Option<u64>) -> Result<(), String> {
@@ -160,6 +189,18 @@ mod tests {
         assert_eq!(KernelPorts.has_room(Some(std::process::id())), Ok(()));
     }
 
+    #[test]
+    fn a_component_asks_itself_at_the_loopback_address_of_its_family() {
+        let has_v6 = "00000000000000000000000000000001 01 80 10 80       lo\n";
+        for (address, table, expected) in [
+            ("[::]:1", has_v6, "::1"),
+            ("[::]:1", "fe80000000000000021a4afffe000001 02 40 20 80 eth0\n", "127.0.0.1"),
+            ("0.0.0.0:1", has_v6, "127.0.0.1"),
+        ] {
+            assert_eq!(loopback_of(address.parse().unwrap(), table), expected.parse::<IpAddr>().unwrap(), "{address}");
+        }
+    }
+
     fn shared(address: SocketAddr) -> TcpListener {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
         socket.set_reuse_port(true).unwrap();
@@ -184,7 +225,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_probe_by_the_route_asks_the_second_process_and_nothing_else() {
-        let first = shared("127.0.0.1:0".parse().unwrap());
+        let alone = shared("127.0.0.1:0".parse().unwrap());
+        assert!(KernelPorts.hold(alone.local_addr().unwrap().port(), false).unwrap_err().contains("cannot be told"));
+        let first = shared("[::]:0".parse().unwrap());
         let address = first.local_addr().unwrap();
         let route = KernelPorts.hold(address.port(), false).unwrap();
         let first = serve(first, 200);

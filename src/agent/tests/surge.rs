@@ -27,6 +27,11 @@ impl SharedPorts for Ports {
         Ok(())
     }
 
+    fn give_back(&self, _: u16) -> Result<(), String> {
+        self.calls.lock().unwrap().push("give back");
+        Ok(())
+    }
+
     fn has_room(&self, _: Option<u32>) -> Result<(), String> {
         self.calls.lock().unwrap().push("room");
         Ok(())
@@ -126,8 +131,11 @@ async fn the_old_one_serves_and_is_shown_until_the_new_one_is_ready_and_then_end
     let new = bench.until_shown("the new one is shown", "x:2").await;
     assert!(new.successor.is_none() && new.containers[0].restarts == 0);
     assert_eq!(bench.calls(), ["switch"]);
+    let switched = Instant::now();
     bench.runs(&["x:1", "x:2"]).await;
+    assert!(bench.world.fake.calls_of("stop").is_empty(), "it has a moment before it is told to end");
     bench.runs(&["x:2"]).await;
+    assert!((takes + Duration::from_secs(7)..takes + Duration::from_secs(10)).contains(&switched.elapsed()));
     assert_eq!(bench.events().len(), 2, "{:?}", bench.events());
     // And again, from the one that is there now.
     bench.world.answers.set("/readyz beside", false);
@@ -136,6 +144,30 @@ async fn the_old_one_serves_and_is_shown_until_the_new_one_is_ready_and_then_end
     bench.ready();
     bench.until_shown("the third one is shown", "x:1").await;
     bench.runs(&["x:1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_wanted_again_before_it_has_ended_goes_on_and_so_does_any_other() {
+    let bench = Bench::new().await;
+    bench.world.fake.add_image("x:3");
+    bench.world.want(&[asking("x:1")]).await;
+    bench.world.healthy("a").await;
+    let own = bench.id_of("x:1");
+    bench.world.want(&[asking("x:2")]).await;
+    bench.ready();
+    bench.until_shown("the new one", "x:2").await;
+    bench.world.want(&[asking("x:1")]).await;
+    bench.until_shown("the old one again", "x:1").await;
+    bench.runs(&["x:1"]).await;
+    assert_eq!(bench.id_of("x:1"), own);
+    assert_eq!(bench.calls(), ["room", "hold", "switch", "give back"]);
+
+    bench.world.want(&[asking("x:2")]).await;
+    bench.until_shown("the new one", "x:2").await;
+    bench.world.want(&[asking("x:3")]).await;
+    bench.until_shown("the last one", "x:3").await;
+    bench.runs(&["x:3"]).await;
+    assert_eq!(bench.calls(), ["room", "hold", "switch", "room", "hold", "switch"]);
 }
 
 #[tokio::test(start_paused = true)]

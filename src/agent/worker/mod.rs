@@ -47,7 +47,7 @@ use action::Plan;
 use predecessors::Predecessor;
 use report::LogTails;
 pub use report::{first_entry, orphan_entry, refused_entry};
-use surge::Surge;
+use surge::{Kept, Surge};
 use view::{Instance, Observed, PodView, PostStart, Slot};
 
 /// The other end of a worker.
@@ -148,8 +148,8 @@ struct Worker {
     predecessors: Vec<Predecessor>,
     /// The wanted pod is being tried beside one of them,
     surge: Option<Surge>,
-    /// which serves on and is what is reported.
-    kept: Option<String>,
+    /// which goes on.
+    kept: Option<Kept>,
     /// When its present UID was first wanted.
     since: Instant,
     /// A container of this UID has been started, or was found running: the start order has no more to say.
@@ -196,7 +196,7 @@ impl Worker {
             while let Ok(message) = self.messages.try_recv() {
                 self.on_message(message).await;
             }
-            Box::pin(self.surge()).await;
+            let surge = Box::pin(self.surge()).await;
             self.mark_terminating();
             self.forget_predecessors();
             self.report_probes();
@@ -219,7 +219,7 @@ impl Worker {
             self.report_idle();
             let about = if self.wanted { std::mem::replace(&mut self.about, "sync") } else { "kill" };
             self.context.metrics.worker.time([about.into()], woken.elapsed());
-            self.sleep(plan.wake).await;
+            self.sleep(plan.wake.into_iter().chain(surge).min()).await;
             woken = Instant::now();
         }
     }
@@ -360,10 +360,9 @@ impl Worker {
     fn mark_terminating(&mut self) {
         let wanted = self.wanted_uid().map(str::to_owned);
         let unknown_containers = self.seen.instances.values().map(|one| &one.record.name.uid);
-        let unknown_containers: Vec<String> = unknown_containers
-            .filter(|uid| Some(*uid) != wanted.as_ref() && Some(*uid) != self.kept.as_ref())
-            .cloned()
-            .collect();
+        let stays =
+            |uid: &String| Some(uid) == wanted.as_ref() || self.kept.as_ref().is_some_and(|kept| kept.uid == *uid);
+        let unknown_containers: Vec<String> = unknown_containers.filter(|uid| !stays(uid)).cloned().collect();
         let left = self.pod.as_ref().filter(|_| !self.wanted && !self.said_idle).map(|(pod, _)| pod.uid.clone());
         for uid in unknown_containers.into_iter().chain(left) {
             if self.seen.terminating.insert(uid.clone()) {

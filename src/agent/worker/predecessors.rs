@@ -41,7 +41,8 @@ impl Worker {
 
     /// The one that serves on while the wanted pod is tried beside it.
     pub(super) fn kept_predecessor(&self) -> Option<&Predecessor> {
-        self.predecessors.iter().find(|one| Some(&one.pod.uid) == self.kept.as_ref())
+        let kept = self.kept.as_ref().filter(|kept| kept.serves)?;
+        self.predecessors.iter().find(|one| one.pod.uid == kept.uid)
     }
 
     /// Their statuses, by UID.

@@ -18,34 +18,57 @@ pub(super) struct Surge {
     old: String,
     new: String,
     pub(super) route: Arc<Route>,
+    /// When the new pod was first well.
+    well: Option<Instant>,
+    /// It has the connections.
+    switched: bool,
+}
+
+/// A pod that goes on although another one is wanted.
+pub(super) struct Kept {
+    pub(super) uid: String,
+    /// It has the connections, and is what is reported.
+    pub(super) serves: bool,
 }
 
 impl Worker {
-    /// Goes on with a surge as far as it can, before the pods that are not kept are ended.
-    pub(super) async fn surge(&mut self) {
+    /// Goes on with a surge as far as it can, before the pods that are not kept are ended. Returns when there is more to do.
+    pub(super) async fn surge(&mut self) -> Option<Instant> {
         let step = self.next_step();
-        let begun = self.surge.as_ref().map(|one| (one.old.as_str(), one.new.as_str()));
-        let goes_on = matches!(step, Step::Beside(_) | Step::Switch(_) | Step::Give(_));
-        if !goes_on && begun.is_some() {
+        let goes_on = matches!(step, Step::Beside(_) | Step::Switch(_) | Step::Linger(..) | Step::End(_));
+        if !goes_on {
             self.end_surge();
         }
         self.seen.waits_for_surge = matches!(step, Step::Wait(_));
-        self.kept = step.kept().map(str::to_owned);
+        self.kept = step.kept().map(|(uid, serves)| Kept { uid: uid.to_owned(), serves });
         match step {
             Step::None | Step::Wait(_) | Step::Beside(_) => {}
             Step::Begin(old) => self.begin_surge(old).await,
             Step::Switch(old) => self.switch(old).await,
-            Step::Give(old) => {
+            Step::Linger(_, until) => return Some(until),
+            Step::End(old) => {
                 self.end_surge();
                 self.end_beside(old);
             }
+            Step::Back(other) => self.give_back(other).await,
         }
+        None
     }
 
-    fn next_step(&self) -> Step {
+    fn next_step(&mut self) -> Step {
         let Some((_, view)) = self.pod.as_ref().filter(|_| self.wanted) else { return Step::None };
-        let begun = self.surge.as_ref().map(|one| (one.old.as_str(), one.new.as_str()));
-        surge::surge(view, &self.seen, begun, &self.condemned())
+        if let Some(surge) = self.surge.as_mut().filter(|surge| surge.new == view.uid)
+            && surge.well.is_none()
+            && surge::is_well(view, &self.seen, |_| true)
+        {
+            surge.well = Some(Instant::now());
+        }
+        let begun = self.surge.as_ref().map(|one| surge::Begun {
+            old: &one.old,
+            new: &one.new,
+            switched: one.well.filter(|_| one.switched),
+        });
+        surge::surge(view, &self.seen, begun, &self.condemned(), Instant::now())
     }
 
     /// Has the old pod keep the connections; where that cannot be done, it ends before the new one starts.
@@ -66,7 +89,7 @@ impl Worker {
             Ok(route) => {
                 info!(pod = %self.key, %old, %new, port, "starting the new one beside the old one");
                 self.tell(&new, "SurgeStarted", wording::SURGE_STARTED.with(&[]));
-                self.surge = Some(Surge { old, new, route: Arc::new(route) });
+                self.surge = Some(Surge { old, new, route: Arc::new(route), well: None, switched: false });
             }
             Err(why) => {
                 warn!(pod = %self.key, %old, %new, why, "the new one cannot be started beside the old one");
@@ -82,18 +105,31 @@ impl Worker {
 
     /// The new pod is ready.
     async fn switch(&mut self, old: String) {
-        let Some(surge) = &self.surge else { return };
+        let Some(surge) = &mut self.surge else { return };
+        surge.switched = true;
         let (route, new) = (Arc::clone(&surge.route), surge.new.clone());
-        let ports = Arc::clone(&self.context.shared_ports);
-        let switched = tokio::task::spawn_blocking(move || ports.switch(&route)).await;
+        let (ports, to) = (Arc::clone(&self.context.shared_ports), Arc::clone(&route));
+        let switched = tokio::task::spawn_blocking(move || ports.switch(&to)).await;
         if let Err(why) = switched.unwrap_or_else(|error| Err(error.to_string())) {
             // Once the old one has closed its listener, the new one has them all the same.
             warn!(pod = %self.key, why, "connections go to both until the old one has stopped");
         }
+        route.end();
         info!(pod = %self.key, %old, %new, "the new one is ready and has the connections");
         self.tell(&new, "SurgeCompleted", wording::SURGE_COMPLETED.with(&[]));
-        self.end_surge();
-        self.end_beside(old);
+        self.kept = Some(Kept { uid: old, serves: false });
+    }
+
+    /// The wanted pod runs, and another one beside it that took its place, or was to.
+    async fn give_back(&mut self, other: String) {
+        let Some(port) = self.pod.as_ref().and_then(|(_, view)| view.shares) else { return };
+        let ports = Arc::clone(&self.context.shared_ports);
+        let given = tokio::task::spawn_blocking(move || ports.give_back(port)).await;
+        if let Err(why) = given.unwrap_or_else(|error| Err(error.to_string())) {
+            warn!(pod = %self.key, why, "connections go to both until the other one has stopped");
+        }
+        info!(pod = %self.key, %other, "the one before is wanted again and has the connections");
+        self.end_beside(other);
     }
 
     /// Ends a pod beside which the wanted one goes on.
@@ -113,9 +149,13 @@ impl Worker {
     /// Whether the pod of this UID, wanted until now, may serve on beside the one of `view`. One that was itself being tried
     /// beside another may not: it serves no client, and need not be waited for long.
     pub(super) fn may_be_kept(&mut self, before: &str, view: &PodView) -> bool {
-        if self.surge.as_ref().is_some_and(|surge| surge.new == before) {
-            self.seen.abandoned.insert(before.to_owned());
-            return false;
+        match self.surge.as_ref().filter(|surge| surge.new == before).map(|surge| (surge.switched, surge.old.clone())) {
+            Some((false, _)) => {
+                self.seen.abandoned.insert(before.to_owned());
+                return false;
+            }
+            Some((true, old)) if old != view.uid => self.end_beside(old),
+            Some((true, _)) | None => {}
         }
         let mut own = self.seen.instances.values().filter(|one| one.record.name.uid == before && one.is_running());
         view.shares.is_some() && own.any(|one| one.shared_port() == view.shares)
