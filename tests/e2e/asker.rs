@@ -2,7 +2,7 @@
 //! replaced.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -31,20 +31,28 @@ pub struct Asked {
 /// A thread that asks.
 pub struct Asker {
     stop: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
     thread: JoinHandle<Asked>,
 }
 
 impl Asker {
     /// Begins to ask, as the administrator.
     pub fn start() -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&count));
         let kubeconfig = std::fs::read_to_string(ADMIN_CONF).unwrap();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(ask(&kubeconfig, &stopped))
+            runtime.block_on(ask(&kubeconfig, &stopped, &counted))
         });
-        Self { stop, thread }
+        Self { stop, count, thread }
+    }
+
+    /// Waits until `more` further requests have been made.
+    #[track_caller]
+    pub fn wait_for(&self, more: usize) {
+        let wanted = self.count.load(Ordering::SeqCst) + more;
+        eventually("requests", Duration::from_secs(120), || self.count.load(Ordering::SeqCst) >= wanted);
     }
 
     /// Ends, and returns what came of it.
@@ -63,7 +71,7 @@ impl Asker {
     }
 }
 
-async fn ask(kubeconfig: &str, stop: &AtomicBool) -> Asked {
+async fn ask(kubeconfig: &str, stop: &AtomicBool, count: &AtomicUsize) -> Asked {
     let kubeconfig = Kubeconfig::from_yaml(kubeconfig).unwrap();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     let mut asked = Asked::default();
@@ -74,6 +82,7 @@ async fn ask(kubeconfig: &str, stop: &AtomicBool) -> Asked {
         let namespaces: Api<Namespace> = Api::all(client);
         let answer = tokio::time::timeout(LIMIT, namespaces.get("kube-system")).await;
         asked.requests += 1;
+        count.fetch_add(1, Ordering::SeqCst);
         asked.slowest = asked.slowest.max(begun.elapsed());
         match answer {
             Ok(Ok(_)) => {}
