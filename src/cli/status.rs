@@ -241,6 +241,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_started_beside_a_pod_has_a_line_of_its_own_below_it() {
+        let mut next = crashing();
+        next.containers[0].image = "registry.k8s.io/kube-apiserver:v1.36.3".into();
+        let served = PodReport { successor: Some(Box::new(next)), ..well("kube-apiserver") };
+        let report = report(vec![served]);
+        assert!(healthy(&report), "it serves");
+        let text = text(&report, now());
+        let line = |at: usize| text.lines().nth(at).unwrap().split_whitespace().take(4).collect::<Vec<_>>().join(" ");
+        assert_eq!(line(1), "kube-apiserver Running yes registry.k8s.io/kube-apiserver:v1.36.2");
+        assert_eq!(line(2), "kube-apiserver (next) CrashLoopBackOff no");
+    }
+
+    #[test]
     fn one_line_a_component_with_what_is_wrong_and_the_problems_below() {
         let mut probed = pod("kube-scheduler", "hash");
         probed.containers[0].probe_message = Some("Readiness probe failed: connection refused".into());

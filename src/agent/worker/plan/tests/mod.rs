@@ -19,7 +19,7 @@ use crate::runtime::{ContainerName, ContainerRecord, labels};
 pub(super) struct Case {
     pub(super) view: PodView,
     pub(super) seen: Observed,
-    now: Instant,
+    pub(super) now: Instant,
 }
 
 const OLD_GRACE: &str = "7";
