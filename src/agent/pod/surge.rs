@@ -59,7 +59,7 @@ fn shares_port(container: &Container) -> bool {
     };
     words
         .filter_map(value)
-        .last()
+        .next_back()
         .is_some_and(|value| ["true", "TRUE", "True", "t", "T", "1"].contains(&value.as_str()))
 }
 

@@ -112,7 +112,7 @@ impl SharedPorts for KernelPorts {
         let address = steer::address_of(port);
         let address = address.ok_or_else(|| format!("no one address is listened at on port {port}"))?;
         let count = steer::listeners(address);
-        if count > 1 + usize::from(second_runs) {
+        if count > if second_runs { 2 } else { 1 } {
             return Err(format!("{count} processes listen at {address} already"));
         }
         if !address.ip().is_unspecified() {

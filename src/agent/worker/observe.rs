@@ -137,6 +137,12 @@ impl Worker {
             let running = self.probed(pod, view);
             self.context.probes.set_containers(&self.key, &pod.uid, running);
         }
+        self.hear_probes();
+    }
+
+    /// Takes in what the prober says of the wanted pod.
+    pub(super) fn hear_probes(&mut self) {
+        let Some((pod, _)) = self.pod.as_ref() else { return };
         let mut results = self.context.probes.results(&pod.uid);
         for (name, slot) in &mut self.seen.slots {
             slot.health = results.remove(name);

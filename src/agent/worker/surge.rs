@@ -34,6 +34,10 @@ pub(super) struct Kept {
 impl Worker {
     /// Goes on with a surge as far as it can, before the pods that are not kept are ended. Returns when there is more to do.
     pub(super) async fn surge(&mut self) -> Option<Instant> {
+        if self.surge.is_some() {
+            self.hear_probes();
+            self.hear_predecessors();
+        }
         let step = self.next_step();
         let goes_on = matches!(step, Step::Beside(_) | Step::Switch(_) | Step::Linger(..) | Step::End(_));
         if !goes_on {

@@ -3,11 +3,10 @@
 use super::*;
 use crate::agent::probe::Health;
 
-/// How often an API server puts its address into the endpoints of the service `kubernetes`, from when it is ready.
-const ENDPOINTS_EVERY: Duration = Duration::from_secs(10);
-/// So long before that the old one is told to end: it takes the address out, although its successor has the same, and it is
-/// missing until that puts it back.
-const ENDPOINTS_AHEAD: Duration = Duration::from_secs(1);
+/// How long after its successor was well the old one is told to end. An API server that ends takes its address out of the
+/// endpoints of the service `kubernetes`, although its successor has the same; that puts it back when it looks the next time,
+/// each 10 s from when it is ready (`EndpointInterval`): shortly before that, it is missing for a moment alone.
+const LINGER: Duration = Duration::from_secs(9);
 
 /// What becomes of the pod that runs and the one that is wanted instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +77,7 @@ pub fn surge(
         None if crowded => Surge::Wait(uid),
         None => Surge::Begin(uid),
         Some(_) if given_up => Surge::End(uid),
-        Some(Begun { switched: Some(well), .. }) => match well + (ENDPOINTS_EVERY - ENDPOINTS_AHEAD) {
+        Some(Begun { switched: Some(well), .. }) => match well + LINGER {
             until if until > now => Surge::Linger(uid, until),
             _ => Surge::End(uid),
         },
