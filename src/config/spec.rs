@@ -385,8 +385,8 @@ pub struct KubebootSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Surge {
     /// kube-apiserver: when its manifest changes, the new one is started on the same port, and the old one serves until the
-    /// new one is ready. Needs the embedded agent, and memory for both meanwhile. The components are started with
-    /// `--permit-port-sharing` for it.
+    /// new one is ready. Needs the embedded agent, and memory for both meanwhile. It runs with `--permit-port-sharing` for
+    /// that.
     pub api_server: bool,
 }
 
