@@ -48,7 +48,11 @@ impl Worker {
         match step {
             Step::None | Step::Wait(_) | Step::Beside(_) => {}
             Step::Begin(old) => self.begin_surge(old).await,
-            Step::Switch(old) => self.switch(old).await,
+            Step::Switch(old) => {
+                self.switch(old).await;
+                // How long the old one lingers is judged at once.
+                return Some(Instant::now());
+            }
             Step::Linger(_, until) => return Some(until),
             Step::End(old) => {
                 self.end_surge();
