@@ -52,6 +52,16 @@ impl Entry {
     }
 }
 
+/// A pod has been as healthy as it is since it was last reported to be otherwise.
+fn keep_since(now: &mut PodReport, before: &PodReport) {
+    if now.uid == before.uid && now.healthy == before.healthy {
+        now.since = before.since;
+    }
+    if let (Some(now), Some(before)) = (&mut now.successor, &before.successor) {
+        keep_since(now, before);
+    }
+}
+
 struct State {
     agent: AgentReport,
     pods: BTreeMap<PodKey, Entry>,
@@ -111,9 +121,7 @@ impl Board {
                     before.status_of(uid).into_iter().for_each(|known| status::keep(status, known));
                 }
                 if before.report.uid == entry.report.uid {
-                    if before.report.healthy == entry.report.healthy {
-                        entry.report.since = before.report.since;
-                    }
+                    keep_since(&mut entry.report, &before.report);
                     status::keep(&mut entry.status, &before.status);
                     if *before == entry {
                         return Changed::Nothing;
@@ -270,6 +278,7 @@ pub(super) mod tests {
             since: Timestamp::from_second(since).unwrap(),
             message: None,
             containers: vec![],
+            successor: None,
         };
         let gate = Some(("c".into(), Gate { healthy, crashed: false }));
         let status = PodStatus::default();

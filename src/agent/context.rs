@@ -35,7 +35,7 @@ use super::messages::{Message, Routes};
 use super::objects::store::Store;
 use super::operations::{Counted, Operations};
 use super::options::{AgentOptions, UpgradeSignal};
-use super::probe::{Checker, Manager, Memory};
+use super::probe::{Checker, KernelPorts, Manager, Memory, SharedPorts};
 use super::pull;
 use super::runs::Runs;
 use super::volumes::refresh;
@@ -68,6 +68,8 @@ pub struct Context {
     pub operations: Arc<Operations>,
     /// The prober.
     pub probes: Manager,
+    /// Chooses between processes that share a port.
+    pub shared_ports: Arc<dyn SharedPorts>,
     /// Restart counts of pods that are gone.
     pub attempts: Attempts,
     /// Runs of containers that have ended and left a leader lease.
@@ -147,6 +149,7 @@ impl Context {
             metrics: Arc::default(),
             operations,
             probes: Manager::new(checker, wake, Arc::clone(&events), memory),
+            shared_ports: Arc::new(KernelPorts),
             attempts: Attempts::default(),
             runs: Arc::default(),
             hooks: Runner::new(Arc::clone(&runtime)),

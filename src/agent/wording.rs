@@ -83,12 +83,18 @@ forms! {
     PRE_STOP_FAILED = "PreStopHook failed";
     NO_PULL_SECRETS =
         "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.";
+    SURGE_STARTED = "Starting beside the instance that runs, which serves until this one is ready";
+    SURGE_COMPLETED = "Ready and serving: the instance before is stopped";
+    SURGE_SKIPPED = "The instance before is stopped first: {}";
     STARTING = "Starting kubelet.";
     NODE_STATUS = "Node {} status is now: {}";
     REBOOTED = "Node {} has been rebooted, boot id: {}";
     RELEASED = "Released leader lease {}, whose holder has ended";
     SAID = "{}";
 }
+
+/// Why a kubelet has no such events.
+const NO_SURGE: &str = "a kubelet starts no static pod beside the one it replaces";
 
 const fn same(reason: &'static str, ours: Form) -> Row {
     Row { reason, ours, kubelet: Kubelet::Same }
@@ -165,6 +171,9 @@ pub const EVENTS: &[Row] = &[
     apart("VolumeLimitExceeded", SAID, Kubelet::Nothing("a kubelet evicts the pod instead")),
     apart("LeaderElection", RELEASED, Kubelet::Nothing("a kubelet lets the lease of what has ended run out")),
     apart("FailedMirrorPod", SAID, Kubelet::Nothing("a kubelet only logs it")),
+    apart("SurgeStarted", SURGE_STARTED, Kubelet::Nothing(NO_SURGE)),
+    apart("SurgeCompleted", SURGE_COMPLETED, Kubelet::Nothing(NO_SURGE)),
+    apart("SurgeSkipped", SURGE_SKIPPED, Kubelet::Nothing(NO_SURGE)),
     // Refusals have the reasons of the admission and its messages; this one is of an admission that failed.
     same("UnexpectedAdmissionError", SAID),
     // Events of the Node.

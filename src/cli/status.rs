@@ -82,7 +82,7 @@ fn text(report: &HealthReport, now: Timestamp) -> String {
         let why = if agent.synced { format!(": {place} has no manifests") } else { " yet".to_owned() };
         format!("the agent (pid {}) runs no pods{why}\n", agent.pid)
     } else {
-        ui::table(HEADERS, report.pods.iter().map(|pod| row(pod, now)))
+        ui::table(HEADERS, report.pods.iter().flat_map(|pod| rows(pod, now)))
     };
     let mut problems: Vec<_> =
         report.problems.iter().map(|p| clean(&format!("{}: {}", p.subject, p.message))).collect();
@@ -100,6 +100,16 @@ fn text(report: &HealthReport, now: Timestamp) -> String {
 }
 
 const HEADERS: [&str; 7] = ["NAME", "STATE", "READY", "IMAGE", "RESTARTS", "SINCE", "LAST-ERROR"];
+
+/// One pod, and below it the one that is started beside it to take its place.
+fn rows(pod: &PodReport, now: Timestamp) -> impl Iterator<Item = [String; 7]> {
+    let next = pod.successor.as_ref().map(|next| {
+        let [name, rest @ ..] = row(next, now);
+        let [state, ready, image, restarts, since, error] = rest;
+        [format!("{name} (next)"), state, ready, image, restarts, since, error]
+    });
+    std::iter::once(row(pod, now)).chain(next)
+}
 
 /// One pod: under its component's name, or its own where it has none.
 fn row(pod: &PodReport, now: Timestamp) -> [String; 7] {
@@ -228,6 +238,19 @@ mod tests {
         container.state = StateReport::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off 40s".into() };
         container.last_termination = Some(ended(1, "Error", &["starting", "no such\tflag: \u{1b}[31m--x"]));
         pod
+    }
+
+    #[test]
+    fn what_is_started_beside_a_pod_has_a_line_of_its_own_below_it() {
+        let mut next = crashing();
+        next.containers[0].image = "registry.k8s.io/kube-apiserver:v1.36.3".into();
+        let served = PodReport { successor: Some(Box::new(next)), ..well("kube-apiserver") };
+        let report = report(vec![served]);
+        assert!(healthy(&report), "it serves");
+        let text = text(&report, now());
+        let line = |at: usize| text.lines().nth(at).unwrap().split_whitespace().take(4).collect::<Vec<_>>().join(" ");
+        assert_eq!(line(1), "kube-apiserver Running yes registry.k8s.io/kube-apiserver:v1.36.2");
+        assert_eq!(line(2), "kube-apiserver (next) CrashLoopBackOff no");
     }
 
     #[test]

@@ -376,6 +376,24 @@ pub struct KubebootSpec {
     /// Address of the Docker Engine, such as `unix:///var/run/docker.sock`; `DOCKER_HOST`, else the default socket, where
     /// there is none.
     pub docker_host: Option<String>,
+    /// Which components are replaced by one that is started beside them, so that no request fails meanwhile.
+    pub surge: Surge,
+}
+
+/// Components that are replaced by one that is started beside them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Surge {
+    /// kube-apiserver: when its manifest changes, the new one is started on the same port, and the old one serves until the
+    /// new one is ready. Needs the embedded agent, and memory for both meanwhile. It runs with `--permit-port-sharing` for
+    /// that.
+    pub api_server: bool,
+}
+
+impl Default for Surge {
+    fn default() -> Self {
+        Self { api_server: true }
+    }
 }
 
 /// Who runs the static pods.

@@ -20,6 +20,7 @@ pub mod remove;
 pub mod silence;
 pub mod socket;
 pub mod staged;
+pub mod steer;
 pub mod sync;
 pub mod tls;
 pub mod tree;

@@ -45,10 +45,18 @@ pub fn listeners(proc: &Path, ports: &[u16]) -> Vec<Listener> {
 
 /// Whether a process listens on one of `ports`; cheap, because it does not look up the process.
 pub fn is_listening(proc: &Path, ports: &[u16]) -> bool {
-    ["net/tcp", "net/tcp6"].into_iter().any(|file| {
+    !addresses(proc, ports).is_empty()
+}
+
+/// Where processes listen on `ports`, an address as often as there are listeners at it; as cheap.
+pub fn addresses(proc: &Path, ports: &[u16]) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for file in ["net/tcp", "net/tcp6"] {
         let text = fs::read_to_string(proc.join(file)).unwrap_or_default();
-        text.lines().skip(1).filter_map(listening).any(|(address, _)| ports.contains(&address.port()))
-    })
+        let all = text.lines().skip(1).filter_map(listening).map(|(address, _)| address);
+        found.extend(all.filter(|address| ports.contains(&address.port())));
+    }
+    found
 }
 
 /// Address and inode of a line of `/proc/net/tcp{,6}`, None unless it listens (state 0A).

@@ -216,7 +216,8 @@ fn fill_in(spec: &ClusterSpec, component: &'static str, host: &Host<'_>) -> Resu
             let mut spec = spec.clone();
             spec.api_server.extra_args = known_authorizers(&spec.api_server.extra_args);
             let pod = settings::api_server(&spec, host);
-            ApiServerTemplate { pod: &pod, endpoint: &spec.local_endpoint().to_string() }.render()
+            let (endpoint, surges) = (spec.local_endpoint().to_string(), settings::surges(&spec));
+            ApiServerTemplate { pod: &pod, endpoint: &endpoint, surges }.render()
         }
         CONTROLLER_MANAGER => {
             let pod = settings::controller_manager(spec, host);

@@ -9,7 +9,7 @@ use super::images::etcd_image;
 use super::template::{PodSettings, Probe};
 use super::volumes::Volumes;
 use super::{API_SERVER, CONTROLLER_MANAGER, ETCD, Host, SCHEDULER};
-use crate::config::spec::{Arg, ClusterSpec, Endpoint, EtcdSpec, HostPathMount, LocalEtcd, last_arg};
+use crate::config::spec::{Arg, ClusterSpec, Endpoint, EtcdSpec, HostPathMount, LocalEtcd, NodeAgent, last_arg};
 use crate::host::paths::KUBERNETES_DIR;
 use crate::release::{self, ComponentRow, ProbePaths, Release};
 
@@ -116,6 +116,7 @@ pub(super) fn api_server(spec: &ClusterSpec, host: &Host<'_>) -> PodSettings {
     set_authorization(&mut flags, &extra.extra_args);
     set_etcd(&mut flags, spec);
     set_dual_stack(&mut flags, spec, release);
+    set_surge(&mut flags, spec, API_SERVER);
 
     let mut volumes = certificate_volumes(spec, host);
     if let EtcdSpec::External(etcd) = &spec.etcd {
@@ -263,6 +264,20 @@ fn set_dual_stack(flags: &mut Flags, spec: &ClusterSpec, release: &Release) {
         && networks.service_subnets.len().max(networks.pod_subnets.len()) > 1
     {
         flags.set("feature-gates", gate);
+    }
+}
+
+/// Whether kube-apiserver asks to be replaced by one beside it. A kubelet would not do it.
+pub(super) fn surges(spec: &ClusterSpec) -> bool {
+    spec.kubeboot.surge.api_server && spec.kubeboot.node_agent == NodeAgent::Embedded
+}
+
+/// What a component needs to serve beside its successor.
+fn set_surge(flags: &mut Flags, spec: &ClusterSpec, component: &str) {
+    if surges(spec) {
+        for (name, value) in release::surge_flags(component, spec.kubernetes_version.minor()) {
+            flags.set(name, value);
+        }
     }
 }
 

@@ -60,6 +60,7 @@ pub(super) struct EtcdTemplate<'a> {
 pub(super) struct ApiServerTemplate<'a> {
     pub pod: &'a PodSettings,
     pub endpoint: &'a str,
+    pub surges: bool,
 }
 
 /// `templates/kube-controller-manager.yml`.

@@ -179,6 +179,26 @@ fn golden_v1_20_dual_stack() {
 }
 
 #[test]
+fn only_an_api_server_under_our_own_agent_asks_for_a_successor_beside_it() {
+    let (mut off, mut kubelet) = (spec(), spec());
+    off.kubeboot.surge.api_server = false;
+    kubelet.kubeboot.node_agent = NodeAgent::Kubelet;
+    let words = ["kubeboot.dev/surge", "permit-port-sharing", "shutdown-delay", "shutdown-watch"];
+    let said = |spec: &ClusterSpec, component: &str| {
+        let yaml = render(spec, component, &bare()).unwrap().yaml;
+        words.iter().filter(|word| yaml.contains(**word)).count()
+    };
+    assert_eq!(said(&spec(), "kube-apiserver"), 4);
+    for component in wanted(&off) {
+        assert_eq!((said(&off, component), said(&kubelet, component)), (0, 0), "{component}");
+    }
+    assert_eq!(said(&spec(), "kube-scheduler"), 0);
+    let mut own = spec();
+    own.api_server.extra_args = vec![arg("permit-port-sharing", "false")];
+    assert!(!render(&own, "kube-apiserver", &bare()).unwrap().yaml.contains("permit-port-sharing=true"));
+}
+
+#[test]
 fn golden_v1_34() {
     let mut spec = spec();
     spec.kubernetes_version = "v1.34.3".parse().unwrap();

@@ -32,6 +32,8 @@ pub mod labels {
     pub const PORTS: &str = "io.kubernetes.container.ports";
     /// Ours, annotation of sidecars: how many groups of containers are stopped before it when its pod ends.
     pub const STOP_ORDER: &str = "dev.kubeboot.agent.stop-order";
+    /// Ours, annotation: the port that the container shares with the one that is to replace it.
+    pub const SHARED_PORT: &str = "dev.kubeboot.agent.shared-port";
     /// Annotation: path of the termination message in the container.
     pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 }

@@ -46,6 +46,7 @@ pub fn pod(component: &str, file_hash: &str) -> PodReport {
         since: Timestamp::UNIX_EPOCH,
         message: None,
         containers: vec![container(component)],
+        successor: None,
     }
 }
 

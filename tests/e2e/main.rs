@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 mod addons;
+mod asker;
 mod bad_input;
 mod certs;
 mod cluster;
@@ -21,6 +22,7 @@ mod leases;
 mod machine;
 mod mirror;
 mod node;
+mod surge;
 mod upgrade;
 mod writer;
 
@@ -60,6 +62,9 @@ const SHARED: &[Test] = tests![
     faults::a_killed_agent_leaves_the_control_plane_running_and_its_successor_adopts_it,
     faults::an_edited_manifest_is_run_and_a_broken_one_hurts_nothing,
     leases::a_leader_that_ends_is_followed_at_once_and_another_nodes_lease_is_left_alone,
+    surge::one_that_does_not_ask_is_never_there_twice,
+    surge::an_edit_fails_no_request_also_when_the_agent_is_killed_in_between,
+    surge::one_that_cannot_serve_leaves_the_old_one_serving_and_is_rolled_back,
     hostile::hostile_pods_do_not_change_the_health_of_the_control_plane,
 ];
 
@@ -83,6 +88,7 @@ const OWN: &[Test] = tests![
     init::a_killed_init_is_reset_without_a_trace,
     init::a_dry_run_needs_no_root_and_touches_nothing,
     node::the_node_is_registered_ready_and_marked_and_comes_back_when_it_is_deleted,
+    surge::an_upgrade_and_its_rollback_fail_no_request,
     upgrade::an_upgrade_replaces_every_component_and_keeps_the_data,
     upgrade::an_upgrade_to_a_broken_image_is_rolled_back_and_keeps_the_data,
     upgrade::an_upgrade_goes_on_when_its_command_or_what_carries_it_out_is_killed,

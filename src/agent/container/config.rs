@@ -12,6 +12,7 @@ use crate::agent::container::security::SecurityDefaults;
 use crate::agent::devices::Grant;
 use crate::agent::options::AgentOptions;
 use crate::agent::pod::resources;
+use crate::agent::pod::surge::{self, Surge};
 use crate::agent::pod::{CONFIG_SOURCE, StaticPod, container_path, sysctls};
 use crate::agent::{logs, volumes};
 use crate::runtime::{
@@ -240,6 +241,9 @@ fn annotations(pod: &StaticPod, container: &Container, attempt: u32) -> BTreeMap
             labels::PORTS.to_owned(),
             json(serde_json::to_string(container.ports.as_deref().unwrap_or_default())),
         );
+    }
+    if let Surge::Port(port) = surge::of(pod) {
+        result.insert(labels::SHARED_PORT.to_owned(), port.to_string());
     }
     // The last sidecar goes first, after all that is none.
     let init = pod.spec.init_containers.iter().flatten();

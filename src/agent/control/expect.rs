@@ -153,7 +153,8 @@ fn judge_since(report: &HealthReport, want: &Expectation, baseline: &mut Baselin
             Some(_) => Verdict::Waiting("being stopped".into()),
         };
     };
-    match of_component.clone().find(|p| p.file_hash.as_ref() == Some(hash) && !p.terminating) {
+    let mut all = of_component.clone().flat_map(PodReport::generations);
+    match all.find(|p| p.file_hash.as_ref() == Some(hash) && !p.terminating) {
         Some(pod) => judge_pod(pod, want, baseline),
         None => judge_problem(report, want, hash).unwrap_or_else(|| {
             let old = of_component.next().is_some();

@@ -75,9 +75,18 @@ pub struct PodReport {
     pub message: Option<String>,
     /// Its containers, init containers first.
     pub containers: Vec<ContainerReport>,
+    /// The pod of a changed manifest, which is being tried beside this one, and takes its place once it is ready. It is
+    /// neither ready nor healthy before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<Box<PodReport>>,
 }
 
 impl PodReport {
+    /// It and its successor.
+    pub fn generations(&self) -> impl Iterator<Item = &Self> {
+        [Some(self), self.successor.as_deref()].into_iter().flatten()
+    }
+
     /// Whether a container of it runs.
     pub fn is_running(&self) -> bool {
         self.containers.iter().any(|one| matches!(one.state, StateReport::Running { .. }))

@@ -14,6 +14,7 @@ mod empties;
 mod list;
 pub mod phase;
 mod quantity;
+pub mod surge;
 mod unknown;
 mod validate;
 

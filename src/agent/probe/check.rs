@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 
-use super::{Checker, Outcome, Target, grpc, http, tls};
+use super::{Checker, Outcome, Route, Target, grpc, http, tls};
 use crate::agent::wording;
 use crate::runtime::{ContainerRuntime, RuntimeError};
 
@@ -24,9 +24,9 @@ impl Prober {
         Self { runtime, tls: tls::client_config() }
     }
 
-    async fn http(&self, place: http::Place, headers: &[(String, String)]) -> Outcome {
+    async fn http(&self, place: http::Place, headers: &[(String, String)], route: Option<&Route>) -> Outcome {
         match &self.tls {
-            Ok(tls) => http::get(tls, place, headers).await,
+            Ok(tls) => http::get(tls, place, headers, route).await,
             Err(error) => Outcome::Error { message: format!("cannot speak TLS: {error}") },
         }
     }
@@ -61,7 +61,7 @@ impl Checker for Prober {
                 },
                 Target::Http { tls, host, port, path, headers } => {
                     let place = http::Place { tls: *tls, host: host.clone(), port: *port, path: path.clone() };
-                    self.http(place, headers).await
+                    self.http(place, headers, None).await
                 }
                 Target::Grpc { host, port, service } => grpc::check(host, *port, service, limit).await,
             }
@@ -70,6 +70,26 @@ impl Checker for Prober {
         // hangs.
         let slack = if matches!(target, Target::Exec { .. }) { Duration::from_secs(1) } else { Duration::ZERO };
         tokio::time::timeout(limit.saturating_add(slack), outcome).await.unwrap_or_else(|_| late(target, limit))
+    }
+
+    async fn check_by(&self, route: &Route, target: &Target, limit: Duration) -> Outcome {
+        let Target::Http { tls, host, port, path, headers } = target else { return self.check(target, limit).await };
+        if route.is_over() {
+            return self.check(target, limit).await;
+        }
+        let outcome = async {
+            let (_turn, listens) = route.take().await;
+            if !listens {
+                return Outcome::Failure { message: "it does not listen yet".to_owned(), refused: true };
+            }
+            let place = http::Place { tls: *tls, host: host.clone(), port: *port, path: path.clone() };
+            let outcome = self.http(place, headers, Some(route)).await;
+            match route.both_listen().await {
+                true => outcome,
+                false => Outcome::Failure { message: "it does not listen any more".to_owned(), refused: true },
+            }
+        };
+        tokio::time::timeout(limit, outcome).await.unwrap_or_else(|_| late(target, limit))
     }
 }
 

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::Outcome;
 use super::check::{dial_error, is_refusal};
+use super::{Outcome, Route};
 use crate::release;
 
 /// What is read of a body.
@@ -52,9 +52,14 @@ pub(in crate::agent) struct Place {
 
 /// GETs a place; 200 to 399 is a success. A redirect to the same host is followed, one to another is a doubtful
 /// success.
-pub(super) async fn get(tls: &Arc<ClientConfig>, mut place: Place, headers: &[(String, String)]) -> Outcome {
+pub(super) async fn get(
+    tls: &Arc<ClientConfig>,
+    mut place: Place,
+    headers: &[(String, String)],
+    route: Option<&Route>,
+) -> Outcome {
     for _ in 0..REDIRECTS {
-        let answer = match exchange(tls, &place, headers).await {
+        let answer = match exchange(tls, &place, headers, route).await {
             Ok(answer) => answer,
             Err(outcome) => return outcome,
         };
@@ -160,9 +165,17 @@ fn follow(from: &Place, location: &str) -> Option<Place> {
     Some(Place { tls, host, port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }), path })
 }
 
-async fn exchange(tls: &Arc<ClientConfig>, place: &Place, headers: &[(String, String)]) -> Result<Answer, Outcome> {
+async fn exchange(
+    tls: &Arc<ClientConfig>,
+    place: &Place,
+    headers: &[(String, String)],
+    route: Option<&Route>,
+) -> Result<Answer, Outcome> {
     let request = request(place, headers)?;
-    let stream = TcpStream::connect((place.host.as_str(), place.port)).await;
+    let stream = match route {
+        Some(route) => route.connect(&place.host, place.port).await,
+        None => TcpStream::connect((place.host.as_str(), place.port)).await,
+    };
     let stream = stream.map_err(|error| Outcome::Failure {
         message: failed(place, &dial_error(&place.host, place.port, &error)),
         refused: is_refusal(&error),

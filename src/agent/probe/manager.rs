@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::memory::{Mark, Memory};
 use super::rules::Health;
 use super::worker::{Probed, spawn};
-use super::{Checker, ProbeKind, Probes};
+use super::{Checker, ProbeKind, Probes, Route};
 use crate::agent::events::Recorder;
 use crate::agent::histogram::Counts;
 use crate::agent::pod::PodKey;
@@ -40,6 +40,8 @@ pub struct ProbedContainer {
     pub stopping: bool,
     /// Its probes.
     pub probes: Arc<Probes>,
+    /// How it is asked while another process serves on its port.
+    pub route: Option<Arc<Route>>,
 }
 
 /// How often a probe of a container came out so.

@@ -9,6 +9,7 @@ mod grpc;
 pub(in crate::agent) mod http;
 mod manager;
 mod memory;
+mod process;
 pub mod rules;
 mod spec;
 mod tls;
@@ -17,6 +18,7 @@ mod worker;
 pub use check::Prober;
 pub use manager::{Manager, ProbedContainer, Wake};
 pub use memory::Memory;
+pub use process::{KernelPorts, Route, SharedPorts};
 pub use rules::{Health, MustRestart};
 pub use spec::{Action, HttpGet, Port, ProbeSpec, Probes, Target};
 pub(in crate::agent) use tls::client_config;
@@ -77,6 +79,11 @@ pub enum Outcome {
 pub trait Checker: Send + Sync {
     /// Asks `target` once and gives it `limit` in all.
     async fn check(&self, target: &Target, limit: Duration) -> Outcome;
+
+    /// The same of the process that `route` leads to, one of two at the target.
+    async fn check_by(&self, _route: &Route, target: &Target, limit: Duration) -> Outcome {
+        self.check(target, limit).await
+    }
 }
 
 #[cfg(test)]

@@ -191,7 +191,10 @@ impl Probed {
 
     async fn check(&self, spec: &ProbeSpec, limit: Duration) -> Outcome {
         let target = spec.target(&self.container.id, self.container.ip.as_deref());
-        self.shared.checker.check(&target, limit).await
+        match &self.container.route {
+            Some(route) => self.shared.checker.check_by(route, &target, limit).await,
+            None => self.shared.checker.check(&target, limit).await,
+        }
     }
 
     /// The kubelet's events of a check that was due.

@@ -12,6 +12,7 @@ mod history;
 mod leases;
 mod pods;
 mod stalls;
+mod surge;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -51,6 +52,13 @@ impl probe::Checker for Answers {
             Some(false) => Outcome::Failure { message: "said no".into(), refused: false },
             _ => Outcome::Success { warning: None },
         }
+    }
+
+    /// What is asked beside another one answers under its path and `beside`.
+    async fn check_by(&self, route: &probe::Route, target: &Target, limit: Duration) -> Outcome {
+        let Target::Http { tls, host, port, path, headers } = target.clone() else { panic!("{target:?}") };
+        let path = if route.is_over() { path } else { format!("{path} beside") };
+        self.check(&Target::Http { tls, host, port, path, headers }, limit).await
     }
 }
 

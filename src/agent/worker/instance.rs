@@ -97,6 +97,11 @@ impl Instance {
         self.record.annotations.get(labels::STOP_ORDER).and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
+    /// The port that it shares with its successor.
+    pub fn shared_port(&self) -> Option<u16> {
+        self.record.annotations.get(labels::SHARED_PORT)?.parse().ok()
+    }
+
     /// Its exit code, once it has ended.
     pub fn exit_code(&self) -> Option<i64> {
         match self.record.state {

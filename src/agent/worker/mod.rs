@@ -19,6 +19,7 @@ mod plan;
 mod predecessors;
 mod report;
 mod status;
+mod surge;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -46,6 +47,7 @@ use action::Plan;
 use predecessors::Predecessor;
 use report::LogTails;
 pub use report::{first_entry, orphan_entry, refused_entry};
+use surge::{Kept, Surge};
 use view::{Instance, Observed, PodView, PostStart, Slot};
 
 /// The other end of a worker.
@@ -103,6 +105,8 @@ pub fn spawn(key: PodKey, context: Arc<Context>, ends: mpsc::UnboundedSender<End
         pod: None,
         wanted: false,
         predecessors: vec![],
+        surge: None,
+        kept: None,
         since: Instant::now(),
         begun: false,
         crashed: false,
@@ -142,6 +146,10 @@ struct Worker {
     wanted: bool,
     /// Pods that had its name before and whose containers have not ended yet.
     predecessors: Vec<Predecessor>,
+    /// The wanted pod is being tried beside one of them,
+    surge: Option<Surge>,
+    /// which goes on.
+    kept: Option<Kept>,
     /// When its present UID was first wanted.
     since: Instant,
     /// A container of this UID has been started, or was found running: the start order has no more to say.
@@ -188,6 +196,7 @@ impl Worker {
             while let Ok(message) = self.messages.try_recv() {
                 self.on_message(message).await;
             }
+            let surge = Box::pin(self.surge()).await;
             self.mark_terminating();
             self.forget_predecessors();
             self.report_probes();
@@ -210,7 +219,7 @@ impl Worker {
             self.report_idle();
             let about = if self.wanted { std::mem::replace(&mut self.about, "sync") } else { "kill" };
             self.context.metrics.worker.time([about.into()], woken.elapsed());
-            self.sleep(plan.wake).await;
+            self.sleep(plan.wake.into_iter().chain(surge).min()).await;
             woken = Instant::now();
         }
     }
@@ -304,7 +313,10 @@ impl Worker {
         };
         if before.as_ref() != Some(&pod.uid) {
             if let Some(before) = before {
-                self.seen.terminating.insert(before);
+                self.note_no_surge(&pod, &before);
+                if !self.may_be_kept(&before, &view) {
+                    self.seen.terminating.insert(before);
+                }
             }
             // Pulls for the old one are of no use. Its stops go on: an edit must not give it its grace again.
             self.pulls.abort_all();
@@ -348,8 +360,9 @@ impl Worker {
     fn mark_terminating(&mut self) {
         let wanted = self.wanted_uid().map(str::to_owned);
         let unknown_containers = self.seen.instances.values().map(|one| &one.record.name.uid);
-        let unknown_containers: Vec<String> =
-            unknown_containers.filter(|uid| Some(*uid) != wanted.as_ref()).cloned().collect();
+        let stays =
+            |uid: &String| Some(uid) == wanted.as_ref() || self.kept.as_ref().is_some_and(|kept| kept.uid == *uid);
+        let unknown_containers: Vec<String> = unknown_containers.filter(|uid| !stays(uid)).cloned().collect();
         let left = self.pod.as_ref().filter(|_| !self.wanted && !self.said_idle).map(|(pod, _)| pod.uid.clone());
         for uid in unknown_containers.into_iter().chain(left) {
             if self.seen.terminating.insert(uid.clone()) {
@@ -363,27 +376,35 @@ impl Worker {
     }
 
     fn publish(&self, plan: &Plan) {
-        if self.pod.is_none() && self.seen.instances.is_empty() || self.is_taken_away() {
+        if self.pod.is_none() && self.seen.instances.is_empty() || self.is_taken_away() || self.said_idle {
             return;
         }
         let pod = self.pod.as_ref().map(|(pod, view)| (pod.as_ref(), view));
         let facts = report::Facts { pod, wanted: self.wanted, ..self.facts(plan, &self.seen.slots) };
-        let report = report::pod(&facts);
+        let mut entry = self.entry(&facts);
+        if let Some(old) = self.kept_predecessor() {
+            let plan = Plan { initialized: true, ..Plan::default() };
+            let kept =
+                report::Facts { pod: Some((&old.pod, &old.view)), wanted: true, ..self.facts(&plan, &old.slots) };
+            entry = report::beside(Entry { pod: Some(Arc::clone(&old.pod)), ..self.entry(&kept) }, entry.report);
+        }
+        self.context.board.set_pod(&self.key, entry);
+    }
+
+    fn entry(&self, facts: &report::Facts<'_>) -> Entry {
+        let report = report::pod(facts);
         if report.phase == Phase::Running {
             self.context.metrics.startups.running(&report.uid);
         }
-        let mut status = status::pod(&facts, &report);
+        let mut status = status::pod(facts, &report);
         self.context.devices.show(&report.uid, status.container_statuses.as_deref_mut().unwrap_or_default());
         let component = self.pod.as_ref().filter(|_| self.wanted).and_then(|(pod, _)| order::component(pod));
         let gate = Gate { healthy: report.healthy, crashed: self.crashed };
         let gate = component.map(|component| (component.to_owned(), gate));
-        if !self.said_idle {
-            let pod = self.pod.as_ref().map(|(pod, _)| Arc::clone(pod));
-            let succeeds = self.wanted_uid().is_some_and(|uid| self.seen.runs_other_than(uid));
-            let predecessors = self.predecessor_statuses();
-            let entry = Entry { report, gate, pod, status, looked: true, succeeds, predecessors };
-            self.context.board.set_pod(&self.key, entry);
-        }
+        let pod = self.pod.as_ref().map(|(pod, _)| Arc::clone(pod));
+        let succeeds = self.wanted_uid().is_some_and(|uid| self.seen.runs_other_than(uid));
+        let predecessors = self.predecessor_statuses();
+        Entry { report, gate, pod, status, looked: true, succeeds, predecessors }
     }
 
     /// What is reported of no pod yet.

@@ -175,6 +175,12 @@ impl Worker {
             let running = self.probed(pod, view);
             self.context.probes.set_containers(&self.key, &pod.uid, running);
         }
+        self.hear_probes();
+    }
+
+    /// Takes in what the prober says of the wanted pod.
+    pub(super) fn hear_probes(&mut self) {
+        let Some((pod, _)) = self.pod.as_ref() else { return };
         let mut results = self.context.probes.results(&pod.uid);
         for (name, slot) in &mut self.seen.slots {
             slot.health = results.remove(name);
@@ -205,6 +211,7 @@ impl Worker {
                 ip: of_host.clone().unwrap_or_else(|| shared.clone().or_else(|| one.record.ip.clone())),
                 stopping: one.is_ending(),
                 probes: Arc::clone(&container.probes),
+                route: self.surge.as_ref().map(|surge| Arc::clone(&surge.route)),
             });
         }
         probed

@@ -5,15 +5,15 @@ use super::*;
 
 /// A pod that is being stopped because another one has taken its name.
 pub(super) struct Predecessor {
-    pod: Arc<StaticPod>,
-    view: PodView,
-    slots: BTreeMap<String, Slot>,
+    pub(super) pod: Arc<StaticPod>,
+    pub(super) view: PodView,
+    pub(super) slots: BTreeMap<String, Slot>,
 }
 
 impl Worker {
     /// The pod that was wanted until now is shown until its containers have ended, where it has a mirror to be shown by.
     pub(super) fn keep_predecessor(&mut self, slots: BTreeMap<String, Slot>) {
-        let before = self.pod.take().filter(|(pod, _)| pod.has_mirror());
+        let before = self.pod.take().filter(|(pod, view)| pod.has_mirror() || view.shares.is_some());
         self.predecessors.extend(before.map(|(pod, view)| Predecessor { pod, view, slots }));
         self.forget_predecessors();
     }
@@ -39,6 +39,12 @@ impl Worker {
         self.pod.iter().map(|(pod, _)| pod.as_ref()).chain(before).find(|pod| pod.uid == uid)
     }
 
+    /// The one that serves on while the wanted pod is tried beside it.
+    pub(super) fn kept_predecessor(&self) -> Option<&Predecessor> {
+        let kept = self.kept.as_ref().filter(|kept| kept.serves)?;
+        self.predecessors.iter().find(|one| one.pod.uid == kept.uid)
+    }
+
     /// Their statuses, by UID.
     pub(super) fn predecessor_statuses(&self) -> BTreeMap<String, PodStatus> {
         let plan = Plan::default();
@@ -46,6 +52,6 @@ impl Worker {
             let facts = report::Facts { pod: Some((&one.pod, &one.view)), ..self.facts(&plan, &one.slots) };
             (one.pod.uid.clone(), status::pod(&facts, &report::pod(&facts)))
         };
-        self.predecessors.iter().map(status).collect()
+        self.predecessors.iter().filter(|one| one.pod.has_mirror()).map(status).collect()
     }
 }

@@ -147,6 +147,7 @@ pub fn pod(facts: &Facts<'_>) -> PodReport {
         terminating,
         since: facts.now,
         message: facts.plan.message.clone(),
+        successor: None,
         uid,
         containers,
     }
@@ -324,6 +325,13 @@ pub fn refused_entry(pod: &Arc<StaticPod>, refusal: &Refusal, now: Timestamp) ->
     Entry { report, gate: None, status, looked: true, ..first }
 }
 
+/// What is reported while `new` is tried beside the pod of `old`, which serves.
+pub fn beside(old: Entry, new: PodReport) -> Entry {
+    let successor = PodReport { ready: false, healthy: false, ..new };
+    let report = PodReport { successor: Some(Box::new(successor)), ..old.report };
+    Entry { report, succeeds: false, predecessors: BTreeMap::new(), ..old }
+}
+
 /// The containers of a pod of which nothing is there.
 fn first_containers(pod: &StaticPod) -> impl Iterator<Item = ContainerReport> {
     pod.containers().map(|(init, container)| ContainerReport {
@@ -358,6 +366,7 @@ pub fn orphan_entry(key: &PodKey, uid: String) -> Entry {
         since: Timestamp::now(),
         message: None,
         containers: vec![],
+        successor: None,
     };
     let (status, predecessors) = (PodStatus::default(), BTreeMap::new());
     Entry { report, gate: None, pod: None, status, looked: false, succeeds: false, predecessors }

@@ -9,6 +9,7 @@ pub use super::instance::{Instance, Kill, PostStart};
 pub use super::policy::{Policy, Restart};
 use crate::agent::pod::StaticPod;
 use crate::agent::pod::phase::Phase;
+use crate::agent::pod::surge::{self, Surge};
 use crate::agent::probe::{Health, Probes};
 use crate::host::clock::{self, Instant};
 
@@ -66,6 +67,8 @@ pub struct PodView {
     pub deadline: Option<Duration>,
     /// How long its containers may still take, of a pod that is deleted: the API server gave it, and takes it back.
     pub deletion: Option<Duration>,
+    /// The port that it shares with its successor, or its predecessor, so that neither waits for the other.
+    pub shares: Option<u16>,
     /// How it has ended, of a pod of the API server's that has: nothing of it is started again.
     pub ended: Option<Finish>,
     /// Init containers and sidecars in order, then the main ones, then the ephemeral ones.
@@ -101,6 +104,10 @@ impl PodView {
             grace: grace(pod.spec.termination_grace_period_seconds),
             deadline: pod.spec.active_deadline_seconds.filter(|s| *s >= 0).map(clock::seconds),
             deletion: pod.deletion(),
+            shares: match surge::of(pod) {
+                Surge::Port(port) => Some(port),
+                Surge::None | Surge::Impossible(_) => None,
+            },
             ended: pod.ended().map(|phase| match phase {
                 Phase::Succeeded => Finish::Succeeded,
                 _ => Finish::Failed,
@@ -203,6 +210,10 @@ pub struct Observed {
     pub terminating: BTreeSet<String>,
     /// Those among them that serve no client any more, beside which a successor may start.
     pub drained: BTreeSet<String>,
+    /// Those that have never served a client, and are given no time to drain.
+    pub abandoned: BTreeSet<String>,
+    /// The wanted pod is to be started beside another one, and cannot yet.
+    pub waits_for_surge: bool,
     /// By container name.
     pub slots: BTreeMap<String, Slot>,
     /// When the wanted pod began: its first container was made, or it was first wanted.
@@ -217,7 +228,7 @@ impl Observed {
     /// Whether a predecessor is in the way of the pod of `wanted`. That pod itself is, while it is being taken down: it was
     /// given up and is wanted again.
     pub fn is_blocked(&self, wanted: &str) -> bool {
-        self.terminating.iter().any(|uid| uid == wanted || !self.drained.contains(uid))
+        self.waits_for_surge || self.terminating.iter().any(|uid| uid == wanted || !self.drained.contains(uid))
     }
 
     /// Whether containers of a predecessor of the pod of `wanted` have not ended yet.
@@ -236,6 +247,8 @@ impl Observed {
             instances: BTreeMap::new(),
             terminating: BTreeSet::new(),
             drained: BTreeSet::new(),
+            abandoned: BTreeSet::new(),
+            waits_for_surge: false,
             slots: BTreeMap::new(),
             started: None,
             hold: None,

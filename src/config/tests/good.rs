@@ -59,7 +59,11 @@ fn a_file_with_everything_resolves_field_by_field() {
     assert_eq!((etcd.data_dir.to_str(), etcd.image_tag.as_deref()), (Some("/data/etcd"), Some("3.6.8-0")));
     assert_eq!((&etcd.server_cert_sans[0][..], &etcd.peer_cert_sans[0][..]), ("etcd.example.com", "10.9.9.9"));
     assert_eq!(etcd.component.extra_envs[0].value.as_deref(), Some("2"));
-    let kubeboot = KubebootSpec { node_agent: NodeAgent::Kubelet, docker_host: Some("unix:///run/docker.sock".into()) };
+    let kubeboot = KubebootSpec {
+        node_agent: NodeAgent::Kubelet,
+        docker_host: Some("unix:///run/docker.sock".into()),
+        surge: Surge { api_server: false },
+    };
     assert_eq!(spec.kubeboot, kubeboot);
     let expected = [
         "c.yaml:9:14: nodeRegistration.criSocket: taken as unix:///run/crio/crio.sock; write it with its scheme",

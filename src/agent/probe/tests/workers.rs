@@ -110,6 +110,7 @@ fn probed(id: &str, age: Duration, probes: &serde_json::Value) -> ProbedContaine
         }
     }
     ProbedContainer {
+        route: None,
         name: "web".into(),
         id: id.into(),
         started_at: Timestamp::now() - age,

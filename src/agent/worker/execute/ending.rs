@@ -39,7 +39,9 @@ impl Worker {
         let Some(one) = self.seen.instances.get_mut(&id) else { return };
         one.stopping = true;
         let uid = one.record.name.uid.clone();
-        self.watch_ports(uid);
+        if !self.seen.drained.contains(&uid) {
+            self.watch_ports(uid);
+        }
         let (runtime, myself) = (Arc::clone(&self.context.runtime), self.myself.clone());
         self.stops.spawn(async move {
             let result = runtime.stop(&id, grace).await;
@@ -119,6 +121,7 @@ impl Worker {
         self.context.routes.remove(&uid);
         self.seen.terminating.remove(&uid);
         self.seen.drained.remove(&uid);
+        self.seen.abandoned.remove(&uid);
         if let Some((pod, _)) = self.pod.as_ref().filter(|(pod, _)| pod.uid == uid) {
             if self.wanted {
                 // The same pod again: it begins from the beginning.

@@ -46,7 +46,8 @@ impl Planner<'_> {
         self.carry_on(uid);
         let containers: Vec<_> = self.instances(uid).filter(|one| !one.record.is_sandbox).collect();
         let running: Vec<_> = containers.iter().copied().filter(|one| one.is_running()).collect();
-        self.kill_all(&running, Instance::grace, "its pod is not wanted any more");
+        let grace = |one: &Instance| if self.seen.abandoned.contains(uid) { MIN_GRACE } else { one.grace() };
+        self.kill_all(&running, grace, "its pod is not wanted any more");
         if !running.is_empty() {
             return;
         }

@@ -17,6 +17,7 @@ use crate::host::clock::Instant;
 use crate::runtime::ContainerState;
 
 mod ending;
+pub mod surge;
 mod whole;
 
 /// No stop is given less (the kubelet's `minimumGracePeriodInSeconds`).

@@ -16,10 +16,10 @@ use crate::agent::worker::view::{Fault, Kill};
 use crate::runtime::{ContainerName, ContainerRecord, labels};
 
 /// A machine under a plan: a pod and what is there of it.
-struct Case {
-    view: PodView,
-    seen: Observed,
-    now: Instant,
+pub(super) struct Case {
+    pub(super) view: PodView,
+    pub(super) seen: Observed,
+    pub(super) now: Instant,
 }
 
 const OLD_GRACE: &str = "7";
@@ -31,13 +31,13 @@ impl Case {
     }
 
     /// A pod with one container and no sandbox.
-    fn host() -> Self {
+    pub(super) fn host() -> Self {
         Self::new("hostNetwork: true")
     }
 
     /// Puts an instance there: `main-3` is the fourth of `main`. Its state: `created`, `running`, or an exit code and
     /// how many seconds ago (`1@5`).
-    fn with(self, uid: &str, id: &str, sandbox: &str, state: &str) -> Self {
+    pub(super) fn with(self, uid: &str, id: &str, sandbox: &str, state: &str) -> Self {
         let hash = self.view.containers.iter().find(|c| id.starts_with(&c.name)).map(|c| c.hash.clone());
         self.with_hash(uid, id, sandbox, state, &hash.unwrap_or_default())
     }
@@ -87,12 +87,12 @@ impl Case {
         self
     }
 
-    fn slot(mut self, container: &str, change: impl FnOnce(&mut Slot, Instant)) -> Self {
+    pub(super) fn slot(mut self, container: &str, change: impl FnOnce(&mut Slot, Instant)) -> Self {
         change(self.seen.slots.entry(container.to_owned()).or_default(), self.now);
         self
     }
 
-    fn terminating(mut self, uid: &str) -> Self {
+    pub(super) fn terminating(mut self, uid: &str) -> Self {
         self.seen.terminating.insert(uid.to_owned());
         self
     }

@@ -1,0 +1,206 @@
+//! A pod that is started beside the one it replaces, on the same port: no connection is refused in between.
+//!
+//! The old one has every new connection, whatever listens beside it, until all probes of the new one have come out well; only
+//! then the new one gets them, and the old one ends with its grace. Until then the old one is what is reported as the pod. All
+//! of it follows from what runs, so that an agent that was started again goes on with it.
+
+use tracing::warn;
+
+use super::plan::surge::{self, Surge as Step};
+use super::*;
+use crate::agent::events::Subject;
+use crate::agent::pod::surge::{Surge as Asked, of};
+use crate::agent::probe::Route;
+use crate::agent::wording;
+
+/// A surge that goes on.
+pub(super) struct Surge {
+    old: String,
+    new: String,
+    pub(super) route: Arc<Route>,
+    /// When the new pod was first well.
+    well: Option<Instant>,
+    /// It has the connections.
+    switched: bool,
+}
+
+/// A pod that goes on although another one is wanted.
+pub(super) struct Kept {
+    pub(super) uid: String,
+    /// It has the connections, and is what is reported.
+    pub(super) serves: bool,
+}
+
+impl Worker {
+    /// Goes on with a surge as far as it can, before the pods that are not kept are ended. Returns when there is more to do.
+    pub(super) async fn surge(&mut self) -> Option<Instant> {
+        if self.surge.is_some() {
+            self.hear_probes();
+            self.hear_predecessors();
+        }
+        let step = self.next_step();
+        let goes_on = matches!(step, Step::Beside(_) | Step::Switch(_) | Step::Linger(..) | Step::End(_));
+        if !goes_on {
+            self.end_surge();
+        }
+        self.seen.waits_for_surge = matches!(step, Step::Wait(_));
+        self.kept = step.kept().map(|(uid, serves)| Kept { uid: uid.to_owned(), serves });
+        match step {
+            Step::None | Step::Wait(_) | Step::Beside(_) => {}
+            Step::Begin(old) => self.begin_surge(old).await,
+            Step::Switch(old) => {
+                self.switch(old).await;
+                // How long the old one lingers is judged at once.
+                return Some(Instant::now());
+            }
+            Step::Linger(_, until) => return Some(until),
+            Step::End(old) => {
+                self.end_surge();
+                self.end_beside(old);
+            }
+            Step::Back(other) => self.give_back(other).await,
+        }
+        None
+    }
+
+    fn next_step(&mut self) -> Step {
+        let Some((_, view)) = self.pod.as_ref().filter(|_| self.wanted) else { return Step::None };
+        if let Some(surge) = self.surge.as_mut().filter(|surge| surge.new == view.uid)
+            && surge.well.is_none()
+            && surge::is_well(view, &self.seen, |_| true)
+        {
+            surge.well = Some(Instant::now());
+        }
+        let begun = self.surge.as_ref().map(|one| surge::Begun {
+            old: &one.old,
+            new: &one.new,
+            switched: one.well.filter(|_| one.switched),
+        });
+        surge::surge(view, &self.seen, begun, &self.condemned(), Instant::now())
+    }
+
+    /// Has the old pod keep the connections; where that cannot be done, it ends before the new one starts.
+    async fn begin_surge(&mut self, old: String) {
+        let Some((port, new)) = self.pod.as_ref().and_then(|(pod, view)| Some((view.shares?, pod.uid.clone()))) else {
+            return;
+        };
+        let has_begun = self.seen.runs(&new);
+        let pid = self.pid_of(&old).await;
+        let ports = Arc::clone(&self.context.shared_ports);
+        let held = tokio::task::spawn_blocking(move || {
+            if !has_begun {
+                ports.has_room(pid)?;
+            }
+            ports.hold(port, has_begun)
+        });
+        match held.await.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(route) => {
+                info!(pod = %self.key, %old, %new, port, "starting the new one beside the old one");
+                self.tell(&new, "SurgeStarted", wording::SURGE_STARTED.with(&[]));
+                self.surge = Some(Surge { old, new, route: Arc::new(route), well: None, switched: false });
+            }
+            Err(why) => {
+                warn!(pod = %self.key, %old, %new, why, "the new one cannot be started beside the old one");
+                self.tell(&new, "SurgeSkipped", wording::SURGE_SKIPPED.with(&[&why]));
+                self.kept = None;
+                match has_begun {
+                    true => self.end_beside(old),
+                    false => drop(self.seen.terminating.insert(old)),
+                }
+            }
+        }
+    }
+
+    /// The new pod is ready.
+    async fn switch(&mut self, old: String) {
+        let Some(surge) = &mut self.surge else { return };
+        surge.switched = true;
+        let (route, new) = (Arc::clone(&surge.route), surge.new.clone());
+        let (ports, to) = (Arc::clone(&self.context.shared_ports), Arc::clone(&route));
+        let switched = tokio::task::spawn_blocking(move || ports.switch(&to)).await;
+        if let Err(why) = switched.unwrap_or_else(|error| Err(error.to_string())) {
+            // Once the old one has closed its listener, the new one has them all the same.
+            warn!(pod = %self.key, why, "connections go to both until the old one has stopped");
+        }
+        route.end();
+        info!(pod = %self.key, %old, %new, "the new one is ready and has the connections");
+        self.tell(&new, "SurgeCompleted", wording::SURGE_COMPLETED.with(&[]));
+        self.kept = Some(Kept { uid: old, serves: false });
+    }
+
+    /// The wanted pod runs, and another one beside it that took its place, or was to.
+    async fn give_back(&mut self, other: String) {
+        let Some(port) = self.pod.as_ref().and_then(|(_, view)| view.shares) else { return };
+        let ports = Arc::clone(&self.context.shared_ports);
+        let given = tokio::task::spawn_blocking(move || ports.give_back(port)).await;
+        if let Err(why) = given.unwrap_or_else(|error| Err(error.to_string())) {
+            warn!(pod = %self.key, why, "connections go to both until the other one has stopped");
+        }
+        info!(pod = %self.key, %other, "the one before is wanted again and has the connections");
+        self.end_beside(other);
+    }
+
+    /// Ends a pod beside which the wanted one goes on.
+    fn end_beside(&mut self, old: String) {
+        self.kept = None;
+        self.seen.terminating.insert(old.clone());
+        self.seen.drained.insert(old);
+    }
+
+    /// The new pod is asked as any other from now on.
+    fn end_surge(&mut self) {
+        if let Some(surge) = self.surge.take() {
+            surge.route.end();
+        }
+    }
+
+    /// Whether the pod of this UID, wanted until now, may serve on beside the one of `view`. One that was itself being tried
+    /// beside another may not: it serves no client, and need not be waited for long.
+    pub(super) fn may_be_kept(&mut self, before: &str, view: &PodView) -> bool {
+        match self.surge.as_ref().filter(|surge| surge.new == before).map(|surge| (surge.switched, surge.old.clone())) {
+            Some((false, _)) => {
+                self.seen.abandoned.insert(before.to_owned());
+                return false;
+            }
+            Some((true, old)) if old != view.uid => self.end_beside(old),
+            Some((true, _)) | None => {}
+        }
+        let mut own = self.seen.instances.values().filter(|one| one.record.name.uid == before && one.is_running());
+        view.shares.is_some() && own.any(|one| one.shared_port() == view.shares)
+    }
+
+    /// Tells why a pod that asks for a surge does not get it.
+    pub(super) fn note_no_surge(&self, pod: &StaticPod, before: &str) {
+        let mut own =
+            self.seen.instances.values().filter(|one| one.record.name.uid == before && !one.record.is_sandbox);
+        let Some(runs) = own.find(|one| one.is_running()) else { return };
+        let why = match of(pod) {
+            Asked::Port(port) if runs.shared_port() != Some(port) => {
+                "the one that runs was not started with --permit-port-sharing=true on the same port".to_owned()
+            }
+            Asked::Impossible(why) => why,
+            Asked::None | Asked::Port(_) => return,
+        };
+        self.tell(&pod.uid, "SurgeSkipped", wording::SURGE_SKIPPED.with(&[&why]));
+    }
+
+    fn tell(&self, uid: &str, reason: &str, message: String) {
+        let subject = Subject { pod: &self.key, uid, container: None };
+        self.context.events.normal(subject, reason, message);
+    }
+
+    /// UIDs of the predecessors that their own probes have given up.
+    fn condemned(&self) -> std::collections::BTreeSet<String> {
+        let given_up = |one: &&Predecessor| {
+            one.slots.values().any(|slot| slot.health.as_ref().is_some_and(|health| health.must_restart.is_some()))
+        };
+        self.predecessors.iter().filter(given_up).map(|one| one.pod.uid.clone()).collect()
+    }
+
+    /// The process of the container of a pod.
+    async fn pid_of(&self, uid: &str) -> Option<u32> {
+        let of = |one: &&Instance| one.record.name.uid == uid && !one.record.is_sandbox && one.is_running();
+        let id = self.seen.instances.values().find(of)?.record.id.clone();
+        self.context.runtime.process(&id).await.ok()?.pid
+    }
+}
