@@ -36,8 +36,8 @@ if [ "${1:-}" != --quick ]; then
 fi
 
 step "unit, golden and command-line tests"
-cargo test --quiet --locked --features testing --lib --bins --test architecture --test cli --test kubeadm_cli --test pki \
-  --test repository
+cargo test --quiet --locked --features testing --lib --bins --test architecture --test cli --test cli_upgrade \
+  --test kubeadm_cli --test pki --test repository
 [ "${1:-}" != --quick ] || { step "quick tests passed"; exit 0; }
 
 [ "$(id -u)" -eq 0 ] || die "the rest needs root (a real control plane is made): sudo $0, or $0 --quick"

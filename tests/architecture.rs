@@ -53,6 +53,7 @@ const AGENT: &[&str] = &[
     "counters",
     "startups",
     "operations",
+    "runs",
     "board",
     "status",
     "admission",

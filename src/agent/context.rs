@@ -37,6 +37,7 @@ use super::operations::{Counted, Operations};
 use super::options::{AgentOptions, UpgradeSignal};
 use super::probe::{Checker, KernelPorts, Manager, Memory, SharedPorts};
 use super::pull;
+use super::runs::Runs;
 use super::volumes::refresh;
 use crate::host::memory::MemInfo;
 use crate::runtime::{self, ContainerRuntime};
@@ -71,6 +72,8 @@ pub struct Context {
     pub shared_ports: Arc<dyn SharedPorts>,
     /// Restart counts of pods that are gone.
     pub attempts: Attempts,
+    /// Runs of containers that have ended and left a leader lease.
+    pub runs: Arc<Runs>,
     /// Runs lifecycle hooks.
     pub hooks: Runner,
     /// Which worker has which UID.
@@ -148,6 +151,7 @@ impl Context {
             probes: Manager::new(checker, wake, Arc::clone(&events), memory),
             shared_ports: Arc::new(KernelPorts),
             attempts: Attempts::default(),
+            runs: Arc::default(),
             hooks: Runner::new(Arc::clone(&runtime)),
             events,
             options: Arc::new(options),
@@ -269,6 +273,15 @@ impl Context {
             preempted: self.preempted.subscribe(),
             without_devices: self.without_devices.subscribe(),
         })
+    }
+
+    /// What giving leader leases free takes.
+    pub fn for_leases(&self) -> cluster::leader_lease::Parts {
+        cluster::leader_lease::Parts {
+            runs: Arc::clone(&self.runs),
+            board: Arc::clone(&self.board),
+            events: Arc::clone(&self.events),
+        }
     }
 
     /// What a pull takes.

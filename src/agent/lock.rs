@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::host::fs::{FsError, make_dirs};
-use crate::host::lock::{Attempt, Lock, try_lock};
+use crate::host::lock::{Attempt, Lock, holder, try_lock};
 
 /// The file, below the root directory.
 const FILE: &str = "kubeboot-agent.lock";
@@ -37,6 +37,14 @@ pub fn acquire(root: &Path) -> Result<Lock, LockError> {
     }
 }
 
+/// Whether an agent runs on a root directory, and its process id if it has written it.
+///
+/// # Errors
+/// The lock's file cannot be read.
+pub fn running(root: &Path) -> Result<Option<Option<u32>>, FsError> {
+    holder(&root.join(FILE))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,7 +57,9 @@ mod tests {
         let pid = std::process::id();
         assert!(matches!(error, LockError::Held { pid: Some(other), .. } if other == pid), "{error}");
         assert!(error.to_string().contains(&format!("process {pid}")), "{error}");
+        assert_eq!(running(root.path()).unwrap(), Some(Some(pid)));
         drop(first);
+        assert_eq!(running(root.path()).unwrap(), None);
         acquire(root.path()).unwrap();
     }
 }

@@ -32,6 +32,7 @@ mod apiserver;
 mod counters;
 mod startups;
 mod operations;
+mod runs;
 mod board;
 pub mod status;
 mod admission;
@@ -59,6 +60,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use lock::running;
 pub use options::AgentOptions;
 
 use crate::error::chain;
@@ -223,6 +225,7 @@ fn look_after(context: &Arc<Context>) {
     context.kept("watchdog", |context| watchdog::keep(context.options.clone(), context.metrics.clone()));
     context.kept("disk usage", |context| disk::watch(context.options.clone(), context.board.clone()));
     context.kept("log rotation", |context| logs::rotate::watch(context.runtime.clone(), context.options.clone()));
+    context.kept("leader leases", |context| cluster::leader_lease::run(context.for_leases()));
     context.kept("volume usage", |context| {
         volumes::usage::watch(context.options.root_dir.clone(), context.board.clone(), context.events.clone())
     });

@@ -89,6 +89,7 @@ forms! {
     STARTING = "Starting kubelet.";
     NODE_STATUS = "Node {} status is now: {}";
     REBOOTED = "Node {} has been rebooted, boot id: {}";
+    RELEASED = "Released leader lease {}, whose holder has ended";
     SAID = "{}";
 }
 
@@ -168,6 +169,7 @@ pub const EVENTS: &[Row] = &[
     ),
     apart("InvalidEnvironmentVariableNames", SAID, Kubelet::Nothing("a kubelet of 1.34 and later takes such names")),
     apart("VolumeLimitExceeded", SAID, Kubelet::Nothing("a kubelet evicts the pod instead")),
+    apart("LeaderElection", RELEASED, Kubelet::Nothing("a kubelet lets the lease of what has ended run out")),
     apart("FailedMirrorPod", SAID, Kubelet::Nothing("a kubelet only logs it")),
     apart("SurgeStarted", SURGE_STARTED, Kubelet::Nothing(NO_SURGE)),
     apart("SurgeCompleted", SURGE_COMPLETED, Kubelet::Nothing(NO_SURGE)),

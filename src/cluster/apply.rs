@@ -144,7 +144,7 @@ impl Target<'_> {
         Attempt { what: &what, endpoint: self.endpoint, limit: self.limit }.retry(make).await
     }
 
-    /// The nodes that have this label.
+    /// The nodes that have this label; an empty one stands for all nodes.
     ///
     /// # Errors
     /// Those of [`Self::get`].
@@ -155,6 +155,18 @@ impl Target<'_> {
         let found = Attempt { what: "list the nodes", endpoint: self.endpoint, limit: self.limit }.retry(list).await?;
         // They came as JSON.
         Ok(found.items.iter().map(|node| serde_json::to_value(node).unwrap_or_default()).collect())
+    }
+
+    /// The API server's own metrics, in Prometheus' text format.
+    ///
+    /// # Errors
+    /// Those of [`Self::get`].
+    pub async fn metrics(&self) -> Result<String, ClusterError> {
+        let read = || async {
+            let request = http::Request::get("/metrics").body(Vec::new()).map_err(kube::Error::HttpError)?;
+            self.client.request_text(request).await
+        };
+        Attempt { what: "read the metrics", endpoint: self.endpoint, limit: self.limit }.retry(read).await
     }
 
     fn api(&self, object: &Object) -> Api<DynamicObject> {

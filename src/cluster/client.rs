@@ -42,10 +42,25 @@ pub async fn client_of(path: &Path, spec: &ClusterSpec) -> Result<Client, Cluste
     connect(config).map_err(|source| ClusterError::Client { path: path.to_owned(), source: source.into() })
 }
 
+/// A client for another server of this very node, whatever its certificate: of the credentials of the kubeconfig it gets the
+/// certificate alone, which is of no use to others.
+pub(super) async fn client_at(path: &Path, address: &str) -> Result<Client, ClusterError> {
+    let mut config = config_for(path, address).await?;
+    config.accept_invalid_certs = true;
+    let user = &mut config.auth_info;
+    (user.token, user.token_file, user.username, user.password) = (None, None, None, None);
+    (user.exec, user.auth_provider) = (None, None);
+    connect(config).map_err(|source| ClusterError::Client { path: path.to_owned(), source: source.into() })
+}
+
 async fn config(path: &Path, spec: &ClusterSpec) -> Result<Config, ClusterError> {
+    config_for(path, &format!("https://{}", spec.local_endpoint())).await
+}
+
+async fn config_for(path: &Path, server: &str) -> Result<Config, ClusterError> {
     let fail = |source| ClusterError::Kubeconfig { path: path.to_owned(), source };
     let mut kubeconfig = read(&[path]).map_err(fail)?;
-    kubeconfig.go_to(&format!("https://{}", spec.local_endpoint())).map_err(|problem| fail(problem.into()))?;
+    kubeconfig.go_to(server).map_err(|problem| fail(problem.into()))?;
     let mut config = settings(&kubeconfig).await.map_err(fail)?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);

@@ -13,11 +13,13 @@ pub mod remote;
 pub mod tokens;
 pub mod upload_certs;
 pub mod identity;
+pub mod metrics;
 
 pub mod node;
 pub mod object;
 pub mod rbac;
 pub mod upload_config;
+pub mod version;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -71,6 +73,15 @@ pub enum ClusterError {
         /// What was tried.
         what: String,
         /// Its words.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// A component shows no metrics to the administrator.
+    #[error("{endpoint} shows no metrics")]
+    Metrics {
+        /// Where.
+        endpoint: String,
+        /// Why.
         #[source]
         source: Box<kube::Error>,
     },

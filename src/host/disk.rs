@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::fs::{FsError, sync_dir};
 use super::remove::remove_tree;
+use super::sync::sync_file;
 
 /// The steps in which directories are copied and put in place. Paths are those of the host.
 pub trait Disk: Send {
@@ -46,7 +47,8 @@ impl Disk for HostDisk {
         fs::DirBuilder::new().mode(0o700).create(path).map_err(fail)?;
         own(path, &meta)?;
         // Whatever the umask is; bits are only added now.
-        fs::set_permissions(path, fs::Permissions::from_mode(meta.mode() & 0o7777)).map_err(fail)
+        fs::set_permissions(path, fs::Permissions::from_mode(meta.mode() & 0o7777)).map_err(fail)?;
+        path.parent().map_or(Ok(()), sync_dir)
     }
 
     fn copy_file(&mut self, from: &Path, to: &Path) -> Result<(), FsError> {
@@ -62,7 +64,8 @@ impl Disk for HostDisk {
         io::copy(&mut source, &mut file).map_err(fail)?;
         own(to, &meta)?;
         let permissions = fs::Permissions::from_mode(meta.mode() & 0o7777);
-        file.set_permissions(permissions).and_then(|()| file.sync_all()).map_err(|e| FsError::new("sync", to, e))
+        file.set_permissions(permissions).map_err(|e| FsError::new("sync", to, e))?;
+        sync_file(&file, to)
     }
 
     fn sync_dir(&mut self, path: &Path) -> Result<(), FsError> {

@@ -46,6 +46,11 @@ pub fn terminal() -> Option<OsString> {
     env::var_os("TERM").filter(|kind| !kind.is_empty())
 }
 
+/// `NO_COLOR`: whether colours are not wanted.
+pub fn no_color() -> bool {
+    env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// Whether a service manager waits to be notified (`NOTIFY_SOCKET`).
 pub fn has_notify_socket() -> bool {
     env::var_os("NOTIFY_SOCKET").is_some()

@@ -312,7 +312,8 @@ impl Machine {
     }
 }
 
-fn hostname() -> String {
+/// The host name of this machine, as `os.Hostname()` of Go has it.
+pub fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

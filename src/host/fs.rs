@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 
 use super::beneath::DIRECTORY;
+pub use super::sync::sync_dir;
+use super::sync::sync_file;
 
 /// A file operation that failed, with the path it was on.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +154,7 @@ struct Aside {
 
 impl Aside {
     fn sync(&self) -> Result<(), FsError> {
-        self.temp.as_file().sync_all().map_err(|e| FsError::new("write", &self.path, e))
+        sync_file(self.temp.as_file(), &self.path)
     }
 
     fn rename(self) -> Result<(), FsError> {
@@ -204,6 +206,16 @@ pub fn make_dirs(path: &Path, mode: u32) -> Result<Vec<PathBuf>, FsError> {
     Ok(made)
 }
 
+/// As [`make_dirs`], and what was made survives a power cut: syncing a file says nothing of the directories above it.
+///
+/// # Errors
+/// Those of [`make_dirs`]; a directory that cannot be synced.
+pub fn make_dirs_durably(path: &Path, mode: u32) -> Result<Vec<PathBuf>, FsError> {
+    let made = make_dirs(path, mode)?;
+    made.iter().try_for_each(|dir| sync_dir(parent(dir)))?;
+    Ok(made)
+}
+
 fn make_dir(dir: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new().mode(mode).create(dir)?;
     let opened = rustix::fs::openat(rustix::fs::CWD, dir, OFlags::RDONLY | DIRECTORY, Mode::empty())?;
@@ -245,11 +257,6 @@ pub fn remove_file(path: &Path) -> Result<bool, FsError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(FsError::new("remove", path, e)),
     }
-}
-
-/// Makes renames and removals in `dir` survive a power cut.
-pub fn sync_dir(dir: &Path) -> Result<(), FsError> {
-    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| FsError::new("sync directory", dir, e))
 }
 
 #[cfg(test)]

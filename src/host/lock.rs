@@ -48,6 +48,23 @@ pub fn try_lock(path: &Path) -> Result<Attempt, FsError> {
     Ok(Attempt::Taken(Lock { file }))
 }
 
+/// Whether a process has the lock at `path`, and its id if it has written it. Nothing is locked or made.
+///
+/// # Errors
+/// The file cannot be opened or locked.
+pub fn holder(path: &Path) -> Result<Option<Option<u32>>, FsError> {
+    let fail = |action, source| FsError::new(action, path, source);
+    let mut file = match OpenOptions::new().read(true).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|e| fail("open", e))?,
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(None),
+        Err(Errno::WOULDBLOCK) => Ok(Some(read_pid(&mut file))),
+        Err(errno) => Err(fail("lock", errno.into())),
+    }
+}
+
 /// Waits until no process has the lock at `path`, and takes it for no longer than to know that; returns at once where there
 /// is no such file.
 ///
@@ -95,7 +112,10 @@ mod tests {
         let path = dir.path().join("lock");
         let Attempt::Taken(first) = try_lock(&path).unwrap() else { panic!("it is held") };
         assert!(matches!(try_lock(&path).unwrap(), Attempt::Held { pid: Some(pid) } if pid == std::process::id()));
+        assert_eq!(holder(&path).unwrap(), Some(Some(std::process::id())));
         drop(first);
+        assert_eq!(holder(&path).unwrap(), None);
+        assert_eq!(holder(&dir.path().join("none")).unwrap(), None);
         assert!(matches!(try_lock(&path).unwrap(), Attempt::Taken(_)));
     }
 

@@ -21,6 +21,7 @@ pub mod silence;
 pub mod socket;
 pub mod staged;
 pub mod steer;
+pub mod sync;
 pub mod tls;
 pub mod tree;
 pub mod watched;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::fs::{FsError, entries, remove_file, sync_dir};
+use super::sync::sync_file;
 
 /// What the names of half files begin with.
 const PREFIX: &str = ".kubeboot-part-";
@@ -52,7 +53,7 @@ impl StagedFile {
     /// As [`StagedFile::write`].
     pub fn place(self) -> Result<(), FsError> {
         let Self { temp, path } = self;
-        temp.as_file().sync_all().map_err(|e| FsError::new("write", &path, e))?;
+        sync_file(temp.as_file(), &path)?;
         temp.persist(&path).map_err(|e| FsError::new("write", &path, e.error))?;
         sync_dir(dir_of(&path))
     }

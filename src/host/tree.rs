@@ -138,7 +138,7 @@ impl<R: Recorder> Tree for HostTree<R> {
         let missing: Vec<&Path> = path.ancestors().take_while(|dir| !self.exists(dir)).collect();
         for dir in missing.into_iter().rev() {
             self.recorder.will_create(dir, true)?;
-            fs::make_dirs(&self.paths.on_host(dir), if dir == path { mode } else { 0o755 })?;
+            fs::make_dirs_durably(&self.paths.on_host(dir), if dir == path { mode } else { 0o755 })?;
         }
         Ok(())
     }

@@ -55,8 +55,17 @@ static ROWS: [KubeletRow; 4] = [
     },
 ];
 
-/// How many minors a kubelet may be behind its API server.
-const SKEW: u64 = 3;
+/// How many minors a kubelet may be behind its API server: three from this one on, two before.
+const THREE_BEHIND_FROM: u64 = 25;
+
+fn skew(kubelet: &KubernetesVersion) -> u64 {
+    if kubelet.minor() < THREE_BEHIND_FROM { 2 } else { 3 }
+}
+
+/// Whether a kubelet is too old for a control plane.
+pub fn is_kubelet_too_old(kubelet: &KubernetesVersion, control_plane: &KubernetesVersion) -> bool {
+    kubelet.minor() + skew(kubelet) < control_plane.minor()
+}
 
 /// The row of a kubelet.
 pub fn kubelet_row(kubelet: &KubernetesVersion) -> &'static KubeletRow {
@@ -80,10 +89,11 @@ pub fn kubelet_refusal(kubelet: &KubernetesVersion, control_plane: &KubernetesVe
              upgrade the control plane first"
         ));
     }
-    let oldest = theirs.saturating_sub(SKEW);
-    (mine < oldest).then(|| {
+    is_kubelet_too_old(kubelet, control_plane).then(|| {
+        let skew = skew(kubelet);
+        let oldest = theirs.saturating_sub(skew);
         format!(
-            "the kubelet is {kubelet}, more than {SKEW} minors older than the control plane ({control_plane}): install \
+            "the kubelet is {kubelet}, more than {skew} minors older than the control plane ({control_plane}): install \
              one from 1.{oldest} to 1.{theirs}"
         )
     })
@@ -125,6 +135,9 @@ mod tests {
             ("v1.32.9", "v1.36.2", Some("more than 3 minors older")),
             ("v1.37.0", "v1.36.2", Some("newer than the control plane")),
             ("v1.20.2", "v1.20.2", None),
+            ("v1.20.2", "v1.22.0", None),
+            ("v1.20.2", "v1.23.0", Some("more than 2 minors older")),
+            ("v1.25.0", "v1.28.0", None),
         ] {
             let refusal = kubelet_refusal(&version(kubelet), &version(control_plane));
             assert_eq!(refusal.is_some(), words.is_some(), "{kubelet} with {control_plane}");

@@ -1,6 +1,8 @@
 //! Versions: which image tag, flag, probe path and etcd belongs to which Kubernetes minor. The only place that compares
 //! versions; everything else asks a [`Release`].
 
+mod flags;
+mod gates;
 mod kubeadm;
 mod kubelet;
 mod surge;
@@ -8,8 +10,9 @@ mod table;
 mod upgrade;
 mod version;
 
+pub use flags::{FEATURE_GATES, Fate, Minor as ReleaseMinor, Retired, retired_flag, retired_gate};
 pub use kubeadm::{ConfigApi, KubeadmRow, kubeadm_row, kubelet_config_map};
-pub use kubelet::{KubeletRow, kubelet_refusal, kubelet_row};
+pub use kubelet::{KubeletRow, is_kubelet_too_old, kubelet_refusal, kubelet_row};
 pub use surge::surge_flags;
 pub use table::{
     ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_goes_back, etcd_opens, etcd_row, etcds_for,

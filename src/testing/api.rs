@@ -39,6 +39,8 @@ struct State {
     oldest: u64,
     /// Method, beginning of the path, code.
     faults: Vec<(String, String, u16)>,
+    /// Method, path, what is merged into the object there before such a request is answered.
+    before: Vec<(String, String, Value)>,
     requests: Vec<(String, Value)>,
     /// What a POST to a path is answered with, instead of making an object.
     answers: BTreeMap<String, Value>,
@@ -109,6 +111,11 @@ impl FakeApi {
         self.lock().faults.extend(codes.iter().map(|code| (method.to_owned(), path.to_owned(), *code)));
     }
 
+    /// Before the next request of `method` for the object at `path` is answered, somebody else merges `change` into it.
+    pub fn change_before(&self, method: &str, path: &str, change: Value) {
+        self.lock().before.push((method.to_owned(), path.to_owned(), change));
+    }
+
     /// From now on a POST to `path`, which is a subresource, is answered with this.
     pub fn answer_post(&self, path: &str, answer: Value) {
         self.lock().answers.insert(path.to_owned(), answer);
@@ -162,6 +169,10 @@ impl FakeApi {
         let watches = asked.query.contains("watch=true");
         let mark = if watches { "?watch" } else { "" };
         self.lock().requests.push((format!("{} {}{mark}", asked.method, asked.path), asked.body.clone()));
+        let change = self.lock().change_before(&asked);
+        if let Some(change) = change {
+            self.change(&asked.path, &change);
+        }
         let fault = self.lock().fault(&asked);
         let (code, body) = match fault {
             Some(code) => (code, whole(&status(code))),
@@ -213,6 +224,11 @@ impl State {
         self.faults.iter().position(hit).map(|at| self.faults.remove(at).2)
     }
 
+    fn change_before(&mut self, asked: &Asked) -> Option<Value> {
+        let hit = |(method, path, _): &(String, String, Value)| *method == asked.method && *path == asked.path;
+        self.before.iter().position(hit).map(|at| self.before.remove(at).2)
+    }
+
     fn next(&self, collection: &str, from: u64) -> Option<(u64, Value)> {
         let mut later = self.log.iter().filter(|(version, path, ..)| *version > from && is_in(path, collection));
         later.next().map(|(version, _, kind, object)| (*version, json!({"type": kind, "object": object})))
@@ -234,6 +250,11 @@ impl State {
             ("DELETE", Some(current)) => {
                 self.remove(&object);
                 (200, current)
+            }
+            ("PUT", Some(current)) => {
+                let version = &body["metadata"]["resourceVersion"];
+                let is_old = version.is_string() && *version != current["metadata"]["resourceVersion"];
+                if is_old { (409, status(409)) } else { (200, self.keep(object, body, "MODIFIED")) }
             }
             ("PATCH", Some(current)) => {
                 let mut new = current.clone();

@@ -93,6 +93,8 @@ struct State {
     sandboxes: Vec<Sandbox>,
     ready_nodes: Vec<String>,
     no_kubelet: bool,
+    nodes: Vec<Value>,
+    metrics: String,
 }
 
 impl Bench {
@@ -167,6 +169,16 @@ impl World {
     /// Whether the agent runs.
     pub fn is_running(&self) -> bool {
         self.state().running
+    }
+
+    /// Gives the cluster these nodes.
+    pub fn has_nodes(&self, nodes: Vec<Value>) {
+        self.state().nodes = nodes;
+    }
+
+    /// Lets the API server's metrics be these.
+    pub fn has_metrics(&self, text: &str) {
+        self.state().metrics = text.to_owned();
     }
 
     /// Makes a component never become healthy.
@@ -352,6 +364,12 @@ impl Cluster for World {
 
     async fn get(&self, _: Site<'_>, object: &Object) -> std::result::Result<Option<Value>, Cause> {
         self.call("get")?;
+        if object.resource.kind == "Lease" {
+            // Whoever elects a leader has one.
+            let holder = format!("{}_0", crate::host::facts::hostname());
+            let spec = serde_json::json!({"holderIdentity": holder, "renewTime": jiff::Timestamp::now().to_string()});
+            return Ok(Some(serde_json::json!({"metadata": {"name": object.name()}, "spec": spec})));
+        }
         Ok(self.state().objects.get(&object.key()).cloned())
     }
 
@@ -365,8 +383,26 @@ impl Cluster for World {
         self.call("would_make")
     }
 
-    async fn list_nodes(&self, _: Site<'_>, _: &str) -> std::result::Result<Vec<Value>, Cause> {
-        self.call("list_nodes").map(|()| vec![])
+    async fn list_nodes(&self, _: Site<'_>, label: &str) -> std::result::Result<Vec<Value>, Cause> {
+        self.call("list_nodes")?;
+        let has = |node: &&Value| label.is_empty() || !node["metadata"]["labels"][label].is_null();
+        Ok(self.state().nodes.iter().filter(has).cloned().collect())
+    }
+
+    async fn metrics(&self, _: Site<'_>) -> std::result::Result<String, Cause> {
+        self.call("metrics").map(|()| self.state().metrics.clone())
+    }
+
+    async fn version(&self, _: Site<'_>, metrics: Option<&str>) -> std::result::Result<String, Cause> {
+        self.call("version")?;
+        let component = match metrics {
+            None => "kube-apiserver",
+            Some(address) if address.ends_with("57") => "kube-controller-manager",
+            Some(_) => "kube-scheduler",
+        };
+        let manifest = std::fs::read_to_string(self.paths.manifest(component))?;
+        let image = manifest.lines().find_map(|line| line.trim().strip_prefix("image: "));
+        Ok(image.and_then(|image| image.rsplit_once(':')).ok_or("no image")?.1.to_owned())
     }
 }
 

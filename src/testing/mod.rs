@@ -11,6 +11,8 @@ pub mod machine;
 #[cfg(test)]
 mod messages;
 pub mod pods;
+#[cfg(test)]
+pub mod power;
 pub mod tls;
 pub mod tree;
 pub mod real;
@@ -113,6 +115,12 @@ pub fn join_spec() -> JoinSpec {
         skip_phases: vec![],
         kubeboot: KubebootSpec::default(),
     }
+}
+
+/// A directory in memory where the machine has one, for tests that sync thousands of times; else where others are.
+pub fn tempdir_in_memory() -> tempfile::TempDir {
+    let in_memory = tempfile::tempdir_in("/dev/shm");
+    in_memory.or_else(|_| tempfile::tempdir()).expect("a directory can be made")
 }
 
 /// Every path below `root`, relative and sorted, directories with a `/` behind them.

@@ -1,6 +1,7 @@
 //! Progress, prompts, tables and `-o text|json|yaml`.
 
 pub mod log;
+mod color;
 mod lines;
 mod output;
 mod prompt;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use crate::event::Reporter;
 use crate::host::environment;
 
+pub use color::colored_diff;
 pub use lines::{JsonLines, Plain};
 pub use output::{Output, UiError, error_text, print, print_bytes, print_value};
 pub use prompt::confirm;

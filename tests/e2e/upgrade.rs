@@ -56,7 +56,21 @@ pub fn an_upgrade_to_a_broken_image_is_rolled_back_and_keeps_the_data() {
     let missing = kubeboot(&["upgrade", "apply", "--image", "etcd=registry.invalid/etcd:none", "--yes"]).code(1);
     assert!(missing.contains("registry.invalid/etcd:none"), "{missing}");
     assert_eq!(manifests(), before, "an image that cannot be had is found out before anything is touched");
-    run("docker", &["rmi", CRASHING, HANGING]);
+
+    let (mislabelled, mine) = ("kubeboot-test/kube-scheduler:v1.20.9", "kubeboot-test/kube-scheduler:mine");
+    for tag in [mislabelled, mine] {
+        run("docker", &["tag", &format!("registry.k8s.io/kube-scheduler:{VERSION}"), tag]).ok();
+    }
+    let said = kubeboot(&["upgrade", "apply", "--image", &format!("kube-scheduler={mislabelled}"), "--yes"]).code(2);
+    assert!(said.contains("not past the check `version`") && said.contains("it is v1.20.2, not v1.20.9"), "{said}");
+    assert_eq!(manifests(), before);
+    let said = kubeboot(&["upgrade", "apply", "--image", &format!("kube-scheduler={mine}"), "--yes"]).code(0);
+    assert!(
+        said.contains("the check `version` was left out: the tag of kubeboot-test/kube-scheduler:mine is no version")
+    );
+    kubeboot(&["upgrade", "rollback", "--yes"]).code(0);
+    assert_eq!(manifests(), before);
+    run("docker", &["rmi", CRASHING, HANGING, mislabelled, mine]);
 }
 
 /// The lines of the record of the last upgrade.
@@ -150,6 +164,10 @@ fn cluster_says() -> (String, String, String) {
 
 pub fn an_upgrade_takes_certificates_and_the_clusters_objects_along_and_a_rollback_brings_them_back() {
     let _plane = ControlPlane::init();
+    // The controller manager's own, which it makes once it leads.
+    eventually("kube-root-ca.crt", MINUTE, || {
+        kubectl(&["-n", "kube-system", "get", "configmap", "kube-root-ca.crt"]).code == 0
+    });
     let (files, cluster) = (contents(), cluster_says());
     assert!(cluster.0.contains(&format!("kubernetesVersion: {VERSION}")), "{}", cluster.0);
     let dry = kubeboot(&["upgrade", "apply", NEXT_VERSION, "--dry-run"]).ok();

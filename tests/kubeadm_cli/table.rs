@@ -205,11 +205,13 @@ pub const TABLE: &[Row] = &[
     with(
         row(
             "upgrade plan",
-            Better("asks no server; shows each component's image"),
+            Better(
+                "shows everything that stands in the way at once, and an exit code tells; asks no server for versions",
+            ),
             "allow-experimental-upgrades allow-missing-template-keys allow-release-candidate-upgrades config \
              etcd-upgrade ignore-preflight-errors kubeconfig output print-config show-managed-fields",
         ),
-        NO_SERVER_NO_TEMPLATES,
+        TEMPLATES_ALONE,
     ),
     row(
         "upgrade apply",
@@ -253,9 +255,10 @@ pub const TABLE: &[Row] = &[
     row("upgrade node phase addon coredns", TAKEN_BACK, "config dry-run kubeconfig patches"),
     row("upgrade node phase addon kube-proxy", TAKEN_BACK, "config dry-run kubeconfig"),
     row("upgrade node phase post-upgrade", Better("sees every component healthy"), "config dry-run kubeconfig"),
-    with(
-        row("upgrade diff", Better("etcd too"), "config context-lines kubeconfig"),
-        &[("kubeconfig", Better(ON_MACHINE))],
+    row(
+        "upgrade diff",
+        Better("etcd, the kubelet's settings and the config maps too; colours on a terminal, and `-o json`"),
+        "config context-lines kubeconfig",
     ),
     // certs
     row("certs certificate-key", Same, ""),
@@ -332,6 +335,8 @@ const RENEWED: Is = Better(
 );
 const NO_SERVER: &[(&str, Is)] = &[("kubeconfig", Better(ON_MACHINE))];
 const ON_MACHINE: &str = "taken and not needed: the configuration is on the machine";
+const TEMPLATES_ALONE: &[(&str, Is)] =
+    &[("allow-missing-template-keys", NO_TEMPLATES), ("show-managed-fields", NO_TEMPLATES)];
 const NO_SERVER_NO_TEMPLATES: &[(&str, Is)] = &[
     ("allow-missing-template-keys", NO_TEMPLATES),
     ("kubeconfig", Better(ON_MACHINE)),

@@ -1,7 +1,8 @@
-//! What the cluster hears of the node and asks of it: the Node itself, mirrors of static pods, events, and the pods that are
-//! bound to it. Nothing that runs pods knows of it: without an API server everything else goes on.
+//! What the cluster hears of the node and asks of it: the Node itself, mirrors of static pods, events, the pods that are
+//! bound to it, and the leases of leaders that have ended here. Nothing that runs pods knows of it: without an API server everything else goes on.
 
 pub mod bound;
+pub mod leader_lease;
 pub mod mirror;
 pub mod node;
 pub mod pod_status;

@@ -9,6 +9,7 @@ pub mod downward;
 mod bound;
 mod decode;
 mod defaults;
+pub mod election;
 mod empties;
 mod list;
 pub mod phase;

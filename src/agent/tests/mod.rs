@@ -9,6 +9,7 @@ mod ends;
 mod events;
 mod faults;
 mod history;
+mod leases;
 mod pods;
 mod stalls;
 mod surge;

@@ -1,6 +1,8 @@
 //! What the runtime and the prober say, taken in.
 
 use super::*;
+use crate::agent::runs::Run;
+use crate::host::facts::hostname;
 
 impl Worker {
     /// An event says nothing new about what the worker did itself and has looked at since.
@@ -46,6 +48,7 @@ impl Worker {
         let id = record.id.clone();
         let exited = matches!(record.state, ContainerState::Exited { .. });
         self.context.routes.add(&record.name.uid, &self.myself);
+        let is_news = self.seen.instances.get(&id).is_none_or(|one| one.ended.is_none());
         match self.seen.instances.get_mut(&id) {
             Some(one) => {
                 let was_running = one.is_running();
@@ -79,9 +82,40 @@ impl Worker {
         }
         if exited {
             self.end_hook(&id);
+            if is_news {
+                self.report_run(&id, None);
+            }
         }
         self.note_start(&id);
         self.note_running();
+    }
+
+    /// A container has ended: what it has left in the cluster is put right before the next one starts. Of a pod whose manifest
+    /// this agent has not seen, that of its successor says what it ran.
+    fn report_run(&self, id: &str, ended: Option<Timestamp>) {
+        let Some(record) = self.seen.instances.get(id).map(|one| &one.record).filter(|one| !one.is_sandbox) else {
+            return;
+        };
+        let (started, finished) = match record.state {
+            ContainerState::Running { started_at } => (Some(started_at), ended),
+            ContainerState::Exited { started_at, finished_at, .. } => (started_at, finished_at),
+            ContainerState::Created => return,
+        };
+        let pod = self.known_pod(&record.name.uid).or(self.pod.as_ref().map(|(pod, _)| pod.as_ref()));
+        let Some((pod, election)) = pod.and_then(|pod| Some((pod, pod.election(&record.name.container)?))) else {
+            return;
+        };
+        let (name, uid) = (&record.name, record.name.uid.clone());
+        let (election, started, ended) = match (election, started, finished) {
+            (Ok(election), Some(started), Some(ended)) => (election, started, ended),
+            (Err(why), ..) => {
+                return debug!(pod = %self.key, container = name.container, why, "its leader lease is left to run out");
+            }
+            _ => return,
+        };
+        let host = if pod.host_network() { hostname() } else { pod.hostname() };
+        let (pod, container) = (self.key.clone(), name.container.clone());
+        self.context.runs.report(Run { pod, uid, container, election, host, started, ended });
     }
 
     /// The wanted pod began no later than the first that was made of it.
@@ -106,6 +140,10 @@ impl Worker {
     pub(super) fn forget_container(&mut self, id: &str) {
         self.log_tails.remove(id);
         self.end_hook(id);
+        if self.seen.instances.get(id).is_some_and(Instance::is_running) {
+            // It was taken away from outside: when it ended is not known, but that it has.
+            self.report_run(id, Some(Timestamp::now()));
+        }
         let Some(one) = self.seen.instances.remove(id) else { return };
         let (name, ran) = (&one.record.name, one.record.state != ContainerState::Created);
         if ran {

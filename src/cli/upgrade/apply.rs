@@ -96,7 +96,7 @@ pub async fn follow_it(paths: &Paths, id: &str, reporter: &dyn Reporter) -> anyh
 }
 
 /// What to do next, attached to what went wrong.
-fn explain(error: RunError) -> anyhow::Error {
+pub fn explain(error: RunError) -> anyhow::Error {
     let hint = error.hint();
     let error = anyhow::Error::new(error);
     match hint {

@@ -10,6 +10,7 @@ use super::Cause;
 use crate::cluster::admin::ensure_cluster_admins;
 use crate::cluster::apply::{Applied, Target};
 use crate::cluster::object::Object;
+use crate::cluster::version;
 use crate::cluster::{ClusterError, client_of};
 use crate::config::ClusterSpec;
 use crate::host::Paths;
@@ -41,8 +42,15 @@ pub trait Cluster: Send + Sync {
     /// Whether the object could be made: all is done but that.
     async fn would_make(&self, site: Site<'_>, object: &Object) -> Result<(), Cause>;
 
-    /// The nodes that have this label.
+    /// The API server's own metrics, in Prometheus' text format.
+    async fn metrics(&self, site: Site<'_>) -> Result<String, Cause>;
+
+    /// The nodes that have this label; an empty one stands for all nodes.
     async fn list_nodes(&self, site: Site<'_>, label: &str) -> Result<Vec<Value>, Cause>;
+
+    /// The version that a component of this node reports of itself: the API server, or what serves metrics at `metrics`
+    /// (`https://127.0.0.1:10257`).
+    async fn version(&self, site: Site<'_>, metrics: Option<&str>) -> Result<String, Cause>;
 }
 
 /// The API server of this node, with an administrator's kubeconfig.
@@ -86,8 +94,23 @@ impl Cluster for AdminApi {
         self.with(site, async |target| target.would_make(object).await).await
     }
 
+    async fn metrics(&self, site: Site<'_>) -> Result<String, Cause> {
+        self.with(site, async |target| target.metrics().await).await
+    }
+
     async fn list_nodes(&self, site: Site<'_>, label: &str) -> Result<Vec<Value>, Cause> {
         self.with(site, async |target| target.list_nodes(label).await).await
+    }
+
+    async fn version(&self, site: Site<'_>, metrics: Option<&str>) -> Result<String, Cause> {
+        let path = self.kubeconfig.clone().unwrap_or_else(|| site.paths.kubeconfig("admin.conf"));
+        match metrics {
+            // A client of its own: a connection that stays may be one to the process before.
+            None => Ok(version::of_api_server(&client_of(&path, site.spec).await?).await?),
+            Some(address) => {
+                version::of_component(&path, address).await?.ok_or_else(|| "its metrics do not say".into())
+            }
+        }
     }
 }
 

@@ -266,6 +266,8 @@ const ACCEPTED: &[&str] = &[
     "createjob",
     "imagepull",
     "isdockersystemdcheck",
+    "removedfeaturegates",
+    "removedflags",
     "staticpodmanifest",
 ];
 
@@ -381,6 +383,14 @@ fn applies(scope: Scope, subject: &Subject) -> bool {
 /// Whether `--ignore-preflight-errors` names a check.
 pub fn is_ignored(ignored: &[String], check: &str) -> bool {
     ignored.iter().any(|name| name == "all" || name.eq_ignore_ascii_case(check))
+}
+
+/// The findings with errors that `--ignore-preflight-errors` names as warnings.
+pub fn with_ignored(mut findings: Vec<Finding>, ignored: &[String]) -> Vec<Finding> {
+    for finding in findings.iter_mut().filter(|finding| is_ignored(ignored, &finding.check)) {
+        finding.severity = Severity::Warning;
+    }
+    findings
 }
 
 /// A name that no check has is most likely a slip of the pen, and silence would hide it.

@@ -16,7 +16,7 @@ use crate::host::Paths;
 use crate::host::paths::MANIFESTS_DIR;
 use crate::manifests::pause_image;
 use crate::manifests::{COMPONENTS, ETCD};
-use crate::release::kubeadm_row;
+use crate::release::{KubernetesVersion, is_kubelet_too_old, kubeadm_row};
 use crate::workflow::machine::Cause;
 use crate::workflow::machine::cluster::Api;
 
@@ -31,6 +31,8 @@ pub struct Seen {
     pub not_ready: Vec<String>,
     /// Why they are not known.
     pub no_nodes: Option<String>,
+    /// Nodes whose kubelets the new control plane does not go with, and the kubelets' versions.
+    pub old_kubelets: Vec<String>,
     /// What is wrong with CoreDNS' settings.
     pub corefile: Option<CorefileError>,
 }
@@ -40,10 +42,14 @@ struct Row {
     check: fn(&Seen) -> Option<String>,
 }
 
+/// Kubelets that are too old, which `--force` gets past as well.
+pub const KUBELETS: &str = "KubeletVersion";
+
 /// In kubeadm's order. All of them are errors.
 const CHECKS: &[Row] = &[
     Row { name: "CreateJob", check: create_job },
     Row { name: "ControlPlaneNodesReady", check: nodes_ready },
+    Row { name: KUBELETS, check: old_kubelets },
     Row { name: "StaticPodManifest", check: manifests },
     Row { name: "CoreDNSUnsupportedPlugins", check: |seen| corefile(seen, "CoreDNSUnsupportedPlugins") },
     Row { name: "CoreDNSMigration", check: |seen| corefile(seen, "CoreDNSMigration") },
@@ -66,6 +72,11 @@ fn nodes_ready(seen: &Seen) -> Option<String> {
         (None, []) => None,
         (None, nodes) => Some(format!("there are NotReady control-planes in the cluster: {}", nodes.join(", "))),
     }
+}
+
+fn old_kubelets(seen: &Seen) -> Option<String> {
+    let text = "the new control plane does not go with kubelets that are so old; install newer ones first";
+    (!seen.old_kubelets.is_empty()).then(|| format!("{text}: {}", seen.old_kubelets.join(", ")))
 }
 
 fn manifests(seen: &Seen) -> Option<String> {
@@ -100,11 +111,13 @@ pub async fn see_cluster(api: Api<'_>, settings: Option<&Object>) -> Result<Seen
     // Every row ends with the name of today, which all of them have.
     let label = kubeadm_row(&spec.kubernetes_version).control_plane_labels.last().copied().unwrap_or_default();
     let job = job(spec);
-    let (job, nodes) = tokio::join!(api.cluster.would_make(api.site, &job), api.cluster.list_nodes(api.site, label));
+    let (job, nodes) = tokio::join!(api.cluster.would_make(api.site, &job), api.cluster.list_nodes(api.site, ""));
+    let all = nodes.as_deref().unwrap_or_default();
     Ok(Seen {
         missing: Vec::new(),
         no_job: job.err().map(|error| chain(&*error)),
-        not_ready: nodes.as_deref().map(not_ready).unwrap_or_default(),
+        not_ready: not_ready(all.iter().filter(|node| !node["metadata"]["labels"][label].is_null())),
+        old_kubelets: too_old(all, &spec.kubernetes_version),
         no_nodes: nodes.err().map(|error| chain(&*error)),
         corefile,
     })
@@ -128,13 +141,27 @@ fn job(spec: &ClusterSpec) -> Object {
     Object::new(&job)
 }
 
+/// The version of a node's kubelet, where it says one.
+pub fn kubelet_of(node: &Value) -> Option<KubernetesVersion> {
+    node["status"]["nodeInfo"]["kubeletVersion"].as_str()?.parse().ok()
+}
+
+/// Those whose kubelets are too old for a control plane of `version`.
+fn too_old(nodes: &[Value], version: &KubernetesVersion) -> Vec<String> {
+    let old = nodes.iter().filter_map(|node| {
+        let kubelet = kubelet_of(node).filter(|kubelet| is_kubelet_too_old(kubelet, version))?;
+        Some(format!("{} ({kubelet})", node["metadata"]["name"].as_str()?))
+    });
+    old.collect()
+}
+
 /// The names of those that are not ready.
-fn not_ready(nodes: &[Value]) -> Vec<String> {
+fn not_ready<'a>(nodes: impl Iterator<Item = &'a Value>) -> Vec<String> {
     let is_ready = |node: &Value| {
         let conditions = node["status"]["conditions"].as_array();
         conditions.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] == "True")
     };
-    let names = nodes.iter().filter(|node| !is_ready(node)).filter_map(|node| node["metadata"]["name"].as_str());
+    let names = nodes.filter(|node| !is_ready(node)).filter_map(|node| node["metadata"]["name"].as_str());
     names.map(str::to_owned).collect()
 }
 
@@ -181,15 +208,24 @@ mod tests {
             if self.refuses { Err("denied by policy".into()) } else { Ok(()) }
         }
 
+        async fn metrics(&self, _: Site<'_>) -> Result<String, Cause> {
+            Err("no check asks for that".into())
+        }
+
         async fn list_nodes(&self, _: Site<'_>, label: &str) -> Result<Vec<Value>, Cause> {
-            assert_eq!(label, "node-role.kubernetes.io/control-plane");
+            assert_eq!(label, "", "one list serves every check");
             if self.away { Err("connection refused".into()) } else { Ok(self.nodes.clone()) }
+        }
+
+        async fn version(&self, _: Site<'_>, _: Option<&str>) -> Result<String, Cause> {
+            Err("no version is asked for".into())
         }
     }
 
     fn node(name: &str, ready: &str) -> Value {
         let conditions = json!([{"type": "DiskPressure", "status": "False"}, {"type": "Ready", "status": ready}]);
-        json!({"metadata": {"name": name}, "status": {"conditions": conditions}})
+        let labels = json!({"node-role.kubernetes.io/control-plane": ""});
+        json!({"metadata": {"name": name, "labels": labels}, "status": {"conditions": conditions}})
     }
 
     fn texts(seen: &Seen, ignored: &[&str]) -> Vec<(Severity, String)> {
@@ -211,7 +247,8 @@ mod tests {
             node("cp1", "True"),
             node("cp2", "False"),
             node("cp3", "Unknown"),
-            json!({"metadata": {"name": "cp4"}}),
+            json!({"metadata": {"name": "cp4", "labels": {"node-role.kubernetes.io/control-plane": ""}}}),
+            json!({"metadata": {"name": "worker"}}),
         ];
         let ill = Cluster { nodes, refuses: true, away: false };
         let map = coredns::objects(&crate::testing::spec()).unwrap();
@@ -227,6 +264,22 @@ mod tests {
         let ignored = ["createjob", "ControlPlaneNodesReady"];
         assert_eq!(texts(&ill, &ignored), [(Warning, job), (Warning, nodes), (Error, plugins)]);
         assert!(texts(&ill, &["all"]).iter().all(|(severity, _)| *severity == Warning));
+    }
+
+    #[tokio::test]
+    async fn kubelets_that_are_too_old_are_named_and_may_be_ignored() {
+        let with = |name: &str, kubelet: &str| {
+            let mut node = node(name, "True");
+            node["status"]["nodeInfo"] = json!({"kubeletVersion": kubelet});
+            node
+        };
+        let nodes =
+            vec![with("cp1", "v1.34.0"), with("worker1", "v1.32.9"), with("worker2", "v1.20.2"), with("x", "?")];
+        let old = seen(&Cluster { nodes, refuses: false, away: false }, None).await;
+        let words = "KubeletVersion: the new control plane does not go with kubelets that are so old; install newer ones \
+                     first: worker1 (v1.32.9), worker2 (v1.20.2)";
+        assert_eq!(texts(&old, &[]), [(Severity::Error, words.to_owned())]);
+        assert_eq!(texts(&old, &["KubeletVersion"]), [(Severity::Warning, words.to_owned())]);
     }
 
     #[tokio::test]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::event::Event;
 use crate::host::fs::{make_dirs, write_file};
 use crate::host::mounts;
 use crate::testing::machine::Bench;
@@ -239,6 +240,24 @@ async fn phases_one_by_one_end_as_the_whole_does_and_the_records_stay_until_then
     assert!(etcd.exists() && !bench.world.is_running() && !bench.root.path().join("etc/kubernetes").exists());
     reset_parts(&bench, &[Part::Etcd]).await;
     assert!(!etcd.exists());
+    reset(&bench).await.unwrap();
+    assert_eq!(bench.listing(), before);
+}
+
+#[tokio::test]
+async fn beside_an_agent_that_no_service_has_started_nothing_is_removed() {
+    let (bench, before) = initialised().await;
+    let there = bench.listing();
+    let _ = bench.machine().service.stop().unwrap();
+    let root = bench.root.path().join("var/lib/kubelet");
+    let lock = crate::host::lock::try_lock(&root.join("kubeboot-agent.lock")).unwrap();
+    let error = reset(&bench).await.unwrap_err();
+    assert!(matches!(&error, ResetError::OtherAgent { pid: Some(pid) } if *pid == std::process::id()), "{error}");
+    assert!(error.to_string().contains(&format!("kill {}", std::process::id())), "{error}");
+    let left = bench.listing();
+    assert!(there.iter().all(|path| left.contains(path)), "{there:?} {left:?}");
+    drop(lock);
+    let _ = std::fs::remove_file(root.join("kubeboot-agent.lock"));
     reset(&bench).await.unwrap();
     assert_eq!(bench.listing(), before);
 }

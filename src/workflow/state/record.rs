@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::StateError;
 use crate::host::fs::FsError;
+use crate::host::sync::sync_data;
 
 /// An open file of records.
 #[derive(Debug)]
@@ -68,7 +69,7 @@ impl RecordLog {
 
     /// Makes everything appended so far survive a power cut.
     pub fn sync(&mut self) -> Result<(), StateError> {
-        self.file.sync_data().map_err(|e| self.failed(e))
+        Ok(sync_data(&self.file, &self.path)?)
     }
 
     fn failed(&self, source: std::io::Error) -> StateError {

@@ -7,13 +7,14 @@ use jiff::Timestamp;
 
 use super::certificates::{self, ADMIN};
 use super::etcd::{Aim, call_off_downgrade};
+use super::gates::Settling;
 use super::journal::{BACKUP_PREFIX, Journal, State};
 use super::kept::{self, FileChange};
 use super::objects::{self, Group};
 use super::plan::Step;
 use super::rollback::roll_back;
 use super::table::{Part, SelectedPhases};
-use super::{Outcome, UpgradeError, data, snapshot, swap};
+use super::{Outcome, UpgradeError, data, gates, snapshot, swap};
 use crate::agent::control::expect::{Expectation, HealthSource, Verdict, until_met};
 use crate::cluster::addons::coredns;
 use crate::config::ClusterSpec;
@@ -146,10 +147,10 @@ pub struct Title {
 pub async fn apply(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) -> Result<Outcome, UpgradeError> {
     let cut_off = Journal::read(machine.tree)?.filter(|journal| journal.state == State::Applying);
     let phases = work.phases.with_work(|part| work.has(part, cut_off.is_some()));
-    let mut run = Run { machine, work, title, cut_off, begun: None };
+    let mut run = Run { machine, work, title, cut_off, begun: None, settling: None };
     let done = async {
         run_phases(&mut run, &phases).await?;
-        run.finish()
+        run.finish().await
     };
     let done = done.await;
     let Run { machine, begun, .. } = run;
@@ -176,6 +177,8 @@ struct Run<'r, 'm> {
     cut_off: Option<Journal>,
     /// None until something may be touched.
     begun: Option<Begun>,
+    /// The first seconds of what was replaced, which the other phases use.
+    settling: Option<Settling>,
 }
 
 /// An upgrade that has begun: everything old can be put back.
@@ -202,7 +205,7 @@ impl Command for Run<'_, '_> {
     }
 
     async fn act(&mut self, selected: &Selected<'static, Part>) -> Result<PhaseEnd, UpgradeError> {
-        let (part, Self { machine, work, begun, .. }) = (selected.phase.work, self);
+        let (part, Self { machine, work, begun, settling, .. }) = (selected.phase.work, self);
         let changed = PhaseEnd::Whole { changed: true };
         let Some(Begun { journal, resumed }) = begun else {
             return preflight(machine, work).await.map(|()| changed);
@@ -210,7 +213,7 @@ impl Command for Run<'_, '_> {
         match part {
             Part::Preflight => {}
             Part::ControlPlane => {
-                control_plane(machine, work, journal, *resumed).await?;
+                *settling = control_plane(machine, work, journal, *resumed).await?;
                 node_files(machine, work.files(part), journal)?;
             }
             Part::KubeletConfig => node_files(machine, work.files(part), journal)?,
@@ -224,7 +227,10 @@ impl Command for Run<'_, '_> {
 }
 
 impl Run<'_, '_> {
-    fn finish(&mut self) -> Result<(), UpgradeError> {
+    async fn finish(&mut self) -> Result<(), UpgradeError> {
+        if let Some(settling) = self.settling.take() {
+            settling.end(self.machine.health, self.machine.reporter).await?;
+        }
         let Some(Begun { journal, .. }) = &mut self.begun else { return Ok(()) };
         if let Some(log) = &mut self.machine.log {
             log.finish()?;
@@ -285,6 +291,9 @@ async fn begin(
         log.begin()?;
     }
     back_up(machine, work, &journal, resumed)?;
+    if !resumed {
+        journal.api_answered = before.is_some() || !work.steps.is_empty() && gates::answers(machine.api).await;
+    }
     if let Some(before) = before {
         let path = journal.backup.join("objects.json");
         let json =
@@ -299,6 +308,8 @@ async fn begin(
 /// Copies of the manifests, each made once.
 fn back_up(machine: &mut Machine<'_>, work: &Work<'_>, journal: &Journal, resumed: bool) -> Result<(), UpgradeError> {
     machine.tree.make_dir(&journal.backup, 0o700)?;
+    let (about, content) = journal.about()?;
+    machine.tree.write(&about, &content, 0o600)?;
     for step in &work.steps {
         let copy = journal.backup.join(format!("{}.yaml", step.component));
         if !resumed || !machine.tree.exists(&copy) {
@@ -318,27 +329,43 @@ async fn control_plane(
     work: &Work<'_>,
     journal: &mut Journal,
     resumed: bool,
-) -> Result<(), UpgradeError> {
+) -> Result<Option<Settling>, UpgradeError> {
     if journal.is_restoring() {
         data::restore(machine, journal, true).await?;
     }
+    let mut settling = None;
     for step in &work.steps {
         renew(machine, work, step.component, journal)?;
-        replace(machine, step, journal).await?;
+        settling = Some(replace(machine, work, step, journal).await?);
     }
     if resumed {
         let backup = journal.backup.clone();
         settle(machine, |component| machine.tree.exists(&backup.join(format!("{component}.yaml")))).await?;
+        settling = Some(check_again(machine, work, journal).await?);
         if let Some(data) = &mut journal.etcd_data {
             data.served = Some(true);
             call_off_downgrade(machine).await;
             snapshot::keep_log_if_possible(machine, journal);
         }
     }
-    match work.steps.is_empty() && !resumed {
-        true => Ok(()),
-        false => renew(machine, work, ADMIN, journal),
+    if settling.is_some() {
+        renew(machine, work, ADMIN, journal)?;
     }
+    Ok(settling)
+}
+
+/// Checks the components that a run before this one has replaced.
+async fn check_again(machine: &Machine<'_>, work: &Work<'_>, journal: &Journal) -> Result<Settling, UpgradeError> {
+    let replaced = |component: &&str| machine.tree.exists(&journal.backup.join(format!("{component}.yaml")));
+    let replaced: Vec<&'static str> = COMPONENTS.into_iter().filter(replaced).collect();
+    let settling = Settling::begin(machine.health, replaced.clone()).await;
+    let is_checked = |component: &&&str| !work.steps.iter().any(|step| step.component == **component);
+    for component in replaced.iter().filter(is_checked) {
+        let file = Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"));
+        let Some(now) = machine.tree.read(&file)? else { continue };
+        gates::pass(gates::Parts::of(machine, journal.api_answered), component, &now).await?;
+    }
+    Ok(settling)
 }
 
 /// New certificates for `component`, which reads them when it starts again; a run that was cut off may have made them.
@@ -400,7 +427,12 @@ async fn cluster_objects<'a>(
     Ok(())
 }
 
-async fn replace(machine: &mut Machine<'_>, step: &Step, journal: &mut Journal) -> Result<(), UpgradeError> {
+async fn replace(
+    machine: &mut Machine<'_>,
+    work: &Work<'_>,
+    step: &Step,
+    journal: &mut Journal,
+) -> Result<Settling, UpgradeError> {
     let phase = format!("upgrade/{}", step.component);
     let title = format!("{}: {} -> {}", step.component, step.old_image, step.new_image);
     let started = report_start(machine.reporter, &phase, &title);
@@ -411,8 +443,11 @@ async fn replace(machine: &mut Machine<'_>, step: &Step, journal: &mut Journal) 
         machine.tree.write(&step.file, &step.new, 0o600)?;
         wait(machine, step.component, &step.file, Some(step.new_hash())).await?;
     }
+    let replaced = work.steps.iter().map(|step| step.component).collect();
+    let settling = Settling::begin(machine.health, replaced).await;
+    gates::pass(gates::Parts::of(machine, journal.api_answered), step.component, &step.new).await?;
     report_end(machine.reporter, &phase, started, true);
-    Ok(())
+    Ok(settling)
 }
 
 pub(super) async fn wait(

@@ -41,8 +41,24 @@ pub struct Journal {
     /// Whether objects may be new.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub objects_written: bool,
+    /// Whether the API server answered the administrator before anything was touched: only then it has to answer afterwards.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub api_answered: bool,
     /// How far it is.
     pub state: State,
+}
+
+/// What a backup says of itself when the journal is another upgrade's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct About {
+    /// The command of the upgrade.
+    pub command: String,
+}
+
+impl About {
+    /// Its file below the directory with the old manifests.
+    pub const FILE: &str = "upgrade.json";
 }
 
 /// A copy of etcd's data directory, and what is known of the data since. The files are those of a stopped etcd, or those of
@@ -130,6 +146,17 @@ impl Journal {
         self.etcd_data.as_ref().filter(|data| data.is_restorable())
     }
 
+    /// What the backup says of itself, and where.
+    ///
+    /// # Errors
+    /// A command that JSON cannot hold.
+    pub fn about(&self) -> Result<(PathBuf, Vec<u8>), UpgradeError> {
+        let path = self.backup.join(About::FILE);
+        let content = serde_json::to_vec(&About { command: self.command.clone() })
+            .map_err(|source| UpgradeError::Journal { path: path.clone(), source })?;
+        Ok((path, content))
+    }
+
     /// Where the manifest of the etcd is kept to which the upgrade goes.
     pub fn new_etcd(&self) -> PathBuf {
         self.backup.join("new/etcd.yaml")
@@ -154,6 +181,7 @@ impl Journal {
             files: Vec::new(),
             objects: None,
             objects_written: false,
+            api_answered: false,
             state: State::Applying,
         }
     }

@@ -2,18 +2,21 @@
 //!
 //! An upgrade ends exactly new or exactly old; the one exception is an etcd that has served and that cannot go back without
 //! loss, which then stays, with everything else old. The old manifests are copied aside first, each new one replaces its
-//! predecessor in one rename, and the agent is asked, by the hash of the file, whether that very manifest is healthy.
-//! The first that is not brings all of them back. Certificates are renewed with the component that reads them; the
+//! predecessor in one rename, and the agent is asked, by the hash of the file, whether that very manifest is healthy; then
+//! [`gates`] show whether the component does what it is there for. The first that does not brings all of them back. Certificates are renewed with the component that reads them; the
 //! node's settings and the objects of the cluster follow when every component is healthy, and all of it is put back with
 //! the manifests. A journal written before the first rename lets a killed upgrade be finished by the same command or
 //! taken back by `upgrade rollback`.
 
 pub mod apply;
+pub mod assess;
+pub mod backups;
 pub mod certificates;
 pub mod copy;
 pub mod data;
 pub mod diff;
 pub mod etcd;
+pub mod gates;
 pub mod journal;
 pub mod kept;
 pub mod manifest;
@@ -23,6 +26,7 @@ pub mod plan;
 pub mod prepare;
 pub mod rollback;
 pub mod run;
+pub mod settings;
 mod snapshot;
 mod swap;
 pub mod table;
@@ -116,6 +120,18 @@ pub enum UpgradeError {
         /// Why.
         #[source]
         source: Box<WaitError>,
+    },
+    /// The replaced component is healthy, and does not do what it is there for.
+    #[error("{component} is healthy, but not past the check `{gate}` within {} s: {why}", limit.as_secs())]
+    Gate {
+        /// The check, one of [`gates::GATES`] or the settling at the end.
+        gate: &'static str,
+        /// Which component.
+        component: &'static str,
+        /// How long it was waited for.
+        limit: std::time::Duration,
+        /// What the last look at it has shown.
+        why: String,
     },
     /// A manifest on disk is not one.
     #[error("{} is not a Pod manifest that can be upgraded: {reason}", path.display())]

@@ -83,6 +83,8 @@ pub struct Prepared {
     pub objects: Vec<Group>,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// Why the version may not follow, where it may not.
+    pub refusal: Option<Refusal>,
     renews: bool,
     settles: bool,
 }
@@ -98,6 +100,11 @@ impl Prepared {
             settle: self.settles,
             ..Work::default()
         }
+    }
+
+    /// Whether certificates are renewed with their components.
+    pub fn renews(&self) -> bool {
+        self.renews
     }
 
     /// Lines for a dry run, besides the manifests.
@@ -118,14 +125,54 @@ impl Prepared {
 /// # Errors
 /// A machine without a control plane of ours, a version that may not follow, settings that cannot be used.
 pub fn prepare(paths: &Paths, goal: &Goal) -> Result<Prepared, PrepareError> {
+    let found = Found::on(paths, goal)?;
+    match &found.refusal {
+        Some(refusal) => Err(refusal.clone().into()),
+        None => make(paths, goal, found),
+    }
+}
+
+/// The same, to be looked at: a version that may not follow is in [`Prepared::refusal`].
+///
+/// # Errors
+/// A machine without a control plane of ours, settings that cannot be used.
+pub fn look(paths: &Paths, goal: &Goal) -> Result<Prepared, PrepareError> {
+    make(paths, goal, Found::on(paths, goal)?)
+}
+
+/// What is there, and whether the version may follow.
+struct Found {
+    from: Option<KubernetesVersion>,
+    saved: Saved,
+    spec: ClusterSpec,
+    warnings: Vec<String>,
+    refusal: Option<Refusal>,
+}
+
+impl Found {
+    fn on(paths: &Paths, goal: &Goal) -> Result<Self, PrepareError> {
+        let tree = HostTree::new(paths.clone(), NoRecord);
+        let from = running_version(|path: &Path| current(&tree, path))?;
+        let saved = Saved::read(&tree)?.ok_or(PrepareError::NotInitialised)?;
+        let (spec, mut warnings) = saved.spec()?;
+        let refusal = match (&goal.version, &from) {
+            (Some(to), Some(from)) => match allowed(from, to, goal.policy) {
+                Ok(warning) => {
+                    warnings.extend(warning);
+                    None
+                }
+                Err(refusal) => Some(refusal),
+            },
+            _ => None,
+        };
+        Ok(Self { from, saved, spec, warnings, refusal })
+    }
+}
+
+fn make(paths: &Paths, goal: &Goal, found: Found) -> Result<Prepared, PrepareError> {
     let tree = HostTree::new(paths.clone(), NoRecord);
     let now = |path: &Path| current(&tree, path);
-    let from = running_version(now)?;
-    let saved = Saved::read(&tree)?.ok_or(PrepareError::NotInitialised)?;
-    let (spec, mut warnings) = saved.spec()?;
-    if let (Some(to), Some(from)) = (&goal.version, &from) {
-        warnings.extend(allowed(from, to, goal.policy)?);
-    }
+    let Found { from, saved, spec, warnings, refusal } = found;
     let (kubernetes_version, patches_dir) = (goal.version.clone(), goal.patches_dir.clone());
     let spec = spec.with(Overrides { kubernetes_version, patches_dir, ..Overrides::default() });
     let mut rendered = Vec::new();
@@ -141,6 +188,7 @@ pub fn prepare(paths: &Paths, goal: &Goal) -> Result<Prepared, PrepareError> {
         files: Vec::new(),
         objects: Vec::new(),
         warnings,
+        refusal,
         renews: goal.certificates && goal.version.is_some(),
         settles: goal.parts.has(Part::PostUpgrade) && goal.version.is_some(),
         spec,

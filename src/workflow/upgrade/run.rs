@@ -8,16 +8,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::apply::{ImageSource, Machine, Title, Work, apply};
+use super::assess::{self, Assessment};
 use super::data::loss;
-use super::diff::unified;
+use super::diff::{self, Change, unified};
 use super::etcd::Aim;
 use super::journal::{JOURNAL, Journal, State as JournalState};
 use super::order::{Order, OrderError, Wanted, What};
-use super::prepare::{Goal, PrepareError, Prepared, prepare};
+use super::prepare::{Goal, PrepareError, Prepared, look, prepare};
 use super::rollback::rollback;
 use super::table::Part;
 use super::target::running_version;
-use super::{Outcome, UpgradeError, current};
+use super::{Outcome, UpgradeError, current, settings};
 use crate::agent::control::ControlSocket;
 use crate::agent::control::expect::HealthSource;
 use crate::config::ClusterSpec;
@@ -30,8 +31,8 @@ use crate::host::paths::{CONTROL_SOCKET, KUBELET_DIR};
 use crate::host::tree::{HostTree, NoRecord};
 use crate::runtime::endpoint::Endpoint;
 use crate::workflow::machine::cluster::{AdminApi, Api, Cluster, Site};
-use crate::workflow::machine::{Here, Runtimes};
-use crate::workflow::preflight::{PreflightError, conclude, upgrade as checks};
+use crate::workflow::machine::{Cause, Here, Runtimes};
+use crate::workflow::preflight::{PreflightError, conclude, upgrade as checks, with_ignored};
 use crate::workflow::session::Session;
 use crate::workflow::state::StateError;
 use crate::workflow::state::inventory::Inventory;
@@ -171,7 +172,10 @@ impl Upgrade {
     ///
     /// # Errors
     /// See [`RunError`]; nothing has been touched.
-    pub fn prepare(paths: &Paths, parts: Parts, request: Request) -> Result<Self, RunError> {
+    pub fn prepare(paths: &Paths, parts: Parts, mut request: Request) -> Result<Self, RunError> {
+        if request.goal.policy.force {
+            request.ignored.push(checks::KUBELETS.to_owned());
+        }
         let goal = &request.goal;
         if goal.version.is_none() && goal.images.is_empty() {
             return Err(RunError::NoGoal);
@@ -184,6 +188,10 @@ impl Upgrade {
             conclude(checks::findings(&checks::see_files(paths), &request.ignored), &*parts.reporter)?;
         }
         let mut prepared = prepare(paths, goal)?;
+        if goal.parts.has(Part::Preflight) {
+            let found = settings::findings(&prepared.steps, goal.version.as_ref())?;
+            conclude(with_ignored(found, &request.ignored), &*parts.reporter)?;
+        }
         if !paths.is_live() {
             prepared.objects.clear();
         }
@@ -260,14 +268,71 @@ impl Upgrade {
 
     fn report(&self, replaced: &[&str]) {
         let version = self.request.goal.version.as_ref();
-        let what = version.map_or_else(|| "the new images".to_owned(), |version| format!("Kubernetes {version}"));
+        let what = version.map_or_else(
+            || "the new images are running".to_owned(),
+            |version| format!("Kubernetes {version} is running"),
+        );
         let replaced = if replaced.is_empty() { "nothing was".to_owned() } else { replaced.join(", ") };
-        self.parts.reporter.note("upgrade", format!("{what} is running: {replaced} replaced"));
+        self.parts.reporter.note("upgrade", format!("{what}: {replaced} replaced"));
         if self.prepared.files.iter().any(|file| file.path.starts_with(KUBELET_DIR)) {
             let text = "the kubelet's settings are new: they count from its next start (systemctl restart kubelet)";
             self.parts.reporter.note("upgrade", text.into());
         }
     }
+}
+
+/// How long the API server may take to answer a command that only looks.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
+
+/// What `request` would do and what stands in its way. Nothing is touched, and the machine is not locked. `live` is whether
+/// the machine below `paths` runs, so that its cluster, etcd and runtime may be asked.
+///
+/// # Errors
+/// A machine without a control plane of ours, or whose files cannot be read or understood.
+pub async fn assess(
+    paths: &Paths,
+    parts: &Parts,
+    request: &Request,
+    live: bool,
+) -> Result<(Prepared, Assessment), RunError> {
+    let prepared = look(paths, &request.goal)?;
+    let spec = looking(&prepared.spec);
+    let site = Site { paths, spec: &spec };
+    let mut local = Local::of(site, None);
+    let found = assess::assess(&parts.machine(site, &mut local), &prepared, request, live).await?;
+    Ok((prepared, found))
+}
+
+/// What an upgrade to `goal` would change, with `context` lines around each change; and why the cluster's config maps are not
+/// among it, where they are not.
+///
+/// # Errors
+/// See [`prepare`].
+pub async fn changes(
+    paths: &Paths,
+    parts: &Parts,
+    goal: &Goal,
+    context: usize,
+) -> Result<(Vec<Change>, Option<Cause>), RunError> {
+    let prepared = prepare(paths, goal)?;
+    let mut all = diff::files(&HostTree::new(paths.clone(), NoRecord), &prepared, context)?;
+    if !paths.is_live() {
+        return Ok((all, None));
+    }
+    let spec = looking(&prepared.spec);
+    let api = Api { cluster: &*parts.cluster, site: Site { paths, spec: &spec } };
+    match diff::config_maps(api, &prepared, context).await {
+        Ok(maps) => all.extend(maps),
+        Err(error) => return Ok((all, Some(error))),
+    }
+    Ok((all, None))
+}
+
+/// The same with little time for the API server.
+fn looking(spec: &ClusterSpec) -> ClusterSpec {
+    let mut spec = spec.clone();
+    spec.timeouts.kubernetes_api_call = spec.timeouts.kubernetes_api_call.min(LOOK_LIMIT);
+    spec
 }
 
 /// An upgrade that can be taken back: the locked machine, and what the last upgrade has left.

@@ -86,7 +86,7 @@ fn etcd_goes_forward(
 }
 
 /// The version in an image's tag: 3.6.8 of `registry.k8s.io/etcd:3.6.8-0`.
-fn tag_version(image: &str) -> Option<(u64, u64, u64)> {
+pub(super) fn tag_version(image: &str) -> Option<(u64, u64, u64)> {
     let (_, tag) = image.rsplit_once(':')?;
     let version = semver::Version::parse(tag.trim_start_matches('v')).ok()?;
     Some((version.major, version.minor, version.patch))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,7 +29,7 @@ use crate::agent::control::report::{HealthReport, StateReport};
 use crate::cluster::apply::{Applied, Outcome as Written};
 use crate::cluster::object::{Key, Object};
 use crate::config::ClusterSpec;
-use crate::event::Silent;
+use crate::event::{Reporter, Silent};
 use crate::host::Paths;
 use crate::host::tree::{HostTree, MemoryTree, NoRecord, Tree};
 use crate::manifests::COMPONENTS;
@@ -41,9 +41,11 @@ use crate::workflow::machine::{Cause, Runtimes};
 
 mod etcd;
 mod fake_etcd;
+mod gates;
+mod power;
 
 /// An agent that runs at once what is on disk: images that contain `crash` crash, those that contain `never` never get
-/// ready, and etcd does not open data of newer ones.
+/// ready, those that contain `later` crash once they have been healthy, and etcd does not open data of newer ones.
 struct DiskAgent(PathBuf);
 
 #[async_trait]
@@ -58,6 +60,7 @@ impl HealthSource for DiskAgent {
             // In this order: an etcd may open the data before it crashes.
             let crashes = !fake_etcd::suits(&self.0, component, &text) || text.contains("crash");
             one.healthy = !text.contains("never") && !crashes;
+            one.containers[0].image.clone_from(&text);
             if crashes {
                 one.containers[0].state =
                     StateReport::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off 10s".into() };
@@ -65,7 +68,17 @@ impl HealthSource for DiskAgent {
             pods.push(one);
         }
         fake_etcd::write(&self.0, &pods);
-        Ok(stream::once(async move { report(pods) }).chain(stream::pending()).boxed())
+        let mut later = pods.clone();
+        later.retain(|pod| pod.containers[0].image.contains("later"));
+        let crash = stream::iter((!later.is_empty()).then(|| {
+            later.iter_mut().for_each(|pod| pod.containers[0].restarts = 1);
+            report(later)
+        }));
+        let crash = crash.then(|report| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            report
+        });
+        Ok(stream::once(async move { report(pods) }).chain(crash).chain(stream::pending()).boxed())
     }
 }
 
@@ -79,6 +92,10 @@ struct Shelf {
     objects: Mutex<BTreeMap<Key, Value>>,
     refuses: AtomicBool,
     silent: AtomicBool,
+    /// What it and other components say that they are, by the address that is asked.
+    versions: Mutex<BTreeMap<String, &'static str>>,
+    /// What is written is not read.
+    forgets: AtomicBool,
 }
 
 impl Shelf {
@@ -96,6 +113,7 @@ impl Cluster for Shelf {
     async fn get(&self, _: Site<'_>, object: &Object) -> Result<Option<Value>, Cause> {
         match self.silent.load(Ordering::SeqCst) {
             true => Err("connection refused".into()),
+            false if self.forgets.load(Ordering::SeqCst) => Ok(None),
             false => Ok(self.objects.lock().unwrap().get(&object.key()).cloned()),
         }
     }
@@ -108,7 +126,8 @@ impl Cluster for Shelf {
             Applied { outcome, uid: String::new() }
         };
         // The first is written before it turns out that the others cannot be.
-        match self.refuses.swap(false, Ordering::SeqCst) {
+        // What the gates write is one alone.
+        match objects.len() > 1 && self.refuses.swap(false, Ordering::SeqCst) {
             true => objects.iter().take(1).for_each(|object| drop(one(object))),
             false => return Ok(objects.iter().map(one).collect()),
         }
@@ -124,8 +143,17 @@ impl Cluster for Shelf {
         Err("no upgrade asks for that once it has begun".into())
     }
 
+    async fn metrics(&self, _: Site<'_>) -> Result<String, Cause> {
+        Err("no upgrade asks for that once it has begun".into())
+    }
+
     async fn list_nodes(&self, _: Site<'_>, _: &str) -> Result<Vec<Value>, Cause> {
         Err("no upgrade asks for that once it has begun".into())
+    }
+
+    async fn version(&self, _: Site<'_>, metrics: Option<&str>) -> Result<String, Cause> {
+        let versions = self.versions.lock().unwrap();
+        Ok((*versions.get(metrics.unwrap_or_default()).ok_or("refused")?).to_owned())
     }
 }
 
@@ -146,6 +174,7 @@ struct Bench {
     root: tempfile::TempDir,
     spec: ClusterSpec,
     shelf: Shelf,
+    reporter: Arc<dyn Reporter>,
     /// Bytes.
     free: u64,
 }
@@ -153,8 +182,8 @@ struct Bench {
 impl Bench {
     /// A machine with nothing on it.
     fn empty() -> Self {
-        let (root, spec) = (tempfile::tempdir().unwrap(), crate::testing::spec());
-        Self { root, spec, shelf: Shelf::default(), free: u64::MAX }
+        let (root, spec) = (crate::testing::tempdir_in_memory(), crate::testing::spec());
+        Self { root, spec, shelf: Shelf::default(), reporter: Arc::new(Silent), free: u64::MAX }
     }
 
     fn new() -> Self {
@@ -218,19 +247,14 @@ impl Bench {
             api: Api { cluster: &self.shelf, site: Site { paths: &paths, spec: &self.spec } },
             runtimes: &NoRuntimes,
             log: None,
-            reporter: &Silent,
+            reporter: &*self.reporter,
             limit: Duration::from_secs(300),
         };
         what(&mut machine).await
     }
 
     async fn run(&self, work: &Work<'_>, tree: &mut Files) -> Result<Outcome, UpgradeError> {
-        let title = Title {
-            target: "v2".into(),
-            command: "kubeboot upgrade apply v2".into(),
-            stamp: "2026-11-23-20-30-00".into(),
-        };
-        self.with(tree, async |machine| apply(machine, work, &title).await).await
+        self.with(tree, async |machine| apply(machine, work, &title()).await).await
     }
 
     /// The components alone.
@@ -274,6 +298,11 @@ impl Bench {
         let ensured = crate::pki::ensure_certificates(&self.spec, &mut self.tree(), &[], Timestamp::now());
         assert!(ensured.unwrap().iter().all(|one| one.action == crate::pki::Action::Kept), "{when}");
     }
+}
+
+fn title() -> Title {
+    let (target, command) = ("v2".into(), "kubeboot upgrade apply v2".into());
+    Title { target, command, stamp: "2026-11-23-20-30-00".into() }
 }
 
 /// A machine whose container runtime does not answer: an upgrade that has its images needs none.

@@ -107,6 +107,7 @@ impl Worker {
     async fn resume(&mut self, id: &str) {
         let Some(one) = self.seen.instances.get(id) else { return };
         let name = one.record.name.container.clone();
+        self.context.runs.clear(&self.key).await;
         match self.context.runtime.start(id).await {
             Ok(()) => {
                 self.count_start(&name);
@@ -233,6 +234,7 @@ impl Worker {
             self.end_forgotten().await;
         }
         let Some(id) = self.make_container(name, attempt).await else { return };
+        self.context.runs.clear(&self.key).await;
         let started = self.context.runtime.start(&id).await;
         let slot = self.seen.slots.entry(name.to_owned()).or_default();
         (slot.tries, slot.pull) = (tries.saturating_add(1), Pull::Idle);

@@ -26,7 +26,7 @@ use super::target::ImageChange;
 use crate::agent::control;
 use crate::config::spec::PullPolicy;
 use crate::host::Paths;
-use crate::host::fs::{FsError, make_dirs, read_if_exists, remove_file, sync_dir, write_file};
+use crate::host::fs::{FsError, make_dirs_durably, read_if_exists, remove_file, sync_dir, write_file};
 use crate::host::paths::CONTROL_SOCKET;
 use crate::release::{UpgradePolicy, VersionError};
 use crate::workflow::phase::PhaseError;
@@ -181,7 +181,7 @@ impl Order {
     /// Files that cannot be written.
     pub fn write(&self, paths: &Paths) -> Result<(), OrderError> {
         let dir = paths.on_host(DIR);
-        make_dirs(&dir, 0o700)?;
+        make_dirs_durably(&dir, 0o700)?;
         remove_file(&paths.on_host(RECORD))?;
         let content = serde_json::to_vec_pretty(self).map_err(OrderError::Unreadable)?;
         write_file(&paths.on_host(ORDER), &content, 0o600)?;

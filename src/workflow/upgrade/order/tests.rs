@@ -13,8 +13,10 @@ use crate::agent::control::report::HealthReport;
 use crate::agent::options::UpgradeSignal;
 use crate::event::{Event, Reporter};
 use crate::host::digest::sha256;
+use crate::host::fs::make_dirs;
 use crate::manifests::COMPONENTS;
 use crate::testing::machine::Bench;
+use crate::testing::power::{Disk, Loss};
 use crate::testing::report::{pod, report};
 use crate::workflow::machine::Cause;
 use crate::workflow::upgrade::run::tests::{LIMIT, NEW, made, parts, request, scheduler};
@@ -86,7 +88,7 @@ async fn wherever_it_is_killed_the_next_attempt_ends_new() {
             if ended.is_some() {
                 break;
             }
-            tokio::time::advance(std::time::Duration::from_millis(1)).await;
+            tokio::time::advance(std::time::Duration::from_millis(100)).await;
             tokio::task::yield_now().await;
         }
         drop(killed);
@@ -97,6 +99,34 @@ async fn wherever_it_is_killed_the_next_attempt_ends_new() {
         assert_eq!(carry(&bench).await.unwrap().unwrap().code, 0, "killed after {polls} polls");
         assert!(scheduler(&bench).contains(NEW), "killed after {polls} polls");
         assert!(status(&paths).unwrap().unwrap().attempts <= 2, "killed after {polls} polls");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whenever_the_power_goes_it_ends_new_by_itself() {
+    for n in 1.. {
+        for loss in [Loss::All, Loss::Contents] {
+            let bench = made().await;
+            bench.runtime.registry_has(NEW, std::time::Duration::from_millis(1));
+            let paths = bench.machine().paths;
+            let old = scheduler(&bench);
+            let disk = Disk::cut_before(bench.root.path(), n);
+            order_upgrade(&bench, NEW);
+            let _ = carry(&bench).await;
+            if !disk.was_cut() {
+                assert!(n > 20, "only {n} syncs");
+                return;
+            }
+            disk.restore(loss);
+            let when = format!("cut before sync {n}, lost: {loss:?}");
+            let was_ordered = Order::read(&paths).unwrap_or_else(|error| panic!("{when}: {error}")).is_some();
+            let ending = carry(&bench).await.unwrap_or_else(|error| panic!("{when}: {error}"));
+            assert_eq!(ending.map(|ending| ending.code), was_ordered.then_some(0), "{when}");
+            // Ordered and done, or never ordered.
+            let is_new = scheduler(&bench).contains(NEW);
+            assert!(is_new || (!was_ordered && scheduler(&bench) == old), "{when}");
+            status(&paths).unwrap_or_else(|error| panic!("{when}: {error}"));
+        }
     }
 }
 

@@ -13,11 +13,16 @@ pub(in crate::workflow::upgrade) const NEW: &str = "registry.example.com/kube-sc
 
 /// A machine that `init` has made, whose configuration is kept.
 pub(in crate::workflow::upgrade) async fn made() -> Bench {
+    made_with(None).await
+}
+
+/// The same with a configuration file.
+pub(in crate::workflow::upgrade) async fn made_with(file: Option<(PathBuf, String)>) -> Bench {
     let bench = Bench::new();
     let version = crate::testing::spec().kubernetes_version.to_string();
-    let flags = Flags { kubernetes_version: Some(version), ..Flags::default() };
+    let flags = Flags { kubernetes_version: file.is_none().then_some(version), ..Flags::default() };
     let host = HostDefaults { hostname: "cp1".into(), address: Some([10, 0, 0, 5].into()) };
-    let input = Input { file: None, flags, host };
+    let input = Input { file, flags, host };
     let spec = config::load(&input).unwrap().spec;
     let order = InitRequest { saved: Some(Saved::new(&input, &spec)), spec, what: PhaseSelection::Everything };
     init::run(&mut bench.machine(), &order).await.unwrap();
@@ -91,7 +96,7 @@ async fn an_image_is_replaced_and_taken_back_and_nothing_is_left_to_do() {
         ),
         "only the phases that have anything to do run: {recorded:?}"
     );
-    assert!(said(&bench, "the new images is running: kube-scheduler replaced"), "{:?}", bench.world.events());
+    assert!(said(&bench, "the new images are running: kube-scheduler replaced"), "{:?}", bench.world.events());
     assert!(said(&bench, "said of the configuration"));
     drop(upgrade);
     assert!(prepared(&bench).unwrap().is_idle());

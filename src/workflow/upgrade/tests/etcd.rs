@@ -10,7 +10,7 @@ use crate::host::fs::write_file;
 use crate::testing::etcd::database;
 
 /// A machine whose etcd is `etcd` and whose other components have the image `rest`.
-fn bench(etcd: &str, rest: &str) -> Bench {
+pub(super) fn bench(etcd: &str, rest: &str) -> Bench {
     let bench = Bench::empty();
     let mut tree = bench.tree();
     for component in COMPONENTS {
@@ -26,11 +26,11 @@ fn bench(etcd: &str, rest: &str) -> Bench {
 }
 
 /// The steps to `etcd`, with `rest` for the others.
-fn steps(bench: &Bench, etcd: &'static str, rest: &'static str) -> Vec<Step> {
+pub(super) fn steps(bench: &Bench, etcd: &'static str, rest: &'static str) -> Vec<Step> {
     bench.steps(&COMPONENTS.iter().map(|c| (*c, if *c == "etcd" { etcd } else { rest })).collect())
 }
 
-fn images(bench: &Bench) -> Vec<String> {
+pub(super) fn images(bench: &Bench) -> Vec<String> {
     let image_of = |content: &Vec<u8>| match content.is_empty() {
         true => String::new(),
         false => image(&parse(Path::new("x"), content).unwrap()).to_owned(),
@@ -39,14 +39,14 @@ fn images(bench: &Bench) -> Vec<String> {
 }
 
 /// Every write that was acknowledged and is not there.
-fn lost(bench: &Bench) -> Vec<String> {
+pub(super) fn lost(bench: &Bench) -> Vec<String> {
     let there = Db::read(bench.root.path()).unwrap().writes;
     let log = std::fs::read_to_string(bench.root.path().join("acknowledged")).unwrap_or_default();
     log.split_whitespace().filter(|write| !there.iter().any(|one| one == write)).map(str::to_owned).collect()
 }
 
-const OLD: &str = "r/etcd:3.6.8-0";
-const NEW: &str = "r/etcd:3.7.1-0";
+pub(super) const OLD: &str = "r/etcd:3.6.8-0";
+pub(super) const NEW: &str = "r/etcd:3.7.1-0";
 
 #[tokio::test(start_paused = true)]
 async fn an_etcd_that_has_served_stays_and_everything_else_goes_back() {

@@ -139,6 +139,9 @@ pub(super) fn write(root: &Path, pods: &[PodReport]) {
     }
 }
 
+/// The version that it claims to be, where that is another than its image's.
+pub(super) const CLAIMS: &str = "claims";
+
 /// An etcd that runs what is on disk; one of two members where there is a file `several`.
 pub(super) struct FakeEtcd(pub PathBuf);
 
@@ -162,6 +165,8 @@ impl Etcd for FakeEtcd {
         let (version, db) = self.db()?;
         let says = Minor::of(&version) >= Minor::of("3.6");
         let storage = db.storage.filter(|_| says);
+        // What its image's tag does not say.
+        let version = std::fs::read_to_string(self.0.join(CLAIMS)).unwrap_or(version);
         let (raft_term, applied_index, leader) = (db.term, db.index, Some(MemberId(1)));
         Ok(Status { version, leader, storage, raft_term, applied_index, ..Status::default() })
     }
