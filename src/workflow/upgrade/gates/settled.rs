@@ -14,7 +14,7 @@ use crate::host::clock::{Instant, timeout_at};
 /// The name of the gate.
 pub const NAME: &str = "settled";
 /// How long what has become healthy must not crash.
-pub const SETTLING: Duration = Duration::from_secs(3);
+pub const SETTLING: Duration = Duration::from_secs(2);
 /// How soon an agent that has ended is asked for again.
 const AGAIN: Duration = Duration::from_millis(25);
 
@@ -44,7 +44,11 @@ impl Settling {
     /// A container that has ended meanwhile.
     pub async fn end(mut self, health: &dyn HealthSource, reporter: &dyn Reporter) -> Result<(), UpgradeError> {
         if Instant::now() < self.until {
-            let text = format!("seeing whether {} stays up for {} s", self.components.join(", "), SETTLING.as_secs());
+            let text = format!(
+                "seeing whether any of them crashes in its first {} s: {}",
+                SETTLING.as_secs(),
+                self.components.join(", ")
+            );
             reporter.note("upgrade", text);
         }
         while Instant::now() < self.until {
