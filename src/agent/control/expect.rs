@@ -157,8 +157,13 @@ fn judge_since(report: &HealthReport, want: &Expectation, baseline: &mut Baselin
     match all.find(|p| p.file_hash.as_ref() == Some(hash) && !p.terminating) {
         Some(pod) => judge_pod(pod, want, baseline),
         None => judge_problem(report, want, hash).unwrap_or_else(|| {
-            let old = of_component.next().is_some();
-            Verdict::Waiting(if old { "old instance being stopped" } else { "not seen by the agent yet" }.into())
+            // The old one may serve on until the new one does.
+            let words = match of_component.next() {
+                Some(old) if old.terminating => "old instance being stopped",
+                Some(_) => "old instance still running",
+                None => "not seen by the agent yet",
+            };
+            Verdict::Waiting(words.into())
         }),
     }
 }
@@ -360,11 +365,11 @@ mod tests {
     fn only_the_manifest_that_was_written_counts() {
         let mut old = pod("etcd", "old");
         old.healthy = true;
-        assert_eq!(
-            judge(&report(vec![old.clone()]), &want("new")),
-            Verdict::Waiting("old instance being stopped".into())
-        );
-        assert_eq!(judge(&report(vec![old]), &want("old")), Verdict::Met);
+        let waiting = |old: &PodReport| judge(&report(vec![old.clone()]), &want("new"));
+        assert_eq!(waiting(&old), Verdict::Waiting("old instance still running".into()));
+        assert_eq!(judge(&report(vec![old.clone()]), &want("old")), Verdict::Met);
+        old.terminating = true;
+        assert_eq!(waiting(&old), Verdict::Waiting("old instance being stopped".into()));
     }
 
     #[test]
