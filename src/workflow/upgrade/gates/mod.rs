@@ -24,7 +24,7 @@ use crate::host::clock::{Instant, timeout_at};
 use crate::manifests::{COMPONENTS, ETCD};
 use crate::workflow::machine::cluster::Api;
 
-pub use settled::Settling;
+pub use settled::{SETTLING, Settling};
 
 /// Names of components.
 const API_SERVER: &str = "kube-apiserver";
@@ -76,7 +76,7 @@ pub const GATES: &[Gate] = &[
     // takes 15 s and a candidate's next look.
     each(&[CONTROLLER_MANAGER, SCHEDULER], "leader", 30, leader::held),
     // What has become healthy does not crash in its first seconds.
-    Gate { name: settled::NAME, when: When::Last, limit: settled::SETTLING, check: Check::Reports },
+    Gate { name: settled::NAME, when: When::Last, limit: SETTLING, check: Check::Reports },
 ];
 
 /// The pause between two looks: none of what is looked at reports an event.
