@@ -125,7 +125,7 @@ mod tests {
             replaced(vec![vec![with("old", true), with("old", false), with("new", false), with("new", true)]]).await;
         result.unwrap();
         assert_eq!(asked, ["uid-kube-apiserver-h"]);
-        assert_eq!(verdicts.first(), Some(&Verdict::Waiting("old instance still running".into())));
+        assert_eq!(verdicts.first(), Some(&Verdict::Waiting("old instance being stopped".into())));
         assert_eq!(verdicts.last(), Some(&Verdict::Met));
     }
 
