@@ -14,7 +14,7 @@ use crate::host::clock::{Instant, timeout_at};
 /// The name of the gate.
 pub const NAME: &str = "settled";
 /// How long what has become healthy must not crash.
-pub const SETTLING: Duration = Duration::from_secs(2);
+pub const SETTLING: Duration = Duration::from_secs(1);
 /// How soon an agent that has ended is asked for again.
 const AGAIN: Duration = Duration::from_millis(25);
 

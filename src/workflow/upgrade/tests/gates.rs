@@ -132,7 +132,7 @@ async fn what_crashes_after_it_has_become_healthy_goes_back() {
     let outcome = bench.apply(&steps_to(&bench, &images), None).await.unwrap();
     let Outcome::RolledBack { cause, .. } = &outcome else { panic!("{outcome:?}") };
     let text = cause.to_string();
-    assert_eq!(text, "kube-scheduler is healthy, but not past the check `settled` within 2 s: it was restarted");
+    assert_eq!(text, "kube-scheduler is healthy, but not past the check `settled` within 1 s: it was restarted");
     assert_eq!(bench.manifests(), all("r/x:v1"));
 }
 
