@@ -6,6 +6,7 @@ use kube::Client;
 
 use super::ClusterError;
 use super::client::client_at;
+use super::metrics::samples;
 
 /// The version of the API server (`/version`).
 ///
@@ -32,11 +33,8 @@ pub async fn of_component(kubeconfig: &Path, address: &str) -> Result<Option<Str
 
 /// `git_version` of `kubernetes_build_info`; before Kubernetes 1.20 it was `gitVersion`.
 fn build_version(metrics: &str) -> Option<String> {
-    let line = metrics.lines().find(|line| line.starts_with("kubernetes_build_info{"))?;
-    let of = |label: &str| {
-        let (_, rest) = line.split_once(&format!("{label}=\""))?;
-        rest.split_once('"').map(|(version, _)| version.to_owned())
-    };
+    let info = samples(metrics).find(|sample| sample.name == "kubernetes_build_info")?;
+    let of = |label: &str| info.labels.get(label).cloned();
     of("git_version").or_else(|| of("gitVersion"))
 }
 
