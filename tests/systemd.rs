@@ -68,6 +68,16 @@ fn mounts(node: &Node) {
     node.eventually("it ends", 60, || node.run(container).1.trim().is_empty());
 }
 
+/// What the unit takes from the agent leaves it what it needs to start an API server beside the one that is replaced.
+fn surges(node: &Node) {
+    let running = "docker ps -q --filter label=io.kubernetes.container.name=kube-apiserver | wc -l";
+    let count = || node.run(running).1.trim().to_owned();
+    assert_eq!(count(), "1");
+    node.ok("sed -i 's/^    - --secure-port=6443$/    - --v=1\\n&/' /etc/kubernetes/manifests/kube-apiserver.yaml");
+    node.eventually("two API servers side by side", 60, || count() == "2");
+    node.eventually("the new one alone", 60, || count() == "1" && node.run("kubeboot status").0 == 0);
+}
+
 #[test]
 fn the_unit_runs_the_agent_and_a_reboot_brings_the_control_plane_back() {
     let node = Node::boot("systemd");
@@ -83,6 +93,7 @@ fn the_unit_runs_the_agent_and_a_reboot_brings_the_control_plane_back() {
     assert!(node.ok(&format!("tr '\\0' ' ' </proc/{pid}/cmdline")).contains("kubeboot agent"));
     assert!(node.ok("ls /etc/systemd/system/kubelet.service.d").contains("10-kubeadm.conf"));
 
+    surges(&node);
     let ids = containers(&node);
     node.ok(&format!("kill -9 {pid}"));
     node.eventually("another agent", 30, || {
