@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 
 use super::beneath::DIRECTORY;
+use super::reserve::or_from_it;
 pub use super::sync::sync_dir;
 use super::sync::sync_file;
 
@@ -66,10 +67,12 @@ pub struct NewFile<'a> {
 /// The temporary file is a dot file beside the target, so no reader of manifests takes it for one, and is gone when
 /// anything fails. The parent directory must exist.
 pub fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<Written, FsError> {
-    let Some((aside, written)) = write_aside(NewFile { path, content, mode })? else { return Ok(Written::Same) };
-    aside.sync_and_rename()?;
-    sync_dir(parent(path))?;
-    Ok(written)
+    or_from_it(|| {
+        let Some((aside, written)) = write_aside(NewFile { path, content, mode })? else { return Ok(Written::Same) };
+        aside.sync_and_rename()?;
+        sync_dir(parent(path))?;
+        Ok(written)
+    })
 }
 
 /// As [`write_file`], through a link at `path`: the link stays, and the file it leads to is replaced in one rename. What is
@@ -110,6 +113,10 @@ const LINKS_LIMIT: usize = 40;
 /// Writes several files, each as [`write_file`] does, in less time: all are written aside, synced at once, and renamed
 /// in the order given; each directory is synced once. When one fails, those before it may be in place.
 pub fn write_files(files: &[NewFile<'_>]) -> Result<Vec<Written>, FsError> {
+    or_from_it(|| write_files_once(files))
+}
+
+fn write_files_once(files: &[NewFile<'_>]) -> Result<Vec<Written>, FsError> {
     let mut outcomes = Vec::with_capacity(files.len());
     let mut asides = Vec::new();
     for file in files {
@@ -197,10 +204,13 @@ pub fn make_dirs(path: &Path, mode: u32) -> Result<Vec<PathBuf>, FsError> {
         path.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).map(Path::to_owned).collect();
     let mut made = Vec::new();
     for dir in missing.into_iter().rev() {
-        match make_dir(&dir, mode) {
-            Ok(()) => made.push(dir),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(FsError::new("create directory", dir, e)),
+        let is_made = or_from_it(|| match make_dir(&dir, mode) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(e) => Err(FsError::new("create directory", &dir, e)),
+        })?;
+        if is_made {
+            made.push(dir);
         }
     }
     Ok(made)

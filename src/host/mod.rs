@@ -17,6 +17,7 @@ pub mod paths;
 pub mod ports;
 pub mod process;
 pub mod remove;
+pub mod reserve;
 pub mod silence;
 pub mod socket;
 pub mod staged;

@@ -37,6 +37,15 @@ pub fn tmpfs(at: impl AsRef<std::path::Path>) {
     rustix::mount::mount("tmpfs", at.as_ref(), "tmpfs", MountFlags::empty(), None).unwrap();
 }
 
+/// Mounts an empty file system of memory that has room for so many bytes.
+///
+/// # Panics
+/// Without the right to.
+pub fn small_disk(at: impl AsRef<std::path::Path>, size: u64) {
+    let options = std::ffi::CString::new(format!("size={size}")).unwrap();
+    rustix::mount::mount("tmpfs", at.as_ref(), "tmpfs", MountFlags::empty(), Some(options.as_c_str())).unwrap();
+}
+
 /// Runs `test` without the right to give files to others (CAP_CHOWN), as a file system that refuses does.
 ///
 /// # Panics

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::StateError;
 use crate::host::fs::FsError;
+use crate::host::reserve::or_from_it;
 use crate::host::sync::sync_data;
 
 /// An open file of records.
@@ -29,7 +30,7 @@ impl RecordLog {
         let bytes = crate::host::fs::read_if_exists(path)?.unwrap_or_default();
         let (records, whole) = parse(path, &bytes)?;
         let fail = |source| FsError::new("open", path, source);
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(fail)?;
+        let file = or_from_it(|| opened(path))?;
         if whole < bytes.len() {
             file.set_len(whole as u64).map_err(fail)?;
         }
@@ -46,8 +47,7 @@ impl RecordLog {
                 Err(error) => errors.push(error),
             }
         }
-        let open = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-        let file = open.map_err(|source| FsError::new("open", path, source))?;
+        let file = or_from_it(|| opened(path))?;
         Ok((Self { path: path.to_owned(), file }, records, errors))
     }
 
@@ -58,7 +58,18 @@ impl RecordLog {
             serde_json::to_writer(&mut lines, record).map_err(|e| self.failed(e.into()))?;
             lines.push(b'\n');
         }
-        self.file.write_all(&lines).map_err(|e| self.failed(e))
+        Ok(or_from_it(|| self.write(&lines))?)
+    }
+
+    /// Half a line that found no room is taken away again: the next one would continue it.
+    fn write(&self, lines: &[u8]) -> Result<(), FsError> {
+        let fail = |source| FsError::new("write", &self.path, source);
+        let length = self.file.metadata().map_err(fail)?.len();
+        let mut file = &self.file;
+        file.write_all(lines).map_err(|error| {
+            let _ = self.file.set_len(length);
+            fail(error)
+        })
     }
 
     /// Appends records and returns when they will survive a power cut.
@@ -75,6 +86,11 @@ impl RecordLog {
     fn failed(&self, source: std::io::Error) -> StateError {
         FsError::new("write", &self.path, source).into()
     }
+}
+
+fn opened(path: &Path) -> Result<File, FsError> {
+    let open = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    open.map_err(|source| FsError::new("open", path, source))
 }
 
 /// Reads records without opening the file for writing; a last one that was cut short is left out.
@@ -124,6 +140,20 @@ mod tests {
             assert_eq!(read::<String>(&path).unwrap().last().unwrap(), "next", "cut at byte {cut}");
             assert_eq!(read::<String>(&path).unwrap().len(), expected + 1, "cut at byte {cut}");
         }
+    }
+
+    #[test]
+    fn a_record_that_finds_no_room_leaves_nothing_of_itself() {
+        crate::testing::threads::apart(|| {
+            let dir = tempfile::tempdir().unwrap();
+            crate::testing::threads::small_disk(&dir, 64 << 10);
+            let path = dir.path().join("log");
+            let (mut log, _) = RecordLog::open::<String>(&path).unwrap();
+            log.append(&["whole".to_owned()]).unwrap();
+            assert!(log.append(&["x".repeat(100 << 10)]).is_err());
+            log.append(&["whole again".to_owned()]).unwrap();
+            assert_eq!(read::<String>(&path).unwrap(), ["whole", "whole again"]);
+        });
     }
 
     #[test]

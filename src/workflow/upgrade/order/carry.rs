@@ -4,15 +4,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::record::{Ending, OrderRecord};
-use super::{Order, OrderError, Wanted, What};
+use super::{DIR, Order, OrderError, Wanted, What};
 use crate::event::Reporter;
 use crate::host::Paths;
+use crate::host::fs::FsError;
 use crate::host::lock::wait_until_free;
+use crate::host::paths::{KUBELET_DIR, KUBERNETES_DIR};
+use crate::host::reserve::Reserve;
 use crate::host::tree::{HostTree, NoRecord};
 use crate::workflow::state::lock::LockError;
 use crate::workflow::state::{LOCK, StateError};
 use crate::workflow::upgrade::journal::{Journal, State};
 use crate::workflow::upgrade::run::{Parts, Rollback, RunError, Upgrade};
+
+/// Where an upgrade writes, beside etcd's data.
+const WRITTEN: [&str; 3] = [DIR, KUBERNETES_DIR, KUBELET_DIR];
 
 /// What an upgrade acts on, with a kubeconfig and a reporter.
 pub type MakeParts<'a> = &'a dyn Fn(Option<PathBuf>, Arc<dyn Reporter>) -> Parts;
@@ -62,6 +68,9 @@ enum AttemptError {
     /// It cannot be begun.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// There is too little room to be sure of an end.
+    #[error(transparent)]
+    Room(FsError),
 }
 
 impl AttemptError {
@@ -69,6 +78,7 @@ impl AttemptError {
         match self {
             Self::Order(error) => Ending::refused(error, None),
             Self::Run(error) => Ending::refused(error, error.hint()),
+            Self::Room(error) => Ending::refused(error, Some("make room there, and run the same command again")),
         }
     }
 
@@ -116,6 +126,10 @@ async fn apply(
     parts: Parts,
 ) -> Result<Ending, AttemptError> {
     let mut upgrade = Upgrade::prepare(paths, parts, wanted.request(&order.command)?)?;
+    let _reserve = match set_room_aside(paths) {
+        Err(error) if !is_half_done(paths) => return Err(AttemptError::Room(error)),
+        reserve => reserve.ok(),
+    };
     record.begin()?;
     let ending = Ending::of(&upgrade.run(order.limit()).await?);
     // While the lock is held. That it cannot be recorded is said by who concludes.
@@ -131,10 +145,18 @@ async fn take_back(
     etcd_copy: bool,
 ) -> Result<(), RunError> {
     let mut rollback = Rollback::prepare(paths, parts, etcd_copy)?;
+    // A rollback is tried without room too: what else could be done?
+    let _reserve = set_room_aside(paths).ok();
     if let Err(error) = record.begin() {
         tracing::warn!(%error, "cannot record the attempt");
     }
     rollback.run(order.limit()).await
+}
+
+/// Room for what is written until the end, the rollback included, where nothing else may take it. To be called with the
+/// machine's lock held: there is one such file on a disk.
+fn set_room_aside(paths: &Paths) -> Result<Reserve, FsError> {
+    Reserve::take(&WRITTEN.map(|dir| paths.on_host(dir)))
 }
 
 /// Records the end, unless that has been done, and takes the order away.
