@@ -41,6 +41,9 @@ impl Reserve {
         for dir in dirs {
             let Ok(meta) = std::fs::metadata(dir) else { continue };
             let file = dir.join(NAME);
+            if reserve.files.contains(&file) {
+                continue;
+            }
             remove_file(&file)?;
             if devices.contains(&meta.dev()) {
                 continue;

@@ -1,24 +1,33 @@
 //! Carrying an order out: in a process of its own, which the agent starts, and starts again until the order has ended.
 
+use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::record::{Ending, OrderRecord};
 use super::{DIR, Order, OrderError, Wanted, What};
+use crate::error::causes;
 use crate::event::Reporter;
 use crate::host::Paths;
+use crate::host::disk::{Disk, HostDisk};
 use crate::host::fs::FsError;
 use crate::host::lock::wait_until_free;
 use crate::host::paths::{KUBELET_DIR, KUBERNETES_DIR};
-use crate::host::reserve::Reserve;
+use crate::host::reserve::{self, Reserve};
 use crate::host::tree::{HostTree, NoRecord};
 use crate::workflow::state::lock::LockError;
 use crate::workflow::state::{LOCK, StateError};
 use crate::workflow::upgrade::journal::{Journal, State};
 use crate::workflow::upgrade::run::{Parts, Rollback, RunError, Upgrade};
+use crate::workflow::upgrade::{Outcome, UpgradeError};
 
 /// Where an upgrade writes, beside etcd's data.
 const WRITTEN: [&str; 3] = [DIR, KUBERNETES_DIR, KUBELET_DIR];
+
+/// How often is looked whether a full disk has room again.
+const ROOM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What an upgrade acts on, with a kubeconfig and a reporter.
 pub type MakeParts<'a> = &'a dyn Fn(Option<PathBuf>, Arc<dyn Reporter>) -> Parts;
@@ -49,6 +58,12 @@ pub async fn carry_out(paths: &Paths, parts: MakeParts<'_>) -> Result<Option<End
                     waited?;
                 }
             }
+            Attempt::Full => {
+                let text =
+                    "the disk is full, and the upgrade is neither done nor taken back: it goes on when there is room";
+                record.warn("upgrade", text.into());
+                wait_for_room(paths).await;
+            }
         }
     }
 }
@@ -56,6 +71,8 @@ pub async fn carry_out(paths: &Paths, parts: MakeParts<'_>) -> Result<Option<End
 enum Attempt {
     Ended(Ending),
     Locked,
+    /// The disk is full, and it is half done.
+    Full,
     Failed(OrderError),
 }
 
@@ -71,6 +88,9 @@ enum AttemptError {
     /// There is too little room to be sure of an end.
     #[error(transparent)]
     Room(FsError),
+    /// It cannot be finished for want of room, nor taken back.
+    #[error(transparent)]
+    Full(UpgradeError),
 }
 
 impl AttemptError {
@@ -79,6 +99,7 @@ impl AttemptError {
             Self::Order(error) => Ending::refused(error, None),
             Self::Run(error) => Ending::refused(error, error.hint()),
             Self::Room(error) => Ending::refused(error, Some("make room there, and run the same command again")),
+            Self::Full(error) => Ending::refused(error, None),
         }
     }
 
@@ -101,6 +122,7 @@ async fn attempt(paths: &Paths, order: &Order, record: &OrderRecord, parts: Part
     let error = match ended {
         Ok(ending) => return conclude(paths, record, ending),
         Err(error) if error.is_locked() => return Attempt::Locked,
+        Err(error) if is_full(&error) && is_half_done(paths) => return Attempt::Full,
         Err(error) => error,
     };
     let mut ending = error.ending();
@@ -108,6 +130,7 @@ async fn attempt(paths: &Paths, order: &Order, record: &OrderRecord, parts: Part
         // What cannot go on goes back: it is neither old nor new.
         match take_back(paths, order, record, parts, false).await {
             Ok(()) => ending.code = 2,
+            Err(undo) if is_full(&undo) => return Attempt::Full,
             Err(undo) => {
                 ending.code = 3;
                 ending.errors.extend(Ending::refused(&undo, None).errors);
@@ -131,7 +154,13 @@ async fn apply(
         reserve => reserve.ok(),
     };
     record.begin()?;
-    let ending = Ending::of(&upgrade.run(order.limit()).await?);
+    let outcome = upgrade.run(order.limit()).await?;
+    let ending = Ending::of(&outcome);
+    if let Outcome::Failed { rollback, .. } = outcome
+        && is_full(&rollback)
+    {
+        return Err(AttemptError::Full(rollback));
+    }
     // While the lock is held. That it cannot be recorded is said by who concludes.
     let _ = record.end(ending.clone());
     Ok(ending)
@@ -157,6 +186,20 @@ async fn take_back(
 /// machine's lock held: there is one such file on a disk.
 fn set_room_aside(paths: &Paths) -> Result<Reserve, FsError> {
     Reserve::take(&WRITTEN.map(|dir| paths.on_host(dir)))
+}
+
+/// Whether what went wrong is that the disk is full.
+fn is_full(error: &(dyn Error + 'static)) -> bool {
+    let full = |cause: &io::Error| matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    causes(Some(error)).any(|cause| cause.downcast_ref::<io::Error>().is_some_and(full))
+}
+
+/// Waits until as much as is set aside is free. No event tells of that.
+async fn wait_for_room(paths: &Paths) {
+    let has_room = |dir: &&str| HostDisk.free(&paths.on_host(dir)).map_or(true, |free| free >= reserve::SIZE);
+    while !WRITTEN.iter().all(|dir| has_room(&dir)) {
+        tokio::time::sleep(ROOM_INTERVAL).await;
+    }
 }
 
 /// Records the end, unless that has been done, and takes the order away.

@@ -6,6 +6,8 @@
 
 mod carry;
 mod follow;
+#[cfg(test)]
+mod full_disk;
 pub mod status;
 pub mod owner;
 pub mod record;

@@ -40,7 +40,7 @@ impl HealthSource for Picky {
 }
 
 /// A machine with an upgrade of the scheduler to `image` on order.
-async fn ordered(image: &str) -> (Bench, Paths) {
+pub(super) async fn ordered(image: &str) -> (Bench, Paths) {
     let bench = made().await;
     bench.runtime.registry_has(image, std::time::Duration::from_millis(1));
     let paths = bench.machine().paths;
@@ -55,7 +55,7 @@ fn order_upgrade(bench: &Bench, image: &str) {
     upgrade.order(None, LIMIT).unwrap().write(&paths).unwrap();
 }
 
-async fn carry(bench: &Bench) -> Result<Option<Ending>, OrderError> {
+pub(super) async fn carry(bench: &Bench) -> Result<Option<Ending>, OrderError> {
     let paths = bench.machine().paths;
     let health: Arc<dyn HealthSource> = Arc::new(Picky(paths.clone()));
     carry_out(&paths, &|_, reporter| Parts { reporter, health: health.clone(), ..parts(bench) }).await
