@@ -43,6 +43,7 @@ pub async fn apply_it(globals: &Globals, to: &UpgradeTarget, phases: Phases, how
         one_phase: to.command.contains(" phase "),
         ignored: to.section.common.ignore_preflight_errors.clone(),
         warnings: to.warnings.clone(),
+        warned: false,
         pull_policy: how.pull_policy,
     };
     let upgrade = Upgrade::prepare(&paths, parts, request).map_err(explain)?;

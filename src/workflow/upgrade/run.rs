@@ -24,7 +24,7 @@ use crate::agent::control::expect::HealthSource;
 use crate::config::ClusterSpec;
 use crate::config::spec::PullPolicy;
 use crate::etcd::{Etcd, Member};
-use crate::event::Reporter;
+use crate::event::{Reporter, Silent};
 use crate::host::Paths;
 use crate::host::disk::HostDisk;
 use crate::host::paths::{CONTROL_SOCKET, KUBELET_DIR};
@@ -152,6 +152,8 @@ pub struct Request {
     pub ignored: Vec<String>,
     /// What the user should know of the configuration.
     pub warnings: Vec<String>,
+    /// Whether the user has seen every warning: this carries out what a command has prepared before.
+    pub warned: bool,
     /// When images are fetched; None as for `init`.
     pub pull_policy: Option<PullPolicy>,
 }
@@ -184,19 +186,20 @@ impl Upgrade {
         if !session.open(paths)? {
             return Err(RunError::NotOurs);
         }
+        let reporter: &dyn Reporter = if request.warned { &Silent } else { &*parts.reporter };
         if goal.parts.has(Part::Preflight) {
-            conclude(checks::findings(&checks::see_files(paths), &request.ignored), &*parts.reporter)?;
+            conclude(checks::findings(&checks::see_files(paths), &request.ignored), reporter)?;
         }
         let mut prepared = prepare(paths, goal)?;
         if goal.parts.has(Part::Preflight) {
             let found = settings::findings(&prepared.steps, goal.version.as_ref())?;
-            conclude(with_ignored(found, &request.ignored), &*parts.reporter)?;
+            conclude(with_ignored(found, &request.ignored), reporter)?;
         }
         if !paths.is_live() {
             prepared.objects.clear();
         }
         for warning in prepared.warnings.iter().chain(&request.warnings) {
-            parts.reporter.warn("upgrade", warning.clone());
+            reporter.warn("upgrade", warning.clone());
         }
         let journal = Journal::read(&HostTree::new(paths.clone(), NoRecord))?;
         let cut_off = journal.is_some_and(|journal| journal.state == JournalState::Applying);

@@ -50,6 +50,7 @@ pub(in crate::workflow::upgrade) fn request(images: &[&str]) -> Request {
         one_phase: false,
         ignored: vec![],
         warnings: vec!["said of the configuration".into()],
+        warned: false,
         pull_policy: None,
     }
 }
