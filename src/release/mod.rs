@@ -10,7 +10,7 @@ mod table;
 mod upgrade;
 mod version;
 
-pub use flags::{FEATURE_GATES, Fate, Minor as ReleaseMinor, Retired, retired_flag, retired_gate};
+pub use flags::{FEATURE_GATES, Fate, KUBELET, Minor as ReleaseMinor, Retired, retired_flag, retired_gate};
 pub use kubeadm::{ConfigApi, KubeadmRow, kubeadm_row, kubelet_config_map};
 pub use kubelet::{KubeletRow, is_kubelet_too_old, kubelet_refusal, kubelet_row};
 pub use surge::surge_flags;

@@ -63,7 +63,12 @@ pub async fn apply_it(globals: &Globals, to: &UpgradeTarget, phases: Phases, how
         bail!("nothing was changed");
     }
     let order = upgrade.order(Some(&to.kubeconfig), limit)?;
-    match hand_over(&paths, &order, upgrade).await? {
+    let handed_over = match upgrade.is_preflight() {
+        // It changes nothing that the agent would have to bring to an end.
+        true => HandedOver::No(upgrade),
+        false => hand_over(&paths, &order, upgrade).await?,
+    };
+    match handed_over {
         HandedOver::Yes => follow_it(&paths, &order.id, &*reporter).await,
         HandedOver::No(mut upgrade) => {
             let outcome = upgrade.run(limit).await.map_err(explain)?;

@@ -147,7 +147,7 @@ pub struct Title {
 pub async fn apply(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) -> Result<Outcome, UpgradeError> {
     let cut_off = Journal::read(machine.tree)?.filter(|journal| journal.state == State::Applying);
     let phases = work.phases.with_work(|part| work.has(part, cut_off.is_some()));
-    let mut run = Run { machine, work, title, cut_off, begun: None, settling: None };
+    let mut run = Run { machine, work, title, cut_off, has_images: false, begun: None, settling: None };
     let done = async {
         run_phases(&mut run, &phases).await?;
         run.finish().await
@@ -175,6 +175,8 @@ struct Run<'r, 'm> {
     title: &'r Title,
     /// The upgrade that a run before this one has not finished.
     cut_off: Option<Journal>,
+    /// Whether every image is here.
+    has_images: bool,
     /// None until something may be touched.
     begun: Option<Begun>,
     /// The first seconds of what was replaced, which the other phases use.
@@ -198,17 +200,22 @@ impl Command for Run<'_, '_> {
 
     async fn before(&mut self, rest: &[Selected<'static, Part>]) -> Result<Before, UpgradeError> {
         if self.begun.is_none() && rest.first().is_some_and(|next| next.phase.work != Part::Preflight) {
-            fetch(self.machine, self.work).await?;
+            if !self.has_images {
+                fetch(self.machine, self.work).await?;
+            }
             self.begun = Some(begin(self.machine, self.work, self.title, self.cut_off.take()).await?);
         }
         Ok(Before::Run)
     }
 
     async fn act(&mut self, selected: &Selected<'static, Part>) -> Result<PhaseEnd, UpgradeError> {
-        let (part, Self { machine, work, begun, settling, .. }) = (selected.phase.work, self);
+        let (part, Self { machine, work, has_images, begun, settling, .. }) = (selected.phase.work, self);
         let changed = PhaseEnd::Whole { changed: true };
         let Some(Begun { journal, resumed }) = begun else {
-            return preflight(machine, work).await.map(|()| changed);
+            preflight(machine, work).await?;
+            fetch(machine, work).await?;
+            *has_images = true;
+            return Ok(changed);
         };
         match part {
             Part::Preflight => {}
