@@ -12,6 +12,7 @@ use super::journal::{BACKUP_PREFIX, Journal, State};
 use super::kept::{self, FileChange};
 use super::objects::{self, Group};
 use super::plan::Step;
+use super::progress::{Going, report_away, watched};
 use super::rollback::roll_back;
 use super::table::{Part, SelectedPhases};
 use super::{Outcome, UpgradeError, data, gates, snapshot, swap};
@@ -20,7 +21,7 @@ use crate::cluster::addons::coredns;
 use crate::config::ClusterSpec;
 use crate::config::spec::PullPolicy;
 use crate::etcd::Server;
-use crate::event::{Event, Reporter};
+use crate::event::{Away, Event, ReplacementStep, Reporter};
 use crate::host::Paths;
 use crate::host::digest::sha256;
 use crate::host::disk::Disk;
@@ -155,14 +156,19 @@ pub async fn apply(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) ->
     let done = done.await;
     let Run { machine, begun, .. } = run;
     let (cause, mut journal) = match (done, begun) {
-        (Ok(()), _) => {
+        (Ok(()), begun) => {
+            if let Some(Begun { journal, .. }) = begun {
+                report_away(machine.reporter, &journal);
+            }
             return Ok(Outcome::Upgraded { replaced: work.steps.iter().map(|step| step.component).collect() });
         }
         (Err(error), None) => return Err(error),
         (Err(cause), Some(Begun { journal, .. })) => (cause, journal),
     };
     machine.reporter.warn("upgrade", format!("{cause}; putting everything old back"));
-    Ok(match roll_back(machine, &mut journal, Aim::Running).await {
+    let back = roll_back(machine, &mut journal, Aim::Running).await;
+    report_away(machine.reporter, &journal);
+    Ok(match back {
         Ok(()) => Outcome::RolledBack { cause, etcd: journal.etcd_kept },
         Err(rollback) => Outcome::Failed { cause, rollback },
     })
@@ -298,8 +304,14 @@ async fn begin(
         log.begin()?;
     }
     back_up(machine, work, &journal, resumed)?;
-    if !resumed {
-        journal.api_answered = before.is_some() || !work.steps.is_empty() && gates::answers(machine.api).await;
+    match &mut journal.api_away {
+        Some(away) if resumed => away.at_least = true,
+        _ if resumed => {}
+        away => {
+            journal.api_answered = before.is_some() || !work.steps.is_empty() && gates::answers(machine.api).await;
+            let can_be_asked = journal.api_answered && machine.api.cluster.ping(machine.api.site).is_some();
+            *away = (can_be_asked && !work.steps.is_empty()).then(Away::default);
+        }
     }
     if let Some(before) = before {
         let path = journal.backup.join("objects.json");
@@ -343,12 +355,17 @@ async fn control_plane(
     let mut settling = None;
     for step in &work.steps {
         renew(machine, work, step.component, journal)?;
-        settling = Some(replace(machine, work, step, journal).await?);
+        let (api, mut away) = (machine.api, journal.api_away);
+        let replaced = watched(api, &mut away, replace(machine, work, step, journal)).await;
+        journal.api_away = away;
+        settling = Some(replaced?);
+        journal.write(machine.tree)?;
     }
     if resumed {
-        let backup = journal.backup.clone();
-        settle(machine, |component| machine.tree.exists(&backup.join(format!("{component}.yaml")))).await?;
-        settling = Some(check_again(machine, work, journal).await?);
+        let mut away = journal.api_away;
+        let checked = watched(machine.api, &mut away, check_again(machine, work, journal)).await;
+        journal.api_away = away;
+        settling = Some(checked?);
         if let Some(data) = &mut journal.etcd_data {
             data.served = Some(true);
             call_off_downgrade(machine).await;
@@ -365,6 +382,7 @@ async fn control_plane(
 async fn check_again(machine: &Machine<'_>, work: &Work<'_>, journal: &Journal) -> Result<Settling, UpgradeError> {
     let replaced = |component: &&str| machine.tree.exists(&journal.backup.join(format!("{component}.yaml")));
     let replaced: Vec<&'static str> = COMPONENTS.into_iter().filter(replaced).collect();
+    settle(machine, |component| replaced.iter().any(|one| *one == component)).await?;
     let settling = Settling::begin(machine.health, replaced.clone()).await;
     let is_checked = |component: &&&str| !work.steps.iter().any(|step| step.component == **component);
     for component in replaced.iter().filter(is_checked) {
@@ -443,16 +461,22 @@ async fn replace(
     let phase = format!("upgrade/{}", step.component);
     let title = format!("{}: {} -> {}", step.component, step.old_image, step.new_image);
     let started = report_start(machine.reporter, &phase, &title);
+    let going = Going::begin(machine.reporter, step.component, (&step.old_image, &step.new_image));
     if step.data_dir.is_some() {
+        going.at(ReplacementStep::Data);
         data::keep(machine, step, journal).await?;
+        going.at(ReplacementStep::Swap);
         swap::swap(machine, step, journal).await?;
     } else {
+        going.at(ReplacementStep::Swap);
         machine.tree.write(&step.file, &step.new, 0o600)?;
         wait(machine, step.component, &step.file, Some(step.new_hash())).await?;
     }
     let replaced = work.steps.iter().map(|step| step.component).collect();
     let settling = Settling::begin(machine.health, replaced).await;
+    going.at(ReplacementStep::Checks);
     gates::pass(gates::Parts::of(machine, journal.api_answered), step.component, &step.new).await?;
+    going.at(ReplacementStep::Done);
     report_end(machine.reporter, &phase, started, true);
     Ok(settling)
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::UpgradeError;
 use crate::etcd::wal::Moment;
+use crate::event::Away;
 use crate::host::paths::TMP_DIR;
 use crate::host::tree::Tree;
 
@@ -44,6 +45,9 @@ pub struct Journal {
     /// Whether the API server answered the administrator before anything was touched: only then it has to answer afterwards.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub api_answered: bool,
+    /// For how long the API server was away while components were replaced; None where that was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_away: Option<Away>,
     /// How far it is.
     pub state: State,
 }
@@ -182,6 +186,7 @@ impl Journal {
             objects: None,
             objects_written: false,
             api_answered: false,
+            api_away: None,
             state: State::Applying,
         }
     }

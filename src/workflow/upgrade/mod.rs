@@ -24,6 +24,7 @@ pub mod objects;
 pub mod order;
 pub mod plan;
 pub mod prepare;
+mod progress;
 pub mod rollback;
 pub mod run;
 pub mod settings;

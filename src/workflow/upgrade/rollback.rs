@@ -1,6 +1,6 @@
 //! Taking an upgrade back: certificates and settings, manifests, objects.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,10 +10,13 @@ use super::copy::SNAPSHOT;
 use super::data::writes_since;
 use super::etcd::{Aim, Facts, Way, call_off_downgrade, downgrade, look, new_manifest, version_that_stays, ways};
 use super::journal::{DataCopy, Journal, State};
+use super::manifest::{image, parse};
+use super::progress::{Going, report_away, watched};
 use super::snapshot::keep_log_if_possible;
+use super::target::file;
 use super::{UpgradeError, data, kept, objects, swap};
+use crate::event::{Away, ReplacementStep, Reporter};
 use crate::host::digest::sha256;
-use crate::host::paths::MANIFESTS_DIR;
 use crate::manifests::{COMPONENTS, ETCD};
 use crate::workflow::session::{report_end, report_start};
 
@@ -36,7 +39,11 @@ pub async fn rollback(machine: &mut Machine<'_>, aim: Aim) -> Result<Journal, Up
             .etcd_data
             .map_or(UpgradeError::NoCopy, |data| UpgradeError::OfSeveral { snapshot: data.to.join(SNAPSHOT) }));
     }
+    if journal.state != State::Applying {
+        journal.api_away = journal.api_answered.then(Away::default);
+    }
     roll_back(machine, &mut journal, aim).await?;
+    report_away(machine.reporter, &journal);
     Ok(journal)
 }
 
@@ -52,7 +59,10 @@ pub(super) async fn roll_back(machine: &mut Machine<'_>, journal: &mut Journal, 
     let facts = look(machine, journal, aim).await?;
     let ways = ways(&facts);
     for (at, way) in ways.iter().enumerate() {
-        match (go(machine, journal, *way, &facts).await, ways.get(at + 1)) {
+        let (api, mut away) = (machine.api, journal.api_away);
+        let went = watched(api, &mut away, go(machine, journal, *way, &facts)).await;
+        journal.api_away = away;
+        match (went, ways.get(at + 1)) {
             (Ok(()), _) => break,
             (Err(error), None) => {
                 if let Some(data) = journal.restorable().filter(|data| *way != Way::Copy && !data.restoring) {
@@ -90,7 +100,7 @@ async fn go(machine: &mut Machine<'_>, journal: &mut Journal, way: Way, facts: &
     let ending = swap::ending(machine, journal).await;
     for component in COMPONENTS {
         let Some(old) = machine.tree.read(&journal.backup.join(format!("{component}.yaml")))? else { continue };
-        let file = Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"));
+        let file = file(component);
         let content = match way {
             _ if component != ETCD => old,
             Way::Manifest => old,
@@ -106,17 +116,23 @@ async fn go(machine: &mut Machine<'_>, journal: &mut Journal, way: Way, facts: &
                 old
             }
         };
-        if machine.tree.read(&file)?.as_ref() != Some(&content) {
+        let now = machine.tree.read(&file)?;
+        let mut going = None;
+        if now.as_ref() != Some(&content) {
+            going = now.and_then(|now| going_back(machine.reporter, component, (&now, &content)));
             machine.tree.write(&file, &content, 0o600)?;
             let which = if kept.is_some() && component == ETCD { "new" } else { "old" };
             tell(machine.reporter, component, format!("{which} manifest put back"), false);
         }
-        restored.push((component, file, sha256(&content)));
+        restored.push((component, file, sha256(&content), going));
     }
-    for (component, file, hash) in restored {
+    for (component, file, hash, going) in restored {
         match component {
             ETCD => swap::wait_for(machine, &file, hash, &ending).await?,
             _ => wait(machine, component, &file, Some(hash)).await?,
+        }
+        if let Some(going) = going {
+            going.at(ReplacementStep::Done);
         }
     }
     journal.etcd_kept = match kept {
@@ -130,6 +146,19 @@ async fn go(machine: &mut Machine<'_>, journal: &mut Journal, way: Way, facts: &
         machine.reporter.note("rollback", text);
     }
     Ok(())
+}
+
+/// A component whose manifest is put back.
+fn going_back<'a>(
+    reporter: &'a dyn Reporter,
+    component: &'static str,
+    (now, then): (&[u8], &[u8]),
+) -> Option<Going<'a>> {
+    let file = file(component);
+    let (now, then) = (parse(&file, now).ok()?, parse(&file, then).ok()?);
+    let going = Going::begin(reporter, component, (image(&now), image(&then)));
+    going.at(ReplacementStep::Swap);
+    Some(going)
 }
 
 async fn put_objects_back(machine: &mut Machine<'_>, journal: &Journal) -> Result<(), UpgradeError> {

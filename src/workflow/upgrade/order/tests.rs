@@ -74,6 +74,10 @@ async fn what_was_ordered_is_carried_out_once_and_its_record_stays() {
     );
     let scheduler = &status.components[0];
     assert!(scheduler.healthy && scheduler.name == "kube-scheduler" && scheduler.state == "healthy", "{status:?}");
+    let way = scheduler.replacement.as_ref().unwrap();
+    assert!(way.from.ends_with("kube-scheduler:v1.36.2") && way.to == NEW, "{status:?}");
+    let json = serde_json::to_value(scheduler).unwrap();
+    assert!(json["step"] == "done" && json["seconds"].is_number() && json["to"] == NEW, "{json}");
     assert!(carry(&bench).await.unwrap().is_none(), "nothing is on order any more");
 }
 

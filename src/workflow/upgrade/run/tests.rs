@@ -143,7 +143,7 @@ async fn what_cannot_be_begun_is_refused_with_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_preflight_by_itself_asks_the_cluster_fetches_the_images_and_changes_nothing() {
+async fn the_preflight_by_itself_fetches_the_images_and_changes_nothing() {
     let bench = made().await;
     let before = bench.listing();
     let preflight = || {
@@ -157,7 +157,6 @@ async fn the_preflight_by_itself_asks_the_cluster_fetches_the_images_and_changes
     assert!(upgrade.would().contains("Would fetch registry.k8s.io/kube-apiserver:v1.36.4 if"), "{}", upgrade.would());
     let error = upgrade.run(LIMIT).await.unwrap_err();
     assert!(matches!(error, RunError::Upgrade(UpgradeError::Images(_))), "{error:?}");
-    assert!(bench.world.calls().contains(&"would_make"), "the cluster is asked: {:?}", bench.world.calls());
     drop(upgrade);
     for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
         bench.runtime.registry_has(&format!("registry.k8s.io/{component}:v1.36.4"), Duration::from_millis(1));
