@@ -368,7 +368,6 @@ async fn control_plane(
         settling = Some(checked?);
         if let Some(data) = &mut journal.etcd_data {
             data.served = Some(true);
-            call_off_downgrade(machine).await;
             snapshot::keep_log_if_possible(machine, journal);
         }
     }
@@ -383,12 +382,15 @@ async fn check_again(machine: &Machine<'_>, work: &Work<'_>, journal: &Journal) 
     let replaced = |component: &&str| machine.tree.exists(&journal.backup.join(format!("{component}.yaml")));
     let replaced: Vec<&'static str> = COMPONENTS.into_iter().filter(replaced).collect();
     settle(machine, |component| replaced.iter().any(|one| *one == component)).await?;
+    if journal.etcd_data.is_some() {
+        call_off_downgrade(machine).await;
+    }
     let settling = Settling::begin(machine.health, replaced.clone()).await;
     let is_checked = |component: &&&str| !work.steps.iter().any(|step| step.component == **component);
     for component in replaced.iter().filter(is_checked) {
         let file = Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"));
         let Some(now) = machine.tree.read(&file)? else { continue };
-        gates::pass(gates::Parts::of(machine, journal.api_answered), component, &now).await?;
+        gates::pass(gates::Parts::of(machine, journal), component, &now).await?;
     }
     Ok(settling)
 }
@@ -464,6 +466,10 @@ async fn replace(
     let going = Going::begin(machine.reporter, step.component, (&step.old_image, &step.new_image));
     if step.data_dir.is_some() {
         going.at(ReplacementStep::Data);
+        if journal.etcd_before.is_none() {
+            // Of one that does not answer nothing is known.
+            journal.etcd_before = gates::formats(machine.etcd).await.ok();
+        }
         data::keep(machine, step, journal).await?;
         going.at(ReplacementStep::Swap);
         swap::swap(machine, step, journal).await?;
@@ -475,7 +481,7 @@ async fn replace(
     let replaced = work.steps.iter().map(|step| step.component).collect();
     let settling = Settling::begin(machine.health, replaced).await;
     going.at(ReplacementStep::Checks);
-    gates::pass(gates::Parts::of(machine, journal.api_answered), step.component, &step.new).await?;
+    gates::pass(gates::Parts::of(machine, journal), step.component, &step.new).await?;
     going.at(ReplacementStep::Done);
     report_end(machine.reporter, &phase, started, true);
     Ok(settling)

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::UpgradeError;
+use super::gates::Formats;
 use crate::etcd::wal::Moment;
 use crate::event::Away;
 use crate::host::paths::TMP_DIR;
@@ -45,6 +46,9 @@ pub struct Journal {
     /// Whether the API server answered the administrator before anything was touched: only then it has to answer afterwards.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub api_answered: bool,
+    /// What etcd was before it was replaced; None where it was not, or where it did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_before: Option<Formats>,
     /// For how long the API server was away while components were replaced; None where that was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_away: Option<Away>,
@@ -186,6 +190,7 @@ impl Journal {
             objects: None,
             objects_written: false,
             api_answered: false,
+            etcd_before: None,
             api_away: None,
             state: State::Applying,
         }
