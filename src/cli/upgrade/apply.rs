@@ -152,8 +152,8 @@ pub async fn roll_back(
     match hand_over(&paths, &order, rollback).await? {
         HandedOver::Yes => follow_it(&paths, &order.id, &*reporter).await,
         HandedOver::No(mut rollback) => {
-            rollback.run(limit).await?;
-            Ok(ExitCode::SUCCESS)
+            let taken_back = rollback.run(limit).await?;
+            Ok(ended(Ending::of_rollback(&taken_back)))
         }
     }
 }

@@ -54,6 +54,9 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 }
 
 fn code(status: &Status) -> u8 {
+    if let Some(ending) = &status.ending {
+        return ending.code;
+    }
     match status.state {
         State::Upgraded => 0,
         State::RolledBack => 2,
@@ -69,6 +72,8 @@ fn text(status: &Status, now: Timestamp) -> String {
         State::Running => "under way",
         State::CutOff => "cut off: run the same command again, or `kubeboot upgrade rollback`",
         State::Upgraded => "done: everything is new",
+        State::RolledBack if status.is_rollback() && code(status) == 0 => "done: everything old is back",
+        State::RolledBack if status.is_rollback() => "everything is old again, but etcd",
         State::RolledBack => "failed: everything is old again",
         State::Failed => "failed, and going back failed too: mend the cause, and run `kubeboot upgrade rollback`",
         State::Refused => "not begun: nothing was changed",

@@ -428,7 +428,7 @@ impl Rollback {
     ///
     /// # Errors
     /// What stands in the way; the same call goes on from there.
-    pub async fn run(&mut self, limit: Duration) -> Result<(), RunError> {
+    pub async fn run(&mut self, limit: Duration) -> Result<TakenBack, RunError> {
         let Self { paths, parts, session, spec, etcd_copy, .. } = self;
         let site = Site { paths, spec };
         let mut local = Local::of(site, session.inventory_mut());
@@ -443,8 +443,23 @@ impl Rollback {
         let but = journal.etcd_kept.as_ref().map_or_else(String::new, |version| format!(", with etcd {version}"));
         let text = format!("the manifests of {} are back and healthy{but}", journal.backup.display());
         parts.reporter.note("upgrade", text);
-        Ok(())
+        let has_copy = journal.restorable().is_some();
+        Ok(journal.etcd_kept.map_or(TakenBack::Whole, |version| TakenBack::ButEtcd { version, has_copy }))
     }
+}
+
+/// How an upgrade was taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TakenBack {
+    /// Everything is old.
+    Whole,
+    /// The new etcd stays, and everything else is old.
+    ButEtcd {
+        /// Its version.
+        version: String,
+        /// Whether there is a copy of the data that may be put back.
+        has_copy: bool,
+    },
 }
 
 fn capitalised(text: &str) -> String {

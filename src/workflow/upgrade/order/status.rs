@@ -166,6 +166,11 @@ fn of_journal(journal: Journal) -> Status {
 }
 
 impl Status {
+    /// Whether it takes an upgrade back.
+    pub fn is_rollback(&self) -> bool {
+        self.command.starts_with(&Order::rollback_command(false))
+    }
+
     /// Whether it goes on without anybody's help.
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Ordered | State::Running)
@@ -199,16 +204,17 @@ impl Status {
             Said::Event(Event::ApiAway(away)) => self.api_away = Some(*away),
             Said::Event(_) => {}
             Said::Ended(ending) => {
-                self.state = state_of(ending);
+                self.state = state_of(ending, self.is_rollback());
                 self.ending = Some(ending.clone());
             }
         }
     }
 }
 
-/// The state that an exit code of an [`Outcome`](crate::workflow::upgrade::Outcome) stands for.
-fn state_of(ending: &Ending) -> State {
+/// The state that an exit code of an [`Outcome`](crate::workflow::upgrade::Outcome), or of a rollback, stands for.
+fn state_of(ending: &Ending, is_rollback: bool) -> State {
     match ending.code {
+        0 if is_rollback => State::RolledBack,
         0 => State::Upgraded,
         2 => State::RolledBack,
         3 => State::Failed,
