@@ -75,6 +75,7 @@ fn text(status: &Status, now: Timestamp) -> String {
         State::RolledBack if status.is_rollback() && code(status) == 0 => "done: everything old is back",
         State::RolledBack if status.is_rollback() => "everything is old again, but etcd",
         State::RolledBack => "failed: everything is old again",
+        State::Failed if status.is_rollback() => "failed: mend the cause, and run it again",
         State::Failed => "failed, and going back failed too: mend the cause, and run `kubeboot upgrade rollback`",
         State::Refused => "not begun: nothing was changed",
     };

@@ -25,6 +25,7 @@ pub mod order;
 pub mod plan;
 pub mod prepare;
 mod progress;
+mod replace;
 pub mod rollback;
 pub mod run;
 pub mod settings;

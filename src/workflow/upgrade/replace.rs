@@ -56,7 +56,7 @@ pub(super) async fn control_plane(
 async fn check_again(machine: &Machine<'_>, work: &Work<'_>, journal: &Journal) -> Result<Settling, UpgradeError> {
     let replaced = |component: &&str| machine.tree.exists(&journal.backup.join(format!("{component}.yaml")));
     let replaced: Vec<&'static str> = COMPONENTS.into_iter().filter(replaced).collect();
-    settle(machine, |component| replaced.iter().any(|one| *one == component)).await?;
+    settle(machine, |component| replaced.contains(&component)).await?;
     if journal.etcd_data.is_some() {
         call_off_downgrade(machine).await;
     }

@@ -94,15 +94,14 @@ fn way_out(data: &DataCopy, writes: Option<u64>) -> String {
 }
 
 /// Puts the manifests back, with etcd going one `way`.
+///
+/// etcd comes first, and serves again before the others are touched: an API server that starts while its etcd is away misses the
+/// first check of its address allocators, and gives up after a minute of serving.
 async fn go(machine: &mut Machine<'_>, journal: &mut Journal, way: Way, facts: &Facts) -> Result<(), UpgradeError> {
-    let mut restored = Vec::new();
     let mut kept = None;
-    let ending = swap::ending(machine, journal).await;
-    for component in COMPONENTS {
-        let Some(old) = machine.tree.read(&journal.backup.join(format!("{component}.yaml")))? else { continue };
-        let file = file(component);
+    if let Some(old) = backup(machine, journal, ETCD)? {
+        let ending = swap::ending(machine, journal).await;
         let content = match way {
-            _ if component != ETCD => old,
             Way::Manifest => old,
             Way::Stay => kept.insert(new_manifest(machine, journal)?.unwrap_or(old)).clone(),
             Way::Downgrade => {
@@ -116,24 +115,18 @@ async fn go(machine: &mut Machine<'_>, journal: &mut Journal, way: Way, facts: &
                 old
             }
         };
-        let now = machine.tree.read(&file)?;
-        let mut going = None;
-        if now.as_ref() != Some(&content) {
-            going = now.and_then(|now| going_back(machine.reporter, component, (&now, &content)));
-            machine.tree.write(&file, &content, 0o600)?;
-            let which = if kept.is_some() && component == ETCD { "new" } else { "old" };
-            tell(machine.reporter, component, format!("{which} manifest put back"), false);
-        }
-        restored.push((component, file, sha256(&content), going));
+        let going = put_back(machine, ETCD, &content, if kept.is_some() { "new" } else { "old" })?;
+        swap::wait_for(machine, &file(ETCD), sha256(&content), &ending).await?;
+        has_gone_back(going);
     }
-    for (component, file, hash, going) in restored {
-        match component {
-            ETCD => swap::wait_for(machine, &file, hash, &ending).await?,
-            _ => wait(machine, component, &file, Some(hash)).await?,
-        }
-        if let Some(going) = going {
-            going.at(ReplacementStep::Done);
-        }
+    let mut restored = Vec::new();
+    for component in COMPONENTS.into_iter().filter(|component| *component != ETCD) {
+        let Some(old) = backup(machine, journal, component)? else { continue };
+        restored.push((component, sha256(&old), put_back(machine, component, &old, "old")?));
+    }
+    for (component, hash, going) in restored {
+        wait(machine, component, &file(component), Some(hash)).await?;
+        has_gone_back(going);
     }
     journal.etcd_kept = match kept {
         Some(manifest) => Some(version_that_stays(machine, &manifest).await),
@@ -146,6 +139,34 @@ async fn go(machine: &mut Machine<'_>, journal: &mut Journal, way: Way, facts: &
         machine.reporter.note("rollback", text);
     }
     Ok(())
+}
+
+fn backup(machine: &Machine<'_>, journal: &Journal, component: &str) -> Result<Option<Vec<u8>>, UpgradeError> {
+    Ok(machine.tree.read(&journal.backup.join(format!("{component}.yaml")))?)
+}
+
+/// Writes a manifest in the place of another one; returns how the component goes back, where it does.
+fn put_back<'m>(
+    machine: &mut Machine<'m>,
+    component: &'static str,
+    content: &[u8],
+    which: &str,
+) -> Result<Option<Going<'m>>, UpgradeError> {
+    let file = file(component);
+    let now = machine.tree.read(&file)?;
+    if now.as_deref() == Some(content) {
+        return Ok(None);
+    }
+    let going = now.and_then(|now| going_back(machine.reporter, component, (&now, content)));
+    machine.tree.write(&file, content, 0o600)?;
+    tell(machine.reporter, component, format!("{which} manifest put back"), false);
+    Ok(going)
+}
+
+fn has_gone_back(going: Option<Going<'_>>) {
+    if let Some(going) = going {
+        going.at(ReplacementStep::Done);
+    }
 }
 
 /// A component whose manifest is put back.

@@ -25,7 +25,7 @@ pub enum State {
     Upgraded,
     /// Everything is old again.
     RolledBack,
-    /// It failed, and so did going back.
+    /// It failed, and so did going back; or it is a rollback that failed.
     Failed,
     /// It could not be begun, and nothing was changed.
     Refused,
@@ -204,7 +204,7 @@ impl Status {
             Said::Event(Event::ApiAway(away)) => self.api_away = Some(*away),
             Said::Event(_) => {}
             Said::Ended(ending) => {
-                self.state = state_of(ending, self.is_rollback());
+                self.state = state_of(ending, self.is_rollback(), self.attempts > 0);
                 self.ending = Some(ending.clone());
             }
         }
@@ -212,9 +212,10 @@ impl Status {
 }
 
 /// The state that an exit code of an [`Outcome`](crate::workflow::upgrade::Outcome), or of a rollback, stands for.
-fn state_of(ending: &Ending, is_rollback: bool) -> State {
+fn state_of(ending: &Ending, is_rollback: bool, has_begun: bool) -> State {
     match ending.code {
         0 if is_rollback => State::RolledBack,
+        1 if is_rollback && has_begun => State::Failed,
         0 => State::Upgraded,
         2 => State::RolledBack,
         3 => State::Failed,

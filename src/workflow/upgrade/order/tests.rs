@@ -14,11 +14,13 @@ use crate::agent::options::UpgradeSignal;
 use crate::event::{Event, Reporter};
 use crate::host::digest::sha256;
 use crate::host::fs::make_dirs;
+use crate::host::tree::{HostTree, NoRecord};
 use crate::manifests::COMPONENTS;
 use crate::testing::machine::Bench;
 use crate::testing::power::{Disk, Loss};
 use crate::testing::report::{pod, report};
 use crate::workflow::machine::Cause;
+use crate::workflow::upgrade::journal::Journal;
 use crate::workflow::upgrade::run::tests::{LIMIT, NEW, made, made_with, parts, request, scheduler};
 use crate::workflow::upgrade::run::{Parts, Rollback, Upgrade};
 
@@ -79,6 +81,26 @@ async fn what_was_ordered_is_carried_out_once_and_its_record_stays() {
     let json = serde_json::to_value(scheduler).unwrap();
     assert!(json["step"] == "done" && json["seconds"].is_number() && json["to"] == NEW, "{json}");
     assert!(carry(&bench).await.unwrap().is_none(), "nothing is on order any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_has_ended_is_told_as_one() {
+    let (bench, paths) = ordered(NEW).await;
+    carry(&bench).await.unwrap();
+    let order_rollback = || {
+        let rollback = Rollback::prepare(&paths, parts(&bench), false).unwrap();
+        rollback.order(None, LIMIT).unwrap().write(&paths).unwrap();
+    };
+    order_rollback();
+    assert_eq!(carry(&bench).await.unwrap().unwrap().code, 0);
+    let taken_back = status(&paths).unwrap().unwrap();
+    assert!(taken_back.state == State::RolledBack && taken_back.is_rollback(), "{taken_back:?}");
+    let backup = Journal::read(&HostTree::new(paths.clone(), NoRecord)).unwrap().unwrap().backup;
+    let broken = std::fs::read_to_string(paths.manifest("kube-scheduler")).unwrap() + "# broken\n";
+    write_file(&paths.on_host(backup.join("kube-scheduler.yaml")), broken.as_bytes(), 0o600).unwrap();
+    order_rollback();
+    assert_eq!(carry(&bench).await.unwrap().unwrap().code, 1);
+    assert_eq!(status(&paths).unwrap().unwrap().state, State::Failed, "something was changed");
 }
 
 #[tokio::test(start_paused = true)]

@@ -106,3 +106,26 @@ async fn what_was_measured_before_an_attempt_was_cut_off_is_the_least_that_it_wa
     assert_eq!(away, Away { millis: 700, times: 1, at_least: true });
     assert_eq!(away.to_string(), "at least 0.7 s");
 }
+
+#[tokio::test(start_paused = true)]
+async fn in_a_rollback_etcd_serves_again_before_any_other_component_is_touched() {
+    let bench = super::etcd::bench(super::etcd::OLD, "r/x:v1");
+    let reporter = Arc::new(Silencing { silent: Arc::default(), seen: Mutex::default() });
+    let bench = Bench { reporter: reporter.clone(), ..bench };
+    bench.apply(&super::etcd::steps(&bench, super::etcd::NEW, "r/x:v2"), None).await.unwrap();
+    reporter.seen.lock().unwrap().clear();
+    assert_eq!(bench.rollback().await.etcd_kept, None);
+    let steps: Vec<(String, ReplacementStep)> = reporter
+        .seen
+        .lock()
+        .unwrap()
+        .iter()
+        .filter_map(|event| match event {
+            Event::Replacement { name, step, .. } => Some((name.clone(), *step)),
+            _ => None,
+        })
+        .collect();
+    let of = |name: &str, step| (name.to_owned(), step);
+    assert_eq!(steps[..2], [of("etcd", ReplacementStep::Swap), of("etcd", ReplacementStep::Done)]);
+    assert_eq!(steps.len(), 2 * COMPONENTS.len());
+}
