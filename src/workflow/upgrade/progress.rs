@@ -12,8 +12,10 @@ use crate::workflow::machine::cluster::{Api, Ping};
 
 /// The pause between two questions to the API server: what is measured is off by so much.
 const PACE: Duration = Duration::from_millis(50);
-/// An API server that takes longer to answer is away: one that waits for its etcd refuses nothing.
+/// An API server that leaves more time than this between two answers was away: one that waits for its etcd refuses nothing.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// When a question is given up and asked again: its connection may be one to a process that is gone.
+const GIVEN_UP: Duration = Duration::from_secs(2);
 
 /// A component on its way from one version to another.
 pub(super) struct Going<'a> {
@@ -71,7 +73,7 @@ impl Watch<'_> {
     /// The API server reports no event for it.
     async fn forever<T>(&mut self, ping: &Ping<'_>) -> T {
         loop {
-            match tokio::time::timeout(PATIENCE, ping()).await {
+            match tokio::time::timeout(GIVEN_UP, ping()).await {
                 Ok(true) => self.is_back(),
                 _ => self.is_away = true,
             }
@@ -80,8 +82,9 @@ impl Watch<'_> {
     }
 
     fn is_back(&mut self) {
-        if std::mem::take(&mut self.is_away) {
-            self.away.millis = self.away.millis.saturating_add(millis(self.answered.elapsed()));
+        let gap = self.answered.elapsed();
+        if std::mem::take(&mut self.is_away) || gap > PATIENCE {
+            self.away.millis = self.away.millis.saturating_add(millis(gap));
             self.away.times += 1;
         }
         self.answered = Instant::now();
@@ -127,8 +130,27 @@ mod tests {
         assert!((1300..1420).contains(&refused.millis), "{refused:?}");
         let hanging = seen(5000, |at| (!(1000..2100).contains(&at)).then_some(true)).await;
         assert_eq!(hanging.times, 1);
-        // Asked again when the last question was given up.
-        assert!((1100..1800).contains(&hanging.millis), "{hanging:?}");
+        // Asked again when the question was given up.
+        assert!((2000..2150).contains(&hanging.millis), "{hanging:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_late_counts_and_one_that_is_only_slow_does_not() {
+        for (takes, expected) in [(300, 0..1), (900, 900..1000)] {
+            let mut away = Away::default();
+            let begun = Instant::now();
+            let ping: Ping<'_> = Box::new(|| {
+                let is_slow = (1000..1050).contains(&millis(begun.elapsed()));
+                async move {
+                    tokio::time::sleep(Duration::from_millis(if is_slow { takes } else { 1 })).await;
+                    true
+                }
+                .boxed()
+            });
+            let mut watch = Watch { answered: begun, is_away: false, away: &mut away };
+            let _ = tokio::time::timeout(Duration::from_secs(4), watch.forever::<()>(&ping)).await;
+            assert!(expected.contains(&away.millis), "{takes}: {away:?}");
+        }
     }
 
     #[test]
