@@ -1,6 +1,8 @@
 //! What happens, as data: every room that does something long says so with an [`Event`]; who shows it, and how, is the
 //! business of `ui`. Library code never prints.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// One thing that happened while a command ran. Serialised, it is one line of `-o json`.
@@ -71,6 +73,76 @@ pub enum Event {
         /// More words.
         detail: Option<String>,
     },
+    /// A component is on its way to another version.
+    Replacement {
+        /// kubeadm's name of it.
+        name: String,
+        /// The old version, or the old image where that says none.
+        from: String,
+        /// The new version, or the new image.
+        to: String,
+        /// How far it is.
+        step: ReplacementStep,
+        /// How long it has taken so far, in milliseconds.
+        millis: u64,
+    },
+    /// For how long the API server did not answer while components were replaced.
+    ApiAway(Away),
+}
+
+/// How far the replacement of a component is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ReplacementStep {
+    /// What the next one might change is kept.
+    Data,
+    /// The next one takes the place of the one before.
+    Swap,
+    /// The next one is healthy, and shows whether it does what it is there for.
+    Checks,
+    /// It is replaced.
+    Done,
+}
+
+impl ReplacementStep {
+    /// In words, before which the component is named.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Data => "keeping its data",
+            Self::Swap => "replacing it",
+            Self::Checks => "checking what it does",
+            Self::Done => "replaced",
+        }
+    }
+}
+
+/// For how long the API server did not answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Away {
+    /// All in all, in milliseconds.
+    pub millis: u64,
+    /// How many times.
+    pub times: u32,
+    /// Whether it may have been longer: an attempt was cut off while it was measured.
+    #[serde(default)]
+    pub at_least: bool,
+}
+
+impl fmt::Display for Away {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let least = if self.at_least { "at least " } else { "" };
+        match (self.millis, self.times) {
+            (0, _) => write!(f, "{least}0 s"),
+            (millis, 0 | 1) => write!(f, "{least}{:.1} s", seconds(millis)),
+            (millis, times) => write!(f, "{least}{:.1} s, {times} times", seconds(millis)),
+        }
+    }
+}
+
+/// Milliseconds as seconds.
+pub fn seconds(millis: u64) -> f64 {
+    millis as f64 / 1e3
 }
 
 /// Takes events. `ui` has the ones that print; tests have one that collects.

@@ -72,6 +72,17 @@ async fn config_for(path: &Path, server: &str) -> Result<Config, ClusterError> {
     Ok(config)
 }
 
+/// Whether the API server answers a question that it has to ask its etcd, one time: for an object that there is or is not.
+pub async fn answers(client: &Client) -> bool {
+    let request = http::Request::get("/api/v1/namespaces/kube-system/configmaps/kubeadm-config").body(Vec::new());
+    let Ok(request) = request else { return false };
+    match client.request_text(request).await {
+        Ok(_) => true,
+        Err(kube::Error::Api(status)) => status.code == 404,
+        Err(_) => false,
+    }
+}
+
 /// What is done, where, and how long it may take.
 pub(super) struct Attempt<'a> {
     pub what: &'a str,

@@ -24,7 +24,7 @@ pub mod version;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use client::{client, client_of};
+pub use client::{answers, client, client_of};
 
 use crate::pki::client::ReadError;
 

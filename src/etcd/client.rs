@@ -9,6 +9,7 @@ use http::Uri;
 use rustls::ClientConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::Value;
 
 use super::proto::{
     DefragmentRequest, DefragmentResponse, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse,
@@ -16,7 +17,7 @@ use super::proto::{
     MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, MemberUpdateRequest, MemberUpdateResponse,
     RangeRequest, RangeResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
-use super::rpc::{Call, Cause, streaming, unary};
+use super::rpc::{Call, Cause, get, streaming, unary};
 use super::{
     Answer, Downgrade, Etcd, EtcdError, KvHash, Maintenance, MemberId, MemberRecord, Membership, Minor, Piece, Pieces,
     Status,
@@ -37,6 +38,9 @@ const AGREED: Duration = Duration::from_secs(10);
 const PIECE: Duration = Duration::from_secs(30);
 /// How long for work on the whole database, which may have gigabytes: minutes on a slow disk.
 const WHOLE: Duration = Duration::from_secs(600);
+
+/// Where a member serves the versions of itself and of its cluster, beside gRPC, which does not tell the cluster's.
+const VERSION: &str = "/version";
 
 /// A row of the table of what a member is asked.
 const fn call(path: &'static str, what: &'static str, limit: Duration) -> Call {
@@ -149,6 +153,12 @@ impl Etcd for Member {
             db_quota: Some(unsigned(said.db_size_quota)).filter(|quota| *quota > 0),
             errors: said.errors,
         })
+    }
+
+    async fn cluster_version(&self) -> Result<Option<Minor>, EtcdError> {
+        let Some(said) = get(self, VERSION, OWN).await? else { return Ok(None) };
+        let said: Value = serde_json::from_slice(&said).unwrap_or_default();
+        Ok(said["etcdcluster"].as_str().and_then(Minor::of))
     }
 
     async fn downgrade(&self, action: Downgrade, to: Minor) -> Result<(), EtcdError> {

@@ -17,6 +17,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
 
 pub use client::Member;
 pub use error::{EtcdError, Reason};
@@ -89,7 +90,7 @@ pub struct MemberRecord {
 }
 
 /// A minor version of etcd: an etcd opens data of its own minor version and of the one before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Minor {
     /// 3 of 3.6.
     pub major: u64,
@@ -160,6 +161,12 @@ pub trait Etcd: Send + Sync {
     /// # Errors
     /// [`EtcdError`]; one that does not answer within seconds is one.
     async fn status(&self) -> Result<Status, EtcdError>;
+
+    /// The version of the cluster, which is that of its oldest member; None where the member does not say.
+    ///
+    /// # Errors
+    /// [`EtcdError`].
+    async fn cluster_version(&self) -> Result<Option<Minor>, EtcdError>;
 
     /// Validates, enables or cancels the downgrade of the cluster's data to a minor version, as `etcdctl downgrade` does.
     /// An enabled one is carried out within seconds, while etcd serves on: [`Status::storage`] then says so.

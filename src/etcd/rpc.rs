@@ -6,10 +6,12 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use http::Uri;
 use http::uri::PathAndQuery;
+use http::{StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::TokioIo;
 use prost::Message;
 use rustls::AlertDescription;
@@ -20,9 +22,11 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::Request;
+use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
+use tower::ServiceExt;
 
 use super::{EtcdError, Member};
 
@@ -30,6 +34,8 @@ use super::{EtcdError, Member};
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long a server may take for its first word after the handshake, before it is spoken to all the same.
 const FIRST_WORD: Duration = Duration::from_millis(500);
+/// How long an answer beside gRPC may be, in bytes.
+const LONGEST: usize = 64 << 10;
 /// How many bytes may be on their way to here: a whole snapshot goes through one stream.
 const WINDOW: u32 = 1 << 20;
 
@@ -62,6 +68,7 @@ pub struct Call {
 
 /// A connection to a member, for one question.
 struct Line {
+    channel: Channel,
     grpc: Grpc<Channel>,
     /// The first error of TLS after the handshake: with TLS 1.3 a server looks at the client's certificate only then.
     /// HTTP/2 passes on no more than its text.
@@ -84,7 +91,7 @@ impl Line {
             let watched = Watched { inner, seen: Arc::clone(&tls_error) };
             let channel = channel(member, watched).await;
             let channel = channel.map_err(|error| tls_or(member, &tls_error, || member.unreachable(error)))?;
-            Ok(Self { grpc: Grpc::new(channel), tls_error })
+            Ok(Self { grpc: Grpc::new(channel.clone()), channel, tls_error })
         };
         timeout(CONNECT, connected).await.map_err(|_| late(member, CONNECT))?
     }
@@ -130,6 +137,26 @@ where
         answer.map(tonic::Response::into_inner).map_err(|status| line.error(member, call, &status))
     };
     timeout(call.limit, asked).await.map_err(|_| late(member, call.limit))?
+}
+
+/// Gets what `member` serves at a path beside gRPC, on the same port; None where it serves nothing there.
+///
+/// # Errors
+/// As [`unary`].
+pub async fn get(member: &Member, path: &'static str, limit: Duration) -> Result<Option<Bytes>, EtcdError> {
+    let mut line = Line::to(member).await?;
+    let asked = async {
+        line.ready(member).await?;
+        let failed = |error: Cause| tls_or(member, &line.tls_error, || member.unreachable(error));
+        let question = http::Request::get(path).body(Body::empty()).map_err(|error| failed(error.into()))?;
+        let answer = line.channel.clone().oneshot(question).await.map_err(|error| failed(error.into()))?;
+        if answer.status() != StatusCode::OK {
+            return Ok(None);
+        }
+        let body = Limited::new(answer.into_body(), LONGEST).collect().await.map_err(failed)?;
+        Ok(Some(body.to_bytes()))
+    };
+    timeout(limit, asked).await.map_err(|_| late(member, limit))?
 }
 
 /// Asks `member` for a stream of answers. It ends after the first error.

@@ -10,8 +10,10 @@ const API_SERVER: &str = "kube-apiserver";
 const CONTROLLER_MANAGER: &str = "kube-controller-manager";
 const SCHEDULER: &str = "kube-scheduler";
 const ETCD: &str = "etcd";
-/// kube-apiserver, kube-controller-manager and kube-scheduler.
-const GATED: [&str; 3] = [API_SERVER, CONTROLLER_MANAGER, SCHEDULER];
+/// The node agent of a release, whose gates are those of the control plane.
+pub const KUBELET: &str = "kubelet";
+/// What takes the gates of the table.
+const GATED: [&str; 4] = [API_SERVER, CONTROLLER_MANAGER, SCHEDULER, KUBELET];
 /// The flag with the gates of those.
 pub const FEATURE_GATES: &str = "feature-gates";
 

@@ -1,4 +1,4 @@
-//! Feature gates of the control plane that a release has locked or removed.
+//! Feature gates of the control plane and the kubelet that a release has locked or removed.
 //!
 //! Read from the tables of gates that Kubernetes 1.31 to 1.36 are built with. Of 1.37 there is only what the library of its
 //! kube-apiserver (1.37.0-beta.0) and the notes of its alpha.1 show.

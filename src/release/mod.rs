@@ -10,12 +10,12 @@ mod table;
 mod upgrade;
 mod version;
 
-pub use flags::{FEATURE_GATES, Fate, Minor as ReleaseMinor, Retired, retired_flag, retired_gate};
+pub use flags::{FEATURE_GATES, Fate, KUBELET, Minor as ReleaseMinor, Retired, retired_flag, retired_gate};
 pub use kubeadm::{ConfigApi, KubeadmRow, kubeadm_row, kubelet_config_map};
 pub use kubelet::{KubeletRow, is_kubelet_too_old, kubelet_refusal, kubelet_row};
 pub use surge::surge_flags;
 pub use table::{
-    ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_goes_back, etcd_opens, etcd_row, etcds_for,
+    ComponentRow, EtcdRow, ProbePaths, RELEASES, Release, etcd_formats, etcd_goes_back, etcd_opens, etcd_row, etcds_for,
 };
 pub use upgrade::{Refusal, UpgradePolicy, upgrade_allowed};
 pub use version::{KubernetesVersion, VersionError};

@@ -206,6 +206,15 @@ pub fn etcd_opens(etcd: (u64, u64), data: (u64, u64)) -> bool {
     }
 }
 
+/// The minor versions that an etcd makes of its cluster's version and of its data's as soon as every member is one of it; None
+/// for data that do not say theirs, as before 3.6. Seen within the first second with 3.7.1 on data of 3.6.8.
+pub fn etcd_formats(etcd: (u64, u64)) -> ((u64, u64), Option<(u64, u64)>) {
+    (etcd, (etcd >= STORAGE_VERSION).then_some(etcd))
+}
+
+/// The first etcd whose data say their version.
+const STORAGE_VERSION: (u64, u64) = (3, 6);
+
 /// The minor versions of etcd, of those in the table, that open data which one of `data` has opened last.
 pub fn etcds_for(data: (u64, u64)) -> Vec<(u64, u64)> {
     let known = ETCD.iter().filter_map(|row| row.opens.last().copied());
@@ -252,6 +261,8 @@ mod tests {
             }
         }
         assert_eq!(etcds_for((3, 5)), [(3, 5), (3, 6)]);
+        assert_eq!(etcd_formats((3, 5)), ((3, 5), None));
+        assert_eq!(etcd_formats((3, 7)), ((3, 7), Some((3, 7))));
         assert!(!etcd_opens((4, 0), (3, 7)), "what no release has shown");
         for row in &ETCD {
             assert!(row.since == (0, 0) || row.opens.last() == Some(&row.since), "{row:?}");

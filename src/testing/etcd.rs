@@ -247,6 +247,10 @@ impl Etcd for FakeData {
         self.lock().call("status", || Ok(self.status.clone()))
     }
 
+    async fn cluster_version(&self) -> Result<Option<Minor>, EtcdError> {
+        self.lock().call("cluster_version", || Ok(self.status.minor()))
+    }
+
     async fn downgrade(&self, _: Downgrade, _: Minor) -> Result<(), EtcdError> {
         self.lock().call("downgrade", || Ok(()))
     }

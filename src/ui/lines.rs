@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
-use crate::event::{Event, Reporter};
+use crate::event::{Away, Event, Reporter, seconds};
 use crate::yaml;
 
 /// Plain lines with kubeadm's `[phase]` in front.
@@ -72,6 +72,8 @@ fn line(event: &Event, running: &str) -> Option<String> {
         Event::Pull { image, done: true, .. } => format!("[images] Pulled {image}"),
         Event::Pull { image, .. } => format!("[images] Pulling {image}"),
         Event::Component { name, .. } => format!("[{running}] {name}: {}", component(event)),
+        Event::Replacement { name, .. } => format!("[{running}] {name} {}", replacement(event)),
+        Event::ApiAway(away) => format!("[upgrade] {}", api_away(*away)),
     })
 }
 
@@ -95,6 +97,21 @@ pub(super) fn component(event: &Event) -> String {
         Event::Component { state, .. } => state.clone(),
         _ => String::new(),
     }
+}
+
+/// From where to where a component goes, how far that is, and the seconds.
+pub(super) fn replacement(event: &Event) -> String {
+    match event {
+        Event::Replacement { from, to, step, millis, .. } => {
+            format!("{from} -> {to}: {}, {:.1} s", step.words(), seconds(*millis))
+        }
+        _ => String::new(),
+    }
+}
+
+/// For how long the API server was away.
+pub(super) fn api_away(away: Away) -> String {
+    format!("API server not reachable for {away}")
 }
 
 /// Bytes for people: `37.5 MB`.
@@ -137,6 +154,7 @@ impl<W: Write + Send> Reporter for JsonLines<W> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::event::ReplacementStep;
 
     /// A little of everything, as an init on a fresh machine would say it.
     pub(in crate::ui) fn story() -> Vec<Event> {
@@ -219,6 +237,35 @@ pub(super) mod tests {
         lines.event(Event::Note { phase: None, text: "yes".into() });
         let text = String::from_utf8(lines.out.into_inner().unwrap()).unwrap();
         assert!(text.starts_with("---\nevent: note\n"), "{text}");
+    }
+
+    #[test]
+    fn a_replacement_and_how_long_the_api_server_was_away_are_lines() {
+        let plain = Plain::new(Vec::new());
+        let step = |step, millis| Event::Replacement {
+            name: "etcd".into(),
+            from: "3.6.8-0".into(),
+            to: "3.7.0-0".into(),
+            step,
+            millis,
+        };
+        plain.event(Event::PhaseStarted { phase: "upgrade/etcd".into(), title: "etcd: r/a -> r/b".into() });
+        plain.event(step(ReplacementStep::Swap, 12));
+        plain.event(step(ReplacementStep::Done, 1440));
+        for (millis, times, at_least) in [(0, 0, false), (1130, 1, false), (1960, 2, true)] {
+            plain.event(Event::ApiAway(Away { millis, times, at_least }));
+        }
+        let text = String::from_utf8(plain.state.into_inner().unwrap().out).unwrap();
+        insta::assert_snapshot!(text, @r#"
+        [upgrade] etcd: r/a -> r/b
+        [upgrade] etcd 3.6.8-0 -> 3.7.0-0: replacing it, 0.0 s
+        [upgrade] etcd 3.6.8-0 -> 3.7.0-0: replaced, 1.4 s
+        [upgrade] API server not reachable for 0 s
+        [upgrade] API server not reachable for 1.1 s
+        [upgrade] API server not reachable for at least 2.0 s, 2 times
+        "#);
+        let json = serde_json::to_string(&Event::ApiAway(Away { millis: 1130, times: 1, at_least: false })).unwrap();
+        assert_eq!(json, r#"{"event":"apiAway","millis":1130,"times":1,"atLeast":false}"#);
     }
 
     #[test]

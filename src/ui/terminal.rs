@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::lines::{component, size};
-use crate::event::{Event, Reporter};
+use super::lines::{api_away, component, replacement, size};
+use crate::event::{Event, ReplacementStep, Reporter};
 
 /// The one place on stderr where live lines are drawn: log lines and errors have to know it to get out of their way.
 static SCREEN: LazyLock<MultiProgress> =
@@ -104,6 +104,19 @@ impl Terminal {
         bar.set_message(format!("{name:<24} {}", component(event)));
         *was = *healthy;
     }
+
+    /// What is replaced stays as a line; the phase of what is not yet says how far it is.
+    fn replacement(&self, state: &mut State, event: &Event) {
+        let Event::Replacement { name, step, .. } = event else { return };
+        let text = format!("{name} {}", replacement(event));
+        if *step == ReplacementStep::Done {
+            return self.keep(format!("  ✓ {text}"));
+        }
+        let own = state.phases.iter_mut().find(|(phase, ..)| phase.split_once('/').is_some_and(|(_, own)| own == name));
+        if let Some((_, _, bar)) = own {
+            bar.set_message(text);
+        }
+    }
 }
 
 impl Reporter for Terminal {
@@ -119,6 +132,8 @@ impl Reporter for Terminal {
             Event::Pull { image, current, total, done } => self.pull(&mut state, image, current, total, done),
             Event::CertificateKey { .. } => {}
             Event::Component { .. } => self.component(&mut state, &event),
+            Event::Replacement { .. } => self.replacement(&mut state, &event),
+            Event::ApiAway(away) => self.keep(format!("  {}", api_away(away))),
         }
     }
 }
@@ -143,7 +158,7 @@ impl Drop for Terminal {
 }
 
 const PHASE: &str = "{spinner} {msg} {elapsed:.dim}";
-const CHILD: &str = "  {spinner} {msg}";
+const CHILD: &str = "  {spinner} {msg} {elapsed:.dim}";
 const PULL_UNKNOWN: &str = "  {spinner} {msg} {bytes}";
 const PULL: &str = "  {spinner} {msg} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec}";
 const COMPONENT: &str = "  {spinner} {wide_msg}";
@@ -238,6 +253,27 @@ mod tests {
             assert_eq!(text.lines().filter(|kept| *kept == line).count(), 1, "{line:?} in\n{text}");
         }
         assert!(!text.contains('✗'), "{text}");
+    }
+
+    #[test]
+    fn a_component_that_is_replaced_and_the_time_without_an_api_server_stay_as_lines() {
+        let step = |step, millis| Event::Replacement {
+            name: "etcd".into(),
+            from: "3.6.8-0".into(),
+            to: "3.7.0-0".into(),
+            step,
+            millis,
+        };
+        let text = played(vec![
+            Event::PhaseStarted { phase: "upgrade/etcd".into(), title: "etcd: a -> b".into() },
+            step(ReplacementStep::Swap, 10),
+            step(ReplacementStep::Done, 1440),
+            Event::PhaseDone { phase: "upgrade/etcd".into(), changed: true, millis: 1450 },
+            Event::ApiAway(crate::event::Away { millis: 1130, times: 1, at_least: false }),
+        ]);
+        for line in ["  ✓ etcd 3.6.8-0 -> 3.7.0-0: replaced, 1.4 s", "  API server not reachable for 1.1 s"] {
+            assert_eq!(text.lines().filter(|kept| *kept == line).count(), 1, "{line:?} in\n{text}");
+        }
     }
 
     #[test]

@@ -51,8 +51,9 @@ pub fn an_etcd_that_has_served_stays_when_the_api_server_fails_and_no_acknowledg
     writer.wait_for(50);
 
     // This etcd leaves no data that the one before opens: it stays here too.
-    let said = kubeboot(&["upgrade", "rollback", "--yes"]).code(0);
+    let said = kubeboot(&["upgrade", "rollback", "--yes"]).code(2);
     assert!(said.contains(&format!("are back and healthy, with etcd {version}")), "{said}");
+    assert!(said.contains("`kubeboot upgrade rollback --etcd-copy` puts the copy"), "{said}");
     writer.wait_for(50);
     let acknowledged = writer.stop();
     assert_eq!(missing(&acknowledged), [""; 0], "of {}", acknowledged.len());

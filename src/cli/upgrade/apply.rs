@@ -43,6 +43,7 @@ pub async fn apply_it(globals: &Globals, to: &UpgradeTarget, phases: Phases, how
         one_phase: to.command.contains(" phase "),
         ignored: to.section.common.ignore_preflight_errors.clone(),
         warnings: to.warnings.clone(),
+        warned: false,
         pull_policy: how.pull_policy,
     };
     let upgrade = Upgrade::prepare(&paths, parts, request).map_err(explain)?;
@@ -62,7 +63,12 @@ pub async fn apply_it(globals: &Globals, to: &UpgradeTarget, phases: Phases, how
         bail!("nothing was changed");
     }
     let order = upgrade.order(Some(&to.kubeconfig), limit)?;
-    match hand_over(&paths, &order, upgrade).await? {
+    let handed_over = match upgrade.is_preflight() {
+        // It changes nothing that the agent would have to bring to an end.
+        true => HandedOver::No(upgrade),
+        false => hand_over(&paths, &order, upgrade).await?,
+    };
+    match handed_over {
         HandedOver::Yes => follow_it(&paths, &order.id, &*reporter).await,
         HandedOver::No(mut upgrade) => {
             let outcome = upgrade.run(limit).await.map_err(explain)?;
@@ -146,8 +152,8 @@ pub async fn roll_back(
     match hand_over(&paths, &order, rollback).await? {
         HandedOver::Yes => follow_it(&paths, &order.id, &*reporter).await,
         HandedOver::No(mut rollback) => {
-            rollback.run(limit).await?;
-            Ok(ExitCode::SUCCESS)
+            let taken_back = rollback.run(limit).await?;
+            Ok(ended(Ending::of_rollback(&taken_back)))
         }
     }
 }

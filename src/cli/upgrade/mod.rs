@@ -56,7 +56,10 @@ enum Sub {
     ///
     /// etcd goes back too where that loses nothing: by its own downgrade, where its minor version has changed and both know
     /// how (3.6 and newer). Else the new etcd stays, with everything else old, and that is said.
-    #[command(after_help = "Exit codes: 0 everything old is back and healthy, 1 any error.")]
+    #[command(
+        after_help = "Exit codes: 0 everything old is back and healthy, 2 everything but etcd, which stays and serves (what is left \
+                          to do is said), 1 any error."
+    )]
     Rollback {
         /// Put the copy of etcd's data back that the upgrade has made: every write since then is lost
         #[arg(long)]

@@ -125,6 +125,7 @@ fn request(wanted: &UpgradeTarget, pull_policy: Option<PullPolicy>) -> anyhow::R
         one_phase: false,
         ignored: wanted.section.common.ignore_preflight_errors.clone(),
         warnings: wanted.warnings.clone(),
+        warned: false,
         pull_policy,
     })
 }

@@ -9,7 +9,7 @@ use super::apply::follow_it;
 use crate::cli::Globals;
 use crate::ui::{self, Output};
 use crate::workflow::upgrade::order::carry_out;
-use crate::workflow::upgrade::order::status::{State, Status, status};
+use crate::workflow::upgrade::order::status::{Component, Replacement, State, Status, status};
 use crate::workflow::upgrade::run::Parts;
 
 /// Exit code while an upgrade has not ended.
@@ -54,6 +54,9 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
 }
 
 fn code(status: &Status) -> u8 {
+    if let Some(ending) = &status.ending {
+        return ending.code;
+    }
     match status.state {
         State::Upgraded => 0,
         State::RolledBack => 2,
@@ -69,7 +72,10 @@ fn text(status: &Status, now: Timestamp) -> String {
         State::Running => "under way",
         State::CutOff => "cut off: run the same command again, or `kubeboot upgrade rollback`",
         State::Upgraded => "done: everything is new",
+        State::RolledBack if status.is_rollback() && code(status) == 0 => "done: everything old is back",
+        State::RolledBack if status.is_rollback() => "everything is old again, but etcd",
         State::RolledBack => "failed: everything is old again",
+        State::Failed if status.is_rollback() => "failed: mend the cause, and run it again",
         State::Failed => "failed, and going back failed too: mend the cause, and run `kubeboot upgrade rollback`",
         State::Refused => "not begun: nothing was changed",
     };
@@ -86,18 +92,28 @@ fn text(status: &Status, now: Timestamp) -> String {
         lines.push(("Attempts", format!("{}: those before the last were cut off", status.attempts)));
     }
     lines.extend(status.phase.clone().filter(|_| status.is_open()).map(|phase| ("Phase", phase)));
+    lines.extend(status.api_away.map(|away| ("API server", format!("not reachable for {away}"))));
     let errors = status.ending.iter().flat_map(|ending| &ending.errors);
     lines.extend(errors.map(|error| ("Error", error.join(": "))));
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect();
     if !status.components.is_empty() {
-        let rows = status
-            .components
-            .iter()
-            .map(|one| [one.name.clone(), if one.healthy { "yes" } else { "no" }.to_owned(), one.state.clone()]);
         text.push('\n');
-        text.push_str(&ui::table(["COMPONENT", "HEALTHY", "STATE"], rows));
+        text.push_str(&ui::table(COLUMNS, status.components.iter().map(row)));
     }
     text
+}
+
+const COLUMNS: [&str; 7] = ["COMPONENT", "FROM", "TO", "STEP", "SECONDS", "HEALTHY", "STATE"];
+
+fn row(one: &Component) -> [String; 7] {
+    let healthy = if one.healthy { "yes" } else { "no" }.to_owned();
+    let [from, to, step, seconds] = match &one.replacement {
+        Some(Replacement { from, to, step, seconds }) => {
+            [from.clone(), to.clone(), step.words().to_owned(), format!("{seconds:.1}")]
+        }
+        None => [(); 4].map(|()| "-".to_owned()),
+    };
+    [one.name.clone(), from, to, step, seconds, healthy, one.state.clone()]
 }
 
 /// Carries out what was ordered, in this process.

@@ -77,6 +77,7 @@ async fn a_member_says_what_it_is() {
     };
     assert_eq!(status, expected);
     assert_eq!(status.member.to_string(), "a1");
+    assert_eq!(server.member().cluster_version().await.unwrap(), Minor::of("3.6"));
 }
 
 #[tokio::test]

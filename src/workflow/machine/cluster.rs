@@ -1,17 +1,21 @@
 //! What the workflows do through the API server of this node. Behind a trait, so that they are tested without a cluster.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use super::Cause;
 use crate::cluster::admin::ensure_cluster_admins;
 use crate::cluster::apply::{Applied, Target};
 use crate::cluster::object::Object;
 use crate::cluster::version;
-use crate::cluster::{ClusterError, client_of};
+use crate::cluster::{ClusterError, answers, client_of};
 use crate::config::ClusterSpec;
 use crate::host::Paths;
 
@@ -51,7 +55,16 @@ pub trait Cluster: Send + Sync {
     /// The version that a component of this node reports of itself: the API server, or what serves metrics at `metrics`
     /// (`https://127.0.0.1:10257`).
     async fn version(&self, site: Site<'_>, metrics: Option<&str>) -> Result<String, Cause>;
+
+    /// How the API server is asked over and over whether it answers an administrator, on a connection that stays; None where
+    /// it cannot be.
+    fn ping<'a>(&'a self, _: Site<'a>) -> Option<Ping<'a>> {
+        None
+    }
 }
+
+/// Asks once.
+pub type Ping<'a> = Box<dyn Fn() -> BoxFuture<'a, bool> + Send + Sync + 'a>;
 
 /// The API server of this node, with an administrator's kubeconfig.
 #[derive(Debug, Default)]
@@ -111,6 +124,21 @@ impl Cluster for AdminApi {
                 version::of_component(&path, address).await?.ok_or_else(|| "its metrics do not say".into())
             }
         }
+    }
+
+    fn ping<'a>(&'a self, Site { paths, spec }: Site<'a>) -> Option<Ping<'a>> {
+        let path = self.kubeconfig.clone().unwrap_or_else(|| paths.kubeconfig("admin.conf"));
+        let (path, client) = (Arc::new(path), Arc::new(OnceCell::new()));
+        Some(Box::new(move || {
+            let (path, client) = (Arc::clone(&path), Arc::clone(&client));
+            let asked = async move {
+                match client.get_or_try_init(|| client_of(&path, spec)).await {
+                    Ok(client) => answers(client).await,
+                    Err(_) => false,
+                }
+            };
+            asked.boxed()
+        }))
     }
 }
 

@@ -5,35 +5,34 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::certificates::{self, ADMIN};
-use super::etcd::{Aim, call_off_downgrade};
+use super::etcd::Aim;
 use super::gates::Settling;
 use super::journal::{BACKUP_PREFIX, Journal, State};
 use super::kept::{self, FileChange};
 use super::objects::{self, Group};
 use super::plan::Step;
+use super::progress::report_away;
+use super::replace::{control_plane, settle};
 use super::rollback::roll_back;
 use super::table::{Part, SelectedPhases};
-use super::{Outcome, UpgradeError, data, gates, snapshot, swap};
+use super::{Outcome, UpgradeError, data, gates};
 use crate::agent::control::expect::{Expectation, HealthSource, Verdict, until_met};
 use crate::cluster::addons::coredns;
 use crate::config::ClusterSpec;
 use crate::config::spec::PullPolicy;
 use crate::etcd::Server;
-use crate::event::{Event, Reporter};
+use crate::event::{Away, Event, Reporter};
 use crate::host::Paths;
-use crate::host::digest::sha256;
 use crate::host::disk::Disk;
-use crate::host::paths::{MANIFESTS_DIR, TMP_DIR};
+use crate::host::paths::TMP_DIR;
 use crate::host::tree::Tree;
-use crate::manifests::COMPONENTS;
 use crate::runtime::images::ensure_images;
 use crate::workflow::machine::Runtimes;
 use crate::workflow::machine::cluster::Api;
 use crate::workflow::phase::Selected;
 use crate::workflow::preflight::{conclude, upgrade as checks};
 use crate::workflow::runner::{Before, Command, PhaseEnd, run_phases};
-use crate::workflow::session::{PhaseLog, report_end, report_start};
+use crate::workflow::session::PhaseLog;
 use crate::workflow::state::saved::SAVED;
 
 /// What an upgrade acts on.
@@ -147,7 +146,7 @@ pub struct Title {
 pub async fn apply(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) -> Result<Outcome, UpgradeError> {
     let cut_off = Journal::read(machine.tree)?.filter(|journal| journal.state == State::Applying);
     let phases = work.phases.with_work(|part| work.has(part, cut_off.is_some()));
-    let mut run = Run { machine, work, title, cut_off, begun: None, settling: None };
+    let mut run = Run { machine, work, title, cut_off, has_images: false, begun: None, settling: None };
     let done = async {
         run_phases(&mut run, &phases).await?;
         run.finish().await
@@ -155,14 +154,19 @@ pub async fn apply(machine: &mut Machine<'_>, work: &Work<'_>, title: &Title) ->
     let done = done.await;
     let Run { machine, begun, .. } = run;
     let (cause, mut journal) = match (done, begun) {
-        (Ok(()), _) => {
+        (Ok(()), begun) => {
+            if let Some(Begun { journal, .. }) = begun {
+                report_away(machine.reporter, &journal);
+            }
             return Ok(Outcome::Upgraded { replaced: work.steps.iter().map(|step| step.component).collect() });
         }
         (Err(error), None) => return Err(error),
         (Err(cause), Some(Begun { journal, .. })) => (cause, journal),
     };
     machine.reporter.warn("upgrade", format!("{cause}; putting everything old back"));
-    Ok(match roll_back(machine, &mut journal, Aim::Running).await {
+    let back = roll_back(machine, &mut journal, Aim::Running).await;
+    report_away(machine.reporter, &journal);
+    Ok(match back {
         Ok(()) => Outcome::RolledBack { cause, etcd: journal.etcd_kept },
         Err(rollback) => Outcome::Failed { cause, rollback },
     })
@@ -175,6 +179,8 @@ struct Run<'r, 'm> {
     title: &'r Title,
     /// The upgrade that a run before this one has not finished.
     cut_off: Option<Journal>,
+    /// Whether every image is here.
+    has_images: bool,
     /// None until something may be touched.
     begun: Option<Begun>,
     /// The first seconds of what was replaced, which the other phases use.
@@ -198,17 +204,22 @@ impl Command for Run<'_, '_> {
 
     async fn before(&mut self, rest: &[Selected<'static, Part>]) -> Result<Before, UpgradeError> {
         if self.begun.is_none() && rest.first().is_some_and(|next| next.phase.work != Part::Preflight) {
-            fetch(self.machine, self.work).await?;
+            if !self.has_images {
+                fetch(self.machine, self.work).await?;
+            }
             self.begun = Some(begin(self.machine, self.work, self.title, self.cut_off.take()).await?);
         }
         Ok(Before::Run)
     }
 
     async fn act(&mut self, selected: &Selected<'static, Part>) -> Result<PhaseEnd, UpgradeError> {
-        let (part, Self { machine, work, begun, settling, .. }) = (selected.phase.work, self);
+        let (part, Self { machine, work, has_images, begun, settling, .. }) = (selected.phase.work, self);
         let changed = PhaseEnd::Whole { changed: true };
         let Some(Begun { journal, resumed }) = begun else {
-            return preflight(machine, work).await.map(|()| changed);
+            preflight(machine, work).await?;
+            fetch(machine, work).await?;
+            *has_images = true;
+            return Ok(changed);
         };
         match part {
             Part::Preflight => {}
@@ -291,8 +302,14 @@ async fn begin(
         log.begin()?;
     }
     back_up(machine, work, &journal, resumed)?;
-    if !resumed {
-        journal.api_answered = before.is_some() || !work.steps.is_empty() && gates::answers(machine.api).await;
+    match &mut journal.api_away {
+        Some(away) if resumed => away.at_least = true,
+        _ if resumed => {}
+        away => {
+            journal.api_answered = before.is_some() || !work.steps.is_empty() && gates::answers(machine.api).await;
+            let can_be_asked = journal.api_answered && machine.api.cluster.ping(machine.api.site).is_some();
+            *away = (can_be_asked && !work.steps.is_empty()).then(Away::default);
+        }
     }
     if let Some(before) = before {
         let path = journal.backup.join("objects.json");
@@ -318,79 +335,6 @@ fn back_up(machine: &mut Machine<'_>, work: &Work<'_>, journal: &Journal, resume
         if step.data_dir.is_some() {
             machine.tree.write(&journal.new_etcd(), &step.new, 0o600)?;
         }
-    }
-    Ok(())
-}
-
-/// Replaces one component after the other and waits for each; then those are waited for that a run before this one has
-/// replaced.
-async fn control_plane(
-    machine: &mut Machine<'_>,
-    work: &Work<'_>,
-    journal: &mut Journal,
-    resumed: bool,
-) -> Result<Option<Settling>, UpgradeError> {
-    if journal.is_restoring() {
-        data::restore(machine, journal, true).await?;
-    }
-    let mut settling = None;
-    for step in &work.steps {
-        renew(machine, work, step.component, journal)?;
-        settling = Some(replace(machine, work, step, journal).await?);
-    }
-    if resumed {
-        let backup = journal.backup.clone();
-        settle(machine, |component| machine.tree.exists(&backup.join(format!("{component}.yaml")))).await?;
-        settling = Some(check_again(machine, work, journal).await?);
-        if let Some(data) = &mut journal.etcd_data {
-            data.served = Some(true);
-            call_off_downgrade(machine).await;
-            snapshot::keep_log_if_possible(machine, journal);
-        }
-    }
-    if settling.is_some() {
-        renew(machine, work, ADMIN, journal)?;
-    }
-    Ok(settling)
-}
-
-/// Checks the components that a run before this one has replaced.
-async fn check_again(machine: &Machine<'_>, work: &Work<'_>, journal: &Journal) -> Result<Settling, UpgradeError> {
-    let replaced = |component: &&str| machine.tree.exists(&journal.backup.join(format!("{component}.yaml")));
-    let replaced: Vec<&'static str> = COMPONENTS.into_iter().filter(replaced).collect();
-    let settling = Settling::begin(machine.health, replaced.clone()).await;
-    let is_checked = |component: &&&str| !work.steps.iter().any(|step| step.component == **component);
-    for component in replaced.iter().filter(is_checked) {
-        let file = Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"));
-        let Some(now) = machine.tree.read(&file)? else { continue };
-        gates::pass(gates::Parts::of(machine, journal.api_answered), component, &now).await?;
-    }
-    Ok(settling)
-}
-
-/// New certificates for `component`, which reads them when it starts again; a run that was cut off may have made them.
-fn renew(
-    machine: &mut Machine<'_>,
-    work: &Work<'_>,
-    component: &str,
-    journal: &mut Journal,
-) -> Result<(), UpgradeError> {
-    let Some(Renewal { spec, now }) = work.renewal else { return Ok(()) };
-    if journal.renewed.iter().any(|name| name == component) {
-        return Ok(());
-    }
-    let files = certificates::renew(spec, &machine.paths, component, now, machine.reporter)?;
-    kept::replace(machine.tree, journal, &files)?;
-    journal.renewed.push(component.to_owned());
-    journal.write(machine.tree)
-}
-
-/// Waits for the components that are `wanted`, whichever manifests they have.
-async fn settle(machine: &Machine<'_>, wanted: impl Fn(&str) -> bool) -> Result<(), UpgradeError> {
-    for component in COMPONENTS.into_iter().filter(|component| wanted(component)) {
-        let file = Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"));
-        let Some(now) = machine.tree.read(&file)? else { continue };
-        wait(machine, component, &file, Some(sha256(&now))).await?;
     }
     Ok(())
 }
@@ -425,29 +369,6 @@ async fn cluster_objects<'a>(
         machine.reporter.note("upgrade", said);
     }
     Ok(())
-}
-
-async fn replace(
-    machine: &mut Machine<'_>,
-    work: &Work<'_>,
-    step: &Step,
-    journal: &mut Journal,
-) -> Result<Settling, UpgradeError> {
-    let phase = format!("upgrade/{}", step.component);
-    let title = format!("{}: {} -> {}", step.component, step.old_image, step.new_image);
-    let started = report_start(machine.reporter, &phase, &title);
-    if step.data_dir.is_some() {
-        data::keep(machine, step, journal).await?;
-        swap::swap(machine, step, journal).await?;
-    } else {
-        machine.tree.write(&step.file, &step.new, 0o600)?;
-        wait(machine, step.component, &step.file, Some(step.new_hash())).await?;
-    }
-    let replaced = work.steps.iter().map(|step| step.component).collect();
-    let settling = Settling::begin(machine.health, replaced).await;
-    gates::pass(gates::Parts::of(machine, journal.api_answered), step.component, &step.new).await?;
-    report_end(machine.reporter, &phase, started, true);
-    Ok(settling)
 }
 
 pub(super) async fn wait(

@@ -183,6 +183,8 @@ pub(super) async fn downgrade(machine: &Machine<'_>, to: Minor) -> Result<(), Up
     if tokio::time::timeout(DOWNGRADE_LIMIT, taken).await.is_ok() {
         return Ok(());
     }
+    // Left alone it would be carried out at some later time, behind the back of what stays.
+    cancel(machine, to).await;
     Err(UpgradeError::SlowDowngrade { to: to.to_string(), limit: DOWNGRADE_LIMIT })
 }
 
@@ -195,6 +197,19 @@ pub(super) async fn call_off_downgrade(machine: &Machine<'_>) {
     if let Err(error) = machine.etcd.downgrade(Downgrade::Cancel, storage).await {
         // Nothing depends on it: this etcd serves the older format too.
         machine.reporter.warn("upgrade", format!("etcd {own} keeps data of {storage}: {error}"));
+    }
+}
+
+/// Cancels a downgrade that does not get on. One that has got on meanwhile is over, and is called off with the etcd that stays.
+async fn cancel(machine: &Machine<'_>, to: Minor) {
+    match machine.etcd.downgrade(Downgrade::Cancel, to).await {
+        Ok(()) | Err(EtcdError::Refused { reason: Reason::NoDowngrade, .. }) => {}
+        Err(error) => {
+            let text = format!(
+                "the downgrade of etcd's data to {to} is not cancelled: {error}; `etcdctl downgrade cancel` does it"
+            );
+            machine.reporter.warn("rollback", text);
+        }
     }
 }
 

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::UpgradeError;
+use super::gates::Formats;
 use crate::etcd::wal::Moment;
+use crate::event::Away;
 use crate::host::paths::TMP_DIR;
 use crate::host::tree::Tree;
 
@@ -44,6 +46,12 @@ pub struct Journal {
     /// Whether the API server answered the administrator before anything was touched: only then it has to answer afterwards.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub api_answered: bool,
+    /// What etcd was before it was replaced; None where it was not, or where it did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_before: Option<Formats>,
+    /// For how long the API server was away while components were replaced; None where that was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_away: Option<Away>,
     /// How far it is.
     pub state: State,
 }
@@ -182,6 +190,8 @@ impl Journal {
             objects: None,
             objects_written: false,
             api_answered: false,
+            etcd_before: None,
+            api_away: None,
             state: State::Applying,
         }
     }

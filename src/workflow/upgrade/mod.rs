@@ -24,6 +24,8 @@ pub mod objects;
 pub mod order;
 pub mod plan;
 pub mod prepare;
+mod progress;
+mod replace;
 pub mod rollback;
 pub mod run;
 pub mod settings;

@@ -85,6 +85,8 @@ pub struct Prepared {
     pub warnings: Vec<String>,
     /// Why the version may not follow, where it may not.
     pub refusal: Option<Refusal>,
+    /// The node's KubeletConfiguration as it will be; None where it has none, or where only images change.
+    pub kubelet_config: Option<Vec<u8>>,
     renews: bool,
     settles: bool,
 }
@@ -189,6 +191,7 @@ fn make(paths: &Paths, goal: &Goal, found: Found) -> Result<Prepared, PrepareErr
         objects: Vec::new(),
         warnings,
         refusal,
+        kubelet_config: None,
         renews: goal.certificates && goal.version.is_some(),
         settles: goal.parts.has(Part::PostUpgrade) && goal.version.is_some(),
         spec,
@@ -199,6 +202,9 @@ fn make(paths: &Paths, goal: &Goal, found: Found) -> Result<Prepared, PrepareErr
     if goal.version.is_some() {
         prepared.files = files(&prepared.spec, &saved, &goal.parts, paths, &mut prepared.warnings)?;
         prepared.objects = groups(&prepared.spec, &goal.parts).map_err(PrepareError::Objects)?;
+        let changed = prepared.files.iter().find(|file| file.path == Path::new(KUBELET_CONFIG));
+        let there = || tree.read(Path::new(KUBELET_CONFIG)).map_err(UpgradeError::File);
+        prepared.kubelet_config = changed.map_or_else(there, |file| Ok(Some(file.content.clone())))?;
     }
     Ok(prepared)
 }

@@ -1,6 +1,6 @@
 //! Taking an upgrade back: certificates and settings, manifests, objects.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,10 +10,13 @@ use super::copy::SNAPSHOT;
 use super::data::writes_since;
 use super::etcd::{Aim, Facts, Way, call_off_downgrade, downgrade, look, new_manifest, version_that_stays, ways};
 use super::journal::{DataCopy, Journal, State};
+use super::manifest::{image, parse};
+use super::progress::{Going, report_away, watched};
 use super::snapshot::keep_log_if_possible;
+use super::target::file;
 use super::{UpgradeError, data, kept, objects, swap};
+use crate::event::{Away, ReplacementStep, Reporter};
 use crate::host::digest::sha256;
-use crate::host::paths::MANIFESTS_DIR;
 use crate::manifests::{COMPONENTS, ETCD};
 use crate::workflow::session::{report_end, report_start};
 
@@ -36,7 +39,11 @@ pub async fn rollback(machine: &mut Machine<'_>, aim: Aim) -> Result<Journal, Up
             .etcd_data
             .map_or(UpgradeError::NoCopy, |data| UpgradeError::OfSeveral { snapshot: data.to.join(SNAPSHOT) }));
     }
+    if journal.state != State::Applying {
+        journal.api_away = journal.api_answered.then(Away::default);
+    }
     roll_back(machine, &mut journal, aim).await?;
+    report_away(machine.reporter, &journal);
     Ok(journal)
 }
 
@@ -52,7 +59,10 @@ pub(super) async fn roll_back(machine: &mut Machine<'_>, journal: &mut Journal, 
     let facts = look(machine, journal, aim).await?;
     let ways = ways(&facts);
     for (at, way) in ways.iter().enumerate() {
-        match (go(machine, journal, *way, &facts).await, ways.get(at + 1)) {
+        let (api, mut away) = (machine.api, journal.api_away);
+        let went = watched(api, &mut away, go(machine, journal, *way, &facts)).await;
+        journal.api_away = away;
+        match (went, ways.get(at + 1)) {
             (Ok(()), _) => break,
             (Err(error), None) => {
                 if let Some(data) = journal.restorable().filter(|data| *way != Way::Copy && !data.restoring) {
@@ -84,15 +94,14 @@ fn way_out(data: &DataCopy, writes: Option<u64>) -> String {
 }
 
 /// Puts the manifests back, with etcd going one `way`.
+///
+/// etcd comes first, and serves again before the others are touched: an API server that starts while its etcd is away misses the
+/// first check of its address allocators, and gives up after a minute of serving.
 async fn go(machine: &mut Machine<'_>, journal: &mut Journal, way: Way, facts: &Facts) -> Result<(), UpgradeError> {
-    let mut restored = Vec::new();
     let mut kept = None;
-    let ending = swap::ending(machine, journal).await;
-    for component in COMPONENTS {
-        let Some(old) = machine.tree.read(&journal.backup.join(format!("{component}.yaml")))? else { continue };
-        let file = Path::new(MANIFESTS_DIR).join(format!("{component}.yaml"));
+    if let Some(old) = backup(machine, journal, ETCD)? {
+        let ending = swap::ending(machine, journal).await;
         let content = match way {
-            _ if component != ETCD => old,
             Way::Manifest => old,
             Way::Stay => kept.insert(new_manifest(machine, journal)?.unwrap_or(old)).clone(),
             Way::Downgrade => {
@@ -106,18 +115,18 @@ async fn go(machine: &mut Machine<'_>, journal: &mut Journal, way: Way, facts: &
                 old
             }
         };
-        if machine.tree.read(&file)?.as_ref() != Some(&content) {
-            machine.tree.write(&file, &content, 0o600)?;
-            let which = if kept.is_some() && component == ETCD { "new" } else { "old" };
-            tell(machine.reporter, component, format!("{which} manifest put back"), false);
-        }
-        restored.push((component, file, sha256(&content)));
+        let going = put_back(machine, ETCD, &content, if kept.is_some() { "new" } else { "old" })?;
+        swap::wait_for(machine, &file(ETCD), sha256(&content), &ending).await?;
+        has_gone_back(going);
     }
-    for (component, file, hash) in restored {
-        match component {
-            ETCD => swap::wait_for(machine, &file, hash, &ending).await?,
-            _ => wait(machine, component, &file, Some(hash)).await?,
-        }
+    let mut restored = Vec::new();
+    for component in COMPONENTS.into_iter().filter(|component| *component != ETCD) {
+        let Some(old) = backup(machine, journal, component)? else { continue };
+        restored.push((component, sha256(&old), put_back(machine, component, &old, "old")?));
+    }
+    for (component, hash, going) in restored {
+        wait(machine, component, &file(component), Some(hash)).await?;
+        has_gone_back(going);
     }
     journal.etcd_kept = match kept {
         Some(manifest) => Some(version_that_stays(machine, &manifest).await),
@@ -130,6 +139,47 @@ async fn go(machine: &mut Machine<'_>, journal: &mut Journal, way: Way, facts: &
         machine.reporter.note("rollback", text);
     }
     Ok(())
+}
+
+fn backup(machine: &Machine<'_>, journal: &Journal, component: &str) -> Result<Option<Vec<u8>>, UpgradeError> {
+    Ok(machine.tree.read(&journal.backup.join(format!("{component}.yaml")))?)
+}
+
+/// Writes a manifest in the place of another one; returns how the component goes back, where it does.
+fn put_back<'m>(
+    machine: &mut Machine<'m>,
+    component: &'static str,
+    content: &[u8],
+    which: &str,
+) -> Result<Option<Going<'m>>, UpgradeError> {
+    let file = file(component);
+    let now = machine.tree.read(&file)?;
+    if now.as_deref() == Some(content) {
+        return Ok(None);
+    }
+    let going = now.and_then(|now| going_back(machine.reporter, component, (&now, content)));
+    machine.tree.write(&file, content, 0o600)?;
+    tell(machine.reporter, component, format!("{which} manifest put back"), false);
+    Ok(going)
+}
+
+fn has_gone_back(going: Option<Going<'_>>) {
+    if let Some(going) = going {
+        going.at(ReplacementStep::Done);
+    }
+}
+
+/// A component whose manifest is put back.
+fn going_back<'a>(
+    reporter: &'a dyn Reporter,
+    component: &'static str,
+    (now, then): (&[u8], &[u8]),
+) -> Option<Going<'a>> {
+    let file = file(component);
+    let (now, then) = (parse(&file, now).ok()?, parse(&file, then).ok()?);
+    let going = Going::begin(reporter, component, (image(&now), image(&then)));
+    going.at(ReplacementStep::Swap);
+    Some(going)
 }
 
 async fn put_objects_back(machine: &mut Machine<'_>, journal: &Journal) -> Result<(), UpgradeError> {

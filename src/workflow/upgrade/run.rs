@@ -16,7 +16,7 @@ use super::journal::{JOURNAL, Journal, State as JournalState};
 use super::order::{Order, OrderError, Wanted, What};
 use super::prepare::{Goal, PrepareError, Prepared, look, prepare};
 use super::rollback::rollback;
-use super::table::Part;
+use super::table::{Part, SelectedPhases};
 use super::target::running_version;
 use super::{Outcome, UpgradeError, current, settings};
 use crate::agent::control::ControlSocket;
@@ -24,7 +24,7 @@ use crate::agent::control::expect::HealthSource;
 use crate::config::ClusterSpec;
 use crate::config::spec::PullPolicy;
 use crate::etcd::{Etcd, Member};
-use crate::event::Reporter;
+use crate::event::{Reporter, Silent};
 use crate::host::Paths;
 use crate::host::disk::HostDisk;
 use crate::host::paths::{CONTROL_SOCKET, KUBELET_DIR};
@@ -152,6 +152,8 @@ pub struct Request {
     pub ignored: Vec<String>,
     /// What the user should know of the configuration.
     pub warnings: Vec<String>,
+    /// Whether the user has seen every warning: this carries out what a command has prepared before.
+    pub warned: bool,
     /// When images are fetched; None as for `init`.
     pub pull_policy: Option<PullPolicy>,
 }
@@ -184,23 +186,38 @@ impl Upgrade {
         if !session.open(paths)? {
             return Err(RunError::NotOurs);
         }
+        let reporter: &dyn Reporter = if request.warned { &Silent } else { &*parts.reporter };
         if goal.parts.has(Part::Preflight) {
-            conclude(checks::findings(&checks::see_files(paths), &request.ignored), &*parts.reporter)?;
+            conclude(checks::findings(&checks::see_files(paths), &request.ignored), reporter)?;
         }
-        let mut prepared = prepare(paths, goal)?;
+        let is_preflight = goal.parts.is_preflight_alone();
+        // It judges what the whole upgrade would do.
+        let parts_to_make = if is_preflight { SelectedPhases::default() } else { goal.parts.clone() };
+        let mut prepared = prepare(paths, &Goal { parts: parts_to_make, ..goal.clone() })?;
         if goal.parts.has(Part::Preflight) {
-            let found = settings::findings(&prepared.steps, goal.version.as_ref())?;
-            conclude(with_ignored(found, &request.ignored), &*parts.reporter)?;
+            let found = settings::findings(&prepared, goal.version.as_ref())?;
+            conclude(with_ignored(found, &request.ignored), reporter)?;
         }
         if !paths.is_live() {
             prepared.objects.clear();
         }
         for warning in prepared.warnings.iter().chain(&request.warnings) {
-            parts.reporter.warn("upgrade", warning.clone());
+            reporter.warn("upgrade", warning.clone());
         }
         let journal = Journal::read(&HostTree::new(paths.clone(), NoRecord))?;
-        let cut_off = journal.is_some_and(|journal| journal.state == JournalState::Applying);
+        let cut_off = journal.filter(|journal| journal.state == JournalState::Applying);
+        if let Some(Journal { target, command, .. }) = cut_off.as_ref().filter(|_| is_preflight) {
+            // What runs half old and half new may well fail the checks.
+            let (target, command) = (target.clone(), command.clone());
+            return Err(UpgradeError::Interrupted { target, command }.into());
+        }
+        let cut_off = cut_off.is_some();
         Ok(Self { paths: paths.clone(), parts, request, session, prepared, cut_off })
+    }
+
+    /// Whether it only looks, and fetches images.
+    pub fn is_preflight(&self) -> bool {
+        self.request.goal.parts.is_preflight_alone()
     }
 
     /// The cluster as it will be.
@@ -211,11 +228,19 @@ impl Upgrade {
     /// Whether there is nothing to do.
     pub fn is_idle(&self) -> bool {
         let only_objects = self.request.one_phase && !self.prepared.objects.is_empty();
-        self.prepared.work(Timestamp::now()).is_idle() && !self.cut_off && !only_objects
+        !self.is_preflight() && self.prepared.work(Timestamp::now()).is_idle() && !self.cut_off && !only_objects
     }
 
     /// How the manifests would change, and what else would be done.
     pub fn would(&self) -> String {
+        if self.is_preflight() {
+            let images = self
+                .prepared
+                .steps
+                .iter()
+                .map(|step| format!("[dryrun] Would fetch {} if it is missing\n", step.new_image));
+            return images.collect();
+        }
         let lines: String = self.prepared.would().iter().map(|line| format!("[dryrun] {line}\n")).collect();
         unified(&self.prepared.steps, 3) + &lines
     }
@@ -233,6 +258,7 @@ impl Upgrade {
     pub fn question(&self) -> String {
         let replaced: Vec<&str> = self.prepared.steps.iter().map(|step| step.component).collect();
         match replaced.is_empty() {
+            _ if self.is_preflight() => "Ask the cluster, and fetch the images that are missing?".to_owned(),
             true => "Go on?".to_owned(),
             false => format!("Replace {}?", replaced.join(", ")),
         }
@@ -268,6 +294,10 @@ impl Upgrade {
 
     fn report(&self, replaced: &[&str]) {
         let version = self.request.goal.version.as_ref();
+        if self.is_preflight() {
+            let text = "nothing stands in the way, and every image is here: nothing was changed";
+            return self.parts.reporter.note("upgrade", text.into());
+        }
         let what = version.map_or_else(
             || "the new images are running".to_owned(),
             |version| format!("Kubernetes {version} is running"),
@@ -398,7 +428,7 @@ impl Rollback {
     ///
     /// # Errors
     /// What stands in the way; the same call goes on from there.
-    pub async fn run(&mut self, limit: Duration) -> Result<(), RunError> {
+    pub async fn run(&mut self, limit: Duration) -> Result<TakenBack, RunError> {
         let Self { paths, parts, session, spec, etcd_copy, .. } = self;
         let site = Site { paths, spec };
         let mut local = Local::of(site, session.inventory_mut());
@@ -413,8 +443,23 @@ impl Rollback {
         let but = journal.etcd_kept.as_ref().map_or_else(String::new, |version| format!(", with etcd {version}"));
         let text = format!("the manifests of {} are back and healthy{but}", journal.backup.display());
         parts.reporter.note("upgrade", text);
-        Ok(())
+        let has_copy = journal.restorable().is_some();
+        Ok(journal.etcd_kept.map_or(TakenBack::Whole, |version| TakenBack::ButEtcd { version, has_copy }))
     }
+}
+
+/// How an upgrade was taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TakenBack {
+    /// Everything is old.
+    Whole,
+    /// The new etcd stays, and everything else is old.
+    ButEtcd {
+        /// Its version.
+        version: String,
+        /// Whether there is a copy of the data that may be put back.
+        has_copy: bool,
+    },
 }
 
 fn capitalised(text: &str) -> String {

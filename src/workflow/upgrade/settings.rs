@@ -1,13 +1,19 @@
-//! What the components' command lines say that the version they go to does not take. Pure: manifests in, findings out.
+//! What the components' command lines and the kubelet's settings say that the version they go to does not take. Pure:
+//! manifests and settings in, findings out.
 
 use serde_json::Value;
 
 use super::manifest::{image_version, parse};
 use super::plan::Step;
+use super::prepare::Prepared;
 use super::{UpgradeError, manifest};
+use crate::config::spec::Arg;
 use crate::etcd::Minor;
-use crate::release::{FEATURE_GATES, Fate, KubernetesVersion, ReleaseMinor, Retired, retired_flag, retired_gate};
+use crate::release::{
+    FEATURE_GATES, Fate, KUBELET, KubernetesVersion, ReleaseMinor, Retired, retired_flag, retired_gate,
+};
 use crate::workflow::preflight::{Finding, Severity};
+use crate::yaml;
 
 /// Flags that the component does not start with.
 pub const REMOVED_FLAGS: &str = "RemovedFlags";
@@ -16,13 +22,42 @@ pub const REMOVED_GATES: &str = "RemovedFeatureGates";
 /// Flags and gates that it takes with a warning.
 pub const DEPRECATED_FLAGS: &str = "DeprecatedFlags";
 
-/// What is wrong with the command lines of the manifests that the upgrade goes to, `version` being that of Kubernetes.
+/// What is wrong with the settings of everything that the upgrade goes to, `version` being that of Kubernetes.
+///
+/// # Errors
+/// A manifest that is none.
+pub fn findings(prepared: &Prepared, version: Option<&KubernetesVersion>) -> Result<Vec<Finding>, UpgradeError> {
+    let mut all = of_manifests(&prepared.steps, version)?;
+    if let Some(version) = version {
+        let config = prepared.kubelet_config.as_deref().unwrap_or_default();
+        all.extend(of_kubelet(config, &prepared.spec.node.kubelet_extra_args, version.minor()));
+    }
+    Ok(all)
+}
+
+/// What is wrong with the gates of the kubelet, which follows the control plane to the version: in its KubeletConfiguration and
+/// in the flags that the configuration gives it. One that cannot be read is another check's affair.
+fn of_kubelet(config: &[u8], args: &[Arg], minor: u64) -> Vec<Finding> {
+    let config: Value = yaml::to_value(&String::from_utf8_lossy(config)).unwrap_or_default();
+    let of_config = config["featureGates"].as_object().into_iter().flatten();
+    let of_config = of_config.filter_map(|(name, value)| Some((name.as_str(), value.as_bool()?)));
+    let flag = args.iter().rev().find(|arg| arg.name == FEATURE_GATES).map_or("", |arg| arg.value.as_str());
+    let mut all: Vec<Finding> = Vec::new();
+    for (gate, value) in of_config.chain(gates(flag)) {
+        let found = retired_gate(KUBELET, gate, value, minor)
+            .map(|one| finding(KUBELET, &format!("the feature gate {gate}"), one, REMOVED_GATES));
+        all.extend(found.filter(|one| !all.contains(one)));
+    }
+    all
+}
+
+/// What is wrong with the command lines of the manifests that the upgrade goes to.
 ///
 /// The whole command line counts, whether a flag comes from `extraArgs`, from a patch or from the manifest that was there.
 ///
 /// # Errors
 /// A manifest that is none.
-pub fn findings(steps: &[Step], version: Option<&KubernetesVersion>) -> Result<Vec<Finding>, UpgradeError> {
+fn of_manifests(steps: &[Step], version: Option<&KubernetesVersion>) -> Result<Vec<Finding>, UpgradeError> {
     let mut all = Vec::new();
     for step in steps {
         let pod = parse(&step.file, &step.new)?;
@@ -96,7 +131,10 @@ fn finding(component: &str, what: &str, retired: Retired, removed: &str) -> Find
         "" => "take it out".to_owned(),
         instead => format!("use {instead}"),
     };
-    let where_from = "of the configuration's extraArgs, or of the patches";
+    let where_from = match component {
+        KUBELET => "of the KubeletConfiguration's featureGates, or of kubeletExtraArgs",
+        _ => "of the configuration's extraArgs, or of the patches",
+    };
     let (check, severity, message) = match fate {
         Fate::Removed => (
             removed,
@@ -143,7 +181,7 @@ mod tests {
 
     fn found(component: &'static str, image: &str, command: &str) -> Vec<String> {
         let version = "v1.37.1".parse().unwrap();
-        let all = findings(&[step(component, image, command)], Some(&version)).unwrap();
+        let all = of_manifests(&[step(component, image, command)], Some(&version)).unwrap();
         all.iter().map(|one| format!("{:?} {one}", one.severity)).collect()
     }
 
@@ -191,6 +229,23 @@ mod tests {
         );
         assert!(found("true")[0].starts_with("Warning DeprecatedFlags"), "{:?}", found("true"));
         assert_eq!(found("maybe"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_kubelets_gates_are_judged_wherever_they_stand_and_each_once() {
+        let config = b"kind: KubeletConfiguration\nfeatureGates:\n  AnyVolumeDataSource: true\n  PodsAPI: true\n";
+        let args = [Arg { name: "feature-gates".into(), value: "AnyVolumeDataSource=true,AppArmor=true".into() }];
+        let found = |minor| {
+            let all = of_kubelet(config, &args, minor);
+            all.iter().map(|one| format!("{:?} {one}", one.severity)).collect::<Vec<_>>()
+        };
+        let removed = "Error RemovedFeatureGates: kubelet does not start with the feature gate AnyVolumeDataSource, which Kubernetes 1.37 \
+                       has removed: take it out (of the KubeletConfiguration's featureGates, or of kubeletExtraArgs)";
+        assert_eq!(found(37)[0], removed);
+        assert!(found(37).len() == 2 && found(37)[1].contains("AppArmor"), "{:?}", found(37));
+        assert!(found(36)[0].starts_with("Warning DeprecatedFlags: kubelet warns of"), "{:?}", found(36));
+        assert_eq!(of_kubelet(b"", &[], 37), []);
+        assert_eq!(of_kubelet(b"- no\n- object\n", &[], 37), []);
     }
 
     #[test]

@@ -166,6 +166,11 @@ impl SelectedPhases {
         self.0.iter().flat_map(of).collect()
     }
 
+    /// Whether the preflight alone runs: it judges the whole upgrade, and changes nothing.
+    pub fn is_preflight_alone(&self) -> bool {
+        matches!(self.0.as_slice(), [one] if one.phase.work == Part::Preflight)
+    }
+
     /// Whether a phase runs.
     pub fn has(&self, part: Part) -> bool {
         self.0.iter().any(|one| one.phase.work == part)

@@ -36,13 +36,14 @@ use crate::manifests::COMPONENTS;
 use crate::pki::{Renewable, renewables};
 use crate::testing::report::{pod, report};
 use crate::testing::tree::FaultyTree;
-use crate::workflow::machine::cluster::{Api, Cluster, Site};
+use crate::workflow::machine::cluster::{Api, Cluster, Ping, Site};
 use crate::workflow::machine::{Cause, Runtimes};
 
 mod etcd;
 mod fake_etcd;
 mod gates;
 mod power;
+mod progress;
 
 /// An agent that runs at once what is on disk: images that contain `crash` crash, those that contain `never` never get
 /// ready, those that contain `later` crash once they have been healthy, and etcd does not open data of newer ones.
@@ -91,7 +92,7 @@ type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
 struct Shelf {
     objects: Mutex<BTreeMap<Key, Value>>,
     refuses: AtomicBool,
-    silent: AtomicBool,
+    silent: Arc<AtomicBool>,
     /// What it and other components say that they are, by the address that is asked.
     versions: Mutex<BTreeMap<String, &'static str>>,
     /// What is written is not read.
@@ -154,6 +155,10 @@ impl Cluster for Shelf {
     async fn version(&self, _: Site<'_>, metrics: Option<&str>) -> Result<String, Cause> {
         let versions = self.versions.lock().unwrap();
         Ok((*versions.get(metrics.unwrap_or_default()).ok_or("refused")?).to_owned())
+    }
+
+    fn ping<'a>(&'a self, _: Site<'a>) -> Option<Ping<'a>> {
+        Some(Box::new(|| async { !self.silent.load(Ordering::SeqCst) }.boxed()))
     }
 }
 

@@ -126,7 +126,7 @@ pub async fn assess(
     all.findings.extend(prepared.refusal.as_ref().map(refused));
     unfinished(machine, request, &mut all)?;
     all.findings.extend(checks::findings(&checks::see_files(&machine.paths), &[]));
-    all.findings.extend(settings::findings(&prepared.steps, request.goal.version.as_ref())?);
+    all.findings.extend(settings::findings(prepared, request.goal.version.as_ref())?);
     certificates(machine, prepared, &mut all)?;
     if live {
         images(machine, prepared, request, &mut all).await;

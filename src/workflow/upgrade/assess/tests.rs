@@ -6,6 +6,7 @@ use super::super::run::tests::{NEW, made, made_with, parts, request};
 use super::super::run::{Upgrade, assess};
 use super::*;
 use crate::testing::machine::Bench;
+use crate::workflow::upgrade::table::{PHASES, SelectedPhases};
 
 fn to(version: &str) -> Request {
     let mut request = request(&[]);
@@ -81,6 +82,15 @@ async fn everything_that_stands_in_the_way_is_found_at_once() {
     let error = refused(to("v1.37.1")).unwrap_err().to_string();
     assert!(error.contains("[ERROR RemovedFlags]") && error.contains("[ERROR RemovedFeatureGates]"), "{error}");
     refused(Request { ignored: vec!["RemovedFlags".into(), "RemovedFeatureGates".into()], ..to("v1.37.1") }).unwrap();
+    // And the preflight by itself.
+    let alone = || {
+        let mut request = to("v1.37.1");
+        (request.one_phase, request.goal.parts) = (true, SelectedPhases::one(&PHASES, "preflight", None).unwrap());
+        request
+    };
+    let error = refused(alone()).unwrap_err().to_string();
+    assert!(error.contains("[ERROR RemovedFlags]") && error.contains("[ERROR RemovedFeatureGates]"), "{error}");
+    refused(Request { ignored: vec!["RemovedFlags".into(), "RemovedFeatureGates".into()], ..alone() }).unwrap();
     let same = seen(&bench, &to("v1.36.4")).await;
     assert!(!errors(&same).contains(&"RemovedFeatureGates"), "1.36 still has the gate: {:?}", same.findings);
 }

@@ -6,6 +6,7 @@
 //! that goes on with one that was cut off checks all of them again.
 
 mod check;
+mod format;
 mod leader;
 mod settled;
 
@@ -17,6 +18,7 @@ use tracing::debug;
 
 use super::UpgradeError;
 use super::apply::{Machine, tell};
+use super::journal::Journal;
 use crate::agent::control::expect::HealthSource;
 use crate::etcd::Server;
 use crate::event::Reporter;
@@ -24,6 +26,7 @@ use crate::host::clock::{Instant, timeout_at};
 use crate::manifests::{COMPONENTS, ETCD};
 use crate::workflow::machine::cluster::Api;
 
+pub use format::{Formats, formats};
 pub use settled::{SETTLING, Settling};
 
 /// Names of components.
@@ -70,6 +73,9 @@ const fn each(components: &'static [&'static str], name: &'static str, seconds: 
 pub const GATES: &[Gate] = &[
     // The program in the image is the one that its tag names.
     each(&COMPONENTS, "version", 10, check::version),
+    // The cluster's version and that of the data are what this etcd makes of them: it looks every few seconds, and so has taken
+    // them along before anything else relies on it.
+    each(&[ETCD], "format", 20, format::made),
     // An object can be written and read by way of the API server and etcd.
     each(&[ETCD, API_SERVER], "write", 10, check::write),
     // Somebody leads: a controller manager without a lease is healthy and does nothing. A lease that is left to run out
@@ -110,15 +116,18 @@ pub struct Parts<'a> {
     pub api_answered: bool,
     /// The etcd of this node.
     pub etcd: &'a dyn Server,
+    /// What it was before it was replaced; None where it was not, or where nothing told.
+    pub etcd_before: Option<Formats>,
     /// Where it is told.
     pub reporter: &'a dyn Reporter,
 }
 
 impl<'a> Parts<'a> {
-    /// Those of a machine.
-    pub fn of(machine: &'a Machine<'_>, api_answered: bool) -> Self {
+    /// Those of a machine and of the upgrade on it.
+    pub fn of(machine: &'a Machine<'_>, journal: &Journal) -> Self {
         let Machine { health, api, etcd, reporter, .. } = machine;
-        Self { health: *health, api: *api, api_answered, etcd: *etcd, reporter: *reporter }
+        let Journal { api_answered, etcd_before, .. } = *journal;
+        Self { health: *health, api: *api, api_answered, etcd: *etcd, etcd_before, reporter: *reporter }
     }
 }
 

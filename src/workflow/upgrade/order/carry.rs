@@ -20,7 +20,7 @@ use crate::host::tree::{HostTree, NoRecord};
 use crate::workflow::state::lock::LockError;
 use crate::workflow::state::{LOCK, StateError};
 use crate::workflow::upgrade::journal::{Journal, State};
-use crate::workflow::upgrade::run::{Parts, Rollback, RunError, Upgrade};
+use crate::workflow::upgrade::run::{Parts, Rollback, RunError, TakenBack, Upgrade};
 use crate::workflow::upgrade::{Outcome, UpgradeError};
 
 /// Where an upgrade writes, beside etcd's data.
@@ -116,7 +116,7 @@ async fn attempt(paths: &Paths, order: &Order, record: &OrderRecord, parts: Part
         What::Apply(wanted) => apply(paths, order, wanted, record, parts.clone()).await,
         What::Rollback { etcd_copy } => {
             let taken_back = take_back(paths, order, record, parts.clone(), *etcd_copy).await;
-            taken_back.map(|()| Ending::default()).map_err(AttemptError::from)
+            taken_back.map(|how| Ending::of_rollback(&how)).map_err(AttemptError::from)
         }
     };
     let error = match ended {
@@ -129,7 +129,7 @@ async fn attempt(paths: &Paths, order: &Order, record: &OrderRecord, parts: Part
     if matches!(order.what, What::Apply(_)) && is_half_done(paths) {
         // What cannot go on goes back: it is neither old nor new.
         match take_back(paths, order, record, parts, false).await {
-            Ok(()) => ending.code = 2,
+            Ok(_) => ending.code = 2,
             Err(undo) if is_full(&undo) => return Attempt::Full,
             Err(undo) => {
                 ending.code = 3;
@@ -172,7 +172,7 @@ async fn take_back(
     record: &OrderRecord,
     parts: Parts,
     etcd_copy: bool,
-) -> Result<(), RunError> {
+) -> Result<TakenBack, RunError> {
     let mut rollback = Rollback::prepare(paths, parts, etcd_copy)?;
     // A rollback is tried without room too: what else could be done?
     let _reserve = set_room_aside(paths).ok();

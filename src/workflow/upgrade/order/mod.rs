@@ -272,6 +272,7 @@ impl Wanted {
             one_phase: self.one_phase,
             ignored: self.ignored.clone(),
             warnings: Vec::new(),
+            warned: true,
             pull_policy: self.pull_policy,
         })
     }

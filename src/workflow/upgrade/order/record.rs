@@ -17,6 +17,7 @@ use crate::host::Paths;
 use crate::workflow::state::StateError;
 use crate::workflow::state::record::{RecordLog, read};
 use crate::workflow::upgrade::Outcome;
+use crate::workflow::upgrade::run::TakenBack;
 
 /// How often the bytes of an image that is being pulled are recorded.
 const PULL_INTERVAL: Duration = Duration::from_secs(1);
@@ -85,6 +86,18 @@ impl Ending {
             }
         };
         Self { code: outcome.exit_code(), errors, hint: None }
+    }
+
+    /// The end of a rollback.
+    pub fn of_rollback(taken_back: &TakenBack) -> Self {
+        let TakenBack::ButEtcd { version, has_copy } = taken_back else { return Self::default() };
+        let text =
+            format!("everything is old again, but etcd {version} stays: its data hold writes that must not be lost");
+        let again = "`kubeboot upgrade rollback` tries again to take etcd back";
+        let copy =
+            "`kubeboot upgrade rollback --etcd-copy` puts the copy of its data back, without what was written since";
+        let hint = if *has_copy { format!("{again}; {copy}") } else { again.to_owned() };
+        Self { code: 2, errors: vec![vec![text]], hint: Some(hint) }
     }
 
     /// An upgrade that could not be begun.

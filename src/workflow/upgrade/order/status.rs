@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::record::{Ending, Line, Said, lines};
 use super::{Order, OrderError};
-use crate::event::Event;
+use crate::event::{Away, Event, ReplacementStep, seconds};
 use crate::host::Paths;
 use crate::host::tree::{HostTree, NoRecord};
 use crate::workflow::upgrade::UpgradeError;
@@ -25,7 +25,7 @@ pub enum State {
     Upgraded,
     /// Everything is old again.
     RolledBack,
-    /// It failed, and so did going back.
+    /// It failed, and so did going back; or it is a rollback that failed.
     Failed,
     /// It could not be begun, and nothing was changed.
     Refused,
@@ -55,13 +55,17 @@ pub struct Status {
     pub phase: Option<String>,
     /// The components that have been waited for, as they were last.
     pub components: Vec<Component>,
+    /// For how long the API server did not answer while components were replaced; None where that was not measured, or where
+    /// it has not ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_away: Option<Away>,
     /// How it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
 }
 
 /// A component.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Component {
     /// Its name.
     pub name: String,
@@ -69,6 +73,22 @@ pub struct Component {
     pub state: String,
     /// Whether it is as it should be.
     pub healthy: bool,
+    /// On its way to another version; None of one that stays.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<Replacement>,
+}
+
+/// A component's way to another version.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Replacement {
+    /// The old version, or the old image.
+    pub from: String,
+    /// The new version, or the new image.
+    pub to: String,
+    /// How far it is.
+    pub step: ReplacementStep,
+    /// How long that took from the beginning.
+    pub seconds: f64,
 }
 
 /// What cannot be read.
@@ -115,6 +135,7 @@ fn of_record(order: Option<&Order>, lines: &[Line]) -> Option<Status> {
         attempts: 0,
         phase: None,
         components: Vec::new(),
+        api_away: None,
         ending: None,
     };
     lines.iter().for_each(|line| status.take(&line.what));
@@ -139,14 +160,29 @@ fn of_journal(journal: Journal) -> Status {
         attempts: 1,
         phase: None,
         components: Vec::new(),
+        api_away: journal.api_away,
         ending: None,
     }
 }
 
 impl Status {
+    /// Whether it takes an upgrade back.
+    pub fn is_rollback(&self) -> bool {
+        self.command.starts_with(&Order::rollback_command(false))
+    }
+
     /// Whether it goes on without anybody's help.
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Ordered | State::Running)
+    }
+
+    /// The component of that name, one that was not known being added.
+    fn component(&mut self, name: &str) -> &mut Component {
+        let at = self.components.iter().position(|one| one.name == name).unwrap_or_else(|| {
+            self.components.push(Component { name: name.to_owned(), ..Component::default() });
+            self.components.len() - 1
+        });
+        &mut self.components[at]
     }
 
     fn take(&mut self, what: &Said) {
@@ -158,24 +194,28 @@ impl Status {
             }
             Said::Event(Event::PhaseStarted { phase, .. }) => self.phase = Some(phase.clone()),
             Said::Event(Event::Component { name, state, healthy, .. }) => {
-                let new = Component { name: name.clone(), state: state.clone(), healthy: *healthy };
-                match self.components.iter_mut().find(|one| one.name == *name) {
-                    Some(one) => *one = new,
-                    None => self.components.push(new),
-                }
+                let one = self.component(name);
+                (one.state, one.healthy) = (state.clone(), *healthy);
             }
+            Said::Event(Event::Replacement { name, from, to, step, millis }) => {
+                let (from, to, seconds) = (from.clone(), to.clone(), seconds(*millis));
+                self.component(name).replacement = Some(Replacement { from, to, step: *step, seconds });
+            }
+            Said::Event(Event::ApiAway(away)) => self.api_away = Some(*away),
             Said::Event(_) => {}
             Said::Ended(ending) => {
-                self.state = state_of(ending);
+                self.state = state_of(ending, self.is_rollback(), self.attempts > 0);
                 self.ending = Some(ending.clone());
             }
         }
     }
 }
 
-/// The state that an exit code of an [`Outcome`](crate::workflow::upgrade::Outcome) stands for.
-fn state_of(ending: &Ending) -> State {
+/// The state that an exit code of an [`Outcome`](crate::workflow::upgrade::Outcome), or of a rollback, stands for.
+fn state_of(ending: &Ending, is_rollback: bool, has_begun: bool) -> State {
     match ending.code {
+        0 if is_rollback => State::RolledBack,
+        1 if is_rollback && has_begun => State::Failed,
         0 => State::Upgraded,
         2 => State::RolledBack,
         3 => State::Failed,

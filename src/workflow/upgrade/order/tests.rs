@@ -14,12 +14,14 @@ use crate::agent::options::UpgradeSignal;
 use crate::event::{Event, Reporter};
 use crate::host::digest::sha256;
 use crate::host::fs::make_dirs;
+use crate::host::tree::{HostTree, NoRecord};
 use crate::manifests::COMPONENTS;
 use crate::testing::machine::Bench;
 use crate::testing::power::{Disk, Loss};
 use crate::testing::report::{pod, report};
 use crate::workflow::machine::Cause;
-use crate::workflow::upgrade::run::tests::{LIMIT, NEW, made, parts, request, scheduler};
+use crate::workflow::upgrade::journal::Journal;
+use crate::workflow::upgrade::run::tests::{LIMIT, NEW, made, made_with, parts, request, scheduler};
 use crate::workflow::upgrade::run::{Parts, Rollback, Upgrade};
 
 /// An agent on which whatever has `broken` in its manifest does not get healthy.
@@ -74,7 +76,55 @@ async fn what_was_ordered_is_carried_out_once_and_its_record_stays() {
     );
     let scheduler = &status.components[0];
     assert!(scheduler.healthy && scheduler.name == "kube-scheduler" && scheduler.state == "healthy", "{status:?}");
+    let way = scheduler.replacement.as_ref().unwrap();
+    assert!(way.from.ends_with("kube-scheduler:v1.36.2") && way.to == NEW, "{status:?}");
+    let json = serde_json::to_value(scheduler).unwrap();
+    assert!(json["step"] == "done" && json["seconds"].is_number() && json["to"] == NEW, "{json}");
     assert!(carry(&bench).await.unwrap().is_none(), "nothing is on order any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_has_ended_is_told_as_one() {
+    let (bench, paths) = ordered(NEW).await;
+    carry(&bench).await.unwrap();
+    let order_rollback = || {
+        let rollback = Rollback::prepare(&paths, parts(&bench), false).unwrap();
+        rollback.order(None, LIMIT).unwrap().write(&paths).unwrap();
+    };
+    order_rollback();
+    assert_eq!(carry(&bench).await.unwrap().unwrap().code, 0);
+    let taken_back = status(&paths).unwrap().unwrap();
+    assert!(taken_back.state == State::RolledBack && taken_back.is_rollback(), "{taken_back:?}");
+    let backup = Journal::read(&HostTree::new(paths.clone(), NoRecord)).unwrap().unwrap().backup;
+    let broken = std::fs::read_to_string(paths.manifest("kube-scheduler")).unwrap() + "# broken\n";
+    write_file(&paths.on_host(backup.join("kube-scheduler.yaml")), broken.as_bytes(), 0o600).unwrap();
+    order_rollback();
+    assert_eq!(carry(&bench).await.unwrap().unwrap().code, 1);
+    assert_eq!(status(&paths).unwrap().unwrap().state, State::Failed, "something was changed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_command_has_warned_of_is_not_warned_of_again_by_who_carries_it_out() {
+    let file = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: v1.36.2\napiServer:\n  \
+                extraArgs:\n  - {name: admission-control, value: AlwaysAdmit}\n";
+    let bench = made_with(Some(("config.yaml".into(), file.to_owned()))).await;
+    let image = "registry.example.com/kube-apiserver:v1.36.2";
+    bench.runtime.registry_has(image, std::time::Duration::from_millis(1));
+    let paths = bench.machine().paths;
+    let upgrade = Upgrade::prepare(&paths, parts(&bench), request(&[&format!("kube-apiserver={image}")])).unwrap();
+    upgrade.order(None, LIMIT).unwrap().write(&paths).unwrap();
+    drop(upgrade);
+    assert_eq!(carry(&bench).await.unwrap().unwrap(), Ending::default());
+    let recorded = lines(&paths).unwrap().into_iter().filter_map(|line| match line.what {
+        Said::Event(event) => Some(event),
+        _ => None,
+    });
+    let all: Vec<Event> = bench.world.events().into_iter().chain(recorded).collect();
+    let times = |words: &str| {
+        let has = |event: &&Event| matches!(event, Event::Warning { text, .. } if text.contains(words));
+        all.iter().filter(has).count()
+    };
+    assert_eq!((times("DeprecatedFlags: kube-apiserver"), times("said of the configuration")), (1, 1), "{all:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,6 +50,7 @@ pub(in crate::workflow::upgrade) fn request(images: &[&str]) -> Request {
         one_phase: false,
         ignored: vec![],
         warnings: vec!["said of the configuration".into()],
+        warned: false,
         pull_policy: None,
     }
 }
@@ -139,4 +140,52 @@ async fn what_cannot_be_begun_is_refused_with_its_reason() {
     assert!(second.contains(&format!("process {}", std::process::id())), "{second}");
     drop(first);
     assert!(prepared(&bench).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_preflight_by_itself_fetches_the_images_and_changes_nothing() {
+    let bench = made().await;
+    let before = bench.listing();
+    let preflight = || {
+        let mut request = request(&[]);
+        request.goal.version = Some("v1.36.4".parse().unwrap());
+        (request.one_phase, request.goal.parts) = (true, SelectedPhases::one(&PHASES, "preflight", None).unwrap());
+        Upgrade::prepare(&bench.machine().paths, parts(&bench), request).unwrap()
+    };
+    let mut upgrade = preflight();
+    assert!(upgrade.is_preflight() && !upgrade.is_idle());
+    assert!(upgrade.would().contains("Would fetch registry.k8s.io/kube-apiserver:v1.36.4 if"), "{}", upgrade.would());
+    let error = upgrade.run(LIMIT).await.unwrap_err();
+    assert!(matches!(error, RunError::Upgrade(UpgradeError::Images(_))), "{error:?}");
+    drop(upgrade);
+    for component in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
+        bench.runtime.registry_has(&format!("registry.k8s.io/{component}:v1.36.4"), Duration::from_millis(1));
+    }
+    let mut upgrade = preflight();
+    upgrade.run(LIMIT).await.unwrap();
+    assert!(said(&bench, "nothing stands in the way, and every image is here"), "{:?}", bench.world.events());
+    drop(upgrade);
+    assert_eq!(bench.listing(), before);
+    // One that was cut off comes first.
+    let mut tree = HostTree::new(bench.machine().paths, NoRecord);
+    Journal::new("v1.36.3", "kubeboot upgrade apply v1.36.3", "/b".into()).write(&mut tree).unwrap();
+    let mut request = request(&[&format!("kube-scheduler={NEW}")]);
+    request.goal.parts = SelectedPhases::one(&PHASES, "preflight", None).unwrap();
+    let refused = Upgrade::prepare(&bench.machine().paths, parts(&bench), request).err().unwrap();
+    assert!(refused.to_string().contains("finish it with `kubeboot upgrade apply v1.36.3`"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_of_the_kubelets_that_the_version_has_removed_stops_the_upgrade() {
+    let file = "apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: v1.36.2\n---\n\
+                apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nfeatureGates: {AnyVolumeDataSource: true}\n";
+    let bench = made_with(Some((PathBuf::from("config.yaml"), file.to_owned()))).await;
+    let refused = |version: &str| {
+        let mut request = request(&[]);
+        request.goal.version = Some(version.parse().unwrap());
+        Upgrade::prepare(&bench.machine().paths, parts(&bench), request).map(drop)
+    };
+    let error = refused("v1.37.1").unwrap_err().to_string();
+    assert!(error.contains("[ERROR RemovedFeatureGates]: kubelet does not start with the feature gate Any"), "{error}");
+    refused("v1.36.4").unwrap();
 }

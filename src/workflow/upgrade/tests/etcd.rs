@@ -3,11 +3,13 @@
 
 use super::super::etcd::Aim;
 use super::super::manifest::{image, parse};
-use super::fake_etcd::{AWAY, Db, FakeEtcd, MEMBER, PROCESS};
+use super::fake_etcd::{AWAY, Db, FakeEtcd, MEMBER, PROCESS, STUCK};
 use super::*;
 use crate::etcd::{Downgrade, Etcd, Minor};
 use crate::host::fs::write_file;
 use crate::testing::etcd::database;
+use crate::workflow::upgrade::order::record::Ending;
+use crate::workflow::upgrade::run::TakenBack;
 
 /// A machine whose etcd is `etcd` and whose other components have the image `rest`.
 pub(super) fn bench(etcd: &str, rest: &str) -> Bench {
@@ -73,6 +75,28 @@ async fn a_rollback_takes_etcd_back_by_its_own_downgrade_and_loses_nothing() {
         // And again, with nothing left to do.
         assert_eq!(bench.rollback().await.etcd_kept, None);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_downgrade_that_does_not_get_on_is_cancelled_and_the_new_etcd_stays_as_it_was() {
+    let bench = bench(OLD, "r/x:v1");
+    bench.apply(&steps(&bench, NEW, "r/x:v2"), None).await.unwrap();
+    write_file(&bench.root.path().join(STUCK), b"", 0o600).unwrap();
+    let begun = tokio::time::Instant::now();
+    let journal = bench.rollback().await;
+    assert_eq!(journal.etcd_kept.as_deref(), Some("3.7.1-0"));
+    assert!((20..25).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert_eq!(images(&bench), [NEW, "r/x:v1", "r/x:v1", "r/x:v1"]);
+    let db = Db::read(bench.root.path()).unwrap();
+    assert_eq!((db.storage, db.goes_back), (Minor::of("3.7"), false), "no downgrade is left behind");
+    assert_eq!(lost(&bench), [""; 0]);
+    let ending = Ending::of_rollback(&TakenBack::ButEtcd { version: "3.7.1-0".into(), has_copy: true });
+    assert_eq!(ending.code, 2);
+    assert!(ending.hint.unwrap().contains("`kubeboot upgrade rollback --etcd-copy`"));
+    // And the same command takes it back when it does get on.
+    std::fs::remove_file(bench.root.path().join(STUCK)).unwrap();
+    assert_eq!(bench.rollback().await.etcd_kept, None);
+    assert_eq!(images(&bench)[0], OLD);
 }
 
 #[tokio::test(start_paused = true)]

@@ -142,6 +142,11 @@ pub(super) fn write(root: &Path, pods: &[PodReport]) {
 /// The version that it claims to be, where that is another than its image's.
 pub(super) const CLAIMS: &str = "claims";
 
+/// With this file, the cluster's version stays 3.6.
+pub(super) const SLOW: &str = "slow";
+/// With this file, no downgrade gets on.
+pub(super) const STUCK: &str = "stuck";
+
 /// An etcd that runs what is on disk; one of two members where there is a file `several`.
 pub(super) struct FakeEtcd(pub PathBuf);
 
@@ -171,9 +176,19 @@ impl Etcd for FakeEtcd {
         Ok(Status { version, leader, storage, raft_term, applied_index, ..Status::default() })
     }
 
+    async fn cluster_version(&self) -> Result<Option<Minor>, EtcdError> {
+        let (version, _) = self.db()?;
+        match self.0.join(SLOW).exists() {
+            true => Ok(Minor::of("3.6")),
+            false => Ok(Minor::of(&version)),
+        }
+    }
+
     async fn downgrade(&self, action: Downgrade, to: Minor) -> Result<(), EtcdError> {
         let (version, mut db) = self.db()?;
         match action {
+            // What it was asked for it does not do.
+            Downgrade::Enable if self.0.join(STUCK).exists() => db.goes_back = true,
             Downgrade::Enable => (db.storage, db.goes_back) = (Some(to), true),
             Downgrade::Cancel => (db.storage, db.goes_back) = (Minor::of(&version), false),
             Downgrade::Validate => {}

@@ -1,6 +1,6 @@
 //! Each gate missed once, and those that cannot be checked.
 
-use super::fake_etcd::CLAIMS;
+use super::fake_etcd::{CLAIMS, SLOW};
 use super::*;
 use crate::event::Event;
 use crate::host::facts::hostname;
@@ -123,6 +123,17 @@ async fn an_etcd_of_another_minor_version_than_its_tag_says_goes_back() {
     let Outcome::RolledBack { cause, .. } = &outcome else { panic!("{outcome:?}") };
     let text = cause.to_string();
     assert_eq!(text, "etcd is healthy, but not past the check `version` within 10 s: it is etcd 3.5.16, not 3.6");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_etcd_whose_cluster_does_not_come_along_goes_back() {
+    let bench = super::etcd::bench("r/etcd:3.6.8-0", "r/x:v1");
+    let steps = steps_to(&bench, &[("etcd", "r/etcd:3.7.1-0")]);
+    crate::host::fs::write_file(&bench.root.path().join(SLOW), b"", 0o600).unwrap();
+    let outcome = bench.apply(&steps, None).await.unwrap();
+    let Outcome::RolledBack { cause, .. } = &outcome else { panic!("{outcome:?}") };
+    let text = cause.to_string();
+    assert!(text.ends_with("the check `format` within 20 s: the cluster's version is 3.6, not 3.7"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
