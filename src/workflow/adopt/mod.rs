@@ -7,6 +7,7 @@
 pub mod manifests;
 pub mod plan;
 pub mod processes;
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +31,7 @@ use crate::agent::control::expect::{Expectation, Verdict, WaitError, until_met};
 use crate::config::spec::PullPolicy;
 use crate::event::Reporter;
 use crate::host::fs::FsError;
-use crate::host::paths::{ADOPTED_MANIFESTS, KUBELET_ADOPTED, KUBELET_CONFIG, KUBELET_DIR, MANIFESTS_DIR};
+use crate::host::paths::{ADOPTED_MANIFESTS, KUBELET_ADOPTED, KUBELET_CONFIG, KUBELET_DIR, MANIFESTS_DIR, TMP_DIR};
 use crate::host::process::ProcessError;
 use crate::kubelet::service::ServiceError;
 use crate::kubelet::unit::{self, UnitError};
@@ -51,8 +52,8 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(200);
 
 /// What everybody should know before.
-const WITHOUT_A_KUBELET: &str = "without its kubelet the cluster calls this node NotReady, and nobody looks after those of \
-                                 its pods that are no static pods, until `kubeboot adopt --back`";
+const WITHOUT_A_KUBELET: &str = "pods of the cluster that the kubelet has started here run on without it until \
+                                 `kubeboot adopt --back`, whatever the cluster wants of them: drain the node first";
 
 /// What is to be done.
 #[derive(Debug, Clone, Default)]
@@ -375,6 +376,9 @@ impl Command for Run<'_> {
         if selected.phase.work == Part::Images {
             return self.get_images().await.map(|changed| PhaseEnd::Whole { changed });
         }
+        if selected.phase.work == Part::Settings {
+            return Ok(PhaseEnd::Whole { changed: self.keep_settings().await });
+        }
         let mut all = match self.steps.take() {
             Some(steps) => steps,
             None => self.begin()?,
@@ -418,7 +422,9 @@ impl Run<'_> {
     /// Writes down what a reset has to take away again.
     fn record(&mut self) -> Result<(), AdoptError> {
         let enabled_before = self.machine.service.is_enabled()?;
-        let items = [vec![Item::file(KUBELET_ADOPTED)], made_by_agent(true)].concat();
+        let mut items = [vec![Item::file(KUBELET_ADOPTED)], made_by_agent(true)].concat();
+        // Backups of upgrades, kubeadm's own among them, stay with the node.
+        items.retain(|item| item.path != Path::new(TMP_DIR));
         let entries = vec![
             Entry::Adopted,
             Entry::Service { enabled_before },
