@@ -4,6 +4,7 @@
 //! Nothing of kubeadm's is changed. A drop-in puts the agent into the kubelet's own unit, and the manifests are moved
 //! aside for as long as the kubelet needs to stop their pods. Giving back is what the inventory makes a reset do.
 
+mod back;
 pub mod manifests;
 pub mod plan;
 pub mod processes;
@@ -14,8 +15,6 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::machine::Machine;
 use super::node_files::made_by_agent;
@@ -31,13 +30,14 @@ use crate::agent::control::expect::{Expectation, Verdict, WaitError, until_met};
 use crate::config::spec::PullPolicy;
 use crate::event::Reporter;
 use crate::host::fs::FsError;
-use crate::host::paths::{ADOPTED_MANIFESTS, KUBELET_ADOPTED, KUBELET_CONFIG, KUBELET_DIR, MANIFESTS_DIR, TMP_DIR};
+use crate::host::paths::{ADOPTED_MANIFESTS, KUBELET_ADOPTED, KUBELET_CONFIG, KUBELET_DIR, MANIFESTS_DIR};
 use crate::host::process::ProcessError;
 use crate::kubelet::service::ServiceError;
 use crate::kubelet::unit::{self, UnitError};
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::{ImagesError, ensure_images, present};
 use crate::runtime::{ContainerRuntime, RuntimeError};
+pub use back::{give_back, prepare_back};
 use manifests::Found;
 use plan::{Observed, PHASES, Part, Step, plan};
 use processes::{Processes, all_ended};
@@ -155,6 +155,12 @@ pub enum AdoptError {
         /// The limit.
         limit: Duration,
     },
+    /// The kubelet has started it, and it does not do its work.
+    #[error("the API server has not answered an administrator within {} s: see journalctl -u kubelet", limit.as_secs())]
+    NotServing {
+        /// The limit.
+        limit: Duration,
+    },
     /// Stopped by a signal.
     #[error("interrupted")]
     Interrupted,
@@ -183,20 +189,6 @@ pub fn prepare(machine: &Machine) -> Result<Vec<Step>, AdoptError> {
     let session = Session::attach(&machine.paths)?;
     check(machine, session.as_ref().and_then(Session::state))?;
     Ok(plan(&observe(machine)?))
-}
-
-/// What giving back would do.
-///
-/// # Errors
-/// [`AdoptError::NotAdopted`], and another command that runs.
-pub fn prepare_back(machine: &Machine) -> Result<Vec<reset::plan::Step>, AdoptError> {
-    Ok(plan_back(machine)?.steps().cloned().collect())
-}
-
-fn plan_back(machine: &Machine) -> Result<reset::Reset, AdoptError> {
-    reset::prepare(machine, &reset::ResetOptions::everything())?
-        .filter(reset::Reset::gives_back)
-        .ok_or(AdoptError::NotAdopted)
 }
 
 /// Takes the node over.
@@ -236,32 +228,6 @@ pub async fn run(
         Err(error) => {
             drop(session);
             Err(take_back(machine, error).await)
-        }
-    }
-}
-
-/// Gives the node back to the kubelet, and waits until that runs the static pods again.
-///
-/// # Errors
-/// [`AdoptError::NotAdopted`], and what a reset can fail with; it is finished by the next one.
-pub async fn give_back(machine: &mut Machine, processes: &dyn Processes) -> Result<(), AdoptError> {
-    let planned = plan_back(machine)?;
-    let found = found(machine, &observe(machine)?)?;
-    reset::run(machine, planned).await?;
-    let deadline = Instant::now() + HEALTH_LIMIT;
-    loop {
-        let is_back =
-            |one: &&Found| one.commands().iter().all(|line| !processes.find(std::slice::from_ref(line)).is_empty());
-        let missing: Vec<String> = found.iter().filter(|one| !is_back(one)).map(|one| one.name.clone()).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(AdoptError::NotBack { missing, limit: HEALTH_LIMIT });
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = machine.stop.cancelled() => return Err(AdoptError::Interrupted),
         }
     }
 }
@@ -422,9 +388,7 @@ impl Run<'_> {
     /// Writes down what a reset has to take away again.
     fn record(&mut self) -> Result<(), AdoptError> {
         let enabled_before = self.machine.service.is_enabled()?;
-        let mut items = [vec![Item::file(KUBELET_ADOPTED)], made_by_agent(true)].concat();
-        // Backups of upgrades, kubeadm's own among them, stay with the node.
-        items.retain(|item| item.path != Path::new(TMP_DIR));
+        let items = [vec![Item::file(KUBELET_ADOPTED)], made_by_agent(true)].concat();
         let entries = vec![
             Entry::Adopted,
             Entry::Service { enabled_before },

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{PHASE, Run};
 use crate::cluster::SYSTEM;
 use crate::cluster::object::Object;
-use crate::config::{self, ConfigError, Flags, HostDefaults, Input};
+use crate::config::{self, ClusterSpec, ConfigError, Flags, HostDefaults, Input};
 use crate::error::chain;
 use crate::host::facts;
 use crate::host::fs::FsError;
@@ -32,8 +32,6 @@ const INIT: &str = "InitConfiguration";
 const KUBELET_KEY: &str = "kubelet";
 /// The config map of kube-proxy's settings, and its key.
 const KUBE_PROXY: (&str, &str) = ("kube-proxy", "config.conf");
-/// The config map that every CoreDNS of kubeadm's has.
-const COREDNS: &str = "coredns";
 /// kubeadm's note of an API server's address.
 const ADDRESS: &str = "/metadata/annotations/kubeadm.kubernetes.io~1kube-apiserver.advertise-address.endpoint";
 /// The flag by which kubeadm tells a kubelet the node's name, where that is not the machine's.
@@ -100,13 +98,7 @@ pub async fn keep(machine: &mut Machine, docker_host: Option<&str>) -> Result<bo
     let (hostname, address) = facts::identity();
     let host = HostDefaults { hostname, address };
     let node = Node::of(&*machine.tree)?;
-    let flags = Flags {
-        apiserver_advertise_address: Some(node.address.ip().to_string()),
-        apiserver_bind_port: Some(node.address.port().to_string()),
-        ..Flags::default()
-    };
-    let mut here = config::load(&Input { file: None, flags, host: host.clone() })?.spec;
-    here.timeouts.kubernetes_api_call = LIMIT;
+    let here = node.reached(&host)?;
     let site = Site { paths: &machine.paths, spec: &here };
     let maps = Maps::read(Api { cluster: &*machine.cluster, site }).await?;
     let text = documents(maps, &node, docker_host)?;
@@ -134,6 +126,15 @@ impl Run<'_> {
     }
 }
 
+/// A configuration with what it takes to ask this node's API server.
+///
+/// # Errors
+/// A manifest without an address.
+pub(super) fn reached(tree: &dyn Tree) -> Result<ClusterSpec, SettingsError> {
+    let (hostname, address) = facts::identity();
+    Node::of(tree)?.reached(&HostDefaults { hostname, address })
+}
+
 /// What only the node's own files say.
 struct Node {
     /// The name, where it is not the machine's.
@@ -155,6 +156,18 @@ impl Node {
         let name = words.filter_map(|word| word.strip_prefix(NODE_NAME)).next_back().map(str::to_owned);
         Ok(Self { name, address })
     }
+
+    /// See [`reached`].
+    fn reached(&self, host: &HostDefaults) -> Result<ClusterSpec, SettingsError> {
+        let flags = Flags {
+            apiserver_advertise_address: Some(self.address.ip().to_string()),
+            apiserver_bind_port: Some(self.address.port().to_string()),
+            ..Flags::default()
+        };
+        let mut spec = config::load(&Input { file: None, flags, host: host.clone() })?.spec;
+        spec.timeouts.kubernetes_api_call = LIMIT;
+        Ok(spec)
+    }
 }
 
 /// The cluster's config maps.
@@ -162,7 +175,6 @@ struct Maps {
     cluster: Value,
     kubelet: Option<Value>,
     kube_proxy: Option<Value>,
-    has_coredns: bool,
 }
 
 impl Maps {
@@ -176,20 +188,15 @@ impl Maps {
             cluster,
             kubelet: read(api, &kubelet_config_map(&version), KUBELET_KEY).await?,
             kube_proxy: read(api, KUBE_PROXY.0, KUBE_PROXY.1).await?,
-            has_coredns: get(api, COREDNS).await?.is_some(),
         })
     }
 }
 
-async fn get(Api { cluster, site }: Api<'_>, name: &str) -> Result<Option<Value>, SettingsError> {
-    let metadata = ObjectMeta { name: Some(name.into()), namespace: Some(SYSTEM.into()), ..ObjectMeta::default() };
-    let wanted = Object::new(&ConfigMap { metadata, ..ConfigMap::default() });
-    cluster.get(site, &wanted).await.map_err(SettingsError::Api)
-}
-
 /// The document in a config map; None where there is none.
 async fn read(api: Api<'_>, name: &str, key: &'static str) -> Result<Option<Value>, SettingsError> {
-    let map = get(api, name).await?;
+    let metadata = ObjectMeta { name: Some(name.into()), namespace: Some(SYSTEM.into()), ..ObjectMeta::default() };
+    let wanted = Object::new(&ConfigMap { metadata, ..ConfigMap::default() });
+    let map = api.cluster.get(api.site, &wanted).await.map_err(SettingsError::Api)?;
     let Some(text) = map.as_ref().and_then(|map| map.get("data")?.get(key)?.as_str()) else { return Ok(None) };
     let unreadable = |source| SettingsError::Unreadable { name: name.into(), key, source };
     yaml::to_value(text).map(Some).map_err(unreadable)
@@ -211,7 +218,7 @@ fn convert(cluster: &mut Value) {
 
 /// The file that `init` could have been given for this node.
 fn documents(maps: Maps, node: &Node, docker_host: Option<&str>) -> Result<String, SettingsError> {
-    let Maps { cluster, kubelet, kube_proxy, has_coredns } = maps;
+    let Maps { cluster, kubelet, kube_proxy } = maps;
     let written = yaml::to_string(&cluster)?;
     // In the newest version there are no warnings of an old one for what the user has not written.
     let (newest, _) = config::migrate(Path::new(CLUSTER.0), &written)?;
@@ -221,11 +228,6 @@ fn documents(maps: Maps, node: &Node, docker_host: Option<&str>) -> Result<Strin
         // Up to v1beta3 there was nothing to choose.
         if cluster.get("encryptionAlgorithm").is_none() && cluster.pointer(ECDSA) != Some(&Value::Bool(true)) {
             cluster["encryptionAlgorithm"] = "RSA-2048".into();
-        }
-        // What a cluster was made without, an upgrade does not bring.
-        let absent = [("dns", !has_coredns), ("proxy", kube_proxy.is_none())];
-        for (addon, _) in absent.into_iter().filter(|(_, absent)| *absent) {
-            cluster[addon]["disabled"] = true.into();
         }
     }
     let mut init = init.pop().unwrap_or_else(|| json!({"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": INIT}));

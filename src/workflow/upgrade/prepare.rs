@@ -257,11 +257,18 @@ fn files(
     let mut changes = Vec::new();
     for path in [SAVED, KUBELET_FLAGS_ENV, KUBELET_INSTANCE_CONFIG, KUBELET_CONFIG].map(Path::new) {
         let Some(file) = staged.files().get(path) else { continue };
-        if tree.read(path).map_err(UpgradeError::File)?.as_ref() != Some(&file.content) {
+        let now = tree.read(path).map_err(UpgradeError::File)?;
+        if now.is_none_or(|now| !says_the_same(&now, &file.content)) {
             changes.push(FileChange { path: path.to_owned(), content: file.content.clone(), mode: file.mode });
         }
     }
     Ok(changes)
+}
+
+/// Whether two files are the same but for how they are written: kubeadm quotes less.
+fn says_the_same(one: &[u8], other: &[u8]) -> bool {
+    let value = |bytes: &[u8]| yaml::to_value(std::str::from_utf8(bytes).ok()?).ok();
+    one == other || value(one).zip(value(other)).is_some_and(|(one, other)| one == other)
 }
 
 /// Whether the node is a kubelet's, which kubeadm made.
@@ -269,7 +276,7 @@ fn is_adopted(tree: &dyn Tree) -> bool {
     tree.exists(Path::new(KUBELET_ADOPTED))
 }
 
-/// The settings of that kubelet, from those of the cluster. Its flags and where its runtime is are no business of an upgrade.
+/// The settings of that kubelet, from those of the cluster. Its flags, and where its runtime is, stay as they are.
 fn adopted(spec: &ClusterSpec, tree: &dyn Tree) -> Result<Vec<u8>, PrepareError> {
     let value = |text: &str| {
         yaml::to_value(text).map_err(|source| PrepareError::KubeletConfig { path: KUBELET_CONFIG.into(), source })
