@@ -242,6 +242,6 @@ fn documents(maps: Maps, node: &Node, docker_host: Option<&str>) -> Result<Strin
         let kind = "KubebootConfiguration";
         documents.push(json!({"apiVersion": "kubeboot.dev/v1alpha1", "kind": kind, "dockerHost": address}));
     }
-    let texts: Result<Vec<String>, EmitError> = documents.iter().map(|document| yaml::to_string(document)).collect();
+    let texts: Result<Vec<String>, EmitError> = documents.iter().map(yaml::to_string).collect();
     Ok(texts?.join("---\n"))
 }
