@@ -21,8 +21,11 @@ use crate::workflow::machine::Machine;
 ///
 /// The node's static pods are run by kubeboot's agent, with Docker, in place of the kubelet: the same manifests,
 /// certificates and data. The control plane is stopped and started once. A drop-in in the kubelet's own unit is all that
-/// is added; nothing of kubeadm's is changed. Pods that are no static pods are nobody's while the kubelet is away: take
+/// is added; nothing of kubeadm's is changed. Pods of the cluster that the kubelet has started run on without it: take
 /// them off the node first (kubectl drain).
+///
+/// The node is upgraded by `kubeboot upgrade` and by kubeadm alike. `kubeboot upgrade` goes by the configuration that the
+/// cluster had when the node was taken over; run `kubeboot adopt` again after a change of it.
 ///
 /// What fails or is interrupted takes itself back. What was killed is finished by the same command, or taken back with
 /// --back; `kubeboot reset` gives the node back too.

@@ -59,6 +59,24 @@ pub fn addresses(proc: &Path, ports: &[u16]) -> Vec<SocketAddr> {
     found
 }
 
+/// Whether the process `pid` listens on any port, in its own network namespace.
+pub fn listens(proc: &Path, pid: u32) -> bool {
+    let process = proc.join(pid.to_string());
+    let tables = ["net/tcp", "net/tcp6"].map(|file| fs::read_to_string(process.join(file)).unwrap_or_default());
+    let listeners: Vec<u64> =
+        tables.iter().flat_map(|text| text.lines().skip(1)).filter_map(|line| Some(listening(line)?.1)).collect();
+    sockets(&process).any(|inode| listeners.contains(&inode))
+}
+
+/// The inodes of the sockets that a process holds.
+fn sockets(process: &Path) -> impl Iterator<Item = u64> {
+    let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    files.filter_map(|fd| {
+        let target = fs::read_link(fd.path()).ok()?;
+        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    })
+}
+
 /// Address and inode of a line of `/proc/net/tcp{,6}`, None unless it listens (state 0A).
 fn listening(line: &str) -> Option<(SocketAddr, u64)> {
     let fields: Vec<&str> = line.split_whitespace().collect();
@@ -90,13 +108,9 @@ fn owners(proc: &Path) -> Vec<(u64, Owner)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        for fd in fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten() {
-            let Ok(target) = fs::read_link(fd.path()) else { continue };
-            let inode = target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
-            if let Some(inode) = inode {
-                let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-                found.push((inode, Owner { pid, name: name.trim_end().to_owned() }));
-            }
+        for inode in sockets(&entry.path()) {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            found.push((inode, Owner { pid, name: name.trim_end().to_owned() }));
         }
     }
     found
@@ -118,6 +132,19 @@ mod tests {
             assert_eq!(found[0].address, address);
             assert_eq!(found[0].process.as_ref().unwrap().pid, std::process::id());
         }
+    }
+
+    #[test]
+    fn a_process_listens_until_its_listener_is_closed() {
+        let (proc, pid) = (Path::new("/proc"), std::process::id());
+        let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let listener = TcpListener::bind("[::1]:0").or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap();
+        assert!(listens(proc, pid));
+        assert!(!listens(proc, other.id()));
+        drop(listener);
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(!listens(proc, other.id()));
     }
 
     #[test]

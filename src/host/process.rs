@@ -230,6 +230,14 @@ impl Handle {
         }
     }
 
+    /// Kills the process, and does not wait for its end.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn kill(&self) -> Result<(), ProcessError> {
+        self.signal("kill", Signal::KILL)
+    }
+
     fn signal(&self, action: &'static str, signal: Signal) -> Result<(), ProcessError> {
         match pidfd_send_signal(&self.fd, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),

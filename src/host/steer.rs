@@ -53,8 +53,8 @@ pub fn steer(address: SocketAddr, aim: Aim) -> io::Result<()> {
     }
     socket.set_reuse_port(true)?;
     match socket.attach_filter(&[SockFilter::new(DROP.code, DROP.jt, DROP.jf, DROP.k)]) {
-        // Kernels that want CAP_NET_ADMIN for it, which the unit takes from the agent: two system calls later the program
-        // keeps connections away.
+        // A kernel that wants CAP_NET_ADMIN for it, and a process without: two system calls later the program keeps
+        // connections away.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
         attached => attached?,
     }
@@ -311,7 +311,7 @@ mod tests {
         }
     }
 
-    /// The agent's unit leaves it less than root has.
+    /// An agent's unit may leave it less than root has.
     #[test]
     fn no_capability_is_needed() {
         use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};

@@ -77,6 +77,66 @@ fn a_node_of_kubeadms_is_taken_over_and_given_back_with_its_data_and_certificate
     killed_in_the_middle(&node);
 }
 
+/// What kubeadm 1.20 asks of crictl, which Debian has not, done by containerd's own client.
+const CRICTL: &str = "#!/bin/sh
+shift 2
+case $1 in
+inspecti) ctr -n k8s.io images ls -q | grep -qxF \"$2\" ;;
+*) exit 0 ;;
+esac
+";
+
+/// The components' versions, as the node's own agent reports them.
+fn runs(node: &Node, version: &str) {
+    node.healthy(&format!("a healthy control plane of {version}"));
+    let status = node.ok("kubeboot status");
+    assert_eq!(status.lines().filter(|line| line.contains(&format!(":{version} "))).count(), 3, "{status}");
+}
+
+#[test]
+fn a_node_that_was_taken_over_is_upgraded_by_us_and_by_the_real_kubeadm_and_given_back() {
+    const NEWER: &str = "v1.20.3";
+    let node = Node::boot_with_kubelet("upgraded-by-both");
+    let newer = component_images().into_iter().filter(|image| image.ends_with(VERSION));
+    let newer = newer.map(|image| image.replace(VERSION, NEWER)).filter(|image| !image.contains("kube-proxy"));
+    let images: Vec<String> = component_images().into_iter().chain(newer).collect();
+    node.import(&images);
+    node.load(&images);
+    node.give_kubeboot();
+    node.write("/root/init.yaml", INIT);
+    node.ok("kubeadm init --config /root/init.yaml --skip-phases=preflight,addon");
+    node.kubectl_ok("-n default create configmap kept --from-literal=word=hello");
+    let before = identity(&node);
+    node.ok("kubeboot adopt --force");
+    eprintln!("{}", node.ok(&format!("time kubeboot upgrade apply {NEWER} --yes")));
+    runs(&node, NEWER);
+
+    node.write("/usr/local/bin/crictl", CRICTL);
+    node.ok("chmod +x /usr/local/bin/crictl");
+    let plan = node.ok("kubeadm upgrade plan --ignore-preflight-errors=all");
+    assert!(plan.contains(&format!("Cluster version: {NEWER}")), "{plan}");
+    let certificates = node.ok("kubeadm certs check-expiration");
+    assert_eq!(certificates.lines().filter(|line| line.contains("364d")).count(), 10, "{certificates}");
+
+    node.ok("kubeboot upgrade rollback --yes");
+    runs(&node, VERSION);
+    assert_eq!(identity(&node), before);
+    let upgrade = format!("kubeadm upgrade apply {NEWER} --force --yes --ignore-preflight-errors=all");
+    let said = node.ok(&format!("time {upgrade}"));
+    assert!(said.contains("[upgrade/successful] SUCCESS!"), "{said}");
+    eprintln!("{}", said.lines().rev().take(4).collect::<Vec<_>>().join("\n"));
+    runs(&node, NEWER);
+
+    let backups = node.ok("ls /etc/kubernetes/tmp");
+    node.ok("kubeboot adopt --back --force");
+    assert_eq!(runners(&node).1, 0);
+    // What it says when it is back: an administrator is served.
+    assert!(node.kubectl_ok("version -o json").contains(NEWER));
+    assert!(node.kubectl_ok("get configmap -n default kept -o jsonpath={.data.word}").contains("hello"));
+    assert_eq!(node.ok("ls /etc/kubernetes/tmp"), backups);
+    node.eventually("a Ready node", 120, || node.kubectl("get nodes").1.contains(" Ready "));
+}
+
 /// What adopt says when it comes to a step.
 const STEPS: [&str; 5] =
     ["wait until the pods", "move etcd.yaml aside", "stop the kubelet", "start the unit", "etcd: running"];

@@ -4,17 +4,17 @@
 //! Nothing of kubeadm's is changed. A drop-in puts the agent into the kubelet's own unit, and the manifests are moved
 //! aside for as long as the kubelet needs to stop their pods. Giving back is what the inventory makes a reset do.
 
+mod back;
 pub mod manifests;
 pub mod plan;
 pub mod processes;
+mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::machine::Machine;
 use super::node_files::made_by_agent;
@@ -37,6 +37,7 @@ use crate::kubelet::unit::{self, UnitError};
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::images::{ImagesError, ensure_images, present};
 use crate::runtime::{ContainerRuntime, RuntimeError};
+pub use back::{give_back, prepare_back};
 use manifests::Found;
 use plan::{Observed, PHASES, Part, Step, plan};
 use processes::{Processes, all_ended};
@@ -51,8 +52,8 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(200);
 
 /// What everybody should know before.
-const WITHOUT_A_KUBELET: &str = "without its kubelet the cluster calls this node NotReady, and nobody looks after those of \
-                                 its pods that are no static pods, until `kubeboot adopt --back`";
+const WITHOUT_A_KUBELET: &str = "pods of the cluster that the kubelet has started here run on without it until \
+                                 `kubeboot adopt --back`, whatever the cluster wants of them: drain the node first";
 
 /// What is to be done.
 #[derive(Debug, Clone, Default)]
@@ -154,6 +155,12 @@ pub enum AdoptError {
         /// The limit.
         limit: Duration,
     },
+    /// The kubelet has started it, and it does not do its work.
+    #[error("the API server has not answered an administrator within {} s: see journalctl -u kubelet", limit.as_secs())]
+    NotServing {
+        /// The limit.
+        limit: Duration,
+    },
     /// Stopped by a signal.
     #[error("interrupted")]
     Interrupted,
@@ -182,20 +189,6 @@ pub fn prepare(machine: &Machine) -> Result<Vec<Step>, AdoptError> {
     let session = Session::attach(&machine.paths)?;
     check(machine, session.as_ref().and_then(Session::state))?;
     Ok(plan(&observe(machine)?))
-}
-
-/// What giving back would do.
-///
-/// # Errors
-/// [`AdoptError::NotAdopted`], and another command that runs.
-pub fn prepare_back(machine: &Machine) -> Result<Vec<reset::plan::Step>, AdoptError> {
-    Ok(plan_back(machine)?.steps().cloned().collect())
-}
-
-fn plan_back(machine: &Machine) -> Result<reset::Reset, AdoptError> {
-    reset::prepare(machine, &reset::ResetOptions::everything())?
-        .filter(reset::Reset::gives_back)
-        .ok_or(AdoptError::NotAdopted)
 }
 
 /// Takes the node over.
@@ -235,32 +228,6 @@ pub async fn run(
         Err(error) => {
             drop(session);
             Err(take_back(machine, error).await)
-        }
-    }
-}
-
-/// Gives the node back to the kubelet, and waits until that runs the static pods again.
-///
-/// # Errors
-/// [`AdoptError::NotAdopted`], and what a reset can fail with; it is finished by the next one.
-pub async fn give_back(machine: &mut Machine, processes: &dyn Processes) -> Result<(), AdoptError> {
-    let planned = plan_back(machine)?;
-    let found = found(machine, &observe(machine)?)?;
-    reset::run(machine, planned).await?;
-    let deadline = Instant::now() + HEALTH_LIMIT;
-    loop {
-        let is_back =
-            |one: &&Found| one.commands().iter().all(|line| !processes.find(std::slice::from_ref(line)).is_empty());
-        let missing: Vec<String> = found.iter().filter(|one| !is_back(one)).map(|one| one.name.clone()).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(AdoptError::NotBack { missing, limit: HEALTH_LIMIT });
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = machine.stop.cancelled() => return Err(AdoptError::Interrupted),
         }
     }
 }
@@ -374,6 +341,9 @@ impl Command for Run<'_> {
     async fn act(&mut self, selected: &Selected<'static, Part>) -> Result<PhaseEnd, AdoptError> {
         if selected.phase.work == Part::Images {
             return self.get_images().await.map(|changed| PhaseEnd::Whole { changed });
+        }
+        if selected.phase.work == Part::Settings {
+            return Ok(PhaseEnd::Whole { changed: self.keep_settings().await });
         }
         let mut all = match self.steps.take() {
             Some(steps) => steps,

@@ -19,6 +19,8 @@ pub enum Part {
     Install,
     /// Waits until the agent reports every component healthy.
     Wait,
+    /// Keeps the configuration that kubeadm made the node from.
+    Settings,
 }
 
 /// The phases of `adopt`.
@@ -30,6 +32,7 @@ pub static PHASES: LazyLock<Phases<Part>> = LazyLock::new(|| {
             row("stop-kubelet", "have the kubelet stop its static pods, and stop it", Part::Stop),
             row("install-agent", "put the agent in the kubelet's place", Part::Install),
             row("wait-control-plane", "wait until the control plane is healthy", Part::Wait),
+            row("read-config", "read the node's configuration from the cluster", Part::Settings),
         ],
         not_built: &[],
     }

@@ -8,7 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use super::LOOK;
+use crate::host::ports;
 use crate::host::process::{self, Handle, ProcessError};
+use crate::manifests::API_SERVER;
 
 /// Finds processes and waits for their end.
 #[async_trait]
@@ -18,6 +21,12 @@ pub trait Processes: Send + Sync {
 
     /// Waits until a process has ended.
     async fn ended(&self, pid: u32) -> Result<(), ProcessError>;
+
+    /// Whether a process listens on a TCP port.
+    fn listens(&self, pid: u32) -> bool;
+
+    /// Kills a process.
+    fn kill(&self, pid: u32) -> Result<(), ProcessError>;
 }
 
 /// Those of this machine.
@@ -64,6 +73,46 @@ impl Processes for Running {
             None => Ok(()),
         }
     }
+
+    fn listens(&self, pid: u32) -> bool {
+        ports::listens(&self.proc, pid)
+    }
+
+    fn kill(&self, pid: u32) -> Result<(), ProcessError> {
+        Handle::open(pid)?.map_or(Ok(()), |process| process.kill())
+    }
+}
+
+/// How long an API server that listens no more may take for the requests that it has.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// API servers that are being stopped and listen no more. One of 1.36 waits for its watches all the same, and those of the
+/// kubelet that stops it do not end: the kubelet kills it after 30 s, in which nothing is served.
+struct Draining {
+    commands: Vec<Vec<String>>,
+    since: Option<Instant>,
+}
+
+impl Draining {
+    fn among(commands: &[Vec<String>]) -> Self {
+        let is_one = |line: &&Vec<String>| line.first().is_some_and(|word| Path::new(word).ends_with(API_SERVER));
+        Self { commands: commands.iter().filter(is_one).cloned().collect(), since: None }
+    }
+
+    /// Looks at them, and kills those that have had their time.
+    fn look(&mut self, processes: &dyn Processes) -> Result<(), ProcessError> {
+        let mut deaf = processes.find(&self.commands);
+        deaf.retain(|pid| !processes.listens(*pid));
+        match self.since.filter(|_| !deaf.is_empty()) {
+            None => self.since = (!deaf.is_empty()).then(Instant::now),
+            Some(since) if since.elapsed() < DRAIN => {}
+            Some(_) => {
+                deaf.into_iter().try_for_each(|pid| processes.kill(pid))?;
+                self.since = None;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Waits until none of the processes is left; returns the pids that are at the end of `limit`.
@@ -76,13 +125,20 @@ pub async fn all_ended(
     limit: Duration,
 ) -> Result<Vec<u32>, ProcessError> {
     let deadline = Instant::now() + limit;
+    let mut draining = Draining::among(commands);
     loop {
         // Looked for again each time: the kubelet may just have started one again.
         let left = processes.find(commands);
         let Some(first) = left.first() else { return Ok(left) };
-        match tokio::time::timeout_at(deadline, processes.ended(*first)).await {
-            Ok(ended) => ended?,
-            Err(_) => return Ok(processes.find(commands)),
+        let mut ended = processes.ended(*first);
+        loop {
+            // No event tells of a port that is closed.
+            let look = (Instant::now() + LOOK).min(deadline);
+            match tokio::time::timeout_at(look, &mut ended).await {
+                Ok(ended) => break ended?,
+                Err(_) if Instant::now() >= deadline => return Ok(processes.find(commands)),
+                Err(_) => draining.look(processes)?,
+            }
         }
     }
 }
@@ -90,6 +146,7 @@ pub async fn all_ended(
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::sync::Mutex;
 
     use super::*;
     use crate::host::fs::{make_dirs, write_file};
@@ -128,6 +185,55 @@ mod tests {
         let mut found = running.find(&[etcd.map(str::to_owned).to_vec()]);
         found.sort_unstable();
         assert_eq!(found, [1, 2, 3, 4]);
+    }
+
+    /// An API server (7) and another process (8) that listen until a moment and end a while after it, or when they are
+    /// killed.
+    struct Stopping {
+        deaf: Instant,
+        gone: Instant,
+        killed: Mutex<Vec<(u32, Duration)>>,
+    }
+
+    #[async_trait]
+    impl Processes for Stopping {
+        fn find(&self, commands: &[Vec<String>]) -> Vec<u32> {
+            let killed = self.killed.lock().unwrap();
+            let is_there = |pid: &u32| Instant::now() < self.gone && !killed.iter().any(|(killed, _)| killed == pid);
+            let pid = |line: &Vec<String>| if line[0].ends_with("kube-apiserver") { 7 } else { 8 };
+            commands.iter().map(pid).filter(is_there).collect()
+        }
+
+        async fn ended(&self, pid: u32) -> Result<(), ProcessError> {
+            while self.find(&[vec![if pid == 7 { "kube-apiserver" } else { "x" }.to_owned()]]).contains(&pid) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok(())
+        }
+
+        fn listens(&self, _: u32) -> bool {
+            Instant::now() < self.deaf
+        }
+
+        fn kill(&self, pid: u32) -> Result<(), ProcessError> {
+            self.killed.lock().unwrap().push((pid, self.deaf.elapsed()));
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_listens_no_more_has_a_second_and_every_other_process_all_the_time() {
+        let in_seconds = |n| Instant::now() + Duration::from_secs(n);
+        for (server, seconds) in [(true, 4), (false, 30)] {
+            let line = if server { "/usr/local/bin/kube-apiserver" } else { "etcd" };
+            let stopping = Stopping { deaf: in_seconds(3), gone: in_seconds(30), killed: Mutex::default() };
+            let begun = Instant::now();
+            let left = all_ended(&stopping, &[vec![line.to_owned()]], Duration::from_secs(60)).await.unwrap();
+            assert_eq!((left, begun.elapsed().as_secs()), (vec![], seconds));
+            let killed = stopping.killed.into_inner().unwrap();
+            assert_eq!(killed.len(), usize::from(server));
+            assert!(killed.iter().all(|(pid, after)| *pid == 7 && *after >= DRAIN), "{killed:?}");
+        }
     }
 
     #[tokio::test]

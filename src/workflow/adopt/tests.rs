@@ -11,6 +11,8 @@ use crate::host::fs::{make_dirs, write_file};
 use crate::manifests::COMPONENTS;
 use crate::testing::machine::{Bench, World};
 
+mod settings;
+
 /// Processes of a kubelet's pods: they are there while it runs and sees their manifests, and end when they are waited
 /// for after that.
 struct Pods {
@@ -50,12 +52,21 @@ impl Processes for Pods {
         self.ending.store(false, Ordering::SeqCst);
         Ok(())
     }
+
+    fn listens(&self, _: u32) -> bool {
+        true
+    }
+
+    fn kill(&self, _: u32) -> Result<(), ProcessError> {
+        Ok(())
+    }
 }
 
 fn manifest(component: &str) -> String {
     let image = crate::manifests::images(&crate::testing::spec()).remove(0).reference;
     format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {component}, labels: {{component: {component}}}}}\n\
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {component}, labels: {{component: {component}}}, annotations: {{\
+         kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint: '10.0.0.7:7443'}}}}\n\
          spec:\n  containers:\n  - {{name: {component}, image: \"{image}\", command: [{component}, --x]}}\n"
     )
 }
@@ -67,8 +78,12 @@ fn node() -> (Bench, Vec<String>) {
     for dir in ["etc/kubernetes/manifests", "var/lib/kubelet/pods", "etc/systemd/system/kubelet.service.d"] {
         make_dirs(&root.join(dir), 0o755).unwrap();
     }
-    write_file(&root.join("var/lib/kubelet/config.yaml"), b"staticPodPath: /etc/kubernetes/manifests\n", 0o644)
-        .unwrap();
+    write_file(
+        &root.join("var/lib/kubelet/config.yaml"),
+        b"staticPodPath: /etc/kubernetes/manifests\ncontainerRuntimeEndpoint: unix:///run/c.sock\n",
+        0o644,
+    )
+    .unwrap();
     for component in COMPONENTS {
         let path = root.join(format!("etc/kubernetes/manifests/{component}.yaml"));
         write_file(&path, manifest(component).as_bytes(), 0o600).unwrap();

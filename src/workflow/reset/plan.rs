@@ -138,6 +138,7 @@ pub fn plan<'a>(entries: impl Iterator<Item = &'a Entry> + Clone, state: &Path, 
     if observed.live {
         steps.extend(stop_steps(entries.clone()));
     }
+    let stays = |item: &Item| stays(entries.clone(), item);
     let items: Vec<&Item> = entries
         .clone()
         .flat_map(|entry| match entry {
@@ -145,6 +146,7 @@ pub fn plan<'a>(entries: impl Iterator<Item = &'a Entry> + Clone, state: &Path, 
             _ => &[],
         })
         .chain(&observed.of_agent)
+        .filter(|item| !stays(item))
         .collect();
     let trees: BTreeSet<&Path> = items.iter().filter(|i| i.kind == Kind::Tree).map(|i| i.path.as_path()).collect();
     let volumes = observed.mounts.iter().rev().filter(|mount| {
@@ -200,6 +202,12 @@ fn stop_steps<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> Vec<Step>
 /// Whether the node is somebody else's, and its static pods are a kubelet's.
 pub fn is_adopted<'a>(mut entries: impl Iterator<Item = &'a Entry>) -> bool {
     entries.any(|entry| *entry == Entry::Adopted)
+}
+
+/// Whether what was recorded is not taken away: backups of upgrades, kubeadm's own among them, stay with a node that was
+/// taken over.
+pub(super) fn stays<'a>(entries: impl Iterator<Item = &'a Entry>, item: &Item) -> bool {
+    is_adopted(entries) && item.path.starts_with(TMP_DIR)
 }
 
 fn give_back_steps<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> Option<Step> {
@@ -346,9 +354,9 @@ mod tests {
             Entry::Adopted,
             Entry::Service { enabled_before: true },
             Entry::Containers { runtime: None, owner: "/var/lib/kubelet".into() },
-            Entry::Expected { items: vec![Item::file("/etc/drop-in")] },
+            Entry::Expected { items: vec![Item::file("/etc/drop-in"), Item::tree(TMP_DIR)] },
         ];
-        let present = ["/etc/drop-in", "/var/lib/kubelet/pods/u"].map(PathBuf::from).into();
+        let present = ["/etc/drop-in", "/var/lib/kubelet/pods/u", TMP_DIR].map(PathBuf::from).into();
         let observed = Observed {
             live: true,
             aside: vec!["etcd.yaml".into()],

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::containers::{remove_pods, remove_sandboxes};
-use super::plan::Step;
+use super::plan::{Step, stays};
 use super::{Machine, Part, Reset, ResetError, StepError, leftovers, remove};
 use crate::agent;
 use crate::config::spec::UnmountFlag;
@@ -17,7 +17,7 @@ use crate::workflow::phase::Selected;
 use crate::workflow::runner::{Before, Command, PhaseEnd, run_phases};
 use crate::workflow::session::PhaseLog;
 use crate::workflow::stage::{remove_temporaries, transfer};
-use crate::workflow::state::inventory::Kind;
+use crate::workflow::state::inventory::{Item, Kind};
 
 /// Carries the steps out, all of them.
 ///
@@ -109,7 +109,9 @@ impl Run<'_> {
 /// The trees that were recorded and not there when the steps were planned.
 fn trees_without_a_step(reset: &Reset) -> Vec<PathBuf> {
     let planned: BTreeSet<&Path> = reset.steps().filter_map(Step::path).collect();
-    let trees = reset.session.items().into_iter().filter(|item| item.kind == Kind::Tree);
+    let entries = || reset.session.state().into_iter().flat_map(|state| state.inventory.entries());
+    let goes = |item: &&Item| item.kind == Kind::Tree && !stays(entries(), item);
+    let trees = reset.session.items().into_iter().filter(goes);
     trees.map(|item| item.path.clone()).filter(|path| !planned.contains(path.as_path())).collect()
 }
 

@@ -273,9 +273,13 @@ impl Inventory {
     }
 }
 
-/// For writers that make one file at a time: each is a record of its own.
+/// For writers that make one file at a time: each is a record of its own. What a command makes on a node that was taken
+/// over (a manifest that was away while etcd was replaced) is the node's, and stays when it is given back.
 impl Recorder for &mut Inventory {
     fn will_create(&mut self, path: &Path, is_dir: bool) -> Result<(), FsError> {
+        if self.entries.contains(&Entry::Adopted) {
+            return Ok(());
+        }
         let item = if is_dir { Item::dir(path) } else { Item::file(path) };
         self.expect(vec![Entry::Expected { items: vec![item] }])
             .map_err(|error| FsError::new("record", path, std::io::Error::other(error)))

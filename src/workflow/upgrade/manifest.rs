@@ -19,6 +19,20 @@ pub fn parse(path: &Path, content: &[u8]) -> Result<Value, UpgradeError> {
     }
 }
 
+/// What a manifest means: kubeadm does not write that a probe begins without a delay.
+pub fn meaning(manifest: &Value) -> Value {
+    let mut meant = manifest.clone();
+    for list in ["/spec/initContainers", "/spec/containers"] {
+        for container in meant.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+                let Some(probe) = container.get_mut(probe).and_then(Value::as_object_mut) else { continue };
+                probe.retain(|field, value| field != "initialDelaySeconds" || *value != 0);
+            }
+        }
+    }
+    meant
+}
+
 /// The image of the first container: a control-plane manifest has one.
 pub fn image(manifest: &Value) -> &str {
     manifest.pointer("/spec/containers/0/image").and_then(Value::as_str).unwrap_or_default()
@@ -46,6 +60,17 @@ mod tests {
     use super::*;
 
     const POD: &[u8] = b"# ours\nkind: Pod\nspec:\n  containers:\n  - name: a\n    image: r/a:v1\n";
+
+    #[test]
+    fn a_probe_without_a_delay_is_the_same_whether_that_is_written_or_not() {
+        let of = |fields: &str| {
+            let text = format!("spec: {{containers: [{{image: a, readinessProbe: {{periodSeconds: 1{fields}}}}}]}}");
+            meaning(&parse(Path::new("/m/a.yaml"), text.as_bytes()).unwrap())
+        };
+        assert_eq!(of(""), of(", initialDelaySeconds: 0"));
+        assert_ne!(of(""), of(", initialDelaySeconds: 10"));
+        assert_ne!(of(""), of(", timeoutSeconds: 0"));
+    }
 
     #[test]
     fn a_manifest_that_the_agent_runs_can_be_upgraded() {

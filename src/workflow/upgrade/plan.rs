@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::UpgradeError;
-use super::manifest::{image, parse};
+use super::manifest::{image, meaning, parse};
 use crate::host::digest::sha256;
 use crate::manifests::COMPONENTS;
 
@@ -63,7 +63,7 @@ pub fn plan(
         let Some(target) = targets.iter().find(|t| t.component == component) else { continue };
         let old = current(&target.file)?.ok_or_else(|| UpgradeError::NoManifest { path: target.file.clone() })?;
         let (before, after) = (parse(&target.file, &old)?, parse(&target.file, &target.content)?);
-        if before == after {
+        if meaning(&before) == meaning(&after) {
             continue;
         }
         let (old_image, new_image) = (image(&before).to_owned(), image(&after).to_owned());

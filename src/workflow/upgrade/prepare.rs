@@ -14,7 +14,7 @@ use super::target::{ImageChange, running_version, targets};
 use super::{UpgradeError, current};
 use crate::config::ClusterSpec;
 use crate::config::spec::Overrides;
-use crate::host::paths::{KUBELET_CONFIG, KUBELET_FLAGS_ENV, KUBELET_INSTANCE_CONFIG};
+use crate::host::paths::{KUBELET_ADOPTED, KUBELET_CONFIG, KUBELET_FLAGS_ENV, KUBELET_INSTANCE_CONFIG};
 use crate::host::tree::{HostTree, MemoryTree, NoRecord, Tree};
 use crate::host::{Paths, environment};
 use crate::kubelet;
@@ -23,6 +23,7 @@ use crate::release::{KubernetesVersion, Refusal, UpgradePolicy, upgrade_allowed}
 use crate::workflow::machine::Cause;
 use crate::workflow::node_files::{RESOLVED, render};
 use crate::workflow::state::saved::{SAVED, Saved, SavedError};
+use crate::yaml;
 
 /// Where an upgrade goes, and how.
 #[derive(Debug, Clone)]
@@ -52,6 +53,9 @@ pub enum PrepareError {
     /// No control plane of ours.
     #[error("this machine was not initialised by `kubeboot init`")]
     NotInitialised,
+    /// Taken over, and its configuration was not read then.
+    #[error("this node was taken over by `kubeboot adopt`, and its configuration is not known")]
+    NotRead,
     /// What init was given.
     #[error(transparent)]
     Saved(#[from] SavedError),
@@ -64,6 +68,15 @@ pub enum PrepareError {
     /// The kubelet's files.
     #[error(transparent)]
     Kubelet(#[from] kubelet::files::KubeletFilesError),
+    /// The kubelet's settings as they are.
+    #[error("{} is no YAML", path.display())]
+    KubeletConfig {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: yaml::YamlError,
+    },
     /// Objects of the cluster.
     #[error("cannot make the objects of the cluster")]
     Objects(#[source] Cause),
@@ -155,7 +168,11 @@ impl Found {
     fn on(paths: &Paths, goal: &Goal) -> Result<Self, PrepareError> {
         let tree = HostTree::new(paths.clone(), NoRecord);
         let from = running_version(|path: &Path| current(&tree, path))?;
-        let saved = Saved::read(&tree)?.ok_or(PrepareError::NotInitialised)?;
+        let unknown = || match is_adopted(&tree) {
+            true => PrepareError::NotRead,
+            false => PrepareError::NotInitialised,
+        };
+        let saved = Saved::read(&tree)?.ok_or_else(unknown)?;
         let (spec, mut warnings) = saved.spec()?;
         let refusal = match (&goal.version, &from) {
             (Some(to), Some(from)) => match allowed(from, to, goal.policy) {
@@ -236,16 +253,45 @@ fn files(
     // A node without these files has no agent of ours.
     if parts.has(Part::KubeletConfig) && tree.exists(Path::new(KUBELET_CONFIG)) {
         let resolved = tree.exists(Path::new(RESOLVED));
-        warnings.extend(kubelet::files::write(spec, resolved, &mut staged)?.warnings);
+        if is_adopted(&tree) {
+            let config = adopted(spec, &tree)?;
+            staged.write(Path::new(KUBELET_CONFIG), &config, 0o644).map_err(UpgradeError::File)?;
+        } else {
+            warnings.extend(kubelet::files::write(spec, resolved, &mut staged)?.warnings);
+        }
     }
     let mut changes = Vec::new();
     for path in [SAVED, KUBELET_FLAGS_ENV, KUBELET_INSTANCE_CONFIG, KUBELET_CONFIG].map(Path::new) {
         let Some(file) = staged.files().get(path) else { continue };
-        if tree.read(path).map_err(UpgradeError::File)?.as_ref() != Some(&file.content) {
+        let now = tree.read(path).map_err(UpgradeError::File)?;
+        if now.is_none_or(|now| !says_the_same(&now, &file.content)) {
             changes.push(FileChange { path: path.to_owned(), content: file.content.clone(), mode: file.mode });
         }
     }
     Ok(changes)
+}
+
+/// Whether two files are the same but for how they are written: kubeadm quotes less.
+fn says_the_same(one: &[u8], other: &[u8]) -> bool {
+    let value = |bytes: &[u8]| yaml::to_value(std::str::from_utf8(bytes).ok()?).ok();
+    one == other || value(one).zip(value(other)).is_some_and(|(one, other)| one == other)
+}
+
+/// Whether the node is a kubelet's, which kubeadm made.
+fn is_adopted(tree: &dyn Tree) -> bool {
+    tree.exists(Path::new(KUBELET_ADOPTED))
+}
+
+/// The settings of that kubelet, from those of the cluster. Its flags, and where its runtime is, stay as they are.
+fn adopted(spec: &ClusterSpec, tree: &dyn Tree) -> Result<Vec<u8>, PrepareError> {
+    let value = |text: &str| {
+        yaml::to_value(text).map_err(|source| PrepareError::KubeletConfig { path: KUBELET_CONFIG.into(), source })
+    };
+    let before = tree.read(Path::new(KUBELET_CONFIG)).map_err(UpgradeError::File)?.unwrap_or_default();
+    let before = value(&String::from_utf8_lossy(&before))?;
+    let cluster = value(&kubelet::files::cluster_wide(spec)?)?;
+    let resolved = tree.exists(Path::new(RESOLVED));
+    Ok(kubelet::files::in_cluster(&cluster, &before, spec.patches_dir.as_deref(), resolved)?.into_bytes())
 }
 
 /// The objects of the phases that were asked for.

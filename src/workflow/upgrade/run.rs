@@ -79,6 +79,7 @@ impl RunError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Prepare(PrepareError::NotInitialised) => Some("run `kubeboot init` first"),
+            Self::Prepare(PrepareError::NotRead) => Some("run `kubeboot adopt` again: it reads it from the cluster"),
             Self::Upgrade(UpgradeError::Unreadable(_)) => Some(WITHOUT_API),
             _ => None,
         }
