@@ -20,7 +20,7 @@ pub trait Restarter: HealthSource {
 /// The runtime's ids of the containers that `component` has in `report`.
 pub fn containers(report: &HealthReport, component: &str) -> Vec<String> {
     let pods = report.pods.iter().filter(|pod| pod.component.as_deref() == Some(component));
-    pods.flat_map(ids).collect()
+    pods.flat_map(PodReport::generations).flat_map(ids).collect()
 }
 
 fn ids(pod: &PodReport) -> impl Iterator<Item = String> + '_ {
@@ -56,12 +56,12 @@ impl HealthSource for Successor<'_> {
     async fn watch(&self) -> Result<BoxStream<'static, HealthReport>, Box<dyn Error + Send + Sync>> {
         let mut reports = self.agent.watch().await?;
         let Some(first) = reports.next().await else { return Ok(stream::empty().boxed()) };
-        let is_old = |pod: &&PodReport| {
-            let of_component = pod.component.as_deref() == Some(self.component.as_str());
-            of_component && !pod.terminating && ids(pod).any(|id| self.before.contains(&id))
-        };
-        if let Some(old) = first.pods.iter().find(is_old) {
-            self.agent.restart(&old.uid).await?;
+        let is_old = |pod: &&PodReport| !pod.terminating && ids(pod).any(|id| self.before.contains(&id));
+        let mut of_component = first.pods.iter().filter(|pod| pod.component.as_deref() == Some(&self.component));
+        // One that is there beside the old one is the restarted one already.
+        let newest = |pod: &'_ PodReport| pod.generations().last().filter(is_old).map(|pod| pod.uid.clone());
+        if let Some(uid) = of_component.find_map(newest) {
+            self.agent.restart(&uid).await?;
         }
         let before = self.before.clone();
         Ok(stream::once(std::future::ready(first)).chain(reports).map(move |report| without(report, &before)).boxed())
@@ -69,9 +69,13 @@ impl HealthSource for Successor<'_> {
 }
 
 fn without(mut report: HealthReport, before: &[String]) -> HealthReport {
-    for pod in &mut report.pods {
+    let judge = |pod: &mut PodReport| {
         let is_old = ids(pod).any(|id| before.contains(&id));
         pod.terminating |= is_old;
+    };
+    for pod in &mut report.pods {
+        judge(pod);
+        pod.successor.as_deref_mut().into_iter().for_each(judge);
     }
     report
 }

@@ -126,6 +126,14 @@ impl Manager {
         pod.values().for_each(|instance| instance.alive.cancel());
     }
 
+    /// What was set for the pod of one UID goes on under another.
+    pub fn rename_pod(&self, uid: &str, to: &str) {
+        let mut pods = self.lock();
+        if let Some(pod) = pods.remove(uid) {
+            pods.insert(to.to_owned(), pod);
+        }
+    }
+
     /// Forgets a pod.
     pub fn remove_pod(&self, uid: &str) {
         self.lock().remove(uid);

@@ -56,7 +56,7 @@ impl Worker {
                 if exited && one.ended.is_none() {
                     one.ended = Some(ended_at(&one.record));
                     (one.failures, one.retry_at) = (0, None);
-                    if was_running && !one.is_ending() && !self.seen.terminating.contains(&one.record.name.uid) {
+                    if was_running && !one.is_ending() && !self.seen.terminating.contains(one.uid()) {
                         self.crashed = true;
                         let (name, code) = (one.record.name.container.clone(), one.exit_code());
                         info!(pod = %self.key, container = %name, ?code, "container ended");
@@ -130,8 +130,7 @@ impl Worker {
     /// A container of the wanted pod that runs takes the pod out of the start order.
     pub(super) fn note_running(&mut self) {
         if let Some(uid) = self.wanted_uid() {
-            let mut own =
-                self.seen.instances.values().filter(|one| one.record.name.uid == uid && !one.record.is_sandbox);
+            let mut own = self.seen.instances.values().filter(|one| one.uid() == uid && !one.record.is_sandbox);
             self.begun |= own.any(Instance::is_running);
         }
     }
@@ -149,7 +148,7 @@ impl Worker {
         if ran {
             self.context.attempts.note(&name.uid, &name.container, name.attempt.saturating_add(1));
         }
-        if self.wanted_uid() == Some(one.record.name.uid.as_str()) {
+        if self.wanted_uid() == Some(one.uid()) {
             let slot = self.seen.slots.entry(one.record.name.container.clone()).or_default();
             slot.next_attempt = slot.next_attempt.max(one.record.name.attempt.saturating_add(1));
             slot.tries = plan::tries(slot, Some(&one));
@@ -165,7 +164,7 @@ impl Worker {
     /// Tells the prober which containers run, and reads what it knows.
     pub(super) fn report_probes(&mut self) {
         for uid in &self.seen.terminating {
-            let running = self.seen.instances.values().filter(|one| one.record.name.uid == *uid && one.is_running());
+            let running = self.seen.instances.values().filter(|one| one.uid() == uid && one.is_running());
             let running: Vec<_> = running.map(|one| one.record.id.as_str()).collect();
             self.context.probes.terminating(uid, &running);
         }
@@ -189,7 +188,7 @@ impl Worker {
 
     /// The newest running instance of each container.
     fn probed(&self, pod: &StaticPod, view: &PodView) -> Vec<ProbedContainer> {
-        let own = || self.seen.instances.values().filter(|one| one.record.name.uid == pod.uid);
+        let own = || self.seen.instances.values().filter(|one| one.uid() == pod.uid);
         let shared =
             own().filter(|one| one.record.is_sandbox && one.is_running()).find_map(|one| one.record.ip.clone());
         let of_host = pod.host_network().then(|| self.context.host_network_ip().map(str::to_owned));

@@ -6,9 +6,12 @@
 
 use tracing::warn;
 
+use super::instance::former_uid;
 use super::plan::surge::{self, Surge as Step};
 use super::*;
+use crate::agent::container::SANDBOX;
 use crate::agent::events::Subject;
+use crate::agent::pod::resources::pod_limits;
 use crate::agent::pod::surge::{Surge as Asked, of};
 use crate::agent::probe::Route;
 use crate::agent::wording;
@@ -34,6 +37,7 @@ pub(super) struct Kept {
 impl Worker {
     /// Goes on with a surge as far as it can, before the pods that are not kept are ended. Returns when there is more to do.
     pub(super) async fn surge(&mut self) -> Option<Instant> {
+        self.find_former();
         if self.surge.is_some() {
             self.hear_probes();
             self.hear_predecessors();
@@ -165,14 +169,65 @@ impl Worker {
             Some((true, old)) if old != view.uid => self.end_beside(old),
             Some((true, _)) | None => {}
         }
-        let mut own = self.seen.instances.values().filter(|one| one.record.name.uid == before && one.is_running());
+        let mut own = self.seen.instances.values().filter(|one| one.uid() == before && one.is_running());
         view.shares.is_some() && own.any(|one| one.shared_port() == view.shares)
+    }
+
+    /// Restarts the wanted pod of this UID: beside itself where it asks for that and can, else as a pod that was given up and is
+    /// wanted again, whose containers, sandbox and volumes are recreated.
+    pub(super) fn restart(&mut self, uid: String) {
+        let Some((pod, view)) = self.pod.clone().filter(|(pod, _)| self.wanted && pod.uid == uid) else { return };
+        if self.seen.terminating.contains(&uid) {
+            return;
+        }
+        self.crashed = false;
+        info!(pod = %self.key, "restarting on request");
+        self.note_no_surge(&pod, &uid);
+        if !self.may_be_kept(&uid, &view) {
+            self.seen.terminating.insert(uid);
+        } else if pod_limits(&pod.spec, 0).memory_bytes > 0 {
+            // The cgroup of the pod holds both.
+            self.tell(&uid, "SurgeSkipped", wording::SURGE_SKIPPED.with(&[&"its limit of memory is for one of them"]));
+            self.seen.terminating.insert(uid);
+        } else {
+            self.restart_beside(&pod, view);
+        }
+    }
+
+    /// What runs of the wanted pod becomes its predecessor.
+    fn restart_beside(&mut self, pod: &Arc<StaticPod>, view: PodView) {
+        let own = self.seen.instances.values_mut().filter(|one| one.uid() == pod.uid && one.is_running());
+        let own: Vec<_> = own.collect();
+        let attempt = own.iter().filter(|one| !one.record.is_sandbox).map(|one| one.record.name.attempt).max();
+        let former = former_uid(&pod.uid, attempt.unwrap_or_default());
+        let mut next = BTreeMap::new();
+        for one in own {
+            one.former = Some(former.clone());
+            let container = if one.record.is_sandbox { SANDBOX } else { one.record.name.container.as_str() };
+            next.insert(container.to_owned(), one.record.name.attempt.saturating_add(1));
+        }
+        self.context.probes.rename_pod(&pod.uid, &former);
+        self.context.metrics.restarted(pod.bound.is_some()).count();
+        (self.since, self.begun) = (Instant::now(), false);
+        let mut fresh = self.fresh_slots(pod);
+        for (name, slot) in &mut fresh {
+            slot.next_attempt = slot.next_attempt.max(next.get(name).copied().unwrap_or_default());
+        }
+        let slots = std::mem::replace(&mut self.seen.slots, fresh);
+        self.predecessors.push(Predecessor { pod: Arc::clone(pod), view: PodView { uid: former, ..view }, slots });
+    }
+
+    /// An agent that was started while a pod was restarted beside itself finds two instances of it.
+    fn find_former(&mut self) {
+        let Some((_, view)) = self.pod.as_ref().filter(|_| self.wanted) else { return };
+        for (id, former) in surge::succeeded(view, &self.seen) {
+            self.seen.instances.entry(id).and_modify(|one| one.former = Some(former));
+        }
     }
 
     /// Tells why a pod that asks for a surge does not get it.
     pub(super) fn note_no_surge(&self, pod: &StaticPod, before: &str) {
-        let mut own =
-            self.seen.instances.values().filter(|one| one.record.name.uid == before && !one.record.is_sandbox);
+        let mut own = self.seen.instances.values().filter(|one| one.uid() == before && !one.record.is_sandbox);
         let Some(runs) = own.find(|one| one.is_running()) else { return };
         let why = match of(pod) {
             Asked::Port(port) if runs.shared_port() != Some(port) => {
@@ -194,12 +249,12 @@ impl Worker {
         let given_up = |one: &&Predecessor| {
             one.slots.values().any(|slot| slot.health.as_ref().is_some_and(|health| health.must_restart.is_some()))
         };
-        self.predecessors.iter().filter(given_up).map(|one| one.pod.uid.clone()).collect()
+        self.predecessors.iter().filter(given_up).map(|one| one.view.uid.clone()).collect()
     }
 
     /// The process of the container of a pod.
     async fn pid_of(&self, uid: &str) -> Option<u32> {
-        let of = |one: &&Instance| one.record.name.uid == uid && !one.record.is_sandbox && one.is_running();
+        let of = |one: &&Instance| one.uid() == uid && !one.record.is_sandbox && one.is_running();
         let id = self.seen.instances.values().find(of)?.record.id.clone();
         self.context.runtime.process(&id).await.ok()?.pid
     }

@@ -1,7 +1,10 @@
 //! Whether a pod is started beside the one it replaces, and when that one has done its work. Pure, as the plan is.
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::agent::probe::Health;
+use crate::agent::worker::instance::former_uid;
 
 /// How long after its successor was well the old one is told to end. An API server that ends takes its address out of the
 /// endpoints of the service `kubernetes`, although its successor has the same; that puts it back when it looks the next time,
@@ -60,16 +63,16 @@ pub fn surge(
     now: Instant,
 ) -> Surge {
     let Some(old) = old(pod, seen) else { return Surge::None };
-    let uid = old.record.name.uid.clone();
+    let uid = old.uid().to_owned();
     let begun = begun.filter(|begun| begun.old == uid && begun.new == pod.uid);
     let age = |one: &Instance| (one.record.created_at, one.record.id.clone());
-    let mut own = seen.instances.values().filter(|one| one.record.name.uid == pod.uid && one.is_running());
+    let mut own = seen.instances.values().filter(|one| one.uid() == pod.uid && one.is_running());
     if own.any(|one| one.shared_port() == pod.shares && age(one) < age(old)) {
         return if seen.terminating.contains(&pod.uid) { Surge::Wait(uid) } else { Surge::Back(uid) };
     }
     let given_up = condemned.contains(&uid);
     // Whose listener has which place in the group is known of two alone.
-    let others = |one: &&Instance| one.record.name.uid != uid && one.record.name.uid != pod.uid;
+    let others = |one: &&Instance| one.uid() != uid && one.uid() != pod.uid;
     let mut left = seen.instances.values().filter(others);
     let crowded = left.any(|one| one.is_running() && !one.record.is_sandbox) || seen.terminating.contains(&pod.uid);
     match begun {
@@ -91,16 +94,41 @@ pub fn surge(
 fn old<'a>(pod: &PodView, seen: &'a Observed) -> Option<&'a Instance> {
     let port = pod.shares?;
     let serves = |one: &&Instance| {
-        let uid = &one.record.name.uid;
-        one.shared_port() == Some(port) && one.is_running() && *uid != pod.uid && !seen.terminating.contains(uid)
+        let uid = one.uid();
+        one.shared_port() == Some(port) && one.is_running() && uid != pod.uid && !seen.terminating.contains(uid)
     };
     seen.instances.values().filter(serves).min_by_key(|one| (one.record.created_at, one.record.id.clone()))
+}
+
+/// Instances of the pod that serve on while a later one takes their place, with the UIDs by which they count from then on. They
+/// were there when that one was made; one that was started again from outside was not.
+pub fn succeeded(pod: &PodView, seen: &Observed) -> Vec<(String, String)> {
+    let Some(port) = pod.shares else { return vec![] };
+    let own = || seen.instances.values().filter(|one| one.uid() == pod.uid);
+    let made_later = |one: &Instance, started: &Timestamp| {
+        own().any(|other| {
+            let (own, other, made) = (&one.record.name, &other.record.name, other.record.created_at);
+            other.container == own.container && other.attempt > own.attempt && made.is_some_and(|made| made >= *started)
+        })
+    };
+    let is_former = |one: &&Instance| match &one.record.state {
+        ContainerState::Running { started_at } => {
+            !one.record.is_sandbox && one.shared_port() == Some(port) && made_later(one, started_at)
+        }
+        ContainerState::Created | ContainerState::Exited { .. } => false,
+    };
+    let former = own().filter(is_former).flat_map(|one| {
+        let uid = former_uid(&pod.uid, one.record.name.attempt);
+        let with = own().filter(|sandbox| sandbox.record.is_sandbox && sandbox.record.id == one.sandbox());
+        with.chain([one]).map(|one| (one.record.id.clone(), uid.clone())).collect::<Vec<_>>()
+    });
+    former.collect()
 }
 
 /// Whether every container of the pod runs and its probes have come out well so far, and this too.
 pub fn is_well(pod: &PodView, seen: &Observed, and: fn(&Health) -> bool) -> bool {
     let newest = |container: &ContainerView| {
-        let own = seen.instances.values().filter(|one| one.record.name.uid == pod.uid && !one.record.is_sandbox);
+        let own = seen.instances.values().filter(|one| one.uid() == pod.uid && !one.record.is_sandbox);
         let own = own.filter(|one| one.record.name.container == container.name);
         own.max_by_key(|one| (one.record.name.attempt, one.record.created_at))
     };
