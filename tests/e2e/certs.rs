@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::asker::Asker;
 use crate::machine::*;
 
 const PKI: &str = "/etc/kubernetes/pki";
@@ -36,7 +37,11 @@ pub fn renewed_certificates_are_in_use_and_only_what_must_be_is_restarted() {
     let (before, old) = (containers(), in_file("/etc/kubernetes/pki/apiserver.crt"));
     let old_etcd = in_file("/etc/kubernetes/pki/etcd/server.crt");
     assert_eq!(served("127.0.0.1:6443"), old);
+    let asker = Asker::start();
     let out = kubeboot(&["certs", "renew", "all"]).ok();
+    // The API server before serves what it had begun.
+    eventually("one API server", std::time::Duration::from_secs(60), || processes("kube-apiserver").len() == 1);
+    asker.lost_nothing();
     assert_eq!(out.lines().filter(|line| line.ends_with(" renewed")).count(), 11, "{out}");
     assert_eq!(replaced(&before), ["kube-apiserver", "kube-controller-manager", "kube-scheduler"], "{out}");
     let new = in_file("/etc/kubernetes/pki/apiserver.crt");
@@ -172,7 +177,11 @@ pub fn a_control_plane_comes_up_with_certificates_that_others_have_signed() {
     let table = kubeboot(&["certs", "check-expiration"]).ok();
     assert!(table.lines().filter(|line| line.ends_with("yes")).count() == 14, "{table}");
     let before = containers();
+    let asker = Asker::start();
     let out = kubeboot(&["certs", "renew", "all"]).ok();
+    // The API server before serves what it had begun.
+    eventually("one API server", std::time::Duration::from_secs(60), || processes("kube-apiserver").len() == 1);
+    asker.lost_nothing();
     assert_eq!(out.lines().filter(|line| line.starts_with("Detected external ")).count(), 11, "{out}");
     assert_eq!(replaced(&before), Vec::<String>::new());
 

@@ -63,6 +63,7 @@ const SHARED: &[Test] = tests![
     faults::an_edited_manifest_is_run_and_a_broken_one_hurts_nothing,
     surge::one_that_does_not_ask_is_never_there_twice,
     surge::an_edit_fails_no_request_also_when_the_agent_is_killed_in_between,
+    surge::a_restart_fails_no_request_also_when_the_agent_is_killed_in_between,
     surge::one_that_cannot_serve_leaves_the_old_one_serving_and_is_rolled_back,
     leases::a_leader_that_ends_is_followed_at_once_and_another_nodes_lease_is_left_alone,
     hostile::hostile_pods_do_not_change_the_health_of_the_control_plane,

@@ -146,6 +146,11 @@ impl Manager {
         pod.map(|(name, instance)| (name.clone(), instance.probed.health())).collect()
     }
 
+    /// What is remembered of instances.
+    pub fn memory(&self) -> &Memory {
+        &self.shared.memory
+    }
+
     /// Whether an instance was stopped, by this agent or one before it, because its own liveness or startup probe failed for
     /// good.
     pub fn was_condemned(&self, uid: &str, container: &str, id: &str) -> bool {

@@ -442,6 +442,41 @@ async fn an_agent_that_starts_while_a_pod_is_restarted_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_agent_that_starts_once_the_new_one_has_the_connections_leaves_them_there_and_ends_the_old_one_once() {
+    for (edited, told) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut bench = Bench::new().await;
+        let takes = Duration::from_secs(20);
+        bench.world.fake.behave("main", Behaviour { sigterm_takes: takes, ..Behaviour::default() });
+        bench.world.want(&[asking("x:1")]).await;
+        let uid = bench.world.healthy("a").await.uid;
+        let old = bench.running()[0].clone();
+        let next = asking(if edited { "x:2" } else { "x:1" });
+        bench.ready();
+        match edited {
+            true => bench.world.want(std::slice::from_ref(&next)).await,
+            false => bench.restart(&uid),
+        }
+        let is_new = |pod: &PodReport| pod.healthy && pod.containers[0].id.as_ref() != Some(&old);
+        bench.world.until("the new one", |report| find(report, "a").is_some_and(is_new)).await;
+        if told {
+            bench.world.fake.until("told to end", |fake| fake.calls_of("stop").len() == 1).await;
+        }
+        assert_eq!(bench.calls(), ["room", "hold", "switch"]);
+        let new = bench.running()[1].clone();
+        bench.world.kill().await;
+        bench.start().await;
+        bench.world.want(&[next]).await;
+        bench.world.until("the new one again", |report| find(report, "a").is_some_and(is_new)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(bench.running().len(), 2, "edited {edited}, told {told}");
+        let gone = |fake: &FakeRuntime| fake.containers().iter().all(|one| one.id != old);
+        bench.world.fake.until("the old one is gone", gone).await;
+        assert_eq!((bench.running(), bench.calls()), (vec![new], vec![]), "edited {edited}, told {told}");
+        assert_eq!(bench.world.fake.calls_of("stop").len(), 1, "edited {edited}, told {told}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_that_crashes_and_then_a_manifest_that_changes_leave_the_old_one_serving_until_one_is_ready() {
     let bench = Bench::new().await;
     bench.world.want(&[asking("x:1")]).await;

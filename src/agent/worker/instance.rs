@@ -58,6 +58,10 @@ pub struct Instance {
     pub linked: bool,
     /// A later instance of the same pod takes its place while it serves on: the UID by which it counts as a predecessor.
     pub former: Option<String>,
+    /// Another one has its connections, as an earlier agent knew.
+    pub relieved: bool,
+    /// An earlier agent was about to send it its stop signal.
+    pub told: bool,
 }
 
 /// The UID by which the instances of a pod count that serve on while it is restarted. No pod has one with a slash.
@@ -86,6 +90,8 @@ impl Instance {
             failures: 0,
             linked: false,
             former: None,
+            relieved: false,
+            told: false,
         }
     }
 

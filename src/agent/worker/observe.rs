@@ -1,6 +1,7 @@
 //! What the runtime and the prober say, taken in.
 
 use super::*;
+use crate::agent::probe::Mark;
 use crate::agent::runs::Run;
 use crate::host::facts::hostname;
 
@@ -77,7 +78,13 @@ impl Worker {
                 let name = &record.name;
                 let condemned =
                     !record.is_sandbox && self.context.probes.was_condemned(&name.uid, &name.container, &id);
-                self.seen.instances.insert(id.clone(), Instance { condemned, ..Instance::new(record, ended) });
+                let memory = self.context.probes.memory();
+                let mut one = Instance { condemned, ..Instance::new(record, ended) };
+                if one.shared_port().is_some() {
+                    let has = |mark| memory.has(mark, &one.record.name.uid, &one.record.name.container, &id);
+                    (one.relieved, one.told) = (has(Mark::Relieved), has(Mark::Told));
+                }
+                self.seen.instances.insert(id.clone(), one);
             }
         }
         if exited {
@@ -210,7 +217,7 @@ impl Worker {
                 ip: of_host.clone().unwrap_or_else(|| shared.clone().or_else(|| one.record.ip.clone())),
                 stopping: one.is_ending(),
                 probes: Arc::clone(&container.probes),
-                route: self.surge.as_ref().map(|surge| Arc::clone(&surge.route)),
+                route: self.surge.as_ref().and_then(|surge| surge.route.clone()),
             });
         }
         probed

@@ -13,18 +13,19 @@ use crate::agent::container::SANDBOX;
 use crate::agent::events::Subject;
 use crate::agent::pod::resources::pod_limits;
 use crate::agent::pod::surge::{Surge as Asked, of};
-use crate::agent::probe::Route;
+use crate::agent::probe::{Mark, Route};
 use crate::agent::wording;
 
 /// A surge that goes on.
 pub(super) struct Surge {
     old: String,
     new: String,
-    pub(super) route: Arc<Route>,
+    /// How the new one is asked until it has the connections.
+    pub(super) route: Option<Arc<Route>>,
     /// When the new pod was first well.
     well: Option<Instant>,
-    /// It has the connections.
-    switched: bool,
+    /// When the old pod is to end, once the new one has the connections.
+    ends: Option<Instant>,
 }
 
 /// A pod that goes on although another one is wanted.
@@ -37,7 +38,7 @@ pub(super) struct Kept {
 impl Worker {
     /// Goes on with a surge as far as it can, before the pods that are not kept are ended. Returns when there is more to do.
     pub(super) async fn surge(&mut self) -> Option<Instant> {
-        self.find_former();
+        self.resume_surge();
         if self.surge.is_some() {
             self.hear_probes();
             self.hear_predecessors();
@@ -75,11 +76,7 @@ impl Worker {
         {
             surge.well = Some(Instant::now());
         }
-        let begun = self.surge.as_ref().map(|one| surge::Begun {
-            old: &one.old,
-            new: &one.new,
-            switched: one.well.filter(|_| one.switched),
-        });
+        let begun = self.surge.as_ref().map(|one| surge::Begun { old: &one.old, new: &one.new, ends: one.ends });
         surge::surge(view, &self.seen, begun, &self.condemned(), Instant::now())
     }
 
@@ -101,7 +98,8 @@ impl Worker {
             Ok(route) => {
                 info!(pod = %self.key, %old, %new, port, "starting the new one beside the old one");
                 self.tell(&new, "SurgeStarted", wording::SURGE_STARTED.with(&[]));
-                self.surge = Some(Surge { old, new, route: Arc::new(route), well: None, switched: false });
+                let route = Some(Arc::new(route));
+                self.surge = Some(Surge { old, new, route, well: None, ends: None });
             }
             Err(why) => {
                 warn!(pod = %self.key, %old, %new, why, "the new one cannot be started beside the old one");
@@ -118,8 +116,8 @@ impl Worker {
     /// The new pod is ready.
     async fn switch(&mut self, old: String) {
         let Some(surge) = &mut self.surge else { return };
-        surge.switched = true;
-        let (route, new) = (Arc::clone(&surge.route), surge.new.clone());
+        surge.ends = Some(surge.well.unwrap_or_else(Instant::now) + surge::LINGER);
+        let (Some(route), new) = (surge.route.take(), surge.new.clone()) else { return };
         let (ports, to) = (Arc::clone(&self.context.shared_ports), Arc::clone(&route));
         let switched = tokio::task::spawn_blocking(move || ports.switch(&to)).await;
         if let Err(why) = switched.unwrap_or_else(|error| Err(error.to_string())) {
@@ -127,6 +125,7 @@ impl Worker {
             warn!(pod = %self.key, why, "connections go to both until the old one has stopped");
         }
         route.end();
+        self.remember(&old, Mark::Relieved, true).await;
         info!(pod = %self.key, %old, %new, "the new one is ready and has the connections");
         self.tell(&new, "SurgeCompleted", wording::SURGE_COMPLETED.with(&[]));
         self.kept = Some(Kept { uid: old, serves: false });
@@ -139,6 +138,9 @@ impl Worker {
         let given = tokio::task::spawn_blocking(move || ports.give_back(port)).await;
         if let Err(why) = given.unwrap_or_else(|error| Err(error.to_string())) {
             warn!(pod = %self.key, why, "connections go to both until the other one has stopped");
+        }
+        if let Some(uid) = self.wanted_uid().map(str::to_owned) {
+            self.remember(&uid, Mark::Relieved, false).await;
         }
         info!(pod = %self.key, %other, "the one before is wanted again and has the connections");
         self.end_beside(other);
@@ -153,15 +155,20 @@ impl Worker {
 
     /// The new pod is asked as any other from now on.
     fn end_surge(&mut self) {
-        if let Some(surge) = self.surge.take() {
-            surge.route.end();
+        if let Some(route) = self.surge.take().and_then(|surge| surge.route) {
+            route.end();
         }
     }
 
     /// Whether the pod of this UID, wanted until now, may serve on beside the one of `view`. One that was itself being tried
     /// beside another may not: it serves no client, and need not be waited for long.
     pub(super) fn may_be_kept(&mut self, before: &str, view: &PodView) -> bool {
-        match self.surge.as_ref().filter(|surge| surge.new == before).map(|surge| (surge.switched, surge.old.clone())) {
+        match self
+            .surge
+            .as_ref()
+            .filter(|surge| surge.new == before)
+            .map(|surge| (surge.ends.is_some(), surge.old.clone()))
+        {
             Some((false, _)) => {
                 self.seen.abandoned.insert(before.to_owned());
                 return false;
@@ -217,12 +224,37 @@ impl Worker {
         self.predecessors.push(Predecessor { pod: Arc::clone(pod), view: PodView { uid: former, ..view }, slots });
     }
 
-    /// An agent that was started while a pod was restarted beside itself finds two instances of it.
-    fn find_former(&mut self) {
-        let Some((_, view)) = self.pod.as_ref().filter(|_| self.wanted) else { return };
-        for (id, former) in surge::succeeded(view, &self.seen) {
+    /// Goes on with what an earlier agent has left: a pod that was being restarted beside itself, one that has given its
+    /// connections away, one that was told to end.
+    fn resume_surge(&mut self) {
+        let wanted = self.pod.as_ref().filter(|_| self.wanted).map(|(_, view)| view);
+        for (id, former) in wanted.map(|view| surge::succeeded(view, &self.seen)).unwrap_or_default() {
             self.seen.instances.entry(id).and_modify(|one| one.former = Some(former));
         }
+        self.seen.terminating.extend(surge::told(wanted, &self.seen));
+        let Some(view) = wanted.filter(|_| self.surge.is_none()) else { return };
+        if let Some((old, ends)) = surge::relieved(view, &self.seen, Instant::now()) {
+            info!(pod = %self.key, %old, new = %view.uid, "the new one has the connections already");
+            self.surge = Some(Surge { old, new: view.uid.clone(), route: None, well: None, ends: Some(ends) });
+        }
+    }
+
+    /// Has the next agent know what has become of what runs of a pod.
+    async fn remember(&mut self, uid: &str, mark: Mark, has: bool) {
+        let own = self.seen.instances.values_mut().filter(|one| one.uid() == uid && one.shared_port().is_some());
+        let own: Vec<_> = own
+            .map(|one| {
+                one.relieved = has;
+                (one.record.name.clone(), Some(one.record.id.clone()).filter(|_| has))
+            })
+            .collect();
+        let context = Arc::clone(&self.context);
+        let note = move || {
+            for (name, id) in own {
+                context.probes.memory().note(mark, &name.uid, &name.container, id.as_deref());
+            }
+        };
+        let _ = tokio::task::spawn_blocking(note).await;
     }
 
     /// Tells why a pod that asks for a surge does not get it.

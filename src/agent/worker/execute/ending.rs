@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use super::*;
 use crate::agent::cleanup;
+use crate::agent::probe::Mark;
 use crate::agent::worker::instance::pod_uid;
 
 /// How often a pod that is being stopped is asked whether it has closed its ports, and how many times.
@@ -40,11 +41,18 @@ impl Worker {
         let Some(one) = self.seen.instances.get_mut(&id) else { return };
         one.stopping = true;
         let uid = one.uid().to_owned();
+        let name = one.shared_port().map(|_| one.record.name.clone());
         if !self.seen.drained.contains(&uid) {
             self.watch_ports(uid);
         }
-        let (runtime, myself) = (Arc::clone(&self.context.runtime), self.myself.clone());
+        let (context, myself) = (Arc::clone(&self.context), self.myself.clone());
         self.stops.spawn(async move {
+            if let Some(name) = name {
+                let (context, id) = (Arc::clone(&context), id.clone());
+                let note = move || context.probes.memory().note(Mark::Told, &name.uid, &name.container, Some(&id));
+                let _ = tokio::task::spawn_blocking(note).await;
+            }
+            let runtime = &context.runtime;
             let result = runtime.stop(&id, grace).await;
             let _ = myself.send(Message::Stopped(id, result));
         });

@@ -9,7 +9,7 @@ use crate::agent::worker::instance::former_uid;
 /// How long after its successor was well the old one is told to end. An API server that ends takes its address out of the
 /// endpoints of the service `kubernetes`, although its successor has the same; that puts it back when it looks the next time,
 /// each 10 s from when it is ready (`EndpointInterval`): shortly before that, it is missing for a moment alone.
-const LINGER: Duration = Duration::from_secs(9);
+pub const LINGER: Duration = Duration::from_secs(9);
 
 /// What becomes of the pod that runs and the one that is wanted instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub struct Begun<'a> {
     pub old: &'a str,
     /// That of the new one.
     pub new: &'a str,
-    /// When the new one was first well, once it has the connections.
-    pub switched: Option<Instant>,
+    /// When the old one is to end, once the new one has the connections.
+    pub ends: Option<Instant>,
 }
 
 /// What to do for `pod`, which is wanted. `condemned` has the UIDs of pods that a probe of their own has given up.
@@ -80,10 +80,8 @@ pub fn surge(
         None if crowded => Surge::Wait(uid),
         None => Surge::Begin(uid),
         Some(_) if given_up => Surge::End(uid),
-        Some(Begun { switched: Some(well), .. }) => match well + LINGER {
-            until if until > now => Surge::Linger(uid, until),
-            _ => Surge::End(uid),
-        },
+        Some(Begun { ends: Some(until), .. }) if until > now => Surge::Linger(uid, until),
+        Some(Begun { ends: Some(_), .. }) => Surge::End(uid),
         Some(_) if is_well(pod, seen, |health| health.ready) => Surge::Switch(uid),
         Some(_) => Surge::Beside(uid),
     }
@@ -98,6 +96,21 @@ fn old<'a>(pod: &PodView, seen: &'a Observed) -> Option<&'a Instance> {
         one.shared_port() == Some(port) && one.is_running() && uid != pod.uid && !seen.terminating.contains(uid)
     };
     seen.instances.values().filter(serves).min_by_key(|one| (one.record.created_at, one.record.id.clone()))
+}
+
+/// A pod that has given its connections to the one of `pod` and when it is to end, as far as an earlier agent has brought it: one
+/// that was told to end already is not told again before its grace is over.
+pub fn relieved(pod: &PodView, seen: &Observed, now: Instant) -> Option<(String, Instant)> {
+    let old = old(pod, seen).filter(|one| one.relieved)?;
+    let left = if old.told { old.grace() } else { LINGER };
+    Some((old.uid().to_owned(), now + left))
+}
+
+/// Pods of which an instance was told to end, and which is not waited for beside another one.
+pub fn told(pod: Option<&PodView>, seen: &Observed) -> Vec<String> {
+    let is_own = |one: &Instance| pod.is_some_and(|pod| pod.uid == one.uid());
+    let told = seen.instances.values().filter(|one| one.is_running() && one.told && (!one.relieved || is_own(one)));
+    told.map(|one| one.uid().to_owned()).collect()
 }
 
 /// Instances of the pod that serve on while a later one takes their place, with the UIDs by which they count from then on. They
@@ -163,7 +176,7 @@ mod tests {
     }
 
     fn pair<'a>(case: &'a Case, old: &'a str) -> Begun<'a> {
-        Begun { old, new: case.view.uid.as_str(), switched: None }
+        Begun { old, new: case.view.uid.as_str(), ends: None }
     }
 
     fn decide(case: &Case, begun: Option<&str>) -> Surge {
@@ -199,7 +212,7 @@ mod tests {
         assert_eq!(surge(view, seen, None, &condemned, now), Surge::None);
 
         // The old one ends just before the new one looks after its endpoints again.
-        let pair = Begun { switched: Some(now), ..pair };
+        let pair = Begun { ends: Some(now + LINGER), ..pair };
         let after = |seconds| surge(view, seen, Some(pair), &BTreeSet::new(), now + Duration::from_secs(seconds));
         assert_eq!(after(0), Surge::Linger(old.clone(), now + Duration::from_secs(9)));
         assert_eq!(after(8), Surge::Linger(old.clone(), now + Duration::from_secs(9)));
