@@ -58,6 +58,7 @@ const SHARED: &[Test] = tests![
     daemonset::a_daemon_set_runs_follows_its_config_map_outlives_the_agent_and_is_deleted_in_order,
     daemonset::a_pod_that_the_node_cannot_run_is_refused_with_a_reason_that_kubectl_shows,
     certs::renewed_certificates_are_in_use_and_only_what_must_be_is_restarted,
+    certs::a_renewal_that_is_killed_is_finished_by_the_next_one_and_fails_no_request,
     faults::a_killed_component_comes_back_and_nothing_is_lost,
     faults::a_killed_agent_leaves_the_control_plane_running_and_its_successor_adopts_it,
     faults::an_edited_manifest_is_run_and_a_broken_one_hurts_nothing,

@@ -148,7 +148,7 @@ async fn the_old_one_serves_and_is_shown_until_the_new_one_is_ready_and_then_end
     assert!(bench.world.fake.calls_of("stop").is_empty(), "it has a moment before it is told to end");
     bench.runs(&["x:2"]).await;
     let ended = switched.elapsed().checked_sub(takes).unwrap();
-    assert!((Duration::from_secs(7)..Duration::from_secs(10)).contains(&ended), "{ended:?}");
+    assert!((Duration::from_secs(6)..Duration::from_secs(9)).contains(&ended), "{ended:?}");
     assert_eq!(bench.events().len(), 2, "{:?}", bench.events());
     // And again, from the one that is there now.
     bench.world.answers.set("/readyz beside", false);
