@@ -123,14 +123,11 @@ fn kill_agent(kill: Kill) {
 pub fn an_edit_fails_no_request_also_when_the_agent_is_killed_in_between() {
     let _plane = Shared::plane();
     let text = manifest();
-    for (kill, flag) in
-        [(Kill::Never, "--v=3"), (Kill::Tried, "--v=1"), (Kill::Switched, "--v=3"), (Kill::Told, "--v=1")]
-    {
+    for (kill, flag) in [(Kill::Never, "--v=3"), (Kill::Tried, "--v=1"), (Kill::Told, "--v=3")] {
         let (before, asker) = (servers(), Asker::start());
         write(&with_flag(&text, flag));
         kill_agent(kill);
         replaced(&before);
-        eprint!("{kill:?}: ");
         asker.lost_nothing();
     }
     let before = servers();
@@ -140,14 +137,11 @@ pub fn an_edit_fails_no_request_also_when_the_agent_is_killed_in_between() {
 
 pub fn a_restart_fails_no_request_also_when_the_agent_is_killed_in_between() {
     let _plane = Shared::plane();
-    for kill in [Kill::Never, Kill::Tried, Kill::Switched] {
-        let (before, asker) = (servers(), Asker::start());
-        kubeboot(&["agent", "restart", "kube-apiserver"]).ok();
-        kill_agent(kill);
-        replaced(&before);
-        eprint!("{kill:?}: ");
-        asker.lost_nothing();
-    }
+    let (before, asker) = (servers(), Asker::start());
+    kubeboot(&["agent", "restart", "kube-apiserver"]).ok();
+    kill_agent(Kill::Switched);
+    replaced(&before);
+    asker.lost_nothing();
 }
 
 pub fn one_that_does_not_ask_is_never_there_twice() {
