@@ -342,7 +342,9 @@ impl AgentView for Context {
     fn restart(&self, uid: &str) -> bool {
         // `kubectl get` shows the mirror's.
         let uid = &self.mirrors.local(uid);
-        let known = self.board.pods().iter().any(|pod| pod.report.uid == *uid && !pod.report.terminating);
+        let pods = self.board.pods();
+        let mut all = pods.iter().flat_map(|pod| pod.report.generations());
+        let known = all.any(|pod| pod.uid == *uid && !pod.terminating);
         if known {
             self.routes.tell(uid, Message::Restart(uid.to_owned()));
         }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
+use crate::asker::Asker;
 use crate::machine::*;
 
 const PKI: &str = "/etc/kubernetes/pki";
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The SHA-256 fingerprint of the certificate in a file.
 fn in_file(file: &str) -> String {
@@ -36,14 +39,18 @@ pub fn renewed_certificates_are_in_use_and_only_what_must_be_is_restarted() {
     let (before, old) = (containers(), in_file("/etc/kubernetes/pki/apiserver.crt"));
     let old_etcd = in_file("/etc/kubernetes/pki/etcd/server.crt");
     assert_eq!(served("127.0.0.1:6443"), old);
+    let asker = Asker::start();
     let out = kubeboot(&["certs", "renew", "all"]).ok();
+    // The API server before serves what it had begun.
+    eventually("one API server", MINUTE, || processes("kube-apiserver").len() == 1);
+    asker.lost_nothing();
     assert_eq!(out.lines().filter(|line| line.ends_with(" renewed")).count(), 11, "{out}");
     assert_eq!(replaced(&before), ["kube-apiserver", "kube-controller-manager", "kube-scheduler"], "{out}");
     let new = in_file("/etc/kubernetes/pki/apiserver.crt");
     assert!(new != old && served("127.0.0.1:6443") == new);
     let new = in_file("/etc/kubernetes/pki/etcd/server.crt");
     assert!(new != old_etcd && served("127.0.0.1:2379") == new, "etcd serves it without a restart");
-    healthy(std::time::Duration::from_secs(10));
+    healthy(Duration::from_secs(10));
     kubectl(&["get", "namespaces"]).ok();
 
     let info = kubeboot(&["certs", "check-expiration", "-o", "json"]).ok();
@@ -56,6 +63,42 @@ pub fn renewed_certificates_are_in_use_and_only_what_must_be_is_restarted() {
     let text = kubeboot(&["kubeconfig", "user", "--client-name", "ada", "--org", "x,system:masters"]).ok();
     create(conf.as_ref(), text);
     run("kubectl", &["--kubeconfig", conf.to_str().unwrap(), "get", "nodes"]).ok();
+}
+
+/// Kills the agent and starts another one.
+fn kill_the_agent() {
+    signal(status()["agent"]["pid"].as_i64().unwrap() as i32, "KILL");
+    eventually("agent gone", MINUTE, || kubeboot(&["status"]).code == 3);
+    kubeboot(&["init", "phase", "kubelet-start", "--kubernetes-version", VERSION]).ok();
+}
+
+pub fn a_renewal_that_is_killed_is_finished_by_the_next_one_and_fails_no_request() {
+    let _plane = Shared::plane();
+    let asker = Asker::start();
+    for (mark, and_agent) in [
+        ("super-admin renewed", false),
+        ("kube-apiserver: ContainerCreating", true),
+        ("kube-apiserver: healthy", false),
+        ("kube-controller-manager: ContainerCreating", false),
+    ] {
+        let old = in_file("/etc/kubernetes/pki/apiserver.crt");
+        assert_eq!(kill_at(&["certs", "renew", "all"], mark), Ended::Killed, "{mark}");
+        let new = in_file("/etc/kubernetes/pki/apiserver.crt");
+        assert_ne!(new, old, "{mark}");
+        if and_agent {
+            kill_the_agent();
+        }
+        let said = kubeboot(&["certs", "renew", "all"]).ok();
+        assert!(said.contains("finishing a renewal that was cut off"), "{mark}: {said}");
+        assert_eq!(
+            (in_file("/etc/kubernetes/pki/apiserver.crt"), served("127.0.0.1:6443")),
+            (new.clone(), new),
+            "{mark}"
+        );
+        healthy(MINUTE);
+    }
+    eventually("one API server", MINUTE, || processes("kube-apiserver").len() == 1);
+    asker.lost_nothing();
 }
 
 /// A CA in `dir`: its key stays there.
@@ -163,7 +206,7 @@ pub fn a_control_plane_comes_up_with_certificates_that_others_have_signed() {
     let plane = ControlPlane;
     sign_all(ca);
     kubeboot(&["init", "--kubernetes-version", VERSION]).ok();
-    healthy(std::time::Duration::from_secs(10));
+    healthy(Duration::from_secs(10));
     kubectl(&["get", "namespaces"]).ok();
     let manifest = std::fs::read_to_string("/etc/kubernetes/manifests/kube-controller-manager.yaml").unwrap();
     assert!(manifest.contains("--cluster-signing-cert-file=\n"), "{manifest}");
@@ -172,7 +215,11 @@ pub fn a_control_plane_comes_up_with_certificates_that_others_have_signed() {
     let table = kubeboot(&["certs", "check-expiration"]).ok();
     assert!(table.lines().filter(|line| line.ends_with("yes")).count() == 14, "{table}");
     let before = containers();
+    let asker = Asker::start();
     let out = kubeboot(&["certs", "renew", "all"]).ok();
+    // The API server before serves what it had begun.
+    eventually("one API server", MINUTE, || processes("kube-apiserver").len() == 1);
+    asker.lost_nothing();
     assert_eq!(out.lines().filter(|line| line.starts_with("Detected external ")).count(), 11, "{out}");
     assert_eq!(replaced(&before), Vec::<String>::new());
 
@@ -205,7 +252,7 @@ fn verified(kind: &str, name: &str) -> bool {
 }
 
 pub fn the_nodes_api_serves_the_certificate_that_an_administrator_approves() {
-    let minute = std::time::Duration::from_secs(60);
+    let minute = MINUTE;
     ready();
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("kubeadm.yaml");

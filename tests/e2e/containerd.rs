@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use kubeboot::testing::real::image;
 use serde_json::Value;
 
+use crate::asker::Asker;
 use crate::daemonset::apply;
 use crate::engine::{Engine, traces};
 use crate::kubectl::{self, Shell, ended, kubectl_command};
@@ -144,6 +145,8 @@ pub fn a_control_plane_on_containerd_is_made_used_upgraded_and_taken_away() {
     times.took("mirrors");
     an_upgrade_keeps_the_data(&engine, socket, &own);
     times.took("upgrade");
+    a_restart_of_the_api_server_fails_no_request();
+    times.took("restart");
     pods.extend(uids());
     drop(own);
     drop(shell);
@@ -296,10 +299,28 @@ fn an_edit_replaces_the_pod(own: &Own<'_>, before: &Value) {
     assert_eq!(page(&format!("http://{host}:{HOST_PORT}/")), said, "the port leads to the new pod");
 }
 
+/// The API server before another one has ended.
+#[track_caller]
+fn one_api_server() {
+    eventually("one API server", MINUTE, || processes("kube-apiserver").len() == 1);
+}
+
+fn a_restart_of_the_api_server_fails_no_request() {
+    let (before, asker) = (processes("kube-apiserver"), Asker::start());
+    kubeboot(&["agent", "restart", "kube-apiserver"]).ok();
+    eventually("another API server", MINUTE, || processes("kube-apiserver").is_disjoint(&before));
+    one_api_server();
+    healthy(MINUTE);
+    asker.lost_nothing();
+}
+
 fn an_upgrade_keeps_the_data(engine: &Engine, socket: &str, own: &Own<'_>) {
     kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]).ok();
     let (before, others) = (all_running(engine, socket), own.containers());
+    let asker = Asker::start();
     kubeboot(&["upgrade", "apply", NEXT_VERSION, "--yes"]).code(0);
+    one_api_server();
+    asker.lost_nothing();
     let version: Value = serde_json::from_str(&kubectl(&["get", "--raw", "/version"]).ok()).unwrap();
     assert_eq!(version["gitVersion"], NEXT_VERSION);
     assert_eq!(kubectl(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]).ok(), "b");

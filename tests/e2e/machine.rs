@@ -37,11 +37,14 @@ fn state() -> String {
     told.iter().map(|ran| format!("{}{}\n", ran.stdout, ran.stderr)).collect()
 }
 
-/// Pids of processes whose program has this name.
+/// Pids of processes of this machine whose program has this name: one of another network runs on a machine in a container.
 pub fn processes(name: &str) -> BTreeSet<i32> {
     let pids =
         std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| command_line(*pid).first().is_some_and(|a| Path::new(a).file_name().is_some_and(|n| n == name)))
+    let network = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let own = network("self");
+    pids.filter(|pid| network(&pid.to_string()) == own)
+        .filter(|pid| command_line(*pid).first().is_some_and(|a| Path::new(a).file_name().is_some_and(|n| n == name)))
         .collect()
 }
 

@@ -86,25 +86,62 @@ pub fn one_that_cannot_serve_leaves_the_old_one_serving_and_is_rolled_back() {
     run("docker", &["rmi", CRASHING]);
 }
 
+/// When the agent is killed.
+#[derive(Debug, Clone, Copy)]
+enum Kill {
+    Never,
+    /// The new one is tried beside the old one.
+    Tried,
+    /// The new one has the connections.
+    Switched,
+    /// The old one was told to end, and has closed its listener.
+    Told,
+}
+
+/// Kills the agent when it is time, and starts it again.
+fn kill_agent(kill: Kill) {
+    let has_next = || kubeboot(&["status"]).stdout.contains("kube-apiserver (next)");
+    match kill {
+        Kill::Never => return,
+        Kill::Tried => eventually("a second one", MINUTE, || servers().len() == 2),
+        Kill::Switched => {
+            eventually("a second one is tried", MINUTE, has_next);
+            eventually("it has the connections", MINUTE, || !has_next());
+            assert_eq!(servers().len(), 2);
+        }
+        Kill::Told => {
+            eventually("both listen", MINUTE, || listeners() == 2);
+            eventually("one does not any more", MINUTE, || listeners() == 1);
+        }
+    }
+    let agent = status()["agent"]["pid"].as_i64().unwrap();
+    signal(agent as i32, "KILL");
+    eventually("agent gone", MINUTE, || kubeboot(&["status"]).code == 3);
+    kubeboot(&["init", "phase", "kubelet-start", "--kubernetes-version", VERSION]).ok();
+}
+
 pub fn an_edit_fails_no_request_also_when_the_agent_is_killed_in_between() {
     let _plane = Shared::plane();
     let text = manifest();
-    for kill in [false, true] {
+    for (kill, flag) in [(Kill::Never, "--v=3"), (Kill::Tried, "--v=1"), (Kill::Told, "--v=3")] {
         let (before, asker) = (servers(), Asker::start());
-        write(&with_flag(&text, if kill { "--v=1" } else { "--v=3" }));
-        if kill {
-            eventually("a second one", MINUTE, || servers().len() == 2);
-            let agent = status()["agent"]["pid"].as_i64().unwrap();
-            signal(agent as i32, "KILL");
-            eventually("agent gone", MINUTE, || kubeboot(&["status"]).code == 3);
-            kubeboot(&["init", "phase", "kubelet-start", "--kubernetes-version", VERSION]).ok();
-        }
+        write(&with_flag(&text, flag));
+        kill_agent(kill);
         replaced(&before);
         asker.lost_nothing();
     }
     let before = servers();
     write(&text);
     replaced(&before);
+}
+
+pub fn a_restart_fails_no_request_also_when_the_agent_is_killed_in_between() {
+    let _plane = Shared::plane();
+    let (before, asker) = (servers(), Asker::start());
+    kubeboot(&["agent", "restart", "kube-apiserver"]).ok();
+    kill_agent(Kill::Switched);
+    replaced(&before);
+    asker.lost_nothing();
 }
 
 pub fn one_that_does_not_ask_is_never_there_twice() {

@@ -20,7 +20,7 @@ pub trait Restarter: HealthSource {
 /// The runtime's ids of the containers that `component` has in `report`.
 pub fn containers(report: &HealthReport, component: &str) -> Vec<String> {
     let pods = report.pods.iter().filter(|pod| pod.component.as_deref() == Some(component));
-    pods.flat_map(ids).collect()
+    pods.flat_map(PodReport::generations).flat_map(ids).collect()
 }
 
 fn ids(pod: &PodReport) -> impl Iterator<Item = String> + '_ {
@@ -56,22 +56,39 @@ impl HealthSource for Successor<'_> {
     async fn watch(&self) -> Result<BoxStream<'static, HealthReport>, Box<dyn Error + Send + Sync>> {
         let mut reports = self.agent.watch().await?;
         let Some(first) = reports.next().await else { return Ok(stream::empty().boxed()) };
-        let is_old = |pod: &&PodReport| {
-            let of_component = pod.component.as_deref() == Some(self.component.as_str());
-            of_component && !pod.terminating && ids(pod).any(|id| self.before.contains(&id))
+        let (component, before) = (self.component.clone(), self.before.clone());
+        let asked = match old(&first, &component, &before) {
+            Some(uid) => {
+                self.agent.restart(&uid).await?;
+                true
+            }
+            None => false,
         };
-        if let Some(old) = first.pods.iter().find(is_old) {
-            self.agent.restart(&old.uid).await?;
-        }
-        let before = self.before.clone();
-        Ok(stream::once(std::future::ready(first)).chain(reports).map(move |report| without(report, &before)).boxed())
+        let reports = stream::once(std::future::ready(first)).chain(reports);
+        // An agent that was started again sees only later what runs: then it is asked anew.
+        let is_asked = {
+            let before = before.clone();
+            move |report: &HealthReport| std::future::ready(asked || old(report, &component, &before).is_none())
+        };
+        Ok(reports.take_while(is_asked).map(move |report| without(report, &before)).boxed())
     }
 }
 
+/// The UID of the component's pod in which containers of `before` run. One that is there beside them is the restarted one already.
+fn old(report: &HealthReport, component: &str, before: &[String]) -> Option<String> {
+    let is_old = |pod: &&PodReport| !pod.terminating && ids(pod).any(|id| before.contains(&id));
+    let mut of_component = report.pods.iter().filter(|pod| pod.component.as_deref() == Some(component));
+    of_component.find_map(|pod| pod.generations().last().filter(is_old).map(|pod| pod.uid.clone()))
+}
+
 fn without(mut report: HealthReport, before: &[String]) -> HealthReport {
-    for pod in &mut report.pods {
+    let judge = |pod: &mut PodReport| {
         let is_old = ids(pod).any(|id| before.contains(&id));
         pod.terminating |= is_old;
+    };
+    for pod in &mut report.pods {
+        judge(pod);
+        pod.successor.as_deref_mut().into_iter().for_each(judge);
     }
     report
 }
@@ -127,6 +144,33 @@ mod tests {
         assert_eq!(asked, ["uid-kube-apiserver-h"]);
         assert_eq!(verdicts.first(), Some(&Verdict::Waiting("old instance being stopped".into())));
         assert_eq!(verdicts.last(), Some(&Verdict::Met));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_sees_only_later_what_runs_is_asked_then() {
+        let mut blind = with("", false);
+        blind.pods[0].containers[0].id = None;
+        let seen = vec![blind, with("old", true)];
+        let (result, asked, _) = replaced(vec![seen, vec![with("old", true), with("new", true)]]).await;
+        result.unwrap();
+        assert_eq!(asked.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_beside_the_old_one_is_the_restarted_one() {
+        let beside = |healthy| {
+            let mut report = with("old", true);
+            let next = with("new", healthy).pods.remove(0);
+            report.pods[0].successor = Some(Box::new(next));
+            report
+        };
+        let (result, asked, verdicts) = replaced(vec![vec![with("old", true), beside(false), with("new", true)]]).await;
+        result.unwrap();
+        assert_eq!(asked.len(), 1);
+        assert!(matches!(&verdicts[1], Verdict::Waiting(text) if text.contains("not healthy yet")), "{verdicts:?}");
+        let (result, asked, _) = replaced(vec![vec![beside(false), with("new", true)]]).await;
+        result.unwrap();
+        assert!(asked.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -126,6 +126,14 @@ impl Manager {
         pod.values().for_each(|instance| instance.alive.cancel());
     }
 
+    /// What was set for the pod of one UID goes on under another.
+    pub fn rename_pod(&self, uid: &str, to: &str) {
+        let mut pods = self.lock();
+        if let Some(pod) = pods.remove(uid) {
+            pods.insert(to.to_owned(), pod);
+        }
+    }
+
     /// Forgets a pod.
     pub fn remove_pod(&self, uid: &str) {
         self.lock().remove(uid);
@@ -136,6 +144,11 @@ impl Manager {
         let pods = self.lock();
         let pod = pods.get(uid).into_iter().flatten();
         pod.map(|(name, instance)| (name.clone(), instance.probed.health())).collect()
+    }
+
+    /// What is remembered of instances.
+    pub fn memory(&self) -> &Memory {
+        &self.shared.memory
     }
 
     /// Whether an instance was stopped, by this agent or one before it, because its own liveness or startup probe failed for

@@ -17,7 +17,7 @@ mod worker;
 
 pub use check::Prober;
 pub use manager::{Manager, ProbedContainer, Wake};
-pub use memory::Memory;
+pub use memory::{Mark, Memory};
 pub use process::{KernelPorts, Route, SharedPorts};
 pub use rules::{Health, MustRestart};
 pub use spec::{Action, HttpGet, Port, ProbeSpec, Probes, Target};

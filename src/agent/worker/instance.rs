@@ -56,6 +56,22 @@ pub struct Instance {
     pub failures: u32,
     /// Its log has been linked.
     pub linked: bool,
+    /// A later instance of the same pod takes its place while it serves on: the UID by which it counts as a predecessor.
+    pub former: Option<String>,
+    /// Another one has its connections, as an earlier agent knew.
+    pub relieved: bool,
+    /// An earlier agent was about to send it its stop signal.
+    pub told: bool,
+}
+
+/// The UID by which the instances of a pod count that serve on while it is restarted. No pod has one with a slash.
+pub fn former_uid(uid: &str, attempt: u32) -> String {
+    format!("{uid}/{attempt}")
+}
+
+/// The UID of the pod of which this is one, or a [`former_uid`].
+pub fn pod_uid(uid: &str) -> &str {
+    uid.split_once('/').map_or(uid, |(pod, _)| pod)
 }
 
 impl Instance {
@@ -73,7 +89,15 @@ impl Instance {
             retry_at: None,
             failures: 0,
             linked: false,
+            former: None,
+            relieved: false,
+            told: false,
         }
+    }
+
+    /// The UID of what it belongs to: its pod, or what its pod was before it was restarted.
+    pub fn uid(&self) -> &str {
+        self.former.as_deref().unwrap_or(&self.record.name.uid)
     }
 
     /// Whether it runs.

@@ -289,13 +289,7 @@ impl Worker {
                 }
             }
             Message::Probed => {}
-            Message::Restart(uid) => {
-                // As a pod that was given up and is wanted again: its containers, sandbox and volumes are recreated.
-                if self.wanted_uid() == Some(uid.as_str()) && self.seen.terminating.insert(uid) {
-                    self.crashed = false;
-                    info!(pod = %self.key, "restarting on request");
-                }
-            }
+            Message::Restart(uid) => self.restart(uid),
         }
     }
 
@@ -359,10 +353,10 @@ impl Worker {
     /// Every UID but the wanted one is taken down, and stays so until it is gone.
     fn mark_terminating(&mut self) {
         let wanted = self.wanted_uid().map(str::to_owned);
-        let unknown_containers = self.seen.instances.values().map(|one| &one.record.name.uid);
+        let unknown_containers = self.seen.instances.values().map(|one| one.uid().to_owned());
         let stays =
             |uid: &String| Some(uid) == wanted.as_ref() || self.kept.as_ref().is_some_and(|kept| kept.uid == *uid);
-        let unknown_containers: Vec<String> = unknown_containers.filter(|uid| !stays(uid)).cloned().collect();
+        let unknown_containers: Vec<String> = unknown_containers.filter(|uid| !stays(uid)).collect();
         let left = self.pod.as_ref().filter(|_| !self.wanted && !self.said_idle).map(|(pod, _)| pod.uid.clone());
         for uid in unknown_containers.into_iter().chain(left) {
             if self.seen.terminating.insert(uid.clone()) {

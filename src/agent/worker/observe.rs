@@ -1,6 +1,7 @@
 //! What the runtime and the prober say, taken in.
 
 use super::*;
+use crate::agent::probe::Mark;
 use crate::agent::runs::Run;
 use crate::host::facts::hostname;
 
@@ -56,7 +57,7 @@ impl Worker {
                 if exited && one.ended.is_none() {
                     one.ended = Some(ended_at(&one.record));
                     (one.failures, one.retry_at) = (0, None);
-                    if was_running && !one.is_ending() && !self.seen.terminating.contains(&one.record.name.uid) {
+                    if was_running && !one.is_ending() && !self.seen.terminating.contains(one.uid()) {
                         self.crashed = true;
                         let (name, code) = (one.record.name.container.clone(), one.exit_code());
                         info!(pod = %self.key, container = %name, ?code, "container ended");
@@ -77,7 +78,13 @@ impl Worker {
                 let name = &record.name;
                 let condemned =
                     !record.is_sandbox && self.context.probes.was_condemned(&name.uid, &name.container, &id);
-                self.seen.instances.insert(id.clone(), Instance { condemned, ..Instance::new(record, ended) });
+                let memory = self.context.probes.memory();
+                let mut one = Instance { condemned, ..Instance::new(record, ended) };
+                if one.shared_port().is_some() {
+                    let has = |mark| memory.has(mark, &one.record.name.uid, &one.record.name.container, &id);
+                    (one.relieved, one.told) = (has(Mark::Relieved), has(Mark::Told));
+                }
+                self.seen.instances.insert(id.clone(), one);
             }
         }
         if exited {
@@ -130,8 +137,7 @@ impl Worker {
     /// A container of the wanted pod that runs takes the pod out of the start order.
     pub(super) fn note_running(&mut self) {
         if let Some(uid) = self.wanted_uid() {
-            let mut own =
-                self.seen.instances.values().filter(|one| one.record.name.uid == uid && !one.record.is_sandbox);
+            let mut own = self.seen.instances.values().filter(|one| one.uid() == uid && !one.record.is_sandbox);
             self.begun |= own.any(Instance::is_running);
         }
     }
@@ -149,7 +155,7 @@ impl Worker {
         if ran {
             self.context.attempts.note(&name.uid, &name.container, name.attempt.saturating_add(1));
         }
-        if self.wanted_uid() == Some(one.record.name.uid.as_str()) {
+        if self.wanted_uid() == Some(one.uid()) {
             let slot = self.seen.slots.entry(one.record.name.container.clone()).or_default();
             slot.next_attempt = slot.next_attempt.max(one.record.name.attempt.saturating_add(1));
             slot.tries = plan::tries(slot, Some(&one));
@@ -165,7 +171,7 @@ impl Worker {
     /// Tells the prober which containers run, and reads what it knows.
     pub(super) fn report_probes(&mut self) {
         for uid in &self.seen.terminating {
-            let running = self.seen.instances.values().filter(|one| one.record.name.uid == *uid && one.is_running());
+            let running = self.seen.instances.values().filter(|one| one.uid() == uid && one.is_running());
             let running: Vec<_> = running.map(|one| one.record.id.as_str()).collect();
             self.context.probes.terminating(uid, &running);
         }
@@ -189,7 +195,7 @@ impl Worker {
 
     /// The newest running instance of each container.
     fn probed(&self, pod: &StaticPod, view: &PodView) -> Vec<ProbedContainer> {
-        let own = || self.seen.instances.values().filter(|one| one.record.name.uid == pod.uid);
+        let own = || self.seen.instances.values().filter(|one| one.uid() == pod.uid);
         let shared =
             own().filter(|one| one.record.is_sandbox && one.is_running()).find_map(|one| one.record.ip.clone());
         let of_host = pod.host_network().then(|| self.context.host_network_ip().map(str::to_owned));
@@ -211,7 +217,7 @@ impl Worker {
                 ip: of_host.clone().unwrap_or_else(|| shared.clone().or_else(|| one.record.ip.clone())),
                 stopping: one.is_ending(),
                 probes: Arc::clone(&container.probes),
-                route: self.surge.as_ref().map(|surge| Arc::clone(&surge.route)),
+                route: self.surge.as_ref().and_then(|surge| surge.route.clone()),
             });
         }
         probed

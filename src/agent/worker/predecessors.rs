@@ -22,13 +22,13 @@ impl Worker {
     pub(super) fn forget_predecessors(&mut self) {
         let wanted = self.wanted_uid().map(str::to_owned);
         let seen = &self.seen;
-        self.predecessors.retain(|one| Some(&one.pod.uid) != wanted.as_ref() && seen.runs(&one.pod.uid));
+        self.predecessors.retain(|one| Some(&one.view.uid) != wanted.as_ref() && seen.runs(&one.view.uid));
     }
 
     /// Takes in what the prober says of them: their readiness probes go on.
     pub(super) fn hear_predecessors(&mut self) {
         for one in &mut self.predecessors {
-            let mut results = self.context.probes.results(&one.pod.uid);
+            let mut results = self.context.probes.results(&one.view.uid);
             one.slots.iter_mut().for_each(|(name, slot)| slot.health = results.remove(name));
         }
     }
@@ -42,7 +42,7 @@ impl Worker {
     /// The one that serves on while the wanted pod is tried beside it.
     pub(super) fn kept_predecessor(&self) -> Option<&Predecessor> {
         let kept = self.kept.as_ref().filter(|kept| kept.serves)?;
-        self.predecessors.iter().find(|one| one.pod.uid == kept.uid)
+        self.predecessors.iter().find(|one| one.view.uid == kept.uid)
     }
 
     /// Their statuses, by UID.
@@ -52,6 +52,8 @@ impl Worker {
             let facts = report::Facts { pod: Some((&one.pod, &one.view)), ..self.facts(&plan, &one.slots) };
             (one.pod.uid.clone(), status::pod(&facts, &report::pod(&facts)))
         };
-        self.predecessors.iter().filter(|one| one.pod.has_mirror()).map(status).collect()
+        // What a pod was before it was restarted is shown by the same mirror as the pod.
+        let shown = |one: &&Predecessor| one.pod.has_mirror() && one.view.uid == one.pod.uid;
+        self.predecessors.iter().filter(shown).map(status).collect()
     }
 }

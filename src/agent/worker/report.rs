@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::PodStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::action::Plan;
+use super::instance::pod_uid;
 use super::order;
 use super::status;
 use super::view::{ContainerView, Finish, Instance, Observed, PodView, PostStart, Role, Slot};
@@ -126,11 +127,11 @@ impl Shown<'_> {
 
 /// The report of one pod.
 pub fn pod(facts: &Facts<'_>) -> PodReport {
-    let uid = facts.uid();
-    let containers = facts.containers(&uid);
+    let (uid, own) = (facts.uid(), facts.own_uid());
+    let containers = facts.containers(&own);
     let all_of = |fine: fn(&ContainerReport) -> bool| {
         let mut lasting = containers.iter().filter(|c| !facts.is_passing(&c.name)).peekable();
-        facts.wanted && !facts.seen.terminating.contains(&uid) && lasting.peek().is_some() && lasting.all(fine)
+        facts.wanted && !facts.seen.terminating.contains(&own) && lasting.peek().is_some() && lasting.all(fine)
     };
     let deleted = facts.pod.is_some_and(|(pod, _)| pod.deletion().is_some());
     let terminating = !facts.wanted || deleted;
@@ -156,8 +157,13 @@ pub fn pod(facts: &Facts<'_>) -> PodReport {
 impl<'a> Facts<'a> {
     /// The UID reported: that of the pod, else (an orphan) of what is there.
     pub(super) fn uid(&self) -> String {
+        self.pod.map_or_else(|| pod_uid(&self.own_uid()).to_owned(), |(pod, _)| pod.uid.clone())
+    }
+
+    /// That by which its instances count ([`Instance::uid`]).
+    pub(super) fn own_uid(&self) -> String {
         let orphan = || self.seen.terminating.first().cloned().unwrap_or_default();
-        self.pod.map_or_else(orphan, |(pod, _)| pod.uid.clone())
+        self.pod.map_or_else(orphan, |(_, view)| view.uid.clone())
     }
 
     /// Whether the pod is what it should be without this container: an init container, or an ephemeral one.
@@ -179,10 +185,7 @@ impl<'a> Facts<'a> {
             // The manifest is not known any more: what the labels say.
             None => {
                 let instances = self.seen.instances.values();
-                instances
-                    .filter(|one| one.record.name.uid == uid && !one.record.is_sandbox)
-                    .map(|one| self.orphan(one))
-                    .collect()
+                instances.filter(|one| one.uid() == uid && !one.record.is_sandbox).map(|one| self.orphan(one)).collect()
             }
         }
     }
@@ -210,7 +213,7 @@ impl<'a> Facts<'a> {
             .seen
             .instances
             .values()
-            .filter(|one| one.record.name.uid == uid && one.record.name.container == container.name)
+            .filter(|one| one.uid() == uid && one.record.name.container == container.name)
             .filter(|one| !one.record.is_sandbox && one.record.state != ContainerState::Created)
             .collect();
         instances.sort_by_key(|one| (one.record.name.attempt, one.record.created_at));

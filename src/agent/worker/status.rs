@@ -17,34 +17,33 @@ use crate::runtime::ContainerUser;
 
 /// The status of a pod whose report is this one.
 pub fn pod(facts: &Facts<'_>, report: &PodReport) -> PodStatus {
+    let uid = facts.own_uid();
     let containers = match facts.pod {
         Some((pod, view)) => {
             let both = view.containers.iter().zip(pod.containers());
-            both.map(|(container, (_, spec))| facts.container_facts(&report.uid, container, spec)).collect()
+            both.map(|(container, (_, spec))| facts.container_facts(&uid, container, spec)).collect()
         }
-        None => {
-            facts.own(&report.uid).filter(|one| !one.record.is_sandbox).map(|one| facts.orphan_facts(one)).collect()
-        }
+        None => facts.own(&uid).filter(|one| !one.record.is_sandbox).map(|one| facts.orphan_facts(one)).collect(),
     };
     // Nothing of it runs any more: what was not seen to end will not be.
     let containers = if facts.plan.finished.is_some() { status::all_ended(containers) } else { containers };
     let address = |one: &&Instance| one.is_running() && one.record.ip.is_some();
-    let seen = facts.own(&report.uid).filter_map(|one| one.record.created_at).min();
+    let seen = facts.own(&uid).filter_map(|one| one.record.created_at).min();
     let status = status::status(&Known {
         spec: facts.pod.map(|(pod, _)| &pod.spec),
         // What the API server has as ended stays so, though its containers may not have ended yet.
         phase: facts.pod.and_then(|(pod, _)| pod.ended()).unwrap_or(report.phase),
         containers,
-        sandbox_ready: facts.sandbox_ready(report),
+        sandbox_ready: facts.sandbox_ready(&uid, report.phase),
         host_ip: facts.host_ip,
-        pod_ip: facts.own(&report.uid).find(address).and_then(|one| one.record.ip.as_deref()),
+        pod_ip: facts.own(&uid).find(address).and_then(|one| one.record.ip.as_deref()),
         failure: facts.plan.failure,
         conditions: facts.pod.and_then(|(pod, _)| pod.bound.as_deref()).map_or(&[], |bound| &bound.conditions),
         // An agent that was restarted finds its pods begun.
         start_time: seen.unwrap_or(facts.now).min(facts.now),
         now: facts.now,
     });
-    PodStatus { ephemeral_container_statuses: facts.ephemeral(&report.uid), ..status }
+    PodStatus { ephemeral_container_statuses: facts.ephemeral(&uid), ..status }
 }
 
 /// The status of a pod that was not looked at yet.
@@ -84,19 +83,17 @@ pub fn first(pod: &StaticPod, host_ip: Option<&str>, now: Timestamp) -> PodStatu
 impl<'a> Facts<'a> {
     /// Everything of the pod of this UID.
     fn own(&self, uid: &str) -> impl Iterator<Item = &'a Instance> {
-        self.seen.instances.values().filter(move |one| one.record.name.uid == uid)
+        self.seen.instances.values().filter(move |one| one.uid() == uid)
     }
 
     /// What the containers share is there. A pod that needs no sandbox has all it needs once its image was looked for,
     /// which comes after its volumes.
-    fn sandbox_ready(&self, report: &PodReport) -> bool {
-        let ended = matches!(report.phase, Phase::Succeeded | Phase::Failed);
+    fn sandbox_ready(&self, uid: &str, phase: Phase) -> bool {
+        let ended = matches!(phase, Phase::Succeeded | Phase::Failed);
         match self.pod {
             _ if ended => false,
-            Some((_, view)) if view.needs_sandbox => {
-                self.own(&report.uid).any(|one| one.record.is_sandbox && one.is_running())
-            }
-            _ => self.own(&report.uid).next().is_some() || self.slots.values().any(|slot| slot.pull != Pull::Idle),
+            Some((_, view)) if view.needs_sandbox => self.own(uid).any(|one| one.record.is_sandbox && one.is_running()),
+            _ => self.own(uid).next().is_some() || self.slots.values().any(|slot| slot.pull != Pull::Idle),
         }
     }
 

@@ -6,22 +6,26 @@
 
 use tracing::warn;
 
+use super::instance::former_uid;
 use super::plan::surge::{self, Surge as Step};
 use super::*;
+use crate::agent::container::SANDBOX;
 use crate::agent::events::Subject;
+use crate::agent::pod::resources::pod_limits;
 use crate::agent::pod::surge::{Surge as Asked, of};
-use crate::agent::probe::Route;
+use crate::agent::probe::{Mark, Route};
 use crate::agent::wording;
 
 /// A surge that goes on.
 pub(super) struct Surge {
     old: String,
     new: String,
-    pub(super) route: Arc<Route>,
+    /// How the new one is asked until it has the connections.
+    pub(super) route: Option<Arc<Route>>,
     /// When the new pod was first well.
     well: Option<Instant>,
-    /// It has the connections.
-    switched: bool,
+    /// When the old pod is to end, once the new one has the connections.
+    ends: Option<Instant>,
 }
 
 /// A pod that goes on although another one is wanted.
@@ -34,6 +38,7 @@ pub(super) struct Kept {
 impl Worker {
     /// Goes on with a surge as far as it can, before the pods that are not kept are ended. Returns when there is more to do.
     pub(super) async fn surge(&mut self) -> Option<Instant> {
+        self.resume_surge();
         if self.surge.is_some() {
             self.hear_probes();
             self.hear_predecessors();
@@ -71,11 +76,7 @@ impl Worker {
         {
             surge.well = Some(Instant::now());
         }
-        let begun = self.surge.as_ref().map(|one| surge::Begun {
-            old: &one.old,
-            new: &one.new,
-            switched: one.well.filter(|_| one.switched),
-        });
+        let begun = self.surge.as_ref().map(|one| surge::Begun { old: &one.old, new: &one.new, ends: one.ends });
         surge::surge(view, &self.seen, begun, &self.condemned(), Instant::now())
     }
 
@@ -97,7 +98,8 @@ impl Worker {
             Ok(route) => {
                 info!(pod = %self.key, %old, %new, port, "starting the new one beside the old one");
                 self.tell(&new, "SurgeStarted", wording::SURGE_STARTED.with(&[]));
-                self.surge = Some(Surge { old, new, route: Arc::new(route), well: None, switched: false });
+                let route = Some(Arc::new(route));
+                self.surge = Some(Surge { old, new, route, well: None, ends: None });
             }
             Err(why) => {
                 warn!(pod = %self.key, %old, %new, why, "the new one cannot be started beside the old one");
@@ -114,8 +116,8 @@ impl Worker {
     /// The new pod is ready.
     async fn switch(&mut self, old: String) {
         let Some(surge) = &mut self.surge else { return };
-        surge.switched = true;
-        let (route, new) = (Arc::clone(&surge.route), surge.new.clone());
+        surge.ends = Some(surge.well.unwrap_or_else(Instant::now) + surge::LINGER);
+        let (Some(route), new) = (surge.route.take(), surge.new.clone()) else { return };
         let (ports, to) = (Arc::clone(&self.context.shared_ports), Arc::clone(&route));
         let switched = tokio::task::spawn_blocking(move || ports.switch(&to)).await;
         if let Err(why) = switched.unwrap_or_else(|error| Err(error.to_string())) {
@@ -123,6 +125,7 @@ impl Worker {
             warn!(pod = %self.key, why, "connections go to both until the old one has stopped");
         }
         route.end();
+        self.remember(&old, Mark::Relieved, true).await;
         info!(pod = %self.key, %old, %new, "the new one is ready and has the connections");
         self.tell(&new, "SurgeCompleted", wording::SURGE_COMPLETED.with(&[]));
         self.kept = Some(Kept { uid: old, serves: false });
@@ -135,6 +138,9 @@ impl Worker {
         let given = tokio::task::spawn_blocking(move || ports.give_back(port)).await;
         if let Err(why) = given.unwrap_or_else(|error| Err(error.to_string())) {
             warn!(pod = %self.key, why, "connections go to both until the other one has stopped");
+        }
+        if let Some(uid) = self.wanted_uid().map(str::to_owned) {
+            self.remember(&uid, Mark::Relieved, false).await;
         }
         info!(pod = %self.key, %other, "the one before is wanted again and has the connections");
         self.end_beside(other);
@@ -149,15 +155,20 @@ impl Worker {
 
     /// The new pod is asked as any other from now on.
     fn end_surge(&mut self) {
-        if let Some(surge) = self.surge.take() {
-            surge.route.end();
+        if let Some(route) = self.surge.take().and_then(|surge| surge.route) {
+            route.end();
         }
     }
 
     /// Whether the pod of this UID, wanted until now, may serve on beside the one of `view`. One that was itself being tried
     /// beside another may not: it serves no client, and need not be waited for long.
     pub(super) fn may_be_kept(&mut self, before: &str, view: &PodView) -> bool {
-        match self.surge.as_ref().filter(|surge| surge.new == before).map(|surge| (surge.switched, surge.old.clone())) {
+        match self
+            .surge
+            .as_ref()
+            .filter(|surge| surge.new == before)
+            .map(|surge| (surge.ends.is_some(), surge.old.clone()))
+        {
             Some((false, _)) => {
                 self.seen.abandoned.insert(before.to_owned());
                 return false;
@@ -165,14 +176,90 @@ impl Worker {
             Some((true, old)) if old != view.uid => self.end_beside(old),
             Some((true, _)) | None => {}
         }
-        let mut own = self.seen.instances.values().filter(|one| one.record.name.uid == before && one.is_running());
+        let mut own = self.seen.instances.values().filter(|one| one.uid() == before && one.is_running());
         view.shares.is_some() && own.any(|one| one.shared_port() == view.shares)
+    }
+
+    /// Restarts the wanted pod of this UID: beside itself where it asks for that and can, else as a pod that was given up and is
+    /// wanted again, whose containers, sandbox and volumes are recreated.
+    pub(super) fn restart(&mut self, uid: String) {
+        let Some((pod, view)) = self.pod.clone().filter(|(pod, _)| self.wanted && pod.uid == uid) else { return };
+        if self.seen.terminating.contains(&uid) {
+            return;
+        }
+        self.crashed = false;
+        info!(pod = %self.key, "restarting on request");
+        self.note_no_surge(&pod, &uid);
+        if !self.may_be_kept(&uid, &view) {
+            self.seen.terminating.insert(uid);
+        } else if pod_limits(&pod.spec, 0).memory_bytes > 0 {
+            // The cgroup of the pod holds both.
+            self.tell(&uid, "SurgeSkipped", wording::SURGE_SKIPPED.with(&[&"its limit of memory is for one of them"]));
+            self.seen.terminating.insert(uid);
+        } else {
+            self.restart_beside(&pod, view);
+        }
+    }
+
+    /// What runs of the wanted pod becomes its predecessor.
+    fn restart_beside(&mut self, pod: &Arc<StaticPod>, view: PodView) {
+        let own = self.seen.instances.values_mut().filter(|one| one.uid() == pod.uid && one.is_running());
+        let own: Vec<_> = own.collect();
+        let attempt = own.iter().filter(|one| !one.record.is_sandbox).map(|one| one.record.name.attempt).max();
+        let former = former_uid(&pod.uid, attempt.unwrap_or_default());
+        let mut next = BTreeMap::new();
+        for one in own {
+            one.former = Some(former.clone());
+            let container = if one.record.is_sandbox { SANDBOX } else { one.record.name.container.as_str() };
+            next.insert(container.to_owned(), one.record.name.attempt.saturating_add(1));
+        }
+        self.context.probes.rename_pod(&pod.uid, &former);
+        self.context.metrics.restarted(pod.bound.is_some()).count();
+        (self.since, self.begun) = (Instant::now(), false);
+        let mut fresh = self.fresh_slots(pod);
+        for (name, slot) in &mut fresh {
+            slot.next_attempt = slot.next_attempt.max(next.get(name).copied().unwrap_or_default());
+        }
+        let slots = std::mem::replace(&mut self.seen.slots, fresh);
+        self.predecessors.push(Predecessor { pod: Arc::clone(pod), view: PodView { uid: former, ..view }, slots });
+    }
+
+    /// Goes on with what an earlier agent has left: a pod that was being restarted beside itself, one that has given its
+    /// connections away, one that was told to end.
+    fn resume_surge(&mut self) {
+        let wanted = self.pod.as_ref().filter(|_| self.wanted).map(|(_, view)| view);
+        for (id, former) in wanted.map(|view| surge::succeeded(view, &self.seen)).unwrap_or_default() {
+            self.seen.instances.entry(id).and_modify(|one| one.former = Some(former));
+        }
+        self.seen.terminating.extend(surge::told(wanted, &self.seen));
+        let Some(view) = wanted.filter(|_| self.surge.is_none()) else { return };
+        if let Some((old, ends)) = surge::relieved(view, &self.seen, Instant::now()) {
+            info!(pod = %self.key, %old, new = %view.uid, "the new one has the connections already");
+            self.surge = Some(Surge { old, new: view.uid.clone(), route: None, well: None, ends: Some(ends) });
+        }
+    }
+
+    /// Has the next agent know what has become of what runs of a pod.
+    async fn remember(&mut self, uid: &str, mark: Mark, has: bool) {
+        let own = self.seen.instances.values_mut().filter(|one| one.uid() == uid && one.shared_port().is_some());
+        let own: Vec<_> = own
+            .map(|one| {
+                one.relieved = has;
+                (one.record.name.clone(), Some(one.record.id.clone()).filter(|_| has))
+            })
+            .collect();
+        let context = Arc::clone(&self.context);
+        let note = move || {
+            for (name, id) in own {
+                context.probes.memory().note(mark, &name.uid, &name.container, id.as_deref());
+            }
+        };
+        let _ = tokio::task::spawn_blocking(note).await;
     }
 
     /// Tells why a pod that asks for a surge does not get it.
     pub(super) fn note_no_surge(&self, pod: &StaticPod, before: &str) {
-        let mut own =
-            self.seen.instances.values().filter(|one| one.record.name.uid == before && !one.record.is_sandbox);
+        let mut own = self.seen.instances.values().filter(|one| one.uid() == before && !one.record.is_sandbox);
         let Some(runs) = own.find(|one| one.is_running()) else { return };
         let why = match of(pod) {
             Asked::Port(port) if runs.shared_port() != Some(port) => {
@@ -194,12 +281,12 @@ impl Worker {
         let given_up = |one: &&Predecessor| {
             one.slots.values().any(|slot| slot.health.as_ref().is_some_and(|health| health.must_restart.is_some()))
         };
-        self.predecessors.iter().filter(given_up).map(|one| one.pod.uid.clone()).collect()
+        self.predecessors.iter().filter(given_up).map(|one| one.view.uid.clone()).collect()
     }
 
     /// The process of the container of a pod.
     async fn pid_of(&self, uid: &str) -> Option<u32> {
-        let of = |one: &&Instance| one.record.name.uid == uid && !one.record.is_sandbox && one.is_running();
+        let of = |one: &&Instance| one.uid() == uid && !one.record.is_sandbox && one.is_running();
         let id = self.seen.instances.values().find(of)?.record.id.clone();
         self.context.runtime.process(&id).await.ok()?.pid
     }

@@ -233,12 +233,12 @@ impl Observed {
 
     /// Whether containers of a predecessor of the pod of `wanted` have not ended yet.
     pub fn runs_other_than(&self, wanted: &str) -> bool {
-        self.instances.values().any(|one| one.is_running() && one.record.name.uid != wanted)
+        self.instances.values().any(|one| one.is_running() && one.uid() != wanted)
     }
 
     /// Whether containers of the pod of this UID have not ended yet.
     pub fn runs(&self, uid: &str) -> bool {
-        self.instances.values().any(|one| one.is_running() && !one.record.is_sandbox && one.record.name.uid == uid)
+        self.instances.values().any(|one| one.is_running() && !one.record.is_sandbox && one.uid() == uid)
     }
 
     /// Nothing seen yet.

@@ -4,6 +4,8 @@ use std::sync::PoisonError;
 
 use super::*;
 use crate::agent::cleanup;
+use crate::agent::probe::Mark;
+use crate::agent::worker::instance::pod_uid;
 
 /// How often a pod that is being stopped is asked whether it has closed its ports, and how many times.
 const PORT_LOOK: Duration = Duration::from_millis(10);
@@ -38,12 +40,19 @@ impl Worker {
     pub(in crate::agent::worker) fn stop(&mut self, id: String, grace: Duration) {
         let Some(one) = self.seen.instances.get_mut(&id) else { return };
         one.stopping = true;
-        let uid = one.record.name.uid.clone();
+        let uid = one.uid().to_owned();
+        let name = one.shared_port().map(|_| one.record.name.clone());
         if !self.seen.drained.contains(&uid) {
             self.watch_ports(uid);
         }
-        let (runtime, myself) = (Arc::clone(&self.context.runtime), self.myself.clone());
+        let (context, myself) = (Arc::clone(&self.context), self.myself.clone());
         self.stops.spawn(async move {
+            if let Some(name) = name {
+                let (context, id) = (Arc::clone(&context), id.clone());
+                let note = move || context.probes.memory().note(Mark::Told, &name.uid, &name.container, Some(&id));
+                let _ = tokio::task::spawn_blocking(note).await;
+            }
+            let runtime = &context.runtime;
             let result = runtime.stop(&id, grace).await;
             let _ = myself.send(Message::Stopped(id, result));
         });
@@ -103,22 +112,10 @@ impl Worker {
     }
 
     pub(in crate::agent::worker) async fn forget(&mut self, uid: String) {
-        let (context, removed) = (Arc::clone(&self.context), uid.clone());
-        let removal = tokio::task::spawn_blocking(move || {
-            let remove = || cleanup::remove(&context.options, &context.cgroups, &removed);
-            context.objects.forget(&removed, remove)
-        });
-        let failure = match removal.await {
-            Ok(removed) => removed.err().map(|error| chain(&error)),
-            Err(crash) => Some(crash.to_string()),
-        };
-        if let Some(error) = failure {
-            warn!(pod = %self.key, error, "cannot remove all that the pod has left");
-            self.context.left.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone());
+        if !self.has_successor(&uid) {
+            self.clean_up(pod_uid(&uid)).await;
         }
         self.context.probes.remove_pod(&uid);
-        self.context.metrics.startups.forget(&uid);
-        self.context.routes.remove(&uid);
         self.seen.terminating.remove(&uid);
         self.seen.drained.remove(&uid);
         self.seen.abandoned.remove(&uid);
@@ -135,5 +132,30 @@ impl Worker {
             }
         }
         info!(pod = %self.key, %uid, "stopped");
+    }
+
+    /// Whether what is of `uid` is also of another run of the same pod, one before or after a restart.
+    fn has_successor(&self, uid: &str) -> bool {
+        let pod = pod_uid(uid);
+        let is_wanted = pod != uid && (self.wanted_uid() == Some(pod) || self.seen.terminating.contains(pod));
+        is_wanted || self.seen.instances.values().any(|one| one.record.name.uid == pod)
+    }
+
+    async fn clean_up(&self, uid: &str) {
+        let (context, removed) = (Arc::clone(&self.context), uid.to_owned());
+        let removal = tokio::task::spawn_blocking(move || {
+            let remove = || cleanup::remove(&context.options, &context.cgroups, &removed);
+            context.objects.forget(&removed, remove)
+        });
+        let failure = match removal.await {
+            Ok(removed) => removed.err().map(|error| chain(&error)),
+            Err(crash) => Some(crash.to_string()),
+        };
+        if let Some(error) = failure {
+            warn!(pod = %self.key, error, "cannot remove all that the pod has left");
+            self.context.left.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned());
+        }
+        self.context.metrics.startups.forget(uid);
+        self.context.routes.remove(uid);
     }
 }

@@ -151,7 +151,7 @@ impl Worker {
         }
         let before = self.seen.instances.values();
         let newest = before
-            .filter(|one| one.record.is_sandbox && one.record.name.uid == pod.uid)
+            .filter(|one| one.record.is_sandbox && one.uid() == pod.uid)
             .max_by_key(|one| one.record.name.attempt);
         let tries = sandbox_tries(self.seen.slots.get(SANDBOX).map_or(0, |slot| slot.tries), newest);
         let parent = self.make_cgroup(&pod).await;
@@ -365,14 +365,14 @@ impl Worker {
     }
 
     fn own_sandbox(&self, pod: &StaticPod) -> Option<&Instance> {
-        let own = self.seen.instances.values().filter(|one| one.record.name.uid == pod.uid && one.record.is_sandbox);
+        let own = self.seen.instances.values().filter(|one| one.uid() == pod.uid && one.record.is_sandbox);
         own.filter(|one| one.is_running()).max_by_key(|one| one.record.name.attempt)
     }
 
     /// The container whose processes an ephemeral one is to see; the error is the kubelet's.
     fn target_id(&self, pod: &StaticPod, name: &str) -> Result<Option<String>, String> {
         let Some(target) = pod.target_of(name) else { return Ok(None) };
-        let mut own = self.seen.instances.values().filter(|one| one.record.name.uid == pod.uid && one.is_running());
+        let mut own = self.seen.instances.values().filter(|one| one.uid() == pod.uid && one.is_running());
         let found = own.find(|one| !one.record.is_sandbox && one.record.name.container == target);
         let id = found.map(|one| one.record.id.clone());
         id.map(Some).ok_or_else(|| format!("unable to find target container {target}"))

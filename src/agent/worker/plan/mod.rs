@@ -104,7 +104,7 @@ impl<'a> Planner<'a> {
 
     fn instances(&self, uid: &str) -> impl Iterator<Item = &'a Instance> + use<'a> {
         let uid = uid.to_owned();
-        self.seen.instances.values().filter(move |one| one.record.name.uid == uid)
+        self.seen.instances.values().filter(move |one| one.uid() == uid)
     }
 
     fn remove(&mut self, one: &Instance) {

@@ -1,12 +1,16 @@
 //! Whether a pod is started beside the one it replaces, and when that one has done its work. Pure, as the plan is.
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::agent::probe::Health;
+use crate::agent::worker::instance::former_uid;
 
 /// How long after its successor was well the old one is told to end. An API server that ends takes its address out of the
 /// endpoints of the service `kubernetes`, although its successor has the same; that puts it back when it looks the next time,
-/// each 10 s from when it is ready (`EndpointInterval`): shortly before that, it is missing for a moment alone.
-const LINGER: Duration = Duration::from_secs(9);
+/// each 10 s from when it is ready (`EndpointInterval`): shortly before that, it is missing for a moment alone. It is seen to be
+/// ready up to 2 s late on a busy machine; what ends after that moment is missing for 10 s.
+pub const LINGER: Duration = Duration::from_secs(8);
 
 /// What becomes of the pod that runs and the one that is wanted instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,8 +51,8 @@ pub struct Begun<'a> {
     pub old: &'a str,
     /// That of the new one.
     pub new: &'a str,
-    /// When the new one was first well, once it has the connections.
-    pub switched: Option<Instant>,
+    /// When the old one is to end, once the new one has the connections.
+    pub ends: Option<Instant>,
 }
 
 /// What to do for `pod`, which is wanted. `condemned` has the UIDs of pods that a probe of their own has given up.
@@ -60,16 +64,16 @@ pub fn surge(
     now: Instant,
 ) -> Surge {
     let Some(old) = old(pod, seen) else { return Surge::None };
-    let uid = old.record.name.uid.clone();
+    let uid = old.uid().to_owned();
     let begun = begun.filter(|begun| begun.old == uid && begun.new == pod.uid);
     let age = |one: &Instance| (one.record.created_at, one.record.id.clone());
-    let mut own = seen.instances.values().filter(|one| one.record.name.uid == pod.uid && one.is_running());
+    let mut own = seen.instances.values().filter(|one| one.uid() == pod.uid && one.is_running());
     if own.any(|one| one.shared_port() == pod.shares && age(one) < age(old)) {
         return if seen.terminating.contains(&pod.uid) { Surge::Wait(uid) } else { Surge::Back(uid) };
     }
     let given_up = condemned.contains(&uid);
     // Whose listener has which place in the group is known of two alone.
-    let others = |one: &&Instance| one.record.name.uid != uid && one.record.name.uid != pod.uid;
+    let others = |one: &&Instance| one.uid() != uid && one.uid() != pod.uid;
     let mut left = seen.instances.values().filter(others);
     let crowded = left.any(|one| one.is_running() && !one.record.is_sandbox) || seen.terminating.contains(&pod.uid);
     match begun {
@@ -77,10 +81,8 @@ pub fn surge(
         None if crowded => Surge::Wait(uid),
         None => Surge::Begin(uid),
         Some(_) if given_up => Surge::End(uid),
-        Some(Begun { switched: Some(well), .. }) => match well + LINGER {
-            until if until > now => Surge::Linger(uid, until),
-            _ => Surge::End(uid),
-        },
+        Some(Begun { ends: Some(until), .. }) if until > now => Surge::Linger(uid, until),
+        Some(Begun { ends: Some(_), .. }) => Surge::End(uid),
         Some(_) if is_well(pod, seen, |health| health.ready) => Surge::Switch(uid),
         Some(_) => Surge::Beside(uid),
     }
@@ -91,16 +93,56 @@ pub fn surge(
 fn old<'a>(pod: &PodView, seen: &'a Observed) -> Option<&'a Instance> {
     let port = pod.shares?;
     let serves = |one: &&Instance| {
-        let uid = &one.record.name.uid;
-        one.shared_port() == Some(port) && one.is_running() && *uid != pod.uid && !seen.terminating.contains(uid)
+        let uid = one.uid();
+        one.shared_port() == Some(port) && one.is_running() && uid != pod.uid && !seen.terminating.contains(uid)
     };
     seen.instances.values().filter(serves).min_by_key(|one| (one.record.created_at, one.record.id.clone()))
+}
+
+/// A pod that has given its connections to the one of `pod` and when it is to end, as far as an earlier agent has brought it: one
+/// that was told to end already is not told again before its grace is over.
+pub fn relieved(pod: &PodView, seen: &Observed, now: Instant) -> Option<(String, Instant)> {
+    let old = old(pod, seen).filter(|one| one.relieved)?;
+    let left = if old.told { old.grace() } else { LINGER };
+    Some((old.uid().to_owned(), now + left))
+}
+
+/// Pods of which an instance was told to end, and which is not waited for beside another one.
+pub fn told(pod: Option<&PodView>, seen: &Observed) -> Vec<String> {
+    let is_own = |one: &Instance| pod.is_some_and(|pod| pod.uid == one.uid());
+    let told = seen.instances.values().filter(|one| one.is_running() && one.told && (!one.relieved || is_own(one)));
+    told.map(|one| one.uid().to_owned()).collect()
+}
+
+/// Instances of the pod that serve on while a later one takes their place, with the UIDs by which they count from then on. They
+/// were there when that one was made; one that was started again from outside was not.
+pub fn succeeded(pod: &PodView, seen: &Observed) -> Vec<(String, String)> {
+    let Some(port) = pod.shares else { return vec![] };
+    let own = || seen.instances.values().filter(|one| one.uid() == pod.uid);
+    let made_later = |one: &Instance, started: &Timestamp| {
+        own().any(|other| {
+            let (own, other, made) = (&one.record.name, &other.record.name, other.record.created_at);
+            other.container == own.container && other.attempt > own.attempt && made.is_some_and(|made| made >= *started)
+        })
+    };
+    let is_former = |one: &&Instance| match &one.record.state {
+        ContainerState::Running { started_at } => {
+            !one.record.is_sandbox && one.shared_port() == Some(port) && made_later(one, started_at)
+        }
+        ContainerState::Created | ContainerState::Exited { .. } => false,
+    };
+    let former = own().filter(is_former).flat_map(|one| {
+        let uid = former_uid(&pod.uid, one.record.name.attempt);
+        let with = own().filter(|sandbox| sandbox.record.is_sandbox && sandbox.record.id == one.sandbox());
+        with.chain([one]).map(|one| (one.record.id.clone(), uid.clone())).collect::<Vec<_>>()
+    });
+    former.collect()
 }
 
 /// Whether every container of the pod runs and its probes have come out well so far, and this too.
 pub fn is_well(pod: &PodView, seen: &Observed, and: fn(&Health) -> bool) -> bool {
     let newest = |container: &ContainerView| {
-        let own = seen.instances.values().filter(|one| one.record.name.uid == pod.uid && !one.record.is_sandbox);
+        let own = seen.instances.values().filter(|one| one.uid() == pod.uid && !one.record.is_sandbox);
         let own = own.filter(|one| one.record.name.container == container.name);
         own.max_by_key(|one| (one.record.name.attempt, one.record.created_at))
     };
@@ -135,7 +177,7 @@ mod tests {
     }
 
     fn pair<'a>(case: &'a Case, old: &'a str) -> Begun<'a> {
-        Begun { old, new: case.view.uid.as_str(), switched: None }
+        Begun { old, new: case.view.uid.as_str(), ends: None }
     }
 
     fn decide(case: &Case, begun: Option<&str>) -> Surge {
@@ -171,11 +213,11 @@ mod tests {
         assert_eq!(surge(view, seen, None, &condemned, now), Surge::None);
 
         // The old one ends just before the new one looks after its endpoints again.
-        let pair = Begun { switched: Some(now), ..pair };
+        let pair = Begun { ends: Some(now + LINGER), ..pair };
         let after = |seconds| surge(view, seen, Some(pair), &BTreeSet::new(), now + Duration::from_secs(seconds));
-        assert_eq!(after(0), Surge::Linger(old.clone(), now + Duration::from_secs(9)));
-        assert_eq!(after(8), Surge::Linger(old.clone(), now + Duration::from_secs(9)));
-        assert_eq!(after(9), Surge::End(old));
+        assert_eq!(after(0), Surge::Linger(old.clone(), now + LINGER));
+        assert_eq!(after(7), Surge::Linger(old.clone(), now + LINGER));
+        assert_eq!(after(8), Surge::End(old));
     }
 
     #[test]
