@@ -145,7 +145,7 @@ mod tests {
             assert!(!dir.join(NAME).exists());
 
             std::fs::remove_file(dir.join("fill")).unwrap();
-            std::fs::write(dir.join(NAME), "of a process that was killed").unwrap();
+            write_file(&dir.join(NAME), b"of a process that was killed", 0o600).unwrap();
             let reserve = Reserve::take(std::slice::from_ref(&dir)).unwrap();
             assert_eq!(std::fs::metadata(dir.join(NAME)).unwrap().len(), SIZE);
             drop(reserve);

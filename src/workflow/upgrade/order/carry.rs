@@ -197,7 +197,7 @@ fn is_full(error: &(dyn Error + 'static)) -> bool {
 /// Waits until as much as is set aside is free. No event tells of that.
 async fn wait_for_room(paths: &Paths) {
     let has_room = |dir: &&str| HostDisk.free(&paths.on_host(dir)).map_or(true, |free| free >= reserve::SIZE);
-    while !WRITTEN.iter().all(|dir| has_room(&dir)) {
+    while !WRITTEN.iter().all(has_room) {
         tokio::time::sleep(ROOM_INTERVAL).await;
     }
 }

@@ -9,6 +9,7 @@ use futures::FutureExt;
 
 use super::status::{State, status};
 use super::tests::{carry, ordered};
+use crate::host::fs::write_file;
 use crate::host::reserve;
 use crate::testing::threads::{apart, small_disk};
 use crate::workflow::upgrade::run::tests::{NEW, scheduler};
@@ -23,7 +24,9 @@ fn on_small_disk(dir: &Path) {
     let files = [read(dir), read(&upgrade)].concat();
     small_disk(dir, reserve::SIZE + (256 << 10));
     fs::create_dir(&upgrade).unwrap();
-    files.iter().for_each(|(content, path)| fs::write(path, content).unwrap());
+    for (content, path) in &files {
+        write_file(path, content, 0o600).unwrap();
+    }
 }
 
 fn fill(dir: &Path) {
