@@ -78,12 +78,7 @@ fn kill_the_agent() {
 pub fn a_renewal_that_is_killed_is_finished_by_the_next_one_and_fails_no_request() {
     let _plane = Shared::plane();
     let asker = Asker::start();
-    for (mark, and_agent) in [
-        ("super-admin renewed", false),
-        ("kube-apiserver: ContainerCreating", true),
-        ("kube-apiserver: healthy", false),
-        ("kube-controller-manager: ContainerCreating", false),
-    ] {
+    for (mark, and_agent) in [("kube-apiserver: ContainerCreating", true), ("kube-apiserver: healthy", false)] {
         let old = in_file("/etc/kubernetes/pki/apiserver.crt");
         assert_eq!(kill_at(&["certs", "renew", "all"], mark), Ended::Killed, "{mark}");
         let new = in_file("/etc/kubernetes/pki/apiserver.crt");
