@@ -231,7 +231,17 @@ async fn a_pod_is_restarted_on_request_once_and_no_other() {
     assert_eq!(world.running(), ["a-node1/main 1", "b-node1/main 0"]);
     assert_eq!(world.healthy("b").await.containers[0].id, b.containers[0].id);
     assert_eq!(world.fake.calls_of("stop").len(), 1);
-    assert_eq!(find(&world.report(), "a").unwrap().uid, a.uid, "its manifest is the same");
+    let again = world.healthy("a").await;
+    assert_eq!(again.uid, a.uid, "its manifest is the same");
+
+    // It has not crashed so far, so its first crash has no back-off to wait for.
+    let before = Instant::now();
+    world.fake.kill(again.containers[0].id.as_deref().unwrap());
+    let restarted = |report: &HealthReport| {
+        find(report, "a").is_some_and(|pod| pod.healthy && pod.containers[0].id != again.containers[0].id)
+    };
+    world.until("it is started again", restarted).await;
+    assert_eq!(Instant::now(), before, "no time passes");
 }
 
 #[tokio::test(start_paused = true)]

@@ -235,10 +235,11 @@ impl Worker {
         }
         let Some(id) = self.make_container(name, attempt).await else { return };
         self.context.runs.clear(&self.key).await;
+        let is_first = self.is_first_run(name, &id);
         let started = self.context.runtime.start(&id).await;
         let slot = self.seen.slots.entry(name.to_owned()).or_default();
         (slot.tries, slot.pull) = (tries.saturating_add(1), Pull::Idle);
-        if tries == 0 && attempt == 0 {
+        if tries == 0 && is_first {
             // The first start is no restart: the first restart is free.
             slot.tries = 0;
         }
@@ -254,6 +255,14 @@ impl Worker {
             Err(error) => self.fail(name, runtime_failure("RunContainerError", &error), Some(&error)),
         }
         self.link_logs().await;
+    }
+
+    /// Whether nothing is left of an earlier run of a container: it was never started, or its pod was ended as a whole
+    /// (`kubeboot agent restart`, a renewal), which is no crash. The attempt does not tell: it goes on counting.
+    fn is_first_run(&self, name: &str, id: &str) -> bool {
+        let Some(uid) = self.wanted_uid() else { return false };
+        let mut earlier = self.seen.instances.values().filter(|one| one.record.id != id && one.uid() == uid);
+        !earlier.any(|one| !one.record.is_sandbox && one.record.name.container == name)
     }
 
     /// Makes a container: volumes, termination file, configuration, and the runtime's part.
