@@ -296,7 +296,7 @@ async fn begin(
     };
     // One that was cut off looks when it comes to it: by then something has to go back.
     for step in work.steps.iter().filter(|_| !resumed) {
-        data::look(machine, step, &journal)?;
+        data::look(machine, step, &mut journal)?;
     }
     if let Some(log) = &mut machine.log {
         log.begin()?;

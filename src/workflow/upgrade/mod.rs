@@ -161,18 +161,18 @@ pub enum UpgradeError {
     },
     /// No room for a copy.
     #[error(
-        "{what} needs {} MiB in {}, where {} MiB are free: make room there, and run the same command again",
-        need.div_ceil(MIB), path.display(), free / MIB
+        "{what} needs {} MiB in {}: make room there, and run the same command again",
+        need.div_ceil(MIB),
+        places.iter().map(|(path, free)| format!("{}, where {} MiB are free", path.display(), free / MIB))
+            .collect::<Vec<_>>().join(", or in ")
     )]
     NoRoom {
         /// What needs it.
         what: &'static str,
-        /// Where, as the node sees it.
-        path: PathBuf,
         /// Bytes.
         need: u64,
-        /// Bytes.
-        free: u64,
+        /// Where it may be, as the node sees it, and how many bytes are free there.
+        places: Vec<(PathBuf, u64)>,
     },
     /// etcd cannot be asked.
     #[error(transparent)]
