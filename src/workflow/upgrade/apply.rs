@@ -332,9 +332,7 @@ fn back_up(machine: &mut Machine<'_>, work: &Work<'_>, journal: &Journal, resume
         if !resumed || !machine.tree.exists(&copy) {
             machine.tree.write(&copy, &step.old, 0o600)?;
         }
-        if step.data_dir.is_some() {
-            machine.tree.write(&journal.new_etcd(), &step.new, 0o600)?;
-        }
+        machine.tree.write(&journal.new_manifest(step.component), &step.new, 0o600)?;
     }
     Ok(())
 }

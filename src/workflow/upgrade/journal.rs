@@ -174,9 +174,9 @@ impl Journal {
         Ok((path, content))
     }
 
-    /// Where the manifest of the etcd is kept to which the upgrade goes.
-    pub fn new_etcd(&self) -> PathBuf {
-        self.backup.join("new/etcd.yaml")
+    /// Where the manifest of a component is kept to which the upgrade goes; an earlier kubeboot has kept etcd's alone.
+    pub fn new_manifest(&self, component: &str) -> PathBuf {
+        self.backup.join(format!("new/{component}.yaml"))
     }
 
     /// Where etcd's data are copied to, the same for each run of this upgrade.

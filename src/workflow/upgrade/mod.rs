@@ -247,6 +247,22 @@ pub enum UpgradeError {
     /// The copy of etcd's data was asked for.
     #[error("there is no copy of etcd's data: the last upgrade has not replaced etcd's image")]
     NoCopy,
+    /// What would be taken back is not the last upgrade.
+    #[error(
+        "{component} runs {image}, and what would be taken back is {upgrade}: another upgrade has followed, or an edit. Take that \
+         back with what made it, or add --force, which puts the manifests in {} back all the same",
+        backup.display()
+    )]
+    NotLast {
+        /// Which component.
+        component: &'static str,
+        /// Its image now.
+        image: String,
+        /// The command of the upgrade, and from which image to which it went.
+        upgrade: String,
+        /// Where the manifests from before it are.
+        backup: PathBuf,
+    },
     /// Nothing to take back.
     #[error("no upgrade to take back: {} is not there", path.display())]
     NothingToRollBack {
