@@ -34,6 +34,9 @@ pub trait Disk: Send {
 
     /// How many bytes are free for this process where `path` is or will be.
     fn free(&self, path: &Path) -> Result<u64, FsError>;
+
+    /// The number of the file system that `path` is or will be on.
+    fn device(&self, path: &Path) -> Result<u64, FsError>;
 }
 
 /// The disks of this machine.
@@ -93,10 +96,20 @@ impl Disk for HostDisk {
     }
 
     fn free(&self, path: &Path) -> Result<u64, FsError> {
-        let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let there = what_is_there_of(path);
         let stat = statvfs(there).map_err(|e| FsError::new("look for room at", there, e.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+
+    fn device(&self, path: &Path) -> Result<u64, FsError> {
+        let there = what_is_there_of(path);
+        fs::metadata(there).map(|meta| meta.dev()).map_err(|e| FsError::new("look at", there, e))
+    }
+}
+
+/// `path`, or the directory above that it will be made in.
+fn what_is_there_of(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
 }
 
 fn own(path: &Path, like: &fs::Metadata) -> Result<(), FsError> {
@@ -142,5 +155,8 @@ mod tests {
     fn room_is_that_of_the_directory_above_what_is_not_there_yet() {
         let dir = tempfile::tempdir().unwrap();
         assert!(HostDisk.free(&dir.path().join("not/there")).unwrap() > 0);
+        let here = HostDisk.device(dir.path()).unwrap();
+        assert_eq!(HostDisk.device(&dir.path().join("not/there")).unwrap(), here);
+        assert_ne!(HostDisk.device(Path::new("/proc/not/there")).unwrap(), here);
     }
 }

@@ -1,8 +1,10 @@
-//! Flags of the control plane that a release takes with a warning, or takes no more.
+//! Flags of the control plane and of kubelets that a release takes with a warning, or takes no more.
 //!
 //! Read from the sources: Kubernetes 1.31 to 1.36, the library of 1.37's kube-apiserver (1.37.0-beta.0), etcd 3.5.16, 3.6.8
 //! and 3.7.1. None of 1.34 to 1.36 has removed a flag of its predecessor. What 1.37 has changed in a component's own flags is
 //! not in the table.
+//! The kubelet's are those that kubeadm or the documentation of a runtime has given one, by the release notes; 1.20.2 has all of
+//! them, and 1.36.2 none.
 
 use super::gates::gate_of;
 
@@ -52,12 +54,13 @@ const fn gone_from_etcd(flag: &'static str, since: u64) -> FlagRow {
     FlagRow { component: ETCD, flag, deprecated: None, removed: Some((3, since)), instead: "" }
 }
 
+const RUNTIMES_NETWORK: &str = "the runtime's settings of its network";
 const EXTERNAL_CLOUD: &str = "a cloud controller manager";
 const SIZED: &str = "nothing: watch caches are sized by themselves";
 
 /// What kubeadm itself sets is not here: a scheduler's `kubeconfig` is deprecated and has no successor among flags.
 #[rustfmt::skip]
-static FLAGS: [FlagRow; 50] = [
+static FLAGS: [FlagRow; 61] = [
     // Deprecated since 1.31 at the latest: the oldest of the sources.
     deprecated(API_SERVER, "admission-control", "--enable-admission-plugins or --disable-admission-plugins"),
     deprecated(API_SERVER, "apiserver-count", "--endpoint-reconciler-type=lease"),
@@ -76,6 +79,17 @@ static FLAGS: [FlagRow; 50] = [
     removed(API_SERVER, "insecure-port", 24, "--secure-port"),
     removed(CONTROLLER_MANAGER, "port", 24, "--secure-port"),
     removed(SCHEDULER, "port", 24, "--secure-port"),
+    removed(KUBELET, "cni-bin-dir", 24, RUNTIMES_NETWORK),
+    removed(KUBELET, "cni-cache-dir", 24, RUNTIMES_NETWORK),
+    removed(KUBELET, "cni-conf-dir", 24, RUNTIMES_NETWORK),
+    removed(KUBELET, "docker-endpoint", 24, "--container-runtime-endpoint"),
+    removed(KUBELET, "dynamic-config-dir", 24, ""),
+    removed(KUBELET, "image-pull-progress-deadline", 24, ""),
+    removed(KUBELET, "network-plugin", 24, RUNTIMES_NETWORK),
+    removed(KUBELET, "network-plugin-mtu", 24, RUNTIMES_NETWORK),
+    removed(KUBELET, "container-runtime", 27, "--container-runtime-endpoint"),
+    removed(KUBELET, "keep-terminated-pod-volumes", 31, ""),
+    removed(KUBELET, "pod-infra-container-image", 35, "the runtime's own setting"),
     gone_from_etcd("enable-v2", 6),
     gone_from_etcd("experimental-enable-v2v3", 6),
     gone_from_etcd("proxy", 6),

@@ -1,7 +1,7 @@
 //! A file tree and a disk whose n-th change fails.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -50,7 +50,7 @@ impl<T: Tree> FaultyTree<T> {
 
     /// The disk below it: its changes count with those of the tree.
     pub fn disk(&self) -> FaultyDisk {
-        FaultyDisk { faults: self.faults.clone(), free: Arc::new(AtomicU64::new(u64::MAX)) }
+        FaultyDisk { faults: self.faults.clone(), free: Arc::new(AtomicU64::new(u64::MAX)), mount: None }
     }
 
     /// Fails the `n`-th change from now on (1 is the next one).
@@ -109,12 +109,22 @@ impl<T: Tree> Tree for FaultyTree<T> {
 pub struct FaultyDisk {
     faults: Faults,
     free: Arc<AtomicU64>,
+    mount: Option<(PathBuf, u64)>,
 }
 
 impl FaultyDisk {
     /// From now on only so many bytes are free.
     pub fn set_free(&self, bytes: u64) {
         self.free.store(bytes, Ordering::SeqCst);
+    }
+
+    /// What is below `at` is another file system from now on, with so many bytes free.
+    pub fn mount(&mut self, at: PathBuf, bytes: u64) {
+        self.mount = Some((at, bytes));
+    }
+
+    fn mounted(&self, path: &Path) -> Option<u64> {
+        self.mount.as_ref().filter(|(at, _)| path.starts_with(at)).map(|(_, bytes)| *bytes)
     }
 }
 
@@ -161,6 +171,11 @@ impl Disk for FaultyDisk {
     }
 
     fn free(&self, path: &Path) -> Result<u64, FsError> {
-        Ok(HostDisk.free(path)?.min(self.free.load(Ordering::SeqCst)))
+        let free = self.mounted(path).unwrap_or_else(|| self.free.load(Ordering::SeqCst));
+        Ok(HostDisk.free(path)?.min(free))
+    }
+
+    fn device(&self, path: &Path) -> Result<u64, FsError> {
+        HostDisk.device(path).map(|device| if self.mounted(path).is_some() { !device } else { device })
     }
 }

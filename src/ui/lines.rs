@@ -195,6 +195,11 @@ pub(super) mod tests {
         ]
     }
 
+    /// One step of etcd's replacement.
+    pub(in crate::ui) fn step(step: ReplacementStep, millis: u64) -> Event {
+        Event::Replacement { name: "etcd".into(), from: "3.6.8-0".into(), to: "3.7.0-0".into(), step, millis }
+    }
+
     #[test]
     fn plain_lines_say_each_change_once() {
         let plain = Plain::new(Vec::new());
@@ -242,13 +247,6 @@ pub(super) mod tests {
     #[test]
     fn a_replacement_and_how_long_the_api_server_was_away_are_lines() {
         let plain = Plain::new(Vec::new());
-        let step = |step, millis| Event::Replacement {
-            name: "etcd".into(),
-            from: "3.6.8-0".into(),
-            to: "3.7.0-0".into(),
-            step,
-            millis,
-        };
         plain.event(Event::PhaseStarted { phase: "upgrade/etcd".into(), title: "etcd: r/a -> r/b".into() });
         plain.event(step(ReplacementStep::Swap, 12));
         plain.event(step(ReplacementStep::Done, 1440));

@@ -181,7 +181,7 @@ mod tests {
     use indicatif::TermLike;
 
     use super::*;
-    use crate::ui::lines::tests::story;
+    use crate::ui::lines::tests::{step, story};
 
     /// Keeps whatever is written, without the moves in between.
     #[derive(Debug, Clone, Default)]
@@ -257,13 +257,6 @@ mod tests {
 
     #[test]
     fn a_component_that_is_replaced_and_the_time_without_an_api_server_stay_as_lines() {
-        let step = |step, millis| Event::Replacement {
-            name: "etcd".into(),
-            from: "3.6.8-0".into(),
-            to: "3.7.0-0".into(),
-            step,
-            millis,
-        };
         let text = played(vec![
             Event::PhaseStarted { phase: "upgrade/etcd".into(), title: "etcd: a -> b".into() },
             step(ReplacementStep::Swap, 10),

@@ -78,7 +78,7 @@ pub async fn restart(socket: &Path, uid: &str) -> Result<(), ControlError> {
     started.map(drop).ok_or_else(|| unanswered(socket))
 }
 
-/// Has the agent look whether an upgrade was ordered; returns once it will.
+/// Has the agent look whether an upgrade was ordered, and for a renewal of certificates that has begun; returns once it will.
 ///
 /// # Errors
 /// [`ControlError::Refused`] when this agent carries none out, as one of an earlier version does not;

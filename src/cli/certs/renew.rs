@@ -76,6 +76,10 @@ pub async fn run(args: Args, paths: &Paths) -> anyhow::Result<ExitCode> {
     let _session = Session::attach(paths)?;
     let socket = ControlSocket(paths.on_host(CONTROL_SOCKET));
     let answers = paths.is_live() && control::report(&socket.0).await.is_ok();
+    if answers {
+        // It finishes the files should this command be killed. One that does not is an earlier kubeboot's.
+        let _ = control::look_for_upgrade(&socket.0).await;
+    }
     let agent = Some(&socket as &dyn Restarter).filter(|_| answers && !args.no_restart && !is_elsewhere);
     let mut unprinted = None;
     let mut reported = |name: &str, reported: RenewalStatus| {

@@ -17,6 +17,7 @@ use crate::release::kubeadm_row;
 use crate::ui;
 use crate::workflow::upgrade::order::record::Ending;
 use crate::workflow::upgrade::order::{HandedOver, Order, follow, hand_over};
+use crate::workflow::upgrade::rollback::RollbackOptions;
 use crate::workflow::upgrade::run::{Parts, Request, Rollback, RunError, Upgrade};
 use crate::workflow::upgrade::table::SelectedPhases as Phases;
 use crate::yaml;
@@ -126,20 +127,18 @@ fn ended(ending: Ending) -> ExitCode {
 }
 
 /// Takes the last upgrade back.
-///
-/// With `etcd_copy` the copy of etcd's data goes back too, whatever was written since.
 pub async fn roll_back(
     globals: &Globals,
     how: &How,
     kubeconfig: Option<PathBuf>,
-    etcd_copy: bool,
+    options: RollbackOptions,
 ) -> anyhow::Result<ExitCode> {
     let (paths, reporter) = (globals.paths(), ui::reporter(how.output));
     let parts = Parts::of_machine(&paths, kubeconfig.clone(), reporter.clone());
     if let Some(order) = Order::read(&paths)?.filter(|_| !how.dry_run) {
-        return join_it(&paths, &order, &Order::rollback_command(etcd_copy), &*reporter).await;
+        return join_it(&paths, &order, &options.command(), &*reporter).await;
     }
-    let rollback = Rollback::prepare(&paths, parts, etcd_copy)?;
+    let rollback = Rollback::prepare(&paths, parts, options)?;
     let limit = how.limit(rollback.spec())?;
     if how.dry_run {
         ui::print(&rollback.would())?;

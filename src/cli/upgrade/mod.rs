@@ -17,6 +17,7 @@ use self::flags::{Also, CommandFlags, How, Section, To};
 use super::Globals;
 use super::phases::{self, table};
 use crate::release::UpgradePolicy;
+use crate::workflow::upgrade::rollback::RollbackOptions;
 use crate::workflow::upgrade::table::{OPTIONS, PHASES, SelectedPhases as Parts};
 
 /// What documents are of that only this program prints.
@@ -64,6 +65,9 @@ enum Sub {
         /// Put the copy of etcd's data back that the upgrade has made: every write since then is lost
         #[arg(long)]
         etcd_copy: bool,
+        /// Put the old manifests back although another upgrade, of kubeadm's for example, has followed the one that is taken back
+        #[arg(short, long)]
+        force: bool,
         #[command(flatten)]
         how: How,
         #[command(flatten)]
@@ -135,7 +139,9 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         Sub::Node(args) => node::run(*args, globals).await,
         Sub::Status(args) => status::run(args, globals).await,
         Sub::CarryOut => status::carry(globals).await,
-        Sub::Rollback { etcd_copy, how, common } => roll_back(globals, &how, common.kubeconfig, etcd_copy).await,
+        Sub::Rollback { etcd_copy, force, how, common } => {
+            roll_back(globals, &how, common.kubeconfig, RollbackOptions { etcd_copy, force }).await
+        }
     }
 }
 

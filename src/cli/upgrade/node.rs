@@ -10,12 +10,14 @@ use super::flags::{Also, CommandFlags, Common, How, Section, To};
 use crate::cli::phases::{Sub, table};
 use crate::cli::{Globals, Hint, NO_KUBECONFIG};
 use crate::cluster::joining::{ClusterFacts, Reader};
-use crate::config::spec::Timeouts;
+use crate::config::spec::{Timeouts, UpgradeCommon};
+use crate::host::Paths;
 use crate::host::paths::KUBELET_CONFIG;
 use crate::release::UpgradePolicy;
 use crate::ui;
+use crate::workflow::preflight::{conclude, with_ignored};
 use crate::workflow::upgrade::table::{NODE_PHASES, OPTIONS, Part, SelectedPhases as Parts};
-use crate::workflow::upgrade::worker::{Settings, WorkerError, is_worker, renew_settings};
+use crate::workflow::upgrade::worker::{Settings, WorkerError, findings, is_worker, renew_settings};
 
 /// Bring this node to the version that the cluster has
 ///
@@ -108,12 +110,28 @@ pub async fn run(args: Args, globals: &Globals) -> anyhow::Result<ExitCode> {
         wanted.section.version = Some(facts.version);
         return apply_it(globals, &wanted, parts, &how).await;
     }
+    worker(&paths, &facts, &parts, &wanted.section.common, &how)
+}
+
+/// The same on a worker.
+fn worker(
+    paths: &Paths,
+    facts: &ClusterFacts,
+    parts: &Parts,
+    common: &UpgradeCommon,
+    how: &How,
+) -> anyhow::Result<ExitCode> {
+    let patches = common.patches_dir.as_deref();
+    if parts.has(Part::Preflight) {
+        let found = findings(paths, facts, patches).map_err(explain)?;
+        conclude(with_ignored(found, &common.ignore_preflight_errors), &*ui::reporter(how.output))?;
+    }
     if !parts.has(Part::KubeletConfig) {
         ui::print("[upgrade] Skipping: a worker has kubelet settings alone\n")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let settings = renew_settings(&paths, &facts, wanted.section.common.patches_dir.as_deref(), how.dry_run);
-    show(settings.map_err(explain)?, &facts)
+    let settings = renew_settings(paths, facts, patches, how.dry_run);
+    show(settings.map_err(explain)?, facts)
 }
 
 /// What to do next, attached to what went wrong.

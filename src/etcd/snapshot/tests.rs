@@ -180,6 +180,9 @@ fn a_disk_that_fills_up_meanwhile_is_named_with_how_far_it_came() {
             fn free(&self, _: &Path) -> Result<u64, FsError> {
                 Ok(u64::MAX)
             }
+            fn device(&self, path: &Path) -> Result<u64, FsError> {
+                HostDisk.device(path)
+            }
         }
         let error = runtime.block_on(save(&etcd, &mut Roomy, &path)).unwrap_err();
         let SnapshotError::Full { written, size, .. } = &error else { panic!("{error:?}") };

@@ -5,19 +5,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::environment::{variables, words};
+use super::flags_on;
 use super::{LOG_LINES, Program, ServiceError, ServiceManager};
 use crate::config::spec::NodeAgent;
 use crate::host::Paths;
-use crate::host::paths::{AGENT_LOG, AGENT_PID, KUBELET_CONFIG, KUBELET_FLAGS_ENV, KUBERNETES_DIR};
+use crate::host::paths::{AGENT_LOG, AGENT_PID, KUBELET_CONFIG, KUBERNETES_DIR};
 use crate::host::process::{Daemon, Handle, ProcessError};
 use crate::kubelet::unit::ARENAS;
 
 /// How long the agent may take to end by itself; it leaves its pods alone, so that is quick.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// The drop-in's files of variables, in its order.
-const ENVIRONMENT_FILES: [&str; 3] = [KUBELET_FLAGS_ENV, "/etc/default/kubelet", "/etc/sysconfig/kubelet"];
-
 /// The agent as a process with a pid file and a log.
 pub struct Detached {
     paths: Paths,
@@ -61,14 +58,7 @@ impl Detached {
             format!("--kubeconfig={KUBERNETES_DIR}/kubelet.conf"),
             format!("--config={KUBELET_CONFIG}"),
         ]);
-        // As in a unit, a later file's variable replaces an earlier one's.
-        let read = |file: &str| std::fs::read_to_string(self.paths.on_host(file)).unwrap_or_default();
-        let all: Vec<(String, String)> = ENVIRONMENT_FILES.iter().flat_map(|file| variables(&read(file))).collect();
-        for name in ["KUBELET_KUBEADM_ARGS", "KUBELET_EXTRA_ARGS"] {
-            if let Some((_, value)) = all.iter().rfind(|(found, _)| found == name) {
-                args.extend(words(value));
-            }
-        }
+        args.extend(flags_on(&self.paths));
         // On a node that was made for another runtime its flags name that.
         let names_another = args.iter().any(|arg| arg.starts_with("--container-runtime-endpoint"));
         args.extend(

@@ -9,9 +9,11 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
+use self::environment::{variables, words};
 use crate::config::spec::NodeAgent;
 use crate::host::Paths;
 use crate::host::facts::{InitSystem, find_program, init_system};
+use crate::host::paths::KUBELET_FLAGS_ENV;
 use crate::host::process::ProcessError;
 
 pub use detached::Detached;
@@ -19,6 +21,22 @@ pub use systemd::Systemd;
 
 /// The service's name, which every tool around Kubernetes expects.
 pub const UNIT: &str = "kubelet";
+
+/// The drop-in's files of variables, in its order.
+pub const ENVIRONMENT_FILES: [&str; 3] = [KUBELET_FLAGS_ENV, "/etc/default/kubelet", "/etc/sysconfig/kubelet"];
+
+/// The flags that those files give the kubelet of this machine, or the agent in its place: as in a unit, a later file's
+/// variable replaces an earlier one's.
+pub fn flags_on(paths: &Paths) -> Vec<String> {
+    let read = |file: &str| std::fs::read_to_string(paths.on_host(file)).unwrap_or_default();
+    let all: Vec<(String, String)> = ENVIRONMENT_FILES.iter().flat_map(|file| variables(&read(file))).collect();
+    let value = |name| all.iter().rfind(|(found, _)| found == name).map(|(_, value)| value);
+    ["KUBELET_KUBEADM_ARGS", "KUBELET_EXTRA_ARGS"]
+        .into_iter()
+        .filter_map(value)
+        .flat_map(|value| words(value))
+        .collect()
+}
 
 /// How many of the agent's last words an error carries.
 const LOG_LINES: usize = 20;

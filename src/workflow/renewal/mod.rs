@@ -22,6 +22,9 @@ use self::journal::{Journal, Pending};
 use self::live_certificates::LiveCertificates;
 use self::table::{Shows, Use, own_port, use_of};
 use super::machine::Cause;
+use super::session::Session;
+use super::state::lock::LockError;
+use super::state::{LOCK, StateError};
 use crate::agent::control::expect::{Expectation, Verdict, WaitError};
 use crate::agent::control::report::HealthReport;
 use crate::agent::control::restart::{Restarter, containers, replace};
@@ -30,8 +33,9 @@ use crate::event::{Event, Reporter};
 use crate::host::Paths;
 use crate::host::digest::sha256;
 use crate::host::fs::FsError;
+use crate::host::lock::wait_until_free;
 use crate::host::paths::MANIFESTS_DIR;
-use crate::host::tree::{MemoryTree, Tree};
+use crate::host::tree::{HostTree, MemoryTree, NoRecord, Tree};
 use crate::manifests::COMPONENTS;
 use crate::pki::inspect::Certificate;
 use crate::pki::{self, Fate, PkiError, Renewable};
@@ -182,6 +186,37 @@ pub fn recover(tree: &mut dyn Tree) -> Result<bool, RenewalError> {
     match Journal::read(tree)? {
         Some(journal) if !journal.files.is_empty() => journal.replace(tree).map(|()| true),
         _ => Ok(false),
+    }
+}
+
+/// Waits until no command has the lock of the machine below `paths`, and puts the files of a renewal in place that was killed:
+/// etcd reads its certificate and key for each connection, and the one without the other serves no client. Returns whether there
+/// was anything to do.
+///
+/// # Errors
+/// Those of [`recover`]; a lock or records that cannot be read.
+pub async fn recover_when_free(paths: Paths) -> Result<bool, Cause> {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    // A thread that the end of the agent does not wait for: the lock may be held for minutes.
+    std::thread::Builder::new().name("renewals".into()).spawn(move || ended.send(recover_locked(&paths)))?;
+    end.await?
+}
+
+fn recover_locked(paths: &Paths) -> Result<bool, Cause> {
+    loop {
+        wait_until_free(&paths.state().join(LOCK))?;
+        let mut tree = HostTree::new(paths.clone(), NoRecord);
+        // No command is to find the machine locked for nothing.
+        if Journal::read(&tree)?.is_none_or(|journal| journal.files.is_empty()) {
+            return Ok(false);
+        }
+        match Session::attach(paths) {
+            Err(StateError::Lock(LockError::Held { .. } | LockError::Gone { .. })) => {}
+            session => {
+                let _session = session?;
+                return Ok(recover(&mut tree)?);
+            }
+        }
     }
 }
 

@@ -292,6 +292,30 @@ async fn killed_at_whichever_change_the_next_run_converges_and_restarts_what_did
     }
 }
 
+#[tokio::test]
+async fn a_certificate_without_its_key_is_mended_once_the_command_is_gone() {
+    let mut mended = 0;
+    for die_at in 1..20 {
+        let mut bench = Bench::new();
+        drop(crate::workflow::state::State::open_or_create(&bench.paths).unwrap());
+        let command = Session::attach(&bench.paths).unwrap();
+        bench.tree.die_at(die_at);
+        let killed = AssertUnwindSafe(bench.renew(&["etcd-server", "etcd-peer"], true)).catch_unwind().await;
+        if killed.is_ok() || bench.is_sound() {
+            continue;
+        }
+        let waiting = tokio::spawn(recover_when_free(bench.paths.clone()));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!waiting.is_finished() && !bench.is_sound(), "change {die_at}: the command may be at it still");
+        drop(command);
+        assert!(waiting.await.unwrap().unwrap() && bench.is_sound(), "change {die_at}");
+        mended += 1;
+        bench.renew(&[], true).await.0.unwrap();
+        assert!(!recover_when_free(bench.paths.clone()).await.unwrap(), "nothing is left to do");
+    }
+    assert_eq!(mended, 2, "a certificate of etcd's was there without its key");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_component_that_does_not_come_back_is_named_and_the_next_run_goes_on_with_it() {
     let mut bench = Bench::new();

@@ -146,7 +146,7 @@ pub fn prepare(machine: &Machine, wanted: &ResetOptions) -> Result<Option<Reset>
     let Some((mut session, wrong)) = Session::attach_leniently(paths)? else { return Ok(None) };
     let Some(inventory) = session.inventory_mut() else { return Ok(None) };
     unrecorded::make_do(machine, inventory, &wrong);
-    unrecorded::half_restored(machine, inventory);
+    unrecorded::left_by_upgrades(machine, inventory);
     let entries: Vec<_> = inventory.entries().cloned().collect();
     let observed = observe(paths, machine.live, inventory)?;
     let etcd = etcd_dir(machine);

@@ -2,6 +2,7 @@ use super::*;
 use crate::event::Event;
 use crate::host::fs::{make_dirs, write_file};
 use crate::host::mounts;
+use crate::host::tree::{HostTree, Tree};
 use crate::testing::machine::Bench;
 use crate::testing::threads::{apart, tmpfs};
 use crate::workflow::init::{self, InitRequest, PhaseSelection};
@@ -379,6 +380,15 @@ async fn what_a_restore_of_etcds_data_has_left_beside_them_goes_too() {
     let left = bench.root.path().join("var/lib/etcd/.kubeboot-restored/member/db");
     make_dirs(left.parent().unwrap(), 0o700).unwrap();
     write_file(&left, b"half", 0o600).unwrap();
+    let copies = ["var/lib/etcd", "var/lib"].map(|dir| format!("/{dir}/kubeadm-backup-etcd-2026-11-30-23-00-00"));
+    let mut session = Session::attach(&bench.machine().paths).unwrap().unwrap();
+    let mut tree = HostTree::new(bench.machine().paths, session.inventory_mut());
+    for copy in &copies {
+        tree.make_dir(Path::new(copy), 0o700).unwrap();
+        // Nothing below is recorded.
+        write_file(&bench.machine().paths.on_host(copy).join("snapshot.db"), b"copy", 0o600).unwrap();
+    }
+    drop(session);
     reset(&bench).await.unwrap();
     assert_eq!(bench.listing(), before);
 }

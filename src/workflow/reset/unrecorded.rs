@@ -10,7 +10,7 @@ use crate::workflow::state::StateError;
 use crate::workflow::state::inventory::{Entry, Inventory, Item};
 use crate::workflow::state::saved::Saved;
 use crate::workflow::upgrade::copy::aside;
-use crate::workflow::upgrade::journal::Journal;
+use crate::workflow::upgrade::journal::{DATA_PREFIX, Journal};
 
 /// Says what is wrong with the records. Where nothing is left of the inventory, has the reset take away what shows itself
 /// whose it is: containers by their label, the service by its unit. Files show nothing: they stay, and are named.
@@ -35,8 +35,13 @@ pub fn make_do(machine: &Machine, inventory: &mut Inventory, wrong: &[StateError
     }
 }
 
-/// What an upgrade that was cut off while it put etcd's data back has left beside them.
-pub fn half_restored(machine: &Machine, inventory: &mut Inventory) {
+/// What upgrades have left beside etcd's data: copies, whose directories alone were recorded, and what one that was cut off
+/// while it put a copy back had made ready. On a node that was taken over nothing is recorded, and copies stay as all backups do.
+pub fn left_by_upgrades(machine: &Machine, inventory: &mut Inventory) {
+    let name = |item: &Item| item.path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let is_copy = |item: &&Item| name(item).is_some_and(|name| name.starts_with(DATA_PREFIX));
+    let items = inventory.items().into_iter().filter(is_copy).map(|item| Item::tree(&item.path)).collect();
+    inventory.assume(vec![Entry::Expected { items }]);
     // A journal that makes no sense names nothing.
     let journal = Journal::read(&*machine.tree).ok().flatten();
     if let Some(data) = journal.and_then(|journal| journal.etcd_data) {

@@ -296,7 +296,7 @@ async fn begin(
     };
     // One that was cut off looks when it comes to it: by then something has to go back.
     for step in work.steps.iter().filter(|_| !resumed) {
-        data::look(machine, step, &journal)?;
+        data::look(machine, step, &mut journal)?;
     }
     if let Some(log) = &mut machine.log {
         log.begin()?;
@@ -332,9 +332,7 @@ fn back_up(machine: &mut Machine<'_>, work: &Work<'_>, journal: &Journal, resume
         if !resumed || !machine.tree.exists(&copy) {
             machine.tree.write(&copy, &step.old, 0o600)?;
         }
-        if step.data_dir.is_some() {
-            machine.tree.write(&journal.new_etcd(), &step.new, 0o600)?;
-        }
+        machine.tree.write(&journal.new_manifest(step.component), &step.new, 0o600)?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What upgrades have kept below /etc/kubernetes/tmp: listed, and removed where nothing needs it any more.
+//! What upgrades have kept below /etc/kubernetes/tmp, and of etcd's data elsewhere: listed, and removed where nothing needs it any more.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::copy::size;
-use super::journal::{About, BACKUP_PREFIX, Journal, State};
+use super::journal::{About, BACKUP_PREFIX, DATA_PREFIX, Journal, State};
 use super::manifest::{image, image_version, parse};
 use super::order::{Order, OrderError};
 use super::{UpgradeError, target};
@@ -24,7 +24,7 @@ use crate::workflow::state::StateError;
 /// What the names of directories begin with, and what those hold. A time follows.
 const KINDS: &[(&str, Content)] = &[
     (BACKUP_PREFIX, Content::Manifests),
-    ("kubeadm-backup-etcd-", Content::EtcdData),
+    (DATA_PREFIX, Content::EtcdData),
     ("kubeadm-kubelet-config-", Content::KubeletConfig),
 ];
 
@@ -125,7 +125,7 @@ pub fn list(paths: &Paths) -> Result<Vec<Backup>, BackupsError> {
     let tree = HostTree::new(paths.clone(), NoRecord);
     let journal = Journal::read(&tree)?;
     let mut found: BTreeMap<String, Vec<Part>> = BTreeMap::new();
-    for (name, path) in directories(paths)? {
+    for (name, path) in directories(paths)?.into_iter().chain(copies_elsewhere(paths)?) {
         let kind = KINDS.iter().find_map(|(prefix, content)| Some((name.strip_prefix(prefix)?, *content)));
         let Some((stamp, content)) = kind else { continue };
         let size = size(&paths.on_host(&path))?;
@@ -159,12 +159,31 @@ pub fn list(paths: &Paths) -> Result<Vec<Backup>, BackupsError> {
 fn directories(paths: &Paths) -> Result<Vec<(String, PathBuf)>, FsError> {
     let mut all = Vec::new();
     for path in entries(&paths.on_host(TMP_DIR))? {
-        let is_dir = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
-        if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| is_dir) {
+        if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| is_dir(&path)) {
             all.push((name.to_owned(), Path::new(TMP_DIR).join(name)));
         }
     }
     Ok(all)
+}
+
+/// The copies of etcd's data that are on etcd's own file system, by name: each backup says where its own is.
+fn copies_elsewhere(paths: &Paths) -> Result<Vec<(String, PathBuf)>, FsError> {
+    let tree = HostTree::new(paths.clone(), NoRecord);
+    let mut all = Vec::new();
+    for (name, path) in directories(paths)? {
+        let Some(stamp) = name.strip_prefix(BACKUP_PREFIX) else { continue };
+        let name = format!("{DATA_PREFIX}{stamp}");
+        let said = about(&tree, &path).and_then(|about| about.etcd_copy);
+        // It may be removed with all that is in it, so it is believed only where it is one by its name.
+        let is_one =
+            |path: &PathBuf| path.file_name().is_some_and(|file| *file == *name) && is_dir(&paths.on_host(path));
+        all.extend(said.filter(is_one).map(|path| (name, path)));
+    }
+    Ok(all)
+}
+
+fn is_dir(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
 }
 
 /// Whether the journal of the last upgrade needs what is at `path`.
@@ -183,8 +202,13 @@ fn made(stamp: &str) -> Option<Timestamp> {
 /// The command that a backup says it is of.
 fn command_of(tree: &dyn Tree, parts: &[Part]) -> Option<String> {
     let manifests = parts.iter().find(|part| part.content == Content::Manifests)?;
-    let content = tree.read(&manifests.path.join(About::FILE)).ok()??;
-    serde_json::from_slice::<About>(&content).ok().map(|about| about.command)
+    about(tree, &manifests.path).map(|about| about.command)
+}
+
+/// What the backup in `dir` says of itself.
+fn about(tree: &dyn Tree, dir: &Path) -> Option<About> {
+    let content = tree.read(&dir.join(About::FILE)).ok()??;
+    serde_json::from_slice(&content).ok()
 }
 
 /// The version of the kube-apiserver whose manifest was kept.
@@ -240,7 +264,8 @@ pub fn prune(paths: &Paths, disk: &mut dyn Disk, choice: Choice, dry_run: bool) 
     }
     let all = list(paths)?;
     let going: Vec<Backup> = choice.of(&all, Timestamp::now()).into_iter().cloned().collect();
-    for part in going.iter().flat_map(|backup| &backup.parts).filter(|_| !dry_run) {
+    // The manifests last: beside them is said where etcd's data are.
+    for part in going.iter().flat_map(|backup| backup.parts.iter().rev()).filter(|_| !dry_run) {
         disk.remove_tree(&paths.on_host(&part.path))?;
     }
     Ok(going)
@@ -348,6 +373,28 @@ mod tests {
         assert_eq!(going(9, None, false), Vec::<String>::new());
         assert_eq!(going(0, Some(40), false), ["2026-01"]);
         assert_eq!(going(0, Some(40), true), ["2026-01", "2025-06"], "the age of the odd one is not known");
+    }
+
+    #[test]
+    fn a_copy_on_etcds_own_file_system_is_listed_and_goes_with_its_backup() {
+        let (_root, paths) = machine();
+        let (newest, older) = ("2026-03-01-10-00-00", "2026-02-01-10-00-00");
+        let says = |stamp: &str, copy: &str| {
+            let text = format!("{{\"command\": \"c\", \"etcdCopy\": \"{copy}\"}}");
+            put(&paths, &format!("{TMP_DIR}/{BACKUP_PREFIX}{stamp}/upgrade.json"), text.as_bytes());
+        };
+        let copy = format!("/var/lib/etcd/{DATA_PREFIX}{older}");
+        put(&paths, &format!("{copy}/etcd/snapshot.db"), &[0; 9000]);
+        says(older, &copy);
+        let all = list(&paths).unwrap();
+        let part = &all[2].parts[1];
+        assert_eq!((part.path.as_path(), part.content), (Path::new(&copy), Content::EtcdData));
+        assert!(part.size > 9000 && all[2].size > part.size);
+        // Another directory is none, whatever a backup says.
+        says(newest, "/var/lib/etcd");
+        assert_eq!(list(&paths).unwrap()[1].parts.len(), 2);
+        prune(&paths, &mut HostDisk, Choice::default(), false).unwrap();
+        assert!(!paths.on_host(&copy).exists() && paths.on_host("/var/lib/etcd").exists());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::journal::DATA_PREFIX;
 use crate::etcd::snapshot::HASH;
 use crate::host::disk::Disk;
 use crate::host::fs::FsError;
@@ -93,14 +94,15 @@ fn lstat(path: &Path) -> Result<fs::Metadata, FsError> {
     fs::symlink_metadata(path).map_err(|e| FsError::new("read", path, e))
 }
 
-/// What is in a directory: paths and names, but for what is made ready there.
+/// What is in a directory: paths and names, but for what is made ready there, and for copies of it.
 fn entries(dir: &Path) -> Result<Vec<(PathBuf, std::ffi::OsString)>, FsError> {
     let fail = |e| FsError::new("read", dir, e);
     let mut all = Vec::new();
     for entry in fs::read_dir(dir).map_err(fail)? {
         let entry = entry.map_err(fail)?;
-        if entry.file_name() != ASIDE {
-            all.push((entry.path(), entry.file_name()));
+        let name = entry.file_name();
+        if name != ASIDE && !name.to_string_lossy().starts_with(DATA_PREFIX) {
+            all.push((entry.path(), name));
         }
     }
     all.sort();
@@ -128,10 +130,16 @@ mod tests {
         write_file(&data.join("member/wal/2"), b"two", 0o600).unwrap();
         fs::create_dir(data.join("lost+found")).unwrap();
         fs::create_dir(data.join(ASIDE)).unwrap();
+        let own = data.join(format!("{DATA_PREFIX}2026-11-30-23-00-00"));
+        let before = size(&data).unwrap();
+        fs::create_dir(&own).unwrap();
+        copy_tree(&mut HostDisk, &data, &own.join("etcd")).unwrap();
+        assert_eq!(fs::read_dir(own.join("etcd")).unwrap().count(), 2, "member and lost+found, and no copies");
+        assert_eq!(size(&data).unwrap(), before);
         restore_tree(&mut HostDisk, &backup, &data).unwrap();
         assert_eq!(fs::read(data.join("member/wal/1")).unwrap(), b"one");
         assert!(!data.join("member/wal/2").exists() && !data.join(ASIDE).exists());
-        assert!(data.join("lost+found").exists());
+        assert!(data.join("lost+found").exists() && own.exists());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! etcd's data: kept before another etcd opens them, and put back. An etcd that serves is not stopped for that
 //! (`snapshot.rs`); of one that does not, the files are copied.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::apply::{Machine, wait};
 use super::copy::{copy_tree, restore_tree, size};
@@ -11,27 +11,44 @@ use super::plan::Step;
 use super::target::file;
 use super::{UpgradeError, snapshot};
 use crate::etcd::Minor;
+use crate::host::fs::FsError;
+use crate::host::paths::TMP_DIR;
 use crate::manifests::ETCD;
 use crate::release::{etcd_opens, etcds_for};
 
 /// What may be added to etcd's data between looking and stopping: one more segment of its log.
 const SPARE: u64 = 64 << 20;
+/// What needs room, in words.
+const COPY: &str = "the copy of etcd's data";
 
-/// Whether the next etcd opens the data, and there is room for what a step copies. Asked before anything is touched.
+/// Whether the next etcd opens the data, and there is room for what a step copies; the journal of an upgrade that begins
+/// learns where. Asked before anything is touched.
 ///
 /// # Errors
 /// [`UpgradeError::Unopened`]; [`UpgradeError::NoRoom`], with numbers.
-pub(super) fn look(machine: &Machine<'_>, step: &Step, journal: &Journal) -> Result<(), UpgradeError> {
-    if step.data_dir.is_some() {
-        opens(step)?;
+pub(super) fn look(machine: &Machine<'_>, step: &Step, journal: &mut Journal) -> Result<(), UpgradeError> {
+    let Some(data_dir) = &step.data_dir else { return Ok(()) };
+    opens(step)?;
+    let places = places(machine, data_dir, journal)?;
+    let place = room(machine, COPY, &machine.paths.on_host(data_dir), &places)?;
+    journal.etcd_copy = Some(place.to_owned()).filter(|place| !place.starts_with(TMP_DIR));
+    Ok(())
+}
+
+/// Where the data in `data_dir` may be copied to, as the node sees it, the best place first: the file system that holds them
+/// is made for their size, the one of /etc often is not.
+///
+/// Beside them, or, where they are a file system of their own, among them: etcd warns of a name that it does not know, and
+/// leaves it alone (seen with 3.4.23, 3.5.16, 3.6.8 and 3.7.1).
+fn places(machine: &Machine<'_>, data_dir: &Path, journal: &Journal) -> Result<Vec<PathBuf>, FsError> {
+    let device = |path: &Path| machine.disk.device(&machine.paths.on_host(path));
+    let (usual, own) = (Path::new(TMP_DIR), device(data_dir)?);
+    let mut dirs = vec![usual];
+    if device(usual)? != own {
+        let above = data_dir.parent().unwrap_or(data_dir);
+        dirs.insert(0, if device(above)? == own { above } else { data_dir });
     }
-    match &step.data_dir {
-        Some(data_dir) if journal.etcd_data.is_none() => {
-            let from = machine.paths.on_host(data_dir);
-            room(machine, "the copy of etcd's data", &from, &journal.etcd_copy())
-        }
-        _ => Ok(()),
-    }
+    Ok(dirs.into_iter().map(|dir| journal.etcd_copy_in(dir)).collect())
 }
 
 /// An etcd whose image says no version is left to find out itself.
@@ -51,13 +68,22 @@ fn opens(step: &Step) -> Result<(), UpgradeError> {
     }
 }
 
-fn room(machine: &Machine<'_>, what: &'static str, from: &Path, to: &Path) -> Result<(), UpgradeError> {
+/// The first of `places` with room for what is at `from`.
+fn room<'p>(
+    machine: &Machine<'_>,
+    what: &'static str,
+    from: &Path,
+    places: &'p [PathBuf],
+) -> Result<&'p Path, UpgradeError> {
     let need = size(from)?.saturating_add(SPARE);
-    let free = machine.disk.free(&machine.paths.on_host(to))?;
-    match free < need {
-        true => Err(UpgradeError::NoRoom { what, path: to.to_owned(), need, free }),
-        false => Ok(()),
+    let mut small = Vec::new();
+    for place in places {
+        match machine.disk.free(&machine.paths.on_host(place))? {
+            free if free < need => small.push((place.clone(), free)),
+            _ => return Ok(place),
+        }
     }
+    Err(UpgradeError::NoRoom { what, need, places: small })
 }
 
 /// Keeps etcd's data before the next etcd opens them.
@@ -97,7 +123,7 @@ async fn copy(
     let (from, to) = (machine.paths.on_host(data_dir), machine.paths.on_host(&dir).join(ETCD));
     // No journal names it: a copy that was cut off.
     machine.disk.remove_tree(&to)?;
-    look(machine, step, journal)?;
+    room(machine, COPY, &from, std::slice::from_ref(&dir))?;
     machine.tree.remove(&step.file)?;
     wait(machine, step.component, &step.file, None).await?;
     machine.tree.make_dir(&dir, 0o700)?;
@@ -128,7 +154,7 @@ pub(super) async fn restore(
     let (copy, place) = (machine.paths.on_host(&data.to), machine.paths.on_host(&data.from));
     if !data.restoring {
         snapshot::check(machine, &data)?;
-        room(machine, "putting the copy of etcd's data back", &copy, &data.from)?;
+        room(machine, "putting the copy of etcd's data back", &copy, std::slice::from_ref(&data.from))?;
     }
     let manifest = file(ETCD);
     let before = machine.tree.read(&manifest)?;

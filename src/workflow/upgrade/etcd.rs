@@ -141,7 +141,7 @@ fn has_served(machine: &Machine<'_>, data: &DataCopy) -> bool {
 
 /// The manifest of the etcd that the upgrade goes to: kept beside the old one, else what is in place.
 pub(super) fn new_manifest(machine: &Machine<'_>, journal: &Journal) -> Result<Option<Vec<u8>>, UpgradeError> {
-    match machine.tree.read(&journal.new_etcd())? {
+    match machine.tree.read(&journal.new_manifest(ETCD))? {
         None => Ok(machine.tree.read(&file(ETCD))?),
         kept => Ok(kept),
     }

@@ -16,6 +16,9 @@ pub const JOURNAL: &str = "/var/lib/kubeboot/upgrade.json";
 /// What the names of directories with old manifests begin with; the time follows, as in kubeadm's.
 pub const BACKUP_PREFIX: &str = "kubeadm-backup-manifests-";
 
+/// What the names of directories with etcd's data begin with; the time follows, as in kubeadm's.
+pub const DATA_PREFIX: &str = "kubeadm-backup-etcd-";
+
 /// The last upgrade on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -26,6 +29,9 @@ pub struct Journal {
     pub command: String,
     /// The directory with the old manifests.
     pub backup: PathBuf,
+    /// The directory that etcd's data are copied to; None where that is kubeadm's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_copy: Option<PathBuf>,
     /// Where etcd's data was copied to, and from where.
     pub etcd_data: Option<DataCopy>,
     /// The etcd that stays although everything else is old again.
@@ -62,6 +68,9 @@ pub struct Journal {
 pub struct About {
     /// The command of the upgrade.
     pub command: String,
+    /// The directory with etcd's data, where that is not beside this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd_copy: Option<PathBuf>,
 }
 
 impl About {
@@ -160,21 +169,26 @@ impl Journal {
     /// A command that JSON cannot hold.
     pub fn about(&self) -> Result<(PathBuf, Vec<u8>), UpgradeError> {
         let path = self.backup.join(About::FILE);
-        let content = serde_json::to_vec(&About { command: self.command.clone() })
+        let content = serde_json::to_vec(&About { command: self.command.clone(), etcd_copy: self.etcd_copy.clone() })
             .map_err(|source| UpgradeError::Journal { path: path.clone(), source })?;
         Ok((path, content))
     }
 
-    /// Where the manifest of the etcd is kept to which the upgrade goes.
-    pub fn new_etcd(&self) -> PathBuf {
-        self.backup.join("new/etcd.yaml")
+    /// Where the manifest of a component is kept to which the upgrade goes; an earlier kubeboot has kept etcd's alone.
+    pub fn new_manifest(&self, component: &str) -> PathBuf {
+        self.backup.join(format!("new/{component}.yaml"))
     }
 
-    /// Where etcd's data are copied to: named as kubeadm names it, and the same for each run of this upgrade.
+    /// Where etcd's data are copied to, the same for each run of this upgrade.
     pub fn etcd_copy(&self) -> PathBuf {
+        self.etcd_copy.clone().unwrap_or_else(|| self.etcd_copy_in(Path::new(TMP_DIR)))
+    }
+
+    /// Where in `dir` they would be copied to: named as kubeadm names it.
+    pub fn etcd_copy_in(&self, dir: &Path) -> PathBuf {
         let name = self.backup.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let stamp = name.strip_prefix(BACKUP_PREFIX).unwrap_or(name);
-        Path::new(TMP_DIR).join(format!("kubeadm-backup-etcd-{stamp}"))
+        dir.join(format!("{DATA_PREFIX}{stamp}"))
     }
 
     /// The journal of an upgrade that begins.
@@ -183,6 +197,7 @@ impl Journal {
             target: target.into(),
             command: command.into(),
             backup,
+            etcd_copy: None,
             etcd_data: None,
             etcd_kept: None,
             renewed: Vec::new(),

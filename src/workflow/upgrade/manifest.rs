@@ -19,9 +19,14 @@ pub fn parse(path: &Path, content: &[u8]) -> Result<Value, UpgradeError> {
     }
 }
 
-/// What a manifest means: kubeadm does not write that a probe begins without a delay.
+/// What a manifest means: kubeadm does not write that a probe begins without a delay, but older ones a time of creation that is
+/// null and a status that is empty.
 pub fn meaning(manifest: &Value) -> Value {
     let mut meant = manifest.clone();
+    drop_nulls(&mut meant);
+    if let Some(pod) = meant.as_object_mut() {
+        pod.retain(|field, value| field != "status" || value.as_object().is_none_or(|status| !status.is_empty()));
+    }
     for list in ["/spec/initContainers", "/spec/containers"] {
         for container in meant.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -31,6 +36,18 @@ pub fn meaning(manifest: &Value) -> Value {
         }
     }
     meant
+}
+
+/// Takes the fields out that are null, which is as if they were not there.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(all) => all.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
 }
 
 /// The image of the first container: a control-plane manifest has one.
@@ -70,6 +87,19 @@ mod tests {
         assert_eq!(of(""), of(", initialDelaySeconds: 0"));
         assert_ne!(of(""), of(", initialDelaySeconds: 10"));
         assert_ne!(of(""), of(", timeoutSeconds: 0"));
+    }
+
+    #[test]
+    fn what_kubeadm_writes_of_a_pod_that_is_not_yet_changes_nothing() {
+        let of = |metadata: &str, rest: &str| {
+            let text = format!("metadata: {{name: etcd{metadata}}}\nspec: {{containers: [{{image: a}}]}}\n{rest}");
+            meaning(&parse(Path::new("/m/etcd.yaml"), text.as_bytes()).unwrap())
+        };
+        assert_eq!(of("", ""), of(", creationTimestamp: null", "status: {}\n"));
+        assert_ne!(of("", ""), of(", creationTimestamp: 2026-11-30T00:00:00Z", ""));
+        assert_ne!(of("", ""), of("", "status: {phase: Running}\n"));
+        let volume = |text: &str| of("", &format!("volumes: [{{name: a, emptyDir: {text}}}]\n"));
+        assert_ne!(volume("{}"), volume("null"), "only what is empty at the top means nothing");
     }
 
     #[test]

@@ -161,18 +161,18 @@ pub enum UpgradeError {
     },
     /// No room for a copy.
     #[error(
-        "{what} needs {} MiB in {}, where {} MiB are free: make room there, and run the same command again",
-        need.div_ceil(MIB), path.display(), free / MIB
+        "{what} needs {} MiB in {}: make room there, and run the same command again",
+        need.div_ceil(MIB),
+        places.iter().map(|(path, free)| format!("{}, where {} MiB are free", path.display(), free / MIB))
+            .collect::<Vec<_>>().join(", or in ")
     )]
     NoRoom {
         /// What needs it.
         what: &'static str,
-        /// Where, as the node sees it.
-        path: PathBuf,
         /// Bytes.
         need: u64,
-        /// Bytes.
-        free: u64,
+        /// Where it may be, as the node sees it, and how many bytes are free there.
+        places: Vec<(PathBuf, u64)>,
     },
     /// etcd cannot be asked.
     #[error(transparent)]
@@ -247,6 +247,22 @@ pub enum UpgradeError {
     /// The copy of etcd's data was asked for.
     #[error("there is no copy of etcd's data: the last upgrade has not replaced etcd's image")]
     NoCopy,
+    /// What would be taken back is not the last upgrade.
+    #[error(
+        "{component} runs {image}, and what would be taken back is {upgrade}: another upgrade has followed, or an edit. Take that \
+         back with what made it, or add --force, which puts the manifests in {} back all the same",
+        backup.display()
+    )]
+    NotLast {
+        /// Which component.
+        component: &'static str,
+        /// Its image now.
+        image: String,
+        /// The command of the upgrade, and from which image to which it went.
+        upgrade: String,
+        /// Where the manifests from before it are.
+        backup: PathBuf,
+    },
     /// Nothing to take back.
     #[error("no upgrade to take back: {} is not there", path.display())]
     NothingToRollBack {

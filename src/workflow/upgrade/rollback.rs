@@ -1,9 +1,10 @@
 //! Taking an upgrade back: certificates and settings, manifests, objects.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::apply::{Machine, tell, wait};
 use super::copy::SNAPSHOT;
@@ -17,12 +18,57 @@ use super::target::file;
 use super::{UpgradeError, data, kept, objects, swap};
 use crate::event::{Away, ReplacementStep, Reporter};
 use crate::host::digest::sha256;
+use crate::host::tree::Tree;
 use crate::manifests::{COMPONENTS, ETCD};
 use crate::workflow::session::{report_end, report_start};
 
 /// Going back may take this long however short the limit for going forward is: what failed gets its grace period to
 /// stop.
 const ROLLBACK_LIMIT: Duration = Duration::from_secs(300);
+
+/// How the last upgrade is taken back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct RollbackOptions {
+    /// Whether the copy of etcd's data goes back too, whatever was written since.
+    pub etcd_copy: bool,
+    /// Whether it is taken back although another upgrade has followed it.
+    pub force: bool,
+}
+
+impl RollbackOptions {
+    /// The words of the command.
+    pub fn command(self) -> String {
+        let flags = [(self.etcd_copy, " --etcd-copy"), (self.force, " --force")];
+        let flags = flags.iter().filter(|(is_set, _)| *is_set).map(|(_, words)| *words);
+        format!("kubeboot upgrade rollback{}", flags.collect::<String>())
+    }
+}
+
+/// Whether an upgrade that has ended is the last one: kubeadm's are in no journal, but each component then runs an image that
+/// this one neither came from nor went to. A manifest that is not there, or makes no sense, is no upgrade's.
+///
+/// # Errors
+/// [`UpgradeError::NotLast`]; a file that cannot be read.
+pub fn is_last(tree: &dyn Tree, journal: &Journal) -> Result<(), UpgradeError> {
+    if journal.state == State::Applying {
+        return Ok(());
+    }
+    let image_in = |path: &Path| -> Result<Option<String>, UpgradeError> {
+        let parsed = tree.read(path)?.and_then(|content| parse(path, &content).ok());
+        Ok(parsed.map(|manifest| image(&manifest).to_owned()))
+    };
+    for component in COMPONENTS {
+        let old = image_in(&journal.backup.join(format!("{component}.yaml")))?;
+        let (new, now) = (image_in(&journal.new_manifest(component))?, image_in(&file(component))?);
+        let (Some(old), Some(new), Some(image)) = (old, new, now) else { continue };
+        if image != old && image != new {
+            let upgrade = format!("`{}`, from {old} to {new}", journal.command);
+            return Err(UpgradeError::NotLast { component, image, upgrade, backup: journal.backup.clone() });
+        }
+    }
+    Ok(())
+}
 
 /// Takes the last upgrade back: the one that was cut off, or the one that succeeded.
 ///
@@ -115,14 +161,14 @@ async fn go(machine: &mut Machine<'_>, journal: &mut Journal, way: Way, facts: &
                 old
             }
         };
-        let going = put_back(machine, ETCD, &content, if kept.is_some() { "new" } else { "old" })?;
+        let going = put_back(machine, journal, ETCD, &content, if kept.is_some() { "new" } else { "old" })?;
         swap::wait_for(machine, &file(ETCD), sha256(&content), &ending).await?;
         has_gone_back(going);
     }
     let mut restored = Vec::new();
     for component in COMPONENTS.into_iter().filter(|component| *component != ETCD) {
         let Some(old) = backup(machine, journal, component)? else { continue };
-        restored.push((component, sha256(&old), put_back(machine, component, &old, "old")?));
+        restored.push((component, sha256(&old), put_back(machine, journal, component, &old, "old")?));
     }
     for (component, hash, going) in restored {
         wait(machine, component, &file(component), Some(hash)).await?;
@@ -145,9 +191,11 @@ fn backup(machine: &Machine<'_>, journal: &Journal, component: &str) -> Result<O
     Ok(machine.tree.read(&journal.backup.join(format!("{component}.yaml")))?)
 }
 
-/// Writes a manifest in the place of another one; returns how the component goes back, where it does.
+/// Writes a manifest in the place of another one; returns how the component goes back, where it does. One that somebody has
+/// changed since the upgrade is kept beside the backup.
 fn put_back<'m>(
     machine: &mut Machine<'m>,
+    journal: &Journal,
     component: &'static str,
     content: &[u8],
     which: &str,
@@ -156,6 +204,16 @@ fn put_back<'m>(
     let now = machine.tree.read(&file)?;
     if now.as_deref() == Some(content) {
         return Ok(None);
+    }
+    if let Some(now) = &now
+        && machine.tree.read(&journal.new_manifest(component))?.is_some_and(|new| new != *now)
+    {
+        let kept = journal.backup.join(format!("changed/{component}.yaml"));
+        machine.tree.write(&kept, now, 0o600)?;
+        let (file, kept) = (file.display(), kept.display());
+        machine
+            .reporter
+            .warn("rollback", format!("{file} has been changed since the upgrade: what it was is in {kept}"));
     }
     let going = now.and_then(|now| going_back(machine.reporter, component, (&now, content)));
     machine.tree.write(&file, content, 0o600)?;

@@ -15,7 +15,7 @@ use super::etcd::Aim;
 use super::journal::{JOURNAL, Journal, State as JournalState};
 use super::order::{Order, OrderError, Wanted, What};
 use super::prepare::{Goal, PrepareError, Prepared, look, prepare};
-use super::rollback::rollback;
+use super::rollback::{RollbackOptions, is_last, rollback};
 use super::table::{Part, SelectedPhases};
 use super::target::running_version;
 use super::{Outcome, UpgradeError, current, settings};
@@ -373,21 +373,23 @@ pub struct Rollback {
     session: Session,
     journal: Journal,
     spec: ClusterSpec,
-    /// Whether the copy of etcd's data goes back too, whatever was written since.
-    etcd_copy: bool,
+    options: RollbackOptions,
 }
 
 impl Rollback {
     /// Looks at the machine below `paths`, which is locked from now on.
     ///
     /// # Errors
-    /// A machine without an upgrade, or whose configuration cannot be read.
-    pub fn prepare(paths: &Paths, parts: Parts, etcd_copy: bool) -> Result<Self, RunError> {
+    /// A machine without an upgrade, or with a later one; a configuration that cannot be read.
+    pub fn prepare(paths: &Paths, parts: Parts, options: RollbackOptions) -> Result<Self, RunError> {
         let session = Session::attach(paths)?.ok_or(RunError::NotOurs)?;
         let tree = HostTree::new(paths.clone(), NoRecord);
         let journal = Journal::read(&tree)?.ok_or(RunError::NoUpgrade)?;
+        if !options.force {
+            is_last(&tree, &journal)?;
+        }
         let spec = Saved::read(&tree)?.ok_or(RunError::NotKept)?.spec()?.0;
-        Ok(Self { paths: paths.clone(), parts, session, journal, spec, etcd_copy })
+        Ok(Self { paths: paths.clone(), parts, session, journal, spec, options })
     }
 
     /// The cluster as the upgrade has left it.
@@ -400,15 +402,14 @@ impl Rollback {
     /// # Errors
     /// See [`Order::new`].
     pub fn order(&self, kubeconfig: Option<&Path>, limit: Duration) -> Result<Order, OrderError> {
-        let etcd_copy = self.etcd_copy;
-        Order::new(Order::rollback_command(etcd_copy), What::Rollback { etcd_copy }, kubeconfig, limit)
+        Order::new(self.options.command(), What::Rollback(self.options), kubeconfig, limit)
     }
 
     /// What would be done.
     pub fn would(&self) -> String {
         let journal = &self.journal;
         let mut lines = vec![format!("would put the manifests in {} back\n", journal.backup.display())];
-        if let Some(data) = journal.restorable().filter(|_| self.etcd_copy) {
+        if let Some(data) = journal.restorable().filter(|_| self.options.etcd_copy) {
             lines.push(format!("would put {} back in the place of {}\n", data.to.display(), data.from.display()));
         }
         lines.extend(journal.files.iter().map(|file| format!("would put {} back\n", file.path.display())));
@@ -419,7 +420,7 @@ impl Rollback {
     /// What is asked before.
     pub fn question(&self) -> String {
         let question = format!("Put the manifests in {} back?", self.journal.backup.display());
-        let Some(data) = self.journal.restorable().filter(|_| self.etcd_copy) else { return question };
+        let Some(data) = self.journal.restorable().filter(|_| self.options.etcd_copy) else { return question };
         let (copy, place) = (self.paths.on_host(&data.to), self.paths.on_host(&data.from));
         let writes = Member::of(&self.spec, &self.paths).writes_since(&copy, &place);
         format!("{question} {}.", capitalised(&loss(writes)))
@@ -430,11 +431,11 @@ impl Rollback {
     /// # Errors
     /// What stands in the way; the same call goes on from there.
     pub async fn run(&mut self, limit: Duration) -> Result<TakenBack, RunError> {
-        let Self { paths, parts, session, spec, etcd_copy, .. } = self;
+        let Self { paths, parts, session, spec, options, .. } = self;
         let site = Site { paths, spec };
         let mut local = Local::of(site, session.inventory_mut());
         let mut machine = Machine { limit, ..parts.machine(site, &mut local) };
-        let journal = rollback(&mut machine, if *etcd_copy { Aim::Copy } else { Aim::Old }).await?;
+        let journal = rollback(&mut machine, if options.etcd_copy { Aim::Copy } else { Aim::Old }).await?;
         // An upgrade of an earlier kubeboot's has not kept the version among its files.
         let tree = &mut local.tree;
         let version = running_version(|path: &Path| current(tree, path))?;

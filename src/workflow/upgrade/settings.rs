@@ -35,6 +35,13 @@ pub fn findings(prepared: &Prepared, version: Option<&KubernetesVersion>) -> Res
     Ok(all)
 }
 
+/// What is wrong with the settings of a worker's kubelet for a version: its KubeletConfiguration as it will be, and its flags.
+pub fn of_worker(config: &[u8], flags: &[String], minor: u64) -> Vec<Finding> {
+    let mut all = of_kubelet(config, &[], minor);
+    all.extend(of_command(KUBELET, flags, (1, minor)).into_iter().filter(|one| !all.contains(one)).collect::<Vec<_>>());
+    all
+}
+
 /// What is wrong with the gates of the kubelet, which follows the control plane to the version: in its KubeletConfiguration and
 /// in the flags that the configuration gives it. One that cannot be read is another check's affair.
 fn of_kubelet(config: &[u8], args: &[Arg], minor: u64) -> Vec<Finding> {
@@ -121,6 +128,10 @@ fn gates(value: &str) -> impl Iterator<Item = (&str, bool)> {
     })
 }
 
+/// Where a worker's kubelet has its flags from: the files of its service.
+const WORKERS_FLAGS: &str =
+    "of /var/lib/kubelet/kubeadm-flags.env, or of KUBELET_EXTRA_ARGS in /etc/default/kubelet or /etc/sysconfig/kubelet";
+
 fn finding(component: &str, what: &str, retired: Retired, removed: &str) -> Finding {
     let Retired { fate, since: (major, minor), instead } = retired;
     let release = match component {
@@ -132,6 +143,7 @@ fn finding(component: &str, what: &str, retired: Retired, removed: &str) -> Find
         instead => format!("use {instead}"),
     };
     let where_from = match component {
+        KUBELET if what.starts_with("--") => WORKERS_FLAGS,
         KUBELET => "of the KubeletConfiguration's featureGates, or of kubeletExtraArgs",
         _ => "of the configuration's extraArgs, or of the patches",
     };

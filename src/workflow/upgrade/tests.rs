@@ -42,6 +42,7 @@ use crate::workflow::machine::{Cause, Runtimes};
 mod etcd;
 mod fake_etcd;
 mod gates;
+mod place;
 mod power;
 mod progress;
 
@@ -182,13 +183,15 @@ struct Bench {
     reporter: Arc<dyn Reporter>,
     /// Bytes.
     free: u64,
+    /// A directory that is a file system of its own, and the bytes that are free there.
+    mount: Option<(&'static str, u64)>,
 }
 
 impl Bench {
     /// A machine with nothing on it.
     fn empty() -> Self {
         let (root, spec) = (crate::testing::tempdir_in_memory(), crate::testing::spec());
-        Self { root, spec, shelf: Shelf::default(), reporter: Arc::new(Silent), free: u64::MAX }
+        Self { root, spec, shelf: Shelf::default(), reporter: Arc::new(Silent), free: u64::MAX, mount: None }
     }
 
     fn new() -> Self {
@@ -242,6 +245,9 @@ impl Bench {
         let health = DiskAgent(self.root.path().to_owned());
         let (mut disk, etcd) = (tree.disk(), fake_etcd::FakeEtcd(self.root.path().to_owned()));
         disk.set_free(self.free);
+        if let Some((at, free)) = self.mount {
+            disk.mount(self.root.path().join(at), free);
+        }
         let paths = Paths::new(self.root.path());
         let mut machine = Machine {
             paths: paths.clone(),

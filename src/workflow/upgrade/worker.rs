@@ -6,13 +6,16 @@ use serde_json::Value;
 use similar::TextDiff;
 
 use super::run::stamp;
+use super::settings::of_worker;
 use crate::cluster::joining::ClusterFacts;
 use crate::host::Paths;
 use crate::host::fs::FsError;
 use crate::host::paths::{KUBELET_CONFIG, TMP_DIR};
 use crate::host::tree::{HostTree, NoRecord, Recorder, Tree};
 use crate::kubelet::files::{KubeletFilesError, in_cluster};
+use crate::kubelet::service::flags_on;
 use crate::workflow::node_files::RESOLVED;
+use crate::workflow::preflight::Finding;
 use crate::workflow::session::Session;
 use crate::workflow::state::StateError;
 use crate::yaml;
@@ -53,6 +56,25 @@ pub fn is_worker(paths: &Paths) -> bool {
     !HostTree::new(paths.clone(), NoRecord).exists(&super::target::file("kube-apiserver"))
 }
 
+/// What is wrong with the settings for the kubelet of the cluster's version, which does not start with all that the one before
+/// has taken. Of a machine without settings nothing is known.
+///
+/// # Errors
+/// Settings that cannot be made.
+pub fn findings(paths: &Paths, facts: &ClusterFacts, patches: Option<&Path>) -> Result<Vec<Finding>, WorkerError> {
+    let (_, new) = settings(&HostTree::new(paths.clone(), NoRecord), facts, patches)?;
+    Ok(of_worker(new.as_bytes(), &flags_on(paths), facts.version.minor()))
+}
+
+/// The settings as they are, and as they will be.
+fn settings(tree: &dyn Tree, facts: &ClusterFacts, patches: Option<&Path>) -> Result<(String, String), WorkerError> {
+    let old = tree.read(Path::new(KUBELET_CONFIG))?.ok_or(WorkerError::NotJoined)?;
+    let old = String::from_utf8_lossy(&old).into_owned();
+    let before: Value = yaml::to_value(&old).map_err(WorkerError::Unreadable)?;
+    let new = in_cluster(&facts.kubelet_config, &before, patches, tree.exists(Path::new(RESOLVED)))?;
+    Ok((old, new))
+}
+
 /// Renews the kubelet's settings from the cluster's.
 ///
 /// # Errors
@@ -75,10 +97,7 @@ fn renew<R: Recorder>(
     dry_run: bool,
 ) -> Result<Settings, WorkerError> {
     let path = Path::new(KUBELET_CONFIG);
-    let old = tree.read(path)?.ok_or(WorkerError::NotJoined)?;
-    let old = String::from_utf8_lossy(&old).into_owned();
-    let before: Value = yaml::to_value(&old).map_err(WorkerError::Unreadable)?;
-    let new = in_cluster(&facts.kubelet_config, &before, patches, tree.exists(Path::new(RESOLVED)))?;
+    let (old, new) = settings(&tree, facts, patches)?;
     if new == old {
         return Ok(Settings::Same);
     }
@@ -123,6 +142,39 @@ mod tests {
         };
         assert_eq!(std::fs::read(paths.on_host(backup.join("config.yaml"))).unwrap(), b"maxPods: 5\n");
         assert_eq!(renew_settings(&paths, &facts(7), None, false).unwrap(), Settings::Same);
+    }
+
+    #[test]
+    fn flags_and_gates_that_the_clusters_version_has_removed_are_found_before_anything_is_written() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        let put = |path: &str, text: &str| {
+            let path = paths.on_host(path);
+            make_dirs(path.parent().unwrap(), 0o755).unwrap();
+            write_file(&path, text.as_bytes(), 0o644).unwrap();
+        };
+        put(KUBELET_CONFIG, "maxPods: 5\n");
+        let mut facts = facts(7);
+        facts.kubelet_config["featureGates"] = json!({"AppArmor": true});
+        let found = |facts: &ClusterFacts| {
+            let all = findings(&paths, facts, None).unwrap();
+            all.into_iter().map(|one| (one.check, one.message)).collect::<Vec<_>>()
+        };
+        let gate = found(&facts);
+        assert!(gate.len() == 1 && gate[0].0 == "RemovedFeatureGates" && gate[0].1.contains("AppArmor"), "{gate:?}");
+        facts.kubelet_config["featureGates"] = json!({});
+        put("/var/lib/kubelet/kubeadm-flags.env", "KUBELET_KUBEADM_ARGS=\"--network-plugin=cni --node-ip=10.0.0.7\"\n");
+        put("/etc/default/kubelet", "KUBELET_EXTRA_ARGS=--feature-gates=AppArmor=true\n");
+        let [flag, gate] = &found(&facts)[..] else { panic!("{:?}", found(&facts)) };
+        assert_eq!((flag.0.as_str(), gate.0.as_str()), ("RemovedFlags", "RemovedFeatureGates"));
+        assert_eq!(
+            flag.1,
+            "kubelet does not start with --network-plugin, which Kubernetes 1.24 has removed: use the runtime's settings of its \
+             network (of /var/lib/kubelet/kubeadm-flags.env, or of KUBELET_EXTRA_ARGS in /etc/default/kubelet or \
+             /etc/sysconfig/kubelet)"
+        );
+        facts.version = "v1.20.3".parse().unwrap();
+        assert_eq!(found(&facts), []);
     }
 
     #[test]

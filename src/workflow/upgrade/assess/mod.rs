@@ -232,9 +232,9 @@ async fn etcd(machine: &Machine<'_>, prepared: &Prepared, all: &mut Assessment) 
         (true, None) => one.target_image.clone(),
     };
     all.etcd = Some(judge::etcd_step(&from, &to, replaced));
-    let nothing_yet = Journal::new("", "", PathBuf::from(TMP_DIR).join(BACKUP_PREFIX));
+    let mut nothing_yet = Journal::new("", "", PathBuf::from(TMP_DIR).join(BACKUP_PREFIX));
     for step in &prepared.steps {
-        match data::look(machine, step, &nothing_yet) {
+        match data::look(machine, step, &mut nothing_yet) {
             Ok(()) => {}
             Err(error @ UpgradeError::Unopened { .. }) => all.add("EtcdVersion", Severity::Error, error.to_string()),
             Err(error) => all.add("DiskSpace", Severity::Error, chain(&error)),

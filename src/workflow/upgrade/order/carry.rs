@@ -20,6 +20,7 @@ use crate::host::tree::{HostTree, NoRecord};
 use crate::workflow::state::lock::LockError;
 use crate::workflow::state::{LOCK, StateError};
 use crate::workflow::upgrade::journal::{Journal, State};
+use crate::workflow::upgrade::rollback::RollbackOptions;
 use crate::workflow::upgrade::run::{Parts, Rollback, RunError, TakenBack, Upgrade};
 use crate::workflow::upgrade::{Outcome, UpgradeError};
 
@@ -114,8 +115,8 @@ impl AttemptError {
 async fn attempt(paths: &Paths, order: &Order, record: &OrderRecord, parts: Parts) -> Attempt {
     let ended = match &order.what {
         What::Apply(wanted) => apply(paths, order, wanted, record, parts.clone()).await,
-        What::Rollback { etcd_copy } => {
-            let taken_back = take_back(paths, order, record, parts.clone(), *etcd_copy).await;
+        What::Rollback(options) => {
+            let taken_back = take_back(paths, order, record, parts.clone(), *options).await;
             taken_back.map(|how| Ending::of_rollback(&how)).map_err(AttemptError::from)
         }
     };
@@ -128,7 +129,7 @@ async fn attempt(paths: &Paths, order: &Order, record: &OrderRecord, parts: Part
     let mut ending = error.ending();
     if matches!(order.what, What::Apply(_)) && is_half_done(paths) {
         // What cannot go on goes back: it is neither old nor new.
-        match take_back(paths, order, record, parts, false).await {
+        match take_back(paths, order, record, parts, RollbackOptions::default()).await {
             Ok(_) => ending.code = 2,
             Err(undo) if is_full(&undo) => return Attempt::Full,
             Err(undo) => {
@@ -171,9 +172,9 @@ async fn take_back(
     order: &Order,
     record: &OrderRecord,
     parts: Parts,
-    etcd_copy: bool,
+    options: RollbackOptions,
 ) -> Result<TakenBack, RunError> {
-    let mut rollback = Rollback::prepare(paths, parts, etcd_copy)?;
+    let mut rollback = Rollback::prepare(paths, parts, options)?;
     // A rollback is tried without room too: what else could be done?
     let _reserve = set_room_aside(paths).ok();
     if let Err(error) = record.begin() {

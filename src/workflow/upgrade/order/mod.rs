@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::UpgradeError;
 use super::prepare::Goal;
+use super::rollback::RollbackOptions;
 use super::run::Request;
 use super::table::SelectedPhases;
 use super::target::ImageChange;
@@ -67,15 +68,12 @@ pub struct Order {
 
 /// What an order is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub enum What {
     /// `upgrade apply` or `upgrade node`.
     Apply(Box<Wanted>),
     /// `upgrade rollback`.
-    Rollback {
-        /// Whether the copy of etcd's data goes back too, whatever was written since.
-        etcd_copy: bool,
-    },
+    Rollback(RollbackOptions),
 }
 
 /// What an upgrade was asked for, as [`Request`] and [`Goal`] have it.
@@ -147,12 +145,6 @@ impl Order {
             limit: limit.as_millis().try_into().unwrap_or(u64::MAX),
             what,
         })
-    }
-
-    /// The words of `upgrade rollback`.
-    pub fn rollback_command(etcd_copy: bool) -> String {
-        let flag = if etcd_copy { " --etcd-copy" } else { "" };
-        format!("kubeboot upgrade rollback{flag}")
     }
 
     /// How long one component may take to be healthy.

@@ -10,6 +10,7 @@ use crate::host::Paths;
 use crate::host::tree::{HostTree, NoRecord};
 use crate::workflow::upgrade::UpgradeError;
 use crate::workflow::upgrade::journal::{Journal, State as JournalState};
+use crate::workflow::upgrade::rollback::RollbackOptions;
 
 /// How an upgrade stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -168,7 +169,7 @@ fn of_journal(journal: Journal) -> Status {
 impl Status {
     /// Whether it takes an upgrade back.
     pub fn is_rollback(&self) -> bool {
-        self.command.starts_with(&Order::rollback_command(false))
+        self.command.starts_with(&RollbackOptions::default().command())
     }
 
     /// Whether it goes on without anybody's help.

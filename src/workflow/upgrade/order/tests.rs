@@ -21,6 +21,7 @@ use crate::testing::power::{Disk, Loss};
 use crate::testing::report::{pod, report};
 use crate::workflow::machine::Cause;
 use crate::workflow::upgrade::journal::Journal;
+use crate::workflow::upgrade::rollback::RollbackOptions;
 use crate::workflow::upgrade::run::tests::{LIMIT, NEW, made, made_with, parts, request, scheduler};
 use crate::workflow::upgrade::run::{Parts, Rollback, Upgrade};
 
@@ -88,7 +89,7 @@ async fn a_rollback_that_has_ended_is_told_as_one() {
     let (bench, paths) = ordered(NEW).await;
     carry(&bench).await.unwrap();
     let order_rollback = || {
-        let rollback = Rollback::prepare(&paths, parts(&bench), false).unwrap();
+        let rollback = Rollback::prepare(&paths, parts(&bench), RollbackOptions::default()).unwrap();
         rollback.order(None, LIMIT).unwrap().write(&paths).unwrap();
     };
     order_rollback();
@@ -236,7 +237,7 @@ async fn a_rollback_is_ordered_as_an_upgrade_is() {
     let (bench, paths) = ordered(NEW).await;
     let before = scheduler(&bench);
     carry(&bench).await.unwrap();
-    let rollback = Rollback::prepare(&paths, parts(&bench), false).unwrap();
+    let rollback = Rollback::prepare(&paths, parts(&bench), RollbackOptions::default()).unwrap();
     rollback.order(None, LIMIT).unwrap().write(&paths).unwrap();
     drop(rollback);
     assert_eq!(carry(&bench).await.unwrap().unwrap(), Ending::default());

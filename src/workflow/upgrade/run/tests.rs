@@ -102,12 +102,58 @@ async fn an_image_is_replaced_and_taken_back_and_nothing_is_left_to_do() {
     drop(upgrade);
     assert!(prepared(&bench).unwrap().is_idle());
 
-    let mut rollback = Rollback::prepare(&bench.machine().paths, parts(&bench), false).unwrap();
+    let mut rollback = Rollback::prepare(&bench.machine().paths, parts(&bench), RollbackOptions::default()).unwrap();
     assert!(rollback.question().starts_with("Put the manifests in /etc/kubernetes/tmp/kubeadm-backup-manifests-"));
     assert!(rollback.would().starts_with("would put the manifests in"));
     rollback.run(LIMIT).await.unwrap();
     assert_eq!(scheduler(&bench), old);
     assert!(said(&bench, "are back and healthy"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_that_another_one_has_followed_is_taken_back_by_force_alone() {
+    let bench = made().await;
+    bench.runtime.registry_has(NEW, Duration::from_millis(1));
+    let old = scheduler(&bench);
+    prepared(&bench).unwrap().run(LIMIT).await.unwrap();
+    let paths = bench.machine().paths;
+    let put = |image: &str, flag: &str| {
+        let text = scheduler(&bench).replace(NEW, image).replace("--leader-elect=true", flag);
+        crate::host::fs::write_file(&paths.manifest("kube-scheduler"), text.as_bytes(), 0o600).unwrap();
+    };
+    // As kubeadm would.
+    put("registry.example.com/kube-scheduler:v10", "--leader-elect=true");
+    let take_back =
+        |force| Rollback::prepare(&paths, parts(&bench), RollbackOptions { force, ..RollbackOptions::default() });
+    let refused = take_back(false).err().unwrap().to_string();
+    let words = "kube-scheduler runs registry.example.com/kube-scheduler:v10, and what would be taken back is `kubeboot upgrade \
+                 apply --image x`, from ";
+    assert!(refused.starts_with(words), "{refused}");
+    assert!(refused.contains("or add --force, which puts the manifests in /etc/kubernetes/tmp/kubeadm-b"), "{refused}");
+    let mut forced = take_back(true).unwrap();
+    assert_eq!(forced.options.command(), "kubeboot upgrade rollback --force");
+    forced.run(LIMIT).await.unwrap();
+    assert_eq!(scheduler(&bench), old);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_since_the_upgrade_goes_with_a_rollback_and_is_kept_beside_it() {
+    let bench = made().await;
+    bench.runtime.registry_has(NEW, Duration::from_millis(1));
+    let old = scheduler(&bench);
+    prepared(&bench).unwrap().run(LIMIT).await.unwrap();
+    let paths = bench.machine().paths;
+    let edited = scheduler(&bench).replace("--leader-elect=true", "--leader-elect=false");
+    crate::host::fs::write_file(&paths.manifest("kube-scheduler"), edited.as_bytes(), 0o600).unwrap();
+    let mut rollback = Rollback::prepare(&paths, parts(&bench), RollbackOptions::default()).unwrap();
+    rollback.run(LIMIT).await.unwrap();
+    assert_eq!(scheduler(&bench), old);
+    assert!(said(
+        &bench,
+        "kube-scheduler.yaml has been changed since the upgrade: what it was is in /etc/kubernetes/tmp"
+    ));
+    let kept = paths.on_host(rollback.journal.backup.join("changed/kube-scheduler.yaml"));
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), edited);
 }
 
 #[tokio::test(start_paused = true)]
@@ -133,7 +179,8 @@ async fn what_cannot_be_begun_is_refused_with_its_reason() {
         "this machine was not initialised by `kubeboot init`: there is nothing to upgrade"
     );
     let bench = made().await;
-    let none = Rollback::prepare(&bench.machine().paths, parts(&bench), false).err().unwrap().to_string();
+    let none =
+        Rollback::prepare(&bench.machine().paths, parts(&bench), RollbackOptions::default()).err().unwrap().to_string();
     assert_eq!(none, "no upgrade to take back: /var/lib/kubeboot/upgrade.json is not there");
     let first = prepared(&bench).unwrap();
     let second = prepared(&bench).err().unwrap().to_string();

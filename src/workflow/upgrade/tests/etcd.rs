@@ -246,7 +246,7 @@ fn whole(bench: &Bench, when: &str) {
 }
 
 /// A machine with more than one file of data.
-fn bench_with_files() -> Bench {
+pub(super) fn bench_with_files() -> Bench {
     let bench = bench(OLD, "r/x:v1");
     let state = Path::new("/").join(MEMBER).join("snap/0000000000000002-0000000000000001.snap");
     bench.tree().write(&state, b"bytes", 0o600).unwrap();
@@ -306,9 +306,9 @@ async fn a_restore_that_fails_or_is_killed_at_any_step_is_finished_by_the_next_c
 
 #[tokio::test(start_paused = true)]
 async fn wherever_an_upgrade_of_etcd_is_killed_a_rollback_ends_with_a_control_plane_that_lost_nothing() {
-    for api in ["r/x:v2", "r/x:crash"] {
+    for (api, mount) in [("r/x:v2", None), ("r/x:crash", Some(("var/lib/etcd", u64::MAX)))] {
         for n in 1.. {
-            let (bench, when) = (bench_with_files(), format!("{api}, step {n}"));
+            let (bench, when) = (Bench { mount, ..bench_with_files() }, format!("{api}, step {n}"));
             let mut tree = bench.tree();
             tree.die_at(n);
             let work = Work { steps: steps(&bench, NEW, api), ..Work::default() };
