@@ -1,6 +1,7 @@
 //! The agent from its source on, against a runtime in memory and under a paused clock.
 
 mod admission;
+mod ahead;
 mod containers;
 mod crashes;
 mod devices;
