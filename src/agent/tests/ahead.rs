@@ -4,8 +4,7 @@ use super::*;
 
 /// An etcd, whose pod asks for it by what it is.
 fn etcd(image: &str) -> StaticPod {
-    let pod = serde_json::to_string(&component("etcd").to_pod()).unwrap();
-    read(&pod.replace("x:1", image)).unwrap()
+    component_of("etcd", image)
 }
 
 struct Bench(World);
@@ -100,10 +99,7 @@ async fn a_pod_that_does_not_ask_is_made_when_the_one_before_has_gone() {
     let mut bench = Bench(World::new());
     bench.0.start().await;
     for (before, after) in [("x:1", "x:2"), ("x:2", "x:1")] {
-        let of = |image: &str| {
-            let pod = serde_json::to_string(&component("db").to_pod()).unwrap();
-            read(&pod.replace("x:1", image)).unwrap()
-        };
+        let of = |image: &str| component_of("db", image);
         bench.0.want(&[of(before)]).await;
         bench.0.healthy("db").await;
         bench.0.fake.clear_calls();

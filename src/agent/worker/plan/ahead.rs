@@ -149,8 +149,9 @@ mod tests {
         assert_eq!(decide(&begins), waits(&begins));
         assert_eq!(steps(begins), ["sandbox 0"]);
         let sandbox = || replacing(boxed()).with("own", "POD-0", "", "running");
-        assert_eq!(decide(&sandbox()), waits(&sandbox()));
-        assert_eq!(steps(sandbox()), ["prepare c 0"]);
+        let empty = sandbox();
+        assert_eq!(decide(&empty), waits(&empty));
+        assert_eq!(steps(empty), ["prepare c 0"]);
         assert_eq!(decide(&sandbox().with("own", "c-0", "POD-0", "created")), Ahead::Made("old".to_owned()));
         let lost = sandbox().with("own", "c-0", "POD-8", "created");
         assert_eq!(decide(&lost), waits(&lost), "made for another sandbox");
