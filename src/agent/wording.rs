@@ -86,6 +86,7 @@ forms! {
     SURGE_STARTED = "Starting beside the instance that runs, which serves until this one is ready";
     SURGE_COMPLETED = "Ready and serving: the instance before is stopped";
     SURGE_SKIPPED = "The instance before is stopped first: {}";
+    NOT_MADE_AHEAD = "The instance before is stopped although this one is not made yet: {}";
     STARTING = "Starting kubelet.";
     NODE_STATUS = "Node {} status is now: {}";
     REBOOTED = "Node {} has been rebooted, boot id: {}";
@@ -95,6 +96,8 @@ forms! {
 
 /// Why a kubelet has no such events.
 const NO_SURGE: &str = "a kubelet starts no static pod beside the one it replaces";
+
+const NOT_AHEAD: &str = "a kubelet makes no static pod before the one it replaces has ended";
 
 const fn same(reason: &'static str, ours: Form) -> Row {
     Row { reason, ours, kubelet: Kubelet::Same }
@@ -174,6 +177,7 @@ pub const EVENTS: &[Row] = &[
     apart("SurgeStarted", SURGE_STARTED, Kubelet::Nothing(NO_SURGE)),
     apart("SurgeCompleted", SURGE_COMPLETED, Kubelet::Nothing(NO_SURGE)),
     apart("SurgeSkipped", SURGE_SKIPPED, Kubelet::Nothing(NO_SURGE)),
+    apart("NotMadeAhead", NOT_MADE_AHEAD, Kubelet::Nothing(NOT_AHEAD)),
     // Refusals have the reasons of the admission and its messages; this one is of an admission that failed.
     same("UnexpectedAdmissionError", SAID),
     // Events of the Node.

@@ -195,3 +195,32 @@ async fn a_process_that_no_container_knows_of_ends_before_its_pods_container_sta
     assert_eq!((id(&others), others.containers[0].restarts), (id(&other), 0));
     agent.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_asks_is_made_before_the_one_it_replaces_ends_and_is_started_after() {
+    let machine = Machine::new();
+    let agent = start(&machine);
+    let text = |version: u32| {
+        let asked = "  name: web\n  annotations: {kubeboot.dev/surge: 'true'}\n";
+        let text = manifest("web", HOST, &format!("    env: [{{name: VERSION, value: '{version}'}}]\n"));
+        text.replacen("  name: web\n", asked, 1).replace(FOREVER, STUBBORN)
+    };
+    machine.write("web.yaml", text(1));
+    let old = machine.healthy("web").await;
+    machine.write("web.yaml", text(2));
+    // It does not heed its signal, so that there is time to look.
+    let made = async || {
+        let (old, all) = (id(&old), machine.containers().await);
+        let goes_on = all.iter().any(|one| one.id == old && one.state.is_running());
+        all.into_iter().find(|one| goes_on && one.state == ContainerState::Created).map(|one| one.id).ok_or("none")
+    };
+    let made = eventually("another one is made", LIMIT, made).await;
+    agent.stop().await;
+    let agent = start(&machine);
+    let next = |r: &HealthReport| pod(r, "web").is_some_and(|pod| pod.healthy && pod.uid != old.uid);
+    let report = machine.until("the new one is healthy", next).await;
+    let new = pod(&report, "web").unwrap();
+    assert_eq!((id(new), new.containers[0].restarts), (made, 0));
+    eventually("it is alone", LIMIT, async || machine.all().await.len() == 1 + sandboxes(1, 0)).await;
+    agent.stop().await;
+}

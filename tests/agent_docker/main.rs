@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kubeboot::agent::control::report::{HealthReport, Phase, PodReport, Problem, StateReport};
+use kubeboot::runtime::ContainerState;
 use kubeboot::testing::Machine;
 use kubeboot::testing::real::engine::Kind;
-use kubeboot::testing::real::image::{FOREVER, IMAGE};
+use kubeboot::testing::real::image::{FOREVER, IMAGE, STUBBORN};
 use kubeboot::testing::real::machine::Agent;
 use kubeboot::testing::real::wait::{LIMIT, eventually};
 

@@ -21,11 +21,17 @@ pub enum Surge {
     Port(u16),
 }
 
+/// Whether `pod` asks not to be waited for longer than can be helped when it replaces another one.
+pub fn asks(pod: &StaticPod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    let asks = annotations.and_then(|all| all.get(ANNOTATION)).is_some_and(|value| value == "true");
+    asks && pod.bound.is_none()
+}
+
 /// Whether `pod` asks to be started beside its predecessor. It has to be on the machine's network, have one container alone
 /// that shares its port, and a readiness probe there which tells when it may have the connections.
 pub fn of(pod: &StaticPod) -> Surge {
-    let annotations = pod.metadata.annotations.as_ref();
-    if annotations.and_then(|all| all.get(ANNOTATION)).is_none_or(|value| value != "true") || pod.bound.is_some() {
+    if !asks(pod) {
         return Surge::None;
     }
     let impossible = |why: &str| Surge::Impossible(why.to_owned());

@@ -1,6 +1,7 @@
 //! The agent from its source on, against a runtime in memory and under a paused clock.
 
 mod admission;
+mod ahead;
 mod containers;
 mod crashes;
 mod devices;
@@ -188,9 +189,13 @@ fn pod_of(name: &str, spec: &str, container: &str) -> StaticPod {
 }
 
 fn component(name: &str) -> StaticPod {
+    component_of(name, "x:1")
+}
+
+fn component_of(name: &str, image: &str) -> StaticPod {
     read(&format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: kube-system, labels: {{component: {name}, tier: control-plane}}}}\n\
-         spec:\n  hostNetwork: true\n  containers:\n  - name: {name}\n    image: x:1\n    readinessProbe: {{httpGet: {{path: /{name}, port: 1}}}}\n"
+         spec:\n  hostNetwork: true\n  containers:\n  - name: {name}\n    image: {image}\n    readinessProbe: {{httpGet: {{path: /{name}, port: 1}}}}\n"
     ))
     .unwrap()
 }

@@ -12,6 +12,7 @@ mod order;
 pub mod runtime_watch;
 pub mod supervisor;
 mod action;
+mod ahead;
 mod execute;
 mod instance;
 mod observe;
@@ -31,7 +32,7 @@ use k8s_openapi::api::core::v1::PodStatus;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::board::{Entry, Gate, Gates};
 use super::container;
@@ -308,7 +309,7 @@ impl Worker {
         if before.as_ref() != Some(&pod.uid) {
             if let Some(before) = before {
                 self.note_no_surge(&pod, &before);
-                if !self.may_be_kept(&before, &view) {
+                if !self.may_be_kept(&before, &view) && !self.may_go_on(&before, &view) {
                     self.seen.terminating.insert(before);
                 }
             }

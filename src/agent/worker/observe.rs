@@ -177,7 +177,7 @@ impl Worker {
         }
         self.hear_predecessors();
         let Some((pod, view)) = self.pod.as_ref() else { return };
-        if self.wanted && !self.seen.is_blocked(&pod.uid) {
+        if self.wanted && !self.seen.is_blocked(view) {
             let running = self.probed(pod, view);
             self.context.probes.set_containers(&self.key, &pod.uid, running);
         }

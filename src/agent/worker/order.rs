@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::agent::board::Gates;
 use crate::agent::pod::StaticPod;
+use crate::agent::pod::surge;
 use crate::host::clock::Instant;
 
 /// Nothing is held back longer.
@@ -27,6 +28,18 @@ pub fn overlap_ports(pod: &StaticPod) -> Vec<u16> {
     let may = pod.host_network() && component(pod).is_some_and(|component| OVERLAPPING.contains(&component));
     let ports = pod.containers().filter(|_| may).flat_map(|(_, container)| container.ports.iter().flatten());
     ports.filter_map(|port| u16::try_from(port.container_port).ok()).collect()
+}
+
+/// Components that are made before their predecessor ends: while none of these runs, no client is answered.
+const AHEAD: &[&str] = &["etcd"];
+
+/// Whether `pod` is made before the one it replaces ends: one of these components, or one that asks for a surge, with which two
+/// may be there at once. It has to be on the machine's network, whose ports only a start takes, and have one container alone.
+pub fn is_made_ahead(pod: &StaticPod) -> bool {
+    let asks = surge::asks(pod) || component(pod).is_some_and(|component| AHEAD.contains(&component));
+    let mut containers = pod.containers();
+    let is_alone = matches!((containers.next(), containers.next()), (Some((false, _)), None));
+    asks && is_alone && pod.host_network() && pod.bound.is_none()
 }
 
 /// The component that a pod is, if it is one of a control plane.
@@ -85,6 +98,31 @@ mod tests {
             assert_eq!(hold.is_some(), held, "{name} {tier} {namespace} {gates:?}");
             assert!(hold.is_none_or(|hold| hold.until == now + LONGEST_HOLD));
         }
+    }
+
+    #[test]
+    fn etcd_and_who_asks_for_a_surge_are_made_ahead_where_nothing_but_a_start_is_in_the_way() {
+        let made = |annotation: &str, namespace: &str, component: &str, spec: &str| {
+            let pod = read(&format!(
+                "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n  namespace: {namespace}\n  labels: {{component: {component}, tier: \
+                 control-plane}}\n  annotations: {{kubeboot.dev/surge: '{annotation}'}}\nspec:\n  containers:\n  - {{name: c, \
+                 image: 'x:1'}}\n  {spec}\n"
+            ));
+            is_made_ahead(&pod.unwrap())
+        };
+        const HOST: &str = "hostNetwork: true";
+        assert!(made("", "kube-system", "etcd", HOST));
+        assert!(made("true", "default", "db", HOST));
+        assert!(
+            made("true", "kube-system", "kube-apiserver", HOST),
+            "where it cannot be started beside the one before"
+        );
+        assert!(!made("", "default", "etcd", HOST) && !made("", "kube-system", "kube-scheduler", HOST));
+        assert!(!made("false", "default", "db", HOST));
+        for spec in ["", "- {name: d, image: 'x:1'}\n  hostNetwork: true"] {
+            assert!(!made("true", "default", "db", spec), "{spec}");
+        }
+        assert!(!made("", "kube-system", "etcd", "initContainers: [{name: i, image: 'x:1'}]\n  hostNetwork: true"));
     }
 
     #[test]

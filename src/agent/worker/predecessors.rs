@@ -13,7 +13,7 @@ pub(super) struct Predecessor {
 impl Worker {
     /// The pod that was wanted until now is shown until its containers have ended, where it has a mirror to be shown by.
     pub(super) fn keep_predecessor(&mut self, slots: BTreeMap<String, Slot>) {
-        let before = self.pod.take().filter(|(pod, view)| pod.has_mirror() || view.shares.is_some());
+        let before = self.pod.take().filter(|(pod, view)| pod.has_mirror() || view.shares.is_some() || view.ahead);
         self.predecessors.extend(before.map(|(pod, view)| Predecessor { pod, view, slots }));
         self.forget_predecessors();
     }

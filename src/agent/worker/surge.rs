@@ -4,8 +4,6 @@
 //! then the new one gets them, and the old one ends with its grace. Until then the old one is what is reported as the pod. All
 //! of it follows from what runs, so that an agent that was started again goes on with it.
 
-use tracing::warn;
-
 use super::instance::former_uid;
 use super::plan::surge::{self, Surge as Step};
 use super::*;
@@ -50,8 +48,10 @@ impl Worker {
         }
         self.seen.waits_for_surge = matches!(step, Step::Wait(_));
         self.kept = step.kept().map(|(uid, serves)| Kept { uid: uid.to_owned(), serves });
+        self.seen.waits_to_be_made = false;
         match step {
-            Step::None | Step::Wait(_) | Step::Beside(_) => {}
+            Step::None => return self.make_ahead(),
+            Step::Wait(_) | Step::Beside(_) => {}
             Step::Begin(old) => self.begin_surge(old).await,
             Step::Switch(old) => {
                 self.switch(old).await;
@@ -97,13 +97,13 @@ impl Worker {
         match held.await.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(route) => {
                 info!(pod = %self.key, %old, %new, port, "starting the new one beside the old one");
-                self.tell(&new, "SurgeStarted", wording::SURGE_STARTED.with(&[]));
+                self.tell_of(&new, "SurgeStarted", wording::SURGE_STARTED.with(&[]));
                 let route = Some(Arc::new(route));
                 self.surge = Some(Surge { old, new, route, well: None, ends: None });
             }
             Err(why) => {
                 warn!(pod = %self.key, %old, %new, why, "the new one cannot be started beside the old one");
-                self.tell(&new, "SurgeSkipped", wording::SURGE_SKIPPED.with(&[&why]));
+                self.tell_of(&new, "SurgeSkipped", wording::SURGE_SKIPPED.with(&[&why]));
                 self.kept = None;
                 match has_begun {
                     true => self.end_beside(old),
@@ -127,7 +127,7 @@ impl Worker {
         route.end();
         self.remember(&old, Mark::Relieved, true).await;
         info!(pod = %self.key, %old, %new, "the new one is ready and has the connections");
-        self.tell(&new, "SurgeCompleted", wording::SURGE_COMPLETED.with(&[]));
+        self.tell_of(&new, "SurgeCompleted", wording::SURGE_COMPLETED.with(&[]));
         self.kept = Some(Kept { uid: old, serves: false });
     }
 
@@ -194,7 +194,11 @@ impl Worker {
             self.seen.terminating.insert(uid);
         } else if pod_limits(&pod.spec, 0).memory_bytes > 0 {
             // The cgroup of the pod holds both.
-            self.tell(&uid, "SurgeSkipped", wording::SURGE_SKIPPED.with(&[&"its limit of memory is for one of them"]));
+            self.tell_of(
+                &uid,
+                "SurgeSkipped",
+                wording::SURGE_SKIPPED.with(&[&"its limit of memory is for one of them"]),
+            );
             self.seen.terminating.insert(uid);
         } else {
             self.restart_beside(&pod, view);
@@ -268,16 +272,16 @@ impl Worker {
             Asked::Impossible(why) => why,
             Asked::None | Asked::Port(_) => return,
         };
-        self.tell(&pod.uid, "SurgeSkipped", wording::SURGE_SKIPPED.with(&[&why]));
+        self.tell_of(&pod.uid, "SurgeSkipped", wording::SURGE_SKIPPED.with(&[&why]));
     }
 
-    fn tell(&self, uid: &str, reason: &str, message: String) {
+    pub(super) fn tell_of(&self, uid: &str, reason: &str, message: String) {
         let subject = Subject { pod: &self.key, uid, container: None };
         self.context.events.normal(subject, reason, message);
     }
 
     /// UIDs of the predecessors that their own probes have given up.
-    fn condemned(&self) -> std::collections::BTreeSet<String> {
+    pub(super) fn condemned(&self) -> std::collections::BTreeSet<String> {
         let given_up = |one: &&Predecessor| {
             one.slots.values().any(|slot| slot.health.as_ref().is_some_and(|health| health.must_restart.is_some()))
         };

@@ -1,6 +1,6 @@
 //! What a worker knows: the pod it is to run, as the plan needs it, and what it has observed.
 
-use super::order::Hold;
+use super::order::{self, Hold};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +69,8 @@ pub struct PodView {
     pub deletion: Option<Duration>,
     /// The port that it shares with its successor, or its predecessor, so that neither waits for the other.
     pub shares: Option<u16>,
+    /// It is made before the one it replaces ends.
+    pub ahead: bool,
     /// How it has ended, of a pod of the API server's that has: nothing of it is started again.
     pub ended: Option<Finish>,
     /// Init containers and sidecars in order, then the main ones, then the ephemeral ones.
@@ -108,6 +110,7 @@ impl PodView {
                 Surge::Port(port) => Some(port),
                 Surge::None | Surge::Impossible(_) => None,
             },
+            ahead: order::is_made_ahead(pod),
             ended: pod.ended().map(|phase| match phase {
                 Phase::Succeeded => Finish::Succeeded,
                 _ => Finish::Failed,
@@ -214,6 +217,8 @@ pub struct Observed {
     pub abandoned: BTreeSet<String>,
     /// The wanted pod is to be started beside another one, and cannot yet.
     pub waits_for_surge: bool,
+    /// The wanted pod is to be made before the one in its place ends, which is not asked to yet.
+    pub waits_to_be_made: bool,
     /// By container name.
     pub slots: BTreeMap<String, Slot>,
     /// When the wanted pod began: its first container was made, or it was first wanted.
@@ -225,10 +230,13 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Whether a predecessor is in the way of the pod of `wanted`. That pod itself is, while it is being taken down: it was
-    /// given up and is wanted again.
-    pub fn is_blocked(&self, wanted: &str) -> bool {
-        self.waits_for_surge || self.terminating.iter().any(|uid| uid == wanted || !self.drained.contains(uid))
+    /// Whether a predecessor is in the way of the pod that is wanted. That pod itself is, while it is being taken down: it was
+    /// given up and is wanted again. What has ended is in the way of one that was made ahead no more, and of any other until
+    /// it is removed.
+    pub fn is_blocked(&self, wanted: &PodView) -> bool {
+        let is_in_the_way = |uid: &String| !self.drained.contains(uid) && (!wanted.ahead || self.runs(uid));
+        let mut terminating = self.terminating.iter();
+        self.waits_for_surge || self.waits_to_be_made || terminating.any(|uid| *uid == wanted.uid || is_in_the_way(uid))
     }
 
     /// Whether containers of a predecessor of the pod of `wanted` have not ended yet.
@@ -249,6 +257,7 @@ impl Observed {
             drained: BTreeSet::new(),
             abandoned: BTreeSet::new(),
             waits_for_surge: false,
+            waits_to_be_made: false,
             slots: BTreeMap::new(),
             started: None,
             hold: None,

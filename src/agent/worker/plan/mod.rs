@@ -16,6 +16,7 @@ use crate::agent::wording;
 use crate::host::clock::Instant;
 use crate::runtime::ContainerState;
 
+pub mod ahead;
 mod ending;
 pub mod surge;
 mod whole;
@@ -28,16 +29,22 @@ const SANDBOX_LIVES: Duration = Duration::from_secs(60);
 /// The next steps for `pod`, None when none is wanted.
 pub fn plan(pod: Option<&PodView>, seen: &Observed, now: Instant) -> Plan {
     let mut planner = Planner { seen, now, plan: Plan::default(), hooked: None };
+    let free = pod.filter(|pod| !seen.is_blocked(pod));
+    let (first, later) = (free.filter(|pod| pod.ahead), free.filter(|pod| !pod.ahead));
+    if let Some(pod) = first {
+        // What its predecessor has left is removed when it has started.
+        planner.run(pod);
+    }
     for uid in &seen.terminating {
         planner.terminate(uid);
     }
-    match pod {
-        Some(pod) if !seen.is_blocked(&pod.uid) => planner.run(pod),
-        Some(pod) => {
-            planner.force_stop(pod);
-            planner.wait_for_predecessor(pod);
-        }
-        None => {}
+    if let Some(pod) = later {
+        planner.run(pod);
+    }
+    if let Some(pod) = pod.filter(|_| free.is_none()) {
+        planner.force_stop(pod);
+        planner.wait_for_predecessor(pod);
+        planner.make_ahead(pod);
     }
     planner.plan
 }

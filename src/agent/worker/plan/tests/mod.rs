@@ -119,7 +119,7 @@ fn health(id: &str) -> Health {
     Health { id: id.into(), started: false, ready: false, healthy: false, message: None, must_restart: None }
 }
 
-fn words(plan: &Plan) -> Vec<String> {
+pub(super) fn words(plan: &Plan) -> Vec<String> {
     let word = |action: &Action| match action {
         Action::Kill { id, grace, .. } => format!("kill {id} {}s", grace.as_secs()),
         Action::Stop { id, grace } => format!("stop {id} {}s", grace.as_secs()),
