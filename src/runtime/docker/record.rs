@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
-    ContainerInspectResponse, ContainerState as ApiState, EndpointSettings, EventMessage, ImageInspect,
+    ContainerInspectResponse, ContainerState as ApiState, ContainerStateStatusEnum as Status, EndpointSettings,
+    EventMessage, ImageInspect,
 };
 use jiff::Timestamp;
 
@@ -69,6 +70,10 @@ fn is_sandbox(labels: &BTreeMap<String, String>, name: &ContainerName) -> bool {
 /// Exit code of what could not be run, where the engine says none (Docker's for most such failures).
 const CANNOT_RUN: i64 = 128;
 
+/// States in which a process is there, and that podman (4.3) does not call running: one that is being stopped, for as long as its
+/// grace, and one that is paused. Docker calls both running.
+const RUNS_ON: [Status; 2] = [Status::STOPPING, Status::PAUSED];
+
 /// dockershim's reading: what has an end has exited; what failed without a start could not be run; the rest is created.
 /// podman has code 0 for a container whose start failed: what never started has not ended well, whatever its code.
 pub fn state(state: &ApiState) -> ContainerState {
@@ -77,7 +82,7 @@ pub fn state(state: &ApiState) -> ContainerState {
     let never_started = started_at.is_none() && finished_at.is_some();
     let exit_code = state.exit_code.filter(|code| *code != 0 || !never_started);
     let exit_code = exit_code.unwrap_or(if never_started { CANNOT_RUN } else { 0 });
-    if state.running == Some(true) {
+    if state.running == Some(true) || state.status.is_some_and(|status| RUNS_ON.contains(&status)) {
         return ContainerState::Running { started_at: started_at.unwrap_or_default() };
     }
     // Docker notes the start after containerd has reported it: what ends at once seems to have ended before.

@@ -311,6 +311,19 @@ fn states_are_read_as_dockershim_reads_them() {
 }
 
 #[test]
+fn what_is_being_stopped_or_paused_runs_on_also_where_podman_says_otherwise() {
+    for status in ["stopping", "paused"] {
+        // As podman 4.3 has it.
+        let state: ApiState = serde_json::from_value(serde_json::json!({
+            "Status": status, "Running": false, "Pid": 7, "ExitCode": 0, "StartedAt": "2026-01-02T03:04:05Z",
+            "FinishedAt": "0001-01-01T00:00:00Z"
+        }))
+        .unwrap();
+        assert!(record::state(&state).is_running(), "{status}");
+    }
+}
+
+#[test]
 fn what_never_started_has_not_ended_well_whatever_its_code() {
     const NEVER: &str = "0001-01-01T00:00:00Z";
     const THEN: &str = "2026-01-02T03:04:05Z";
