@@ -261,7 +261,7 @@ mod tests {
 
     /// A state as etcd writes it when it begins a term.
     fn state(term: u64) -> (i64, Vec<u8>) {
-        (STATE, HardState { term }.encode_to_vec())
+        (STATE, HardState { term, ..HardState::default() }.encode_to_vec())
     }
 
     fn entries_of(entries: &[Entry]) -> Vec<(i64, Vec<u8>)> {

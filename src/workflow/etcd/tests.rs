@@ -1,0 +1,182 @@
+use std::path::Path;
+
+use super::cluster::{Cluster, endpoint};
+use super::defrag::{DefragError, Own, Which, defragment};
+use super::overview::{Health, Overview, overview};
+use super::save::{SaveError, look, save};
+use crate::etcd::{MemberId, MemberRecord};
+use crate::host::disk::{Disk, HostDisk};
+use crate::host::fs::{FsError, write_file};
+use crate::testing::etcd::{FakeData, database};
+use crate::testing::etcd_cluster::FakeCluster;
+
+fn urls(ids: &[u64]) -> Vec<String> {
+    ids.iter().map(|id| FakeCluster::url(*id)).collect()
+}
+
+async fn seen(cluster: &FakeCluster, asked: &[u64]) -> Overview {
+    overview(&Cluster { connector: cluster, endpoints: &urls(asked) }).await.unwrap()
+}
+
+#[test]
+fn an_endpoint_is_an_address_or_a_url() {
+    for text in ["10.0.0.5:2379", "https://10.0.0.5:2379", "https://10.0.0.5:2379/"] {
+        assert_eq!(endpoint(text).unwrap(), "https://10.0.0.5:2379");
+    }
+    assert_eq!(endpoint("[::1]:2379").unwrap(), "https://[::1]:2379");
+    for text in ["", "10.0.0.5", "http://10.0.0.5:2379", "unix://x:1", "https://10.0.0.5:2379/v3", "a b:1"] {
+        endpoint(text).unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_whose_members_all_answer_is_healthy() {
+    let view = seen(&FakeCluster::of(3), &[1]).await;
+    assert_eq!((view.health, view.problems.len()), (Health::Healthy, 0));
+    assert_eq!(view.quorum_in_words(), "quorum: 3 of 3 voters answer, 2 needed");
+    assert_eq!(view.members.iter().filter(|one| one.is_leader()).count(), 1);
+}
+
+#[tokio::test]
+async fn a_cluster_is_judged_by_its_quorum_and_who_does_not_answer_is_named() {
+    let cluster = FakeCluster::of(3);
+    cluster.change(3, |member| member.away = true);
+    let view = seen(&cluster, &[3, 2]).await;
+    assert_eq!(view.health, Health::Degraded);
+    assert_eq!(view.quorum_in_words(), "quorum: 2 of 3 voters answer, 2 needed");
+    assert_eq!(view.problems, ["cp3 does not answer: etcd at 10.0.0.3:2379 cannot be reached: Connection refused"]);
+
+    cluster.change(2, |member| member.away = true);
+    let view = seen(&cluster, &[1]).await;
+    assert_eq!(view.health, Health::NoQuorum);
+    assert_eq!(view.quorum_in_words(), "quorum lost: 1 of 3 voters answers, 2 needed");
+    assert!(view.problems[0].starts_with("cp1 reads nothing: "), "{:?}", view.problems);
+
+    cluster.change(1, |member| member.status.leader = None);
+    assert_eq!(seen(&cluster, &[1]).await.health, Health::NoQuorum);
+    cluster.change(1, |member| member.away = true);
+    let error = overview(&Cluster { connector: &cluster, endpoints: &urls(&[1, 9]) }).await.unwrap_err().to_string();
+    assert!(error.contains("https://10.0.0.1:2379: ") && error.contains("https://10.0.0.9:2379: "), "{error}");
+    assert!(error.contains("--endpoints"), "{error}");
+}
+
+#[tokio::test]
+async fn alarms_lag_learners_and_strangers_are_seen() {
+    let cluster = FakeCluster::of(3);
+    cluster.change(2, |member| member.status.applied_index = 100);
+    cluster.change(1, |member| {
+        member.status.raft_index = 9000;
+        member.status.applied_index = 9000;
+        member.status.errors = vec!["memberID:3 alarm:NOSPACE ".into()];
+    });
+    cluster.change(3, |member| member.record.is_learner = true);
+    let view = seen(&cluster, &[1]).await;
+    assert_eq!((view.health, view.quorum.voters), (Health::Degraded, 2));
+    let text = view.problems.join("\n");
+    assert!(text.contains("cp2 is 8900 entries behind") && text.contains("alarm NOSPACE of cp3: "), "{text}");
+    cluster.change(2, |member| member.status.member = MemberId(12));
+    let text = seen(&cluster, &[1]).await.problems.join("\n");
+    assert!(text.contains("cp2 does not answer: member c answers at https://10.0.0.2:2379"), "{text}");
+    let unstarted = |member: &mut crate::testing::etcd_cluster::FakeMember| {
+        member.record = MemberRecord { name: None, client_urls: vec![], ..member.record.clone() };
+    };
+    cluster.change(3, unstarted);
+    let text = seen(&cluster, &[1]).await.problems.join("\n");
+    assert!(text.contains("member 3 (https://10.0.0.3:2380) has not started"), "{text}");
+}
+
+async fn defragmented(cluster: &FakeCluster, which: Which, own: Option<Own<'_>>) -> Result<Vec<String>, DefragError> {
+    let mut lines = Vec::new();
+    let endpoints = urls(&[1]);
+    let all = Cluster { connector: cluster, endpoints: &endpoints };
+    let mut reported = |one: &super::defrag::Defragmented| {
+        lines.push(format!("{} {}->{}", one.name, one.before >> 20, one.after >> 20));
+    };
+    defragment(&all, which, own, &mut reported).await?;
+    Ok(lines)
+}
+
+#[tokio::test]
+async fn members_are_defragmented_one_after_the_other_and_the_leader_last() {
+    let cluster = FakeCluster::of(3);
+    let lines = defragmented(&cluster, Which::All, None).await.unwrap();
+    assert_eq!(lines, ["cp2 10->1", "cp3 10->1", "cp1 10->1"]);
+    assert_eq!(cluster.asked("defragment"), ["cp2", "cp3", "cp1"]);
+    let one = FakeCluster::of(3);
+    assert_eq!(defragmented(&one, Which::One, None).await.unwrap(), ["cp1 10->1"]);
+    assert_eq!(defragmented(&FakeCluster::of(1), Which::All, None).await.unwrap(), ["cp1 10->1"]);
+}
+
+#[tokio::test]
+async fn nothing_is_defragmented_while_another_member_is_away_and_the_first_failure_ends_it() {
+    let cluster = FakeCluster::of(3);
+    cluster.change(3, |member| member.away = true);
+    let error = defragmented(&cluster, Which::All, None).await.unwrap_err();
+    assert!(matches!(&error, DefragError::NotNow { name, .. } if name == "cp2"), "{error}");
+    assert!(error.to_string().contains("cp3 does not answer"), "{error}");
+    assert_eq!(cluster.asked("defragment"), [""; 0]);
+
+    cluster.change(3, |member| (member.away, member.refuses) = (false, vec!["defragment"]));
+    let error = defragmented(&cluster, Which::All, None).await.unwrap_err();
+    assert!(matches!(&error, DefragError::Etcd { name, .. } if name == "cp3"), "{error}");
+    assert_eq!(cluster.asked("defragment"), ["cp2", "cp3"]);
+}
+
+/// A disk with `0` bytes free.
+struct Full(u64);
+
+impl Disk for Full {
+    fn make_dir(&mut self, _: &Path, _: &Path) -> Result<(), FsError> {
+        Ok(())
+    }
+    fn copy_file(&mut self, _: &Path, _: &Path) -> Result<(), FsError> {
+        Ok(())
+    }
+    fn copy_beginning(&mut self, _: &Path, _: &Path, _: u64, _: &Path) -> Result<(), FsError> {
+        Ok(())
+    }
+    fn sync_dir(&mut self, _: &Path) -> Result<(), FsError> {
+        Ok(())
+    }
+    fn exchange(&mut self, _: &Path, _: &Path) -> Result<(), FsError> {
+        Ok(())
+    }
+    fn remove_tree(&mut self, _: &Path) -> Result<(), FsError> {
+        Ok(())
+    }
+    fn free(&self, _: &Path) -> Result<u64, FsError> {
+        Ok(self.0)
+    }
+}
+
+#[tokio::test]
+async fn a_member_is_not_defragmented_where_its_new_database_has_no_room() {
+    let cluster = FakeCluster::of(1);
+    let data_dir = Path::new("/var/lib/etcd");
+    let error = defragmented(&cluster, Which::One, Some(Own { disk: &Full(64 << 20), data_dir })).await.unwrap_err();
+    let text = "defragmenting cp1 needs 65 MiB in /var/lib/etcd, where 64 MiB are free: make room there";
+    assert_eq!(error.to_string(), text);
+    defragmented(&cluster, Which::One, Some(Own { disk: &Full(65 << 20), data_dir })).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_takes_the_place_of_a_file_only_by_force_and_of_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("etcd.db");
+    let etcd = FakeData::whole(&database(8));
+    save(&etcd, &mut HostDisk, &file, false).await.unwrap();
+    let error = save(&etcd, &mut HostDisk, &file, false).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("{} exists: name another file, or replace it with --force", file.display()));
+    write_file(&file, b"old", 0o644).unwrap();
+    save(&etcd, &mut HostDisk, &file, true).await.unwrap();
+    assert_eq!(crate::etcd::snapshot::check(&file).unwrap().size, 8 * 512 + 32);
+
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    for there in [Path::new("/dev/null"), dir.path(), &link] {
+        assert!(matches!(look(there, true), Err(SaveError::NoFile { .. })), "{}", there.display());
+    }
+    let error = look(&dir.path().join("none/etcd.db"), false).unwrap_err().to_string();
+    assert!(error.ends_with("none does not exist: make it first"), "{error}");
+    look(Path::new("etcd-of-this-test.db"), false).unwrap();
+}
