@@ -1,12 +1,14 @@
 //! etcd: what its members say of themselves, what they are asked to do, snapshots of their data, and their write-ahead log.
 
 mod client;
+pub mod database;
 mod error;
 mod members;
 #[rustfmt::skip]
 #[allow(dead_code, missing_docs, clippy::all, reason = "generated from src/etcd/etcd.proto")]
 mod proto;
 mod rpc;
+pub mod restore;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;

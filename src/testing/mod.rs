@@ -5,6 +5,7 @@
 pub mod api;
 pub mod etcd;
 pub mod etcd_cluster;
+pub mod etcd_database;
 pub mod etcd_log;
 pub mod golden;
 pub mod log;

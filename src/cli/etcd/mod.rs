@@ -2,6 +2,7 @@
 
 mod defrag;
 mod members;
+mod restore;
 mod snapshot;
 mod status;
 

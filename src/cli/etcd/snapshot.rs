@@ -1,4 +1,4 @@
-//! `kubeboot etcd snapshot save|status`.
+//! `kubeboot etcd snapshot save|status|restore`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +7,8 @@ use std::time::Instant;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::{OUTPUT_API, Reach, size};
+use super::{OUTPUT_API, Reach, restore, size};
+use crate::etcd::database::summary;
 use crate::etcd::{Minor, snapshot};
 use crate::host::Paths;
 use crate::host::disk::HostDisk;
@@ -18,7 +19,8 @@ use crate::workflow::etcd::save::{look, save};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     kubeboot etcd snapshot save /var/backups/etcd.db\n  \
-    kubeboot etcd snapshot status /var/backups/etcd.db")]
+    kubeboot etcd snapshot status /var/backups/etcd.db\n  \
+    kubeboot etcd snapshot restore /var/backups/etcd.db --data-dir /var/lib/etcd")]
 pub struct Args {
     #[command(subcommand)]
     command: Sub,
@@ -28,6 +30,7 @@ pub struct Args {
 enum Sub {
     Save(Save),
     Status(Status),
+    Restore(restore::Args),
 }
 
 /// Save a snapshot of etcd's data in a file, as etcdctl does
@@ -55,7 +58,8 @@ struct Save {
 
 /// Check a snapshot, and show what it is
 ///
-/// Its size and its SHA-256 are checked. No etcd is needed.
+/// Its size and its SHA-256 are checked, then its database is read from the first page to the last. HASH, REVISION, KEYS and
+/// SIZE are those of `etcdutl snapshot status`. No etcd is needed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     kubeboot etcd snapshot status /var/backups/etcd.db -o json\n\n\
@@ -71,15 +75,28 @@ struct Status {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document {
+struct Saved {
     kind: &'static str,
     api_version: &'static str,
     file: PathBuf,
     size: u64,
     sha256: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    etcd_version: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    etcd_version: String,
+    storage_version: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    kind: &'static str,
+    api_version: &'static str,
+    file: PathBuf,
+    sha256: String,
+    /// The fields of `etcdutl snapshot status`, and their names.
+    hash: u32,
+    revision: i64,
+    total_key: usize,
+    total_size: u64,
     storage_version: Option<String>,
 }
 
@@ -88,6 +105,7 @@ pub async fn run(args: Args, paths: &Paths) -> anyhow::Result<ExitCode> {
     match args.command {
         Sub::Save(args) => save_it(args, paths).await,
         Sub::Status(args) => status(&args),
+        Sub::Restore(args) => restore::run(args, paths),
     }
 }
 
@@ -112,13 +130,13 @@ async fn save_it(args: Save, paths: &Paths) -> anyhow::Result<ExitCode> {
             saved.version
         ))?,
         output => {
-            let document = Document {
-                kind: "EtcdSnapshot",
+            let document = Saved {
+                kind: "EtcdSnapshotSaved",
                 api_version: OUTPUT_API,
                 file,
                 size: saved.snapshot.size,
                 sha256: saved.snapshot.sha256,
-                etcd_version: Some(saved.version),
+                etcd_version: saved.version,
                 storage_version: saved.storage.map(Minor::target),
             };
             ui::print_value(output, &document)?;
@@ -128,20 +146,32 @@ async fn save_it(args: Save, paths: &Paths) -> anyhow::Result<ExitCode> {
 }
 
 fn status(args: &Status) -> anyhow::Result<ExitCode> {
-    let found = snapshot::check(&args.file)?;
+    let whole = snapshot::check(&args.file)?;
+    let found = summary(&args.file)?;
     match args.output {
         Output::Text => {
-            ui::print(&format!("{}: whole, {}, SHA-256 {}\n", args.file.display(), size(found.size), found.sha256))?
+            let storage = found.storage.map_or_else(|| "-".to_owned(), |minor| minor.to_string());
+            let row = [
+                format!("{:x}", found.hash),
+                found.revision.to_string(),
+                found.keys.to_string(),
+                size(found.size),
+                storage,
+                whole.sha256,
+            ];
+            ui::print(&ui::table(["HASH", "REVISION", "KEYS", "SIZE", "STORAGE", "SHA-256"], [row]))?;
         }
         output => {
             let document = Document {
                 kind: "EtcdSnapshot",
                 api_version: OUTPUT_API,
                 file: args.file.clone(),
-                size: found.size,
-                sha256: found.sha256,
-                etcd_version: None,
-                storage_version: None,
+                sha256: whole.sha256,
+                hash: found.hash,
+                revision: found.revision,
+                total_key: found.keys,
+                total_size: found.size,
+                storage_version: found.storage.map(Minor::target),
             };
             ui::print_value(output, &document)?;
         }

@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod defrag;
 pub mod overview;
+pub mod restore;
 pub mod save;
 #[cfg(test)]
 mod tests;

@@ -200,7 +200,8 @@ fn alarm_in_words(alarm: &Alarm, members: &[MemberState]) -> String {
     let name = member.map_or_else(|| alarm.member.to_string(), MemberState::name);
     let words = match alarm.kind.as_str() {
         "NOSPACE" => {
-            "its database is full, and the cluster takes no writes: compact and defragment it, and disarm the alarm"
+            "its database is full, and the cluster takes no writes: compact it (`etcdctl compact`), defragment it \
+             (`kubeboot etcd defrag`), and disarm the alarm (`etcdctl alarm disarm`)"
         }
         "CORRUPT" => "its data differ from the others': remove it from the cluster, and let it join again without data",
         _ => "see etcd's documentation",

@@ -3,12 +3,17 @@ use std::path::Path;
 use super::cluster::{Cluster, endpoint};
 use super::defrag::{DefragError, Own, Which, defragment};
 use super::overview::{Health, Overview, overview};
+use super::restore::{RestoreError, Wanted, restore};
 use super::save::{SaveError, look, save};
+use crate::etcd::database::{Database, summary};
+use crate::etcd::restore::{NewCluster, Revisions};
 use crate::etcd::{MemberId, MemberRecord};
 use crate::host::disk::{Disk, HostDisk};
-use crate::host::fs::{FsError, write_file};
-use crate::testing::etcd::{FakeData, database};
+use crate::host::fs::{FsError, make_dirs, write_file};
+use crate::testing::etcd::{FakeData, database, hash_of};
 use crate::testing::etcd_cluster::FakeCluster;
+use crate::testing::etcd_database::Builder;
+use crate::testing::listing;
 
 fn urls(ids: &[u64]) -> Vec<String> {
     ids.iter().map(|id| FakeCluster::url(*id)).collect()
@@ -179,4 +184,85 @@ async fn a_snapshot_takes_the_place_of_a_file_only_by_force_and_of_nothing_else(
     let error = look(&dir.path().join("none/etcd.db"), false).unwrap_err().to_string();
     assert!(error.ends_with("none does not exist: make it first"), "{error}");
     look(Path::new("etcd-of-this-test.db"), false).unwrap();
+}
+
+/// A snapshot of a database of etcd, with its hash.
+fn snapshot_in(dir: &Path) -> std::path::PathBuf {
+    let mut builder = Builder::default();
+    let meta = [("consistent_index", vec![0, 0, 0, 0, 0, 0, 9, 9]), ("term", vec![0, 0, 0, 0, 0, 0, 0, 4])];
+    builder.bucket("meta", &meta.map(|(key, value)| (key.as_bytes().to_vec(), value)));
+    builder.bucket("members", &[(b"abc".to_vec(), b"{}".to_vec())]);
+    builder.bucket("members_removed", &[(b"def".to_vec(), b"removed".to_vec())]);
+    builder.keys(&[(2, "a", false), (3, "b", false)]);
+    let bytes = builder.bytes();
+    let path = dir.join("etcd.db");
+    write_file(&path, &[bytes.clone(), hash_of(&bytes)].concat(), 0o600).unwrap();
+    path
+}
+
+fn restored(snapshot: &Path, data_dir: &Path, disk: &dyn Disk, skip_hash_check: bool) -> Result<(), RestoreError> {
+    let cluster = NewCluster::parse("cp1=https://10.0.0.5:2380", "etcd-cluster").unwrap();
+    let own = cluster.member("cp1").unwrap().0;
+    let revisions = Revisions { bump: 1000 };
+    restore(disk, &Wanted { snapshot, data_dir, cluster: &cluster, own, revisions, skip_hash_check })
+}
+
+#[test]
+fn a_snapshot_becomes_a_data_directory_of_a_new_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    let (snapshot, data) = (snapshot_in(dir.path()), dir.path().join("new/etcd"));
+    restored(&snapshot, &data, &HostDisk, false).unwrap();
+    let files = [
+        "member/",
+        "member/snap/",
+        "member/snap/0000000000000001-0000000000000001.snap",
+        "member/snap/db",
+        "member/wal/",
+        "member/wal/0000000000000000-0000000000000000.wal",
+    ];
+    assert_eq!(listing(&data), files);
+    let database = Database::open(&data.join("member/snap/db")).unwrap();
+    let members = database.small_bucket("members").unwrap();
+    assert_eq!(members.len(), 1);
+    let json: serde_json::Value = serde_json::from_slice(&members[0].1).unwrap();
+    assert_eq!((json["name"].as_str(), json["peerURLs"][0].as_str()), (Some("cp1"), Some("https://10.0.0.5:2380")));
+    assert_eq!(database.small_bucket("members_removed").unwrap(), []);
+    let meta = database.small_bucket("meta").unwrap();
+    let numbers: Vec<_> = meta.iter().map(|(key, value)| (std::str::from_utf8(key).unwrap(), value[7])).collect();
+    assert_eq!(numbers, [("consistent_index", 1), ("scheduledCompactRev", 0xeb), ("term", 1)]);
+    assert_eq!(summary(&data.join("member/snap/db")).unwrap().revision, 1003);
+    let mode = |path: &Path| std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o777;
+    assert_eq!((mode(&data), mode(&data.join("member/snap/db"))), (0o700, 0o600));
+
+    let error = restored(&snapshot, &data, &HostDisk, false).unwrap_err().to_string();
+    assert!(error.contains("is not empty (member is in it)") && error.contains(".before`"), "{error}");
+}
+
+#[test]
+fn a_restore_that_fails_leaves_what_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (snapshot, data) = (snapshot_in(dir.path()), dir.path().join("etcd"));
+    let whole = std::fs::read(&snapshot).unwrap();
+    assert!(matches!(restored(&snapshot, &data, &Full(64 << 20), false), Err(RestoreError::NoRoom { .. })));
+    let none = restored(&dir.path().join("none"), &data, &HostDisk, false).unwrap_err();
+    assert!(matches!(none, RestoreError::File(_)), "{none}");
+    let mut bad = whole.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    write_file(&snapshot, &bad, 0o600).unwrap();
+    assert!(matches!(restored(&snapshot, &data, &HostDisk, false), Err(RestoreError::Snapshot(_))));
+    // A copied database has no hash.
+    write_file(&snapshot, &whole[..whole.len() - 32], 0o600).unwrap();
+    assert!(matches!(restored(&snapshot, &data, &HostDisk, false), Err(RestoreError::Snapshot(_))));
+    write_file(&snapshot, &database(64), 0o600).unwrap();
+    assert!(matches!(restored(&snapshot, &data, &HostDisk, true), Err(RestoreError::Database(_))));
+    assert!(!data.exists(), "{:?}", listing(dir.path()));
+
+    make_dirs(&data.join(".kubeboot-restore/snap"), 0o700).unwrap();
+    make_dirs(&data.join("lost+found"), 0o700).unwrap();
+    write_file(&snapshot, &bad, 0o600).unwrap();
+    assert!(restored(&snapshot, &data, &HostDisk, false).is_err());
+    assert_eq!(listing(&data), ["lost+found/"]);
+    restored(&snapshot, &data, &HostDisk, true).unwrap();
+    write_file(&snapshot, &whole[..whole.len() - 32], 0o600).unwrap();
+    restored(&snapshot, &dir.path().join("other"), &HostDisk, true).unwrap();
 }
