@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::page::{self, Item, Kind, Meta, NewItem, Page};
-use super::{DEEPEST, Database, DatabaseError, Place, place};
+use super::{DEEPEST, Database, DatabaseError, Items, Place, place};
 use crate::host::fs::FsError;
 use crate::host::sync::sync_file;
 
@@ -21,7 +21,7 @@ pub struct Edit {
     database: Database,
     file: File,
     /// The buckets.
-    root: Vec<(Vec<u8>, Vec<u8>)>,
+    root: Items,
     /// New pages by their numbers.
     pages: Vec<(u64, Vec<u8>)>,
     /// The next number.
@@ -48,7 +48,7 @@ impl Edit {
     ///
     /// # Errors
     /// [`DatabaseError`].
-    pub fn small_bucket(&self, name: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DatabaseError> {
+    pub fn small_bucket(&self, name: &str) -> Result<Items, DatabaseError> {
         self.database.small_bucket(name)
     }
 

@@ -51,6 +51,9 @@ pub enum DatabaseError {
     },
 }
 
+/// Keys and their values, in ascending order.
+pub type Items = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What visits keys: the key and the value, in ascending order. An error ends the visit.
 type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>;
 
@@ -127,7 +130,7 @@ impl Database {
     ///
     /// # Errors
     /// [`DatabaseError`].
-    pub fn buckets(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DatabaseError> {
+    pub fn buckets(&self) -> Result<Items, DatabaseError> {
         let mut all = Vec::new();
         let mut walk = Walk { database: self, last: None, pages: 0 };
         walk.tree(self.meta.root, DEEPEST, &mut |item| {
@@ -163,7 +166,7 @@ impl Database {
     ///
     /// # Errors
     /// [`DatabaseError`].
-    pub fn small_bucket(&self, name: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DatabaseError> {
+    pub fn small_bucket(&self, name: &str) -> Result<Items, DatabaseError> {
         let mut all = Vec::new();
         if let Some((_, value)) = self.buckets()?.into_iter().find(|(found, _)| found == name.as_bytes()) {
             self.keys(&value, &mut |key, value| {

@@ -4,7 +4,7 @@ use super::*;
 use crate::host::fs::write_file;
 use crate::testing::etcd_database::Builder;
 
-fn items(all: &[(&str, &str)]) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn items(all: &[(&str, &str)]) -> Items {
     all.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
 }
 
@@ -76,7 +76,7 @@ fn a_head_that_was_not_written_whole_leaves_the_database_as_it_was() {
     edit.write().unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     let transaction = Database::open(&path).unwrap().meta.transaction;
-    let at = if transaction % 2 == 0 { 0 } else { 4096 };
+    let at = if transaction.is_multiple_of(2) { 0 } else { 4096 };
     assert_eq!(bytes[4096 - at..][..4096], old[4096 - at..][..4096], "the head before is as it was");
     bytes[at + 70] ^= 1;
     write_file(&path, &bytes, 0o600).unwrap();
