@@ -156,8 +156,9 @@ pub enum Damage {
 /// [`SnapshotError`]; nothing of the snapshot is there then. Dropping the future leaves nothing either, or all of it.
 pub async fn save(etcd: &dyn Maintenance, disk: &mut dyn Disk, path: &Path) -> Result<Saved, SnapshotError> {
     let status = etcd.status().await?;
-    room(disk, path, status.db_size)?;
+    // What a killed one has left there goes with this, and its room counts.
     let begun = StagedFile::create(path, MODE)?;
+    room(disk, path, status.db_size)?;
     let pieces = etcd.snapshot().await?;
     let (send, receive) = mpsc::channel(WAITING);
     let writer = tokio::task::spawn_blocking(move || write(begun, receive));

@@ -8,12 +8,16 @@ use super::save::{SaveError, look, save};
 use crate::etcd::database::{Database, summary};
 use crate::etcd::restore::{NewCluster, Revisions};
 use crate::etcd::{MemberId, MemberRecord};
+use crate::host::Paths;
 use crate::host::disk::{Disk, HostDisk};
-use crate::host::fs::{FsError, make_dirs, write_file};
+use crate::host::fs::{make_dirs, write_file};
+use crate::host::tree::{HostTree, NoRecord};
 use crate::testing::etcd::{FakeData, database, hash_of};
 use crate::testing::etcd_cluster::FakeCluster;
 use crate::testing::etcd_database::Builder;
 use crate::testing::listing;
+use crate::testing::power::{self, Loss};
+use crate::testing::tree::{FaultyDisk, FaultyTree};
 
 fn urls(ids: &[u64]) -> Vec<String> {
     ids.iter().map(|id| FakeCluster::url(*id)).collect()
@@ -127,41 +131,21 @@ async fn nothing_is_defragmented_while_another_member_is_away_and_the_first_fail
     assert_eq!(cluster.asked("defragment"), ["cp2", "cp3"]);
 }
 
-/// A disk with `0` bytes free.
-struct Full(u64);
-
-impl Disk for Full {
-    fn make_dir(&mut self, _: &Path, _: &Path) -> Result<(), FsError> {
-        Ok(())
-    }
-    fn copy_file(&mut self, _: &Path, _: &Path) -> Result<(), FsError> {
-        Ok(())
-    }
-    fn copy_beginning(&mut self, _: &Path, _: &Path, _: u64, _: &Path) -> Result<(), FsError> {
-        Ok(())
-    }
-    fn sync_dir(&mut self, _: &Path) -> Result<(), FsError> {
-        Ok(())
-    }
-    fn exchange(&mut self, _: &Path, _: &Path) -> Result<(), FsError> {
-        Ok(())
-    }
-    fn remove_tree(&mut self, _: &Path) -> Result<(), FsError> {
-        Ok(())
-    }
-    fn free(&self, _: &Path) -> Result<u64, FsError> {
-        Ok(self.0)
-    }
+/// A disk with so many bytes free.
+fn full(free: u64) -> FaultyDisk {
+    let disk = FaultyTree::new(HostTree::new(Paths::default(), NoRecord)).disk();
+    disk.set_free(free);
+    disk
 }
 
 #[tokio::test]
 async fn a_member_is_not_defragmented_where_its_new_database_has_no_room() {
     let cluster = FakeCluster::of(1);
     let data_dir = Path::new("/var/lib/etcd");
-    let error = defragmented(&cluster, Which::One, Some(Own { disk: &Full(64 << 20), data_dir })).await.unwrap_err();
+    let error = defragmented(&cluster, Which::One, Some(Own { disk: &full(64 << 20), data_dir })).await.unwrap_err();
     let text = "defragmenting cp1 needs 65 MiB in /var/lib/etcd, where 64 MiB are free: make room there";
     assert_eq!(error.to_string(), text);
-    defragmented(&cluster, Which::One, Some(Own { disk: &Full(65 << 20), data_dir })).await.unwrap();
+    defragmented(&cluster, Which::One, Some(Own { disk: &full(65 << 20), data_dir })).await.unwrap();
 }
 
 #[tokio::test]
@@ -224,8 +208,9 @@ fn a_snapshot_becomes_a_data_directory_of_a_new_cluster() {
     let database = Database::open(&data.join("member/snap/db")).unwrap();
     let members = database.small_bucket("members").unwrap();
     assert_eq!(members.len(), 1);
-    let json: serde_json::Value = serde_json::from_slice(&members[0].1).unwrap();
-    assert_eq!((json["name"].as_str(), json["peerURLs"][0].as_str()), (Some("cp1"), Some("https://10.0.0.5:2380")));
+    let id = u64::from_str_radix(std::str::from_utf8(&members[0].0).unwrap(), 16).unwrap();
+    let json = format!(r#"{{"id":{id},"peerURLs":["https://10.0.0.5:2380"],"name":"cp1"}}"#);
+    assert_eq!(std::str::from_utf8(&members[0].1), Ok(json.as_str()));
     assert_eq!(database.small_bucket("members_removed").unwrap(), []);
     let meta = database.small_bucket("meta").unwrap();
     let numbers: Vec<_> = meta.iter().map(|(key, value)| (std::str::from_utf8(key).unwrap(), value[7])).collect();
@@ -243,7 +228,7 @@ fn a_restore_that_fails_leaves_what_was_there() {
     let dir = tempfile::tempdir().unwrap();
     let (snapshot, data) = (snapshot_in(dir.path()), dir.path().join("etcd"));
     let whole = std::fs::read(&snapshot).unwrap();
-    assert!(matches!(restored(&snapshot, &data, &Full(64 << 20), false), Err(RestoreError::NoRoom { .. })));
+    assert!(matches!(restored(&snapshot, &data, &full(64 << 20), false), Err(RestoreError::NoRoom { .. })));
     let none = restored(&dir.path().join("none"), &data, &HostDisk, false).unwrap_err();
     assert!(matches!(none, RestoreError::File(_)), "{none}");
     let mut bad = whole.clone();
@@ -265,4 +250,36 @@ fn a_restore_that_fails_leaves_what_was_there() {
     restored(&snapshot, &data, &HostDisk, true).unwrap();
     write_file(&snapshot, &whole[..whole.len() - 32], 0o600).unwrap();
     restored(&snapshot, &dir.path().join("other"), &HostDisk, true).unwrap();
+}
+
+/// Every file below a directory, with its content.
+fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = listing(dir).into_iter().filter(|name| !name.ends_with('/'));
+    files.map(|name| (name.clone(), std::fs::read(dir.join(name)).unwrap())).collect()
+}
+
+#[test]
+fn whenever_the_power_goes_the_data_are_whole_or_the_same_command_makes_them() {
+    let aside = tempfile::tempdir().unwrap();
+    let snapshot = snapshot_in(aside.path());
+    restored(&snapshot, &aside.path().join("whole"), &HostDisk, false).unwrap();
+    let whole = contents(&aside.path().join("whole"));
+    for n in 1.. {
+        let dir = crate::testing::tempdir_in_memory();
+        let data = dir.path().join("etcd");
+        let disk = power::Disk::cut_before(dir.path(), n);
+        restored(&snapshot, &data, &HostDisk, false).unwrap();
+        if !disk.was_cut() {
+            assert!(n > 8, "only {n} syncs");
+            return;
+        }
+        for loss in [Loss::All, Loss::Contents] {
+            disk.restore(loss);
+            match restored(&snapshot, &data, &HostDisk, false) {
+                Ok(()) | Err(RestoreError::NotEmpty { .. }) => {}
+                Err(error) => panic!("cut before sync {n}, {loss:?}: {error}"),
+            }
+            assert!(contents(&data) == whole, "cut before sync {n}, {loss:?}: {:?}", listing(&data));
+        }
+    }
 }
