@@ -36,7 +36,7 @@ if [ "${1:-}" != --quick ]; then
 fi
 
 step "unit, golden and command-line tests"
-cargo test --quiet --locked --features testing --lib --bins --test architecture --test cli --test cli_upgrade \
+cargo test --quiet --locked --features testing --lib --bins --test architecture --test cli --test cli_etcd --test cli_upgrade \
   --test kubeadm_cli --test pki --test repository
 [ "${1:-}" != --quick ] || { step "quick tests passed"; exit 0; }
 

@@ -16,15 +16,21 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt;
 use kubeboot::error::chain;
+use kubeboot::etcd::database::summary;
+use kubeboot::etcd::restore::{NewCluster, Revisions};
 use kubeboot::etcd::wal::{self, LogFile, Moment};
 use kubeboot::etcd::{
-    Downgrade, Etcd, EtcdError, Maintenance, Member, Membership, Minor, Reason, Status, ensure_learner,
+    Downgrade, Etcd, EtcdError, Maintenance, Member, MemberId, Membership, Minor, Reason, Status, ensure_learner,
     ensure_promoted, ensure_removed, snapshot,
 };
 use kubeboot::host::disk::{Disk, HostDisk};
 use kubeboot::testing::etcd::{certificates, member};
 use kubeboot::testing::real::ports;
 use kubeboot::testing::real::wait::{LIMIT, eventually, until_or};
+use kubeboot::workflow::etcd::cluster::Cluster;
+use kubeboot::workflow::etcd::defrag::{Defragmented, Which, defragment};
+use kubeboot::workflow::etcd::overview::{Health, overview};
+use kubeboot::workflow::etcd::restore::{Wanted, restore};
 
 fn program() -> PathBuf {
     let named = std::env::var_os("KUBEBOOT_TEST_ETCD_PROGRAM").map(PathBuf::from);
@@ -338,4 +344,123 @@ async fn a_learner_joins_catches_up_answers_by_itself_and_leaves() {
     ensure_removed(&cluster, learner.id).await.unwrap();
     assert_eq!(cluster.list().await.unwrap().len(), 1);
     assert!(first.put("alone again", b"x"));
+}
+
+/// A cluster of three that vote.
+async fn three() -> (tempfile::TempDir, [Running; 3]) {
+    let (dir, first) = one().await;
+    let join = async |name: &'static str, others: &[&Running]| {
+        let peer = ports::free();
+        let urls = vec![format!("https://127.0.0.1:{peer}")];
+        // Until it has seen all members for 5 s, etcd refuses.
+        let add = async || ensure_learner(&first.member(), &urls).await;
+        let learner = eventually("a learner", LIMIT, add).await;
+        let member = Running::start(dir.path(), name, peer, others);
+        eventually("a vote", LIMIT, async || ensure_promoted(&first.member(), learner.id).await).await;
+        member
+    };
+    let second = join("m2", &[&first]).await;
+    let third = join("m3", &[&first, &second]).await;
+    for one in [&second, &third] {
+        eventually("a read", LIMIT, async || one.member().read(b"first").await).await;
+    }
+    (dir, [first, second, third])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_members_are_judged_by_their_quorum_and_defragmented_while_all_answer() {
+    let (_dir, [first, mut second, mut third]) = three().await;
+    fill(&first);
+    for n in 0..40_u8 {
+        assert!(first.put(&format!("bulk-{n}"), b"small"));
+    }
+    let (member, endpoints) = (first.member(), [first.member().url()]);
+    let cluster = Cluster { connector: &member, endpoints: &endpoints };
+    let view = overview(&cluster).await.unwrap();
+    assert_eq!(view.quorum_in_words(), "quorum: 3 of 3 voters answer, 2 needed", "{:?}", view.problems);
+    let leader = view.members.iter().find(|one| one.is_leader()).unwrap().name();
+
+    let mut done: Vec<Defragmented> = Vec::new();
+    defragment(&cluster, Which::All, None, &mut |one| done.push(one.clone())).await.unwrap();
+    assert_eq!((done.len(), &done[2].name), (3, &leader), "the leader last");
+    // What was overwritten is kept until it is compacted, so not much is given back.
+    assert!(done.iter().all(|one| one.after <= one.before && one.after > 10 << 20), "{done:?}");
+
+    third.kill();
+    let view = overview(&cluster).await.unwrap();
+    assert_eq!(view.health, Health::Degraded);
+    assert_eq!(view.quorum_in_words(), "quorum: 2 of 3 voters answer, 2 needed");
+    assert!(view.problems.iter().any(|line| line.starts_with("m3 does not answer: ")), "{:?}", view.problems);
+    let refused = defragment(&cluster, Which::One, None, &mut |_| {}).await.unwrap_err().to_string();
+    assert!(refused.contains("m3 does not answer"), "{refused}");
+
+    second.kill();
+    first.says("no leader", |status| status.leader.is_none()).await;
+    let view = overview(&cluster).await.unwrap();
+    assert_eq!(view.health, Health::NoQuorum);
+    assert_eq!(view.quorum_in_words(), "quorum lost: 1 of 3 voters answers, 2 needed");
+    assert_eq!(cluster.members().await.unwrap().members.len(), 3, "as the first one knows them");
+}
+
+/// Restores `snapshot` as the data of the member `name`.
+fn restore_as(home: &Path, snapshot: &Path, name: &str, members: &str, bump: u64) -> MemberId {
+    let cluster = NewCluster::parse(members, "etcd-cluster").unwrap();
+    let own = cluster.member(name).unwrap().0;
+    let data_dir = home.join(format!("{name}.etcd"));
+    let (revisions, skip_hash_check) = (Revisions { bump }, false);
+    let wanted = Wanted { snapshot, data_dir: &data_dir, cluster: &cluster, own, revisions, skip_hash_check };
+    restore(&HostDisk, &wanted).unwrap();
+    own
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_restored_as_a_cluster_of_one_and_of_two() {
+    let (dir, mut old) = one().await;
+    fill(&old);
+    let before = old.says("its data", |_| true).await;
+    let file = dir.path().join("etcd.db");
+    snapshot::save(&old.member(), &mut HostDisk, &file).await.unwrap();
+    let found = summary(&file).unwrap();
+    assert_eq!((found.keys, found.revision, found.storage), (41, before.revision, before.storage));
+    old.kill();
+    let data = dir.path().join("m1.etcd");
+    fs::rename(&data, dir.path().join("before")).unwrap();
+
+    let alone = format!("m1=https://127.0.0.1:{}", old.peer);
+    let own = restore_as(dir.path(), &file, "m1", &alone, 1_000_000);
+    let mut again = Running::start(dir.path(), "m1", old.peer, &[]);
+    let now = again.says("a leader", |status| status.leader.is_some()).await;
+    assert_eq!(now.member, own);
+    assert_eq!((now.member, now.cluster), (before.member, before.cluster), "as etcd derives them");
+    let etcd = again.member();
+    let answer = etcd.read(b"first").await.unwrap();
+    assert_eq!(answer.value.as_deref(), Some(&b"1"[..]));
+    assert_eq!(answer.revision, before.revision + 1_000_000);
+    assert_eq!(etcd.hash(None).await.unwrap().compacted, Some(answer.revision));
+    assert!(again.put("new", b"x"));
+    let found = etcd.list().await.unwrap();
+    assert_eq!((found.len(), found[0].id), (1, own));
+    again.kill();
+    // It has its own log and state by then.
+    let again = Running::start(dir.path(), "m1", old.peer, &[]);
+    again.says("a leader", |status| status.leader.is_some()).await;
+    assert_eq!(again.member().read(b"new").await.unwrap().value.as_deref(), Some(&b"x"[..]));
+    drop(again);
+
+    fs::rename(&data, dir.path().join("again")).unwrap();
+    let (one, two) = (old.peer, ports::free());
+    let both = format!("m1=https://127.0.0.1:{one},m2=https://127.0.0.1:{two}");
+    let ids = ["m1", "m2"].map(|name| restore_as(dir.path(), &file, name, &both, 0));
+    let first = Running::start(dir.path(), "m1", one, &[]);
+    let second = Running::start(dir.path(), "m2", two, &[]);
+    for (etcd, id) in [(&first, ids[0]), (&second, ids[1])] {
+        let status = etcd.says("a leader", |status| status.leader.is_some()).await;
+        assert_eq!(status.member, id);
+        let answer = eventually("a read", LIMIT, async || etcd.member().read(b"bulk-7").await).await;
+        assert_eq!(answer.value.map(|value| value.len()), Some(256 << 10));
+    }
+    assert!(second.put("of two", b"x"));
+    let at = Some(second.member().read(b"of two").await.unwrap().revision);
+    let hash = first.member().hash(at).await.unwrap();
+    assert_eq!(second.member().hash(at).await.unwrap(), hash);
 }

@@ -22,6 +22,7 @@ mod agent;
 mod certs;
 mod completion;
 mod config;
+mod etcd;
 mod failure;
 mod spec;
 mod signals;
@@ -104,6 +105,7 @@ enum Command {
     #[command(visible_alias = "certificates")]
     Certs(certs::Args),
     Kubeconfig(kubeconfig::Args),
+    Etcd(Box<etcd::Args>),
     Upgrade(upgrade::Args),
     Version(version::Args),
     Completion(completion::Args),
@@ -119,7 +121,7 @@ impl Command {
             Self::Upgrade(_) | Self::Version(_) => 0,
             Self::Completion(_) | Self::Man(_) => 0,
             Self::Adopt(_) => 0,
-            Self::Certs(_) | Self::Kubeconfig(_) => 0,
+            Self::Certs(_) | Self::Kubeconfig(_) | Self::Etcd(_) => 0,
             Self::Agent(args) if args.asks() => 0,
             // A service's log should say what it did.
             Self::Agent(_) => 2,
@@ -139,6 +141,7 @@ fn dispatch(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Agent(args) => block_on(agent::run(*args, globals)),
         Command::Certs(args) => block_on(certs::run(args, globals)),
         Command::Kubeconfig(args) => kubeconfig::run(args, globals),
+        Command::Etcd(args) => block_on(etcd::run(*args, globals)),
         Command::Status(args) => block_on(status::run(args, globals)),
         Command::Token(args) => block_on(token::run(args, globals)),
         Command::Upgrade(args) => block_on(upgrade::run(args, globals)),

@@ -23,7 +23,7 @@ use super::{
     Status,
 };
 use crate::config::ClusterSpec;
-use crate::config::spec::last_arg;
+use crate::config::spec::{ExternalEtcd, last_arg};
 use crate::host::Paths;
 use crate::pki::verifier::Verifier;
 
@@ -54,6 +54,7 @@ const SNAPSHOT: Call = call("/etcdserverpb.Maintenance/Snapshot", "send a snapsh
 const DEFRAGMENT: Call = call("/etcdserverpb.Maintenance/Defragment", "defragment its database", WHOLE);
 const HASH: Call = call("/etcdserverpb.Maintenance/HashKV", "hash its keys", WHOLE);
 const LIST: Call = call("/etcdserverpb.Cluster/MemberList", "list the members", AGREED);
+const LIST_LOCAL: Call = call("/etcdserverpb.Cluster/MemberList", "list the members", OWN);
 const ADD: Call = call("/etcdserverpb.Cluster/MemberAdd", "add a learner", AGREED);
 const PROMOTE: Call = call("/etcdserverpb.Cluster/MemberPromote", "let a learner vote", AGREED);
 const REMOVE: Call = call("/etcdserverpb.Cluster/MemberRemove", "remove a member", AGREED);
@@ -86,6 +87,19 @@ impl Member {
         let file = |name: &str| paths.on_host(spec.certificates_dir.join("etcd").join(name));
         let (certificate, key) = (file("healthcheck-client.crt"), file("healthcheck-client.key"));
         Self { host, port, ca: file("ca.crt"), certificate, key }
+    }
+
+    /// The external etcd that `etcd` describes, at its first endpoint; None where it names no TLS files or no endpoint.
+    pub fn external(etcd: &ExternalEtcd, paths: &Paths) -> Option<Self> {
+        let (host, port) = host_and_port(etcd.endpoints.first()?)?;
+        let file = |file: &Option<PathBuf>| file.as_deref().map(|file| paths.on_host(file));
+        let (ca, certificate, key) = (file(&etcd.ca_file)?, file(&etcd.cert_file)?, file(&etcd.key_file)?);
+        Some(Self { host, port, ca, certificate, key })
+    }
+
+    /// Where it is asked: `https://127.0.0.1:2379`.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address())
     }
 
     /// Another member, at one of its client URLs, asked with the same certificate; None where the URL names no port.
@@ -211,6 +225,11 @@ impl Maintenance for Member {
 impl Membership for Member {
     async fn list(&self) -> Result<Vec<MemberRecord>, EtcdError> {
         let said: MemberListResponse = unary(self, LIST, MemberListRequest { linearizable: true }).await?;
+        Ok(said.members.into_iter().map(record).collect())
+    }
+
+    async fn list_local(&self) -> Result<Vec<MemberRecord>, EtcdError> {
+        let said: MemberListResponse = unary(self, LIST_LOCAL, MemberListRequest { linearizable: false }).await?;
         Ok(said.members.into_iter().map(record).collect())
     }
 

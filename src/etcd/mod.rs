@@ -1,12 +1,14 @@
 //! etcd: what its members say of themselves, what they are asked to do, snapshots of their data, and their write-ahead log.
 
 mod client;
+pub mod database;
 mod error;
 mod members;
 #[rustfmt::skip]
 #[allow(dead_code, missing_docs, clippy::all, reason = "generated from src/etcd/etcd.proto")]
 mod proto;
 mod rpc;
+pub mod restore;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -61,6 +63,29 @@ impl Status {
     /// The minor version of the program.
     pub fn minor(&self) -> Option<Minor> {
         Minor::of(&self.version)
+    }
+
+    /// The alarms of the cluster, which every member knows.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.errors.iter().filter_map(|error| Alarm::of(error)).collect()
+    }
+}
+
+/// An alarm, which stays until it is disarmed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Alarm {
+    /// The member that it is about.
+    pub member: MemberId,
+    /// `NOSPACE`: its database is full, and the cluster takes no writes. `CORRUPT`: its data differ from the others'.
+    pub kind: String,
+}
+
+impl Alarm {
+    /// That of `memberID:10276657743932975437 alarm:NOSPACE`, as a status has it; None of any other text.
+    fn of(text: &str) -> Option<Self> {
+        let mut words = text.split_whitespace();
+        let member = words.next()?.strip_prefix("memberID:")?.parse().ok()?;
+        Some(Self { member: MemberId(member), kind: words.next()?.strip_prefix("alarm:")?.to_owned() })
     }
 }
 
@@ -222,6 +247,14 @@ pub trait Membership: Send + Sync {
     /// [`EtcdError`].
     async fn list(&self) -> Result<Vec<MemberRecord>, EtcdError>;
 
+    /// All members as the one that is asked knows them, with or without a quorum.
+    ///
+    /// # Errors
+    /// [`EtcdError`].
+    async fn list_local(&self) -> Result<Vec<MemberRecord>, EtcdError> {
+        self.list().await
+    }
+
     /// Adds a member that does not vote, with the URLs at which other members reach it.
     ///
     /// # Errors
@@ -251,3 +284,15 @@ pub trait Membership: Send + Sync {
 pub trait Server: Maintenance + Membership {}
 
 impl<T: Maintenance + Membership> Server for T {}
+
+/// Connects to members by their URLs.
+pub trait Connector: Send + Sync {
+    /// The member at a URL for clients (`https://10.0.0.5:2379`); None where that is no such URL.
+    fn connect(&self, url: &str) -> Option<Box<dyn Server>>;
+}
+
+impl Connector for Member {
+    fn connect(&self, url: &str) -> Option<Box<dyn Server>> {
+        Some(Box::new(self.at(url)?))
+    }
+}

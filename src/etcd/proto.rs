@@ -182,11 +182,20 @@ pub struct KeyValue {
     #[prost(bytes = "vec", tag = "5")]
     pub value: ::prost::alloc::vec::Vec<u8>,
 }
+/// `mvccpb.KeyValue` without what is long.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyName {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+}
 /// `walpb.Record`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Record {
     #[prost(int64, tag = "1")]
     pub kind: i64,
+    /// CRC-32C of the data of all records so far.
+    #[prost(uint32, tag = "2")]
+    pub crc: u32,
     #[prost(bytes = "vec", tag = "3")]
     pub data: ::prost::alloc::vec::Vec<u8>,
 }
@@ -208,6 +217,76 @@ pub struct Entry {
 pub struct HardState {
     #[prost(uint64, tag = "1")]
     pub term: u64,
+    /// For whom the member has voted.
+    #[prost(uint64, tag = "2")]
+    pub vote: u64,
+    /// The last entry that the cluster has agreed to.
+    #[prost(uint64, tag = "3")]
+    pub commit: u64,
+}
+/// `etcdserverpb.Metadata`, the first thing in a log: whose it is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Metadata {
+    #[prost(uint64, tag = "1")]
+    pub member: u64,
+    #[prost(uint64, tag = "2")]
+    pub cluster: u64,
+}
+/// `raftpb.ConfChange`, in an entry of the kind 1.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfChange {
+    /// 0 adds a member that votes.
+    #[prost(int32, tag = "2")]
+    pub kind: i32,
+    #[prost(uint64, tag = "3")]
+    pub member: u64,
+    /// The member as JSON.
+    #[prost(bytes = "vec", tag = "4")]
+    pub context: ::prost::alloc::vec::Vec<u8>,
+}
+/// `raftpb.ConfState`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfState {
+    #[prost(uint64, repeated, packed = "false", tag = "1")]
+    pub voters: ::prost::alloc::vec::Vec<u64>,
+}
+/// `walpb.Snapshot`: the state after which the log goes on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogSnapshot {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
+    #[prost(message, optional, tag = "3")]
+    pub state: ::core::option::Option<ConfState>,
+}
+/// `raftpb.SnapshotMetadata`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotMetadata {
+    #[prost(message, optional, tag = "1")]
+    pub state: ::core::option::Option<ConfState>,
+    #[prost(uint64, tag = "2")]
+    pub index: u64,
+    #[prost(uint64, tag = "3")]
+    pub term: u64,
+}
+/// `raftpb.Snapshot`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaftSnapshot {
+    /// The store of etcd's second version as JSON, which has the members.
+    #[prost(bytes = "vec", tag = "1")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "2")]
+    pub metadata: ::core::option::Option<SnapshotMetadata>,
+}
+/// `snappb.Snapshot`: the file `.snap`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapFile {
+    /// CRC-32C of the data.
+    #[prost(uint32, tag = "1")]
+    pub crc: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
 }
 /// `etcdserverpb.InternalRaftRequest`, as far as it writes keys. Before 3.6 there are entries of another kind too, without the
 /// header; they are about the members.

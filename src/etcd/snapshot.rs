@@ -156,8 +156,9 @@ pub enum Damage {
 /// [`SnapshotError`]; nothing of the snapshot is there then. Dropping the future leaves nothing either, or all of it.
 pub async fn save(etcd: &dyn Maintenance, disk: &mut dyn Disk, path: &Path) -> Result<Saved, SnapshotError> {
     let status = etcd.status().await?;
-    room(disk, path, status.db_size)?;
+    // What a killed one has left there goes with this, and its room counts.
     let begun = StagedFile::create(path, MODE)?;
+    room(disk, path, status.db_size)?;
     let pieces = etcd.snapshot().await?;
     let (send, receive) = mpsc::channel(WAITING);
     let writer = tokio::task::spawn_blocking(move || write(begun, receive));
@@ -199,6 +200,39 @@ pub fn check(path: &Path) -> Result<Snapshot, SnapshotError> {
         }
     }
     check.finish().map_err(|damage| SnapshotError::Damaged { path: path.to_owned(), damage })
+}
+
+/// Takes the database out of the snapshot in the file `path`, into the file `to`, whose directory must exist. With
+/// `unchecked` the file may also be a database without a hash, as one copied from a data directory is, and a hash may be wrong.
+///
+/// # Errors
+/// [`SnapshotError::Damaged`], or a file cannot be read or written; nothing is left at `to` then.
+pub fn extract(path: &Path, to: &Path, unchecked: bool) -> Result<(), SnapshotError> {
+    let fail = |e| FsError::new("read", path, e);
+    let damaged = |damage| SnapshotError::Damaged { path: path.to_owned(), damage };
+    let mut file = File::open(path).map_err(fail)?;
+    let size = file.metadata().map_err(fail)?.len();
+    let hash = match size % SECTOR {
+        0 if unchecked => 0,
+        rest if rest == HASH as u64 => HASH as u64,
+        _ => return Err(damaged(Damage::Size { size })),
+    };
+    let (mut staged, mut check) = (StagedFile::create(to, MODE)?, Check::default());
+    let (mut left, mut buffer) = (size - hash, vec![0; 1 << 20]);
+    loop {
+        let read = file.read(&mut buffer).map_err(fail)?;
+        if read == 0 {
+            break;
+        }
+        check.take(&buffer[..read]);
+        let own = read.min(usize::try_from(left).unwrap_or(read));
+        staged.write(&buffer[..own])?;
+        left -= own as u64;
+    }
+    if !unchecked {
+        check.finish().map_err(damaged)?;
+    }
+    Ok(staged.place()?)
 }
 
 fn room(disk: &dyn Disk, path: &Path, size: u64) -> Result<(), SnapshotError> {

@@ -13,13 +13,20 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
+use super::database::crc32c;
 use super::proto::{Entry, HardState, RaftRequest, Record};
 use crate::host::fs::FsError;
 
+/// [`Record::kind`] of whose log it is.
+pub(super) const METADATA: i64 = 1;
 /// [`Record::kind`] of an entry of the log.
-const ENTRY: i64 = 2;
+pub(super) const ENTRY: i64 = 2;
 /// [`Record::kind`] of what a member remembers of votes and terms.
-const STATE: i64 = 3;
+pub(super) const STATE: i64 = 3;
+/// [`Record::kind`] of the CRC that the next record's goes on from.
+const CRC: i64 = 4;
+/// [`Record::kind`] of a state after which the log goes on.
+pub(super) const SNAPSHOT: i64 = 5;
 /// Where the log is, in a data directory.
 pub const LOG: &str = "member/wal";
 /// Where the state of the log's beginning is: members and the like, of some kilobytes. (The database is there too.)
@@ -195,6 +202,22 @@ fn records(bytes: &[u8]) -> impl Iterator<Item = (Record, u64)> + '_ {
     })
 }
 
+/// A log that begins with these records, by kind and content, as etcd writes it.
+pub(super) fn begin(records: &[(i64, Vec<u8>)]) -> Vec<u8> {
+    let (mut bytes, mut crc) = (Vec::new(), 0);
+    let first = (CRC, Vec::new());
+    for (kind, data) in [&first].into_iter().chain(records) {
+        crc = crc32c(crc, data);
+        let record = Record { kind: *kind, crc, data: data.clone() }.encode_to_vec();
+        let padding = (8 - record.len() % 8) % 8;
+        let mark = if padding > 0 { (0x80 | padding as u64) << 56 } else { 0 };
+        bytes.extend((record.len() as u64 | mark).to_le_bytes());
+        bytes.extend(record);
+        bytes.resize(bytes.len() + padding, 0);
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,7 +284,7 @@ mod tests {
 
     /// A state as etcd writes it when it begins a term.
     fn state(term: u64) -> (i64, Vec<u8>) {
-        (STATE, HardState { term }.encode_to_vec())
+        (STATE, HardState { term, ..HardState::default() }.encode_to_vec())
     }
 
     fn entries_of(entries: &[Entry]) -> Vec<(i64, Vec<u8>)> {

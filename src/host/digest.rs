@@ -1,10 +1,15 @@
-//! SHA-256: how files, manifests and configurations are compared without keeping them.
+//! SHA-256: how files, manifests and configurations are compared without keeping them. SHA-1 for what etcd derives by it.
 
 use aws_lc_rs::digest;
 
 /// SHA-256 in lower-case hex, 64 digits.
 pub fn sha256(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+/// SHA-1, where a format of others has it: it keeps nothing safe.
+pub fn sha1(bytes: &[u8]) -> Vec<u8> {
+    digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, bytes).as_ref().to_vec()
 }
 
 /// Bytes in lower-case hex.

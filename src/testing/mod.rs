@@ -4,6 +4,8 @@
 
 pub mod api;
 pub mod etcd;
+pub mod etcd_cluster;
+pub mod etcd_database;
 pub mod etcd_log;
 pub mod golden;
 pub mod log;

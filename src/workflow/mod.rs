@@ -7,6 +7,7 @@
 pub mod adopt;
 pub mod dry_run;
 mod error;
+pub mod etcd;
 pub mod init;
 pub mod join;
 pub mod machine;

@@ -194,6 +194,15 @@ fn a_disk_that_fills_up_meanwhile_is_named_with_how_far_it_came() {
 }
 
 #[tokio::test]
+async fn what_a_killed_one_has_left_is_gone_before_there_is_a_look_for_room() {
+    let place = Place::new();
+    write_file(&place.dir.path().join(".kubeboot-part-killed"), &[0; 1000], 0o600).unwrap();
+    let error = save(&FakeData::whole(&database(16)), &mut disk(1 << 20), &place.path).await.unwrap_err();
+    assert!(matches!(error, SnapshotError::NoRoom { .. }), "{error}");
+    place.untouched();
+}
+
+#[tokio::test]
 async fn an_etcd_that_is_not_there_and_a_directory_that_is_not_there_are_errors_of_their_own() {
     for call in ["status", "snapshot"] {
         let (place, etcd) = (Place::new(), FakeData::whole(&database(16)));
