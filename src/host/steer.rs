@@ -25,8 +25,8 @@ use super::ports;
 pub enum Aim {
     /// The listener at the first place gets all.
     First,
-    /// The listener at the first place gets all but those that this machine makes to itself from this port, which the one at
-    /// the second place gets, and those from a loopback address, which are dealt by hash.
+    /// The listener at the first place gets all but those that this machine makes to itself from this port, and those from a
+    /// loopback address: the one at the second place gets them, as soon as it is there.
     FirstBut {
         /// The port.
         port: u16,
@@ -146,9 +146,6 @@ const NETWORK: u32 = libc::SKF_NET_OFF as u32;
 /// Takes no segment.
 const DROP: libc::sock_filter = one(libc::BPF_RET | libc::BPF_K, 0);
 
-/// A place that is never taken.
-const NO_PLACE: u32 = 0xFFFF;
-
 /// How a program goes on.
 enum Step {
     /// With the next instruction.
@@ -177,8 +174,8 @@ fn program(aim: Aim) -> Vec<libc::sock_filter> {
     v6.extend([(8, 24), (12, 28), (16, 32), (20, 36)].into_iter().flat_map(|(from, to)| same(from, to)));
     let mut v6 = rule(&v6, 1);
     match loopback {
-        Some(IpAddr::V4(address)) => v4.extend(rule(&from(12, &address.octets()), NO_PLACE)),
-        Some(IpAddr::V6(address)) => v6.extend(rule(&from(8, &address.octets()), NO_PLACE)),
+        Some(IpAddr::V4(address)) => v4.extend(rule(&from(12, &address.octets()), 1)),
+        Some(IpAddr::V6(address)) => v6.extend(rule(&from(8, &address.octets()), 1)),
         None => {}
     }
     v4.push(answer(0));
@@ -355,8 +352,11 @@ mod tests {
 
         // What comes from a loopback address may be the new one's own.
         steer(at, Aim::FirstBut { port: source.port(), loopback: Some(asked.ip()) }).unwrap();
-        assert_eq!(answers(&[&old, &new], asked, port), [1, 3], "{case}: dealt by hash");
+        assert_eq!(answers(&[&old, &new], asked, port), [3], "{case}: from the loopback address");
         assert_eq!(ask(&[&old, &new], by(&source, asked)), 3, "{case}");
+        drop(new);
+        assert_eq!(answers(&[&old], asked, port), [1], "{case}: from the loopback address, with one there alone");
+        let new = Server::start(3, at, protocol);
         let other = if asked.is_ipv4() { "::1" } else { "127.0.0.1" };
         steer(at, Aim::FirstBut { port: source.port(), loopback: other.parse().ok() }).unwrap();
         assert_eq!(answers(&[&old, &new], asked, port), [1], "{case}: from another address");
