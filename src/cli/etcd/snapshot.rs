@@ -15,7 +15,7 @@ use crate::host::disk::HostDisk;
 use crate::ui::{self, Output};
 use crate::workflow::etcd::save::{look, save};
 
-/// Take snapshots of etcd's data, and look at them
+/// Take snapshots of etcd's data, check them, and make data of them again
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     kubeboot etcd snapshot save /var/backups/etcd.db\n  \

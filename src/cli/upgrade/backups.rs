@@ -19,7 +19,8 @@ const KEEP: usize = 3;
 /// Show what earlier upgrades have kept, or remove what nothing needs any more
 ///
 /// An upgrade keeps the old manifests, certificates and settings, and etcd's data where etcd is replaced, in directories below
-/// /etc/kubernetes/tmp; etcd's data on their own file system where they have one. `upgrade rollback` puts those of the last upgrade back; earlier ones are only kept.
+/// /etc/kubernetes/tmp; etcd's data on their own file system where they have one. `upgrade rollback` puts those of the last
+/// upgrade back; earlier ones are only kept.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
